@@ -1,0 +1,220 @@
+//! The backbone: how an event published on any node reaches the sockets of a user on every node.
+//!
+//! Two implementations, Redis and local (one process), under one contract suite. Senders only publish here; what arrives
+//! comes back through [`Inbox`]. Redis commands stand only below this folder.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
+
+use crate::store::{UnreadCount, UnreadMove};
+
+/// The backbone is away, or did not answer in time; whether the request was carried out is unknown.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the backbone is unavailable: {0}")]
+pub struct BackboneError(pub String);
+
+/// One event for one user.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// For whom.
+    pub user: UserId,
+    /// Newline-separated canonical envelopes without `seq`; shared by all recipients of an event.
+    pub body: Bytes,
+    /// Durable or not.
+    pub kind: DeliveryKind,
+}
+
+/// Whether an event is logged.
+#[derive(Debug, Clone)]
+pub enum DeliveryKind {
+    /// Published only: typing, presence.
+    Ephemeral,
+    /// Appended to the user's log, then published with its `seq`.
+    Durable(Durable),
+}
+
+/// What a durable event carries besides its body.
+#[derive(Debug, Clone)]
+pub struct Durable {
+    /// By which a repeated append is recognised: `m<message id>` or `<outbox row>.<place>`.
+    pub event_id: Arc<str>,
+    /// The time of commit, by the store's clock.
+    pub committed_at: Timestamp,
+    /// The unread count that moves with it.
+    pub unread: Option<UnreadMove>,
+    /// Publish with [`Append::Once`] unless nothing can have been published before.
+    pub append: Append,
+    /// If nobody receives it: the message about which to add a push job.
+    pub push: Option<MessageId>,
+}
+
+/// How an append treats what may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// The first try: appended without looking.
+    First,
+    /// A redo: appended unless the log has an entry with this event id (NOLOSS B3, B4).
+    Once,
+}
+
+/// What became of one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// Published; this many node subscriptions received it. 0 for a durable event adds a push job.
+    To(u64),
+    /// The redo found it in the log: nothing was done.
+    Already,
+}
+
+/// What a user's log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHead {
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// The lowest `seq` from which a reader can go on without a hole: entries from `floor + 1` on are there.
+    pub floor: u64,
+    /// The `seq` of the last entry.
+    pub last: u64,
+}
+
+/// A part of a user's log.
+#[derive(Debug, Clone)]
+pub struct LogPage {
+    /// What the log held when the page was read.
+    pub head: LogHead,
+    /// Entries in order: the `seq` and the payload, as it was published (`seq` first).
+    pub entries: Vec<(u64, Bytes)>,
+}
+
+/// A user's presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Connected somewhere.
+    pub online: bool,
+    /// When the last connection closed, if known.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// An order to every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Control {
+    /// Close the user's sockets.
+    Disconnect {
+        /// Whose.
+        user_id: UserId,
+        /// With 4002 instead of 4202.
+        revoked: bool,
+    },
+    /// Who is in the conversation has changed: forget it.
+    MembersChanged {
+        /// Which.
+        conversation_id: ConversationId,
+    },
+}
+
+/// What arrives from the backbone. Calls are made in the order of arrival and must not block.
+pub trait Inbox: Send + Sync + 'static {
+    /// A payload on a user's channel: newline-separated envelopes, not yet checked.
+    fn user_event(&self, user: &str, payload: Bytes);
+    /// A payload for everybody, not yet checked.
+    fn broadcast(&self, payload: Bytes);
+    /// An order.
+    fn control(&self, control: Control);
+    /// The subscriptions were made anew after a loss: pushes may be missing since then.
+    fn resubscribed(&self);
+}
+
+/// Whether the backbone carries events now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// A probe that this node published has come back through its own subscription within the last seconds.
+    pub ready: bool,
+    /// What is wrong, for `/readyz`.
+    pub detail: String,
+    /// The server's identity (Redis: the replication id), under which publications are marked.
+    pub server: Option<Arc<str>>,
+}
+
+/// Rebuilds a user's unread counts from the store when the cache has none.
+#[async_trait]
+pub trait UnreadSource: Send + Sync + 'static {
+    /// All of the user's counts.
+    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
+}
+
+/// The backbone.
+#[async_trait]
+pub trait Backbone: Send + Sync + 'static {
+    /// What it is and where, for the start-up log: no password.
+    fn describe(&self) -> String;
+
+    /// Publishes in order and says what became of each. A queue over its bound, or a backbone that is away, is an error at
+    /// once, for all of them; the caller's outbox row then stays unpublished.
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError>;
+
+    /// Subscribes to a user's channel; returns when that is confirmed. Counted: each call wants one [`Backbone::unsubscribe`].
+    async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError>;
+
+    /// Ends one [`Backbone::subscribe`]; the channel is left a while (2 s) after the last. When it is left, and the user has
+    /// no subscription on any node, the user is made offline (see [`Backbone::departed`]).
+    fn unsubscribe(&self, user: &UserId);
+
+    /// Opens the user's log if there is none, and says what it holds.
+    async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError>;
+
+    /// Reads at most `limit` entries after `seq`.
+    async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError>;
+
+    /// Marks users online now that they are subscribed: for each, whether that is news (they weren't announced yet).
+    async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError>;
+
+    /// Refreshes `online:<id>`, and the lifetime of the logs.
+    async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError>;
+
+    /// The user's last local socket has closed: if no other node is subscribed for them, they are offline at once, and their
+    /// offline check is due after the grace.
+    async fn departed(&self, user: &UserId) -> Result<(), BackboneError>;
+
+    /// Takes users whose offline check was due and who are offline indeed: announce them. At most `limit`.
+    async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError>;
+
+    /// Who is online, in the order asked.
+    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError>;
+
+    /// Publishes envelopes to every socket of every node.
+    async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError>;
+
+    /// Gives an order to every node, this one included.
+    async fn control(&self, control: &Control) -> Result<(), BackboneError>;
+
+    /// Makes the user's older tokens worthless; the time (unix seconds) up to which.
+    async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError>;
+
+    /// Whether a token issued at `issued_at` (unix seconds; `None` counts as old) was revoked.
+    async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError>;
+
+    /// Whether it carries events now.
+    fn health(&self) -> Health;
+
+    /// Stops its tasks after what was handed over is published.
+    async fn close(&self);
+}
+
+/// The asked position cannot be served: why.
+pub fn check_resume(asked: &Position, head: &LogHead) -> Result<(), shared::event::ResyncReason> {
+    use shared::event::ResyncReason;
+    if asked.epoch != head.epoch {
+        Err(ResyncReason::Epoch)
+    } else if asked.seq > head.last {
+        Err(ResyncReason::Future)
+    } else if asked.seq < head.floor {
+        Err(ResyncReason::Trimmed)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! The bounded queue of one socket, and the gate that keeps its durable events gapless.
+//!
+//! Whoever has an event pushes framed bytes here and wakes the socket's task; only that task takes them out. Nothing is
+//! held back for later: an event that doesn't fit the position is dropped, because the log has it and a reader of the
+//! log will bring it in order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::CloseCode;
+
+/// Framed bytes that one write may carry, shared between sockets.
+pub type Framed = Bytes;
+
+/// The queue between the node and one socket.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+    /// Coarse seconds of the last inbound byte.
+    heard_s: AtomicU32,
+    /// Coarse seconds since when a write has made no progress, 0 when none is stuck.
+    stuck_since_s: AtomicU32,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<Item>,
+    bytes: u32,
+    bytes_max: u32,
+    ping: bool,
+    gate: Gate,
+    closing: Option<CloseCode>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Item {
+    framed: Framed,
+    ephemeral: bool,
+}
+
+/// Which durable events may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// The position isn't known yet; `seen` is the highest `seq` that was pushed meanwhile.
+    Joining { seen: u64 },
+    /// The next event is `position + 1`; `seen` is the highest `seq` that was pushed.
+    At { position: u64, seen: u64 },
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It will be written.
+    Queued,
+    /// The socket had it already.
+    Old,
+    /// Events before it are missing, or the socket is still joining: the log will bring it.
+    Gap,
+    /// An ephemeral event found no room.
+    Dropped,
+    /// The queue is over its budget: the socket is being closed with 4105.
+    Overflow,
+    /// The socket is closing.
+    Closing,
+}
+
+/// What the socket's task has to write now.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Framed bytes, in order.
+    pub frames: VecDeque<Framed>,
+    /// A ping is due.
+    pub ping: bool,
+    /// After these bytes, close with this code.
+    pub close: Option<CloseCode>,
+}
+
+impl Outbox {
+    /// An empty queue of at most `bytes_max` bytes; allocates nothing. The gate is closed until [`Outbox::open_at`].
+    #[must_use]
+    pub fn new(bytes_max: u32) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                bytes: 0,
+                bytes_max,
+                ping: false,
+                gate: Gate::Joining { seen: 0 },
+                closing: None,
+                waker: None,
+            }),
+            heard_s: AtomicU32::new(coarse_s()),
+            stuck_since_s: AtomicU32::new(0),
+        }
+    }
+
+    /// Queues an answer to this connection alone.
+    pub fn push_reply(&self, framed: Framed) -> Pushed {
+        self.push(framed, false)
+    }
+
+    /// Queues an event without `seq`; dropped when half of the budget is in use, so that it never displaces a durable one.
+    pub fn push_ephemeral(&self, framed: Framed) -> Pushed {
+        let mut state = self.state.lock();
+        if matches!(state.gate, Gate::Joining { .. }) {
+            return Pushed::Dropped;
+        }
+        if state.bytes.saturating_add(len_of(&framed)) > state.bytes_max / 2 {
+            return Pushed::Dropped;
+        }
+        state.enqueue(framed, true)
+    }
+
+    /// Queues the durable event `seq` if it is the next one.
+    pub fn push_durable(&self, seq: u64, framed: &Framed) -> Pushed {
+        let mut state = self.state.lock();
+        match &mut state.gate {
+            Gate::Joining { seen } => {
+                *seen = seq.max(*seen);
+                return Pushed::Gap;
+            }
+            Gate::At { position, seen } => {
+                *seen = seq.max(*seen);
+                if seq <= *position {
+                    return Pushed::Old;
+                }
+                if seq != *position + 1 {
+                    return Pushed::Gap;
+                }
+                *position = seq;
+            }
+        }
+        state.enqueue(framed.clone(), false)
+    }
+
+    /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.
+    /// Returns whether events after it were pushed meanwhile, which the log now has to bring.
+    pub fn open_at(&self, position: u64, first: Framed) -> (Pushed, bool) {
+        let mut state = self.state.lock();
+        let seen = match state.gate {
+            Gate::Joining { seen } | Gate::At { seen, .. } => seen,
+        };
+        state.gate = Gate::At { position, seen: seen.max(position) };
+        (state.enqueue(first, false), seen > position)
+    }
+
+    /// Moves the gate to a position of another epoch, queueing `notice` (`position` or `resync`).
+    pub fn reposition(&self, position: u64, notice: Framed) -> Pushed {
+        let mut state = self.state.lock();
+        if matches!(state.gate, Gate::Joining { .. }) {
+            return Pushed::Dropped;
+        }
+        state.gate = Gate::At { position, seen: position };
+        state.enqueue(notice, false)
+    }
+
+    /// The position, once the gate is open, and the highest `seq` that was pushed.
+    pub fn position(&self) -> Option<(u64, u64)> {
+        match self.state.lock().gate {
+            Gate::Joining { .. } => None,
+            Gate::At { position, seen } => Some((position, seen)),
+        }
+    }
+
+    /// Asks the socket's task for a ping.
+    pub fn request_ping(&self) {
+        let mut state = self.state.lock();
+        state.ping = true;
+        state.wake();
+    }
+
+    /// Closes the socket after what is queued was written. The first code given stays.
+    pub fn close(&self, code: CloseCode) {
+        let mut state = self.state.lock();
+        state.closing.get_or_insert(code);
+        state.wake();
+    }
+
+    /// Whether a close was asked for.
+    pub fn closing(&self) -> Option<CloseCode> {
+        self.state.lock().closing
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn queued_bytes(&self) -> u32 {
+        self.state.lock().bytes
+    }
+
+    /// Takes everything that waits into `batch`; with nothing there, registers `waker` and returns false.
+    /// Called by the socket's task alone.
+    pub fn take(&self, batch: &mut Batch, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        let any = !state.queue.is_empty() || state.ping || (state.closing.is_some() && batch.close.is_none());
+        batch.frames.extend(std::mem::take(&mut state.queue).into_iter().map(|item| item.framed));
+        batch.ping |= std::mem::take(&mut state.ping);
+        batch.close = state.closing;
+        state.bytes = 0;
+        any
+    }
+
+    /// The peer sent something.
+    pub fn heard(&self) {
+        self.heard_s.store(coarse_s(), Ordering::Relaxed);
+    }
+
+    /// Coarse seconds of the last inbound byte.
+    pub fn heard_s(&self) -> u32 {
+        self.heard_s.load(Ordering::Relaxed)
+    }
+
+    /// The socket's task could not write; `false` when it could again.
+    pub fn set_stuck(&self, stuck: bool) {
+        if !stuck {
+            self.stuck_since_s.store(0, Ordering::Relaxed);
+        } else if self.stuck_since_s.load(Ordering::Relaxed) == 0 {
+            self.stuck_since_s.store(coarse_s(), Ordering::Relaxed);
+        }
+    }
+
+    /// Coarse seconds since when a write has made no progress.
+    pub fn stuck_since_s(&self) -> Option<u32> {
+        match self.stuck_since_s.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(since),
+        }
+    }
+
+    fn push(&self, framed: Framed, ephemeral: bool) -> Pushed {
+        self.state.lock().enqueue(framed, ephemeral)
+    }
+}
+
+impl State {
+    fn enqueue(&mut self, framed: Framed, ephemeral: bool) -> Pushed {
+        if self.closing.is_some() {
+            return Pushed::Closing;
+        }
+        let bytes = len_of(&framed);
+        if self.bytes.saturating_add(bytes) > self.bytes_max {
+            self.shed_ephemeral();
+        }
+        if self.bytes.saturating_add(bytes) > self.bytes_max {
+            self.queue = VecDeque::new();
+            self.bytes = 0;
+            self.closing = Some(CloseCode::SlowConsumer);
+            self.wake();
+            return Pushed::Overflow;
+        }
+        self.bytes += bytes;
+        self.queue.push_back(Item { framed, ephemeral });
+        self.wake();
+        Pushed::Queued
+    }
+
+    /// Drops queued ephemeral events to make room for durable ones.
+    fn shed_ephemeral(&mut self) {
+        self.queue.retain(|item| !item.ephemeral);
+        self.bytes = self.queue.iter().map(|item| len_of(&item.framed)).sum();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn len_of(framed: &Framed) -> u32 {
+    u32::try_from(framed.len()).unwrap_or(u32::MAX)
+}
+
+/// Seconds on this process's monotonic clock, from 1.
+pub fn coarse_s() -> u32 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed_s = START.get_or_init(Instant::now).elapsed().as_secs();
+    u32::try_from(elapsed_s).unwrap_or(u32::MAX - 1) + 1
+}

@@ -1,0 +1,157 @@
+//! What the server tells a client, whichever dialect it speaks.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{Conversation, ConversationId, Epoch, Message, MessageId, ProtocolError, Timestamp, UserId};
+
+/// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
+#[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
+pub enum Event {
+    #[serde(rename = "auth_success")]
+    AuthSuccess {
+        user_id: UserId,
+        connection_id: String,
+        connected_at: Timestamp,
+        epoch: Epoch,
+        seq: u64,
+        resumed: bool,
+        heartbeat_seconds: u64,
+    },
+    #[serde(rename = "auth_failed")]
+    AuthFailed { code: crate::ErrorCode, message: Cow<'static, str> },
+    #[serde(rename = "pong")]
+    Pong { timestamp: Box<RawValue>, server_time: Timestamp },
+    #[serde(rename = "message.sent")]
+    MessageSent {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        temp_id: Option<String>,
+        message: Message,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
+    #[serde(rename = "message.new")]
+    MessageNew { message: Message },
+    #[serde(rename = "conversation.updated")]
+    ConversationUpdated {
+        conversation_id: ConversationId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_message: Option<Message>,
+    },
+    #[serde(rename = "notification.unread")]
+    NotificationUnread { conversation_id: ConversationId, unread: u64, total_unread: u64 },
+    #[serde(rename = "message.read_ack")]
+    MessageReadAck { conversation_id: ConversationId, marked_count: u64, read_at: Timestamp },
+    #[serde(rename = "message.read_update")]
+    MessageReadUpdate {
+        conversation_id: ConversationId,
+        message_ids: Vec<MessageId>,
+        read_by: UserId,
+        read_at: Timestamp,
+    },
+    #[serde(rename = "message.delivered_update")]
+    MessageDeliveredUpdate {
+        conversation_id: ConversationId,
+        up_to: MessageId,
+        user_id: UserId,
+        delivered_at: Timestamp,
+    },
+    #[serde(rename = "typing")]
+    Typing { conversation_id: ConversationId, user_id: UserId, is_typing: bool },
+    #[serde(rename = "block.added")]
+    BlockAdded { user_id: UserId },
+    #[serde(rename = "block.removed")]
+    BlockRemoved { user_id: UserId },
+    #[serde(rename = "conversation.created")]
+    ConversationCreated { conversation: Conversation },
+    #[serde(rename = "conversation.joined")]
+    ConversationJoined { conversation: Conversation },
+    #[serde(rename = "conversation.left")]
+    ConversationLeft { conversation_id: ConversationId },
+    #[serde(rename = "member.joined")]
+    MemberJoined { conversation_id: ConversationId, user_id: UserId },
+    #[serde(rename = "member.left")]
+    MemberLeft { conversation_id: ConversationId, user_id: UserId },
+    #[serde(rename = "status.bulk")]
+    StatusBulk { users: BTreeMap<UserId, UserStatus> },
+    #[serde(rename = "user.online")]
+    UserOnline { user_id: UserId, online_at: Timestamp },
+    #[serde(rename = "user.offline")]
+    UserOffline { user_id: UserId, last_seen: Timestamp },
+    #[serde(rename = "notification")]
+    Notification(serde_json::Value),
+    #[serde(rename = "goaway")]
+    Goaway { reconnect_window_ms: u64, reason: Cow<'static, str> },
+    #[serde(rename = "position")]
+    Position { epoch: Epoch, seq: u64 },
+    #[serde(rename = "resync")]
+    Resync { reason: ResyncReason, epoch: Epoch, seq: u64 },
+    #[serde(rename = "error")]
+    Error(ProtocolError),
+}
+
+/// Whether a user is online, and since when not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserStatus {
+    /// Connected to some node now.
+    pub online: bool,
+    /// When their last connection closed, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+}
+
+/// Why a client has to fetch what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResyncReason {
+    /// The log has another epoch.
+    Epoch,
+    /// The log no longer reaches back that far.
+    Trimmed,
+    /// The position lies after the log's end.
+    Future,
+    /// What was sent is no position.
+    Invalid,
+}
+
+impl ResyncReason {
+    /// The word in frames and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Trimmed => "trimmed",
+            Self::Future => "future",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+impl Event {
+    /// The canonical envelope.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Every payload is a struct with string keys or a `Value`, and writing to memory can't fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The canonical envelope with the client's `ref`, for what answers one connection.
+    /// `reference` is the JSON text that the client sent.
+    #[must_use]
+    pub fn to_json_with_ref(&self, reference: Option<&str>) -> String {
+        let mut text = self.to_json();
+        if let Some(reference) = reference {
+            text.truncate(text.len().saturating_sub(1));
+            text.push_str(",\"ref\":");
+            text.push_str(reference);
+            text.push('}');
+        }
+        text
+    }
+}

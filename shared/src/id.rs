@@ -1,0 +1,196 @@
+//! Ids: valid by construction, so that one can stand in a Redis key, a channel name or a log line as it is.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest id, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// The largest generated id: the largest integer that a JavaScript number holds exactly.
+pub const GENERATED_ID_MAX: u64 = (1 << 53) - 1;
+
+/// Why a string is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// The string has no characters.
+    #[error("is empty")]
+    Empty,
+    /// The string has more than [`ID_BYTES_MAX`] bytes.
+    #[error("is longer than 128 bytes")]
+    TooLong,
+    /// The string holds a character outside `A-Z a-z 0-9 _ . : @ -`.
+    #[error("may hold only A-Z a-z 0-9 _ . : @ -")]
+    Character,
+    /// The string is no message id: those are decimal integers from 1 to 2^53 - 1.
+    #[error("is not a message id")]
+    NotGenerated,
+}
+
+/// Checks that `text` is 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ -` (PROTOCOL §1).
+pub fn check_id(text: &str) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if text.len() > ID_BYTES_MAX {
+        return Err(InvalidId::TooLong);
+    }
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'@' | b'-');
+    if text.bytes().all(valid) { Ok(()) } else { Err(InvalidId::Character) }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes `text` as an id, or says why it is none.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                check_id(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The id as it stands in frames and keys.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::parse(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// A user, as the application names them.
+    UserId
+}
+text_id! {
+    /// A conversation: the application's name for it, or a generated decimal string.
+    ConversationId
+}
+
+/// A message: always generated, a decimal string of at most 2^53 - 1 in frames.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    /// The id with this number; `None` for 0 and above [`GENERATED_ID_MAX`].
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        (1..=GENERATED_ID_MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// Takes decimal text without sign or leading zero as an id.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        check_id(text)?;
+        if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidId::NotGenerated);
+        }
+        text.parse().ok().and_then(Self::new).ok_or(InvalidId::NotGenerated)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_hold_only_what_may_stand_in_a_key() {
+        for good in ["a", "42", "u_1.x:y@z-9", &"x".repeat(128)] {
+            assert_eq!(UserId::parse(good).map(|id| id.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!(UserId::parse(""), Err(InvalidId::Empty));
+        assert_eq!(UserId::parse(&"x".repeat(129)), Err(InvalidId::TooLong));
+        for bad in ["a b", "a*", "{a}", "a\n", "ü", "a\0", "\"", "[a]", "?"] {
+            assert_eq!(UserId::parse(bad), Err(InvalidId::Character), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn message_ids_are_generated_numbers() {
+        assert_eq!(MessageId::parse("9007199254740991").map(MessageId::get), Ok(GENERATED_ID_MAX));
+        for bad in ["0", "01", "-1", "9007199254740992", "99999999999999999999", "abc", "1.0"] {
+            assert!(MessageId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events,
+//! error and close codes, dialects, and the names of Redis keys. No I/O happens here.
+
+pub mod chat_v1;
+pub mod close;
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod message;
+pub mod position;
+pub mod schema;
+pub mod time;
+
+pub use close::CloseCode;
+pub use command::Command;
+pub use error::{ErrorCode, ProtocolError};
+pub use event::Event;
+pub use id::{ConversationId, MessageId, UserId};
+pub use message::{Conversation, ConversationKind, Message, Role, Visibility};
+pub use position::{Epoch, Position};
+pub use time::Timestamp;

@@ -1,0 +1,145 @@
+//! Messages and conversations as clients see them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ConversationId, MessageId, Timestamp, UserId};
+
+/// A stored message (PROTOCOL §1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// The generated id.
+    pub id: MessageId,
+    /// The conversation that it stands in.
+    pub conversation_id: ConversationId,
+    /// Its place in the conversation: from 1, gapless, in commit order.
+    pub seq: u64,
+    /// The conversation's change counter when this message last changed.
+    pub rev: u64,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// What the content is; `text` unless the sender said otherwise.
+    pub kind: String,
+    /// The content; empty once deleted.
+    pub content: String,
+    /// The sender's own name for it, by which a retry is recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temp_id: Option<String>,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// The store's time of commit.
+    pub created_at: Timestamp,
+    /// When it was last edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_at: Option<Timestamp>,
+    /// When it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+    /// Who reacted, by emoji.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reactions: BTreeMap<String, Vec<UserId>>,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+ }
+
+        impl $name {
+            /// The word in frames and tables.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// The value that this word names.
+            #[must_use]
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// How a conversation came to be and who may come in.
+    ConversationKind {
+        /// Two users, opened by the first message between them.
+        Direct = "direct",
+        /// Members that were added or invited.
+        Group = "group",
+        /// Members that joined.
+        Channel = "channel",
+    }
+}
+
+words! {
+    /// Whether a conversation can be joined without an invitation.
+    Visibility {
+        /// Anybody may join, with the password if there is one.
+        Public = "public",
+        /// Only those that were added or invited.
+        Private = "private",
+    }
+}
+
+words! {
+    /// A member's rights.
+    Role {
+        /// Writes and reads.
+        Member = "member",
+        /// Adds, kicks and bans members as well.
+        Admin = "admin",
+        /// Appoints admins as well.
+        Owner = "owner",
+    }
+}
+
+/// A conversation as one of its members sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conversation {
+    /// The application's id, or a generated one.
+    pub id: ConversationId,
+    /// Direct, group or channel.
+    pub kind: ConversationKind,
+    /// The title, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Who may join.
+    pub visibility: Visibility,
+    /// Whether joining takes a password.
+    pub has_password: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The `seq` of its newest message; 0 without one.
+    pub last_seq: u64,
+    /// The conversation's change counter.
+    pub rev: u64,
+    /// Its newest message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_message: Option<Message>,
+    /// How many accepted members it has.
+    pub member_count: u64,
+    /// Its first members by id, at most a hundred.
+    pub members: Vec<MemberView>,
+    /// How many messages the asking user has not seen; absent where nobody in particular asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u64>,
+}
+
+/// A member in a [`Conversation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberView {
+    /// Who.
+    pub user_id: UserId,
+    /// Their rights.
+    pub role: Role,
+    /// The `seq` up to which they have read.
+    pub read_seq: u64,
+}
