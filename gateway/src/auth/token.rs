@@ -1,0 +1,189 @@
+//! JSON Web Tokens: a fixed list of algorithms, each bound to the kind of key that it may be checked with.
+//!
+//! An HMAC secret never checks an RS/ES/EdDSA token and a public key never an HS token, so a public key can't be abused
+//! as a secret. Several keys serve rotation: any of them may have signed.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde_json::Value;
+use shared::{Timestamp, UserId};
+
+use super::{Identity, Refused};
+use crate::config::AuthConfig;
+
+/// How far another machine's clock may be ahead, for `nbf`.
+const CLOCK_SKEW_S: u64 = 5;
+/// The longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// The longest user name that is kept, in bytes.
+const USERNAME_BYTES_MAX: usize = 128;
+
+/// Checks tokens.
+pub struct Verifier {
+    keys: Vec<Key>,
+    user_claims: Vec<String>,
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+struct Key {
+    algorithms: &'static [Algorithm],
+    key: DecodingKey,
+}
+
+/// A key that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("JWT_PUBLIC_KEY_FILE {file}: {fault}")]
+pub struct KeyError {
+    file: String,
+    fault: String,
+}
+
+const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
+const ED: &[Algorithm] = &[Algorithm::EdDSA];
+
+impl Verifier {
+    /// Reads the keys that the settings name.
+    pub fn new(config: &AuthConfig) -> Result<Self, KeyError> {
+        let mut keys: Vec<Key> = config
+            .jwt_secrets
+            .iter()
+            .map(|secret| Key { algorithms: HMAC, key: DecodingKey::from_secret(secret.as_bytes()) })
+            .collect();
+        for file in &config.jwt_public_key_files {
+            let error = |fault: String| KeyError { file: file.display().to_string(), fault };
+            let pem = std::fs::read(file).map_err(|fault| error(fault.to_string()))?;
+            keys.push(public_key(&pem).ok_or_else(|| error("holds no RSA, EC or Ed25519 public key in PEM".into()))?);
+        }
+        Ok(Self {
+            keys,
+            user_claims: config.user_claims.clone(),
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+        })
+    }
+
+    /// Checks signature, times, issuer and audience, and reads who it is.
+    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refused::Invalid);
+        }
+        let algorithm = jsonwebtoken::decode_header(token).map_err(|_| Refused::Invalid)?.alg;
+        let validation = self.validation(algorithm);
+        let mut refused = Refused::Invalid;
+        for key in self.keys.iter().filter(|key| key.algorithms.contains(&algorithm)) {
+            match jsonwebtoken::decode::<Value>(token, &key.key, &validation) {
+                Ok(data) => return self.identity(&data.claims),
+                Err(error) => {
+                    if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) {
+                        refused = Refused::Expired;
+                    }
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = CLOCK_SKEW_S;
+        validation.validate_nbf = true;
+        validation.set_required_spec_claims(&["exp"]);
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        match &self.audience {
+            Some(audience) => {
+                validation.set_audience(&[audience]);
+                validation.required_spec_claims.insert("aud".to_owned());
+            }
+            None => validation.validate_aud = false,
+        }
+        validation
+    }
+
+    fn identity(&self, claims: &Value) -> Result<Identity, Refused> {
+        let user =
+            self.user_claims.iter().find_map(|name| claims.get(name)).and_then(user_id).ok_or(Refused::Invalid)?;
+        let expires_at_s = seconds(claims.get("exp")).ok_or(Refused::Invalid)?;
+        // The library's leeway is for `nbf`; expiry is exact, as the close at 4300 is.
+        if expires_at_s <= Timestamp::now().unix_seconds() {
+            return Err(Refused::Expired);
+        }
+        Ok(Identity {
+            user,
+            username: username(claims),
+            admin: is_admin(claims),
+            expires_at_s,
+            issued_at_s: seconds(claims.get("iat")),
+        })
+    }
+}
+
+/// A signed token for `user`, with the first secret of the settings; `None` without a secret.
+#[must_use]
+pub fn mint(config: &AuthConfig, user: &UserId, username: Option<&str>, admin: bool, ttl_s: u64) -> Option<String> {
+    let secret = config.jwt_secrets.first()?;
+    let now_s = Timestamp::now().unix_seconds();
+    let mut claims = serde_json::json!({
+        "sub": user,
+        "iat": now_s,
+        "exp": now_s.saturating_add_unsigned(ttl_s),
+    });
+    if let Some(fields) = claims.as_object_mut() {
+        let optional = [
+            ("username", username.map(Value::from)),
+            ("scope", admin.then(|| "admin".into())),
+            ("iss", config.issuer.clone().map(Value::from)),
+            ("aud", config.audience.clone().map(Value::from)),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        }
+    }
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).ok()
+}
+
+fn public_key(pem: &[u8]) -> Option<Key> {
+    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
+        return Some(Key { algorithms: RSA, key });
+    }
+    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
+        return Some(Key { algorithms: EC, key });
+    }
+    DecodingKey::from_ed_pem(pem).ok().map(|key| Key { algorithms: ED, key })
+}
+
+fn user_id(claim: &Value) -> Option<UserId> {
+    match claim {
+        Value::String(text) => UserId::parse(text).ok(),
+        Value::Number(number) if number.is_u64() || number.is_i64() => UserId::parse(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+fn username(claims: &Value) -> Option<String> {
+    let name = ["username", "preferred_username", "name"].iter().find_map(|name| claims.get(name)?.as_str())?;
+    let usable = !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0');
+    usable.then(|| name.to_owned())
+}
+
+fn is_admin(claims: &Value) -> bool {
+    let words = |claim: &Value| match claim {
+        Value::String(text) => text.split_whitespace().any(|word| word == "admin"),
+        Value::Array(words) => words.iter().any(|word| word == "admin"),
+        _ => false,
+    };
+    ["scope", "role"].iter().filter_map(|name| claims.get(name)).any(words)
+}
+
+/// A numeric date; fractions are cut off.
+fn seconds(claim: Option<&Value>) -> Option<i64> {
+    let claim = claim?;
+    #[expect(clippy::cast_possible_truncation, reason = "a date beyond 2^63 saturates, which is far in the future")]
+    claim.as_i64().or_else(|| claim.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64))
+}

@@ -1,0 +1,201 @@
+//! Where values come from: flags and environment (by clap), then the file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::ConfigError;
+
+/// Settings of the contract that this version doesn't carry out yet. To set one stops the start: nothing weaker is
+/// substituted in silence.
+pub(super) const NOT_YET: [&str; 9] = [
+    "JWKS_URL",
+    "AUTH_SERVICE_URL",
+    "AUTH_TIMEOUT",
+    "TRUSTED_PROXIES",
+    "MAX_CONNECTIONS_PER_IP",
+    "CONNECT_RATE_PER_IP",
+    "USER_COMMANDS_PER_SECOND",
+    "PUSH_WEBHOOK_URL",
+    "PUSH_WEBHOOK_SECRET",
+];
+
+macro_rules! settings {
+    ($($field:ident $name:literal $help:literal),+ $(,)?) => {
+        /// The settings as flags; each can stand in the environment as well, under its name in upper case.
+        #[derive(clap::Args, Default, Clone)]
+        pub struct SettingsArgs {
+            /// A TOML file with settings, their names in lower case
+            #[arg(long, value_name = "FILE")]
+            pub config: Option<PathBuf>,
+            $(
+                #[doc = $help]
+                #[arg(long, env = $name, hide_env_values = true, hide_env = true, value_name = "VALUE", help_heading = "Settings")]
+                $field: Option<String>,
+            )+
+        }
+
+        impl SettingsArgs {
+            fn into_map(self) -> BTreeMap<&'static str, String> {
+                let mut map = BTreeMap::new();
+                $( if let Some(value) = self.$field.filter(|value| !value.is_empty()) { map.insert($name, value); } )+
+                map
+            }
+        }
+
+        /// Every setting's name, in the order of PROTOCOL §5.
+        const NAMES: &[&str] = &[$($name),+];
+    };
+}
+
+settings! {
+    http_host "HTTP_HOST" "Address of the public listener [0.0.0.0]",
+    http_port "HTTP_PORT" "Port of the public listener [8086]",
+    ops_host "OPS_HOST" "Address of the operators' listener [0.0.0.0]",
+    ops_port "OPS_PORT" "Port of the operators' listener [8087]",
+    redis_url "REDIS_URL" "redis://host:port",
+    database_url "DATABASE_URL" "postgres://… or sqlite:<file>",
+    jwt_secret "JWT_SECRET" "HMAC secrets of tokens, comma-separated; the first signs",
+    jwt_public_key_file "JWT_PUBLIC_KEY_FILE" "PEM files with public keys of tokens, comma-separated",
+    jwks_url "JWKS_URL" "Not supported by this version",
+    jwt_issuer "JWT_ISSUER" "The only issuer to accept",
+    jwt_audience "JWT_AUDIENCE" "The audience that tokens must name",
+    jwt_user_claims "JWT_USER_CLAIMS" "Claims with the user id, in order [sub,user_id,userId,id]",
+    auth_enabled "AUTH_ENABLED" "false only with `gateway dev` [true]",
+    auth_service_url "AUTH_SERVICE_URL" "Not supported by this version",
+    auth_timeout "AUTH_TIMEOUT" "Not supported by this version",
+    api_key "API_KEY" "Key of backends (header X-API-Key)",
+    allowed_origins "ALLOWED_ORIGINS" "Origins of browsers, comma-separated, or * [the same host]",
+    trusted_proxies "TRUSTED_PROXIES" "Not supported by this version",
+    heartbeat_seconds "HEARTBEAT_SECONDS" "Silence before a ping [25]",
+    heartbeat_timeout_seconds "HEARTBEAT_TIMEOUT_SECONDS" "Silence after the ping that ends a connection [10]",
+    auth_deadline_seconds "AUTH_DEADLINE_SECONDS" "Time for the auth frame [10]",
+    write_timeout_seconds "WRITE_TIMEOUT_SECONDS" "A write without progress that ends a connection [10]",
+    max_frame_bytes "MAX_FRAME_BYTES" "Largest message from a client [65536]",
+    max_content_chars "MAX_CONTENT_CHARS" "Longest content of a message [4000]",
+    send_queue_bytes "SEND_QUEUE_BYTES" "What may wait for one socket [1048576]",
+    max_connections "MAX_CONNECTIONS" "Sockets on this node [from the descriptor limit]",
+    max_connections_per_user "MAX_CONNECTIONS_PER_USER" "Sockets of one user on this node, 0 for any [20]",
+    max_connections_per_ip "MAX_CONNECTIONS_PER_IP" "Not supported by this version",
+    connect_rate_per_ip "CONNECT_RATE_PER_IP" "Not supported by this version",
+    commands_per_second "COMMANDS_PER_SECOND" "Commands of one connection, burst twice that, 0 for any [50]",
+    user_commands_per_second "USER_COMMANDS_PER_SECOND" "Not supported by this version",
+    resume_events "RESUME_EVENTS" "Events that a user's log keeps [256]",
+    resume_seconds "RESUME_SECONDS" "How long the log outlives the user's last sign of life [3600]",
+    online_ttl_seconds "ONLINE_TTL_SECONDS" "How long a user stays online without a sign of life [60]",
+    offline_grace_seconds "OFFLINE_GRACE_SECONDS" "How long a user may be gone before user.offline [5]",
+    presence_audience "PRESENCE_AUDIENCE" "How many users are told of a user's presence [500]",
+    drain_delay_seconds "DRAIN_DELAY_SECONDS" "How long to serve on, unready, before closing [5]",
+    drain_seconds "DRAIN_SECONDS" "The whole of the drain [30]",
+    push_webhook_url "PUSH_WEBHOOK_URL" "Not supported by this version",
+    push_webhook_secret "PUSH_WEBHOOK_SECRET" "Not supported by this version",
+}
+
+/// Settings whose values are never shown.
+const SECRET: [&str; 3] = ["JWT_SECRET", "API_KEY", "PUSH_WEBHOOK_SECRET"];
+
+/// The values of all layers, the higher over the lower.
+#[derive(Clone, Default)]
+pub struct Layers {
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Layers {
+    /// Lays flags and environment over the file.
+    pub fn read(args: SettingsArgs) -> Result<Self, ConfigError> {
+        let mut values = match &args.config {
+            None => BTreeMap::new(),
+            Some(path) => {
+                let error = |fault: String| ConfigError::File { path: path.clone(), fault };
+                let text = std::fs::read_to_string(path).map_err(|fault| error(fault.to_string()))?;
+                from_toml(&text).map_err(error)?
+            }
+        };
+        values.append(&mut args.into_map());
+        Ok(Self { values })
+    }
+
+    /// Layers of these values alone.
+    #[must_use]
+    pub fn from_pairs(pairs: &[(&'static str, &str)]) -> Self {
+        Self { values: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect() }
+    }
+
+    /// Sets a value that no layer gave.
+    pub fn default_to(&mut self, name: &'static str, value: &str) {
+        self.values.entry(name).or_insert_with(|| value.to_owned());
+    }
+
+    /// The value of a setting, if a layer gives one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Name and value of every setting that has one, secrets masked.
+    pub fn shown(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        self.values.iter().map(|(name, value)| {
+            let shown = if SECRET.contains(name) { "********".to_owned() } else { without_password(value) };
+            (*name, shown)
+        })
+    }
+}
+
+/// A URL's password is masked; everything else stays.
+#[must_use]
+fn without_password(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    let Some(at) = rest.get(..authority_end).and_then(|authority| authority.rfind('@')) else {
+        return value.to_owned();
+    };
+    let (user_info, host) = rest.split_at(at);
+    match user_info.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:********{host}"),
+        None => value.to_owned(),
+    }
+}
+
+fn from_toml(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
+    let table: toml::Table = text.parse().map_err(|fault: toml::de::Error| fault.to_string())?;
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let name = NAMES.iter().find(|name| name.to_ascii_lowercase() == key);
+        let name = name.ok_or_else(|| format!("there is no setting {key:?}; `gateway serve --help` lists them"))?;
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            toml::Value::Array(parts) => {
+                let parts: Option<Vec<&str>> = parts.iter().map(toml::Value::as_str).collect();
+                parts.ok_or_else(|| format!("{key} may hold only strings"))?.join(",")
+            }
+            toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => {
+                return Err(format!("{key} must be a string, a whole number, true or false"));
+            }
+        };
+        values.insert(*name, text);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused() {
+        let error = from_toml("http_port = 1\nhtp_host = \"x\"").expect_err("a typo");
+        assert!(error.contains("htp_host"), "{error}");
+        assert_eq!(from_toml("http_port = 1").map(|values| values["HTTP_PORT"].clone()), Ok("1".to_owned()));
+    }
+
+    #[test]
+    fn passwords_are_masked() {
+        assert_eq!(without_password("postgres://u:p@h/d"), "postgres://u:********@h/d");
+        assert_eq!(without_password("postgres://u:p@x@h/d"), "postgres://u:********@h/d");
+        assert_eq!(without_password("redis://h:1"), "redis://h:1");
+        let layers = Layers::from_pairs(&[("JWT_SECRET", "s3cret"), ("REDIS_URL", "redis://:pw@h")]);
+        let shown: Vec<_> = layers.shown().collect();
+        assert!(shown.iter().all(|(_, value)| !value.contains("s3cret") && !value.contains("pw")), "{shown:?}");
+    }
+}

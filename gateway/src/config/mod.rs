@@ -1,0 +1,386 @@
+//! Settings: command line over environment over a TOML file, each checked once, here (PROTOCOL §5).
+//!
+//! A wrong value stops the start with its name, its fault and what would be right. Nothing is read later.
+
+mod layers;
+mod parse;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use layers::{Layers, SettingsArgs};
+
+/// A setting that stops the start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value that can't be used.
+    #[error("{name}: {fault}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong and what would be right.
+        fault: String,
+    },
+    /// The file can't be used.
+    #[error("--config {path}: {fault}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+}
+
+/// How a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// For real: Redis and a database are required.
+    Serve,
+    /// For trying out: embedded store and backbone, demo page.
+    Dev,
+}
+
+/// All settings of a node, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How the node runs.
+    pub mode: Mode,
+    /// The public listener.
+    pub http: SocketAddr,
+    /// The listener for operators.
+    pub ops: SocketAddr,
+    /// `redis://…`; `None` only in dev.
+    pub redis_url: Option<String>,
+    /// `postgres://…` or `sqlite:…`.
+    pub database_url: String,
+    /// Who gets in.
+    pub auth: AuthConfig,
+    /// Sizes, numbers and rates.
+    pub limits: Limits,
+    /// A socket's clocks.
+    pub clocks: Clocks,
+    /// The log and presence.
+    pub log: LogConfig,
+    /// Shutdown.
+    pub drain: Drain,
+    /// The name of this node: the host's name and the public port.
+    pub node: String,
+}
+
+/// Keys and rules of authentication.
+#[derive(Clone)]
+pub struct AuthConfig {
+    /// `false` only in dev: `?user=` is believed.
+    pub enabled: bool,
+    /// HMAC secrets, the first one signs.
+    pub jwt_secrets: Vec<String>,
+    /// PEM files with public keys.
+    pub jwt_public_key_files: Vec<PathBuf>,
+    /// The only issuer that is accepted.
+    pub issuer: Option<String>,
+    /// The audience that a token must name.
+    pub audience: Option<String>,
+    /// Claims that may hold the user id, in order.
+    pub user_claims: Vec<String>,
+    /// The key of backends.
+    pub api_key: Option<String>,
+    /// Origins of browsers; empty: the same host; `*`: any.
+    pub allowed_origins: Vec<String>,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig").field("enabled", &self.enabled).finish_non_exhaustive()
+    }
+}
+
+/// Sizes, numbers and rates; 0 turns a limit off where PROTOCOL §5 says so.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest assembled WebSocket message, in bytes.
+    pub frame_bytes_max: usize,
+    /// The longest content, in characters.
+    pub content_chars_max: usize,
+    /// What may wait for one socket, in bytes.
+    pub send_queue_bytes: u32,
+    /// Sockets on this node.
+    pub connections_max: usize,
+    /// Sockets of one user on this node; 0: no limit.
+    pub connections_per_user_max: usize,
+    /// Commands of one connection per second (burst twice that); 0: no limit.
+    pub commands_per_second: u32,
+}
+
+/// A socket's clocks.
+#[derive(Debug, Clone)]
+pub struct Clocks {
+    /// Silence after which a ping is sent.
+    pub heartbeat: Duration,
+    /// Silence after the ping that ends the connection.
+    pub heartbeat_timeout: Duration,
+    /// Time for the first valid `auth`.
+    pub auth_deadline: Duration,
+    /// A write without progress for this long ends the connection.
+    pub write_timeout: Duration,
+}
+
+/// The log and presence.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Events that a log keeps.
+    pub resume_events: u32,
+    /// How long a log outlives its user's last sign of life.
+    pub resume_window: Duration,
+    /// How long a user stays online without a sign of life.
+    pub online_ttl: Duration,
+    /// How long a user may be gone before `user.offline`.
+    pub offline_grace: Duration,
+    /// How many users are told of a user's presence.
+    pub presence_audience: u32,
+}
+
+/// Shutdown.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// How long to serve on, unready, before the first close.
+    pub delay: Duration,
+    /// The whole of it, the delay included.
+    pub total: Duration,
+}
+
+impl Config {
+    /// Checks the layers' values.
+    pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
+        let value = |name| layers.get(name);
+        let enabled = parse::boolean("AUTH_ENABLED", value("AUTH_ENABLED"), true)?;
+        if !enabled && mode == Mode::Serve {
+            return Err(parse::fault("AUTH_ENABLED", "can be false only with `gateway dev`"));
+        }
+        for name in layers::NOT_YET {
+            if value(name).is_some() {
+                return Err(parse::fault(name, "is not supported by this version; leave it out"));
+            }
+        }
+        let http_port = parse::number("HTTP_PORT", value("HTTP_PORT"), 8086_u16, 0, u16::MAX)?;
+        let ops_port = parse::number("OPS_PORT", value("OPS_PORT"), 8087_u16, 0, u16::MAX)?;
+        let config = Self {
+            mode,
+            http: SocketAddr::new(host("HTTP_HOST", value("HTTP_HOST"))?, http_port),
+            ops: SocketAddr::new(host("OPS_HOST", value("OPS_HOST"))?, ops_port),
+            redis_url: redis_url(mode, value("REDIS_URL"))?,
+            database_url: database_url(mode, value("DATABASE_URL"))?,
+            auth: auth(layers, enabled)?,
+            limits: limits(layers)?,
+            clocks: Clocks {
+                heartbeat: seconds(layers, "HEARTBEAT_SECONDS", 25, 1, 3600)?,
+                heartbeat_timeout: seconds(layers, "HEARTBEAT_TIMEOUT_SECONDS", 10, 1, 3600)?,
+                auth_deadline: seconds(layers, "AUTH_DEADLINE_SECONDS", 10, 1, 3600)?,
+                write_timeout: seconds(layers, "WRITE_TIMEOUT_SECONDS", 10, 1, 3600)?,
+            },
+            log: LogConfig {
+                resume_events: parse::number("RESUME_EVENTS", value("RESUME_EVENTS"), 256, 16, 100_000)?,
+                resume_window: seconds(layers, "RESUME_SECONDS", 3600, 60, 604_800)?,
+                online_ttl: seconds(layers, "ONLINE_TTL_SECONDS", 60, 5, 3600)?,
+                offline_grace: seconds(layers, "OFFLINE_GRACE_SECONDS", 5, 0, 600)?,
+                presence_audience: parse::number("PRESENCE_AUDIENCE", value("PRESENCE_AUDIENCE"), 500, 0, 10_000)?,
+            },
+            drain: Drain {
+                delay: seconds(layers, "DRAIN_DELAY_SECONDS", 5, 0, 3600)?,
+                total: seconds(layers, "DRAIN_SECONDS", 30, 1, 3600)?,
+            },
+            node: format!("{}-{http_port}", host_name()),
+        };
+        config.check_together()?;
+        Ok(config)
+    }
+
+    /// Rules that hold between settings.
+    fn check_together(&self) -> Result<(), ConfigError> {
+        if self.drain.delay >= self.drain.total {
+            return Err(parse::fault(
+                "DRAIN_SECONDS",
+                "is the whole of the drain and must be above DRAIN_DELAY_SECONDS",
+            ));
+        }
+        if self.clocks.heartbeat * 3 > self.log.online_ttl * 2 {
+            return Err(parse::fault(
+                "ONLINE_TTL_SECONDS",
+                "must be at least one and a half times HEARTBEAT_SECONDS, or connected users would count as offline",
+            ));
+        }
+        let keyed = !self.auth.jwt_secrets.is_empty() || !self.auth.jwt_public_key_files.is_empty();
+        if self.auth.enabled && !keyed && self.mode == Mode::Serve {
+            return Err(parse::fault(
+                "JWT_SECRET",
+                "is not set; set it, or JWT_PUBLIC_KEY_FILE, so that tokens can be checked",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn host(name: &'static str, value: Option<&str>) -> Result<IpAddr, ConfigError> {
+    let text = value.unwrap_or("0.0.0.0");
+    text.parse().map_err(|_| parse::fault(name, format!("{text:?} is no IP address; give one like 0.0.0.0 or ::1")))
+}
+
+fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(url) if url.starts_with("redis://") => Ok(Some(url.to_owned())),
+        Some(url) if url.contains(',') || url.starts_with("redis-sentinel://") || url.starts_with("rediss://") => {
+            Err(parse::fault(
+                "REDIS_URL",
+                "Cluster, Sentinel and TLS are not supported by this version; give one redis:// URL",
+            ))
+        }
+        Some(_) => Err(parse::fault("REDIS_URL", "must look like redis://[:password@]host:port[/database]")),
+        None if mode == Mode::Dev => Ok(None),
+        None => Err(parse::fault(
+            "REDIS_URL",
+            "is not set; `gateway serve` needs Redis, for example redis://127.0.0.1:6379 (to try Parley without, run `gateway dev`)",
+        )),
+    }
+}
+
+fn database_url(mode: Mode, value: Option<&str>) -> Result<String, ConfigError> {
+    let known = ["postgres://", "postgresql://", "sqlite:"];
+    match value {
+        Some(url) if known.iter().any(|scheme| url.starts_with(scheme)) => Ok(url.to_owned()),
+        Some(_) => {
+            Err(parse::fault("DATABASE_URL", "must look like postgres://user:password@host/database or sqlite:<file>"))
+        }
+        None if mode == Mode::Dev => Ok("sqlite::memory:".to_owned()),
+        None => Err(parse::fault(
+            "DATABASE_URL",
+            "is not set; `gateway serve` needs a database, for example postgres://parley@127.0.0.1/parley (to try Parley without, run `gateway dev`)",
+        )),
+    }
+}
+
+fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
+    let jwt_secrets = parse::list(layers.get("JWT_SECRET"));
+    if jwt_secrets.iter().any(|secret| secret.len() < 16) {
+        return Err(parse::fault("JWT_SECRET", "is shorter than 16 bytes; make one with `openssl rand -base64 32`"));
+    }
+    let api_key = layers.get("API_KEY").map(str::to_owned);
+    if api_key.as_ref().is_some_and(|key| key.len() < 16) {
+        return Err(parse::fault("API_KEY", "is shorter than 16 bytes; make one with `openssl rand -base64 32`"));
+    }
+    let user_claims = match parse::list(layers.get("JWT_USER_CLAIMS")) {
+        claims if claims.is_empty() => ["sub", "user_id", "userId", "id"].map(str::to_owned).to_vec(),
+        claims => claims,
+    };
+    Ok(AuthConfig {
+        enabled,
+        jwt_secrets,
+        jwt_public_key_files: parse::list(layers.get("JWT_PUBLIC_KEY_FILE")).into_iter().map(PathBuf::from).collect(),
+        issuer: layers.get("JWT_ISSUER").map(str::to_owned),
+        audience: layers.get("JWT_AUDIENCE").map(str::to_owned),
+        user_claims,
+        api_key,
+        allowed_origins: parse::list(layers.get("ALLOWED_ORIGINS")),
+    })
+}
+
+fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
+    let value = |name| layers.get(name);
+    let most = usize::MAX >> 1;
+    Ok(Limits {
+        frame_bytes_max: parse::number("MAX_FRAME_BYTES", value("MAX_FRAME_BYTES"), 65_536, 1024, 16 << 20)?,
+        content_chars_max: parse::number("MAX_CONTENT_CHARS", value("MAX_CONTENT_CHARS"), 4000, 1, 1 << 20)?,
+        send_queue_bytes: parse::number("SEND_QUEUE_BYTES", value("SEND_QUEUE_BYTES"), 1 << 20, 16_384, 1 << 30)?,
+        connections_max: match value("MAX_CONNECTIONS") {
+            None => connections_from_descriptors(),
+            given => parse::number("MAX_CONNECTIONS", given, 0, 1, most)?,
+        },
+        connections_per_user_max: parse::number(
+            "MAX_CONNECTIONS_PER_USER",
+            value("MAX_CONNECTIONS_PER_USER"),
+            20,
+            0,
+            most,
+        )?,
+        commands_per_second: parse::number("COMMANDS_PER_SECOND", value("COMMANDS_PER_SECOND"), 50, 0, 1_000_000)?,
+    })
+}
+
+fn seconds(layers: &Layers, name: &'static str, default: u64, least: u64, most: u64) -> Result<Duration, ConfigError> {
+    parse::number(name, layers.get(name), default, least, most).map(Duration::from_secs)
+}
+
+/// All file descriptors but a reserve for Redis, the database, listeners and files.
+fn connections_from_descriptors() -> usize {
+    const RESERVE: usize = 200;
+    let limit = std::fs::read_to_string("/proc/self/limits").ok().and_then(|limits| {
+        let line = limits.lines().find(|line| line.starts_with("Max open files"))?.to_owned();
+        line.split_whitespace().nth(3)?.parse::<usize>().ok()
+    });
+    limit.unwrap_or(1024).saturating_sub(RESERVE).max(64)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let valid: String =
+        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect();
+    if valid.is_empty() { "node".to_owned() } else { valid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(mode: Mode, pairs: &[(&'static str, &str)]) -> Result<Config, String> {
+        Config::load(mode, &Layers::from_pairs(pairs)).map_err(|error| error.to_string())
+    }
+
+    const GOOD: [(&str, &str); 3] = [
+        ("REDIS_URL", "redis://127.0.0.1:6379"),
+        ("DATABASE_URL", "postgres://parley@127.0.0.1/parley"),
+        ("JWT_SECRET", "0123456789abcdef,fedcba9876543210"),
+    ];
+
+    #[test]
+    fn defaults_are_those_of_the_protocol() {
+        let config = load(Mode::Serve, &GOOD).expect("good settings");
+        assert_eq!(config.http.to_string(), "0.0.0.0:8086");
+        assert_eq!(config.ops.to_string(), "0.0.0.0:8087");
+        assert_eq!(config.auth.jwt_secrets.len(), 2);
+        assert_eq!(config.limits.frame_bytes_max, 65_536);
+        assert_eq!(config.limits.send_queue_bytes, 1_048_576);
+        assert_eq!(config.clocks.heartbeat, Duration::from_secs(25));
+        assert_eq!(config.log.resume_events, 256);
+    }
+
+    #[test]
+    fn serve_does_not_start_without_redis_database_and_keys() {
+        for (missing, _) in GOOD {
+            let pairs: Vec<_> = GOOD.into_iter().filter(|(name, _)| *name != missing).collect();
+            let error = load(Mode::Serve, &pairs).expect_err("a setting is missing");
+            assert!(error.starts_with(missing) && error.contains("not set"), "{error}");
+        }
+        assert!(load(Mode::Dev, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_value_names_the_setting_and_what_would_be_right() {
+        for (name, value, expected) in [
+            ("HTTP_PORT", "abc", "a whole number from 0 to 65535"),
+            ("HTTP_PORT", "70000", "a whole number from 0 to 65535"),
+            ("HTTP_HOST", "nowhere", "0.0.0.0"),
+            ("MAX_FRAME_BYTES", "12", "from 1024"),
+            ("REDIS_URL", "http://x", "redis://"),
+            ("DATABASE_URL", "mysql://x", "sqlite:"),
+            ("JWT_SECRET", "short", "16 bytes"),
+            ("AUTH_ENABLED", "maybe", "true or false"),
+            ("AUTH_ENABLED", "false", "gateway dev"),
+            ("DRAIN_SECONDS", "4", "DRAIN_DELAY_SECONDS"),
+            ("JWKS_URL", "https://x", "not supported"),
+        ] {
+            let mut pairs = GOOD.to_vec();
+            pairs.push((name, value));
+            let error = load(Mode::Serve, &pairs).expect_err(name);
+            assert!(error.starts_with(name) && error.contains(expected), "{error}");
+        }
+    }
+}

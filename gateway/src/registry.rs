@@ -1,0 +1,379 @@
+//! Which sockets of which user this node holds. Senders never look here: only what comes back from the backbone does.
+//!
+//! Sharded, so that no lock is common to all users; no lock is held while anything waits.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use shared::{CloseCode, Epoch, UserId};
+use smallvec::SmallVec;
+
+use crate::ws::outbox::{Outbox, Pushed, coarse_s};
+
+const SHARDS: usize = 64;
+
+/// A socket of an authenticated user.
+#[derive(Debug, Clone)]
+pub struct LocalSocket {
+    /// The connection's number on this node.
+    pub connection: u64,
+    /// Its queue.
+    pub outbox: Arc<Outbox>,
+    /// Coarse seconds at which its token expires.
+    pub expires_s: u32,
+    /// The moment of silence that was answered with a ping: `heard_s` at that time.
+    pinged_for_s: u32,
+}
+
+/// A user with sockets on this node.
+#[derive(Debug, Default)]
+struct LocalUser {
+    sockets: SmallVec<[LocalSocket; 1]>,
+    epoch: Option<Epoch>,
+    /// Coarse seconds of the last presence refresh.
+    refreshed_s: u32,
+    /// Coarse seconds of the last check of the log for silent loss.
+    checked_s: u32,
+    healing: bool,
+}
+
+/// Users and their sockets.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Box<[Mutex<HashMap<UserId, LocalUser>>]>,
+    hasher: RandomState,
+    sockets: AtomicUsize,
+    users: AtomicUsize,
+    per_user_max: usize,
+}
+
+/// The user has as many sockets as they may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+/// How a durable event met the user's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spread {
+    /// Sockets that will write it.
+    pub queued: u32,
+    /// Ephemeral events that found no room.
+    pub dropped: u32,
+    /// Sockets closed for being slow.
+    pub overflowed: u32,
+    /// Some socket lacks events before it.
+    pub gap: bool,
+}
+
+/// What the clocks of all sockets ask for.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// Users whose presence is to be refreshed.
+    pub refresh: Vec<UserId>,
+    /// Users whose log is to be checked for events that never arrived.
+    pub check: Vec<UserId>,
+    /// Pings sent.
+    pub pings: u32,
+}
+
+/// The clocks that a sweep looks at, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepClocks {
+    /// Silence after which a ping is sent.
+    pub heartbeat_s: u32,
+    /// Further silence that ends the connection.
+    pub heartbeat_timeout_s: u32,
+    /// A write without progress that ends the connection.
+    pub write_timeout_s: u32,
+    /// How often presence is refreshed.
+    pub refresh_s: u32,
+    /// How often the log is checked.
+    pub check_s: u32,
+}
+
+impl Registry {
+    /// An empty registry that allows `per_user_max` sockets of one user (0: any number).
+    #[must_use]
+    pub fn new(per_user_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            sockets: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
+            per_user_max,
+        }
+    }
+
+    /// Adds a socket; its gate is still closed.
+    pub fn add(&self, user: &UserId, connection: u64, outbox: Arc<Outbox>, expires_s: u32) -> Result<(), TooMany> {
+        self.with_shard(user, |users| {
+            let local = users.entry(user.clone()).or_insert_with(|| {
+                self.users.fetch_add(1, Ordering::Relaxed);
+                LocalUser { refreshed_s: coarse_s(), checked_s: coarse_s(), ..LocalUser::default() }
+            });
+            if self.per_user_max > 0 && local.sockets.len() >= self.per_user_max {
+                return Err(TooMany);
+            }
+            local.sockets.push(LocalSocket { connection, outbox, expires_s, pinged_for_s: 0 });
+            self.sockets.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    /// Removes a socket; whether it was the user's last one here.
+    pub fn remove(&self, user: &UserId, connection: u64) -> bool {
+        self.with_shard(user, |users| {
+            let Some(local) = users.get_mut(user) else { return false };
+            let before = local.sockets.len();
+            local.sockets.retain(|socket| socket.connection != connection);
+            self.sockets.fetch_sub(before - local.sockets.len(), Ordering::Relaxed);
+            let last = local.sockets.is_empty();
+            if last {
+                users.remove(user);
+                self.users.fetch_sub(1, Ordering::Relaxed);
+                if users.capacity() > 64 && users.len() * 4 < users.capacity() {
+                    users.shrink_to(users.len() * 2);
+                }
+            }
+            last
+        })
+    }
+
+    /// A fresh token came over the connection.
+    pub fn set_expiry(&self, user: &UserId, connection: u64, expires_s: u32) {
+        self.with_user(user, |local| {
+            for socket in local.sockets.iter_mut().filter(|socket| socket.connection == connection) {
+                socket.expires_s = expires_s;
+            }
+        });
+    }
+
+    /// Hands a durable event to every socket of the user for which it is the next one.
+    pub fn push_durable(&self, user: &str, seq: u64, framed: &bytes::Bytes) -> Spread {
+        self.push(user, |outbox| outbox.push_durable(seq, framed))
+    }
+
+    /// Hands an ephemeral event to every socket of the user.
+    pub fn push_ephemeral(&self, user: &str, framed: &bytes::Bytes) -> Spread {
+        self.push(user, |outbox| outbox.push_ephemeral(framed.clone()))
+    }
+
+    /// Hands an ephemeral event to every socket.
+    pub fn push_everyone(&self, framed: &bytes::Bytes) -> Spread {
+        let mut spread = Spread::default();
+        for shard in &self.shards {
+            for local in shard.lock().values() {
+                for socket in &local.sockets {
+                    spread.count(socket.outbox.push_ephemeral(framed.clone()));
+                }
+            }
+        }
+        spread
+    }
+
+    fn push(&self, user: &str, push: impl Fn(&Outbox) -> Pushed) -> Spread {
+        let mut spread = Spread::default();
+        let mut users = self.shard(user).lock();
+        if let Some(local) = users.get_mut(user) {
+            for socket in &local.sockets {
+                spread.count(push(&socket.outbox));
+            }
+        }
+        spread
+    }
+
+    /// The epoch under which the user's sockets count; `None` until the first one has joined.
+    pub fn epoch(&self, user: &str) -> Option<Epoch> {
+        self.shard(user).lock().get(user).and_then(|local| local.epoch.clone())
+    }
+
+    /// Opens one socket's gate at `position` under `epoch`, `first` before everything else. If the user's other sockets
+    /// count under another epoch, they lack a `resync`: returns `Joined::OtherEpoch` after having done nothing.
+    pub fn join(&self, user: &UserId, connection: u64, epoch: &Epoch, position: u64, first: bytes::Bytes) -> Joined {
+        self.with_shard(user, |users| {
+            let Some(local) = users.get_mut(user) else { return Joined::Gone };
+            if local.epoch.as_ref().is_some_and(|known| known != epoch) {
+                return Joined::OtherEpoch;
+            }
+            local.epoch = Some(epoch.clone());
+            let Some(socket) = local.sockets.iter().find(|socket| socket.connection == connection) else {
+                return Joined::Gone;
+            };
+            let (_, gap) = socket.outbox.open_at(position, first);
+            Joined::At { gap }
+        })
+    }
+
+    /// Moves every joined socket of the user to `position` of a new epoch, with `notice` as explanation.
+    /// Does nothing when the user counts under that epoch already.
+    pub fn change_epoch(&self, user: &str, epoch: &Epoch, position: u64, notice: &bytes::Bytes) -> bool {
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return false };
+        if local.epoch.as_ref() == Some(epoch) {
+            return false;
+        }
+        local.epoch = Some(epoch.clone());
+        for socket in &local.sockets {
+            socket.outbox.reposition(position, notice.clone());
+        }
+        true
+    }
+
+    /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
+    pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &bytes::Bytes) -> usize {
+        let users = self.shard(user).lock();
+        let Some(local) = users.get(user) else { return 0 };
+        let behind = local.sockets.iter().filter(|socket| socket.outbox.position().is_some_and(|(at, _)| at < floor));
+        behind.map(|socket| socket.outbox.reposition(position, notice.clone())).count()
+    }
+
+    /// The lowest position among the user's joined sockets, and the highest `seq` that any of them knows of.
+    pub fn lag(&self, user: &str) -> Option<(u64, u64)> {
+        let users = self.shard(user).lock();
+        let positions = users.get(user)?.sockets.iter().filter_map(|socket| socket.outbox.position());
+        positions.reduce(|(low, high), (position, seen)| (low.min(position), high.max(seen)))
+    }
+
+    /// Marks the user as being healed; false if that was so already, or the user is gone.
+    pub fn begin_heal(&self, user: &str) -> bool {
+        let mut users = self.shard(user).lock();
+        users.get_mut(user).is_some_and(|local| !std::mem::replace(&mut local.healing, true))
+    }
+
+    /// Ends the healing.
+    pub fn end_heal(&self, user: &str) {
+        if let Some(local) = self.shard(user).lock().get_mut(user) {
+            local.healing = false;
+            local.checked_s = coarse_s();
+        }
+    }
+
+    /// Closes sockets of a user.
+    pub fn close_user(&self, user: &UserId, code: CloseCode) -> usize {
+        self.with_user(user, |local| {
+            local.sockets.iter().for_each(|socket| socket.outbox.close(code));
+            local.sockets.len()
+        })
+        .unwrap_or(0)
+    }
+
+    /// Looks at every socket's clocks: pings the silent, closes the dead, the expired and the stuck.
+    pub fn sweep(&self, clocks: &SweepClocks) -> Sweep {
+        let now_s = coarse_s();
+        let mut sweep = Sweep::default();
+        for shard in &self.shards {
+            for (user, local) in shard.lock().iter_mut() {
+                let mut heard_s = 0;
+                for socket in &mut local.sockets {
+                    heard_s = heard_s.max(socket.outbox.heard_s());
+                    sweep.pings += u32::from(socket.tick(now_s, clocks));
+                }
+                if heard_s > local.refreshed_s && now_s.saturating_sub(local.refreshed_s) >= clocks.refresh_s {
+                    local.refreshed_s = now_s;
+                    sweep.refresh.push(user.clone());
+                }
+                if !local.healing && local.epoch.is_some() && now_s.saturating_sub(local.checked_s) >= clocks.check_s {
+                    local.checked_s = now_s;
+                    sweep.check.push(user.clone());
+                }
+            }
+        }
+        sweep
+    }
+
+    /// Every user with a socket here.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserId> {
+        self.shards.iter().flat_map(|shard| shard.lock().keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Every socket's queue.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        let of_shard = |shard: &Mutex<HashMap<UserId, LocalUser>>| -> Vec<Arc<Outbox>> {
+            let users = shard.lock();
+            users.values().flat_map(|local| local.sockets.iter().map(|socket| Arc::clone(&socket.outbox))).collect()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// How many sockets of authenticated users there are.
+    #[must_use]
+    pub fn socket_count(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// How many users have one.
+    #[must_use]
+    pub fn user_count(&self) -> usize {
+        self.users.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, user: &str) -> &Mutex<HashMap<UserId, LocalUser>> {
+        let place = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64).unwrap_or(0);
+        #[expect(clippy::indexing_slicing, reason = "the place is below the number of shards")]
+        &self.shards[place]
+    }
+
+    fn with_shard<T>(&self, user: &UserId, act: impl FnOnce(&mut HashMap<UserId, LocalUser>) -> T) -> T {
+        act(&mut self.shard(user.as_str()).lock())
+    }
+
+    fn with_user<T>(&self, user: &UserId, act: impl FnOnce(&mut LocalUser) -> T) -> Option<T> {
+        self.with_shard(user, |users| users.get_mut(user).map(act))
+    }
+}
+
+/// How a join ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// The gate is open; with `gap`, the log has events for it.
+    At {
+        /// Whether events after the position are known already.
+        gap: bool,
+    },
+    /// The user's other sockets count under another epoch: change that first.
+    OtherEpoch,
+    /// The socket is gone.
+    Gone,
+}
+
+impl LocalSocket {
+    /// Applies the clocks; whether a ping was sent.
+    fn tick(&mut self, now_s: u32, clocks: &SweepClocks) -> bool {
+        if self.outbox.stuck_since_s().is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s) {
+            self.outbox.abort();
+            return false;
+        }
+        if now_s >= self.expires_s {
+            self.outbox.close(CloseCode::TokenExpired);
+            return false;
+        }
+        let heard_s = self.outbox.heard_s();
+        let silence_s = now_s.saturating_sub(heard_s);
+        if silence_s >= clocks.heartbeat_s + clocks.heartbeat_timeout_s {
+            self.outbox.close(CloseCode::HeartbeatTimeout);
+            return false;
+        }
+        let due = silence_s >= clocks.heartbeat_s && self.pinged_for_s != heard_s;
+        if due {
+            self.pinged_for_s = heard_s;
+            self.outbox.request_ping();
+        }
+        due
+    }
+}
+
+impl Spread {
+    fn count(&mut self, pushed: Pushed) {
+        match pushed {
+            Pushed::Queued => self.queued += 1,
+            Pushed::Dropped => self.dropped += 1,
+            Pushed::Overflow => self.overflowed += 1,
+            Pushed::Gap => self.gap = true,
+            Pushed::Old | Pushed::Closing => {}
+        }
+    }
+}
