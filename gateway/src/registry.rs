@@ -150,9 +150,28 @@ impl Registry {
         });
     }
 
+    /// Acts on the queue of one socket.
+    pub fn with_outbox(&self, user: &UserId, connection: u64, act: impl FnOnce(&Outbox)) {
+        self.with_user(user, |local| {
+            if let Some(socket) = local.sockets.iter().find(|socket| socket.connection == connection) {
+                act(&socket.outbox);
+            }
+        });
+    }
+
     /// Hands a durable event to every socket of the user for which it is the next one.
     pub fn push_durable(&self, user: &str, seq: u64, framed: &bytes::Bytes) -> Spread {
         self.push(user, |outbox| outbox.push_durable(seq, framed))
+    }
+
+    /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
+    pub fn push_logged(&self, user: &str, epoch: &Epoch, seq: u64, framed: &bytes::Bytes) -> Spread {
+        let mut spread = Spread::default();
+        let users = self.shard(user).lock();
+        if let Some(local) = users.get(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
+            local.sockets.iter().for_each(|socket| spread.count(socket.outbox.push_durable(seq, framed)));
+        }
+        spread
     }
 
     /// Hands an ephemeral event to every socket of the user.
@@ -175,11 +194,9 @@ impl Registry {
 
     fn push(&self, user: &str, push: impl Fn(&Outbox) -> Pushed) -> Spread {
         let mut spread = Spread::default();
-        let mut users = self.shard(user).lock();
-        if let Some(local) = users.get_mut(user) {
-            for socket in &local.sockets {
-                spread.count(push(&socket.outbox));
-            }
+        let users = self.shard(user).lock();
+        if let Some(local) = users.get(user) {
+            local.sockets.iter().for_each(|socket| spread.count(push(&socket.outbox)));
         }
         spread
     }

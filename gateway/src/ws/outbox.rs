@@ -104,6 +104,15 @@ impl Outbox {
         self.push(framed, false)
     }
 
+    /// Queues an answer that tells the position, with nothing in between.
+    pub fn push_reply_at(&self, answer: impl FnOnce(u64) -> Framed) -> Pushed {
+        let mut state = self.state.lock();
+        match state.gate {
+            Gate::Joining { .. } => Pushed::Gap,
+            Gate::At { position, .. } => state.enqueue(answer(position), false),
+        }
+    }
+
     /// Queues an event without `seq`; dropped when half of the budget is in use, so that it never displaces a durable one.
     pub fn push_ephemeral(&self, framed: Framed) -> Pushed {
         let mut state = self.state.lock();

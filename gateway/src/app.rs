@@ -1,0 +1,331 @@
+//! The only place where the parts of a node are put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use shared::UserId;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::auth::token::Verifier;
+use crate::backbone::local::LocalBackbone;
+use crate::backbone::redis::RedisBackbone;
+use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
+use crate::chat::members::MembersCache;
+use crate::chat::publish::{Publisher, publisher};
+use crate::chat::receipts::receipt_events_builder;
+use crate::chat::{Chat, Parts};
+use crate::config::{Config, Mode};
+use crate::fanout::{Fanout, Stale};
+use crate::heal::Healer;
+use crate::http::ops::{self, Readiness};
+use crate::http::rest::{self, Api};
+use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
+use crate::metrics::{self, Metrics};
+use crate::pulse;
+use crate::registry::Registry;
+use crate::shutdown;
+use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
+use crate::store::{self, IdBlock, Owner, Store, UnreadCount};
+use crate::ws::join::Node;
+use crate::ws::lobby::Lobby;
+
+/// Refresh batches that may wait while the backbone is slow.
+const REFRESH_WAITING: usize = 256;
+
+/// A running node.
+pub struct App {
+    /// Where the public listener is bound.
+    pub http: SocketAddr,
+    /// Where the operators' listener is bound.
+    pub ops: SocketAddr,
+    config: Config,
+    node: Arc<Node>,
+    readiness: Arc<Readiness>,
+    /// Sockets and requests.
+    serving: TaskTracker,
+    /// Everything else, by the order in which it may end.
+    listening: CancellationToken,
+    clocks: CancellationToken,
+    publishing: CancellationToken,
+    ops_listening: CancellationToken,
+    background: TaskTracker,
+    publish: tokio::task::JoinHandle<()>,
+}
+
+impl App {
+    /// Connects, binds, and starts every task.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let prometheus = metrics::recorder().context("the metrics recorder could not be installed")?;
+        let metrics = Arc::new(Metrics::new());
+        let boot: Arc<str> = format!("{:08x}", rand::random::<u32>()).into();
+        let owner: Owner = format!("{}:{boot}", config.node).into();
+        let verifier = Verifier::new(&config.auth)?;
+        let listener = bind(config.http, "HTTP").await?;
+        let ops_listener = bind(config.ops, "OPS").await?;
+        let (http, ops) = (listener.local_addr()?, ops_listener.local_addr()?);
+
+        let store = store::connect(&config.database_url).await?;
+        let members = Arc::new(MembersCache::new(Arc::clone(&store)));
+        let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
+        let (heal, heal_queue) = mpsc::unbounded_channel();
+        let fanout = Arc::new(Fanout::new(
+            Arc::clone(&registry),
+            Arc::clone(&metrics),
+            heal,
+            forgets(Arc::clone(&members)),
+        ));
+        let backbone = backbone(&config, &boot, Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
+        tracing::info!(store = store.describe(), backbone = backbone.describe(), node = config.node, "connected");
+
+        let (publisher, publish_task) =
+            publisher(Arc::clone(&store), Arc::clone(&backbone), Arc::clone(&members), Arc::clone(&metrics));
+        let ids = Arc::new(IdBlock::new(Arc::clone(&store)));
+        let commit = group_commit(&store, &ids, &owner, &publisher);
+        let chat = Arc::new(Chat::new(Parts {
+            store,
+            backbone: Arc::clone(&backbone),
+            commit,
+            ids,
+            owner,
+            members,
+            publisher,
+            presence_audience: config.log.presence_audience,
+            metrics: Arc::clone(&metrics),
+        }));
+        let (background, publishing) = (TaskTracker::new(), CancellationToken::new());
+        let node = Arc::new(Node {
+            chat,
+            registry: Arc::clone(&registry),
+            lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
+            fanout,
+            verifier,
+            metrics: Arc::clone(&metrics),
+            limits: config.limits.clone(),
+            clocks: config.clocks.clone(),
+            boot,
+            tasks: background.clone(),
+            draining: AtomicBool::new(false),
+            connections: AtomicU64::new(1),
+        });
+        let app = Self {
+            http,
+            ops,
+            readiness: Arc::new(Readiness::default()),
+            serving: TaskTracker::new(),
+            listening: CancellationToken::new(),
+            clocks: CancellationToken::new(),
+            ops_listening: CancellationToken::new(),
+            publish: tokio::spawn(publish_task.run(publishing.clone())),
+            publishing,
+            background,
+            config,
+            node,
+        };
+        app.start_tasks(Healer::new(registry, backbone, metrics), heal_queue);
+        app.start_listeners(listener, ops_listener, prometheus);
+        Ok(app)
+    }
+
+    /// The node, for tests that look inside.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Drains the sockets, then stops.
+    pub async fn drain(self) {
+        shutdown::drain(&self.node, &self.readiness, &self.config.drain).await;
+        self.stop().await;
+    }
+}
+
+impl App {
+    fn start_tasks(&self, healer: Healer, heal_queue: mpsc::UnboundedReceiver<UserId>) {
+        let (refresh, refresh_queue) = mpsc::channel(REFRESH_WAITING);
+        let (node, tasks) = (&self.node, &self.background);
+        let stop = || self.clocks.clone();
+        let (clocks_node, log) = (Arc::clone(node), self.config.log.clone());
+        tasks.spawn(pulse::clocks(clocks_node, log, refresh, stop()));
+        tasks.spawn(pulse::refresh(Arc::clone(node), refresh_queue));
+        tasks.spawn(pulse::errands(Arc::clone(node), stop()));
+        let (chat, until) = (Arc::clone(&node.chat), stop());
+        tasks.spawn(async move { chat.sweep_until(until).await });
+        let (readiness, watched, until) = (Arc::clone(&self.readiness), Arc::clone(node), stop());
+        tasks.spawn(async move { readiness.watch_store(watched, until).await });
+        let until = stop();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = Arc::new(healer).run(heal_queue) => {}
+                () = until.cancelled() => {}
+            }
+        });
+    }
+
+    fn start_listeners(
+        &self,
+        listener: TcpListener,
+        ops_listener: TcpListener,
+        prometheus: metrics_exporter_prometheus::PrometheusHandle,
+    ) {
+        let capacity = Capacity::new(self.config.limits.connections_max);
+        let public = Public {
+            sockets: Sockets::new(
+                Arc::clone(&self.node),
+                Arc::clone(&capacity),
+                self.serving.clone(),
+                SocketsConfig::of(&self.config.auth),
+            ),
+            routes: self.public_routes(),
+        };
+        let public = Arc::new(public);
+        let handle = move |request| Arc::clone(&public).answer(request);
+        self.serving.spawn(serve(listener, handle, self.serving.clone(), self.listening.clone()));
+
+        let upkeep = prometheus.clone();
+        let until = self.clocks.clone();
+        self.background.spawn(async move { run_upkeep(&upkeep, until).await });
+        let routes = ops::router(Arc::clone(&self.node), capacity, prometheus, Arc::clone(&self.readiness));
+        let handle = move |request| answer(routes.clone(), request);
+        self.background.spawn(serve(ops_listener, handle, self.background.clone(), self.ops_listening.clone()));
+    }
+
+    fn public_routes(&self) -> Router {
+        let api = Arc::new(Api { node: Arc::clone(&self.node), api_key: self.config.auth.api_key.clone() });
+        let routes = rest::router(api);
+        match self.config.mode {
+            Mode::Serve => routes,
+            Mode::Dev => routes.merge(demo::router(self.config.auth.clone())),
+        }
+    }
+
+    /// Stops in the order in which one part needs the other: sockets, commits, publications, the backbone, the rest.
+    async fn stop(self) {
+        self.listening.cancel();
+        self.serving.close();
+        if tokio::time::timeout(STOP_WITHIN, self.serving.wait()).await.is_err() {
+            tracing::warn!(left = self.serving.len(), "some connections did not end in time");
+        }
+        self.node.chat.finish().await;
+        self.publishing.cancel();
+        if self.publish.await.is_err() {
+            tracing::error!("the publisher ended by a fault of the server");
+        }
+        self.clocks.cancel();
+        self.ops_listening.cancel();
+        self.background.close();
+        if tokio::time::timeout(STOP_WITHIN, self.background.wait()).await.is_err() {
+            tracing::warn!(left = self.background.len(), "some tasks did not end in time");
+        }
+        self.node.chat.backbone().close().await;
+    }
+}
+
+/// How long the last connections, and the last tasks, may take to end.
+const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the public listener answers with.
+struct Public {
+    sockets: Sockets,
+    routes: Router,
+}
+
+impl Public {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        if Sockets::serves(request.uri().path()) {
+            return self.sockets.upgrade(request);
+        }
+        answer(self.routes.clone(), request).await
+    }
+}
+
+async fn answer(routes: Router, request: Request<Incoming>) -> Response<Body> {
+    match routes.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{name}_HOST and {name}_PORT: {address} can't be bound; is something else listening there?")
+    })
+}
+
+async fn backbone(
+    config: &Config,
+    boot: &Arc<str>,
+    inbox: Arc<dyn Inbox>,
+    store: Arc<dyn Store>,
+) -> anyhow::Result<Arc<dyn Backbone>> {
+    let seconds = |duration: std::time::Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    let settings = backbone::Settings {
+        node: config.node.as_str().into(),
+        boot_id: Arc::clone(boot),
+        resume_events: config.log.resume_events,
+        resume_seconds: seconds(config.log.resume_window),
+        online_ttl_seconds: seconds(config.log.online_ttl),
+        offline_grace_seconds: seconds(config.log.offline_grace),
+    };
+    let unread = Arc::new(StoreUnread(store));
+    match &config.redis_url {
+        Some(url) => {
+            let redis = RedisBackbone::start(url, settings, inbox, unread).await;
+            Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used; is it running there?")?))
+        }
+        None => Ok(Arc::new(LocalBackbone::new(settings, inbox, unread))),
+    }
+}
+
+fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publisher: &Publisher) -> GroupCommit {
+    let (messages, receipts) = (publisher.clone(), publisher.clone());
+    GroupCommit::start(
+        Arc::clone(store),
+        Arc::clone(ids),
+        GroupCommitSettings {
+            owner: Arc::clone(owner),
+            send_lanes: SEND_LANES,
+            on_committed: Arc::new(move |batch| messages.publish_batch(batch)),
+            receipt_events: receipt_events_builder(),
+            on_receipts: Arc::new(move |committed| receipts.publish_events(committed.row, committed.events)),
+        },
+    )
+}
+
+fn forgets(members: Arc<MembersCache>) -> Box<dyn Fn(Stale) + Send + Sync> {
+    Box::new(move |stale| match stale {
+        Stale::Members(conversation) => members.forget(&conversation),
+        Stale::Everything => members.forget_all(),
+    })
+}
+
+async fn run_upkeep(prometheus: &metrics_exporter_prometheus::PrometheusHandle, stop: CancellationToken) {
+    let mut beat = tokio::time::interval(std::time::Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            _ = beat.tick() => prometheus.run_upkeep(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Unread counts for the backbone's cache, from the store.
+struct StoreUnread(Arc<dyn Store>);
+
+#[async_trait]
+impl UnreadSource for StoreUnread {
+    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
+        self.0.unread(user).await.map_err(|error| BackboneError(error.to_string()))
+    }
+}

@@ -1,0 +1,151 @@
+//! Conversations and who is in them.
+
+use std::sync::Arc;
+
+use shared::{Conversation, ConversationId, ConversationKind, ErrorCode, Event, ProtocolError, UserId, Visibility};
+
+use super::{Chat, events, passwords};
+use crate::store::{Members, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent};
+
+/// What a conversation is made from.
+#[derive(Debug, Clone)]
+pub struct CreateConversation {
+    /// The application's id; generated if absent.
+    pub id: Option<ConversationId>,
+    /// Direct, group or channel.
+    pub kind: ConversationKind,
+    /// The title.
+    pub title: Option<String>,
+    /// Who may join.
+    pub visibility: Visibility,
+    /// What joining takes.
+    pub password: Option<String>,
+    /// Accepted members besides the one who asks.
+    pub members: Vec<UserId>,
+}
+
+impl Chat {
+    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is told.
+    pub async fn create_conversation(
+        &self,
+        by: Option<&UserId>,
+        create: CreateConversation,
+    ) -> Result<Conversation, ProtocolError> {
+        let id = match create.id {
+            Some(id) => id,
+            None => self.generated_conversation_id().await?,
+        };
+        let mut members = create.members;
+        members.sort();
+        members.dedup();
+        let mut users = members.clone();
+        users.extend(by.filter(|by| !members.contains(by)).cloned());
+        let told = users.clone();
+        let (row, built) = self
+            .row(move |conversation: &Conversation| {
+                let created = Event::ConversationCreated { conversation: conversation.clone() };
+                vec![events::outbox_event(told.clone(), &created)]
+            })
+            .await?;
+        let row_id = row.id;
+        if create.kind == ConversationKind::Direct {
+            let [one, other] = users.as_slice() else {
+                return Err(ProtocolError::field("members", "must make two users together with the one who asks"));
+            };
+            let (conversation, made) = self.store.open_direct((one, other), &id, row).await?;
+            if made {
+                self.publish_row(row_id, &built);
+            }
+            return Ok(conversation);
+        }
+        let password_hash = match create.password {
+            Some(password) => Some(passwords::hash(password).await?),
+            None => None,
+        };
+        let new = NewConversation {
+            id,
+            kind: create.kind,
+            title: create.title,
+            visibility: create.visibility,
+            password_hash,
+            owner: by.cloned(),
+            members,
+        };
+        let conversation = self.store.create_conversation(&new, row).await?;
+        self.publish_row(row_id, &built);
+        Ok(conversation)
+    }
+
+    /// Comes in by oneself: a public conversation, or one to which one is invited.
+    pub async fn join(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        password: Option<String>,
+    ) -> Result<MembershipOutcome, ProtocolError> {
+        if let Some(hash) = self.store.join_password(conversation, user).await? {
+            let Some(password) = password else {
+                return Err(ProtocolError::new(ErrorCode::PasswordRequired, "this conversation takes a password"));
+            };
+            if !passwords::verify(password, hash).await? {
+                return Err(ProtocolError::new(ErrorCode::PasswordRequired, "the password is wrong"));
+            }
+        }
+        self.change_membership(conversation, user, MembershipChange::Join).await
+    }
+
+    /// Changes who is in a conversation, and tells those whom it concerns.
+    pub async fn change_membership(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        change: MembershipChange,
+    ) -> Result<MembershipOutcome, ProtocolError> {
+        let (subject, kind) = (user.clone(), change.clone());
+        let (row, built) = self.row(move |outcome| membership_events(&subject, &kind, outcome)).await?;
+        let row_id = row.id;
+        let outcome = self.store.change_membership(conversation, user, &change, row).await?;
+        if outcome.changed {
+            self.tell_members_changed(conversation).await;
+            self.publish_row(row_id, &built);
+        }
+        Ok(outcome)
+    }
+
+    /// The members of a conversation, for one of them.
+    pub async fn members_of(&self, conversation: &ConversationId, user: &UserId) -> Result<Arc<Members>, ProtocolError> {
+        self.members.of_member(conversation, user).await
+    }
+}
+
+fn membership_events(user: &UserId, change: &MembershipChange, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
+    let conversation_id = outcome.conversation.id.clone();
+    let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
+    let mut list = Vec::new();
+    match (outcome.was_member, outcome.is_member) {
+        (false, true) => {
+            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
+            let event = Event::MemberJoined { conversation_id, user_id: user.clone() };
+            list.extend(to_others(user, &event, &outcome.members));
+        }
+        (true, false) => {
+            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
+            let event = Event::MemberLeft { conversation_id, user_id: user.clone() };
+            list.extend(to_others(user, &event, &outcome.members));
+        }
+        (false, false) if outcome.changed && matches!(change, MembershipChange::Invite { .. }) => {
+            list.push(own(Event::Notification(serde_json::json!({
+                "subtype": "group_invite",
+                "conversationId": conversation_id,
+                "title": outcome.conversation.title,
+            }))));
+        }
+        (false, false) | (true, true) => {}
+    }
+    list
+}
+
+fn to_others(user: &UserId, event: &Event, members: &Members) -> Option<OutboxEvent> {
+    let others: Vec<UserId> = members.list.iter().map(|(member, _)| member.clone()).filter(|m| m != user).collect();
+    (!others.is_empty()).then(|| events::outbox_event(others, event))
+}

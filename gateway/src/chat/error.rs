@@ -1,0 +1,40 @@
+//! From the store's and the backbone's answers to the codes that clients know.
+
+use shared::{ErrorCode, ProtocolError};
+
+use crate::backbone::BackboneError;
+use crate::store::{Refusal, StoreError};
+
+impl From<StoreError> for ProtocolError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => {
+                ProtocolError::new(ErrorCode::Unavailable, "the store is away; try again").retry_after_ms(1000)
+            }
+            StoreError::Failed(detail) => {
+                tracing::error!(detail, "the store failed");
+                ProtocolError::new(ErrorCode::InternalError, "the server failed to carry this out")
+            }
+            StoreError::Refused(refusal) => refused(refusal),
+        }
+    }
+}
+
+impl From<BackboneError> for ProtocolError {
+    fn from(_: BackboneError) -> Self {
+        ProtocolError::new(ErrorCode::Unavailable, "the backbone is away; try again").retry_after_ms(1000)
+    }
+}
+
+/// The answer to a refusal.
+#[must_use]
+pub fn refused(refusal: Refusal) -> ProtocolError {
+    match refusal {
+        Refusal::NotFound => ProtocolError::new(ErrorCode::NotFound, "there is no such thing"),
+        Refusal::NotMember => ProtocolError::new(ErrorCode::NotMember, "you are not a member of this conversation"),
+        Refusal::Banned => ProtocolError::new(ErrorCode::Banned, "you are banned from this conversation"),
+        Refusal::Blocked => ProtocolError::new(ErrorCode::Blocked, "one of you has blocked the other"),
+        Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
+        Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
+    }
+}

@@ -1,0 +1,71 @@
+//! Who is in which conversation, remembered until the version that a commit saw is another one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use shared::{ConversationId, ErrorCode, ProtocolError, UserId};
+
+use crate::store::{Members, Store, StoreError};
+
+/// Members that the cache holds, over all conversations.
+const MEMBERS_CACHED_MAX: u64 = 1_000_000;
+/// The longest that an entry is believed without a commit that confirms it. Typing and receipts rely on it alone.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// The members of the conversations that this node works with.
+pub struct MembersCache {
+    store: Arc<dyn Store>,
+    cache: Cache<ConversationId, Arc<Members>>,
+}
+
+impl MembersCache {
+    /// An empty cache over the store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let weigh = |_: &ConversationId, members: &Arc<Members>| u32::try_from(members.list.len() + 8).unwrap_or(u32::MAX);
+        let cache = Cache::builder().weigher(weigh).max_capacity(MEMBERS_CACHED_MAX).time_to_live(BELIEVED).build();
+        Self { store, cache }
+    }
+
+    /// The members as they are remembered, or from the store.
+    pub async fn get(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
+        match self.cache.get(conversation) {
+            Some(members) => Ok(members),
+            None => self.load(conversation).await,
+        }
+    }
+
+    /// The members at `version` or later.
+    pub async fn at(&self, conversation: &ConversationId, version: u64) -> Result<Arc<Members>, StoreError> {
+        match self.cache.get(conversation) {
+            Some(members) if members.version >= version => Ok(members),
+            _ => self.load(conversation).await,
+        }
+    }
+
+    /// The members, if `user` is one of them.
+    pub async fn of_member(&self, conversation: &ConversationId, user: &UserId) -> Result<Arc<Members>, ProtocolError> {
+        let members = self.get(conversation).await?;
+        match members.role(user) {
+            Some(_) => Ok(members),
+            None => Err(ProtocolError::new(ErrorCode::NotMember, "you are not a member of this conversation")),
+        }
+    }
+
+    /// Forgets a conversation whose members have changed.
+    pub fn forget(&self, conversation: &ConversationId) {
+        self.cache.invalidate(conversation);
+    }
+
+    /// Forgets everything: orders to forget may have been missed.
+    pub fn forget_all(&self) {
+        self.cache.invalidate_all();
+    }
+
+    async fn load(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
+        let members = Arc::new(self.store.members(conversation).await?);
+        self.cache.insert(conversation.clone(), Arc::clone(&members));
+        Ok(members)
+    }
+}

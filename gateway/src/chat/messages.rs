@@ -1,0 +1,91 @@
+//! Sending: one commit, whose outcome decides everything; reading history.
+
+use shared::command::{SendMessage, Target};
+use shared::{ConversationId, Event, Message, ProtocolError, UserId};
+
+use super::{Chat, events, refused};
+use crate::store::group_commit::NewMessageDraft;
+use crate::store::{Page, Refusal, SendOutcome, StoreError};
+
+/// A message that was sent, now or before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// As it is stored.
+    pub message: Message,
+    /// Whether an earlier try had stored it; then nobody is told again.
+    pub duplicate: bool,
+}
+
+impl Chat {
+    /// Stores a message. Its sender's devices and its recipients are told through the backbone.
+    pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<Sent, ProtocolError> {
+        let started = std::time::Instant::now();
+        let conversation = match send.target {
+            Target::Conversation(conversation) => conversation,
+            Target::User(user) => self.direct(sender, &user).await?,
+        };
+        self.end_typing(&conversation, sender).await;
+        let draft = NewMessageDraft {
+            conversation,
+            sender: sender.clone(),
+            temp_id: send.temp_id,
+            kind: send.kind,
+            content: send.content,
+            reply_to: send.reply_to,
+        };
+        let outcome = self.commit.send(draft).await?;
+        self.metrics.commit_seconds.record(started.elapsed());
+        match outcome {
+            SendOutcome::Stored(stored) => Ok(Sent { message: stored.message, duplicate: false }),
+            SendOutcome::Duplicate(message) => Ok(Sent { message, duplicate: true }),
+            SendOutcome::Refused(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Messages of a conversation that `reader` is a member of; `None` is a backend, which may read all.
+    pub async fn history(
+        &self,
+        conversation: &ConversationId,
+        reader: Option<&UserId>,
+        page: Page,
+        limit: u32,
+    ) -> Result<Vec<Message>, ProtocolError> {
+        if let Some(reader) = reader {
+            self.members.of_member(conversation, reader).await?;
+        }
+        Ok(self.store.messages(conversation, page, limit).await?)
+    }
+
+    /// The direct conversation of the two, opened if need be.
+    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<ConversationId, ProtocolError> {
+        let pair = if sender <= to { (sender.clone(), to.clone()) } else { (to.clone(), sender.clone()) };
+        if let Some(known) = self.directs.get(&pair) {
+            return Ok(known);
+        }
+        let id = self.generated_conversation_id().await?;
+        let users = if pair.0 == pair.1 { vec![pair.0.clone()] } else { vec![pair.0.clone(), pair.1.clone()] };
+        let (row, built) = self
+            .row(move |conversation: &shared::Conversation| {
+                let created = Event::ConversationCreated { conversation: conversation.clone() };
+                vec![events::outbox_event(users.clone(), &created)]
+            })
+            .await?;
+        let row_id = row.id;
+        let (conversation, made) = match self.store.open_direct((&pair.0, &pair.1), &id, row).await {
+            Err(StoreError::Refused(Refusal::Blocked)) => return Err(refused(Refusal::Blocked)),
+            other => other?,
+        };
+        if made {
+            self.publish_row(row_id, &built);
+        }
+        self.directs.insert(pair, conversation.id.clone());
+        Ok(conversation.id)
+    }
+
+    /// A conversation id that nothing else has: a decimal string.
+    pub(super) async fn generated_conversation_id(&self) -> Result<ConversationId, ProtocolError> {
+        let number = self.ids.next().await?;
+        ConversationId::parse(&number.to_string())
+            .map_err(|fault| ProtocolError::new(shared::ErrorCode::InternalError, format!("a generated id {fault}")))
+    }
+}

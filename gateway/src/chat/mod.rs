@@ -1,0 +1,138 @@
+//! The domain: messages, conversations, receipts, typing, presence, blocks. Takes and returns data; never sees a socket.
+//!
+//! A command ends when its change is committed; what others are told of it goes through the [`publish::Publisher`].
+
+pub mod blocks;
+pub mod conversations;
+mod error;
+mod events;
+pub mod members;
+pub mod messages;
+pub mod notifications;
+mod passwords;
+pub mod presence;
+pub mod publish;
+pub mod receipts;
+pub mod sweep;
+pub mod typing;
+pub mod usernames;
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use shared::{ConversationId, ProtocolError, UserId};
+
+use crate::backbone::Backbone;
+use crate::metrics::Metrics;
+use crate::store::group_commit::GroupCommit;
+use crate::store::ids::IdBlock;
+use crate::store::{OutboxEvent, OutboxRow, Owner, Store};
+
+pub use error::refused;
+
+/// Direct conversations whose id a node remembers.
+const DIRECTS_CACHED_MAX: u64 = 100_000;
+
+/// What the domain works with; one for the node.
+pub struct Chat {
+    store: Arc<dyn Store>,
+    backbone: Arc<dyn Backbone>,
+    commit: GroupCommit,
+    ids: Arc<IdBlock>,
+    owner: Owner,
+    members: Arc<members::MembersCache>,
+    publisher: publish::Publisher,
+    typing: typing::Typing,
+    usernames: usernames::Usernames,
+    directs: Cache<(UserId, UserId), ConversationId>,
+    presence_audience: u32,
+    metrics: Arc<Metrics>,
+}
+
+/// The parts that a [`Chat`] is made of.
+pub struct Parts {
+    /// What must never be lost.
+    pub store: Arc<dyn Store>,
+    /// How events travel.
+    pub backbone: Arc<dyn Backbone>,
+    /// Sends and receipts in batches.
+    pub commit: GroupCommit,
+    /// Numbers for rows and conversations.
+    pub ids: Arc<IdBlock>,
+    /// Who owns the rows.
+    pub owner: Owner,
+    /// Who is in which conversation.
+    pub members: Arc<members::MembersCache>,
+    /// Publishes what was committed.
+    pub publisher: publish::Publisher,
+    /// How many users are told of one user's presence or typing.
+    pub presence_audience: u32,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Chat {
+    /// The domain over these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, backbone, commit, ids, owner, members, publisher, presence_audience, metrics } = parts;
+        Self {
+            store,
+            backbone,
+            commit,
+            ids,
+            owner,
+            members,
+            publisher,
+            typing: typing::Typing::default(),
+            usernames: usernames::Usernames::default(),
+            directs: Cache::new(DIRECTS_CACHED_MAX),
+            presence_audience,
+            metrics,
+        }
+    }
+
+    /// The backbone, for those who join and leave it.
+    #[must_use]
+    pub fn backbone(&self) -> &Arc<dyn Backbone> {
+        &self.backbone
+    }
+
+    /// The store, for readiness and history.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Takes no further sends and receipts, and returns when those under way are committed and handed to the publisher.
+    pub async fn finish(&self) {
+        self.commit.finish().await;
+    }
+
+    /// An outbox row for a change whose events `events` builds, and where those events will be found after the commit.
+    async fn row<T: 'static>(
+        &self,
+        events: impl Fn(&T) -> Vec<OutboxEvent> + Send + Sync + 'static,
+    ) -> Result<(OutboxRow<T>, BuiltEvents), ProtocolError> {
+        let id = self.ids.next().await?;
+        let built: BuiltEvents = Arc::default();
+        let keep = Arc::clone(&built);
+        let events = move |outcome: &T| {
+            let events = events(outcome);
+            keep.lock().clone_from(&events);
+            events
+        };
+        Ok((OutboxRow { id, owner: Arc::clone(&self.owner), events: Box::new(events) }, built))
+    }
+
+    /// Publishes the events of a committed row.
+    fn publish_row(&self, row: u64, built: &BuiltEvents) {
+        let events = std::mem::take(&mut *built.lock());
+        if !events.is_empty() {
+            self.publisher.publish_events(row, events);
+        }
+    }
+}
+
+/// The events that a transaction built, to be published when it has committed.
+type BuiltEvents = Arc<parking_lot::Mutex<Vec<OutboxEvent>>>;

@@ -1,0 +1,75 @@
+//! Presence: who is told when a user comes and goes, and what they are told on connect.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use shared::event::UserStatus;
+use shared::{Event, ProtocolError, Timestamp, UserId};
+
+use super::Chat;
+use crate::backbone::{BackboneError, Delivery, DeliveryKind};
+
+/// Users whose going is announced in one pass.
+const OFFLINE_PER_PASS: u32 = 500;
+
+impl Chat {
+    /// Marks a user online who is subscribed now; tells their partners if that is news.
+    pub async fn arrived(&self, user: &UserId) -> Result<(), ProtocolError> {
+        let news = self.backbone.arrived(std::slice::from_ref(user)).await?;
+        if news.first() == Some(&true) {
+            let event = Event::UserOnline { user_id: user.clone(), online_at: Timestamp::now() };
+            self.tell_partners(user, &event).await?;
+        }
+        Ok(())
+    }
+
+    /// Refreshes the presence of users with a sign of life.
+    pub async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {
+        self.backbone.refresh(users).await
+    }
+
+    /// The user's last socket on this node has closed.
+    pub async fn departed(&self, user: &UserId) {
+        self.end_all_typing(user).await;
+        if let Err(error) = self.backbone.departed(user).await {
+            // Their key expires by itself, and the offline check is due then.
+            tracing::debug!(%user, %error, "a departure could not be told");
+        }
+    }
+
+    /// Announces the users whose offline check was due and who are gone.
+    pub async fn announce_departures(&self) -> Result<(), ProtocolError> {
+        let gone = self.backbone.take_offline(OFFLINE_PER_PASS).await?;
+        for (user, last_seen) in &gone {
+            let event = Event::UserOffline { user_id: user.clone(), last_seen: *last_seen };
+            self.tell_partners(user, &event).await?;
+        }
+        if !gone.is_empty() {
+            self.store.set_last_seen(&gone).await?;
+        }
+        Ok(())
+    }
+
+    /// `status.bulk` of the user's conversation partners.
+    pub async fn partners_status(&self, user: &UserId) -> Result<Event, ProtocolError> {
+        let partners = self.store.partners(user, self.presence_audience).await?;
+        self.status(&partners).await
+    }
+
+    /// `status.bulk` of these users.
+    pub async fn status(&self, users: &[UserId]) -> Result<Event, ProtocolError> {
+        let presence = self.backbone.presence(users).await?;
+        let status = users.iter().zip(presence).map(|(user, presence)| {
+            (user.clone(), UserStatus { online: presence.online, last_seen: presence.last_seen })
+        });
+        Ok(Event::StatusBulk { users: status.collect::<BTreeMap<_, _>>() })
+    }
+
+    async fn tell_partners(&self, user: &UserId, event: &Event) -> Result<(), ProtocolError> {
+        let partners = self.store.partners(user, self.presence_audience).await?;
+        let body = Bytes::from(event.to_json());
+        let delivery = |partner: UserId| Delivery { user: partner, body: body.clone(), kind: DeliveryKind::Ephemeral };
+        self.publisher.publish_ephemeral(partners.into_iter().map(delivery).collect());
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Publishes what was committed, in the order of the commits, and marks it published.
+//!
+//! One task drains whatever has gathered and hands it to the backbone in one call. What can't be published now is not kept
+//! here: its outbox row stays unpublished, and the sweep takes it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::events;
+use super::members::MembersCache;
+use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
+use crate::metrics::Metrics;
+use crate::store::group_commit::CommittedBatch;
+use crate::store::{OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove};
+
+/// Rows that may wait for publication; more are left to the sweep.
+const WAITING_ROWS_MAX: usize = 4096;
+/// Deliveries that go to the backbone in one call.
+const DELIVERIES_PER_CALL: usize = 4096;
+/// How long a published row waits to be marked together with others.
+const MARK_EVERY: Duration = Duration::from_millis(500);
+/// Rows that are marked in one call.
+const MARK_ROWS: usize = 512;
+
+/// Hands over what was committed; cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    queue: mpsc::Sender<Committed>,
+    in_flight: InFlight,
+    metrics: Arc<Metrics>,
+}
+
+/// Rows that are on their way here: the sweep leaves them alone.
+pub type InFlight = Arc<Mutex<HashSet<u64>>>;
+
+enum Committed {
+    Batch(CommittedBatch),
+    Events(u64, Vec<OutboxEvent>),
+    Ephemeral(Vec<Delivery>),
+}
+
+/// The task behind a [`Publisher`].
+pub struct PublishTask {
+    queue: mpsc::Receiver<Committed>,
+    store: Arc<dyn Store>,
+    backbone: Arc<dyn Backbone>,
+    members: Arc<MembersCache>,
+    in_flight: InFlight,
+    metrics: Arc<Metrics>,
+    published: Vec<u64>,
+}
+
+/// A publisher and the task that does its work.
+pub fn publisher(
+    store: Arc<dyn Store>,
+    backbone: Arc<dyn Backbone>,
+    members: Arc<MembersCache>,
+    metrics: Arc<Metrics>,
+) -> (Publisher, PublishTask) {
+    let (sender, queue) = mpsc::channel(WAITING_ROWS_MAX);
+    let in_flight = InFlight::default();
+    let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
+    let task = PublishTask { queue, store, backbone, members, in_flight, metrics, published: Vec::new() };
+    (handle, task)
+}
+
+impl Publisher {
+    /// A batch of messages was committed. Called in commit order, before their senders are answered.
+    pub fn publish_batch(&self, batch: CommittedBatch) {
+        self.hand_over(batch.row, Committed::Batch(batch));
+    }
+
+    /// Durable events were committed in the outbox row `row`.
+    pub fn publish_events(&self, row: u64, events: Vec<OutboxEvent>) {
+        self.hand_over(row, Committed::Events(row, events));
+    }
+
+    /// Ephemeral events: gone if they can't be published now.
+    pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
+        if !deliveries.is_empty() && self.queue.try_send(Committed::Ephemeral(deliveries)).is_err() {
+            self.metrics.dropped_ephemeral.increment(1);
+        }
+    }
+
+    /// The rows that are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        Arc::clone(&self.in_flight)
+    }
+
+    fn hand_over(&self, row: u64, committed: Committed) {
+        self.in_flight.lock().insert(row);
+        if self.queue.try_send(committed).is_err() {
+            self.in_flight.lock().remove(&row);
+            self.metrics.publish_failed.increment(1);
+        }
+    }
+}
+
+impl PublishTask {
+    /// Publishes until `stop`, then what is still waiting.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut mark = tokio::time::interval(MARK_EVERY);
+        mark.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                first = self.queue.recv() => match first {
+                    Some(first) => self.publish_gathered(first).await,
+                    None => break,
+                },
+                _ = mark.tick() => self.mark().await,
+                () = stop.cancelled() => {
+                    // `close` lets what is waiting through, then ends the loop.
+                    self.queue.close();
+                    while let Some(first) = self.queue.recv().await {
+                        self.publish_gathered(first).await;
+                    }
+                    break;
+                }
+            }
+            if self.published.len() >= MARK_ROWS {
+                self.mark().await;
+            }
+        }
+        self.mark().await;
+    }
+
+    async fn publish_gathered(&mut self, first: Committed) {
+        // Let those who are about to hand over do so: fewer, larger writes.
+        tokio::task::yield_now().await;
+        let mut rows = Vec::new();
+        let mut deliveries = Vec::new();
+        let mut next = Some(first);
+        while let Some(committed) = next {
+            let row = committed.row();
+            match self.deliveries(committed).await {
+                Ok(mut built) => {
+                    deliveries.append(&mut built);
+                    rows.extend(row);
+                }
+                Err(error) => self.leave(row, &error.to_string()),
+            }
+            next = if deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
+        }
+        let started = Instant::now();
+        match self.backbone.publish(deliveries).await {
+            Ok(_) => {
+                self.metrics.publish_seconds.record(started.elapsed());
+                self.published.append(&mut rows);
+            }
+            Err(error) => rows.into_iter().for_each(|row| self.leave(Some(row), &error.to_string())),
+        }
+    }
+
+    async fn deliveries(&self, committed: Committed) -> Result<Vec<Delivery>, StoreError> {
+        match committed {
+            Committed::Batch(batch) => message_deliveries(&self.members, &batch.messages, Append::First).await,
+            Committed::Events(row, events) => Ok(event_deliveries(row, events, Timestamp::now(), Append::First)),
+            Committed::Ephemeral(deliveries) => Ok(deliveries),
+        }
+    }
+
+    /// Leaves a row to the sweep.
+    fn leave(&self, row: Option<u64>, reason: &str) {
+        if let Some(row) = row {
+            tracing::debug!(row, reason, "a publication is left to the sweep");
+            self.metrics.publish_failed.increment(1);
+            self.in_flight.lock().remove(&row);
+        }
+    }
+
+    async fn mark(&mut self) {
+        let Some(server) = self.backbone.health().server.filter(|_| !self.published.is_empty()) else { return };
+        let rows = std::mem::take(&mut self.published);
+        if let Err(error) = self.store.mark_published(&rows, &server).await {
+            // The sweep publishes them once more, and the log knows them already.
+            tracing::debug!(%error, "rows could not be marked as published");
+        }
+        let mut in_flight = self.in_flight.lock();
+        rows.iter().for_each(|row| drop(in_flight.remove(row)));
+    }
+}
+
+impl Committed {
+    fn row(&self) -> Option<u64> {
+        match self {
+            Self::Batch(batch) => Some(batch.row),
+            Self::Events(row, _) => Some(*row),
+            Self::Ephemeral(_) => None,
+        }
+    }
+}
+
+/// What a row that was found unpublished has to deliver.
+pub(super) async fn row_deliveries(members: &MembersCache, row: PendingRow) -> Result<Vec<Delivery>, StoreError> {
+    let mut deliveries = message_deliveries(members, &row.messages, Append::Once).await?;
+    deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at, Append::Once));
+    Ok(deliveries)
+}
+
+async fn message_deliveries(
+    cache: &MembersCache,
+    messages: &[StoredMessage],
+    append: Append,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut deliveries = Vec::with_capacity(messages.len() * 2);
+    for StoredMessage { message, members_version } in messages {
+        let members = cache.at(&message.conversation_id, *members_version).await?;
+        let sent = events::message_sent(message, members.list.len());
+        let new = events::message_new(message, members.list.len());
+        let event_id: Arc<str> = format!("m{}", message.id).into();
+        let delivery = |user: &shared::UserId, body: &Bytes, is_sender: bool| Delivery {
+            user: user.clone(),
+            body: body.clone(),
+            kind: DeliveryKind::Durable(Durable {
+                event_id: Arc::clone(&event_id),
+                committed_at: message.created_at,
+                unread: Some(UnreadMove {
+                    conversation: message.conversation_id.clone(),
+                    last_seq: message.seq,
+                    seen_seq: if is_sender { message.seq } else { 0 },
+                    announce: !is_sender,
+                }),
+                append,
+                push: (!is_sender).then_some(message.id),
+            }),
+        };
+        deliveries.push(delivery(&message.sender_id, &sent, true));
+        let recipients = members.list.iter().map(|(user, _)| user).filter(|user| **user != message.sender_id);
+        deliveries.extend(recipients.map(|user| delivery(user, &new, false)));
+    }
+    Ok(deliveries)
+}
+
+fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp, append: Append) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for (place, OutboxEvent { users, body, unread }) in events.into_iter().enumerate() {
+        let event_id: Arc<str> = format!("{row}.{place}").into();
+        let body = Bytes::from(body);
+        deliveries.extend(users.into_iter().map(|user| Delivery {
+            user,
+            body: body.clone(),
+            kind: DeliveryKind::Durable(Durable {
+                event_id: Arc::clone(&event_id),
+                committed_at,
+                unread: unread.clone(),
+                append,
+                push: None,
+            }),
+        }));
+    }
+    deliveries
+}

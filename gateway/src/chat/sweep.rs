@@ -1,0 +1,87 @@
+//! The sweep: publishes rows that were committed but not published, this node's own and those of nodes that are gone.
+//!
+//! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
+//! unpublished row (NOLOSS A9, A10). Publishing twice does no harm: the log recognises an event by its id.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Chat, publish};
+use crate::store::StoreError;
+
+/// How often a node looks for rows.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// How often a node beats its lease.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// A lease that was not beaten for this long has ended.
+const LEASE_MS: u64 = 10_000;
+/// Rows younger than this are on their way.
+const ROW_AGE_MS: u64 = 5_000;
+/// Rows taken at once: with a few deliveries each, some hundreds of events a second and node (NOLOSS B4).
+const ROWS_PER_SWEEP: u32 = 128;
+/// How long a published row is kept.
+const KEEP_MS: u64 = 60_000;
+
+impl Chat {
+    /// Beats the lease and sweeps until `stop`.
+    pub async fn sweep_until(&self, stop: CancellationToken) {
+        let mut beat = tokio::time::interval(BEAT_EVERY);
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    if let Err(error) = self.store.beat(&self.owner).await {
+                        tracing::debug!(%error, "the lease could not be beaten");
+                    }
+                }
+                _ = sweep.tick() => {
+                    if let Err(error) = self.sweep().await {
+                        tracing::debug!(%error, "the sweep could not be carried out");
+                    }
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let age_ms = self.store.outbox_age_ms().await?;
+        self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
+        if age_ms >= ROW_AGE_MS && self.backbone.health().ready {
+            while self.redo().await? {}
+        }
+        self.store.prune_outbox(KEEP_MS).await.map(drop)
+    }
+
+    /// Publishes one portion of old rows; whether there may be more.
+    async fn redo(&self) -> Result<bool, StoreError> {
+        let rows = self.store.take_unpublished(&self.owner, LEASE_MS, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
+        let taken = rows.len();
+        let in_flight = self.publisher.in_flight();
+        let mut done = Vec::with_capacity(taken);
+        for row in rows {
+            let id = row.id;
+            if in_flight.lock().contains(&id) {
+                continue;
+            }
+            let deliveries = publish::row_deliveries(&self.members, row).await?;
+            match self.backbone.publish(deliveries).await {
+                Ok(_) => done.push(id),
+                Err(error) => {
+                    tracing::debug!(%error, "the sweep goes on when the backbone is back");
+                    break;
+                }
+            }
+        }
+        let more = taken == usize::try_from(ROWS_PER_SWEEP).unwrap_or(0) && done.len() == taken;
+        if let Some(server) = self.backbone.health().server.filter(|_| !done.is_empty()) {
+            tracing::info!(rows = done.len(), "published what had been committed but not published");
+            self.metrics.redone.increment(u64::try_from(done.len()).unwrap_or(0));
+            self.store.mark_published(&done, &server).await?;
+        }
+        Ok(more)
+    }
+}

@@ -1,0 +1,92 @@
+//! Typing: ephemeral, ended by the server after silence, because clients vanish while they type.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use shared::{ConversationId, Event, ProtocolError, UserId};
+
+use super::Chat;
+use crate::backbone::{Delivery, DeliveryKind};
+use crate::ws::outbox::coarse_s;
+
+/// Silence after which the server ends a typing.
+const TYPING_S: u32 = 6;
+/// Users that can be typing on one node at once; more are not shown.
+const TYPING_MAX: usize = 100_000;
+
+/// Who is typing where, on this node, and when that ends.
+#[derive(Debug, Default)]
+pub struct Typing {
+    until_s: Mutex<HashMap<(UserId, ConversationId), u32>>,
+}
+
+impl Chat {
+    /// Tells the other members that the user types, or has stopped.
+    pub async fn typing(&self, user: &UserId, conversation: &ConversationId, on: bool) -> Result<(), ProtocolError> {
+        let key = (user.clone(), conversation.clone());
+        let members = self.members.of_member(conversation, user).await?;
+        if members.blocked {
+            return Err(super::refused(crate::store::Refusal::Blocked));
+        }
+        {
+            let mut until_s = self.typing.until_s.lock();
+            if on && until_s.len() < TYPING_MAX {
+                until_s.insert(key, coarse_s() + TYPING_S);
+            } else if until_s.remove(&key).is_none() {
+                // Neither shown nor known: there is nothing to tell.
+                return Ok(());
+            }
+        }
+        self.tell_typing(user, conversation, on).await;
+        Ok(())
+    }
+
+    /// Ends a typing that is known, because its message came.
+    pub(super) async fn end_typing(&self, conversation: &ConversationId, user: &UserId) {
+        let known = {
+            let mut until_s = self.typing.until_s.lock();
+            !until_s.is_empty() && until_s.remove(&(user.clone(), conversation.clone())).is_some()
+        };
+        if known {
+            self.tell_typing(user, conversation, false).await;
+        }
+    }
+
+    /// Ends every typing of a user whose last socket here has closed.
+    pub async fn end_all_typing(&self, user: &UserId) {
+        self.end_typing_where(|(typist, _), _| typist == user).await;
+    }
+
+    /// Ends what has been silent for too long.
+    pub async fn end_silent_typing(&self) {
+        let now_s = coarse_s();
+        self.end_typing_where(|_, until_s| until_s <= now_s).await;
+    }
+
+    async fn end_typing_where(&self, ends: impl Fn(&(UserId, ConversationId), u32) -> bool) {
+        let ended: Vec<_> = {
+            let mut until_s = self.typing.until_s.lock();
+            until_s.extract_if(|key, until_s| ends(key, *until_s)).map(|(key, _)| key).collect()
+        };
+        for (user, conversation) in ended {
+            self.tell_typing(&user, &conversation, false).await;
+        }
+    }
+
+    /// Best effort: a typing that can't be told now is not worth telling later.
+    async fn tell_typing(&self, user: &UserId, conversation: &ConversationId, on: bool) {
+        let Ok(members) = self.members.get(conversation).await else { return };
+        if members.list.len() > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {
+            return;
+        }
+        let event = Event::Typing { conversation_id: conversation.clone(), user_id: user.clone(), is_typing: on };
+        let body = bytes::Bytes::from(event.to_json());
+        let others = members.list.iter().map(|(member, _)| member).filter(|member| *member != user);
+        let delivery = |member: &UserId| Delivery {
+            user: member.clone(),
+            body: body.clone(),
+            kind: DeliveryKind::Ephemeral,
+        };
+        self.publisher.publish_ephemeral(others.map(delivery).collect());
+    }
+}

@@ -1,0 +1,58 @@
+//! From a command to the domain: one exhaustive match. What answers this connection alone comes back as an event.
+
+use serde_json::value::RawValue;
+use shared::{Command, Event, ProtocolError, Timestamp, UserId};
+
+use crate::chat::Chat;
+
+/// Carries out a command of `user`. `Ok(None)`: the answer goes to all the user's devices, through the backbone.
+///
+/// `Auth` never comes here: the session carries it out, because it concerns the connection.
+pub async fn dispatch(chat: &Chat, user: &UserId, command: Command) -> Result<Option<Event>, ProtocolError> {
+    match command {
+        Command::Auth { .. } => Ok(None),
+        Command::Ping { timestamp } => Ok(Some(pong(timestamp))),
+        Command::Send(send) => {
+            let sent = chat.send(user, send).await?;
+            Ok(sent.duplicate.then(|| Event::MessageSent {
+                temp_id: sent.message.temp_id.clone(),
+                message: sent.message,
+                duplicate: true,
+            }))
+        }
+        Command::Read { conversation, up_to } => {
+            let outcome = chat.read(user, &conversation, up_to).await?;
+            Ok((!outcome.told).then_some(outcome.ack))
+        }
+        Command::Delivered { conversation, up_to } => {
+            chat.delivered(user, &conversation, up_to).await?;
+            Ok(None)
+        }
+        Command::Typing { conversation, is_typing } => {
+            chat.typing(user, &conversation, is_typing).await?;
+            Ok(None)
+        }
+        Command::BlockAdd(other) => chat.set_block(user, other, true).await,
+        Command::BlockRemove(other) => chat.set_block(user, other, false).await,
+        Command::Join { conversation, password } => {
+            let outcome = chat.join(user, &conversation, password).await?;
+            Ok((!outcome.changed).then_some(Event::ConversationJoined { conversation: outcome.conversation }))
+        }
+        Command::Leave { conversation } => {
+            let change = crate::store::MembershipChange::Leave;
+            let outcome = chat.change_membership(&conversation, user, change).await?;
+            // Who declines an invitation, or was no member, is told on this connection.
+            Ok((!outcome.was_member).then_some(Event::ConversationLeft { conversation_id: conversation }))
+        }
+        Command::PresenceQuery { users } => chat.status(&users).await.map(Some),
+    }
+}
+
+/// The answer to a ping: the client's timestamp as it came, or this node's.
+pub fn pong(timestamp: Option<String>) -> Event {
+    let server_time = Timestamp::now();
+    let timestamp = timestamp
+        .and_then(|text| RawValue::from_string(text).ok())
+        .or_else(|| serde_json::value::to_raw_value(&server_time).ok());
+    Event::Pong { timestamp: timestamp.unwrap_or_else(|| RawValue::NULL.to_owned()), server_time }
+}

@@ -1,0 +1,115 @@
+//! What comes over the backbone is not trusted: each line is checked here before a socket sees it.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::Epoch;
+
+/// A checked payload: what the node has to know of it.
+#[derive(Debug, PartialEq)]
+pub struct Payload<'a> {
+    /// The log was opened anew: the epoch that its events count under. The first line, for nodes only.
+    pub opened: Option<Epoch>,
+    /// The first event's `seq`; without one it is ephemeral.
+    pub seq: Option<u64>,
+    /// The first event's type.
+    pub kind: Cow<'a, str>,
+    /// The envelopes, newline-separated, as they go to canonical sockets.
+    pub envelopes: &'a [u8],
+}
+
+/// A payload that is no sequence of envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the payload is no newline-separated sequence of JSON envelopes")]
+pub struct Poisoned;
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    seq: Option<u64>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+impl<'a> Envelope<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok().filter(|envelope: &Self| envelope.payload.get().starts_with('{'))
+    }
+}
+
+#[derive(Deserialize)]
+struct Opened {
+    epoch: Epoch,
+    #[expect(dead_code, reason = "read so that the line is known to be this one")]
+    seq: u64,
+}
+
+impl<'a> Payload<'a> {
+    /// Checks a payload as it came from a channel.
+    pub fn parse(payload: &'a [u8]) -> Result<Self, Poisoned> {
+        let (opened, envelopes) = match payload.starts_with(b"{\"epoch\":") {
+            false => (None, payload),
+            true => {
+                let end = payload.iter().position(|byte| *byte == b'\n').ok_or(Poisoned)?;
+                let (line, rest) = payload.split_at(end);
+                let opened: Opened = serde_json::from_slice(line).map_err(|_| Poisoned)?;
+                (Some(opened.epoch), rest.get(1..).unwrap_or_default())
+            }
+        };
+        let mut lines = envelopes.split(|byte| *byte == b'\n');
+        let first = lines.next().and_then(Envelope::parse).filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
+        let is_companion = |line| Envelope::parse(line).is_some_and(|companion| companion.seq.is_none());
+        if !lines.all(is_companion) {
+            return Err(Poisoned);
+        }
+        Ok(Self { opened, seq: first.seq, kind: first.kind, envelopes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durable_event_with_companions() {
+        let text = b"{\"seq\":12,\"type\":\"message.new\",\"payload\":{}}\n{\"type\":\"x\",\"payload\":{\"a\":[1]}}";
+        let payload = Payload::parse(text).expect("a good payload");
+        assert_eq!((payload.seq, &*payload.kind, payload.opened), (Some(12), "message.new", None));
+        assert_eq!(payload.envelopes, text);
+    }
+
+    #[test]
+    fn an_opened_log_announces_its_epoch_first() {
+        let payload = Payload::parse(b"{\"epoch\":\"a.1\",\"seq\":0}\n{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
+        let payload = payload.expect("a good payload");
+        assert_eq!(payload.opened.as_ref().map(Epoch::as_str), Some("a.1"));
+        assert_eq!(payload.envelopes, b"{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
+    }
+
+    #[test]
+    fn poison_is_recognised() {
+        for text in [
+            "",
+            "\n",
+            "null",
+            "[]",
+            "{}",
+            "{\"type\":1,\"payload\":{}}",
+            "{\"type\":\"x\"}",
+            "{\"type\":\"x\",\"payload\":[]}",
+            "{\"seq\":-1,\"type\":\"x\",\"payload\":{}}",
+            "{\"seq\":0,\"type\":\"x\",\"payload\":{}}",
+            "{\"seq\":\"1\",\"type\":\"x\",\"payload\":{}}",
+            "{\"type\":\"x\",\"payload\":{}}\n",
+            "{\"type\":\"x\",\"payload\":{}}\n{\"seq\":2,\"type\":\"x\",\"payload\":{}}",
+            "{\"type\":\"x\",\"payload\":{\"a\":\"\u{1}\"}}",
+            "{\"epoch\":\"a\",\"seq\":0}",
+            "{\"epoch\":7,\"seq\":0}\n{\"type\":\"x\",\"payload\":{}}",
+        ] {
+            assert_eq!(Payload::parse(text.as_bytes()), Err(Poisoned), "{text:?}");
+        }
+        assert_eq!(Payload::parse(b"{\"type\":\"x\",\"payload\":{\"a\":\"\xff\"}}"), Err(Poisoned));
+    }
+}

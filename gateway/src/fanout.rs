@@ -1,0 +1,112 @@
+//! From the backbone to the sockets: checks a payload, frames it once, hands it to the user's local sockets.
+//!
+//! Runs on the task that reads the backbone, so it never waits; what needs the log goes to the healer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shared::{CloseCode, ConversationId, Event, UserId};
+use tokio::sync::mpsc;
+
+use crate::backbone::{Control, Inbox};
+use crate::envelope::Payload;
+use crate::metrics::Metrics;
+use crate::registry::{Registry, Spread};
+use crate::ws::frame::{frame_lines, frame_text};
+
+/// Something that the node knew has changed elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stale {
+    /// Who is in this conversation.
+    Members(ConversationId),
+    /// Anything: orders may have been missed.
+    Everything,
+}
+
+/// The inbox of the backbone.
+pub struct Fanout {
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    /// Users to heal. Bounded by the number of local users: each stands here once, until its healing ends.
+    heal: mpsc::UnboundedSender<UserId>,
+    on_stale: Box<dyn Fn(Stale) + Send + Sync>,
+}
+
+impl Fanout {
+    /// A fan-out to these sockets; `on_stale` is told what caches must forget.
+    pub fn new(
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        heal: mpsc::UnboundedSender<UserId>,
+        on_stale: Box<dyn Fn(Stale) + Send + Sync>,
+    ) -> Self {
+        Self { registry, metrics, heal, on_stale }
+    }
+
+    /// Asks for the user's log to be read, unless that is under way.
+    pub fn request_heal(&self, user: &UserId) {
+        if self.registry.begin_heal(user.as_str()) && self.heal.send(user.clone()).is_err() {
+            self.registry.end_heal(user.as_str());
+        }
+    }
+
+    fn deliver(&self, user: &str, payload: &Payload<'_>) {
+        if let Some(epoch) = &payload.opened {
+            let notice = frame_text(Event::Position { epoch: epoch.clone(), seq: 0 }.to_json().as_bytes());
+            if self.registry.epoch(user).is_some() && self.registry.change_epoch(user, epoch, 0, &notice) {
+                self.metrics.positions.increment(1);
+            }
+        }
+        let framed = frame_lines(payload.envelopes);
+        let spread = match payload.seq {
+            Some(seq) => self.registry.push_durable(user, seq, &framed),
+            None => self.registry.push_ephemeral(user, &framed),
+        };
+        self.count(spread);
+        if spread.gap
+            && let Ok(user) = UserId::parse(user)
+        {
+            self.request_heal(&user);
+        }
+    }
+
+    fn count(&self, spread: Spread) {
+        self.metrics.events_queued.increment(u64::from(spread.queued));
+        self.metrics.dropped_ephemeral.increment(u64::from(spread.dropped));
+        self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
+    }
+}
+
+impl Inbox for Fanout {
+    fn user_event(&self, user: &str, payload: Bytes) {
+        match Payload::parse(&payload) {
+            Ok(payload) => self.deliver(user, &payload),
+            Err(_) => self.metrics.poisoned.increment(1),
+        }
+    }
+
+    fn broadcast(&self, payload: Bytes) {
+        match Payload::parse(&payload) {
+            Ok(Payload { opened: None, seq: None, envelopes, .. }) => {
+                let spread = self.registry.push_everyone(&frame_lines(envelopes));
+                self.count(spread);
+            }
+            Ok(_) | Err(_) => self.metrics.poisoned.increment(1),
+        }
+    }
+
+    fn control(&self, control: Control) {
+        match control {
+            Control::Disconnect { user_id, revoked } => {
+                let code = if revoked { CloseCode::SessionRevoked } else { CloseCode::ForceReconnect };
+                self.registry.close_user(&user_id, code);
+            }
+            Control::MembersChanged { conversation_id } => (self.on_stale)(Stale::Members(conversation_id)),
+        }
+    }
+
+    fn resubscribed(&self) {
+        (self.on_stale)(Stale::Everything);
+        self.registry.users().iter().for_each(|user| self.request_heal(user));
+    }
+}

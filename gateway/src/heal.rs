@@ -1,0 +1,119 @@
+//! The healer: reads from a user's log what their sockets lack, in order, before anything later reaches them.
+//!
+//! Live events that don't fit a socket's position are dropped on arrival, never held back: the log has them, so one read
+//! from the position brings everything in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::event::ResyncReason;
+use shared::{Epoch, Event, UserId};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::backbone::{Backbone, BackboneError, LogHead, LogPage};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::ws::frame::{frame_lines, frame_text};
+
+/// Entries that one read brings.
+const PAGE_ENTRIES: u32 = 100;
+/// Users that are healed at the same time.
+const CONCURRENT_MAX: usize = 64;
+/// How often a heal is tried anew while the backbone is away; after that the next resubscription brings it back.
+const TRIES: u32 = 5;
+
+/// Reads logs for the sockets of this node.
+pub struct Healer {
+    registry: Arc<Registry>,
+    backbone: Arc<dyn Backbone>,
+    metrics: Arc<Metrics>,
+}
+
+impl Healer {
+    /// A healer for these sockets.
+    pub fn new(registry: Arc<Registry>, backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Self {
+        Self { registry, backbone, metrics }
+    }
+
+    /// Heals each user that is asked for, until the queue's senders are gone.
+    pub async fn run(self: Arc<Self>, mut users: mpsc::UnboundedReceiver<UserId>) {
+        let permits = Arc::new(Semaphore::new(CONCURRENT_MAX));
+        let tasks = TaskTracker::new();
+        while let Some(user) = users.recv().await {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+            let healer = Arc::clone(&self);
+            tasks.spawn(async move {
+                healer.heal_until_done(&user).await;
+                drop(permit);
+            });
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn heal_until_done(&self, user: &UserId) {
+        for attempt in 1..=TRIES {
+            match self.heal(user).await {
+                Ok(()) => break,
+                Err(error) if attempt == TRIES => tracing::debug!(%user, %error, "a log could not be read"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200) * attempt).await,
+            }
+        }
+        self.registry.end_heal(user.as_str());
+        // An event may have found a gap between the last read and the end of the healing.
+        if self.registry.lag(user.as_str()).is_some_and(|(position, seen)| seen > position)
+            && self.registry.begin_heal(user.as_str())
+        {
+            if let Err(error) = self.heal(user).await {
+                tracing::debug!(%user, %error, "a log could not be read");
+            }
+            self.registry.end_heal(user.as_str());
+        }
+    }
+
+    /// Brings every socket of the user to the end of the log.
+    async fn heal(&self, user: &UserId) -> Result<(), BackboneError> {
+        while let Some((position, _)) = self.registry.lag(user.as_str()) {
+            let page = self.backbone.read(user, position, PAGE_ENTRIES).await?;
+            if self.registry.epoch(user.as_str()).as_ref() != Some(&page.head.epoch) {
+                self.resync_epoch(user, &page.head.epoch, page.head.last);
+            } else if position < page.head.floor {
+                self.resync_trimmed(user, &page.head);
+            } else if page.entries.is_empty() {
+                return Ok(());
+            } else {
+                self.deliver(user, &page);
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, user: &UserId, page: &LogPage) {
+        for (seq, payload) in &page.entries {
+            let spread = self.registry.push_logged(user.as_str(), &page.head.epoch, *seq, &frame_lines(payload));
+            self.metrics.healed.increment(u64::from(spread.queued));
+            self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
+        }
+    }
+
+    /// The log has another epoch: what was in the old one can only be fetched from the store.
+    pub fn resync_epoch(&self, user: &UserId, epoch: &Epoch, position: u64) {
+        let notice = resync(ResyncReason::Epoch, epoch, position);
+        if self.registry.change_epoch(user.as_str(), epoch, position, &notice) {
+            self.metrics.resync(ResyncReason::Epoch);
+        }
+    }
+
+    fn resync_trimmed(&self, user: &UserId, head: &LogHead) {
+        let notice = resync(ResyncReason::Trimmed, &head.epoch, head.last);
+        if self.registry.skip_to(user.as_str(), head.floor, head.last, &notice) > 0 {
+            self.metrics.resync(ResyncReason::Trimmed);
+        }
+    }
+}
+
+/// A framed `resync`.
+pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> bytes::Bytes {
+    frame_text(Event::Resync { reason, epoch: epoch.clone(), seq }.to_json().as_bytes())
+}

@@ -1,0 +1,118 @@
+//! The operators' listener: metrics, health, stats. Not for the public.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
+
+use super::listener::Capacity;
+use super::stats::Stats;
+use crate::ws::join::Node;
+
+/// How old the store's answer may be.
+const STORE_ANSWER_FRESH: Duration = Duration::from_secs(3);
+
+/// What the operators' routes work with.
+pub struct Ops {
+    node: Arc<Node>,
+    capacity: Arc<Capacity>,
+    prometheus: PrometheusHandle,
+    readiness: Arc<Readiness>,
+}
+
+/// Whether the node may be sent users (invariant 7).
+#[derive(Debug, Default)]
+pub struct Readiness {
+    draining: AtomicBool,
+    store_answered: Mutex<Option<Instant>>,
+}
+
+impl Readiness {
+    /// Unready from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the store whether it answers, again and again, until `stop`.
+    pub async fn watch_store(&self, node: Arc<Node>, stop: tokio_util::sync::CancellationToken) {
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut up = true;
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let answered = node.chat.store().ping().await;
+            match (&answered, up) {
+                (Err(error), true) => tracing::warn!(%error, "the store does not answer"),
+                (Ok(()), false) => tracing::info!("the store answers again"),
+                (Err(_), false) | (Ok(()), true) => {}
+            }
+            up = answered.is_ok();
+            node.metrics.store_up.set(f64::from(u8::from(up)));
+            node.metrics.backbone_up.set(f64::from(u8::from(node.chat.backbone().health().ready)));
+            if up {
+                *self.store_answered.lock() = Some(Instant::now());
+            }
+        }
+    }
+
+    /// What stands against sending users here; empty when ready.
+    #[must_use]
+    pub fn faults(&self, node: &Node) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            faults.push("draining".to_owned());
+        }
+        let health = node.chat.backbone().health();
+        if !health.ready {
+            faults.push(format!("backbone: {}", health.detail));
+        }
+        if !self.store_answered.lock().is_some_and(|at| at.elapsed() < STORE_ANSWER_FRESH) {
+            faults.push("store: no answer within 3 s".to_owned());
+        }
+        faults
+    }
+}
+
+/// The operators' routes.
+pub fn router(
+    node: Arc<Node>,
+    capacity: Arc<Capacity>,
+    prometheus: PrometheusHandle,
+    readiness: Arc<Readiness>,
+) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/internal/chat/ws/stats", get(stats))
+        .with_state(Arc::new(Ops { node, capacity, prometheus, readiness }))
+}
+
+async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
+    #[expect(clippy::cast_precision_loss, reason = "a node holds far fewer than 2^52 connections")]
+    ops.node.metrics.connections.set(ops.capacity.open() as f64);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render()).into_response()
+}
+
+async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
+    let faults = ops.readiness.faults(&ops.node);
+    if faults.is_empty() {
+        return (StatusCode::OK, "ready\n").into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", faults.join("; "))).into_response()
+}
+
+async fn stats(State(ops): State<Arc<Ops>>) -> Json<Stats> {
+    Json(Stats::of(&ops.node))
+}

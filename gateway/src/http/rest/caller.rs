@@ -1,0 +1,88 @@
+//! Who asks: a user with a token, or a backend with the API key, which may act for a user.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use shared::{ErrorCode, ProtocolError, UserId};
+use subtle::ConstantTimeEq;
+
+use super::Api;
+use super::failure::Failure;
+use crate::auth::{Identity, Refused, credentials};
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) enum Caller {
+    /// A user with a valid token.
+    User(Identity),
+    /// A backend, acting for this user if it names one.
+    Backend(Option<UserId>),
+}
+
+impl Caller {
+    /// The user in whose name something is done; an error for a backend that names none.
+    pub(super) fn user(&self) -> Result<&UserId, Failure> {
+        self.acts_for().ok_or_else(|| {
+            Failure(ProtocolError {
+                field: Some("X-User-Id".into()),
+                ..ProtocolError::new(ErrorCode::ValidationError, "a backend must name the user in X-User-Id")
+            })
+        })
+    }
+
+    /// The user in whose name something is done; `None` for a backend in its own name.
+    pub(super) fn acts_for(&self) -> Option<&UserId> {
+        match self {
+            Self::User(identity) => Some(&identity.user),
+            Self::Backend(user) => user.as_ref(),
+        }
+    }
+
+    /// Refuses everybody but backends and admins.
+    pub(super) fn must_be_privileged(&self) -> Result<(), Failure> {
+        match self {
+            Self::Backend(_) => Ok(()),
+            Self::User(identity) if identity.admin => Ok(()),
+            Self::User(_) => {
+                Err(Failure(ProtocolError::new(ErrorCode::Forbidden, "this takes the API key or an admin's token")))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+        if let Some(given) = parts.headers.get("x-api-key") {
+            return backend(given.as_bytes(), api, parts);
+        }
+        let token = credentials::bearer(&parts.headers).or_else(|| credentials::cookie(&parts.headers, "token"));
+        let identity = api.node.verify(token.ok_or_else(|| refused(Refused::Missing))?).map_err(refused)?;
+        let backbone = api.node.chat.backbone();
+        if backbone.is_revoked(&identity.user, identity.issued_at_s).await? {
+            return Err(refused(Refused::Revoked));
+        }
+        Ok(Self::User(identity))
+    }
+}
+
+fn backend(given: &[u8], api: &Api, parts: &Parts) -> Result<Caller, Failure> {
+    let known = api.api_key.as_ref().is_some_and(|key| bool::from(key.as_bytes().ct_eq(given)));
+    if !known {
+        return Err(Failure(ProtocolError::new(ErrorCode::Unauthenticated, "the API key is not valid")));
+    }
+    let user = match parts.headers.get("x-user-id") {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().map_err(|_| ProtocolError::field("X-User-Id", "is not a user id"))?;
+            Some(UserId::parse(text).map_err(|fault| ProtocolError::field("X-User-Id", fault))?)
+        }
+    };
+    Ok(Caller::Backend(user))
+}
+
+fn refused(refused: Refused) -> Failure {
+    Failure(ProtocolError::new(refused.error_code(), refused.to_string()))
+}

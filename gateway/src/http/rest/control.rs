@@ -1,0 +1,61 @@
+//! Orders to all nodes, and what this node holds.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use shared::UserId;
+
+use super::Api;
+use super::body::Body;
+use super::caller::Caller;
+use super::failure::Failure;
+use crate::backbone::Control;
+use crate::http::stats::Stats;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Disconnect {
+    user_id: UserId,
+    /// For the caller's own records; clients are not told.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Revoke {
+    user_id: UserId,
+}
+
+pub(super) async fn disconnect(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(order): Body<Disconnect>,
+) -> Result<StatusCode, Failure> {
+    caller.must_be_privileged()?;
+    tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
+    let control = Control::Disconnect { user_id: order.user_id, revoked: false };
+    api.node.chat.backbone().control(&control).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(order): Body<Revoke>,
+) -> Result<StatusCode, Failure> {
+    caller.must_be_privileged()?;
+    tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");
+    let backbone = api.node.chat.backbone();
+    backbone.revoke(&order.user_id).await?;
+    backbone.control(&Control::Disconnect { user_id: order.user_id, revoked: true }).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Stats>, Failure> {
+    caller.must_be_privileged()?;
+    Ok(Json(Stats::of(&api.node)))
+}

@@ -1,0 +1,221 @@
+//! Conversations, membership and rights.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use shared::command::PASSWORD_BYTES_MAX;
+use shared::{Conversation, ConversationId, ConversationKind, ErrorCode, ProtocolError, Role, UserId, Visibility};
+
+use super::Api;
+use super::body::{Body, Params, Segment};
+use super::caller::Caller;
+use super::failure::Failure;
+use crate::chat::conversations::CreateConversation;
+use crate::store::MembershipChange;
+
+/// The longest title, in characters.
+const TITLE_CHARS_MAX: usize = 200;
+/// The most members of a new conversation.
+const MEMBERS_MAX: usize = 10_000;
+/// Items of a list, unless the caller says otherwise, and the most.
+const LIMIT_DEFAULT: u32 = 50;
+pub(super) const LIMIT_MAX: u32 = 100;
+
+/// A list of at most `limit` items; `next` goes into the next request.
+#[derive(Debug, Serialize)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+/// How many items the caller wants: 1 to 100, 50 by default.
+pub(super) fn limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Create {
+    id: Option<ConversationId>,
+    kind: ConversationKind,
+    title: Option<String>,
+    #[serde(default)]
+    members: Vec<UserId>,
+    visibility: Option<Visibility>,
+    password: Option<String>,
+}
+
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(create): Body<Create>,
+) -> Result<(StatusCode, Json<Conversation>), Failure> {
+    if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
+        return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
+    }
+    if create.members.len() > MEMBERS_MAX {
+        return Err(Failure(ProtocolError {
+            field: Some("members".into()),
+            ..ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members")
+        }));
+    }
+    if create.password.as_ref().is_some_and(|word| word.is_empty() || word.len() > PASSWORD_BYTES_MAX) {
+        return Err(ProtocolError::field("password", "must have 1 to 128 bytes").into());
+    }
+    if create.kind == ConversationKind::Direct && (create.title.is_some() || create.password.is_some()) {
+        return Err(ProtocolError::field("kind", "direct conversations have neither title nor password").into());
+    }
+    let default = match create.kind {
+        ConversationKind::Channel => Visibility::Public,
+        ConversationKind::Direct | ConversationKind::Group => Visibility::Private,
+    };
+    let new = CreateConversation {
+        id: create.id,
+        kind: create.kind,
+        title: create.title,
+        visibility: create.visibility.unwrap_or(default),
+        password: create.password,
+        members: create.members,
+    };
+    let conversation = api.node.chat.create_conversation(caller.acts_for(), new).await?;
+    Ok((StatusCode::CREATED, Json(conversation)))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListParams {
+    cursor: Option<u64>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<List<Conversation>>, Failure> {
+    let (offset, limit) = (params.cursor.unwrap_or(0), limit(params.limit));
+    let items = api.node.chat.store().conversations(caller.user()?, offset, limit).await?;
+    let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = full.then(|| offset.saturating_add(u64::from(limit)).to_string());
+    Ok(Json(List { items, next }))
+}
+
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+) -> Result<Json<Conversation>, Failure> {
+    Ok(Json(api.node.chat.store().conversation(&id, caller.acts_for()).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct WhoAndRole {
+    user_id: UserId,
+    role: Option<Role>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Who {
+    user_id: UserId,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRole {
+    role: Role,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Password {
+    password: Option<String>,
+}
+
+pub(super) async fn add(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+    Body(who): Body<WhoAndRole>,
+) -> Result<Json<Conversation>, Failure> {
+    let by = caller.acts_for().cloned();
+    change(&api, &id, &who.user_id, MembershipChange::Add { by, role: who.role.unwrap_or(Role::Member) }).await
+}
+
+pub(super) async fn set_role(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment((id, user)): Segment<(ConversationId, UserId)>,
+    Body(NewRole { role }): Body<NewRole>,
+) -> Result<Json<Conversation>, Failure> {
+    change(&api, &id, &user, MembershipChange::SetRole { by: caller.acts_for().cloned(), role }).await
+}
+
+pub(super) async fn kick(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment((id, user)): Segment<(ConversationId, UserId)>,
+) -> Result<StatusCode, Failure> {
+    change(&api, &id, &user, MembershipChange::Kick { by: caller.acts_for().cloned() }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn ban(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+    Body(who): Body<Who>,
+) -> Result<StatusCode, Failure> {
+    change(&api, &id, &who.user_id, MembershipChange::Ban { by: caller.acts_for().cloned() }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn unban(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment((id, user)): Segment<(ConversationId, UserId)>,
+) -> Result<StatusCode, Failure> {
+    change(&api, &id, &user, MembershipChange::Unban { by: caller.acts_for().cloned() }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn invite(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+    Body(who): Body<Who>,
+) -> Result<StatusCode, Failure> {
+    change(&api, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn join(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+    Body(Password { password }): Body<Password>,
+) -> Result<Json<Conversation>, Failure> {
+    Ok(Json(api.node.chat.join(caller.user()?, &id, password).await?.conversation))
+}
+
+pub(super) async fn leave(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<ConversationId>,
+) -> Result<StatusCode, Failure> {
+    change(&api, &id, caller.user()?, MembershipChange::Leave).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change(
+    api: &Api,
+    id: &ConversationId,
+    user: &UserId,
+    change: MembershipChange,
+) -> Result<Json<Conversation>, Failure> {
+    Ok(Json(api.node.chat.change_membership(id, user, change).await?.conversation))
+}

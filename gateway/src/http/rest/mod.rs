@@ -1,0 +1,53 @@
+//! REST: the routes of PROTOCOL §3, each a thin step from a checked request to the domain.
+
+mod body;
+mod caller;
+mod control;
+mod conversations;
+mod failure;
+mod messages;
+mod presence;
+mod publish;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use crate::ws::join::Node;
+
+/// What every route works with.
+pub struct Api {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The key of backends.
+    pub api_key: Option<String>,
+}
+
+/// All public routes but the sockets.
+pub fn router(api: Arc<Api>) -> Router {
+    let one = "/api/v1/conversations/{id}";
+    let of = |rest: &str| format!("{one}{rest}");
+    Router::new()
+        .route("/api/v1/conversations", post(conversations::create).get(conversations::list))
+        .route(one, get(conversations::one))
+        .route(&of("/members"), post(conversations::add))
+        .route(&of("/members/{user}"), delete(conversations::kick).patch(conversations::set_role))
+        .route(&of("/bans"), post(conversations::ban))
+        .route(&of("/bans/{user}"), delete(conversations::unban))
+        .route(&of("/invites"), post(conversations::invite))
+        .route(&of("/join"), post(conversations::join))
+        .route(&of("/leave"), post(conversations::leave))
+        .route(&of("/read"), post(messages::read))
+        .route(&of("/messages"), get(messages::history))
+        .route("/api/v1/messages", post(messages::send))
+        .route("/api/v1/presence", get(presence::presence))
+        .route("/api/v1/publish", post(publish::publish))
+        .route("/api/v1/broadcast", post(publish::broadcast))
+        .route("/api/v1/control/disconnect", post(control::disconnect))
+        .route("/api/v1/control/revoke", post(control::revoke))
+        .route("/api/v1/internal/chat/ws/stats", get(control::stats))
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_method)
+        .with_state(api)
+}

@@ -1,0 +1,96 @@
+//! Backends publish: an event to some users, or to everybody who is connected.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::{ProtocolError, UserId};
+
+use super::Api;
+use super::body::Body;
+use super::caller::Caller;
+use super::failure::Failure;
+
+/// Users in one call.
+const USERS_MAX: usize = 1000;
+/// The longest event type, in bytes.
+const TYPE_BYTES_MAX: usize = 64;
+/// The largest payload, in bytes.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Publish {
+    users: Vec<UserId>,
+    event: BackendEvent,
+    /// A notification is history unless its sender says otherwise.
+    #[serde(default = "yes")]
+    durable: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Broadcast {
+    event: BackendEvent,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackendEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    payload: Box<RawValue>,
+}
+
+pub(super) async fn publish(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(publish): Body<Publish>,
+) -> Result<StatusCode, Failure> {
+    caller.must_be_privileged()?;
+    if publish.users.is_empty() || publish.users.len() > USERS_MAX {
+        return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into());
+    }
+    let envelope = publish.event.envelope()?;
+    let mut users = publish.users;
+    users.sort();
+    users.dedup();
+    api.node.chat.publish(users, envelope, publish.durable).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn broadcast(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(broadcast): Body<Broadcast>,
+) -> Result<StatusCode, Failure> {
+    caller.must_be_privileged()?;
+    api.node.chat.broadcast(broadcast.event.envelope()?).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+impl BackendEvent {
+    /// The canonical envelope, in one line.
+    fn envelope(&self) -> Result<String, ProtocolError> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if self.kind.is_empty() || self.kind.len() > TYPE_BYTES_MAX || !self.kind.bytes().all(valid) {
+            return Err(ProtocolError::field("event.type", "must have 1 to 64 characters of A-Z a-z 0-9 . _ -"));
+        }
+        let payload = self.payload.get();
+        if !payload.starts_with('{') {
+            return Err(ProtocolError::field("event.payload", "must be an object"));
+        }
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(ProtocolError::field("event.payload", "is larger than 65536 bytes"));
+        }
+        // White space between tokens may hold line ends, which separate envelopes on the channel.
+        let payload = payload.replace(['\n', '\r'], " ");
+        Ok(format!(r#"{{"type":"{}","payload":{payload}}}"#, self.kind))
+    }
+}
+
+fn yes() -> bool {
+    true
+}

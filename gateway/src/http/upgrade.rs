@@ -1,0 +1,164 @@
+//! From an HTTP request to a session: who asks, from where, in which dialect, and whether there is room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use hyper::Request;
+use hyper::body::Incoming;
+use shared::chat_v1::SUBPROTOCOL;
+use shared::command::Resume;
+use shared::{CloseCode, Timestamp, UserId};
+use tokio_util::task::TaskTracker;
+
+use super::listener::{Capacity, Place};
+use crate::auth::{Identity, credentials};
+use crate::config::AuthConfig;
+use crate::ws::handshake::{Upgrade, accept};
+use crate::ws::join::Node;
+use crate::ws::outbox::Outbox;
+use crate::ws::session::{Opening, Session};
+use crate::ws::socket::Socket;
+
+/// The path of `chat.v1`.
+pub(super) const CHAT_PATH: &str = "/chat/ws";
+
+/// Opens sockets.
+pub struct Sockets {
+    node: Arc<Node>,
+    capacity: Arc<Capacity>,
+    tasks: TaskTracker,
+    config: SocketsConfig,
+}
+
+/// Who may open one.
+#[derive(Debug, Clone)]
+pub struct SocketsConfig {
+    /// Origins of browsers; empty: the same host; `*`: any.
+    pub allowed_origins: Vec<String>,
+    /// Whether tokens are asked for; if not, `?user=` is believed (dev only).
+    pub auth_enabled: bool,
+}
+
+impl SocketsConfig {
+    /// The part of the settings that concerns sockets.
+    #[must_use]
+    pub fn of(auth: &AuthConfig) -> Self {
+        Self { allowed_origins: auth.allowed_origins.clone(), auth_enabled: auth.enabled }
+    }
+}
+
+impl Sockets {
+    /// Opens sockets on this node, each in a task of `tasks`.
+    #[must_use]
+    pub fn new(node: Arc<Node>, capacity: Arc<Capacity>, tasks: TaskTracker, config: SocketsConfig) -> Self {
+        Self { node, capacity, tasks, config }
+    }
+
+    /// Whether the path is one of a dialect.
+    #[must_use]
+    pub fn serves(path: &str) -> bool {
+        path == CHAT_PATH
+    }
+
+    /// Answers the upgrade request and starts the session.
+    pub fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
+        if !self.origin_allowed(request.headers()) {
+            self.node.metrics.handshake("origin");
+            return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
+        }
+        let Some(place) = self.capacity.take() else {
+            self.node.metrics.handshake("over_capacity");
+            let retry = [(RETRY_AFTER, HeaderValue::from_static("2"))];
+            return (StatusCode::SERVICE_UNAVAILABLE, retry, "this node is full; try again\n").into_response();
+        };
+        let (dialect, opening) = self.opening(&request);
+        match accept(&mut request, dialect) {
+            Ok((response, upgrade)) => {
+                self.tasks.spawn(run(Arc::clone(&self.node), upgrade, opening, place));
+                response.map(|_| Body::empty())
+            }
+            Err(fault) => {
+                self.node.metrics.handshake("not_websocket");
+                (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response()
+            }
+        }
+    }
+
+    /// The subprotocol to answer with, and what is known of the user.
+    fn opening<B>(&self, request: &Request<B>) -> (Option<&'static str>, Opening) {
+        let headers = request.headers();
+        let query = request.uri().query();
+        let mut offered = credentials::offered_dialects(headers).peekable();
+        let dialect = match offered.peek() {
+            None => None,
+            Some(_) if offered.any(|name| name == SUBPROTOCOL) => Some(SUBPROTOCOL),
+            Some(_) => return (None, Opening::Close(CloseCode::UnsupportedVersion)),
+        };
+        if self.node.draining.load(Ordering::Relaxed) {
+            return (dialect, Opening::Close(CloseCode::Draining));
+        }
+        let resume = query.and_then(|query| credentials::query_value(query, "resume")).map(|text| match text.parse() {
+            Ok(position) => Resume::From(position),
+            Err(()) => Resume::Invalid,
+        });
+        if !self.config.auth_enabled
+            && let Some(user) = query.and_then(|query| credentials::query_value(query, "user"))
+            && let Ok(user) = UserId::parse(&user)
+        {
+            return (dialect, Opening::Known(Box::new(believed(user)), resume));
+        }
+        let opening = match credentials::token(headers, query).map(|token| self.node.verify(&token)) {
+            None => Opening::Unknown(resume),
+            Some(Ok(identity)) => Opening::Known(Box::new(identity), resume),
+            Some(Err(refused)) => Opening::Refused(refused),
+        };
+        (dialect, opening)
+    }
+
+    fn origin_allowed(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        let allowed = &self.config.allowed_origins;
+        if !allowed.is_empty() {
+            return allowed.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin));
+        }
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let origin_host = origin.split_once("://").map(|(_, host)| host);
+        matches!((origin_host, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
+    }
+}
+
+/// A user in dev who only said their name.
+fn believed(user: UserId) -> Identity {
+    let now_s = Timestamp::now().unix_seconds();
+    Identity { user, username: None, admin: false, expires_at_s: now_s + 86_400, issued_at_s: Some(now_s) }
+}
+
+/// A socket's task: a panic in one ends that one alone.
+async fn run(node: Arc<Node>, upgrade: Upgrade, opening: Opening, place: Place) {
+    let (stream, early) = match upgrade.into_stream().await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "an upgrade was not completed");
+            node.metrics.handshake("vanished");
+            return;
+        }
+    };
+    let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes));
+    let socket = Socket::new(stream, early, Arc::clone(&outbox), node.limits.frame_bytes_max);
+    let metrics = Arc::clone(&node.metrics);
+    let session = Session::new(node, socket, outbox, opening);
+    match std::panic::AssertUnwindSafe(session).catch_unwind().await {
+        Ok(ended) => metrics.ended(&ended),
+        Err(_) => {
+            tracing::error!("a session ended by a fault of the server");
+            metrics.panics.increment(1);
+        }
+    }
+    drop(place);
+}

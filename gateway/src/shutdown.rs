@@ -1,0 +1,68 @@
+//! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop (DESIGN §8).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom;
+use shared::{CloseCode, Event};
+
+use crate::config::Drain;
+use crate::http::ops::Readiness;
+use crate::ws::frame::frame_text;
+use crate::ws::join::Node;
+
+/// Time between two batches of closes.
+const BATCH_EVERY: Duration = Duration::from_millis(100);
+/// The part of the drain that is kept for the last sessions to end and the last rows to be published.
+const TAIL: Duration = Duration::from_secs(3);
+
+/// Resolves on SIGTERM or SIGINT.
+pub async fn signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Closes every socket, spread over the window that the settings leave.
+pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
+    let started = Instant::now();
+    readiness.drain();
+    tracing::info!(delay_s = drain.delay.as_secs(), "not ready any more; serving on while load balancers notice");
+    tokio::time::sleep(drain.delay).await;
+
+    node.draining.store(true, Ordering::Relaxed);
+    let window = drain.total.saturating_sub(drain.delay).saturating_sub(TAIL.min(drain.total / 4));
+    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(sockets = node.registry.socket_count(), window_ms, "closing sockets");
+    let goaway = Event::Goaway { reconnect_window_ms: window_ms, reason: "draining".into() };
+    node.registry.push_everyone(&frame_text(goaway.to_json().as_bytes()));
+    node.lobby.close_all(CloseCode::Draining);
+    close_in_batches(node, window, started + drain.total).await;
+    tracing::info!(sockets = node.registry.socket_count(), "drained");
+}
+
+/// Closes a random part of the sockets every tenth of a second, so that no other node meets a herd.
+async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
+    let batches = (window.as_millis() / BATCH_EVERY.as_millis()).max(1);
+    for batch in (1..=batches).rev() {
+        let mut outboxes = node.registry.outboxes();
+        outboxes.retain(|outbox| outbox.closing().is_none());
+        outboxes.shuffle(&mut rand::rng());
+        let share = outboxes.len().div_ceil(usize::try_from(batch).unwrap_or(1));
+        outboxes.iter().take(share).for_each(|outbox| outbox.close(CloseCode::Draining));
+        if node.registry.socket_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(BATCH_EVERY).await;
+    }
+    while node.registry.socket_count() > 0 && Instant::now() < deadline {
+        node.registry.outboxes().iter().for_each(|outbox| outbox.close(CloseCode::Draining));
+        tokio::time::sleep(BATCH_EVERY).await;
+    }
+}

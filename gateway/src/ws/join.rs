@@ -1,0 +1,244 @@
+//! From a checked token to a live connection: register, subscribe, read the log's head, open the gate.
+//!
+//! The order closes the seam (NOLOSS B1): events pushed before the gate opens are dropped, but noted, and the log has them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use shared::command::Resume;
+use shared::event::ResyncReason;
+use shared::{CloseCode, Epoch, Event, Timestamp, UserId};
+use tokio_util::task::TaskTracker;
+
+use super::frame::{frame_lines, frame_text};
+use super::lobby::Lobby;
+use super::outbox::{Outbox, coarse_s};
+use crate::auth::token::Verifier;
+use crate::auth::{Identity, Refused};
+use crate::backbone::{BackboneError, LogHead, check_resume};
+use crate::chat::Chat;
+use crate::config::{Clocks, Limits};
+use crate::fanout::Fanout;
+use crate::heal::resync;
+use crate::metrics::Metrics;
+use crate::registry::{Joined, Registry};
+
+/// What every session of this node works with.
+pub struct Node {
+    /// The domain.
+    pub chat: Arc<Chat>,
+    /// Users with sockets here.
+    pub registry: Arc<Registry>,
+    /// Sockets without a user yet.
+    pub lobby: Lobby,
+    /// Where events come from, for the heal requests.
+    pub fanout: Arc<Fanout>,
+    /// Checks tokens.
+    pub verifier: Verifier,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// A socket's clocks.
+    pub clocks: Clocks,
+    /// The random name of this boot, part of every connection's id.
+    pub boot: Arc<str>,
+    /// What sessions leave to be done after them.
+    pub tasks: TaskTracker,
+    /// New connections are told to go elsewhere.
+    pub draining: AtomicBool,
+    /// Counts connections.
+    pub connections: AtomicU64,
+}
+
+impl Node {
+    /// A number for a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Checks a token.
+    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
+        self.verifier.verify(token)
+    }
+}
+
+/// Why a connection with a valid token is closed all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The token is worthless; the client is told why.
+    Auth(Refused),
+    /// Something else.
+    Close(CloseCode),
+}
+
+/// A live connection. Dropping it takes the socket out of the registry, whatever ended the session.
+pub struct Membership {
+    node: Arc<Node>,
+    user: UserId,
+    connection: u64,
+    subscribed: bool,
+}
+
+impl Membership {
+    /// Makes the connection a live one and queues `auth_success`.
+    pub async fn join(
+        node: Arc<Node>,
+        identity: Identity,
+        resume: Option<Resume>,
+        connection: u64,
+        outbox: Arc<Outbox>,
+    ) -> Result<Self, Refusal> {
+        let backbone = Arc::clone(node.chat.backbone());
+        let user = identity.user.clone();
+        if backbone.is_revoked(&user, identity.issued_at_s).await.map_err(unavailable)? {
+            return Err(Refusal::Auth(Refused::Revoked));
+        }
+        if node.registry.add(&user, connection, Arc::clone(&outbox), expiry_s(&identity)).is_err() {
+            return Err(Refusal::Close(CloseCode::ConnectionLimit));
+        }
+        // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
+        let mut membership = Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: true };
+        if let Err(error) = backbone.subscribe(&user).await {
+            membership.subscribed = false;
+            return Err(unavailable(error));
+        }
+        let head = backbone.open(&user).await.map_err(unavailable)?;
+        membership.open_gate(&head, resume.as_ref(), &outbox).await.map_err(unavailable)?;
+        node.metrics.handshake("accepted");
+        if let Some(username) = identity.username {
+            node.chat.remember_username(&user, username);
+        }
+        node.tasks.spawn(greet(Arc::clone(&node), user, outbox));
+        Ok(membership)
+    }
+
+    /// Whose connection it is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// A fresh token came: the connection lasts as long as that.
+    pub fn refresh(&self, identity: &Identity, reference: Option<&str>) {
+        self.node.registry.set_expiry(&self.user, self.connection, expiry_s(identity));
+        let Some(epoch) = self.node.registry.epoch(self.user.as_str()) else { return };
+        self.node.registry.with_outbox(&self.user, self.connection, |outbox| {
+            outbox.push_reply_at(|position| {
+                let event = self.auth_success(epoch, position, true);
+                frame_text(event.to_json_with_ref(reference).as_bytes())
+            });
+        });
+    }
+
+    async fn open_gate(
+        &self,
+        head: &LogHead,
+        resume: Option<&Resume>,
+        outbox: &Outbox,
+    ) -> Result<(), BackboneError> {
+        let asked = match resume {
+            None => None,
+            Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
+            Some(Resume::From(position)) => Some(check_resume(position, head).map(|()| position.seq)),
+        };
+        let position = match asked {
+            Some(Ok(seq)) => seq,
+            Some(Err(_)) | None => head.last,
+        };
+        let resumed = matches!(asked, Some(Ok(_)));
+        let mut first = frame_text(self.auth_success(head.epoch.clone(), position, resumed).to_json().as_bytes()).to_vec();
+        match asked {
+            Some(Err(reason)) => {
+                first.extend_from_slice(&resync(reason, &head.epoch, head.last));
+                self.node.metrics.resync(reason);
+            }
+            Some(Ok(seq)) => {
+                first.extend_from_slice(&self.companions(seq).await?);
+                self.node.metrics.resumed.increment(1);
+            }
+            None => {}
+        }
+        loop {
+            match self.node.registry.join(&self.user, self.connection, &head.epoch, position, first.clone().into()) {
+                Joined::At { gap } => {
+                    if gap || position < head.last {
+                        self.node.fanout.request_heal(&self.user);
+                    }
+                    return Ok(());
+                }
+                Joined::OtherEpoch => {
+                    // The log was opened anew and this connection sees it first.
+                    let notice = resync(ResyncReason::Epoch, &head.epoch, head.last);
+                    if self.node.registry.change_epoch(self.user.as_str(), &head.epoch, head.last, &notice) {
+                        self.node.metrics.resync(ResyncReason::Epoch);
+                    }
+                }
+                Joined::Gone => {
+                    outbox.close(CloseCode::InternalError);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The companions of the event at the asked position: the client may have got the event without them.
+    async fn companions(&self, seq: u64) -> Result<bytes::Bytes, BackboneError> {
+        let Some(before) = seq.checked_sub(1) else { return Ok(bytes::Bytes::new()) };
+        let page = self.node.chat.backbone().read(&self.user, before, 1).await?;
+        let event = page.entries.iter().find(|(at, _)| *at == seq).map(|(_, payload)| payload);
+        let companions = event.and_then(|payload| {
+            let end = payload.iter().position(|byte| *byte == b'\n')?;
+            payload.get(end + 1..)
+        });
+        Ok(companions.map(frame_lines).unwrap_or_default())
+    }
+
+    fn auth_success(&self, epoch: Epoch, seq: u64, resumed: bool) -> Event {
+        Event::AuthSuccess {
+            user_id: self.user.clone(),
+            connection_id: format!("{}-{}", self.node.boot, self.connection),
+            connected_at: Timestamp::now(),
+            epoch,
+            seq,
+            resumed,
+            heartbeat_seconds: self.node.clocks.heartbeat.as_secs(),
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let last = self.node.registry.remove(&self.user, self.connection);
+        if self.subscribed {
+            self.node.chat.backbone().unsubscribe(&self.user);
+        }
+        if last && self.subscribed {
+            let (node, user) = (Arc::clone(&self.node), self.user.clone());
+            self.node.tasks.spawn(async move { node.chat.departed(&user).await });
+        }
+    }
+}
+
+/// What a new connection is told after `auth_success`, and others of it. The store may be away: then it goes without.
+async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
+    node.chat.flush_usernames().await;
+    if let Err(error) = node.chat.arrived(&user).await {
+        tracing::debug!(%user, %error, "an arrival could not be told");
+    }
+    match node.chat.partners_status(&user).await {
+        Ok(event) => drop(outbox.push_reply(frame_text(event.to_json().as_bytes()))),
+        Err(error) => tracing::debug!(%user, %error, "the partners' presence is not known"),
+    }
+}
+
+/// Coarse seconds at which the token expires.
+fn expiry_s(identity: &Identity) -> u32 {
+    let left_s = identity.expires_at_s.saturating_sub(Timestamp::now().unix_seconds());
+    coarse_s().saturating_add(u32::try_from(left_s.max(0)).unwrap_or(u32::MAX))
+}
+
+fn unavailable(error: BackboneError) -> Refusal {
+    tracing::debug!(%error, "a connection could not join");
+    Refusal::Close(CloseCode::BackboneUnavailable)
+}

@@ -1,0 +1,58 @@
+//! Sockets without a user yet: each has a deadline for its `auth` frame.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use shared::CloseCode;
+
+use super::outbox::{Outbox, coarse_s};
+
+/// Everybody who has not said who they are.
+#[derive(Debug)]
+pub struct Lobby {
+    waiting: Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>,
+    deadline_s: u32,
+}
+
+/// A place in the lobby, given up when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    connection: u64,
+    waiting: Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>,
+}
+
+impl Lobby {
+    /// A lobby where one may sit for `deadline_s` seconds.
+    #[must_use]
+    pub fn new(deadline_s: u32) -> Self {
+        Self { waiting: Arc::default(), deadline_s }
+    }
+
+    /// Takes a seat.
+    #[must_use]
+    pub fn sit(&self, connection: u64, outbox: &Arc<Outbox>) -> Seat {
+        let until_s = coarse_s() + self.deadline_s;
+        self.waiting.lock().insert(connection, (Arc::clone(outbox), until_s));
+        Seat { connection, waiting: Arc::clone(&self.waiting) }
+    }
+
+    /// Closes those whose time is up; how many.
+    pub fn sweep(&self) -> usize {
+        let now_s = coarse_s();
+        let waiting = self.waiting.lock();
+        let late = waiting.values().filter(|(_, until_s)| now_s >= *until_s);
+        late.map(|(outbox, _)| outbox.close(CloseCode::AuthTimeout)).count()
+    }
+
+    /// Closes everybody.
+    pub fn close_all(&self, code: CloseCode) {
+        self.waiting.lock().values().for_each(|(outbox, _)| outbox.close(code));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.waiting.lock().remove(&self.connection);
+    }
+}

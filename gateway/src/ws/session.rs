@@ -1,0 +1,267 @@
+//! A session: one socket, one task. Before `auth` it knows no user; after that it carries out one command at a time,
+//! in order, while events go out beside it.
+//!
+//! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the outbox.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use shared::chat_v1::{Decoded, Decoder};
+use shared::command::Resume;
+use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
+
+use super::frame::frame_text;
+use super::join::{Membership, Node, Refusal};
+use super::limiter::{Allowance, Limiter};
+use super::lobby::Seat;
+use super::outbox::Outbox;
+use super::socket::{Ended, Flow, Incoming, Socket};
+use crate::auth::{Identity, Refused};
+use crate::dispatch::{dispatch, pong};
+
+/// Bad frames in a row that end the connection.
+const BAD_FRAMES_MAX: u8 = 100;
+/// Commands over the limit, in a row, that end the connection.
+const LIMITED_MAX: u8 = 100;
+
+/// What is known of the user when the socket opens.
+#[derive(Debug)]
+pub enum Opening {
+    /// The upgrade carried a valid token.
+    Known(Box<Identity>, Option<Resume>),
+    /// The upgrade carried a token that was refused: say so, then close.
+    Refused(Refused),
+    /// No token came: the `auth` frame brings it.
+    Unknown(Option<Resume>),
+    /// The connection can't be served: close with this code.
+    Close(CloseCode),
+}
+
+/// A socket's whole life, as a future.
+pub struct Session {
+    socket: Socket,
+    state: State,
+}
+
+struct State {
+    node: Arc<Node>,
+    outbox: Arc<Outbox>,
+    connection: u64,
+    phase: Phase,
+    work: Option<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    limiter: Limiter,
+    bad_frames: u8,
+    limited: u8,
+}
+
+enum Phase {
+    /// No user yet. The seat is given up when a token was accepted.
+    Unknown { seat: Option<Seat>, resume: Option<Box<Resume>> },
+    /// Subscribed, and counted in the registry until this is dropped.
+    Live(Membership),
+}
+
+/// What a finished work leaves to do.
+enum Done {
+    Joined(Box<Result<Membership, Refusal>>),
+    Answered { result: Box<Result<Option<Event>, ProtocolError>>, reference: Option<String> },
+}
+
+thread_local! {
+    static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+}
+
+impl Session {
+    /// A session on a socket whose queue is `outbox`.
+    pub fn new(node: Arc<Node>, socket: Socket, outbox: Arc<Outbox>, opening: Opening) -> Self {
+        let connection = node.next_connection();
+        let limiter = Limiter::new(node.limits.commands_per_second);
+        let phase = Phase::Unknown { seat: None, resume: None };
+        let mut state =
+            State { node, outbox, connection, phase, work: None, limiter, bad_frames: 0, limited: 0 };
+        state.open(opening);
+        Self { socket, state }
+    }
+}
+
+impl Future for Session {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let Self { socket, state } = &mut *self;
+        loop {
+            state.poll_work(cx);
+            let idle = state.work.is_none();
+            let driven = socket.poll_drive(cx, idle, &mut |incoming| state.on_message(incoming));
+            match driven {
+                Poll::Ready(ended) => return Poll::Ready(ended),
+                // A command came: start on it now, and go on reading if it was quick.
+                Poll::Pending if idle && state.work.is_some() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl State {
+    fn open(&mut self, opening: Opening) {
+        match opening {
+            Opening::Known(identity, resume) => self.join(*identity, resume),
+            Opening::Unknown(resume) => {
+                let seat = self.node.lobby.sit(self.connection, &self.outbox);
+                self.phase = Phase::Unknown { seat: Some(seat), resume: resume.map(Box::new) };
+            }
+            Opening::Refused(refused) => self.refuse(refused),
+            Opening::Close(code) => self.close(code),
+        }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) {
+        let Some(work) = &mut self.work else { return };
+        let Poll::Ready(done) = work.as_mut().poll(cx) else { return };
+        self.work = None;
+        match done {
+            Done::Joined(joined) => match *joined {
+                Ok(membership) => self.phase = Phase::Live(membership),
+                Err(Refusal::Auth(refused)) => self.refuse(refused),
+                Err(Refusal::Close(code)) => self.close(code),
+            },
+            Done::Answered { result, reference } => self.answer(*result, reference.as_deref()),
+        }
+    }
+
+    fn on_message(&mut self, incoming: Incoming<'_>) -> Flow {
+        let frame = match incoming {
+            Incoming::Text(frame) => frame,
+            Incoming::Binary(_) => {
+                let error = ProtocolError::new(ErrorCode::InvalidMessage, "send text frames, not binary ones");
+                return self.bad_frame(&error, None);
+            }
+        };
+        if self.outbox.closing().is_some() {
+            return Flow::Continue;
+        }
+        match self.limiter.check() {
+            Allowance::Granted => self.limited = 0,
+            Allowance::Wait(wait_ms) => return self.over_the_limit(wait_ms),
+        }
+        let Decoded { command, reference } = DECODER.with_borrow_mut(|decoder| {
+            decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max)).decode(frame)
+        });
+        match command {
+            Ok(command) => {
+                self.bad_frames = 0;
+                self.node.metrics.command(command.name());
+                self.carry_out(command, reference)
+            }
+            Err(error) => self.bad_frame(&error, reference.as_deref()),
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, reference: Option<String>) -> Flow {
+        match (command, &self.phase) {
+            (Command::Auth { token, resume }, Phase::Unknown { .. }) => self.authenticate(&token, resume),
+            (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(&token, reference.as_deref()),
+            (Command::Ping { timestamp }, Phase::Live(_)) => self.reply(&pong(timestamp), reference.as_deref()),
+            (command, Phase::Live(membership)) => {
+                let (node, user) = (Arc::clone(&self.node), membership.user().clone());
+                self.work = Some(Box::pin(async move {
+                    let result = Box::new(dispatch(&node.chat, &user, command).await);
+                    Done::Answered { result, reference }
+                }));
+            }
+            (_, Phase::Unknown { .. }) => {
+                let error = ProtocolError::new(ErrorCode::Unauthenticated, "send auth with a token first");
+                self.answer(Err(error), reference.as_deref());
+            }
+        }
+        if self.work.is_some() { Flow::Pause } else { Flow::Continue }
+    }
+
+    /// The first valid token: from here on the connection is somebody's.
+    fn authenticate(&mut self, token: &str, resume: Option<Resume>) {
+        match self.node.verify(token) {
+            Ok(identity) => {
+                let earlier = match &mut self.phase {
+                    Phase::Unknown { resume, .. } => resume.take().map(|resume| *resume),
+                    Phase::Live(_) => None,
+                };
+                self.join(identity, resume.or(earlier));
+            }
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    fn join(&mut self, identity: Identity, resume: Option<Resume>) {
+        self.phase = Phase::Unknown { seat: None, resume: None };
+        let (node, outbox, connection) = (Arc::clone(&self.node), Arc::clone(&self.outbox), self.connection);
+        self.work = Some(Box::pin(async move {
+            Done::Joined(Box::new(Membership::join(node, identity, resume, connection, outbox).await))
+        }));
+    }
+
+    /// A fresh token on an authenticated connection.
+    fn refresh(&mut self, token: &str, reference: Option<&str>) {
+        let Phase::Live(membership) = &self.phase else { return };
+        match self.node.verify(token) {
+            Ok(identity) if identity.user == *membership.user() => membership.refresh(&identity, reference),
+            Ok(_) => {
+                let error = ProtocolError::new(ErrorCode::Forbidden, "the token is another user's");
+                self.answer(Err(error), reference);
+            }
+            Err(refused) => self.reply(&auth_failed(refused), reference),
+        }
+    }
+
+    fn answer(&mut self, result: Result<Option<Event>, ProtocolError>, reference: Option<&str>) {
+        match result {
+            Ok(Some(event)) => self.reply(&event, reference),
+            Ok(None) => {}
+            Err(error) => {
+                self.node.metrics.error(error.code);
+                self.reply(&Event::Error(error), reference);
+            }
+        }
+    }
+
+    fn reply(&self, event: &Event, reference: Option<&str>) {
+        self.outbox.push_reply(frame_text(event.to_json_with_ref(reference).as_bytes()));
+    }
+
+    fn bad_frame(&mut self, error: &ProtocolError, reference: Option<&str>) -> Flow {
+        self.node.metrics.error(error.code);
+        self.reply(&Event::Error(error.clone()), reference);
+        self.bad_frames = self.bad_frames.saturating_add(1);
+        if self.bad_frames >= BAD_FRAMES_MAX {
+            self.close(CloseCode::TooManyErrors);
+        }
+        Flow::Continue
+    }
+
+    fn over_the_limit(&mut self, wait_ms: u64) -> Flow {
+        let error = ProtocolError::new(ErrorCode::RateLimited, "too many commands").retry_after_ms(wait_ms);
+        self.answer(Err(error), None);
+        self.limited = self.limited.saturating_add(1);
+        if self.limited >= LIMITED_MAX {
+            self.close(CloseCode::RateLimited);
+        }
+        Flow::Continue
+    }
+
+    fn refuse(&self, refused: Refused) {
+        self.node.metrics.handshake(refused.label());
+        self.reply(&auth_failed(refused), None);
+        self.close(refused.close_code());
+    }
+
+    fn close(&self, code: CloseCode) {
+        self.outbox.close(code);
+    }
+}
+
+fn auth_failed(refused: Refused) -> Event {
+    Event::AuthFailed { code: refused.error_code(), message: refused.to_string().into() }
+}
