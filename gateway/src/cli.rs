@@ -141,7 +141,6 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
 
 fn config(args: RunArgs) -> anyhow::Result<()> {
     let layers = Layers::read(args.settings)?;
-    say("# given settings; everything else has the default that `gateway serve --help` shows");
     for (name, value) in layers.shown() {
         say(&format!("{} = {value:?}", name.to_ascii_lowercase()));
     }

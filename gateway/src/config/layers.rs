@@ -20,7 +20,7 @@ pub(super) const NOT_YET: [&str; 9] = [
 ];
 
 macro_rules! settings {
-    ($($field:ident $name:literal $help:literal),+ $(,)?) => {
+    ($($field:ident $name:literal $default:literal $help:literal),+ $(,)?) => {
         /// The settings as flags; each can stand in the environment as well, under its name in upper case.
         #[derive(clap::Args, Default, Clone)]
         pub struct SettingsArgs {
@@ -42,52 +42,52 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting's name, in the order of PROTOCOL §5.
-        const NAMES: &[&str] = &[$($name),+];
+        /// Every setting's name and default (empty: none), in the order of PROTOCOL §5.
+        const SETTINGS: &[(&str, &str)] = &[$(($name, $default)),+];
     };
 }
 
 settings! {
-    http_host "HTTP_HOST" "Address of the public listener [0.0.0.0]",
-    http_port "HTTP_PORT" "Port of the public listener [8086]",
-    ops_host "OPS_HOST" "Address of the operators' listener [0.0.0.0]",
-    ops_port "OPS_PORT" "Port of the operators' listener [8087]",
-    redis_url "REDIS_URL" "redis://host:port",
-    database_url "DATABASE_URL" "postgres://… or sqlite:<file>",
-    jwt_secret "JWT_SECRET" "HMAC secrets of tokens, comma-separated; the first signs",
-    jwt_public_key_file "JWT_PUBLIC_KEY_FILE" "PEM files with public keys of tokens, comma-separated",
-    jwks_url "JWKS_URL" "Not supported by this version",
-    jwt_issuer "JWT_ISSUER" "The only issuer to accept",
-    jwt_audience "JWT_AUDIENCE" "The audience that tokens must name",
-    jwt_user_claims "JWT_USER_CLAIMS" "Claims with the user id, in order [sub,user_id,userId,id]",
-    auth_enabled "AUTH_ENABLED" "false only with `gateway dev` [true]",
-    auth_service_url "AUTH_SERVICE_URL" "Not supported by this version",
-    auth_timeout "AUTH_TIMEOUT" "Not supported by this version",
-    api_key "API_KEY" "Key of backends (header X-API-Key)",
-    allowed_origins "ALLOWED_ORIGINS" "Origins of browsers, comma-separated, or * [the same host]",
-    trusted_proxies "TRUSTED_PROXIES" "Not supported by this version",
-    heartbeat_seconds "HEARTBEAT_SECONDS" "Silence before a ping [25]",
-    heartbeat_timeout_seconds "HEARTBEAT_TIMEOUT_SECONDS" "Silence after the ping that ends a connection [10]",
-    auth_deadline_seconds "AUTH_DEADLINE_SECONDS" "Time for the auth frame [10]",
-    write_timeout_seconds "WRITE_TIMEOUT_SECONDS" "A write without progress that ends a connection [10]",
-    max_frame_bytes "MAX_FRAME_BYTES" "Largest message from a client [65536]",
-    max_content_chars "MAX_CONTENT_CHARS" "Longest content of a message [4000]",
-    send_queue_bytes "SEND_QUEUE_BYTES" "What may wait for one socket [1048576]",
-    max_connections "MAX_CONNECTIONS" "Sockets on this node [from the descriptor limit]",
-    max_connections_per_user "MAX_CONNECTIONS_PER_USER" "Sockets of one user on this node, 0 for any [20]",
-    max_connections_per_ip "MAX_CONNECTIONS_PER_IP" "Not supported by this version",
-    connect_rate_per_ip "CONNECT_RATE_PER_IP" "Not supported by this version",
-    commands_per_second "COMMANDS_PER_SECOND" "Commands of one connection, burst twice that, 0 for any [50]",
-    user_commands_per_second "USER_COMMANDS_PER_SECOND" "Not supported by this version",
-    resume_events "RESUME_EVENTS" "Events that a user's log keeps [256]",
-    resume_seconds "RESUME_SECONDS" "How long the log outlives the user's last sign of life [3600]",
-    online_ttl_seconds "ONLINE_TTL_SECONDS" "How long a user stays online without a sign of life [60]",
-    offline_grace_seconds "OFFLINE_GRACE_SECONDS" "How long a user may be gone before user.offline [5]",
-    presence_audience "PRESENCE_AUDIENCE" "How many users are told of a user's presence [500]",
-    drain_delay_seconds "DRAIN_DELAY_SECONDS" "How long to serve on, unready, before closing [5]",
-    drain_seconds "DRAIN_SECONDS" "The whole of the drain [30]",
-    push_webhook_url "PUSH_WEBHOOK_URL" "Not supported by this version",
-    push_webhook_secret "PUSH_WEBHOOK_SECRET" "Not supported by this version",
+    http_host "HTTP_HOST" "0.0.0.0" "Address of the public listener [0.0.0.0]",
+    http_port "HTTP_PORT" "8086" "Port of the public listener [8086]",
+    ops_host "OPS_HOST" "0.0.0.0" "Address of the operators' listener [0.0.0.0]",
+    ops_port "OPS_PORT" "8087" "Port of the operators' listener [8087]",
+    redis_url "REDIS_URL" "" "redis://host:port",
+    database_url "DATABASE_URL" "" "postgres://… or sqlite:<file>",
+    jwt_secret "JWT_SECRET" "" "HMAC secrets of tokens, comma-separated; the first signs",
+    jwt_public_key_file "JWT_PUBLIC_KEY_FILE" "" "PEM files with public keys of tokens, comma-separated",
+    jwks_url "JWKS_URL" "" "Not supported by this version",
+    jwt_issuer "JWT_ISSUER" "" "The only issuer to accept",
+    jwt_audience "JWT_AUDIENCE" "" "The audience that tokens must name",
+    jwt_user_claims "JWT_USER_CLAIMS" "sub,user_id,userId,id" "Claims with the user id, in order [sub,user_id,userId,id]",
+    auth_enabled "AUTH_ENABLED" "true" "false only with `gateway dev` [true]",
+    auth_service_url "AUTH_SERVICE_URL" "" "Not supported by this version",
+    auth_timeout "AUTH_TIMEOUT" "" "Not supported by this version",
+    api_key "API_KEY" "" "Key of backends (header X-API-Key)",
+    allowed_origins "ALLOWED_ORIGINS" "" "Origins of browsers, comma-separated, or * [the same host]",
+    trusted_proxies "TRUSTED_PROXIES" "" "Not supported by this version",
+    heartbeat_seconds "HEARTBEAT_SECONDS" "25" "Silence before a ping [25]",
+    heartbeat_timeout_seconds "HEARTBEAT_TIMEOUT_SECONDS" "10" "Silence after the ping that ends a connection [10]",
+    auth_deadline_seconds "AUTH_DEADLINE_SECONDS" "10" "Time for the auth frame [10]",
+    write_timeout_seconds "WRITE_TIMEOUT_SECONDS" "10" "A write without progress that ends a connection [10]",
+    max_frame_bytes "MAX_FRAME_BYTES" "65536" "Largest message from a client [65536]",
+    max_content_chars "MAX_CONTENT_CHARS" "4000" "Longest content of a message [4000]",
+    send_queue_bytes "SEND_QUEUE_BYTES" "1048576" "What may wait for one socket [1048576]",
+    max_connections "MAX_CONNECTIONS" "" "Sockets on this node [from the descriptor limit]",
+    max_connections_per_user "MAX_CONNECTIONS_PER_USER" "20" "Sockets of one user on this node, 0 for any [20]",
+    max_connections_per_ip "MAX_CONNECTIONS_PER_IP" "" "Not supported by this version",
+    connect_rate_per_ip "CONNECT_RATE_PER_IP" "" "Not supported by this version",
+    commands_per_second "COMMANDS_PER_SECOND" "50" "Commands of one connection, burst twice that, 0 for any [50]",
+    user_commands_per_second "USER_COMMANDS_PER_SECOND" "" "Not supported by this version",
+    resume_events "RESUME_EVENTS" "256" "Events that a user's log keeps [256]",
+    resume_seconds "RESUME_SECONDS" "3600" "How long the log outlives the user's last sign of life [3600]",
+    online_ttl_seconds "ONLINE_TTL_SECONDS" "60" "How long a user stays online without a sign of life [60]",
+    offline_grace_seconds "OFFLINE_GRACE_SECONDS" "5" "How long a user may be gone before user.offline [5]",
+    presence_audience "PRESENCE_AUDIENCE" "500" "How many users are told of a user's presence [500]",
+    drain_delay_seconds "DRAIN_DELAY_SECONDS" "5" "How long to serve on, unready, before closing [5]",
+    drain_seconds "DRAIN_SECONDS" "30" "The whole of the drain [30]",
+    push_webhook_url "PUSH_WEBHOOK_URL" "" "Not supported by this version",
+    push_webhook_secret "PUSH_WEBHOOK_SECRET" "" "Not supported by this version",
 }
 
 /// Settings whose values are never shown.
@@ -125,17 +125,19 @@ impl Layers {
         self.values.entry(name).or_insert_with(|| value.to_owned());
     }
 
-    /// The value of a setting, if a layer gives one.
+    /// The value of a setting: the highest layer's, or the default.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
+        let default = || SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, default)| *default);
+        self.values.get(name).map(String::as_str).or_else(default).filter(|value| !value.is_empty())
     }
 
     /// Name and value of every setting that has one, secrets masked.
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        self.values.iter().map(|(name, value)| {
+        SETTINGS.iter().filter_map(|(name, _)| {
+            let value = self.get(name)?;
             let shown = if SECRET.contains(name) { "********".to_owned() } else { without_password(value) };
-            (*name, shown)
+            Some((*name, shown))
         })
     }
 }
@@ -159,7 +161,7 @@ fn from_toml(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
     let table: toml::Table = text.parse().map_err(|fault: toml::de::Error| fault.to_string())?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
-        let name = NAMES.iter().find(|name| name.to_ascii_lowercase() == key);
+        let name = SETTINGS.iter().map(|(name, _)| *name).find(|name| name.to_ascii_lowercase() == key);
         let name = name.ok_or_else(|| format!("there is no setting {key:?}; `gateway serve --help` lists them"))?;
         let text = match value {
             toml::Value::String(text) => text,
@@ -173,7 +175,7 @@ fn from_toml(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
                 return Err(format!("{key} must be a string, a whole number, true or false"));
             }
         };
-        values.insert(*name, text);
+        values.insert(name, text);
     }
     Ok(values)
 }

@@ -153,7 +153,7 @@ impl Config {
     /// Checks the layers' values.
     pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
         let value = |name| layers.get(name);
-        let enabled = parse::boolean("AUTH_ENABLED", value("AUTH_ENABLED"), true)?;
+        let enabled = parse::boolean("AUTH_ENABLED", value("AUTH_ENABLED"))?;
         if !enabled && mode == Mode::Serve {
             return Err(parse::fault("AUTH_ENABLED", "can be false only with `gateway dev`"));
         }
@@ -162,8 +162,8 @@ impl Config {
                 return Err(parse::fault(name, "is not supported by this version; leave it out"));
             }
         }
-        let http_port = parse::number("HTTP_PORT", value("HTTP_PORT"), 8086_u16, 0, u16::MAX)?;
-        let ops_port = parse::number("OPS_PORT", value("OPS_PORT"), 8087_u16, 0, u16::MAX)?;
+        let http_port = parse::number("HTTP_PORT", value("HTTP_PORT"), 0, u16::MAX)?;
+        let ops_port = parse::number("OPS_PORT", value("OPS_PORT"), 0, u16::MAX)?;
         let config = Self {
             mode,
             http: SocketAddr::new(host("HTTP_HOST", value("HTTP_HOST"))?, http_port),
@@ -173,21 +173,21 @@ impl Config {
             auth: auth(layers, enabled)?,
             limits: limits(layers)?,
             clocks: Clocks {
-                heartbeat: seconds(layers, "HEARTBEAT_SECONDS", 25, 1, 3600)?,
-                heartbeat_timeout: seconds(layers, "HEARTBEAT_TIMEOUT_SECONDS", 10, 1, 3600)?,
-                auth_deadline: seconds(layers, "AUTH_DEADLINE_SECONDS", 10, 1, 3600)?,
-                write_timeout: seconds(layers, "WRITE_TIMEOUT_SECONDS", 10, 1, 3600)?,
+                heartbeat: seconds(layers, "HEARTBEAT_SECONDS", 1, 3600)?,
+                heartbeat_timeout: seconds(layers, "HEARTBEAT_TIMEOUT_SECONDS", 1, 3600)?,
+                auth_deadline: seconds(layers, "AUTH_DEADLINE_SECONDS", 1, 3600)?,
+                write_timeout: seconds(layers, "WRITE_TIMEOUT_SECONDS", 1, 3600)?,
             },
             log: LogConfig {
-                resume_events: parse::number("RESUME_EVENTS", value("RESUME_EVENTS"), 256, 16, 100_000)?,
-                resume_window: seconds(layers, "RESUME_SECONDS", 3600, 60, 604_800)?,
-                online_ttl: seconds(layers, "ONLINE_TTL_SECONDS", 60, 5, 3600)?,
-                offline_grace: seconds(layers, "OFFLINE_GRACE_SECONDS", 5, 0, 600)?,
-                presence_audience: parse::number("PRESENCE_AUDIENCE", value("PRESENCE_AUDIENCE"), 500, 0, 10_000)?,
+                resume_events: parse::number("RESUME_EVENTS", value("RESUME_EVENTS"), 16, 100_000)?,
+                resume_window: seconds(layers, "RESUME_SECONDS", 60, 604_800)?,
+                online_ttl: seconds(layers, "ONLINE_TTL_SECONDS", 5, 3600)?,
+                offline_grace: seconds(layers, "OFFLINE_GRACE_SECONDS", 0, 600)?,
+                presence_audience: parse::number("PRESENCE_AUDIENCE", value("PRESENCE_AUDIENCE"), 0, 10_000)?,
             },
             drain: Drain {
-                delay: seconds(layers, "DRAIN_DELAY_SECONDS", 5, 0, 3600)?,
-                total: seconds(layers, "DRAIN_SECONDS", 30, 1, 3600)?,
+                delay: seconds(layers, "DRAIN_DELAY_SECONDS", 0, 3600)?,
+                total: seconds(layers, "DRAIN_SECONDS", 1, 3600)?,
             },
             node: format!("{}-{http_port}", host_name()),
         };
@@ -221,7 +221,7 @@ impl Config {
 }
 
 fn host(name: &'static str, value: Option<&str>) -> Result<IpAddr, ConfigError> {
-    let text = value.unwrap_or("0.0.0.0");
+    let text = value.unwrap_or_default();
     text.parse().map_err(|_| parse::fault(name, format!("{text:?} is no IP address; give one like 0.0.0.0 or ::1")))
 }
 
@@ -267,17 +267,13 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
     if api_key.as_ref().is_some_and(|key| key.len() < 16) {
         return Err(parse::fault("API_KEY", "is shorter than 16 bytes; make one with `openssl rand -base64 32`"));
     }
-    let user_claims = match parse::list(layers.get("JWT_USER_CLAIMS")) {
-        claims if claims.is_empty() => ["sub", "user_id", "userId", "id"].map(str::to_owned).to_vec(),
-        claims => claims,
-    };
     Ok(AuthConfig {
         enabled,
         jwt_secrets,
         jwt_public_key_files: parse::list(layers.get("JWT_PUBLIC_KEY_FILE")).into_iter().map(PathBuf::from).collect(),
         issuer: layers.get("JWT_ISSUER").map(str::to_owned),
         audience: layers.get("JWT_AUDIENCE").map(str::to_owned),
-        user_claims,
+        user_claims: parse::list(layers.get("JWT_USER_CLAIMS")),
         api_key,
         allowed_origins: parse::list(layers.get("ALLOWED_ORIGINS")),
     })
@@ -287,26 +283,25 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     let value = |name| layers.get(name);
     let most = usize::MAX >> 1;
     Ok(Limits {
-        frame_bytes_max: parse::number("MAX_FRAME_BYTES", value("MAX_FRAME_BYTES"), 65_536, 1024, 16 << 20)?,
-        content_chars_max: parse::number("MAX_CONTENT_CHARS", value("MAX_CONTENT_CHARS"), 4000, 1, 1 << 20)?,
-        send_queue_bytes: parse::number("SEND_QUEUE_BYTES", value("SEND_QUEUE_BYTES"), 1 << 20, 16_384, 1 << 30)?,
+        frame_bytes_max: parse::number("MAX_FRAME_BYTES", value("MAX_FRAME_BYTES"), 1024, 16 << 20)?,
+        content_chars_max: parse::number("MAX_CONTENT_CHARS", value("MAX_CONTENT_CHARS"), 1, 1 << 20)?,
+        send_queue_bytes: parse::number("SEND_QUEUE_BYTES", value("SEND_QUEUE_BYTES"), 16_384, 1 << 30)?,
         connections_max: match value("MAX_CONNECTIONS") {
             None => connections_from_descriptors(),
-            given => parse::number("MAX_CONNECTIONS", given, 0, 1, most)?,
+            given => parse::number("MAX_CONNECTIONS", given, 1, most)?,
         },
         connections_per_user_max: parse::number(
             "MAX_CONNECTIONS_PER_USER",
             value("MAX_CONNECTIONS_PER_USER"),
-            20,
             0,
             most,
         )?,
-        commands_per_second: parse::number("COMMANDS_PER_SECOND", value("COMMANDS_PER_SECOND"), 50, 0, 1_000_000)?,
+        commands_per_second: parse::number("COMMANDS_PER_SECOND", value("COMMANDS_PER_SECOND"), 0, 1_000_000)?,
     })
 }
 
-fn seconds(layers: &Layers, name: &'static str, default: u64, least: u64, most: u64) -> Result<Duration, ConfigError> {
-    parse::number(name, layers.get(name), default, least, most).map(Duration::from_secs)
+fn seconds(layers: &Layers, name: &'static str, least: u64, most: u64) -> Result<Duration, ConfigError> {
+    parse::number(name, layers.get(name), least, most).map(Duration::from_secs)
 }
 
 /// All file descriptors but a reserve for Redis, the database, listeners and files.

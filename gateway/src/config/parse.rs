@@ -14,11 +14,10 @@ pub(super) fn fault(name: &'static str, fault: impl Into<String>) -> ConfigError
 pub(super) fn number<T: FromStr + PartialOrd + Display>(
     name: &'static str,
     value: Option<&str>,
-    default: T,
     least: T,
     most: T,
 ) -> Result<T, ConfigError> {
-    let Some(text) = value else { return Ok(default) };
+    let text = value.unwrap_or_default();
     match text.trim().parse::<T>() {
         Ok(number) if number >= least && number <= most => Ok(number),
         _ => Err(fault(name, format!("{text:?} won't do; give a whole number from {least} to {most}"))),
@@ -26,12 +25,11 @@ pub(super) fn number<T: FromStr + PartialOrd + Display>(
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(name: &'static str, value: Option<&str>, default: bool) -> Result<bool, ConfigError> {
-    match value.map(str::trim) {
-        None => Ok(default),
-        Some("true" | "1") => Ok(true),
-        Some("false" | "0") => Ok(false),
-        Some(text) => Err(fault(name, format!("{text:?} won't do; give true or false"))),
+pub(super) fn boolean(name: &'static str, value: Option<&str>) -> Result<bool, ConfigError> {
+    match value.unwrap_or_default().trim() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        text => Err(fault(name, format!("{text:?} won't do; give true or false"))),
     }
 }
 

@@ -1,0 +1,50 @@
+//! Requests as a backend or a browser makes them.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// One request; status and JSON (or the text as a JSON string).
+pub async fn request(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> (u16, Value) {
+    let stream = TcpStream::connect(to).await.expect("the node accepts");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("an HTTP connection");
+    let connection = tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).expect("a request");
+    let answer = sender.send_request(request).await.expect("an answer");
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    connection.abort();
+    let json = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into());
+    (status, json)
+}
+
+/// GET.
+pub async fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+    request(to, "GET", path, headers, "").await
+}
+
+/// POST of JSON.
+pub async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
+    request(to, "POST", path, headers, body.to_string()).await
+}
+
+/// The header of a user's token.
+pub fn bearer(token: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {token}"))
+}
