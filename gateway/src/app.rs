@@ -284,7 +284,7 @@ async fn backbone(
             let redis = RedisBackbone::start(url, settings, inbox, unread).await;
             Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used; is it running there?")?))
         }
-        None => Ok(Arc::new(LocalBackbone::new(settings, inbox, unread))),
+        None => Ok(Arc::new(LocalBackbone::start(settings, inbox, unread))),
     }
 }
 

@@ -25,8 +25,7 @@ use shared::{ConversationId, ProtocolError, UserId};
 use crate::backbone::Backbone;
 use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
-use crate::store::ids::IdBlock;
-use crate::store::{OutboxEvent, OutboxRow, Owner, Store};
+use crate::store::{IdBlock, OutboxEvent, OutboxRow, Owner, Store};
 
 pub use error::refused;
 

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::listener::{Capacity, Place};
 use crate::auth::{Identity, credentials};
 use crate::config::AuthConfig;
-use crate::ws::handshake::{Upgrade, accept};
+use crate::ws::handshake::{Upgrading, accept};
 use crate::ws::join::Node;
 use crate::ws::outbox::Outbox;
 use crate::ws::session::{Opening, Session};
@@ -77,14 +77,14 @@ impl Sockets {
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "this node is full; try again\n").into_response();
         };
         let (dialect, opening) = self.opening(&request);
-        match accept(&mut request, dialect) {
+        match accept(&mut request, dialect.map(HeaderValue::from_static)) {
             Ok((response, upgrade)) => {
                 self.tasks.spawn(run(Arc::clone(&self.node), upgrade, opening, place));
                 response.map(|_| Body::empty())
             }
             Err(fault) => {
                 self.node.metrics.handshake("not_websocket");
-                (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response()
+                (fault.status(), format!("{fault}\n")).into_response()
             }
         }
     }
@@ -93,12 +93,11 @@ impl Sockets {
     fn opening<B>(&self, request: &Request<B>) -> (Option<&'static str>, Opening) {
         let headers = request.headers();
         let query = request.uri().query();
-        let mut offered = credentials::offered_dialects(headers).peekable();
-        let dialect = match offered.peek() {
-            None => None,
-            Some(_) if offered.any(|name| name == SUBPROTOCOL) => Some(SUBPROTOCOL),
-            Some(_) => return (None, Opening::Close(CloseCode::UnsupportedVersion)),
-        };
+        let mut offered = credentials::offered_dialects(headers);
+        let dialect = offered.any(|name| name == SUBPROTOCOL).then_some(SUBPROTOCOL);
+        if dialect.is_none() && credentials::offered_dialects(headers).next().is_some() {
+            return (None, Opening::Close(CloseCode::UnsupportedVersion));
+        }
         if self.node.draining.load(Ordering::Relaxed) {
             return (dialect, Opening::Close(CloseCode::Draining));
         }
@@ -140,8 +139,8 @@ fn believed(user: UserId) -> Identity {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: Upgrade, opening: Opening, place: Place) {
-    let (stream, early) = match upgrade.into_stream().await {
+async fn run(node: Arc<Node>, upgrade: Upgrading, opening: Opening, place: Place) {
+    let (stream, early) = match upgrade.complete().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
             tracing::debug!(%error, "an upgrade was not completed");
