@@ -21,6 +21,12 @@ impl Epoch {
         ((1..=EPOCH_BYTES_MAX).contains(&text.len()) && text.bytes().all(valid)).then(|| Self(Arc::from(text)))
     }
 
+    /// The epoch number `number` of a log-keeping process, in the form `<process>.<number>`.
+    #[must_use]
+    pub fn of_process(process: u32, number: u64) -> Self {
+        Self(format!("{process:08x}.{number:x}").into())
+    }
+
     /// The epoch as it stands in frames.
     #[must_use]
     pub fn as_str(&self) -> &str {

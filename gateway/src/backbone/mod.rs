@@ -12,6 +12,16 @@ use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
 
 use crate::store::{UnreadCount, UnreadMove};
 
+pub mod local;
+mod payload;
+mod queue;
+pub mod redis;
+mod settings;
+
+pub use local::LocalBackbone;
+pub use redis::RedisBackbone;
+pub use settings::Settings;
+
 /// The backbone is away, or did not answer in time; whether the request was carried out is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the backbone is unavailable: {0}")]
@@ -197,6 +207,14 @@ pub trait Backbone: Send + Sync + 'static {
 
     /// Whether a token issued at `issued_at` (unix seconds; `None` counts as old) was revoked.
     async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError>;
+
+    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way, before
+    /// its rows are published again (NOLOSS M3). What this node's living connection carries is left alone.
+    async fn fence(&self, owner: &str) -> Result<(), BackboneError>;
+
+    /// The store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none is. The backbone does
+    /// the same by itself when it sees the server change.
+    fn server_is_new(&self);
 
     /// Whether it carries events now.
     fn health(&self) -> Health;

@@ -1,0 +1,52 @@
+//! A user's unread counts: per conversation how far it goes and how far it was seen, both only ever raised (NOLOSS B5).
+
+use std::collections::HashMap;
+
+use shared::ConversationId;
+
+use crate::store::{UnreadCount, UnreadMove};
+
+/// The counts.
+#[derive(Default)]
+pub(super) struct Counts {
+    conversations: HashMap<ConversationId, Ends>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    last: u64,
+    seen: u64,
+}
+
+impl Counts {
+    /// Moves a count and returns unread there and in all; `None` if the count isn't known.
+    pub(super) fn apply(&mut self, unread: &UnreadMove) -> Option<(u64, u64)> {
+        let known = self.conversations.contains_key(&unread.conversation);
+        if !known && unread.last_seq != 1 {
+            return None;
+        }
+        let here = self.raise(&unread.conversation, unread.last_seq, unread.seen_seq);
+        let total = self.conversations.values().map(|ends| ends.unread()).sum();
+        Some((here, total))
+    }
+
+    /// Takes in counts from the store.
+    pub(super) fn seed(&mut self, counts: Vec<UnreadCount>) {
+        for count in counts {
+            self.raise(&count.conversation, count.last_seq, count.seen_seq);
+        }
+    }
+
+    fn raise(&mut self, conversation: &ConversationId, last: u64, seen: u64) -> u64 {
+        let ends = self.conversations.entry(conversation.clone()).or_default();
+        ends.last = ends.last.max(last);
+        ends.seen = ends.seen.max(seen);
+        ends.unread()
+    }
+}
+
+impl Ends {
+    fn unread(self) -> u64 {
+        self.last.saturating_sub(self.seen)
+    }
+}

@@ -1,0 +1,232 @@
+//! The backbone inside one process: the same semantics and the same bytes as on Redis, without a server and without memory
+//! beyond the process. For `gateway dev` and for tests; it never talks to another node.
+
+mod counts;
+mod log;
+mod online;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::{Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::state::{Appended, State, now_ms};
+use super::queue::{Job, Queue};
+use super::{
+    Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Health, Inbox, LogHead, LogPage,
+    Presence, Settings, UnreadSource, payload,
+};
+
+/// How often what has expired is looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// The longest wait for a user's unread counts. Without them their event goes out, and moves no count.
+const LOAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// The backbone of a single node.
+pub struct LocalBackbone {
+    shared: Arc<Shared>,
+    queue: Queue,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    settings: Arc<Settings>,
+    state: Mutex<State>,
+    inbox: Arc<dyn Inbox>,
+    unread: Arc<dyn UnreadSource>,
+}
+
+impl LocalBackbone {
+    /// Starts its tasks; needs a tokio runtime.
+    #[must_use]
+    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn UnreadSource>) -> Self {
+        let settings = Arc::new(settings);
+        let state = Mutex::new(State::new(settings.clone()));
+        let shared = Arc::new(Shared { settings, state, inbox, unread });
+        let stop = CancellationToken::new();
+        let (queue, jobs) = Queue::new();
+        let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
+        Self { shared, queue, stop, tasks: Mutex::new(tasks) }
+    }
+}
+
+impl Shared {
+    /// The one task that calls the inbox with users' events, so that they come in the order of their `seq`.
+    async fn publish(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Vec<Job>>) {
+        while let Some(batch) = jobs.recv().await {
+            for job in batch {
+                let outcome = match &job.delivery.kind {
+                    DeliveryKind::Ephemeral => {
+                        let subscribed = self.state.lock().is_subscribed(&job.delivery.user);
+                        self.give(&job.delivery.user, job.delivery.body.clone(), subscribed)
+                    }
+                    DeliveryKind::Durable(durable) => {
+                        self.append(&job.delivery.user, &job.delivery.body, durable).await
+                    }
+                };
+                job.settle(Ok(outcome));
+            }
+        }
+    }
+
+    async fn append(&self, user: &UserId, body: &Bytes, durable: &Durable) -> Delivered {
+        let mut appended = self.state.lock().append(user, body, durable, false, now_ms());
+        if matches!(appended, Appended::CountsMissing) {
+            let counts = tokio::time::timeout(LOAD_WITHIN, self.unread.unread(user)).await;
+            let mut state = self.state.lock();
+            match counts {
+                Ok(Ok(counts)) => state.seed(user, counts),
+                Ok(Err(error)) => tracing::debug!(%error, "unread counts could not be loaded"),
+                Err(_) => tracing::debug!("unread counts were not loaded in time"),
+            }
+            appended = state.append(user, body, durable, true, now_ms());
+        }
+        match appended {
+            Appended::Payload { payload, subscribed } => self.give(user, payload, subscribed),
+            Appended::Already => Delivered::Already,
+            // Push jobs have no reader inside of one process.
+            Appended::Nowhere | Appended::CountsMissing => Delivered::To(0),
+        }
+    }
+
+    fn give(&self, user: &UserId, payload: Bytes, subscribed: bool) -> Delivered {
+        if subscribed {
+            self.inbox.user_event(user.as_str(), payload);
+        }
+        Delivered::To(u64::from(subscribed))
+    }
+
+    async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.state.lock().sweep(now_ms()),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+impl Drop for LocalBackbone {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Backbone for LocalBackbone {
+    fn describe(&self) -> String {
+        "embedded, one process".to_owned()
+    }
+
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
+        payload::check(&deliveries)?;
+        self.queue.publish(deliveries).await
+    }
+
+    async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError> {
+        self.shared.state.lock().subscribe(user);
+        Ok(())
+    }
+
+    fn unsubscribe(&self, user: &UserId) {
+        self.shared.state.lock().unsubscribe(user, now_ms());
+    }
+
+    async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {
+        Ok(self.shared.state.lock().open(user, now_ms()))
+    }
+
+    async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
+        Ok(self.shared.state.lock().read(user, after, limit, now_ms()))
+    }
+
+    async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError> {
+        let mut state = self.shared.state.lock();
+        let now_ms = now_ms();
+        Ok(users.iter().map(|user| state.online.arrived(user, now_ms, &self.shared.settings)).collect())
+    }
+
+    async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {
+        let mut state = self.shared.state.lock();
+        let now_ms = now_ms();
+        for user in users {
+            // A user who has left meanwhile must not come back to life.
+            if state.is_wanted(user) {
+                state.refresh(user, now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    async fn departed(&self, user: &UserId) -> Result<(), BackboneError> {
+        let mut state = self.shared.state.lock();
+        if !state.is_wanted(user) {
+            state.online.departed(user, now_ms(), &self.shared.settings);
+        }
+        Ok(())
+    }
+
+    async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+        Ok(self.shared.state.lock().online.take_offline(limit, now_ms(), &self.shared.settings))
+    }
+
+    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
+        let state = self.shared.state.lock();
+        let now_ms = now_ms();
+        Ok(users.iter().map(|user| state.online.presence(user, now_ms)).collect())
+    }
+
+    async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
+        self.shared.inbox.broadcast(body);
+        Ok(())
+    }
+
+    async fn control(&self, control: &Control) -> Result<(), BackboneError> {
+        self.shared.inbox.control(control.clone());
+        Ok(())
+    }
+
+    async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError> {
+        let now_s = Timestamp::now().unix_seconds();
+        self.shared.state.lock().revoked_s.insert(user.clone(), now_s);
+        Ok(now_s)
+    }
+
+    async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError> {
+        let revoked = self.shared.state.lock().revoked_s.get(user).copied();
+        Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued| issued <= revoked)))
+    }
+
+    /// Nothing of an earlier process is under way.
+    async fn fence(&self, _owner: &str) -> Result<(), BackboneError> {
+        Ok(())
+    }
+
+    /// A new process has new epochs, and nobody else could be subscribed.
+    fn server_is_new(&self) {}
+
+    fn health(&self) -> Health {
+        Health { ready: true, detail: "ready".to_owned(), server: Some(self.shared.settings.boot_id.clone()) }
+    }
+
+    async fn close(&self) {
+        self.queue.close();
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("a task of the local backbone ended by a panic");
+            }
+        }
+    }
+}

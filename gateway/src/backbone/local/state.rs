@@ -1,0 +1,210 @@
+//! What Redis would keep, in this process: logs, counts, subscriptions. Calls nobody and never waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::{Epoch, Timestamp, UserId};
+
+use super::counts::Counts;
+use super::log::{Log, Search};
+use super::online::Online;
+use crate::backbone::{Append, Durable, LogHead, LogPage, Settings, payload};
+use crate::store::UnreadCount;
+
+/// How long a channel is kept after its last subscription ended.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// All of it; behind one lock.
+pub(super) struct State {
+    settings: Arc<Settings>,
+    /// Random per process.
+    process: u32,
+    epochs: u64,
+    users: HashMap<UserId, User>,
+    pub(super) online: Online,
+    pub(super) revoked_s: HashMap<UserId, i64>,
+}
+
+#[derive(Default)]
+struct User {
+    subscriptions: u32,
+    /// Unix milliseconds until which the channel lingers; only without subscriptions.
+    lingers_until_ms: Option<i64>,
+    log: Option<Log>,
+    counts: Option<Counts>,
+}
+
+/// What an append did.
+pub(super) enum Appended {
+    /// To be given to the inbox, if somebody is subscribed.
+    Payload { payload: Bytes, subscribed: bool },
+    /// Neither a log nor a subscriber.
+    Nowhere,
+    /// The log has it already.
+    Already,
+    /// The user's counts have to be loaded first; nothing was done.
+    CountsMissing,
+}
+
+impl State {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            process: rand::random(),
+            epochs: 0,
+            users: HashMap::new(),
+            online: Online::default(),
+            revoked_s: HashMap::new(),
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, user: &UserId) {
+        let user = self.users.entry(user.clone()).or_default();
+        user.subscriptions += 1;
+        user.lingers_until_ms = None;
+    }
+
+    pub(super) fn unsubscribe(&mut self, user: &UserId, now_ms: i64) {
+        let Some(user) = self.users.get_mut(user) else { return };
+        if user.subscriptions > 0 {
+            user.subscriptions -= 1;
+            if user.subscriptions == 0 {
+                user.lingers_until_ms = Some(now_ms + i64::try_from(LINGER.as_millis()).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    pub(super) fn is_wanted(&self, user: &UserId) -> bool {
+        self.users.get(user).is_some_and(|user| user.subscriptions > 0)
+    }
+
+    pub(super) fn is_subscribed(&self, user: &UserId) -> bool {
+        self.users.get(user).is_some_and(User::is_subscribed)
+    }
+
+    /// Leaves channels that have lingered long enough, and forgets logs and users whose time has passed.
+    pub(super) fn sweep(&mut self, now_ms: i64) {
+        let (online, settings) = (&mut self.online, &self.settings);
+        self.users.retain(|id, user| {
+            if user.lingers_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+                user.lingers_until_ms = None;
+                online.departed(id, now_ms, settings);
+            }
+            if user.log.as_ref().is_some_and(|log| log.expires_ms <= now_ms) {
+                user.log = None;
+                user.counts = None;
+            }
+            user.is_subscribed() || user.log.is_some()
+        });
+    }
+
+    /// Appends a durable event; `counts_loaded` says that a count which is still missing isn't kept at all.
+    pub(super) fn append(
+        &mut self,
+        user_id: &UserId,
+        body: &Bytes,
+        durable: &Durable,
+        counts_loaded: bool,
+        now_ms: i64,
+    ) -> Appended {
+        let Some(user) = self.users.get_mut(user_id) else { return Appended::Nowhere };
+        let search = match (durable.append, &user.log) {
+            (Append::First, _) | (Append::Once, None) => Search::Absent,
+            (Append::Once, Some(log)) => log.search(&durable.event_id, durable.committed_at),
+        };
+        if search == Search::Found {
+            return Appended::Already;
+        }
+        let subscribed = user.is_subscribed();
+        if user.log.is_none() && !subscribed {
+            user.counts = None;
+            return Appended::Nowhere;
+        }
+        let mut body = body.clone();
+        if let Some(unread) = &durable.unread {
+            match user.counts.as_mut().and_then(|counts| counts.apply(unread)) {
+                Some((here, total)) if unread.announce => {
+                    let line = payload::unread_line(&unread.conversation, here, total);
+                    body = Bytes::from([&body, line.as_bytes()].concat());
+                }
+                Some(_) => {}
+                None if counts_loaded => {}
+                None => return Appended::CountsMissing,
+            }
+        }
+        let mut first_line = String::new();
+        let trimmed = search == Search::Unproven;
+        if trimmed || user.log.is_none() {
+            self.epochs += 1;
+            let log = new_log(self.process, self.epochs, now_ms, &self.settings);
+            first_line = payload::opened_line(log.epoch().as_str(), trimmed);
+            user.log = Some(log);
+        }
+        let Some(log) = &mut user.log else { return Appended::Nowhere };
+        let entries_max = usize::try_from(self.settings.resume_events).unwrap_or(usize::MAX);
+        let seq = log.append(&durable.event_id, durable.committed_at, body.clone(), entries_max);
+        let mut payload = payload::with_seq(seq, &body);
+        if !first_line.is_empty() {
+            payload = Bytes::from([first_line.as_bytes(), &payload].concat());
+        }
+        Appended::Payload { payload, subscribed }
+    }
+
+    pub(super) fn seed(&mut self, user: &UserId, counts: Vec<UnreadCount>) {
+        if let Some(user) = self.users.get_mut(user) {
+            user.counts.get_or_insert_default().seed(counts);
+        }
+    }
+
+    pub(super) fn open(&mut self, user: &UserId, now_ms: i64) -> LogHead {
+        let expires_ms = self.expires_ms(now_ms);
+        let log = self.log(user, now_ms);
+        log.expires_ms = expires_ms;
+        log.head()
+    }
+
+    pub(super) fn read(&mut self, user: &UserId, after: u64, limit: u32, now_ms: i64) -> LogPage {
+        let log = self.log(user, now_ms);
+        let entries = log.entries(after, limit).map(|(seq, body)| (seq, payload::with_seq(seq, body))).collect();
+        LogPage { head: log.head(), entries }
+    }
+
+    /// Keeps a user online, and their log alive.
+    pub(super) fn refresh(&mut self, user_id: &UserId, now_ms: i64) {
+        let expires_ms = self.expires_ms(now_ms);
+        self.online.arrived(user_id, now_ms, &self.settings);
+        if let Some(log) = self.users.get_mut(user_id).and_then(|user| user.log.as_mut()) {
+            log.expires_ms = expires_ms;
+        }
+    }
+
+    fn log(&mut self, user: &UserId, now_ms: i64) -> &mut Log {
+        let user = self.users.entry(user.clone()).or_default();
+        user.log.get_or_insert_with(|| {
+            user.counts = None;
+            self.epochs += 1;
+            new_log(self.process, self.epochs, now_ms, &self.settings)
+        })
+    }
+
+    fn expires_ms(&self, now_ms: i64) -> i64 {
+        now_ms + i64::from(self.settings.resume_seconds) * 1000
+    }
+}
+
+impl User {
+    fn is_subscribed(&self) -> bool {
+        self.subscriptions > 0 || self.lingers_until_ms.is_some()
+    }
+}
+
+fn new_log(process: u32, number: u64, now_ms: i64, settings: &Settings) -> Log {
+    Log::new(Epoch::of_process(process, number), now_ms + i64::from(settings.resume_seconds) * 1000)
+}
+
+/// The time by which everything here goes.
+pub(super) fn now_ms() -> i64 {
+    Timestamp::now().unix_ms()
+}

@@ -1,0 +1,50 @@
+//! The bytes on a user's channel: canonical envelopes, one per line, the durable one first with its `seq` in front.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use shared::ConversationId;
+
+use super::{BackboneError, Delivery};
+
+/// `body` with `"seq":N` as the first member of its first envelope.
+pub(super) fn with_seq(seq: u64, body: &[u8]) -> Bytes {
+    let rest = body.strip_prefix(b"{").unwrap_or(body);
+    let head = format!("{{\"seq\":{seq},");
+    let mut payload = BytesMut::with_capacity(head.len() + rest.len());
+    payload.put_slice(head.as_bytes());
+    payload.put_slice(rest);
+    payload.freeze()
+}
+
+/// The companion that tells a user's new unread counts, with the newline before it.
+pub(super) fn unread_line(conversation: &ConversationId, unread: u64, total: u64) -> String {
+    format!(
+        "\n{{\"type\":\"notification.unread\",\"payload\":{{\"conversationId\":\"{conversation}\",\"unread\":{unread},\
+         \"totalUnread\":{total}}}}}"
+    )
+}
+
+/// The line that nodes keep for themselves: the log was begun anew.
+pub(super) fn opened_line(epoch: &str, trimmed: bool) -> String {
+    let reason = if trimmed { ",\"reason\":\"trimmed\"" } else { "" };
+    format!("{{\"epoch\":\"{epoch}\",\"seq\":0{reason}}}\n")
+}
+
+/// A `seq` can be put only into an object that has members: anything else is a fault of the caller.
+pub(super) fn check(deliveries: &[Delivery]) -> Result<(), BackboneError> {
+    if deliveries.iter().all(|delivery| delivery.body.starts_with(b"{\"")) {
+        Ok(())
+    } else {
+        Err(BackboneError("a body is no envelope".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seq_comes_first_and_the_rest_stays() {
+        let payload = with_seq(12, b"{\"type\":\"a\",\"payload\":{}}\n{\"type\":\"b\",\"payload\":{}}");
+        assert_eq!(payload, "{\"seq\":12,\"type\":\"a\",\"payload\":{}}\n{\"type\":\"b\",\"payload\":{}}");
+    }
+}

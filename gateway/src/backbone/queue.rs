@@ -1,0 +1,140 @@
+//! What waits to be published: bounded in count and bytes, and answered once all of a call's deliveries are settled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backbone::{BackboneError, Delivered, Delivery};
+
+/// The most deliveries, and bytes of their bodies, that wait or are under way. A single call over the bound is taken if it is
+/// alone, so that a very large group is no dead end.
+const DELIVERIES_MAX: usize = 16_384;
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// One delivery, and where its outcome belongs.
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
+    pub(super) ticket: Arc<Ticket>,
+    /// The place in the call.
+    pub(super) place: usize,
+}
+
+/// One call of `publish` on its way.
+pub(super) struct Ticket {
+    state: Mutex<TicketState>,
+    _held: Held,
+}
+
+struct TicketState {
+    outcomes: Vec<Delivered>,
+    open: usize,
+    fault: Option<BackboneError>,
+    done: Option<oneshot::Sender<Result<Vec<Delivered>, BackboneError>>>,
+}
+
+/// The sending side.
+pub(super) struct Queue {
+    sender: Mutex<Option<mpsc::UnboundedSender<Vec<Job>>>>,
+    load: Arc<Load>,
+}
+
+#[derive(Default)]
+struct Load {
+    deliveries: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A share of the bounds, given back when dropped.
+struct Held {
+    load: Arc<Load>,
+    deliveries: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    /// The queue, and its receiving end. The channel itself needs no bound: what is in it is counted here.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Vec<Job>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { sender: Mutex::new(Some(sender)), load: Arc::default() }, receiver)
+    }
+
+    /// Hands deliveries over and waits for their outcomes.
+    pub(super) async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
+        if deliveries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (done, outcomes) = oneshot::channel();
+        let held = self.hold(&deliveries)?;
+        let ticket = Arc::new(Ticket {
+            state: Mutex::new(TicketState {
+                outcomes: vec![Delivered::To(0); deliveries.len()],
+                open: deliveries.len(),
+                fault: None,
+                done: Some(done),
+            }),
+            _held: held,
+        });
+        let jobs = deliveries
+            .into_iter()
+            .enumerate()
+            .map(|(place, delivery)| Job { delivery, ticket: ticket.clone(), place })
+            .collect();
+        drop(ticket);
+        let sent = self.sender.lock().as_ref().is_some_and(|sender| sender.send(jobs).is_ok());
+        if !sent {
+            return Err(BackboneError("the backbone is closed".to_owned()));
+        }
+        outcomes.await.unwrap_or_else(|_| Err(BackboneError("the publisher ended".to_owned())))
+    }
+
+    /// Ends the queue: its task finishes what is there.
+    pub(super) fn close(&self) {
+        self.sender.lock().take();
+    }
+
+    fn hold(&self, deliveries: &[Delivery]) -> Result<Held, BackboneError> {
+        let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
+        let count = deliveries.len();
+        let held = Held { load: self.load.clone(), deliveries: count, bytes };
+        let before = self.load.deliveries.fetch_add(count, Ordering::Relaxed);
+        let bytes_before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let over = before.saturating_add(count) > DELIVERIES_MAX || bytes_before.saturating_add(bytes) > BYTES_MAX;
+        if over && before > 0 {
+            return Err(BackboneError("too much waits to be published".to_owned()));
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.load.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Job {
+    /// Settles the delivery; the call is answered with the last of its deliveries.
+    pub(super) fn settle(self, outcome: Result<Delivered, BackboneError>) {
+        let mut state = self.ticket.state.lock();
+        match outcome {
+            Ok(outcome) => {
+                if let Some(place) = state.outcomes.get_mut(self.place) {
+                    *place = outcome;
+                }
+            }
+            Err(fault) => state.fault = Some(fault),
+        }
+        state.open = state.open.saturating_sub(1);
+        if state.open == 0
+            && let Some(done) = state.done.take()
+        {
+            let outcomes = std::mem::take(&mut state.outcomes);
+            let answer = state.fault.take().map_or(Ok(outcomes), Err);
+            // A caller that has gone needs no answer.
+            let _ = done.send(answer);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the subscribing connection receives goes to the inbox at once, on the connection's own task: no queue in between.
+//! Payloads are the inbox's to check; channel names are checked here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrics::Counter;
+use redis::{PushInfo, PushKind, Value};
+use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
+use tokio_util::sync::CancellationToken;
+
+use super::link::Link;
+use super::subscriptions::Subscriptions;
+use crate::backbone::{Control, Inbox};
+
+/// The receiving end of one connection.
+pub(super) struct Inbound {
+    pub(super) link: Arc<Link>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+    pub(super) inbox: Arc<dyn Inbox>,
+    /// Which connection this is.
+    pub(super) generation: u64,
+    /// The channel of this node's probe.
+    pub(super) probe_channel: String,
+    /// What this node's probes say.
+    pub(super) probe: String,
+    /// To be cancelled when the connection ends.
+    pub(super) lost: CancellationToken,
+    pub(super) invalid: Counter,
+}
+
+impl Inbound {
+    pub(super) fn receive(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message | PushKind::SMessage => self.message(push.data),
+            PushKind::Subscribe | PushKind::SSubscribe => {
+                if let Some(Value::BulkString(channel)) = push.data.first()
+                    && let Some(user) = user_of(channel)
+                {
+                    self.subscriptions.confirmed(user, self.generation);
+                }
+            }
+            // In Cluster a slot has moved: the channel must be subscribed elsewhere, and so must every other one.
+            PushKind::Disconnection | PushKind::SUnsubscribe => self.lost.cancel(),
+            _ => {}
+        }
+    }
+
+    fn message(&self, data: Vec<Value>) {
+        let mut data = data.into_iter();
+        let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next()) else {
+            self.invalid.increment(1);
+            return;
+        };
+        if let Some(user) = user_of(&channel) {
+            self.inbox.user_event(user, Bytes::from(payload));
+        } else if channel == ALL_CHANNEL.as_bytes() {
+            self.inbox.broadcast(Bytes::from(payload));
+        } else if channel == CONTROL_CHANNEL.as_bytes() {
+            match serde_json::from_slice::<Control>(&payload) {
+                Ok(control) => self.inbox.control(control),
+                Err(_) => self.invalid.increment(1),
+            }
+        } else if channel == self.probe_channel.as_bytes() && payload == self.probe.as_bytes() {
+            self.link.probe_returned();
+        }
+    }
+}
+
+fn user_of(channel: &[u8]) -> Option<&str> {
+    std::str::from_utf8(channel.strip_prefix(USER_CHANNEL_PREFIX.as_bytes())?).ok()
+}

@@ -1,0 +1,52 @@
+-- What every script on a user's log shares: KEYS[1] is the log, KEYS[2] the hash of unread counts.
+-- MAXLEN, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
+local log = KEYS[1]
+
+local function server()
+  return string.sub(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 8)
+end
+
+-- The log's epoch, if it is one of this server; its name is that of the only consumer group.
+local function epoch_here()
+  local groups = redis.pcall('XINFO', 'GROUPS', log)
+  if groups.err or #groups ~= 1 then return nil end
+  local epoch = groups[1][2]
+  if string.sub(epoch, 1, 9) == server() .. '.' then return epoch end
+  return nil
+end
+
+-- Begins an empty log under a new epoch. Without the XSETID the first seq would be 0.
+local function open_log(nonce)
+  local epoch = server() .. '.' .. nonce
+  redis.call('DEL', log)
+  redis.call('XGROUP', 'CREATE', log, epoch, '1-0', 'MKSTREAM')
+  redis.call('XSETID', log, '1-0')
+  redis.call('EXPIRE', log, TTL)
+  return epoch
+end
+
+-- What the log holds: epoch, floor, last; nothing if it is none of this server, or not one that these scripts wrote.
+local function head()
+  local epoch = epoch_here()
+  if not epoch then return nil end
+  local info = redis.call('XINFO', 'STREAM', log)
+  local floor, last
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then
+      last = string.match(info[at + 1], '^1%-(%d+)$')
+    elseif info[at] == 'first-entry' and info[at + 1] then
+      local first = string.match(info[at + 1][1], '^1%-(%d+)$')
+      floor = first and string.format('%.0f', tonumber(first) - 1)
+    end
+  end
+  if not last then return nil end
+  return epoch, floor or last, last
+end
+
+-- The same, of a log that is opened if there is none. A count that moved while there was no log is not known: forget it.
+local function head_of_open_log(nonce)
+  local epoch, floor, last = head()
+  if epoch then return epoch, floor, last end
+  redis.call('DEL', KEYS[2])
+  return open_log(nonce), '0', '0'
+end

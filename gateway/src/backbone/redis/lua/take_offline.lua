@@ -1,0 +1,23 @@
+-- Takes users whose check is due. KEYS: offline due. ARGV: unix ms, at most so many, ms from a sign of life to its check,
+-- prefix of online keys, prefix of last seen keys. Returns user and last seen (unix ms) of those that are offline indeed.
+local now, life = tonumber(ARGV[1]), tonumber(ARGV[3])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', '0', ARGV[2])
+local gone = {}
+for at = 1, #due, 2 do
+  local user = due[at]
+  if redis.call('EXISTS', ARGV[4] .. user) == 1 then
+    redis.call('ZADD', KEYS[1], string.format('%.0f', now + life), user)
+  else
+    redis.call('ZREM', KEYS[1], user)
+    local seen = redis.call('GET', ARGV[5] .. user)
+    local last_sign = tonumber(due[at + 1]) - life
+    -- A node that died said nothing: the last sign of life is all that is known.
+    if not seen or tonumber(seen) < last_sign then
+      seen = string.format('%.0f', last_sign)
+      redis.call('SET', ARGV[5] .. user, seen)
+    end
+    gone[#gone + 1] = user
+    gone[#gone + 1] = seen
+  end
+end
+return gone

@@ -1,0 +1,69 @@
+//! The Lua scripts: assembled once with this node's limits, known to Redis by their SHA-1.
+
+use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
+
+use crate::backbone::Settings;
+
+/// The command that publishes. Cluster wants `SPUBLISH`.
+pub(super) const PUBLISH: &str = "PUBLISH";
+
+/// The subcommand of `PUBSUB` that counts subscriptions. Cluster wants `SHARDNUMSUB`.
+const NUMSUB: &str = "NUMSUB";
+
+/// All scripts.
+pub(super) struct Scripts {
+    /// Appends an event.
+    pub(super) append: Script,
+    /// Appends an event unless the log has it.
+    pub(super) append_once: Script,
+    /// Puts loaded unread counts into the cache.
+    pub(super) seed: Script,
+    /// Opens a log.
+    pub(super) open: Script,
+    /// Reads a log.
+    pub(super) read: Script,
+    /// Makes a user offline.
+    pub(super) departed: Script,
+    /// Takes users whose offline check is due.
+    pub(super) take_offline: Script,
+}
+
+impl Scripts {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let limits = format!(
+            "local MAXLEN, TTL, PUBLISH, NUMSUB = '{}', '{}', '{PUBLISH}', '{NUMSUB}'\n",
+            settings.resume_events, settings.resume_seconds
+        );
+        let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
+        let log = include_str!("lua/log.lua");
+        let append = include_str!("lua/append.lua");
+        Self {
+            append: script(&[log, append]),
+            append_once: script(&[log, include_str!("lua/once.lua"), append]),
+            seed: script(&[include_str!("lua/seed.lua")]),
+            open: script(&[log, include_str!("lua/open.lua")]),
+            read: script(&[log, include_str!("lua/read.lua")]),
+            departed: script(&[include_str!("lua/departed.lua")]),
+            take_offline: script(&[include_str!("lua/take_offline.lua")]),
+        }
+    }
+
+    /// Loads every script, so that none of a pipeline's calls finds it missing.
+    pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let Self { append, append_once, seed, open, read, departed, take_offline } = self;
+        for script in [append, append_once, seed, open, read, departed, take_offline] {
+            script.load_async(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A call of `script` with its keys; arguments follow.
+pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
+    let mut command = Cmd::with_capacity(16, 512);
+    command.arg("EVALSHA").arg(script.get_hash()).arg(keys.len());
+    for key in keys {
+        command.arg(*key);
+    }
+    command
+}

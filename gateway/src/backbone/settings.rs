@@ -1,0 +1,45 @@
+//! What a backbone has to be told.
+
+use std::sync::Arc;
+
+/// The settings of a backbone; the same on all nodes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node's name: stands in a channel's name, so it has to be a valid id.
+    pub node: Arc<str>,
+    /// Another one for every start of the node.
+    pub boot_id: Arc<str>,
+    /// How many events a log holds at least before it is trimmed.
+    pub resume_events: u32,
+    /// How long a log, and the unread counts, outlive the last sign of life.
+    pub resume_seconds: u32,
+    /// How long a user counts as online after the last sign of life.
+    pub online_ttl_seconds: u32,
+    /// How long after the last connection closed a user is announced offline.
+    pub offline_grace_seconds: u32,
+}
+
+impl Settings {
+    /// The defaults of PROTOCOL §5 for this node.
+    #[must_use]
+    pub fn new(node: &str, boot_id: &str) -> Self {
+        Self {
+            node: node.into(),
+            boot_id: boot_id.into(),
+            resume_events: 256,
+            resume_seconds: 3600,
+            online_ttl_seconds: 60,
+            offline_grace_seconds: 5,
+        }
+    }
+
+    /// Milliseconds from a sign of life to the check whether the user is gone.
+    pub(super) fn life_ms(&self) -> i64 {
+        i64::from(self.online_ttl_seconds.saturating_add(self.offline_grace_seconds)) * 1000
+    }
+
+    /// Milliseconds of the grace before an offline announcement.
+    pub(super) fn grace_ms(&self) -> i64 {
+        i64::from(self.offline_grace_seconds) * 1000
+    }
+}
