@@ -46,6 +46,8 @@ const url = __ENV.URL || 'ws://127.0.0.1:8086/chat/ws';
 
 // The acknowledgements of what was sent last have this long to come before the connection is closed.
 const ACK_WAIT_MS = 2000;
+// Two nodes may deliver neighbours in a conversation out of order, by less than this.
+const REORDER_MS = 1000;
 const TOKEN_SECONDS = 3600;
 
 const delivery = new Trend('delivery', true);
@@ -71,8 +73,9 @@ export default function () {
   const partner = `k6-${vu % 2 === 1 ? vu + 1 : vu - 1}`;
   const connection = `${me}-${exec.vu.iterationInScenario}-${Date.now()}`;
 
-  const waiting = {};
-  let authenticated = false;
+  const waiting = {}; // tempId -> when it was sent
+  const seen = {}; // message.seq in the conversation of the two -> when it came
+  let authenticated = 0; // when
   let faults = 0;
   let sent = 0;
 
@@ -90,7 +93,7 @@ export default function () {
 
     const handlers = {
       auth_success: () => {
-        authenticated = true;
+        authenticated = Date.now();
         // Apart from each other by chance, or all users of a stage would send in the same millisecond.
         socket.setTimeout(() => {
           send();
@@ -99,12 +102,14 @@ export default function () {
           }, profile.sendEveryMs);
         }, 1 + Math.random() * profile.sendEveryMs);
       },
-      'message.sent': ({ tempId }) => {
+      'message.sent': ({ tempId, message }) => {
+        seen[message.seq] = Date.now();
         if (!(tempId in waiting)) return; // Sent on an earlier connection of this user.
         acknowledgement.add(Date.now() - waiting[tempId]);
         delete waiting[tempId];
       },
       'message.new': ({ message }) => {
+        seen[message.seq] = Date.now();
         receivedMessages.add(1);
         delivery.add(Date.now() - JSON.parse(message.content).at);
       },
@@ -130,10 +135,22 @@ export default function () {
 
   check(response, {
     'upgraded (101)': (r) => r && r.status === 101,
-    'auth_success': () => authenticated,
+    'auth_success': () => authenticated > 0,
     'message.sent for every message': () => sent > 0 && Object.keys(waiting).length === 0,
+    'no hole in the conversation': () => holes(seen, authenticated + REORDER_MS, Date.now() - REORDER_MS) === 0,
     'no error frame': () => faults === 0,
   });
+}
+
+// How many messages of the conversation did not come, among those between the first and the last that came in this time:
+// both sides' messages are numbered together, without a gap.
+function holes(seen, from, to) {
+  const seqs = Object.keys(seen).map(Number).filter((seq) => seen[seq] >= from && seen[seq] <= to);
+  let missing = 0;
+  for (let seq = Math.min(...seqs); seq <= Math.max(...seqs); seq += 1) {
+    if (!(seq in seen)) missing += 1;
+  }
+  return missing;
 }
 
 // A token that the gateway takes: HS256, the user in `sub`.
