@@ -147,8 +147,7 @@ start_dev_node() {
   export JWT_SECRET
   JWT_SECRET=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
   say "gateway dev on port $dev_port"
-  start dev env HTTP_HOST=127.0.0.1 HTTP_PORT="$dev_port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" \
-    DRAIN_DELAY_SECONDS=0 DRAIN_SECONDS=2 "$target/debug/gateway" dev
+  start dev env HTTP_HOST=127.0.0.1 HTTP_PORT="$dev_port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" "$target/debug/gateway" dev
   dev_pid=$started
   wait_for 30 dev answers 200 "http://127.0.0.1:$ops_port/readyz"
 }
