@@ -1,0 +1,155 @@
+//! Server frames (RFC 6455 §5.2): turns payloads into the bytes of unmasked frames.
+//!
+//! It never fragments a message, never masks and never compresses.
+
+use bytes::Bytes;
+use shared::CloseCode;
+
+/// FIN and the opcode of a text frame.
+const TEXT: u8 = 0x81;
+/// FIN and the opcode of a binary frame.
+const BINARY: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8A;
+
+/// The longest payload of a control frame, in bytes (RFC 6455 §5.5).
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// One text frame with this payload, which must be UTF-8.
+#[must_use]
+pub fn frame_text(payload: &[u8]) -> Bytes {
+    frame(TEXT, payload)
+}
+
+/// One binary frame with this payload.
+#[must_use]
+pub fn frame_binary(payload: &[u8]) -> Bytes {
+    frame(BINARY, payload)
+}
+
+/// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
+#[must_use]
+pub fn frame_lines(envelopes: &[u8]) -> Bytes {
+    let lines = || envelopes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut framed = Vec::with_capacity(lines().map(|line| framed_len(line.len())).sum());
+    for line in lines() {
+        put_frame(&mut framed, TEXT, line);
+    }
+    framed.into()
+}
+
+/// A ping without payload. Allocates nothing.
+#[must_use]
+pub const fn ping() -> Bytes {
+    Bytes::from_static(&[PING, 0])
+}
+
+/// The answer to a ping. Allocates nothing when the ping was empty; what exceeds a control frame is cut.
+#[must_use]
+pub fn pong(payload: &[u8]) -> Bytes {
+    if payload.is_empty() { Bytes::from_static(&[PONG, 0]) } else { control(PONG, &[], payload) }
+}
+
+/// A close frame with a code of ours and its reason.
+#[must_use]
+pub fn close(code: CloseCode) -> Bytes {
+    control(CLOSE, &code.code().to_be_bytes(), code.reason().as_bytes())
+}
+
+/// The answer to a peer's close frame: its code again, or none when it gave none (RFC 6455 §5.5.1).
+#[must_use]
+pub fn close_echo(code: Option<u16>) -> Bytes {
+    match code {
+        Some(code) => control(CLOSE, &code.to_be_bytes(), &[]),
+        None => Bytes::from_static(&[CLOSE, 0]),
+    }
+}
+
+fn control(head: u8, start: &[u8], rest: &[u8]) -> Bytes {
+    let rest = rest.get(..CONTROL_PAYLOAD_BYTES_MAX.saturating_sub(start.len())).unwrap_or(rest);
+    let len = start.len() + rest.len();
+    let mut framed = Vec::with_capacity(framed_len(len));
+    put_header(&mut framed, head, len);
+    framed.extend_from_slice(start);
+    framed.extend_from_slice(rest);
+    framed.into()
+}
+
+fn frame(head: u8, payload: &[u8]) -> Bytes {
+    let mut framed = Vec::with_capacity(framed_len(payload.len()));
+    put_frame(&mut framed, head, payload);
+    framed.into()
+}
+
+fn framed_len(payload: usize) -> usize {
+    let header = match payload {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    };
+    header + payload
+}
+
+fn put_frame(framed: &mut Vec<u8>, head: u8, payload: &[u8]) {
+    put_header(framed, head, payload.len());
+    framed.extend_from_slice(payload);
+}
+
+fn put_header(framed: &mut Vec<u8>, head: u8, len: usize) {
+    framed.push(head);
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short), _) if short <= 125 => framed.push(short),
+        (_, Ok(medium)) => {
+            framed.push(126);
+            framed.extend_from_slice(&medium.to_be_bytes());
+        }
+        (_, Err(_)) => {
+            framed.push(127);
+            framed.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_their_shortest_form_at_every_boundary() {
+        for (len, header) in [
+            (0_usize, &[0x81_u8, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (0xFFFF, &[0x81, 126, 0xFF, 0xFF]),
+            (0x1_0000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let payload = vec![b'x'; len];
+            let framed = frame_text(&payload);
+            assert_eq!(&framed[..header.len()], header);
+            assert_eq!(&framed[header.len()..], &payload[..]);
+        }
+        assert_eq!(frame_binary(&[7])[..], [0x82, 1, 7]);
+    }
+
+    #[test]
+    fn each_line_is_one_frame() {
+        let long = "y".repeat(300);
+        let framed = frame_lines(format!("{{}}\n{long}\n\nab\n").as_bytes());
+        let expected = [&frame_text(b"{}")[..], &frame_text(long.as_bytes()), &frame_text(b"ab")].concat();
+        assert_eq!(framed, expected);
+        assert_eq!(frame_lines(b"{}"), frame_text(b"{}"));
+        assert!(frame_lines(b"\n").is_empty());
+    }
+
+    #[test]
+    fn control_frames_carry_code_reason_and_payload() {
+        assert_eq!(ping()[..], [0x89, 0]);
+        assert_eq!(pong(b"")[..], [0x8A, 0]);
+        assert_eq!(pong(b"hi")[..], [0x8A, 2, b'h', b'i']);
+        assert_eq!(pong(&[1; 200]).len(), 2 + CONTROL_PAYLOAD_BYTES_MAX);
+        assert_eq!(close(CloseCode::Normal)[..], *b"\x88\x08\x03\xE8normal");
+        assert_eq!(close_echo(Some(1001))[..], [0x88, 2, 0x03, 0xE9]);
+        assert_eq!(close_echo(None)[..], [0x88, 0]);
+    }
+}
