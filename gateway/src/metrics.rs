@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::ResyncReason;
-use shared::{CloseCode, ErrorCode};
+use shared::ErrorCode;
+
+use crate::ws::socket::Ended;
 
 /// Bounds of the histograms of times, in seconds.
 const SECONDS: &[f64] =
@@ -131,9 +133,17 @@ impl Metrics {
         counter!("parley_handshakes_total", "result" => result).increment(1);
     }
 
-    /// The server closed a connection.
-    pub fn closed(&self, code: CloseCode) {
-        counter!("parley_closes_total", "reason" => code.reason()).increment(1);
+    /// A socket ended; who closed it, and why if it was the server.
+    pub fn ended(&self, ended: &Ended) {
+        let (by, reason) = match ended {
+            Ended::Peer(_) => ("client", "closed"),
+            Ended::Vanished => ("client", "vanished"),
+            Ended::Fault(_) => ("server", "websocket_fault"),
+            Ended::Closed { code, .. } => ("server", code.reason()),
+            Ended::Aborted => ("server", "write_timeout"),
+            Ended::Io(_) => ("client", "io_error"),
+        };
+        counter!("parley_closes_total", "by" => by, "reason" => reason).increment(1);
     }
 }
 
@@ -179,5 +189,5 @@ fn describe() {
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
     describe_counter!("parley_handshakes_total", "Handshakes by result");
-    describe_counter!("parley_closes_total", "Connections closed by the server, by reason");
+    describe_counter!("parley_closes_total", "Connections that ended, by who closed them and why");
 }

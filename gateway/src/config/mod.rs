@@ -99,7 +99,7 @@ impl std::fmt::Debug for AuthConfig {
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The largest assembled WebSocket message, in bytes.
-    pub frame_bytes_max: usize,
+    pub frame_bytes_max: u32,
     /// The longest content, in characters.
     pub content_chars_max: usize,
     /// What may wait for one socket, in bytes.

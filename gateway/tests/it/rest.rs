@@ -1,0 +1,202 @@
+//! REST: the same checks and the same path as over the socket, one shape of error.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::http::{bearer, get, post, request};
+use crate::support::node::{API_KEY, Node, token, token_with, in_seconds};
+
+struct Caller(Vec<(&'static str, String)>);
+
+impl Caller {
+    fn user(user: &str) -> Self {
+        Self(vec![bearer(&token(user))])
+    }
+    fn backend() -> Self {
+        Self(vec![("x-api-key", API_KEY.to_owned())])
+    }
+    fn acting_for(user: &str) -> Self {
+        Self(vec![("x-api-key", API_KEY.to_owned()), ("x-user-id", user.to_owned())])
+    }
+    fn headers(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+    async fn post(&self, node: &Node, path: &str, body: Value) -> (u16, Value) {
+        post(node.http, path, &self.headers(), body).await
+    }
+    async fn get(&self, node: &Node, path: &str) -> (u16, Value) {
+        get(node.http, path, &self.headers()).await
+    }
+    async fn delete(&self, node: &Node, path: &str) -> (u16, Value) {
+        request(node.http, "DELETE", path, &self.headers(), "").await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_from_its_making_to_its_history() {
+    let node = Node::embedded(&[]).await;
+    let (a, b) = (Caller::user("a"), Caller::user("b"));
+    let mut b_socket = Client::join(node.http, "b").await;
+    let new = json!({ "kind": "group", "id": "team", "title": "Team", "members": ["b"] });
+    let (status, made) = a.post(&node, "/api/v1/conversations", new.clone()).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!((&made["id"], &made["memberCount"], &made["visibility"]), (&json!("team"), &json!(2), &json!("private")));
+    assert_eq!(b_socket.expect("conversation.created").await["payload"]["conversation"]["id"], "team");
+    assert_eq!(a.post(&node, "/api/v1/conversations", new).await.0, 409);
+
+    for n in 1..=5 {
+        let body = json!({ "conversationId": "team", "content": format!("m{n}") });
+        let (status, sent) = a.post(&node, "/api/v1/messages", body).await;
+        assert_eq!((status, &sent["message"]["seq"]), (201, &json!(n)), "{sent}");
+        assert_eq!(b_socket.expect("message.new").await["payload"]["message"], sent["message"]);
+    }
+    let history = |query: &'static str| {
+        let b = &b;
+        let node = &node;
+        async move {
+            let (status, page) = b.get(node, &format!("/api/v1/conversations/team/messages?{query}")).await;
+            assert_eq!(status, 200, "{page}");
+            let seqs: Vec<u64> = page["items"].as_array().expect("items").iter().filter_map(|m| m["seq"].as_u64()).collect();
+            (seqs, page["next"].as_str().map(str::to_owned))
+        }
+    };
+    assert_eq!(history("").await, (vec![1, 2, 3, 4, 5], None));
+    assert_eq!(history("limit=2").await, (vec![4, 5], Some("4".into())));
+    assert_eq!(history("before=4&limit=2").await, (vec![2, 3], Some("2".into())));
+    assert_eq!(history("after=1&limit=2").await, (vec![2, 3], Some("3".into())));
+    assert_eq!(history("changedSince=3").await.0, vec![4, 5]);
+
+    let (_, list) = b.get(&node, "/api/v1/conversations").await;
+    assert_eq!((&list["items"][0]["id"], &list["items"][0]["unread"]), (&json!("team"), &json!(5)));
+    let (status, read) = b.post(&node, "/api/v1/conversations/team/read", json!({})).await;
+    assert_eq!((status, &read["markedCount"]), (200, &json!(5)));
+    let (_, one) = b.get(&node, "/api/v1/conversations/team").await;
+    assert_eq!((&one["unread"], &one["lastMessage"]["content"]), (&json!(0), &json!("m5")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_send_is_one_message() {
+    let node = Node::embedded(&[]).await;
+    let a = Caller(vec![bearer(&token("a")), ("idempotency-key", "key-1".to_owned())]);
+    let body = json!({ "to": "b", "content": "once" });
+    let (first, sent) = a.post(&node, "/api/v1/messages", body.clone()).await;
+    let (second, again) = a.post(&node, "/api/v1/messages", body).await;
+    assert_eq!((first, second), (201, 200));
+    assert_eq!((sent.get("duplicate"), &again["duplicate"]), (None, &json!(true)));
+    assert_eq!(sent["message"], again["message"]);
+    assert_eq!(sent["message"]["tempId"], "key-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_kept() {
+    let node = Node::embedded(&[]).await;
+    let (owner, member, other) = (Caller::user("owner"), Caller::user("member"), Caller::user("other"));
+    let new = json!({ "kind": "group", "id": "g", "members": ["member"] });
+    assert_eq!(owner.post(&node, "/api/v1/conversations", new).await.0, 201);
+    let code = |(status, body): (u16, Value)| (status, body["error"]["code"].as_str().unwrap_or("").to_owned());
+    let refused = |status: u16, code: &str| (status, code.to_owned());
+
+    assert_eq!(code(other.get(&node, "/api/v1/conversations/g").await), refused(404, "NOT_FOUND"));
+    assert_eq!(code(other.get(&node, "/api/v1/conversations/g/messages").await), refused(403, "NOT_MEMBER"));
+    let body = json!({ "conversationId": "g", "content": "x" });
+    assert_eq!(code(other.post(&node, "/api/v1/messages", body.clone()).await), refused(403, "NOT_MEMBER"));
+    let add = json!({ "userId": "other" });
+    assert_eq!(code(member.post(&node, "/api/v1/conversations/g/members", add.clone()).await), refused(403, "FORBIDDEN"));
+    assert_eq!(code(member.delete(&node, "/api/v1/conversations/g/members/owner").await), refused(403, "FORBIDDEN"));
+    assert_eq!(owner.post(&node, "/api/v1/conversations/g/members", add).await.0, 200);
+    assert_eq!(other.post(&node, "/api/v1/messages", body.clone()).await.0, 201);
+    assert_eq!(owner.post(&node, "/api/v1/conversations/g/bans", json!({ "userId": "other" })).await.0, 204);
+    assert_eq!(code(other.post(&node, "/api/v1/messages", body.clone()).await), refused(403, "BANNED"));
+    assert_eq!(code(other.post(&node, "/api/v1/conversations/g/join", json!({})).await), refused(403, "BANNED"));
+
+    let publish = json!({ "users": ["a"], "event": { "type": "notification", "payload": {} } });
+    assert_eq!(code(member.post(&node, "/api/v1/publish", publish).await), refused(403, "FORBIDDEN"));
+    assert_eq!(code(get(node.http, "/api/v1/conversations", &[]).await), refused(401, "UNAUTHENTICATED"));
+    let wrong = [("x-api-key", "wrong")];
+    assert_eq!(code(get(node.http, "/api/v1/conversations", &wrong).await), refused(401, "UNAUTHENTICATED"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_with_a_password() {
+    let node = Node::embedded(&[]).await;
+    let new = json!({ "kind": "channel", "id": "lounge", "password": "s3cret" });
+    let (status, made) = Caller::user("a").post(&node, "/api/v1/conversations", new).await;
+    assert_eq!((status, &made["hasPassword"], &made["visibility"]), (201, &json!(true), &json!("public")));
+    let mut a = Client::join(node.http, "a").await;
+    let mut b = Client::join(node.http, "b").await;
+    for wrong in [json!({ "conversationId": "lounge" }), json!({ "conversationId": "lounge", "password": "no" })] {
+        b.send("conversation.join", wrong).await;
+        assert_eq!(b.expect("error").await["payload"]["code"], "PASSWORD_REQUIRED");
+    }
+    b.send("conversation.join", json!({ "conversationId": "lounge", "password": "s3cret" })).await;
+    assert_eq!(b.expect("conversation.joined").await["payload"]["conversation"]["id"], "lounge");
+    assert_eq!(a.expect("member.joined").await["payload"], json!({ "conversationId": "lounge", "userId": "b" }));
+    b.send("conversation.leave", json!({ "conversationId": "lounge" })).await;
+    assert_eq!(b.expect("conversation.left").await["payload"], json!({ "conversationId": "lounge" }));
+    assert_eq!(a.expect("member.left").await["payload"]["userId"], "b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_publish_broadcast_and_disconnect() {
+    let node = Node::embedded(&[]).await;
+    let backend = Caller::backend();
+    let mut a = Client::join(node.http, "a").await;
+    let event = json!({ "type": "notification", "payload": { "subtype": "order", "n": 1 } });
+    let publish = json!({ "users": ["a", "a"], "event": event });
+    assert_eq!(backend.post(&node, "/api/v1/publish", publish).await.0, 202);
+    let got = a.expect("notification").await;
+    assert_eq!((&got["payload"]["n"], &got["seq"]), (&json!(1), &json!(1)));
+    let publish = json!({ "users": ["a"], "event": event, "durable": false });
+    assert_eq!(backend.post(&node, "/api/v1/publish", publish).await.0, 202);
+    assert_eq!(a.expect("notification").await.get("seq"), None);
+    let broadcast = json!({ "event": { "type": "maintenance", "payload": { "at": "noon" } } });
+    assert_eq!(backend.post(&node, "/api/v1/broadcast", broadcast).await.0, 202);
+    assert_eq!(a.expect("maintenance").await["payload"]["at"], "noon");
+
+    let (status, sent) = Caller::acting_for("c").post(&node, "/api/v1/messages", json!({ "to": "a", "content": "hi" })).await;
+    assert_eq!((status, &sent["message"]["senderId"]), (201, &json!("c")));
+    let (status, presence) = backend.get(&node, "/api/v1/presence?users=a,b").await;
+    assert_eq!((status, &presence["users"]["a"]["online"], &presence["users"]["b"]["online"]), (200, &json!(true), &json!(false)));
+    let (status, stats) = backend.get(&node, "/api/v1/internal/chat/ws/stats").await;
+    assert_eq!((status, &stats["connections"], &stats["users"]), (200, &json!(1), &json!(1)));
+
+    assert_eq!(backend.post(&node, "/api/v1/control/disconnect", json!({ "userId": "a" })).await.0, 202);
+    assert_eq!(a.expect_close().await, 4202);
+    let mut a = Client::join(node.http, "a").await;
+    let old = token_with(json!({ "sub": "a", "exp": in_seconds(60), "iat": in_seconds(-5) }));
+    assert_eq!(backend.post(&node, "/api/v1/control/revoke", json!({ "userId": "a" })).await.0, 202);
+    assert_eq!(a.expect_close().await, 4002);
+    let mut refused = Client::open(node.http, &format!("/chat/ws?token={old}"), &[]).await.expect("upgrade");
+    refused.expect("auth_failed").await;
+    assert_eq!(refused.expect_close().await, 4002);
+    assert_eq!(get(node.http, "/api/v1/conversations", &[("authorization", &format!("Bearer {old}"))]).await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_have_the_one_shape() {
+    let node = Node::embedded(&[]).await;
+    let a = Caller::user("a");
+    for (path, body, status, code, field) in [
+        ("/api/v1/conversations", "{", 400, "INVALID_MESSAGE", None),
+        ("/api/v1/conversations", "{}", 400, "VALIDATION_ERROR", None),
+        ("/api/v1/conversations", r#"{"kind":"club"}"#, 400, "VALIDATION_ERROR", Some("kind")),
+        ("/api/v1/conversations", r#"{"kind":"group","members":["a b"]}"#, 400, "VALIDATION_ERROR", Some("members[0]")),
+        ("/api/v1/conversations", r#"{"kind":"group","extra":1}"#, 400, "VALIDATION_ERROR", Some("extra")),
+        ("/api/v1/messages", r#"{"to":"b"}"#, 400, "VALIDATION_ERROR", Some("content")),
+        ("/api/v1/messages", r#"{"to":"b","content":"x"},"type":"ping""#, 400, "INVALID_MESSAGE", None),
+        ("/api/v1/messages", "[]", 400, "VALIDATION_ERROR", Some("payload")),
+        ("/api/v1/messages", r#"{"conversationId":"none","content":"x"}"#, 404, "NOT_FOUND", None),
+    ] {
+        let (got, answer) = request(node.http, "POST", path, &a.headers(), body).await;
+        assert_eq!((got, answer["error"]["code"].as_str()), (status, Some(code)), "{body}: {answer}");
+        assert_eq!(answer["error"]["field"].as_str(), field, "{body}: {answer}");
+        assert!(answer["error"]["message"].is_string() && answer["error"]["retryable"].is_boolean());
+    }
+    let (status, answer) = a.get(&node, "/api/v1/conversations/c/messages?after=x").await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("VALIDATION_ERROR")));
+    let (status, answer) = request(node.http, "PUT", "/api/v1/messages", &a.headers(), "").await;
+    assert_eq!((status, &answer["error"]["code"]), (405, &json!("NOT_FOUND")));
+    let huge = "x".repeat(3 << 20);
+    let (status, answer) = request(node.http, "POST", "/api/v1/messages", &a.headers(), huge).await;
+    assert_eq!((status, &answer["error"]["code"]), (413, &json!("PAYLOAD_TOO_LARGE")));
+}
