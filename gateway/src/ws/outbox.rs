@@ -34,6 +34,7 @@ struct State {
     ping: bool,
     gate: Gate,
     closing: Option<CloseCode>,
+    aborted: bool,
     waker: Option<Waker>,
 }
 
@@ -78,6 +79,8 @@ pub struct Batch {
     pub ping: bool,
     /// After these bytes, close with this code.
     pub close: Option<CloseCode>,
+    /// Drop the socket at once.
+    pub abort: bool,
 }
 
 impl Outbox {
@@ -92,6 +95,7 @@ impl Outbox {
                 ping: false,
                 gate: Gate::Joining { seen: 0 },
                 closing: None,
+                aborted: false,
                 waker: None,
             }),
             heard_s: AtomicU32::new(coarse_s()),
@@ -190,6 +194,13 @@ impl Outbox {
         state.wake();
     }
 
+    /// Drops the socket at once, with what was not written: for a peer that has not read for too long.
+    pub fn abort(&self) {
+        let mut state = self.state.lock();
+        state.aborted = true;
+        state.wake();
+    }
+
     /// Whether a close was asked for.
     pub fn closing(&self) -> Option<CloseCode> {
         self.state.lock().closing
@@ -204,15 +215,25 @@ impl Outbox {
     /// Called by the socket's task alone.
     pub fn take(&self, batch: &mut Batch, waker: &Waker) -> bool {
         let mut state = self.state.lock();
-        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            state.waker = Some(waker.clone());
-        }
-        let any = !state.queue.is_empty() || state.ping || (state.closing.is_some() && batch.close.is_none());
+        state.register(waker);
+        let any = !state.queue.is_empty()
+            || state.ping
+            || (state.closing.is_some() && batch.close.is_none())
+            || (state.aborted && !batch.abort);
         batch.frames.extend(std::mem::take(&mut state.queue).into_iter().map(|item| item.framed));
         batch.ping |= std::mem::take(&mut state.ping);
         batch.close = state.closing;
+        batch.abort = state.aborted;
         state.bytes = 0;
         any
+    }
+
+    /// Like [`Outbox::take`] while the last batch is still being written: learns of a close or abort, but leaves what waits.
+    pub fn watch(&self, batch: &mut Batch, waker: &Waker) {
+        let mut state = self.state.lock();
+        state.register(waker);
+        batch.close = state.closing;
+        batch.abort = state.aborted;
     }
 
     /// The peer sent something.
@@ -273,6 +294,12 @@ impl State {
     fn shed_ephemeral(&mut self) {
         self.queue.retain(|item| !item.ephemeral);
         self.bytes = self.queue.iter().map(|item| len_of(&item.framed)).sum();
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
     }
 
     fn wake(&mut self) {

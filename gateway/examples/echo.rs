@@ -1,0 +1,94 @@
+//! An echo server on the gateway's own WebSocket code, for the Autobahn test suite (`deploy/autobahn.sh`).
+//!
+//! `echo [port]` listens on the loopback, on a free port if none is given, and prints its address as the first line.
+#![expect(clippy::print_stdout, reason = "the address on standard output is how a script finds the server")]
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use gateway::ws::frame;
+use gateway::ws::handshake::{self, Upgrading};
+use gateway::ws::outbox::{Outbox, Pushed};
+use gateway::ws::socket::{Flow, Incoming, Socket};
+use http_body_util::Empty;
+use hyper::body::Incoming as Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use shared::CloseCode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// The suite's largest message.
+const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// The suite sends many messages before it reads their echoes.
+const OUTBOX_BYTES_MAX: u32 = 4 * MESSAGE_BYTES_MAX;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let port = match std::env::args().nth(1) {
+        Some(port) => port.parse().context("the port is a number")?,
+        None => 0,
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    println!("{}", listener.local_addr()?);
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        connections.spawn(serve(stream));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(stream: TcpStream) {
+    let upgrading = OnceLock::new();
+    let answer = service_fn(|mut request: Request<Body>| {
+        let response = answer(&mut request, &upgrading);
+        async { Ok::<_, Infallible>(response) }
+    });
+    // How a connection ended doesn't matter here; the suite judges what it sees.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).with_upgrades().await;
+    if let Some(upgrading) = upgrading.into_inner() {
+        echo(upgrading).await;
+    }
+}
+
+fn answer(request: &mut Request<Body>, upgrading: &OnceLock<Upgrading>) -> Response<Empty<Bytes>> {
+    match handshake::accept(request, None) {
+        Ok((response, accepted)) => {
+            // The connection ends as HTTP with the first upgrade, so there is no second.
+            let _ = upgrading.set(accepted);
+            response
+        }
+        Err(refused) => {
+            let mut response = Response::new(Empty::new());
+            *response.status_mut() = refused.status();
+            response
+        }
+    }
+}
+
+async fn echo(upgrading: Upgrading) {
+    let Ok((stream, leftover)) = upgrading.complete().await else { return };
+    let outbox = Arc::new(Outbox::new(OUTBOX_BYTES_MAX));
+    let mut socket = Socket::new(stream, leftover, outbox.clone(), MESSAGE_BYTES_MAX);
+    let mut on_message = |incoming: Incoming<'_>| {
+        let framed = match incoming {
+            Incoming::Text(text) => frame::frame_text(text),
+            Incoming::Binary(bytes) => frame::frame_binary(bytes),
+        };
+        match outbox.push_reply(framed) {
+            Pushed::Queued => Flow::Continue,
+            Pushed::Old | Pushed::Gap | Pushed::Dropped | Pushed::Overflow | Pushed::Closing => {
+                outbox.close(CloseCode::SlowConsumer);
+                Flow::Pause
+            }
+        }
+    };
+    poll_fn(|cx| socket.poll_drive(cx, true, &mut on_message)).await;
+}

@@ -1,0 +1,277 @@
+//! The driver of one WebSocket: moves bytes between its TCP stream, the decoder and the outbox, and closes it in order.
+//!
+//! It is polled by the one task that owns it. It never parses a message, never waits for a command, and holds no buffer
+//! for a socket that is idle.
+
+mod closing;
+mod read_buffer;
+mod write;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use shared::CloseCode;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::decoder::{Decoder, Fault, Item};
+use super::frame;
+use super::outbox::{Batch, Outbox};
+use closing::Closing;
+use read_buffer::with_read_buffer;
+use write::Unwritten;
+
+/// Reads of one poll, so that one busy peer doesn't keep a thread from the others.
+const READS_PER_POLL: usize = 4;
+/// Messages and control frames of one read before other tasks have their turn, for the same reason.
+const ITEMS_PER_READ: usize = 256;
+
+/// One upgraded socket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    decoder: Decoder,
+    outbox: Arc<Outbox>,
+    /// What was read and not decoded yet, because the caller wants no message now.
+    backlog: BytesMut,
+    unwritten: Unwritten,
+    /// The answer to the latest ping. Earlier ones need none (RFC 6455 §5.5.3).
+    pong: Option<Bytes>,
+    /// Set once no message will be handed out any more.
+    closing: Option<Box<Closing>>,
+}
+
+/// A message from the peer; its bytes may be changed in place.
+#[derive(Debug)]
+pub enum Incoming<'a> {
+    /// Text, valid UTF-8.
+    Text(&'a mut [u8]),
+    /// Binary.
+    Binary(&'a mut [u8]),
+}
+
+/// Whether the next message may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// At once.
+    Continue,
+    /// Not in this poll; later ones say with `reading`.
+    Pause,
+}
+
+/// How a socket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The peer closed it, with this code if any.
+    Peer(Option<u16>),
+    /// The peer's end of stream came without a close frame.
+    Vanished,
+    /// The peer broke RFC 6455 and was told so.
+    Fault(Fault),
+    /// We closed it; `told` says whether the close frame was handed to the kernel.
+    Closed {
+        /// The code that was given to [`Outbox::close`], or of an overflow.
+        code: CloseCode,
+        /// Whether the peer can know it.
+        told: bool,
+    },
+    /// [`Outbox::abort`].
+    Aborted,
+    /// The connection failed.
+    Io(io::ErrorKind),
+}
+
+/// What became of the bytes that were read.
+enum Delivered {
+    /// All were decoded.
+    All,
+    /// No more in this poll; these bytes are left.
+    Stopped { rest_bytes: usize },
+    /// The socket is closing; what is left is nobody's.
+    Closing,
+}
+
+/// What a poll could write.
+struct Flushed {
+    /// Everything is with the kernel.
+    all: bool,
+    /// The outbox wants the socket closed.
+    close: Option<CloseCode>,
+}
+
+impl Socket {
+    /// Drives `stream`, of which `leftover` was already read, for `outbox`. A message may have `message_bytes_max` bytes.
+    #[must_use]
+    pub fn new(stream: TcpStream, leftover: Bytes, outbox: Arc<Outbox>, message_bytes_max: u32) -> Self {
+        // Frames are batched by the outbox; an error here means a dead socket, which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            decoder: Decoder::new(message_bytes_max),
+            outbox,
+            backlog: BytesMut::from(leftover),
+            unwritten: Unwritten::default(),
+            pong: None,
+            closing: None,
+        }
+    }
+
+    /// Whether the socket is on its way out: no message will come, and nothing that is queued now will be written.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Reads (if `reading`), hands messages to `on_message`, and writes what the outbox has; ready when the socket has ended.
+    ///
+    /// The task is woken for bytes to read only if the last poll was `reading` and no message was answered with
+    /// [`Flow::Pause`]: after a pause, poll again when the next message may come. A closing socket discards what the peer
+    /// still sends, whatever `reading` says. Not to be polled again once it is ready.
+    pub fn poll_drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        reading: bool,
+        on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
+    ) -> Poll<Ended> {
+        if reading
+            && self.closing.is_none()
+            && let Err(ended) = self.read_messages(cx, on_message)
+        {
+            return Poll::Ready(ended);
+        }
+        if self.closing.is_none() {
+            match self.flush(cx) {
+                Ok(Flushed { close: None, .. }) => {}
+                Ok(Flushed { close: Some(code), .. }) => self.begin_closing(Ended::Closed { code, told: false }),
+                Err(ended) => return Poll::Ready(ended),
+            }
+        }
+        self.poll_closing(cx)
+    }
+
+    /// Reads and delivers until nothing is there, the caller pauses, or the poll has done enough.
+    fn read_messages(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
+    ) -> Result<(), Ended> {
+        if !self.backlog.is_empty() {
+            let mut backlog = std::mem::take(&mut self.backlog);
+            match self.deliver(cx, &mut backlog, on_message) {
+                Delivered::All => {}
+                Delivered::Closing => return Ok(()),
+                Delivered::Stopped { rest_bytes: 0 } => return Ok(()),
+                Delivered::Stopped { rest_bytes } => {
+                    backlog.advance(backlog.len() - rest_bytes);
+                    self.backlog = backlog;
+                    return Ok(());
+                }
+            }
+        }
+        with_read_buffer(|buffer| {
+            for _ in 0..READS_PER_POLL {
+                let bytes = match poll_read(&mut self.stream, cx, buffer) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok([])) => return Err(Ended::Vanished),
+                    Poll::Ready(Ok(bytes)) => bytes,
+                    Poll::Ready(Err(error)) => return Err(Ended::Io(error.kind())),
+                };
+                self.outbox.heard();
+                match self.deliver(cx, bytes, on_message) {
+                    Delivered::All => {}
+                    Delivered::Closing => return Ok(()),
+                    Delivered::Stopped { rest_bytes } => {
+                        self.backlog = BytesMut::from(bytes.get(bytes.len() - rest_bytes..).unwrap_or_default());
+                        return Ok(());
+                    }
+                }
+            }
+            cx.waker().wake_by_ref();
+            Ok(())
+        })
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut [u8],
+        on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
+    ) -> Delivered {
+        let mut rest = input;
+        for _ in 0..ITEMS_PER_READ {
+            let flow = match self.decoder.next(&mut rest) {
+                Ok(None) => return Delivered::All,
+                Ok(Some(Item::Text(mut payload))) => on_message(Incoming::Text(&mut payload)),
+                Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
+                Ok(Some(Item::Ping(payload))) => {
+                    self.pong = Some(frame::pong(&payload));
+                    Flow::Continue
+                }
+                Ok(Some(Item::Pong)) => Flow::Continue,
+                Ok(Some(Item::Close(code))) => {
+                    self.begin_closing(Ended::Peer(code));
+                    return Delivered::Closing;
+                }
+                Err(fault) => {
+                    self.begin_closing(Ended::Fault(fault));
+                    return Delivered::Closing;
+                }
+            };
+            match flow {
+                Flow::Continue => {}
+                Flow::Pause => return Delivered::Stopped { rest_bytes: rest.len() },
+            }
+        }
+        cx.waker().wake_by_ref();
+        Delivered::Stopped { rest_bytes: rest.len() }
+    }
+
+    /// Writes what is left from before, then all that the outbox has. Leaves the outbox with this task's waker.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<Flushed, Ended> {
+        let mut batch = Batch::default();
+        let mut all = self.write(cx)?;
+        if all {
+            self.outbox.take(&mut batch, cx.waker());
+            batch.frames.extend(batch.ping.then(frame::ping));
+            batch.frames.extend(self.pong.take());
+        } else {
+            self.outbox.watch(&mut batch, cx.waker());
+        }
+        if batch.abort {
+            self.reset_on_drop();
+            return Err(Ended::Aborted);
+        }
+        if !batch.frames.is_empty() {
+            self.unwritten.refill(batch.frames);
+            all = self.write(cx)?;
+        }
+        Ok(Flushed { all, close: batch.close })
+    }
+
+    /// Writes what was taken from the outbox; whether that was all.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let progress = || self.outbox.set_stuck(false);
+        let all = self.unwritten.write(cx, &mut self.stream, progress).map_err(|error| Ended::Io(error.kind()))?;
+        if !all {
+            self.outbox.set_stuck(true);
+        }
+        Ok(all)
+    }
+
+    /// Makes the kernel forget what the peer would not read, when the stream is dropped.
+    fn reset_on_drop(&self) {
+        // An error means that the connection is gone already.
+        let _ = self.stream.set_zero_linger();
+    }
+}
+
+/// Reads once into `buffer`; no bytes mean the end of the stream.
+fn poll_read<'b>(stream: &mut TcpStream, cx: &mut Context<'_>, buffer: &'b mut [u8]) -> Poll<io::Result<&'b mut [u8]>> {
+    let mut read = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+    let bytes = read.filled().len();
+    Poll::Ready(Ok(buffer.get_mut(..bytes).unwrap_or_default()))
+}
