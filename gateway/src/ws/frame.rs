@@ -45,10 +45,9 @@ pub const fn ping() -> Bytes {
     Bytes::from_static(&[PING, 0])
 }
 
-/// The answer to a ping. Allocates nothing when the ping was empty; what exceeds a control frame is cut.
-#[must_use]
-pub fn pong(payload: &[u8]) -> Bytes {
-    if payload.is_empty() { Bytes::from_static(&[PONG, 0]) } else { control(PONG, &[], payload) }
+/// Adds the answer to a ping, whose payload has at most [`CONTROL_PAYLOAD_BYTES_MAX`] bytes; what exceeds that is cut.
+pub fn put_pong(framed: &mut Vec<u8>, payload: &[u8]) {
+    put_frame(framed, PONG, payload.get(..CONTROL_PAYLOAD_BYTES_MAX).unwrap_or(payload));
 }
 
 /// A close frame with a code of ours and its reason.
@@ -145,9 +144,12 @@ mod tests {
     #[test]
     fn control_frames_carry_code_reason_and_payload() {
         assert_eq!(ping()[..], [0x89, 0]);
-        assert_eq!(pong(b"")[..], [0x8A, 0]);
-        assert_eq!(pong(b"hi")[..], [0x8A, 2, b'h', b'i']);
-        assert_eq!(pong(&[1; 200]).len(), 2 + CONTROL_PAYLOAD_BYTES_MAX);
+        let mut pongs = Vec::new();
+        put_pong(&mut pongs, b"");
+        put_pong(&mut pongs, b"hi");
+        assert_eq!(pongs, [0x8A, 0, 0x8A, 2, b'h', b'i']);
+        put_pong(&mut pongs, &[1; 200]);
+        assert_eq!(pongs.len(), 6 + 2 + CONTROL_PAYLOAD_BYTES_MAX);
         assert_eq!(close(CloseCode::Normal)[..], *b"\x88\x08\x03\xE8normal");
         assert_eq!(close_echo(Some(1001))[..], [0x88, 2, 0x03, 0xE9]);
         assert_eq!(close_echo(None)[..], [0x88, 0]);

@@ -29,6 +29,9 @@ const READS_PER_POLL: usize = 4;
 /// Messages and control frames of one read before other tasks have their turn, for the same reason.
 const ITEMS_PER_READ: usize = 256;
 
+/// Bytes of unwritten pongs from which on earlier ones are dropped.
+const PONG_BYTES_MAX: usize = 2 * 1024;
+
 /// One upgraded socket.
 #[derive(Debug)]
 pub struct Socket {
@@ -38,8 +41,8 @@ pub struct Socket {
     /// What was read and not decoded yet, because the caller wants no message now.
     backlog: BytesMut,
     unwritten: Unwritten,
-    /// The answer to the latest ping. Earlier ones need none (RFC 6455 §5.5.3).
-    pong: Option<Bytes>,
+    /// The answers to pings since the last write, framed.
+    pongs: Vec<u8>,
     /// Set once no message will be handed out any more.
     closing: Option<Box<Closing>>,
 }
@@ -114,7 +117,7 @@ impl Socket {
             outbox,
             backlog: BytesMut::from(leftover),
             unwritten: Unwritten::default(),
-            pong: None,
+            pongs: Vec::new(),
             closing: None,
         }
     }
@@ -207,7 +210,7 @@ impl Socket {
                 Ok(Some(Item::Text(mut payload))) => on_message(Incoming::Text(&mut payload)),
                 Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
                 Ok(Some(Item::Ping(payload))) => {
-                    self.pong = Some(frame::pong(&payload));
+                    self.answer_ping(&payload);
                     Flow::Continue
                 }
                 Ok(Some(Item::Pong)) => Flow::Continue,
@@ -229,6 +232,14 @@ impl Socket {
         Delivered::Stopped { rest_bytes: rest.len() }
     }
 
+    /// A peer that pings faster than it reads gets answers to its latest pings only (RFC 6455 §5.5.3).
+    fn answer_ping(&mut self, payload: &[u8]) {
+        if self.pongs.len() > PONG_BYTES_MAX {
+            self.pongs.clear();
+        }
+        frame::put_pong(&mut self.pongs, payload);
+    }
+
     /// Writes what is left from before, then all that the outbox has. Leaves the outbox with this task's waker.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<Flushed, Ended> {
         let mut batch = Batch::default();
@@ -236,7 +247,10 @@ impl Socket {
         if all {
             self.outbox.take(&mut batch, cx.waker());
             batch.frames.extend(batch.ping.then(frame::ping));
-            batch.frames.extend(self.pong.take());
+            if !self.pongs.is_empty() {
+                // First, because what a message caused comes after it, and pings may stand inside of a message.
+                batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));
+            }
         } else {
             self.outbox.watch(&mut batch, cx.waker());
         }
