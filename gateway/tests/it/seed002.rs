@@ -193,6 +193,6 @@ async fn the_token_may_come_with_the_first_frame() {
     assert_eq!(client.expect("error").await["payload"]["code"], "FORBIDDEN");
 }
 
-pub fn types(frames: &[Value]) -> Vec<String> {
+pub(crate) fn types(frames: &[Value]) -> Vec<String> {
     frames.iter().map(|frame| frame["type"].as_str().unwrap_or("?").to_owned()).collect()
 }

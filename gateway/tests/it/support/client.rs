@@ -18,33 +18,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came over the socket.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Got {
+pub(crate) enum Got {
     Frame(Value),
     Closed(u16, String),
     Vanished,
 }
 
 /// A connected client.
-pub struct Client {
+pub(crate) struct Client {
     socket: FragmentCollector<TokioIo<Upgraded>>,
     /// Frames that were skipped while another was waited for.
     kept: VecDeque<Value>,
     /// The subprotocol that the server chose.
-    pub protocol: Option<String>,
+    pub(crate) protocol: Option<String>,
 }
 
 /// The answer to an upgrade that was refused.
 #[derive(Debug)]
-pub struct Refused(pub String);
+pub(crate) struct Refused(pub(crate) String);
 
 impl Client {
     /// Connects as `user` and takes `auth_success` and `status.bulk`.
-    pub async fn join(to: SocketAddr, user: &str) -> Self {
+    pub(crate) async fn join(to: SocketAddr, user: &str) -> Self {
         Self::join_with(to, &super::node::token(user)).await.0
     }
 
     /// The same with this token; also gives the payload of `auth_success`.
-    pub async fn join_with(to: SocketAddr, token: &str) -> (Self, Value) {
+    pub(crate) async fn join_with(to: SocketAddr, token: &str) -> (Self, Value) {
         let mut client = Self::open(to, &format!("/chat/ws?token={token}"), &[]).await.expect("an upgrade");
         let success = client.expect("auth_success").await;
         client.expect("status.bulk").await;
@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// Opens a socket without waiting for anything.
-    pub async fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
+    pub(crate) async fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
         let stream = TcpStream::connect(to).await.map_err(|error| Refused(error.to_string()))?;
         stream.set_nodelay(true).expect("a live socket");
         let mut request = Request::builder()
@@ -75,23 +75,23 @@ impl Client {
     }
 
     /// Sends a command.
-    pub async fn send(&mut self, kind: &str, payload: Value) {
+    pub(crate) async fn send(&mut self, kind: &str, payload: Value) {
         self.send_text(&json!({ "type": kind, "payload": payload }).to_string()).await;
     }
 
     /// Sends a command with a `ref`.
-    pub async fn send_ref(&mut self, kind: &str, payload: Value, reference: Value) {
+    pub(crate) async fn send_ref(&mut self, kind: &str, payload: Value, reference: Value) {
         self.send_text(&json!({ "type": kind, "payload": payload, "ref": reference }).to_string()).await;
     }
 
     /// Sends any text.
-    pub async fn send_text(&mut self, text: &str) {
+    pub(crate) async fn send_text(&mut self, text: &str) {
         let frame = Frame::text(Payload::Borrowed(text.as_bytes()));
         self.socket.write_frame(frame).await.expect("a live socket");
     }
 
     /// The next thing that comes; panics after ten seconds.
-    pub async fn next(&mut self) -> Got {
+    pub(crate) async fn next(&mut self) -> Got {
         if let Some(kept) = self.kept.pop_front() {
             return Got::Frame(kept);
         }
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// The next frame of this type; others that come before it are kept for later.
-    pub async fn expect(&mut self, kind: &str) -> Value {
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
         if let Some(place) = self.kept.iter().position(|frame| frame["type"] == kind) {
             return self.kept.remove(place).expect("it is there");
         }
@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// The close frame, after whatever comes before it.
-    pub async fn expect_close(&mut self) -> u16 {
+    pub(crate) async fn expect_close(&mut self) -> u16 {
         let wait = async {
             loop {
                 match self.read().await {
@@ -133,7 +133,7 @@ impl Client {
     }
 
     /// Nothing but what a ping answers: everything that was on its way has come.
-    pub async fn settle(&mut self) -> Vec<Value> {
+    pub(crate) async fn settle(&mut self) -> Vec<Value> {
         self.send_ref("ping", json!({}), json!("settle")).await;
         loop {
             match tokio::time::timeout(PATIENCE, self.read()).await.expect("a pong") {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// One request; status and JSON (or the text as a JSON string).
-pub async fn request(
+pub(crate) async fn request(
     to: SocketAddr,
     method: &str,
     path: &str,
@@ -35,16 +35,16 @@ pub async fn request(
 }
 
 /// GET.
-pub async fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+pub(crate) async fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
     request(to, "GET", path, headers, "").await
 }
 
 /// POST of JSON.
-pub async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
+pub(crate) async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
     request(to, "POST", path, headers, body.to_string()).await
 }
 
 /// The header of a user's token.
-pub fn bearer(token: &str) -> (&'static str, String) {
+pub(crate) fn bearer(token: &str) -> (&'static str, String) {
     ("authorization", format!("Bearer {token}"))
 }

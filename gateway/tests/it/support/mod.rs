@@ -1,7 +1,6 @@
 //! Real servers, real clients.
 
-pub mod client;
-pub mod http;
-pub mod node;
-pub mod postgres;
-pub mod redis;
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod node;
+pub(crate) mod redis;

@@ -6,25 +6,25 @@ use gateway::app::App;
 use gateway::config::{Config, Layers, Mode};
 
 /// The secret that the tests sign with.
-pub const SECRET: &str = "a-secret-for-the-tests-of-parley";
+pub(crate) const SECRET: &str = "a-secret-for-the-tests-of-parley";
 /// The key of the tests' backend.
-pub const API_KEY: &str = "an-api-key-for-the-tests";
+pub(crate) const API_KEY: &str = "an-api-key-for-the-tests";
 
 /// A running node.
-pub struct Node {
-    pub app: App,
-    pub http: SocketAddr,
-    pub ops: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) app: App,
+    pub(crate) http: SocketAddr,
+    pub(crate) ops: SocketAddr,
 }
 
 impl Node {
     /// A node with an embedded store and backbone.
-    pub async fn embedded(settings: &[(&'static str, &str)]) -> Self {
+    pub(crate) async fn embedded(settings: &[(&'static str, &str)]) -> Self {
         Self::start(Mode::Dev, settings).await
     }
 
     /// A node on Redis and a database.
-    pub async fn serve(redis: &str, database: &str, settings: &[(&'static str, &str)]) -> Self {
+    pub(crate) async fn serve(redis: &str, database: &str, settings: &[(&'static str, &str)]) -> Self {
         let mut all = vec![("REDIS_URL", redis), ("DATABASE_URL", database)];
         all.extend_from_slice(settings);
         Self::start(Mode::Serve, &all).await
@@ -50,7 +50,7 @@ impl Node {
     }
 
     /// Waits until `/readyz` says what is expected.
-    pub async fn wait_ready(&self, ready: bool) {
+    pub(crate) async fn wait_ready(&self, ready: bool) {
         let expected = if ready { 200 } else { 503 };
         let asked = async {
             while super::http::get(self.ops, "/readyz", &[]).await.0 != expected {
@@ -62,17 +62,17 @@ impl Node {
 }
 
 /// A token for `user` that lasts an hour.
-pub fn token(user: &str) -> String {
+pub(crate) fn token(user: &str) -> String {
     token_with(serde_json::json!({ "sub": user, "username": format!("name-of-{user}"), "exp": in_seconds(3600), "iat": in_seconds(0) }))
 }
 
 /// A token with these claims.
-pub fn token_with(claims: serde_json::Value) -> String {
+pub(crate) fn token_with(claims: serde_json::Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("claims can be signed")
 }
 
 /// Unix seconds, so many from now.
-pub fn in_seconds(seconds: i64) -> i64 {
+pub(crate) fn in_seconds(seconds: i64) -> i64 {
     shared::Timestamp::now().unix_seconds() + seconds
 }

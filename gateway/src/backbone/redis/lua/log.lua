@@ -1,6 +1,8 @@
 -- What every script on a user's log shares: KEYS[1] is the log, KEYS[2] the hash of unread counts.
 -- MAXLEN, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
 local log = KEYS[1]
+-- Set by a redo that can't tell whether the log had its event.
+local trimmed = false
 
 local function server()
   return string.sub(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 8)

@@ -1,0 +1,279 @@
+//! What the tests of the backbone share: nodes whose inbox a test can wait on, and a source of unread counts.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gateway::backbone::{
+    Append, Backbone, BackboneError, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone, RedisBackbone,
+    Settings, UnreadSource,
+};
+use gateway::store::{UnreadCount, UnreadMove};
+use parking_lot::Mutex;
+use shared::{ConversationId, MessageId, Timestamp, UserId};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::support::redis::Redis;
+
+/// Longer than anything that a test waits for.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Two nodes; on the local backbone both are the same one.
+pub(crate) struct Rig {
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    pub(crate) store: Arc<Store>,
+    pub(crate) redis: Option<Redis>,
+}
+
+/// One node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) backbone: Arc<dyn Backbone>,
+    seen: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>,
+}
+
+/// What came to an inbox.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Seen {
+    User(String, Bytes),
+    Broadcast(Bytes),
+    Control(Control),
+    Resubscribed,
+}
+
+struct Recorder(mpsc::UnboundedSender<Seen>);
+
+impl Inbox for Recorder {
+    fn user_event(&self, user: &str, payload: Bytes) {
+        let _ = self.0.send(Seen::User(user.to_owned(), payload));
+    }
+    fn broadcast(&self, payload: Bytes) {
+        let _ = self.0.send(Seen::Broadcast(payload));
+    }
+    fn control(&self, control: Control) {
+        let _ = self.0.send(Seen::Control(control));
+    }
+    fn resubscribed(&self) {
+        let _ = self.0.send(Seen::Resubscribed);
+    }
+}
+
+/// The unread counts that a store would hold.
+pub(crate) struct Store {
+    pub(crate) counts: Mutex<HashMap<UserId, Vec<UnreadCount>>>,
+    pub(crate) loads: AtomicUsize,
+    /// Every load takes a permit; there are plenty unless a test takes them away.
+    pub(crate) gate: Semaphore,
+    pub(crate) away: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl UnreadSource for Store {
+    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.expect("the gate stays").forget();
+        if self.away.load(Ordering::SeqCst) {
+            return Err(BackboneError("the store is away".to_owned()));
+        }
+        Ok(self.counts.lock().get(user).cloned().unwrap_or_default())
+    }
+}
+
+impl Store {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            counts: Mutex::default(),
+            loads: AtomicUsize::new(0),
+            gate: Semaphore::new(100_000),
+            away: false.into(),
+        })
+    }
+
+    pub(crate) fn set(&self, user: &UserId, counts: &[(&str, u64, u64)]) {
+        let counts = counts
+            .iter()
+            .map(|&(name, last_seq, seen_seq)| UnreadCount { conversation: conversation(name), last_seq, seen_seq })
+            .collect();
+        self.counts.lock().insert(user.clone(), counts);
+    }
+
+    pub(crate) fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+impl Rig {
+    pub(crate) async fn redis(settings: Settings) -> Self {
+        Self::on(Redis::start(), settings).await
+    }
+
+    pub(crate) async fn on(redis: Redis, settings: Settings) -> Self {
+        let store = Store::new();
+        let a = Node::on_redis(&redis, settings.clone(), &store).await;
+        let b = Settings { node: "b".into(), boot_id: "boot-b".into(), ..settings };
+        let b = Node::on_redis(&redis, b, &store).await;
+        Self { a, b, store, redis: Some(redis) }
+    }
+
+    pub(crate) async fn local(settings: Settings) -> Self {
+        let store = Store::new();
+        let (inbox, seen) = recorder();
+        let a = Node { backbone: Arc::new(LocalBackbone::start(settings, inbox, store.clone())), seen };
+        Self { b: a.clone(), a, store, redis: None }
+    }
+
+    /// How many subscriptions a user has who is subscribed on both nodes.
+    pub(crate) fn both(&self) -> u64 {
+        if self.redis.is_some() { 2 } else { 1 }
+    }
+
+    pub(crate) fn server(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("this test is about Redis")
+    }
+}
+
+impl Node {
+    pub(crate) async fn on_redis(redis: &Redis, settings: Settings, store: &Arc<Store>) -> Self {
+        let (inbox, seen) = recorder();
+        let backbone =
+            RedisBackbone::start(&redis.url(), settings, inbox, store.clone()).await.expect("Redis is there");
+        Self { backbone: Arc::new(backbone), seen }
+    }
+
+    /// The next thing that came to the inbox.
+    pub(crate) async fn next(&self) -> Seen {
+        let mut seen = self.seen.lock().await;
+        tokio::time::timeout(WAIT, seen.recv()).await.expect("something comes in time").expect("the inbox stays")
+    }
+
+    /// The next payload for `user`; events for others are passed over.
+    pub(crate) async fn payload(&self, user: &UserId) -> String {
+        loop {
+            if let Seen::User(to, payload) = self.next().await
+                && to == user.as_str()
+            {
+                return String::from_utf8(payload.to_vec()).expect("text");
+            }
+        }
+    }
+
+    /// Waits until the subscriptions were made anew.
+    pub(crate) async fn resubscribed(&self) {
+        while self.next().await != Seen::Resubscribed {}
+    }
+
+    /// Whether nothing has come that wasn't looked at.
+    pub(crate) async fn is_quiet(&self) -> bool {
+        self.seen.lock().await.try_recv().is_err()
+    }
+}
+
+fn recorder() -> (Arc<Recorder>, Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Arc::new(Recorder(sender)), Arc::new(tokio::sync::Mutex::new(receiver)))
+}
+
+/// An inbox that nobody looks at.
+pub(crate) fn deaf() -> Arc<dyn Inbox> {
+    recorder().0
+}
+
+/// A store without any counts.
+pub(crate) fn empty_store() -> Arc<Store> {
+    Store::new()
+}
+
+/// Short times for presence, so that tests can wait for them.
+pub(crate) fn settings() -> Settings {
+    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, ..Settings::new("a", "boot-a") }
+}
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("an id")
+}
+
+pub(crate) fn conversation(name: &str) -> ConversationId {
+    ConversationId::parse(name).expect("an id")
+}
+
+/// The envelope of a test's event number `n`.
+pub(crate) fn envelope(n: u64) -> String {
+    format!("{{\"type\":\"message.new\",\"payload\":{{\"n\":{n}}}}}")
+}
+
+/// The same as it is published: with its `seq`.
+pub(crate) fn numbered(seq: u64, n: u64) -> String {
+    format!("{{\"seq\":{seq},\"type\":\"message.new\",\"payload\":{{\"n\":{n}}}}}")
+}
+
+/// Event number `n` for a user.
+pub(crate) fn event(user: &UserId, n: u64) -> Delivery {
+    Delivery { user: user.clone(), body: envelope(n).into(), kind: DeliveryKind::Durable(facts(n)) }
+}
+
+/// The same as a redo.
+pub(crate) fn redo(user: &UserId, n: u64) -> Delivery {
+    with(event(user, n), |durable| durable.append = Append::Once)
+}
+
+/// An event without a log.
+pub(crate) fn ephemeral(user: &UserId, body: &str) -> Delivery {
+    Delivery { user: user.clone(), body: body.to_owned().into(), kind: DeliveryKind::Ephemeral }
+}
+
+/// Changes what a durable event carries.
+pub(crate) fn with(mut delivery: Delivery, change: impl FnOnce(&mut Durable)) -> Delivery {
+    if let DeliveryKind::Durable(durable) = &mut delivery.kind {
+        change(durable);
+    }
+    delivery
+}
+
+/// An event that moves a count, announced.
+pub(crate) fn counted(delivery: Delivery, name: &str, last_seq: u64, seen_seq: u64) -> Delivery {
+    let conversation = conversation(name);
+    with(delivery, |durable| {
+        durable.unread = Some(UnreadMove { conversation, last_seq, seen_seq, announce: true });
+    })
+}
+
+fn facts(n: u64) -> Durable {
+    let committed_at = Timestamp::from_unix_ms(1_763_730_000_000 + i64::try_from(n).expect("small") * 100);
+    Durable { event_id: format!("m{n}").into(), committed_at, unread: None, append: Append::First, push: None }
+}
+
+/// The message of event `n`.
+pub(crate) fn message(n: u64) -> MessageId {
+    MessageId::new(n).expect("a message id")
+}
+
+/// The companion that tells unread counts.
+pub(crate) fn unread_line(name: &str, unread: u64, total: u64) -> String {
+    format!(
+        "\n{{\"type\":\"notification.unread\",\"payload\":{{\"conversationId\":\"{name}\",\"unread\":{unread},\
+         \"totalUnread\":{total}}}}}"
+    )
+}
+
+/// Asks until the answer is there.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(within: Duration, mut ask: impl FnMut() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(within, asking).await.expect("it came about in time")
+}
+
+/// Runs a test that must end.
+pub(crate) async fn bounded(test: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test ends");
+}

@@ -1,0 +1,108 @@
+//! A redis-server of a test's own, on a free loopback port, in memory only.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The server; killed when dropped.
+pub(crate) struct Redis {
+    port: u16,
+    folder: PathBuf,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further options, as they stand on the command line.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let folder = std::env::temp_dir().join(format!("parley-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for Redis");
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut redis = Self { port, folder, options, process: None };
+        redis.restart();
+        redis
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it as by `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("Redis can be killed");
+            process.wait().expect("Redis ends");
+        }
+    }
+
+    /// Starts it on the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--port", &self.port.to_string()])
+            .args(&self.options)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.process = Some(process);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.try_ask("PING").is_err() {
+            assert!(Instant::now() < deadline, "Redis did not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it from running; its sockets stay open.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// One command, its words divided by spaces.
+    pub(crate) fn ask(&self, command: &str) -> redis::Value {
+        self.try_ask(command).expect("Redis answers")
+    }
+
+    /// One command whose answer is a number.
+    pub(crate) fn number(&self, command: &str) -> i64 {
+        redis::from_redis_value(self.ask(command)).expect("a number")
+    }
+
+    fn try_ask(&self, command: &str) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
+        let mut words = command.split(' ');
+        let mut ask = redis::cmd(words.next().unwrap_or_default());
+        for word in words {
+            ask.arg(word);
+        }
+        ask.query(&mut connection)
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.as_ref().expect("Redis runs").id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(status.success(), "{signal} reached Redis");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        // What is left is an empty folder of the temporary ones.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
