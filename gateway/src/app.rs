@@ -80,12 +80,8 @@ impl App {
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
         let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
         let (heal, heal_queue) = mpsc::unbounded_channel();
-        let fanout = Arc::new(Fanout::new(
-            Arc::clone(&registry),
-            Arc::clone(&metrics),
-            heal,
-            forgets(Arc::clone(&members)),
-        ));
+        let fanout =
+            Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(&metrics), heal, forgets(Arc::clone(&members))));
         let backbone = backbone(&config, &boot, Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = config.node, "connected");
 

@@ -4,16 +4,17 @@
 
 use std::collections::HashMap;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use shared::event::ResyncReason;
 use shared::ErrorCode;
+use shared::event::ResyncReason;
 
 use crate::ws::socket::Ended;
 
 /// Bounds of the histograms of times, in seconds.
-const SECONDS: &[f64] =
-    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// Every command's label.
 const COMMANDS: [&str; 11] = [
@@ -98,9 +99,7 @@ impl Metrics {
             backbone_up: gauge!("parley_backbone_up"),
             store_up: gauge!("parley_store_up"),
             commands: COMMANDS.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
-            errors: ErrorCode::ALL
-                .map(|code| (code, counter!("parley_errors_total", "code" => code.as_str())))
-                .into(),
+            errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
             resyncs: [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid]
                 .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))
                 .into(),

@@ -9,12 +9,7 @@ use crate::backbone::Control;
 impl Chat {
     /// Blocks a user or lifts the block. The answer goes to all devices when something changed; otherwise it is returned,
     /// for the asking connection alone.
-    pub async fn set_block(
-        &self,
-        blocker: &UserId,
-        other: UserRef,
-        on: bool,
-    ) -> Result<Option<Event>, ProtocolError> {
+    pub async fn set_block(&self, blocker: &UserId, other: UserRef, on: bool) -> Result<Option<Event>, ProtocolError> {
         let blocked = self.resolve(other).await?;
         if &blocked == blocker {
             return Err(ProtocolError::field("userId", "is yourself"));

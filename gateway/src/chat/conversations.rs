@@ -113,7 +113,11 @@ impl Chat {
     }
 
     /// The members of a conversation, for one of them.
-    pub async fn members_of(&self, conversation: &ConversationId, user: &UserId) -> Result<Arc<Members>, ProtocolError> {
+    pub async fn members_of(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<Arc<Members>, ProtocolError> {
         self.members.of_member(conversation, user).await
     }
 }

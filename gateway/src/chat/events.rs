@@ -75,8 +75,10 @@ mod tests {
             "content": "a \"quote\"\n", "tempId": "t\\1", "createdAt": "2025-11-21T13:00:00.000Z",
         }))
         .expect("a message");
-        let updated =
-            Event::ConversationUpdated { conversation_id: message.conversation_id.clone(), last_message: Some(message.clone()) };
+        let updated = Event::ConversationUpdated {
+            conversation_id: message.conversation_id.clone(),
+            last_message: Some(message.clone()),
+        };
         let new = Event::MessageNew { message: message.clone() };
         assert_eq!(message_new(&message, 2), format!("{}\n{}", new.to_json(), updated.to_json()));
         let sent = Event::MessageSent { temp_id: message.temp_id.clone(), message: message.clone(), duplicate: false };

@@ -23,7 +23,8 @@ impl MembersCache {
     /// An empty cache over the store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        let weigh = |_: &ConversationId, members: &Arc<Members>| u32::try_from(members.list.len() + 8).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &ConversationId, members: &Arc<Members>| u32::try_from(members.list.len() + 8).unwrap_or(u32::MAX);
         let cache = Cache::builder().weigher(weigh).max_capacity(MEMBERS_CACHED_MAX).time_to_live(BELIEVED).build();
         Self { store, cache }
     }

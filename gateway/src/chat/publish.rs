@@ -185,7 +185,9 @@ impl PublishTask {
             tracing::debug!(%error, "rows could not be marked as published");
         }
         let mut in_flight = self.in_flight.lock();
-        rows.iter().for_each(|row| drop(in_flight.remove(row)));
+        for row in &rows {
+            in_flight.remove(row);
+        }
     }
 }
 

@@ -56,7 +56,8 @@ pub struct ReadOutcome {
 /// The durable events of a batch of receipts: what the group commit writes into the outbox row.
 #[must_use]
 pub fn receipt_events(receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
-    let changed = receipts.iter().zip(outcomes).filter_map(|(receipt, outcome)| Some((receipt, outcome.as_ref().ok()?)));
+    let changed =
+        receipts.iter().zip(outcomes).filter_map(|(receipt, outcome)| Some((receipt, outcome.as_ref().ok()?)));
     changed.filter(|(_, change)| change.moved).flat_map(|(receipt, change)| events_of(receipt, change)).collect()
 }
 

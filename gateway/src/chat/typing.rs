@@ -82,11 +82,8 @@ impl Chat {
         let event = Event::Typing { conversation_id: conversation.clone(), user_id: user.clone(), is_typing: on };
         let body = bytes::Bytes::from(event.to_json());
         let others = members.list.iter().map(|(member, _)| member).filter(|member| *member != user);
-        let delivery = |member: &UserId| Delivery {
-            user: member.clone(),
-            body: body.clone(),
-            kind: DeliveryKind::Ephemeral,
-        };
+        let delivery =
+            |member: &UserId| Delivery { user: member.clone(), body: body.clone(), kind: DeliveryKind::Ephemeral };
         self.publisher.publish_ephemeral(others.map(delivery).collect());
     }
 }

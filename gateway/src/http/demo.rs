@@ -28,12 +28,15 @@ struct DemoUser {
 
 /// The page's routes.
 pub fn router(auth: AuthConfig) -> Router {
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")];
+    let headers =
+        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")];
     let users = move || {
         let users = USERS.iter().filter_map(|name| demo_user(&auth, name)).collect::<Vec<_>>();
         async move { ([(CACHE_CONTROL, "no-store")], Json(users)) }
     };
-    Router::new().route("/", get(move || async move { (headers, PAGE).into_response() })).route("/demo/users", get(users))
+    Router::new()
+        .route("/", get(move || async move { (headers, PAGE).into_response() }))
+        .route("/demo/users", get(users))
 }
 
 fn demo_user(auth: &AuthConfig, name: &str) -> Option<DemoUser> {

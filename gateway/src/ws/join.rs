@@ -131,12 +131,7 @@ impl Membership {
         });
     }
 
-    async fn open_gate(
-        &self,
-        head: &LogHead,
-        resume: Option<&Resume>,
-        outbox: &Outbox,
-    ) -> Result<(), BackboneError> {
+    async fn open_gate(&self, head: &LogHead, resume: Option<&Resume>, outbox: &Outbox) -> Result<(), BackboneError> {
         let asked = match resume {
             None => None,
             Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
@@ -147,7 +142,8 @@ impl Membership {
             Some(Err(_)) | None => head.last,
         };
         let resumed = matches!(asked, Some(Ok(_)));
-        let mut first = frame_text(self.auth_success(head.epoch.clone(), position, resumed).to_json().as_bytes()).to_vec();
+        let mut first =
+            frame_text(self.auth_success(head.epoch.clone(), position, resumed).to_json().as_bytes()).to_vec();
         match asked {
             Some(Err(reason)) => {
                 first.extend_from_slice(&resync(reason, &head.epoch, head.last));

@@ -58,8 +58,8 @@ struct State {
 }
 
 enum Phase {
-    /// No user yet. The seat is given up when a token was accepted.
-    Unknown { seat: Option<Seat>, resume: Option<Box<Resume>> },
+    /// No user yet. The seat in the lobby is given up when a token was accepted.
+    Unknown { _seat: Option<Seat>, resume: Option<Box<Resume>> },
     /// Subscribed, and counted in the registry until this is dropped.
     Live(Membership),
 }
@@ -79,9 +79,8 @@ impl Session {
     pub fn new(node: Arc<Node>, socket: Socket, outbox: Arc<Outbox>, opening: Opening) -> Self {
         let connection = node.next_connection();
         let limiter = Limiter::new(node.limits.commands_per_second);
-        let phase = Phase::Unknown { seat: None, resume: None };
-        let mut state =
-            State { node, outbox, connection, phase, work: None, limiter, bad_frames: 0, limited: 0 };
+        let phase = Phase::Unknown { _seat: None, resume: None };
+        let mut state = State { node, outbox, connection, phase, work: None, limiter, bad_frames: 0, limited: 0 };
         state.open(opening);
         Self { socket, state }
     }
@@ -112,7 +111,7 @@ impl State {
             Opening::Known(identity, resume) => self.join(*identity, resume),
             Opening::Unknown(resume) => {
                 let seat = self.node.lobby.sit(self.connection, &self.outbox);
-                self.phase = Phase::Unknown { seat: Some(seat), resume: resume.map(Box::new) };
+                self.phase = Phase::Unknown { _seat: Some(seat), resume: resume.map(Box::new) };
             }
             Opening::Refused(refused) => self.refuse(refused),
             Opening::Close(code) => self.close(code),
@@ -196,7 +195,7 @@ impl State {
     }
 
     fn join(&mut self, identity: Identity, resume: Option<Resume>) {
-        self.phase = Phase::Unknown { seat: None, resume: None };
+        self.phase = Phase::Unknown { _seat: None, resume: None };
         let (node, outbox, connection) = (Arc::clone(&self.node), Arc::clone(&self.outbox), self.connection);
         self.work = Some(Box::pin(async move {
             Done::Joined(Box::new(Membership::join(node, identity, resume, connection, outbox).await))

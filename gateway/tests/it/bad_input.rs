@@ -36,11 +36,7 @@ async fn every_bad_frame_has_its_error_and_the_connection_stays() {
         (r#"{"type":"typing","ref":1,"payload":{"conversationId":"c"}}"#, "VALIDATION_ERROR", Some("isTyping")),
         (r#"{"type":"typing","ref":1,"payload":{"conversationId":"c","isTyping":true}}"#, "NOT_FOUND", None),
         (r#"{"type":"message.read","ref":1,"payload":{"conversationId":"c"}}"#, "NOT_FOUND", None),
-        (
-            r#"{"type":"message.send","ref":1,"payload":{"conversationId":"c","content":"x"}}"#,
-            "NOT_FOUND",
-            None,
-        ),
+        (r#"{"type":"message.send","ref":1,"payload":{"conversationId":"c","content":"x"}}"#, "NOT_FOUND", None),
         (r#"{"type":"block.add","ref":1,"payload":{"username":"nobody"}}"#, "NOT_FOUND", Some("username")),
         (r#"{"type":"conversation.join","ref":1,"payload":{"conversationId":"c"}}"#, "NOT_FOUND", None),
     ] {
@@ -49,7 +45,7 @@ async fn every_bad_frame_has_its_error_and_the_connection_stays() {
         assert_eq!(error["payload"]["code"], code, "{frame}");
         assert_eq!(error["payload"]["field"].as_str(), field, "{frame}");
         assert!(error["payload"]["message"].is_string() && error["payload"]["retryable"].is_boolean());
-        let has_ref = frame.contains("\"ref\"") ;
+        let has_ref = frame.contains("\"ref\"");
         assert_eq!(error["ref"] == 1, has_ref, "{frame}");
     }
     client.send("ping", json!({})).await;
@@ -144,7 +140,8 @@ async fn other_origins_versions_and_plain_requests_are_refused() {
     Client::open(node.http, "/chat/ws", &[("origin", &same)]).await.expect("the same host");
     let (status, _) = crate::support::http::get(node.http, "/chat/ws", &[]).await;
     assert_eq!(status, 400);
-    let mut future = Client::open(node.http, "/chat/ws", &[("sec-websocket-protocol", "chat.v9")]).await.expect("upgrade");
+    let mut future =
+        Client::open(node.http, "/chat/ws", &[("sec-websocket-protocol", "chat.v9")]).await.expect("upgrade");
     assert_eq!(future.expect_close().await, 4004);
     let (status, body) = crate::support::http::get(node.http, "/no/such/path", &[]).await;
     assert_eq!((status, &body["error"]["code"]), (404, &json!("NOT_FOUND")));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post, request};
-use crate::support::node::{API_KEY, Node, token, token_with, in_seconds};
+use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 
 struct Caller(Vec<(&'static str, String)>);
 
@@ -40,7 +40,10 @@ async fn a_group_from_its_making_to_its_history() {
     let new = json!({ "kind": "group", "id": "team", "title": "Team", "members": ["b"] });
     let (status, made) = a.post(&node, "/api/v1/conversations", new.clone()).await;
     assert_eq!(status, 201, "{made}");
-    assert_eq!((&made["id"], &made["memberCount"], &made["visibility"]), (&json!("team"), &json!(2), &json!("private")));
+    assert_eq!(
+        (&made["id"], &made["memberCount"], &made["visibility"]),
+        (&json!("team"), &json!(2), &json!("private"))
+    );
     assert_eq!(b_socket.expect("conversation.created").await["payload"]["conversation"]["id"], "team");
     assert_eq!(a.post(&node, "/api/v1/conversations", new).await.0, 409);
 
@@ -56,7 +59,8 @@ async fn a_group_from_its_making_to_its_history() {
         async move {
             let (status, page) = b.get(node, &format!("/api/v1/conversations/team/messages?{query}")).await;
             assert_eq!(status, 200, "{page}");
-            let seqs: Vec<u64> = page["items"].as_array().expect("items").iter().filter_map(|m| m["seq"].as_u64()).collect();
+            let seqs: Vec<u64> =
+                page["items"].as_array().expect("items").iter().filter_map(|m| m["seq"].as_u64()).collect();
             (seqs, page["next"].as_str().map(str::to_owned))
         }
     };
@@ -101,7 +105,10 @@ async fn rights_are_kept() {
     let body = json!({ "conversationId": "g", "content": "x" });
     assert_eq!(code(other.post(&node, "/api/v1/messages", body.clone()).await), refused(403, "NOT_MEMBER"));
     let add = json!({ "userId": "other" });
-    assert_eq!(code(member.post(&node, "/api/v1/conversations/g/members", add.clone()).await), refused(403, "FORBIDDEN"));
+    assert_eq!(
+        code(member.post(&node, "/api/v1/conversations/g/members", add.clone()).await),
+        refused(403, "FORBIDDEN")
+    );
     assert_eq!(code(member.delete(&node, "/api/v1/conversations/g/members/owner").await), refused(403, "FORBIDDEN"));
     assert_eq!(owner.post(&node, "/api/v1/conversations/g/members", add).await.0, 200);
     assert_eq!(other.post(&node, "/api/v1/messages", body.clone()).await.0, 201);
@@ -153,10 +160,14 @@ async fn backends_publish_broadcast_and_disconnect() {
     assert_eq!(backend.post(&node, "/api/v1/broadcast", broadcast).await.0, 202);
     assert_eq!(a.expect("maintenance").await["payload"]["at"], "noon");
 
-    let (status, sent) = Caller::acting_for("c").post(&node, "/api/v1/messages", json!({ "to": "a", "content": "hi" })).await;
+    let (status, sent) =
+        Caller::acting_for("c").post(&node, "/api/v1/messages", json!({ "to": "a", "content": "hi" })).await;
     assert_eq!((status, &sent["message"]["senderId"]), (201, &json!("c")));
     let (status, presence) = backend.get(&node, "/api/v1/presence?users=a,b").await;
-    assert_eq!((status, &presence["users"]["a"]["online"], &presence["users"]["b"]["online"]), (200, &json!(true), &json!(false)));
+    assert_eq!(
+        (status, &presence["users"]["a"]["online"], &presence["users"]["b"]["online"]),
+        (200, &json!(true), &json!(false))
+    );
     let (status, stats) = backend.get(&node, "/api/v1/internal/chat/ws/stats").await;
     assert_eq!((status, &stats["connections"], &stats["users"]), (200, &json!(1), &json!(1)));
 

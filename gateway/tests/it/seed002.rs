@@ -95,6 +95,8 @@ async fn a_message_is_read() {
     assert_eq!(update["payload"]["messageIds"].as_array().map(Vec::len), Some(1));
     assert_eq!(update["payload"]["readAt"], ack["payload"]["readAt"]);
 
+    assert_eq!(types(&b2.settle().await), ["notification.unread"]);
+
     // Reading again changes nothing: only this connection is answered, and nobody else is told.
     b.send("message.read", json!({ "conversationId": conversation })).await;
     let again = b.expect("message.read_ack").await;

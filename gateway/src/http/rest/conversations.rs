@@ -143,7 +143,8 @@ pub(super) async fn add(
     Body(who): Body<WhoAndRole>,
 ) -> Result<Json<Conversation>, Failure> {
     let by = caller.acts_for().cloned();
-    change(&api, &id, &who.user_id, MembershipChange::Add { by, role: who.role.unwrap_or(Role::Member) }).await
+    let added = MembershipChange::Add { by, role: who.role.unwrap_or(Role::Member) };
+    change(&api, &id, &who.user_id, added).await.map(Json)
 }
 
 pub(super) async fn set_role(
@@ -152,7 +153,7 @@ pub(super) async fn set_role(
     Segment((id, user)): Segment<(ConversationId, UserId)>,
     Body(NewRole { role }): Body<NewRole>,
 ) -> Result<Json<Conversation>, Failure> {
-    change(&api, &id, &user, MembershipChange::SetRole { by: caller.acts_for().cloned(), role }).await
+    change(&api, &id, &user, MembershipChange::SetRole { by: caller.acts_for().cloned(), role }).await.map(Json)
 }
 
 pub(super) async fn kick(
@@ -216,6 +217,6 @@ async fn change(
     id: &ConversationId,
     user: &UserId,
     change: MembershipChange,
-) -> Result<Json<Conversation>, Failure> {
-    Ok(Json(api.node.chat.change_membership(id, user, change).await?.conversation))
+) -> Result<Conversation, Failure> {
+    Ok(api.node.chat.change_membership(id, user, change).await?.conversation)
 }

@@ -76,7 +76,8 @@ pub(super) async fn send(
     };
     if let Some(key) = headers.get("idempotency-key") {
         let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= TEMP_ID_BYTES_MAX);
-        let key = key.ok_or_else(|| ProtocolError::field("Idempotency-Key", "must have 1 to 128 visible characters"))?;
+        let key =
+            key.ok_or_else(|| ProtocolError::field("Idempotency-Key", "must have 1 to 128 visible characters"))?;
         send.temp_id = Some(key.to_owned());
     }
     let sent = api.node.chat.send(sender, send).await?;

@@ -67,8 +67,9 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::<Bytes>::new()).expect("a request");
-        let (socket, answer) =
-            handshake::client(&TokioExecutor::new(), request, stream).await.map_err(|error| Refused(error.to_string()))?;
+        let (socket, answer) = handshake::client(&TokioExecutor::new(), request, stream)
+            .await
+            .map_err(|error| Refused(error.to_string()))?;
         let protocol = answer.headers().get("sec-websocket-protocol");
         let protocol = protocol.map(|value| value.to_str().expect("visible text").to_owned());
         Ok(Self { socket: FragmentCollector::new(socket), kept: VecDeque::new(), protocol })

@@ -63,7 +63,9 @@ impl Node {
 
 /// A token for `user` that lasts an hour.
 pub(crate) fn token(user: &str) -> String {
-    token_with(serde_json::json!({ "sub": user, "username": format!("name-of-{user}"), "exp": in_seconds(3600), "iat": in_seconds(0) }))
+    token_with(
+        serde_json::json!({ "sub": user, "username": format!("name-of-{user}"), "exp": in_seconds(3600), "iat": in_seconds(0) }),
+    )
 }
 
 /// A token with these claims.
