@@ -1,0 +1,309 @@
+//! Group commit: single sends and receipts go in, batches reach the store. Never publishes, never guesses an outcome.
+//!
+//! A conversation always takes the same lane, and a lane commits one batch after the other, so what one node stores in
+//! a conversation keeps the order of its arrival, and the sinks are called in commit order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::{ConversationId, MessageId, UserId};
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{Asked, Item, Lane, lane_of};
+use super::{
+    IdBlock, NewMessage, OutboxEvent, OutboxRow, Owner, Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store,
+    StoreError, StoredMessage,
+};
+
+/// Batches of messages in flight at once, if the settings don't say otherwise.
+pub const SEND_LANES: usize = 2;
+
+/// How long one try of a batch may take, in milliseconds: two tries fit into the five seconds.
+const TRY_MS_MAX: u64 = 2_200;
+
+/// The pause before the second try, in milliseconds.
+const RETRY_PAUSE_MS: u64 = 100;
+
+/// A message to send, without an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessageDraft {
+    /// The conversation; it must exist.
+    pub conversation: ConversationId,
+    /// Who sends it.
+    pub sender: UserId,
+    /// Unique per sender, if given.
+    pub temp_id: Option<String>,
+    /// What the content is.
+    pub kind: String,
+    /// The content, without U+0000.
+    pub content: String,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+}
+
+/// What a batch stored, to be published and then marked by `row`.
+#[derive(Debug, Clone)]
+pub struct CommittedBatch {
+    /// The outbox row.
+    pub row: u64,
+    /// The messages in commit order, at least one.
+    pub messages: Vec<StoredMessage>,
+}
+
+/// What a batch of receipts told others, to be published and then marked by `row`.
+#[derive(Debug, Clone)]
+pub struct CommittedReceipts {
+    /// The outbox row.
+    pub row: u64,
+    /// Its events, at least one.
+    pub events: Vec<OutboxEvent>,
+}
+
+/// Takes a committed batch; called in commit order, before the callers are answered. It must not block.
+pub type OnCommitted = Arc<dyn Fn(CommittedBatch) + Send + Sync>;
+
+/// Takes committed receipts, like [`OnCommitted`].
+pub type OnReceipts = Arc<dyn Fn(CommittedReceipts) + Send + Sync>;
+
+/// Builds the events of a batch of receipts from what they changed; the same for the same input.
+pub type ReceiptEvents = Arc<dyn Fn(&[Receipt], &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> + Send + Sync>;
+
+/// What a [`GroupCommit`] is made with.
+#[derive(Clone)]
+pub struct GroupCommitSettings {
+    /// Which boot of which node publishes what is committed.
+    pub owner: Owner,
+    /// How many batches of messages may be in flight at once.
+    pub send_lanes: usize,
+    /// Where committed messages go.
+    pub on_committed: OnCommitted,
+    /// The events of receipts.
+    pub receipt_events: ReceiptEvents,
+    /// Where committed receipts go.
+    pub on_receipts: OnReceipts,
+}
+
+/// The way into the store for messages and receipts.
+pub struct GroupCommit {
+    sends: Vec<Lane<NewMessageDraft>>,
+    receipts: Lane<Receipt>,
+    closing: CancellationToken,
+}
+
+impl GroupCommit {
+    /// Starts the lanes.
+    #[must_use]
+    pub fn start(store: Arc<dyn Store>, ids: Arc<IdBlock>, settings: GroupCommitSettings) -> Self {
+        let closing = CancellationToken::new();
+        let lanes = settings.send_lanes.max(1);
+        let committer = Arc::new(Committer { store, ids, settings });
+        let sends = (0..lanes)
+            .map(|_| {
+                let committer = committer.clone();
+                Lane::start(closing.clone(), move |asked| committer.clone().commit_sends(asked))
+            })
+            .collect();
+        let receipts = Lane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
+        Self { sends, receipts, closing }
+    }
+
+    /// Stores one message with others of its time. `Unavailable` within five seconds if the store didn't answer: the
+    /// message may still have been stored, and is then published by the sweeper of the outbox.
+    pub async fn send(&self, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
+        match self.sends.get(lane_of(&draft.conversation, self.sends.len())) {
+            Some(lane) => lane.ask(draft).await,
+            None => Err(StoreError::Failed("there is no lane".into())),
+        }
+    }
+
+    /// Applies one receipt with others of its time. `Unavailable` like [`GroupCommit::send`].
+    pub async fn receipt(&self, receipt: Receipt) -> Result<Result<ReceiptChange, Refusal>, StoreError> {
+        self.receipts.ask(receipt).await
+    }
+
+    /// Takes nothing more, and returns when what had been taken is committed and answered.
+    pub async fn finish(&self) {
+        self.closing.cancel();
+        for lane in &self.sends {
+            lane.ended().await;
+        }
+        self.receipts.ended().await;
+    }
+}
+
+impl Item for NewMessageDraft {
+    type Answer = SendOutcome;
+
+    fn bytes(&self) -> usize {
+        // Ids and the rest of a row weigh something too.
+        256 + self.content.len()
+    }
+}
+
+impl Item for Receipt {
+    type Answer = Result<ReceiptChange, Refusal>;
+
+    fn bytes(&self) -> usize {
+        256
+    }
+}
+
+/// Makes batches of what lanes give, and answers.
+struct Committer {
+    store: Arc<dyn Store>,
+    ids: Arc<IdBlock>,
+    settings: GroupCommitSettings,
+}
+
+impl Committer {
+    async fn commit_sends(self: Arc<Self>, asked: Vec<Asked<NewMessageDraft>>) {
+        let batch = match self.batch(&asked).await {
+            Ok(batch) => batch,
+            Err(error) => return answer_all(asked, &error),
+        };
+        match self.store_batch(&batch).await {
+            Ok(outcomes) => {
+                self.committed(batch.id, &outcomes);
+                for (asked, outcome) in asked.into_iter().zip(outcomes) {
+                    asked.answer(Ok(outcome));
+                }
+            }
+            // One message that can't be stored must not take the others down with it.
+            Err(StoreError::Failed(_)) if asked.len() > 1 => self.commit_singly(asked, batch).await,
+            Err(error) => answer_all(asked, &error),
+        }
+    }
+
+    /// Ids are taken before the first try, so that the second one is recognised.
+    async fn batch(&self, asked: &[Asked<NewMessageDraft>]) -> Result<SendBatch, StoreError> {
+        let count = u32::try_from(asked.len()).unwrap_or(u32::MAX);
+        let mut ids = self.ids.take(count.saturating_add(1)).await?;
+        let id = ids.next().ok_or_else(too_few_ids)?;
+        let messages = asked
+            .iter()
+            .zip(ids)
+            .map(|(asked, id)| new_message(&asked.item, id))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(too_few_ids)?;
+        Ok(SendBatch { id, owner: self.settings.owner.clone(), messages })
+    }
+
+    /// Tries a batch again, with the same id, if the first try's end is uncertain.
+    async fn store_batch(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+        match in_time(self.store.send(batch)).await {
+            Err(StoreError::Unavailable(_)) => {
+                tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
+                in_time(self.store.send(batch)).await
+            }
+            result => result,
+        }
+    }
+
+    /// Every message in a batch of its own, whose outbox row has the message's id: ids are unique among both.
+    async fn commit_singly(&self, asked: Vec<Asked<NewMessageDraft>>, batch: SendBatch) {
+        let mut away: Option<StoreError> = None;
+        for (asked, message) in asked.into_iter().zip(batch.messages) {
+            if let Some(away) = &away {
+                asked.answer(Err(away.clone()));
+                continue;
+            }
+            let single = SendBatch { id: message.id.get(), owner: batch.owner.clone(), messages: vec![message] };
+            match self.store_batch(&single).await {
+                Ok(outcomes) => {
+                    self.committed(single.id, &outcomes);
+                    let outcome = outcomes.into_iter().next();
+                    asked.answer(outcome.ok_or_else(|| StoreError::Failed("the store gave no outcome".into())));
+                }
+                Err(error) => {
+                    away = matches!(error, StoreError::Unavailable(_)).then(|| error.clone());
+                    asked.answer(Err(error));
+                }
+            }
+        }
+    }
+
+    fn committed(&self, row: u64, outcomes: &[SendOutcome]) {
+        let messages: Vec<StoredMessage> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                SendOutcome::Stored(stored) => Some(stored.clone()),
+                SendOutcome::Duplicate(_) | SendOutcome::Refused(_) => None,
+            })
+            .collect();
+        if !messages.is_empty() {
+            (self.settings.on_committed)(CommittedBatch { row, messages });
+        }
+    }
+
+    async fn commit_receipts(self: Arc<Self>, asked: Vec<Asked<Receipt>>) {
+        let receipts: Arc<[Receipt]> = asked.iter().map(|asked| asked.item.clone()).collect();
+        let result = match self.ids.next().await {
+            Ok(row) => self.store_receipts(row, &receipts).await.map(|changes| (row, changes)),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok((row, changes)) => {
+                let events = (self.settings.receipt_events)(&receipts, &changes);
+                if !events.is_empty() {
+                    (self.settings.on_receipts)(CommittedReceipts { row, events });
+                }
+                for (asked, change) in asked.into_iter().zip(changes) {
+                    asked.answer(Ok(change));
+                }
+            }
+            Err(error) => answer_all(asked, &error),
+        }
+    }
+
+    /// A second try after a first one that was carried out moves nothing and writes no row: the first one's is left to
+    /// the sweeper.
+    async fn store_receipts(
+        &self,
+        row: u64,
+        receipts: &Arc<[Receipt]>,
+    ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
+        let outbox = || {
+            let (build, receipts) = (self.settings.receipt_events.clone(), receipts.clone());
+            OutboxRow {
+                id: row,
+                owner: self.settings.owner.clone(),
+                events: Box::new(move |changes: &Vec<Result<ReceiptChange, Refusal>>| build(&receipts, changes)),
+            }
+        };
+        match in_time(self.store.receipts(receipts, outbox())).await {
+            Err(StoreError::Unavailable(_)) => {
+                tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
+                in_time(self.store.receipts(receipts, outbox())).await
+            }
+            result => result,
+        }
+    }
+}
+
+async fn in_time<T>(attempt: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(Duration::from_millis(TRY_MS_MAX), attempt)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("the store did not answer in time".into())))
+}
+
+fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
+    Some(NewMessage {
+        id: MessageId::new(id)?,
+        conversation: draft.conversation.clone(),
+        sender: draft.sender.clone(),
+        temp_id: draft.temp_id.clone(),
+        kind: draft.kind.clone(),
+        content: draft.content.clone(),
+        reply_to: draft.reply_to,
+    })
+}
+
+fn too_few_ids() -> StoreError {
+    StoreError::Failed("the store has no ids left".into())
+}
+
+fn answer_all<I: Item>(asked: Vec<Asked<I>>, error: &StoreError) {
+    for asked in asked {
+        asked.answer(Err(error.clone()));
+    }
+}

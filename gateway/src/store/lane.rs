@@ -1,0 +1,180 @@
+//! A lane: one bounded queue and the one task that empties it in batches. Knows nothing of what it carries.
+//!
+//! Batching is natural: what arrives while a batch is being committed makes the next one.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+
+/// The most that one batch carries.
+const BATCH_ITEMS_MAX: usize = 256;
+/// The most that one batch carries, in bytes as items weigh themselves; a single item may be heavier.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// The most that waits in one lane.
+const WAITING_ITEMS_MAX: usize = 8_192;
+/// The most that waits in one lane, in bytes.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+/// How long a caller waits for the answer, in milliseconds; five seconds are promised.
+const ANSWER_MS_MAX: u64 = 4_800;
+
+/// Something that waits in a lane.
+pub(super) trait Item: Send + 'static {
+    /// What the caller gets.
+    type Answer: Send + 'static;
+    /// How many bytes it carries.
+    fn bytes(&self) -> usize;
+}
+
+/// An item with its caller.
+pub(super) struct Asked<I: Item> {
+    pub(super) item: I,
+    answer: oneshot::Sender<Result<I::Answer, StoreError>>,
+    deadline: Instant,
+}
+
+impl<I: Item> Asked<I> {
+    /// Answers the caller, if it still waits.
+    pub(super) fn answer(self, answer: Result<I::Answer, StoreError>) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// The way into a lane.
+pub(super) struct Lane<I: Item> {
+    queue: mpsc::Sender<Asked<I>>,
+    waiting_bytes: Arc<AtomicUsize>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<I: Item> Lane<I> {
+    /// Starts the task, which gives each batch to `commit` and goes on when that is done. It ends when `closing` is
+    /// cancelled and what had been queued is committed.
+    pub(super) fn start<F, C>(closing: CancellationToken, commit: F) -> Self
+    where
+        F: Fn(Vec<Asked<I>>) -> C + Send + 'static,
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let (queue, waiting) = mpsc::channel(WAITING_ITEMS_MAX);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let taker = Taker { waiting, waiting_bytes: waiting_bytes.clone(), carried: None };
+        let task = Mutex::new(Some(tokio::spawn(run(taker, closing, commit))));
+        Self { queue, waiting_bytes, task }
+    }
+
+    /// Queues `item` and waits for its answer: `Unavailable` at once if too much waits, and at the latest within five
+    /// seconds. A caller that goes away doesn't take the item back.
+    pub(super) async fn ask(&self, item: I) -> Result<I::Answer, StoreError> {
+        let bytes = item.bytes();
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + Duration::from_millis(ANSWER_MS_MAX);
+        if self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) > WAITING_BYTES_MAX
+            || self.queue.try_send(Asked { item, answer, deadline }).is_err()
+        {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(StoreError::Unavailable("too much waits to be stored, or the node is ending".into()));
+        }
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(too_late()),
+        }
+    }
+
+    /// Waits until the task has ended; `closing` must have been cancelled.
+    pub(super) async fn ended(&self) {
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && let Err(fault) = task.await
+        {
+            tracing::error!(%fault, "a lane of the store ended early");
+        }
+    }
+}
+
+/// Which of `lanes` lanes what belongs to `key` takes: always the same, so that its order stays.
+pub(super) fn lane_of(key: &impl Hash, lanes: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let lanes = u64::try_from(lanes.max(1)).unwrap_or(1);
+    usize::try_from(hasher.finish() % lanes).unwrap_or_default()
+}
+
+fn too_late() -> StoreError {
+    StoreError::Unavailable("it was not stored in time".into())
+}
+
+async fn run<I, F, C>(mut taker: Taker<I>, closing: CancellationToken, commit: F)
+where
+    I: Item,
+    F: Fn(Vec<Asked<I>>) -> C,
+    C: Future<Output = ()>,
+{
+    let mut open = true;
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = taker.first() => first,
+            () = closing.cancelled(), if open => {
+                taker.waiting.close();
+                open = false;
+                continue;
+            }
+        };
+        let Some(first) = first else { return };
+        let batch = taker.fill(first);
+        if !batch.is_empty() {
+            commit(batch).await;
+        }
+    }
+}
+
+/// The way out of a lane.
+struct Taker<I: Item> {
+    waiting: mpsc::Receiver<Asked<I>>,
+    waiting_bytes: Arc<AtomicUsize>,
+    /// Taken from the queue, but too heavy for the batch before.
+    carried: Option<Asked<I>>,
+}
+
+impl<I: Item> Taker<I> {
+    /// Cancel-safe: nothing is lost when the future is dropped.
+    async fn first(&mut self) -> Option<Asked<I>> {
+        match self.carried.take() {
+            Some(carried) => Some(carried),
+            None => self.waiting.recv().await,
+        }
+    }
+
+    /// A batch of `first` and what else waits. Those whose callers have given up are answered and left out: a caller
+    /// that was told `Unavailable` may send again.
+    fn fill(&mut self, first: Asked<I>) -> Vec<Asked<I>> {
+        let now = Instant::now();
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(asked) = next {
+            let bytes = asked.item.bytes();
+            if !batch.is_empty() && batch_bytes + bytes > BATCH_BYTES_MAX {
+                self.carried = Some(asked);
+                break;
+            }
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if asked.deadline <= now {
+                asked.answer(Err(too_late()));
+            } else {
+                batch_bytes += bytes;
+                batch.push(asked);
+            }
+            next = if batch.len() < BATCH_ITEMS_MAX { self.waiting.try_recv().ok() } else { None };
+        }
+        batch
+    }
+}

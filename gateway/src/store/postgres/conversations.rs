@@ -1,0 +1,219 @@
+//! Conversations: making them, and showing them to a viewer.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::{GenericClient, Object};
+use futures_util::future::try_join;
+use shared::message::MemberView;
+use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+use tokio_postgres::Row;
+
+use super::rows::{get, message, message_columns, number, parsed, time, word, word_or_null};
+use super::{execute, outbox, query, query_opt};
+use crate::store::membership::{State, may_see};
+use crate::store::{MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+
+/// A direct conversation's two users in order; `/` stands in no id.
+pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
+    let (first, second) = if one <= other { (one, other) } else { (other, one) };
+    format!("{first}/{second}")
+}
+
+/// Holds, until the transaction ends, what two transactions about one pair must not do at once.
+pub(super) async fn lock_pair(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
+    query(client, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&key]).await.map(drop)
+}
+
+pub(super) async fn open_direct(
+    client: &mut Object,
+    pair: (&UserId, &UserId),
+    id: &ConversationId,
+    row: &OutboxRow<Conversation>,
+) -> Result<(Conversation, bool), StoreError> {
+    let key = pair_key(pair);
+    if let Some(there) = direct(&*client, &key).await? {
+        return Ok((view(&*client, &there, Some(pair.0)).await?, false));
+    }
+    let change = client.transaction().await?;
+    lock_pair(&change, &key).await?;
+    if let Some(there) = direct(&change, &key).await? {
+        return Ok((view(&change, &there, Some(pair.0)).await?, false));
+    }
+    let (one, other) = (pair.0.as_str(), pair.1.as_str());
+    let blocked = "SELECT 1 FROM blocks WHERE (blocker = $1 AND blocked = $2) OR (blocker = $2 AND blocked = $1)";
+    if query_opt(&change, blocked, &[&one, &other]).await?.is_some() {
+        return Err(Refusal::Blocked.into());
+    }
+    let made = NewConversation {
+        id: id.clone(),
+        kind: ConversationKind::Direct,
+        title: None,
+        visibility: Visibility::Private,
+        password_hash: None,
+        owner: None,
+        members: vec![pair.0.clone(), pair.1.clone()],
+    };
+    insert(&change, &made, Some(&key)).await?;
+    let conversation = view(&change, id, Some(pair.0)).await?;
+    outbox::write(&change, row, &conversation).await?;
+    change.commit().await?;
+    Ok((conversation, true))
+}
+
+async fn direct(client: &impl GenericClient, key: &str) -> Result<Option<ConversationId>, StoreError> {
+    let row = query_opt(client, "SELECT id FROM conversations WHERE pair_key = $1", &[&key]).await?;
+    row.map(|row| parsed(&row, "id", str::parse)).transpose()
+}
+
+pub(super) async fn create(
+    client: &mut Object,
+    new: &NewConversation,
+    row: &OutboxRow<Conversation>,
+) -> Result<Conversation, StoreError> {
+    if new.kind == ConversationKind::Direct {
+        return Err(StoreError::Failed("a direct conversation is made by opening it".into()));
+    }
+    let change = client.transaction().await?;
+    insert(&change, new, None).await?;
+    let conversation = view(&change, &new.id, new.owner.as_ref()).await?;
+    outbox::write(&change, row, &conversation).await?;
+    change.commit().await?;
+    Ok(conversation)
+}
+
+/// The conversation and its members; `Conflict` if the id is taken.
+async fn insert(change: &impl GenericClient, new: &NewConversation, pair_key: Option<&str>) -> Result<(), StoreError> {
+    let members = new.roles();
+    let sql = "INSERT INTO conversations \
+        (id, kind, pair_key, title, visibility, password_hash, member_count, created_at, last_activity) \
+        SELECT $1, $2, $3, $4, $5, $6, $7, now.at, now.at \
+        FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS at) now ON CONFLICT (id) DO NOTHING";
+    let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+    let made = execute(
+        change,
+        sql,
+        &[
+            &new.id.as_str(),
+            &new.kind.as_str(),
+            &pair_key,
+            &new.title,
+            &new.visibility.as_str(),
+            &new.password_hash,
+            &count,
+        ],
+    )
+    .await?;
+    if made == 0 {
+        return Err(Refusal::Conflict.into());
+    }
+    let users: Vec<&str> = members.keys().map(|user| user.as_str()).collect();
+    let roles: Vec<&str> = members.values().map(|role| role.as_str()).collect();
+    let sql = "INSERT INTO members (conversation_id, user_id, role, state) \
+        SELECT $1, i.user_id, i.role, 'accepted' FROM unnest($2::text[], $3::text[]) AS i(user_id, role)";
+    execute(change, sql, &[&new.id.as_str(), &users, &roles]).await.map(drop)
+}
+
+pub(super) async fn one(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    viewer: Option<&UserId>,
+) -> Result<Conversation, StoreError> {
+    let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
+    if viewer.is_some() && !may_see(seen.conversation.visibility, seen.state) {
+        return Err(Refusal::NotFound.into());
+    }
+    Ok(seen.conversation)
+}
+
+/// As `viewer` sees it, who is known to have to do with it.
+pub(super) async fn view(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    viewer: Option<&UserId>,
+) -> Result<Conversation, StoreError> {
+    let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
+    Ok(seen.conversation)
+}
+
+pub(super) async fn of_user(
+    client: &impl GenericClient,
+    user: &UserId,
+    offset: u64,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
+    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = $1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id OFFSET $2 LIMIT $3";
+    let offset = super::rows::bigint(offset);
+    let rows = query(client, sql, &[&user.as_str(), &offset, &i64::from(limit)]).await?;
+    let ids = rows.iter().map(|row| get(row, "id")).collect::<Result<Vec<&str>, _>>()?;
+    Ok(views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect())
+}
+
+/// A conversation, and what its viewer is to it.
+struct Seen {
+    conversation: Conversation,
+    state: Option<State>,
+}
+
+/// The conversations in the order of `ids`; one that isn't there is left out.
+async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId>) -> Result<Vec<Seen>, StoreError> {
+    const HEADS: &str = concat!(
+        "SELECT c.id, c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, \
+            c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
+            AS has_message, ",
+        message_columns!(),
+        " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) JOIN conversations c ON c.id = i.id \
+            LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = $2 \
+            LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq ORDER BY i.place"
+    );
+    const MEMBERS: &str = "SELECT i.id, o.user_id, o.role, o.read_seq FROM unnest($1::text[]) AS i(id) \
+        CROSS JOIN LATERAL (SELECT o.user_id, o.role, o.read_seq FROM members o \
+            WHERE o.conversation_id = i.id AND o.state = 'accepted' ORDER BY o.user_id LIMIT $2) o \
+        ORDER BY i.id, o.user_id";
+    let viewer_id = viewer.map(UserId::as_str);
+    let (heads, members) = (client.prepare_cached(HEADS).await?, client.prepare_cached(MEMBERS).await?);
+    let shown = i64::from(MEMBERS_SHOWN_MAX);
+    let (heads, members) = try_join(async { client.query(&heads, &[&ids, &viewer_id]).await }, async {
+        client.query(&members, &[&ids, &shown]).await
+    })
+    .await?;
+    let mut lists: HashMap<&str, Vec<MemberView>> = HashMap::new();
+    for row in &members {
+        let member = MemberView {
+            user_id: parsed(row, "user_id", str::parse)?,
+            role: word(row, "role", Role::parse)?,
+            read_seq: number(row, "read_seq")?,
+        };
+        lists.entry(get(row, "id")?).or_default().push(member);
+    }
+    heads
+        .iter()
+        .map(|row| {
+            let list = lists.remove(get::<&str>(row, "id")?).unwrap_or_default();
+            seen(row, list, viewer.is_some())
+        })
+        .collect()
+}
+
+/// Who is no member sees neither who is in nor what was last written.
+fn seen(row: &Row, list: Vec<MemberView>, has_viewer: bool) -> Result<Seen, StoreError> {
+    let state = word_or_null(row, "viewer_state", State::parse)?;
+    let inside = state == Some(State::Accepted);
+    let last_seq = number(row, "last_seq")?;
+    let shown = inside || !has_viewer;
+    let conversation = Conversation {
+        id: parsed(row, "id", str::parse)?,
+        kind: word(row, "kind", ConversationKind::parse)?,
+        title: get(row, "title")?,
+        visibility: word(row, "visibility", Visibility::parse)?,
+        has_password: get(row, "has_password")?,
+        created_at: time(row, "created_at")?,
+        last_seq,
+        rev: number(row, "rev")?,
+        last_message: if shown && get(row, "has_message")? { Some(message(row)?) } else { None },
+        member_count: number(row, "member_count")?,
+        members: if shown { list } else { Vec::new() },
+        unread: if inside { Some(last_seq.saturating_sub(number(row, "viewer_seen")?)) } else { None },
+    };
+    Ok(Seen { conversation, state })
+}

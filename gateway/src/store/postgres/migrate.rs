@@ -1,0 +1,70 @@
+//! Brings the database's tables up to date, one numbered file after the other. Forward only.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Config, NoTls};
+
+/// The versions, in order; version 1 is the first.
+const VERSIONS: [&str; 2] = [include_str!("migrations/0001_tables.sql"), include_str!("migrations/0002_send.sql")];
+
+/// The advisory lock under which one node at a time migrates.
+const LOCK: i64 = 0x7061_726c_6579;
+
+/// How long the whole may take, waiting for other nodes included, in seconds.
+const SECONDS_MAX: u64 = 120;
+
+/// How long an answer to the first statement may take, in seconds: shows a frozen server.
+const FIRST_ANSWER_SECONDS_MAX: u64 = 5;
+
+/// Why the tables could not be brought up to date.
+pub(super) enum MigrateError {
+    Postgres(tokio_postgres::Error),
+    Refused(String),
+    Timeout,
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Applies what the database lacks, on a connection of its own.
+pub(super) async fn run(config: &Config) -> Result<(), MigrateError> {
+    let first_answer = Duration::from_secs(FIRST_ANSWER_SECONDS_MAX);
+    let (mut client, connection) =
+        tokio::time::timeout(first_answer, config.connect(NoTls)).await.map_err(|_| MigrateError::Timeout)??;
+    let connection = tokio::spawn(connection);
+    let applied = tokio::time::timeout(Duration::from_secs(SECONDS_MAX), apply(&mut client)).await;
+    // Ends the connection, and with it the lock.
+    drop(client);
+    connection.abort();
+    applied.map_err(|_| MigrateError::Timeout)?
+}
+
+async fn apply(client: &mut Client) -> Result<(), MigrateError> {
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    client
+        .batch_execute(
+            "SET client_min_messages = warning; \
+             CREATE TABLE IF NOT EXISTS schema_migrations (\
+             version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
+        )
+        .await?;
+    let row = client.query_one("SELECT coalesce(max(version), 0) FROM schema_migrations", &[]).await?;
+    let there: i32 = row.try_get(0)?;
+    let done = usize::try_from(there).unwrap_or_default();
+    if done > VERSIONS.len() {
+        return Err(MigrateError::Refused(format!(
+            "its tables have version {done}, this gateway knows only {}: run a newer gateway, or another database",
+            VERSIONS.len()
+        )));
+    }
+    for (version, sql) in (1i32..).zip(VERSIONS).skip(done) {
+        let step = client.transaction().await?;
+        step.batch_execute(sql).await?;
+        step.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[&version]).await?;
+        step.commit().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Ids, outbox rows, leases, and which backbone server rows were published under.
+
+use std::ops::Range;
+
+use deadpool_postgres::GenericClient;
+use shared::{Message, MessageId};
+
+use super::rows::{bigint, get, message, message_columns, number, time};
+use super::{execute, query, query_opt};
+use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
+
+/// How many rows one pruning deletes.
+const PRUNE_ROWS_MAX: i64 = 10_000;
+
+pub(super) async fn reserve_ids(client: &impl GenericClient, count: u32) -> Result<Range<u64>, StoreError> {
+    let sql = "UPDATE id_blocks SET next = next + $1 WHERE name = 'all' RETURNING next";
+    let row = query_opt(client, sql, &[&i64::from(count)]).await?;
+    let end = number(&row.ok_or_else(|| StoreError::Failed("id_blocks is empty".into()))?, "next")?;
+    Ok(end.saturating_sub(u64::from(count))..end)
+}
+
+/// Writes the row of a change, inside its transaction. No events, no row.
+pub(super) async fn write<T>(client: &impl GenericClient, row: &OutboxRow<T>, change: &T) -> Result<(), StoreError> {
+    insert(client, row.id, &row.owner, &(row.events)(change)).await
+}
+
+pub(super) async fn insert(
+    client: &impl GenericClient,
+    id: u64,
+    owner: &str,
+    events: &[OutboxEvent],
+) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let events = serde_json::to_string(events).map_err(|fault| StoreError::Failed(fault.to_string()))?;
+    // A second try after an uncertain commit finds the row there.
+    let sql = "INSERT INTO outbox (id, owner, committed_at, events) \
+        VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";
+    execute(client, sql, &[&bigint(id), &owner, &events]).await.map(drop)
+}
+
+pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
+    let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
+    let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id IN \
+        (SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE)";
+    execute(client, sql, &[&ids, &server]).await.map(drop)
+}
+
+pub(super) async fn beat(client: &impl GenericClient, owner: &str) -> Result<(), StoreError> {
+    let sql = "INSERT INTO leases (owner, beaten_at) VALUES ($1, clock_timestamp()) \
+        ON CONFLICT (owner) DO UPDATE SET beaten_at = clock_timestamp()";
+    execute(client, sql, &[&owner]).await.map(drop)
+}
+
+pub(super) async fn lease_is_live(client: &impl GenericClient, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM leases \
+        WHERE owner = $1 AND beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond'";
+    Ok(query_opt(client, sql, &[&owner, &bigint(lease_ms)]).await?.is_some())
+}
+
+pub(super) async fn take_unpublished(
+    client: &impl GenericClient,
+    owner: &str,
+    lease_ms: u64,
+    min_age_ms: u64,
+    limit: u32,
+) -> Result<Vec<PendingRow>, StoreError> {
+    let sql = "WITH due AS MATERIALIZED (\
+            SELECT o.id, o.owner AS was FROM outbox o \
+            WHERE o.published_at IS NULL \
+                AND o.committed_at < clock_timestamp() - $3::bigint * interval '1 millisecond' \
+                AND (o.owner = $1 \
+                    OR regexp_replace(o.owner, ':[^:]*$', '') = regexp_replace($1, ':[^:]*$', '') \
+                    OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
+                        AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond')) \
+            ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
+        ), taken AS (\
+            UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id \
+            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.events\
+        ) SELECT * FROM taken ORDER BY committed_at, id";
+    let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit)]).await?;
+    pending(client, &rows).await
+}
+
+/// Makes `server` the backbone server, in one statement that two nodes can race.
+pub(super) async fn adopt_backbone(client: &impl GenericClient, server: &str) -> Result<Option<String>, StoreError> {
+    execute(client, "INSERT INTO backbone (server) VALUES ($1) ON CONFLICT DO NOTHING", &[&server]).await?;
+    let sql = "UPDATE backbone b SET server = $1 FROM (SELECT server FROM backbone FOR UPDATE) old \
+        WHERE b.server <> $1 RETURNING old.server AS previous";
+    query_opt(client, sql, &[&server]).await?.map(|row| get(&row, "previous")).transpose()
+}
+
+pub(super) async fn published_elsewhere(
+    client: &impl GenericClient,
+    server: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<PendingRow>, StoreError> {
+    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.events FROM outbox o \
+        WHERE o.published_at IS NOT NULL AND o.server <> $1 \
+            AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $2), true) \
+        ORDER BY o.committed_at, o.id LIMIT $3";
+    let rows = query(client, sql, &[&server, &bigint(after), &i64::from(limit)]).await?;
+    pending(client, &rows).await
+}
+
+pub(super) async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM outbox WHERE id IN (\
+        SELECT o.id FROM outbox o WHERE o.published_at < clock_timestamp() - $1::bigint * interval '1 millisecond' \
+            AND o.server = (SELECT b.server FROM backbone b) \
+        ORDER BY o.published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    execute(client, sql, &[&bigint(age_ms), &PRUNE_ROWS_MAX]).await
+}
+
+pub(super) async fn age_ms(client: &impl GenericClient) -> Result<u64, StoreError> {
+    let sql = "SELECT greatest(0, coalesce(\
+        (extract(epoch FROM clock_timestamp() - min(committed_at)) * 1000)::bigint, 0)) AS age_ms \
+        FROM outbox WHERE published_at IS NULL";
+    match query_opt(client, sql, &[]).await? {
+        Some(row) => number(&row, "age_ms"),
+        None => Ok(0),
+    }
+}
+
+/// Rows with their messages, as these are now.
+async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> Result<Vec<PendingRow>, StoreError> {
+    let mut ids: Vec<i64> = Vec::new();
+    for row in rows {
+        ids.extend(get::<Vec<i64>>(row, "message_ids")?);
+    }
+    let mut stored = messages(client, &ids).await?;
+    rows.iter()
+        .map(|row| {
+            let named: Vec<i64> = get(row, "message_ids")?;
+            let events: &str = get(row, "events")?;
+            Ok(PendingRow {
+                id: number(row, "id")?,
+                owner: get(row, "was")?,
+                committed_at: time(row, "committed_at")?,
+                messages: named.iter().filter_map(|id| stored.remove(id)).collect(),
+                events: serde_json::from_str(events)
+                    .map_err(|fault| StoreError::Failed(format!("the column events: {fault}")))?,
+            })
+        })
+        .collect()
+}
+
+async fn messages(
+    client: &impl GenericClient,
+    ids: &[i64],
+) -> Result<std::collections::HashMap<i64, StoredMessage>, StoreError> {
+    if ids.is_empty() {
+        return Ok(std::collections::HashMap::new());
+    }
+    let sql = concat!(
+        "SELECT ",
+        message_columns!(),
+        ", c.members_version FROM messages m JOIN conversations c ON c.id = m.conversation_id WHERE m.id = ANY ($1)"
+    );
+    query(client, sql, &[&ids])
+        .await?
+        .iter()
+        .map(|row| {
+            let message: Message = message(row)?;
+            let id: MessageId = message.id;
+            Ok((bigint(id.get()), StoredMessage { message, members_version: number(row, "members_version")? }))
+        })
+        .collect()
+}

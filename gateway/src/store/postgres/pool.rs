@@ -1,0 +1,175 @@
+//! The pool: connecting with a deadline, the session's settings, and lending a connection to one call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, NoTls};
+
+use super::errors::describe;
+use super::migrate;
+use crate::store::{Store, StoreError};
+
+/// Connections of one node. More wait.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long to wait for a free or a new connection, in milliseconds.
+const CONNECT_MS_MAX: u64 = 3_000;
+
+/// Every statement finds its rows by an index, so the planner needs no statistics to choose the plan that stays good
+/// while tables grow. A server that already waits for standbys to apply keeps doing so.
+const SESSION: &str = "\
+    SET statement_timeout = 4000; \
+    SET idle_in_transaction_session_timeout = 10000; \
+    SET plan_cache_mode = force_generic_plan; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+    SET client_min_messages = warning; \
+    SELECT set_config('synchronous_commit', 'on', false) \
+        WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+
+/// The store on PostgreSQL.
+pub(in crate::store) struct PostgresStore {
+    pool: Pool,
+    /// Where it is, without the password.
+    pub(super) place: String,
+}
+
+impl PostgresStore {
+    /// Connects, brings the tables up to date, and opens the pool.
+    pub(in crate::store) async fn connect(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+        let config = config(url)?;
+        let place = place(&config);
+        migrate::run(&config).await.map_err(|error| explain(&place, error))?;
+        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let patience = Some(Duration::from_millis(CONNECT_MS_MAX));
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS_MAX)
+            .wait_timeout(patience)
+            .create_timeout(patience)
+            .recycle_timeout(patience)
+            .runtime(Runtime::Tokio1)
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+            }))
+            .build()
+            .map_err(|fault| StoreError::Failed(fault.to_string()))?;
+        Ok(Arc::new(Self { pool, place }))
+    }
+
+    /// A connection for one call.
+    pub(super) async fn lend(&self) -> Result<Lent, StoreError> {
+        match self.pool.get().await {
+            Ok(connection) => Ok(Lent(Some(connection))),
+            Err(PoolError::Backend(error)) => Err(StoreError::Unavailable(describe(&error))),
+            Err(error) => Err(StoreError::Unavailable(format!("no connection to PostgreSQL: {error}"))),
+        }
+    }
+}
+
+/// A lent connection. It goes back into the pool only through [`Lent::finish`]: dropped on the way, by a time-out or
+/// a caller that went away, it is closed, for what it was doing is unknown.
+pub(super) struct Lent(Option<Object>);
+
+impl Lent {
+    pub(super) fn client(&mut self) -> Result<&mut Object, StoreError> {
+        self.0.as_mut().ok_or_else(|| StoreError::Failed("the connection was given back".into()))
+    }
+
+    /// Gives the connection back, unless the call's end leaves its state in doubt.
+    pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if !matches!(result, Err(StoreError::Unavailable(_))) {
+            drop(self.0.take());
+        }
+        result
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+/// Reads the URL and adds what a URL needn't say.
+fn config(url: &str) -> Result<Config, StoreError> {
+    let mut config: Config = url.parse().map_err(|fault: tokio_postgres::Error| {
+        // The fault's source names the parameter, never the password.
+        let reason = std::error::Error::source(&fault).map_or_else(|| fault.to_string(), ToString::to_string);
+        StoreError::Failed(format!(
+            "DATABASE_URL is no PostgreSQL URL ({reason}); it looks like postgres://user:password@host:5432/database"
+        ))
+    })?;
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(StoreError::Failed(
+            "DATABASE_URL asks for TLS (sslmode=require), which this build can't do yet; use a TLS proxy beside the \
+             gateway, or sslmode=disable on a trusted network"
+                .into(),
+        ));
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("parley");
+    }
+    config
+        .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
+        .tcp_user_timeout(Duration::from_secs(5))
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3);
+    Ok(config)
+}
+
+/// `PostgreSQL database "chat" on db:5432 as parley`.
+fn place(config: &Config) -> String {
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(place, host)| {
+            let port = config.get_ports().get(place).or(config.get_ports().first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                #[cfg(unix)]
+                Host::Unix(path) => format!("{}:{port}", path.display()),
+            }
+        })
+        .collect();
+    let user = config.get_user().unwrap_or("the system's user");
+    let database = config.get_dbname().unwrap_or(user);
+    format!("PostgreSQL database \"{database}\" on {} as {user}", hosts.join(","))
+}
+
+/// Adds to a fault at start-up what to do about it.
+fn explain(place: &str, error: migrate::MigrateError) -> StoreError {
+    let error = match error {
+        migrate::MigrateError::Postgres(error) => error,
+        migrate::MigrateError::Refused(reason) => return StoreError::Failed(format!("{place}: {reason}")),
+        migrate::MigrateError::Timeout => {
+            return StoreError::Unavailable(format!("{place}: it did not answer in time; is the server frozen?"));
+        }
+    };
+    let reason = describe(&error);
+    let advice = match error.code() {
+        Some(code) if *code == SqlState::INVALID_CATALOG_NAME => "make the database first (createdb)",
+        Some(code) if *code == SqlState::INVALID_PASSWORD => "check the user and the password in DATABASE_URL",
+        Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "check the user in DATABASE_URL, and pg_hba.conf on the server"
+        }
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => "the user needs CREATE on the schema",
+        Some(_) => return prefixed(place, error),
+        None => return StoreError::Unavailable(format!("{place}: {reason}; is the server up and reachable there?")),
+    };
+    StoreError::Failed(format!("{place}: {reason}; {advice}"))
+}
+
+fn prefixed(place: &str, error: tokio_postgres::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{place}: {reason}")),
+        StoreError::Failed(reason) => StoreError::Failed(format!("{place}: {reason}")),
+        refused @ StoreError::Refused(_) => refused,
+    }
+}

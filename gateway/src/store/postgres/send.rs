@@ -1,0 +1,128 @@
+//! The group commit: one call of the function `parley_send`, one round trip.
+
+use deadpool_postgres::{GenericClient, Object};
+use shared::Message;
+use tokio_postgres::Row;
+
+use super::errors::is_worth_a_retry;
+use super::rows::{bigint, get, message_id, number, parsed, time, time_or_null, unfit, unsigned};
+use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
+
+const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// How often a batch that was aborted by its neighbours is tried.
+const TRIES: u32 = 2;
+
+/// Stores the batch; tries once more, with the same ids, if others' locks or rows aborted it.
+pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+    if batch.messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut tried = 1;
+    let rows = loop {
+        match call(client, batch).await {
+            Err(error) if tried < TRIES && is_worth_a_retry(&error) => tried += 1,
+            result => break result?,
+        }
+    };
+    outcomes(batch, &rows)
+}
+
+async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let messages = &batch.messages;
+    let ids: Vec<i64> = messages.iter().map(|message| bigint(message.id.get())).collect();
+    let conversations: Vec<&str> = messages.iter().map(|message| message.conversation.as_str()).collect();
+    let senders: Vec<&str> = messages.iter().map(|message| message.sender.as_str()).collect();
+    let temp_ids: Vec<Option<&str>> = messages.iter().map(|message| message.temp_id.as_deref()).collect();
+    let kinds: Vec<&str> = messages.iter().map(|message| message.kind.as_str()).collect();
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    let replies: Vec<Option<i64>> =
+        messages.iter().map(|message| message.reply_to.map(|id| bigint(id.get()))).collect();
+    let statement = client.prepare_cached(SEND).await?;
+    client
+        .query(
+            &statement,
+            &[
+                &bigint(batch.id),
+                &&*batch.owner,
+                &ids,
+                &conversations,
+                &senders,
+                &temp_ids,
+                &kinds,
+                &contents,
+                &replies,
+            ],
+        )
+        .await
+}
+
+/// The function's rows stand in the order of the messages.
+fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreError> {
+    if rows.len() != batch.messages.len() {
+        return Err(StoreError::Failed(format!("{} outcomes for {} messages", rows.len(), batch.messages.len())));
+    }
+    let mut outcomes: Vec<SendOutcome> = Vec::with_capacity(rows.len());
+    for (new, row) in batch.messages.iter().zip(rows) {
+        let outcome = match get::<&str>(row, "out_outcome")? {
+            "stored" => SendOutcome::Stored(stored(new, row)?),
+            "duplicate" => SendOutcome::Duplicate(original(new, row)?),
+            "twin" => SendOutcome::Duplicate(twin(&outcomes, row)?),
+            "not_found" => SendOutcome::Refused(Refusal::NotFound),
+            "not_member" => SendOutcome::Refused(Refusal::NotMember),
+            "banned" => SendOutcome::Refused(Refusal::Banned),
+            "blocked" => SendOutcome::Refused(Refusal::Blocked),
+            _ => return Err(unfit("out_outcome")),
+        };
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
+    let message = Message {
+        id: new.id,
+        conversation_id: new.conversation.clone(),
+        seq: number(row, "out_seq")?,
+        rev: number(row, "out_rev")?,
+        sender_id: new.sender.clone(),
+        kind: new.kind.clone(),
+        content: new.content.clone(),
+        temp_id: new.temp_id.clone(),
+        reply_to: new.reply_to,
+        created_at: time(row, "out_created_at")?,
+        edited_at: None,
+        deleted_at: None,
+        reactions: std::collections::BTreeMap::new(),
+    };
+    Ok(StoredMessage { message, members_version: number(row, "out_members_version")? })
+}
+
+fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
+    let reply_to: Option<i64> = get(row, "out_reply_to")?;
+    Ok(Message {
+        id: message_id(get(row, "out_id")?, "out_id")?,
+        conversation_id: parsed(row, "out_conversation_id", str::parse)?,
+        seq: number(row, "out_seq")?,
+        rev: number(row, "out_rev")?,
+        sender_id: new.sender.clone(),
+        kind: get(row, "out_kind")?,
+        content: get(row, "out_content")?,
+        temp_id: new.temp_id.clone(),
+        reply_to: reply_to.map(|id| message_id(id, "out_reply_to")).transpose()?,
+        created_at: time(row, "out_created_at")?,
+        edited_at: time_or_null(row, "out_edited_at")?,
+        deleted_at: time_or_null(row, "out_deleted_at")?,
+        reactions: std::collections::BTreeMap::new(),
+    })
+}
+
+/// The earlier message of the batch with the same `temp_id`.
+fn twin(earlier: &[SendOutcome], row: &Row) -> Result<Message, StoreError> {
+    let place = unsigned(get(row, "out_twin")?, "out_twin")?;
+    let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
+    match place.and_then(|place| earlier.get(place)) {
+        Some(SendOutcome::Stored(stored)) => Ok(stored.message.clone()),
+        Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) | None => Err(unfit("out_twin")),
+    }
+}

@@ -1,0 +1,166 @@
+//! Conversations: making them, and showing them to a viewer.
+
+use rusqlite::{Connection, params};
+use shared::message::MemberView;
+use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+
+use super::outbox;
+use super::rows::{
+    execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
+};
+use crate::store::membership::{State, may_see};
+use crate::store::{MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+
+/// A direct conversation's two users in order; `/` stands in no id.
+pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
+    let (first, second) = if one <= other { (one, other) } else { (other, one) };
+    format!("{first}/{second}")
+}
+
+pub(super) fn open_direct(
+    change: &Connection,
+    pair: (&UserId, &UserId),
+    id: &ConversationId,
+    outbox: &OutboxRow<Conversation>,
+) -> Result<(Conversation, bool), StoreError> {
+    let key = pair_key(pair);
+    let there: Option<ConversationId> =
+        row(change, "SELECT id FROM conversations WHERE pair_key = ?1", [&key], |row| parsed(row, "id", str::parse))?;
+    if let Some(there) = there {
+        return Ok((view(change, &there, Some(pair.0))?, false));
+    }
+    let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
+    if row(change, sql, [pair.0.as_str(), pair.1.as_str()], |_| Ok(()))?.is_some() {
+        return Err(Refusal::Blocked.into());
+    }
+    let made = NewConversation {
+        id: id.clone(),
+        kind: ConversationKind::Direct,
+        title: None,
+        visibility: Visibility::Private,
+        password_hash: None,
+        owner: None,
+        members: vec![pair.0.clone(), pair.1.clone()],
+    };
+    insert(change, &made, Some(&key))?;
+    let conversation = view(change, id, Some(pair.0))?;
+    outbox::write(change, outbox, &conversation)?;
+    Ok((conversation, true))
+}
+
+pub(super) fn create(
+    change: &Connection,
+    new: &NewConversation,
+    outbox: &OutboxRow<Conversation>,
+) -> Result<Conversation, StoreError> {
+    if new.kind == ConversationKind::Direct {
+        return Err(StoreError::Failed("a direct conversation is made by opening it".into()));
+    }
+    insert(change, new, None)?;
+    let conversation = view(change, &new.id, new.owner.as_ref())?;
+    outbox::write(change, outbox, &conversation)?;
+    Ok(conversation)
+}
+
+/// The conversation and its members; `Conflict` if the id is taken.
+fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) -> Result<(), StoreError> {
+    let members = new.roles();
+    let sql = "INSERT INTO conversations \
+        (id, kind, pair_key, title, visibility, password_hash, member_count, created_at, last_activity) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (id) DO NOTHING";
+    let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+    let (kind, visibility) = (new.kind.as_str(), new.visibility.as_str());
+    let made = execute(
+        change,
+        sql,
+        params![new.id.as_str(), kind, pair_key, new.title, visibility, new.password_hash, count, now_ms()],
+    )?;
+    if made == 0 {
+        return Err(Refusal::Conflict.into());
+    }
+    for (user, role) in members {
+        let sql = "INSERT INTO members (conversation_id, user_id, role, state) VALUES (?1, ?2, ?3, 'accepted')";
+        execute(change, sql, [new.id.as_str(), user.as_str(), role.as_str()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn one(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
+    let (conversation, state) = seen(read, id, viewer)?;
+    if viewer.is_some() && !may_see(conversation.visibility, state) {
+        return Err(Refusal::NotFound.into());
+    }
+    Ok(conversation)
+}
+
+/// As `viewer` sees it, who is known to have to do with it.
+pub(super) fn view(
+    read: &Connection,
+    id: &ConversationId,
+    viewer: Option<&UserId>,
+) -> Result<Conversation, StoreError> {
+    seen(read, id, viewer).map(|(conversation, _)| conversation)
+}
+
+pub(super) fn of_user(
+    read: &Connection,
+    user: &UserId,
+    offset: u64,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
+    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id LIMIT ?3 OFFSET ?2";
+    let ids: Vec<ConversationId> =
+        rows(read, sql, params![user.as_str(), integer(offset), limit], |row| parsed(row, "id", str::parse))?;
+    ids.iter().map(|id| view(read, id, Some(user))).collect()
+}
+
+/// The conversation, and what its viewer is to it. Who is no member sees neither who is in nor what was last written.
+fn seen(
+    read: &Connection,
+    id: &ConversationId,
+    viewer: Option<&UserId>,
+) -> Result<(Conversation, Option<State>), StoreError> {
+    const HEAD: &str = concat!(
+        "SELECT c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, c.last_seq, \
+            c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, \
+            m.id IS NOT NULL AS has_message, ",
+        message_columns!(),
+        " FROM conversations c LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = ?2 \
+            LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq WHERE c.id = ?1"
+    );
+    let head = row(read, HEAD, params![id.as_str(), viewer.map(UserId::as_str)], |row| {
+        let state = word_or_null(row, "viewer_state", State::parse)?;
+        let inside = state == Some(State::Accepted);
+        let shown = inside || viewer.is_none();
+        let last_seq = number(row, "last_seq")?;
+        let conversation = Conversation {
+            id: id.clone(),
+            kind: word(row, "kind", ConversationKind::parse)?,
+            title: get(row, "title")?,
+            visibility: word(row, "visibility", Visibility::parse)?,
+            has_password: get(row, "has_password")?,
+            created_at: time(row, "created_at")?,
+            last_seq,
+            rev: number(row, "rev")?,
+            last_message: if shown && get(row, "has_message")? { Some(message(row)?) } else { None },
+            member_count: number(row, "member_count")?,
+            members: Vec::new(),
+            unread: if inside { Some(last_seq.saturating_sub(number(row, "viewer_seen")?)) } else { None },
+        };
+        Ok((conversation, state, shown))
+    })?;
+    let (mut conversation, state, shown) = head.ok_or(Refusal::NotFound)?;
+    if shown {
+        let sql = "SELECT user_id, role, read_seq FROM members WHERE conversation_id = ?1 AND state = 'accepted' \
+            ORDER BY user_id LIMIT ?2";
+        conversation.members = rows(read, sql, params![id.as_str(), MEMBERS_SHOWN_MAX], |row| {
+            Ok(MemberView {
+                user_id: parsed(row, "user_id", str::parse)?,
+                role: word(row, "role", Role::parse)?,
+                read_seq: number(row, "read_seq")?,
+            })
+        })?;
+    }
+    Ok((conversation, state))
+}

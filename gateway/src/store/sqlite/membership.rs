@@ -1,0 +1,109 @@
+//! Who is in a conversation, and changing it.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
+
+use super::rows::{execute, get, integer, number, parsed, row, rows, word, word_or_null};
+use super::{conversations, outbox};
+use crate::store::membership::{Facts, Standing, State, decide, may_join};
+use crate::store::{Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+
+pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members, StoreError> {
+    let sql = "SELECT kind, members_version, blocked FROM conversations WHERE id = ?1";
+    let head = row(read, sql, [id.as_str()], |row| {
+        Ok((word(row, "kind", ConversationKind::parse)?, number(row, "members_version")?, get::<bool>(row, "blocked")?))
+    })?;
+    let (kind, version, blocked) = head.ok_or(Refusal::NotFound)?;
+    let sql = "SELECT user_id, role FROM members WHERE conversation_id = ?1 AND state = 'accepted' ORDER BY user_id";
+    let list = rows(read, sql, [id.as_str()], |row| {
+        Ok((parsed(row, "user_id", str::parse)?, word(row, "role", Role::parse)?))
+    })?;
+    Ok(Members { kind, version, list, blocked })
+}
+
+pub(super) fn join_password(
+    read: &Connection,
+    id: &ConversationId,
+    user: &UserId,
+) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT c.kind, c.visibility, c.password_hash, m.state FROM conversations c \
+        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
+    let found = row(read, sql, [id.as_str(), user.as_str()], |row| {
+        let kind = word(row, "kind", ConversationKind::parse)?;
+        let visibility = word(row, "visibility", Visibility::parse)?;
+        let state = word_or_null(row, "state", State::parse)?;
+        if may_join(kind, visibility, state)? { Ok(None) } else { get(row, "password_hash") }
+    })?;
+    Ok(found.ok_or(Refusal::NotFound)?)
+}
+
+pub(super) fn change(
+    transaction: &Connection,
+    id: &ConversationId,
+    user: &UserId,
+    change: &MembershipChange,
+    outbox: &OutboxRow<MembershipOutcome>,
+) -> Result<MembershipOutcome, StoreError> {
+    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1";
+    let head = row(transaction, sql, [id.as_str()], |row| {
+        Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
+    })?;
+    let (visibility, last_seq) = head.ok_or(Refusal::NotFound)?;
+    let mut list = members(transaction, id)?;
+    let standing = standing(transaction, id, Some(user))?;
+    let actor = self::standing(transaction, id, change.by())?;
+    let next = decide(&Facts { visibility, user, standing, actor, members: &list }, change)?;
+    if let Some(next) = next {
+        write(transaction, id, user, (standing, next), last_seq)?;
+        list.set(user, (next.state == State::Accepted).then_some(next.role));
+    }
+    let outcome = MembershipOutcome {
+        changed: next.is_some(),
+        was_member: is_accepted(standing),
+        is_member: is_accepted(next.or(standing)),
+        conversation: conversations::view(transaction, id, Some(user))?,
+        members: Arc::new(list),
+    };
+    outbox::write(transaction, outbox, &outcome)?;
+    Ok(outcome)
+}
+
+fn is_accepted(standing: Option<Standing>) -> bool {
+    standing.is_some_and(|standing| standing.state == State::Accepted)
+}
+
+fn standing(read: &Connection, id: &ConversationId, user: Option<&UserId>) -> Result<Option<Standing>, StoreError> {
+    let Some(user) = user else { return Ok(None) };
+    let sql = "SELECT state, role FROM members WHERE conversation_id = ?1 AND user_id = ?2";
+    row(read, sql, [id.as_str(), user.as_str()], |row| {
+        Ok(Standing { state: word(row, "state", State::parse)?, role: word(row, "role", Role::parse)? })
+    })
+}
+
+/// Who comes in begins at the newest message; who goes keeps where they left.
+fn write(
+    change: &Connection,
+    id: &ConversationId,
+    user: &UserId,
+    (before, next): (Option<Standing>, Standing),
+    last_seq: u64,
+) -> Result<(), StoreError> {
+    let comes = !is_accepted(before) && next.state == State::Accepted;
+    let goes = is_accepted(before) && next.state != State::Accepted;
+    let sql = "INSERT INTO members \
+            (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?5, ?5) \
+        ON CONFLICT (conversation_id, user_id) DO UPDATE SET role = ?3, state = ?4, \
+            read_seq = CASE WHEN ?6 THEN ?5 ELSE read_seq END, \
+            seen_seq = CASE WHEN ?6 THEN ?5 ELSE seen_seq END, \
+            delivered_seq = CASE WHEN ?6 THEN ?5 ELSE delivered_seq END, \
+            joined_seq = CASE WHEN ?6 THEN ?5 ELSE joined_seq END, \
+            left_seq = CASE WHEN ?7 THEN ?5 WHEN ?6 THEN NULL ELSE left_seq END";
+    let (role, state) = (next.role.as_str(), next.state.as_str());
+    execute(change, sql, params![id.as_str(), user.as_str(), role, state, integer(last_seq), comes, goes])?;
+    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + ?2 \
+        WHERE id = ?1";
+    execute(change, sql, params![id.as_str(), i64::from(comes) - i64::from(goes)]).map(drop)
+}

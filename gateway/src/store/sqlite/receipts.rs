@@ -1,0 +1,100 @@
+//! Receipts: positions of members, moved in one transaction.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+use shared::{MessageId, Timestamp, UserId, Visibility};
+
+use super::outbox;
+use super::rows::{execute, integer, message_id, now_ms, number, parsed, row, rows, word, word_or_null};
+use crate::store::membership::State;
+use crate::store::positions::{Advance, Move, Place};
+use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Refusal, StoreError};
+
+pub(super) fn receipts(
+    change: &Connection,
+    receipts: &[Receipt],
+    row: &OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
+) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
+    let at = Timestamp::from_unix_ms(now_ms());
+    let mut advance = Advance::default();
+    let mut changes = Vec::with_capacity(receipts.len());
+    for receipt in receipts {
+        let place = place(change, receipt)?;
+        changes.push(match advance.apply(receipt, &place) {
+            Ok(step) => Ok(covered(change, receipt, step, (place.last_seq, at))?),
+            Err(refusal) => Err(refusal),
+        });
+    }
+    let sql = "UPDATE members SET read_seq = max(read_seq, ?3), seen_seq = max(seen_seq, ?3), \
+        delivered_seq = max(delivered_seq, ?4) WHERE conversation_id = ?1 AND user_id = ?2";
+    for (conversation, user, positions) in advance.moved() {
+        let (read, delivered) = (integer(positions.read_seq), integer(positions.delivered_seq));
+        execute(change, sql, params![conversation.as_str(), user.as_str(), read, delivered])?;
+    }
+    outbox::write(change, row, &changes)?;
+    Ok(changes)
+}
+
+fn place(change: &Connection, receipt: &Receipt) -> Result<Place, StoreError> {
+    let (conversation, user) = (receipt.conversation.as_str(), receipt.user.as_str());
+    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1";
+    let head = row(change, sql, [conversation], |row| {
+        Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
+    })?;
+    let sql = "SELECT state, read_seq, delivered_seq FROM members WHERE conversation_id = ?1 AND user_id = ?2";
+    let member = row(change, sql, [conversation, user], |row| {
+        Ok((word_or_null(row, "state", State::parse)?, number(row, "read_seq")?, number(row, "delivered_seq")?))
+    })?;
+    let named_seq = match receipt.up_to {
+        Some(id) => {
+            let sql = "SELECT seq FROM messages WHERE id = ?1 AND conversation_id = ?2";
+            row(change, sql, params![integer(id.get()), conversation], |row| number(row, "seq"))?
+        }
+        None => None,
+    };
+    let (state, read_seq, delivered_seq) = member.unwrap_or((None, 0, 0));
+    Ok(Place {
+        visibility: head.map(|(visibility, _)| visibility),
+        state,
+        read_seq,
+        delivered_seq,
+        last_seq: head.map_or(0, |(_, last_seq)| last_seq),
+        named_seq,
+    })
+}
+
+/// What a move newly covers.
+fn covered(
+    change: &Connection,
+    receipt: &Receipt,
+    step: Move,
+    (last_seq, at): (u64, Timestamp),
+) -> Result<ReceiptChange, StoreError> {
+    let (conversation, user) = (receipt.conversation.as_str(), receipt.user.as_str());
+    let (low, high) = (integer(step.from), integer(step.to));
+    let sql = "SELECT count(*) AS marked FROM messages \
+        WHERE conversation_id = ?1 AND seq > ?3 AND seq <= ?4 AND sender_id <> ?2";
+    let marked_count =
+        row(change, sql, params![conversation, user, low, high], |row| number(row, "marked"))?.unwrap_or_default();
+    let sql = "SELECT sender_id, id FROM messages \
+        WHERE conversation_id = ?1 AND seq > ?3 AND seq <= ?4 AND sender_id <> ?2 ORDER BY seq DESC LIMIT ?5";
+    let marked = rows(change, sql, params![conversation, user, low, high, MARKED_IDS_MAX], |row| {
+        Ok((parsed(row, "sender_id", str::parse)?, message_id(row, "id")?))
+    })?;
+    let mut by_sender: BTreeMap<UserId, Vec<MessageId>> = BTreeMap::new();
+    for (sender, id) in marked.into_iter().rev() {
+        by_sender.entry(sender).or_default().push(id);
+    }
+    let sql = "SELECT id FROM messages WHERE conversation_id = ?1 AND seq = ?2";
+    let up_to = row(change, sql, params![conversation, high], |row| message_id(row, "id"))?;
+    Ok(ReceiptChange {
+        up_to_seq: step.to,
+        up_to,
+        marked_count,
+        by_sender: by_sender.into_iter().collect(),
+        last_seq,
+        moved: step.to > step.from,
+        at,
+    })
+}
