@@ -55,6 +55,20 @@ impl Decoder {
         decoded
     }
 
+    /// Reads the body of `message.send` alone, as it comes over REST.
+    pub fn decode_send(&mut self, body: &mut [u8]) -> Result<SendMessage, ProtocolError> {
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let decoded = match simd_json::fill_tape(body, &mut self.buffers, &mut tape) {
+            Ok(()) => match tape.as_value().as_object() {
+                Some(fields) => Fields(Some(fields)).send(self.content_chars_max),
+                None => Err(ProtocolError::new(ErrorCode::InvalidMessage, "the body is not a JSON object")),
+            },
+            Err(_) => Err(ProtocolError::new(ErrorCode::InvalidMessage, "the body is not valid JSON")),
+        };
+        self.tape = tape.reset();
+        decoded
+    }
+
     fn decode_value(&self, value: Value<'_, '_>) -> Decoded {
         let Some(envelope) = value.as_object() else {
             return refused(ErrorCode::InvalidMessage, "the frame is not a JSON object");
@@ -79,13 +93,7 @@ impl Decoder {
         match kind {
             "auth" => Ok(Command::Auth { token: payload.token()?, resume: payload.resume()? }),
             "ping" => Ok(Command::Ping { timestamp: payload.timestamp()? }),
-            "message.send" => Ok(Command::Send(SendMessage {
-                target: payload.target()?,
-                content: payload.content(self.content_chars_max)?,
-                temp_id: payload.text("tempId", TEMP_ID_BYTES_MAX)?.map(str::to_owned),
-                kind: payload.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT).to_owned(),
-                reply_to: payload.id("replyTo")?,
-            })),
+            "message.send" => payload.send(self.content_chars_max).map(Command::Send),
             "message.read" => {
                 Ok(Command::Read { conversation: payload.required_id("conversationId")?, up_to: payload.id("upTo")? })
             }
@@ -227,6 +235,16 @@ impl<'t, 'i> Fields<'t, 'i> {
             .filter(|text| text.len() <= REF_BYTES_MAX)
             .map(Some)
             .ok_or_else(|| ProtocolError::field("timestamp", "must be a string or a number of at most 128 bytes"))
+    }
+
+    fn send(&self, content_chars_max: usize) -> Result<SendMessage, ProtocolError> {
+        Ok(SendMessage {
+            target: self.target()?,
+            content: self.content(content_chars_max)?,
+            temp_id: self.text("tempId", TEMP_ID_BYTES_MAX)?.map(str::to_owned),
+            kind: self.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT).to_owned(),
+            reply_to: self.id("replyTo")?,
+        })
     }
 
     fn target(&self) -> Result<Target, ProtocolError> {

@@ -55,13 +55,11 @@ pub(super) struct Facts<'a> {
 }
 
 /// Why somebody with this row can't write or read in a conversation; `None` for an accepted member.
-pub(super) fn refusal(visibility: Visibility, state: Option<State>) -> Option<Refusal> {
-    match (state, visibility) {
-        (Some(State::Accepted), _) => None,
-        (Some(State::Banned), _) => Some(Refusal::Banned),
-        (Some(State::Invited | State::Left), _) | (None, Visibility::Public) => Some(Refusal::NotMember),
-        // A stranger doesn't learn that a private conversation exists.
-        (None, Visibility::Private) => Some(Refusal::NotFound),
+pub(super) fn refusal(state: Option<State>) -> Option<Refusal> {
+    match state {
+        Some(State::Accepted) => None,
+        Some(State::Banned) => Some(Refusal::Banned),
+        Some(State::Invited | State::Left) | None => Some(Refusal::NotMember),
     }
 }
 
@@ -118,7 +116,7 @@ fn leave(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
         }
         Some(State::Invited) => Ok(Some(gone)),
         Some(State::Left) => Ok(None),
-        state @ (Some(State::Banned) | None) => Err(refusal(facts.visibility, state).unwrap_or(Refusal::NotMember)),
+        state @ (Some(State::Banned) | None) => Err(refusal(state).unwrap_or(Refusal::NotMember)),
     }
 }
 
@@ -199,7 +197,7 @@ fn moderator(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Role, Refusal> {
     if by.is_none() {
         return Ok(Role::Owner);
     }
-    if let Some(refusal) = refusal(facts.visibility, facts.actor.map(|actor| actor.state)) {
+    if let Some(refusal) = refusal(facts.actor.map(|actor| actor.state)) {
         return Err(refusal);
     }
     match facts.actor.map(|actor| actor.role) {

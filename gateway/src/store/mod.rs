@@ -102,7 +102,7 @@ pub trait Store: Send + Sync + 'static {
         outbox: OutboxRow<Conversation>,
     ) -> Result<Conversation, StoreError>;
 
-    /// A conversation as `viewer` sees it (`None`: a backend, which sees all). `NotFound` for a private conversation that
+    /// A conversation as `viewer` sees it (`None`: a backend, which sees all). `NotMember` for a private conversation that
     /// the viewer is neither a member of nor invited to.
     async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError>;
 

@@ -43,8 +43,8 @@ pub(super) struct Advance {
 impl Advance {
     /// Applies one receipt.
     pub(super) fn apply(&mut self, receipt: &Receipt, place: &Place) -> Result<Move, Refusal> {
-        let visibility = place.visibility.ok_or(Refusal::NotFound)?;
-        if let Some(refusal) = membership::refusal(visibility, place.state) {
+        place.visibility.ok_or(Refusal::NotFound)?;
+        if let Some(refusal) = membership::refusal(place.state) {
             return Err(refusal);
         }
         let target = match receipt.up_to {

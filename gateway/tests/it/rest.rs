@@ -100,7 +100,7 @@ async fn rights_are_kept() {
     let code = |(status, body): (u16, Value)| (status, body["error"]["code"].as_str().unwrap_or("").to_owned());
     let refused = |status: u16, code: &str| (status, code.to_owned());
 
-    assert_eq!(code(other.get(&node, "/api/v1/conversations/g").await), refused(404, "NOT_FOUND"));
+    assert_eq!(code(other.get(&node, "/api/v1/conversations/g").await), refused(403, "NOT_MEMBER"));
     assert_eq!(code(other.get(&node, "/api/v1/conversations/g/messages").await), refused(403, "NOT_MEMBER"));
     let body = json!({ "conversationId": "g", "content": "x" });
     assert_eq!(code(other.post(&node, "/api/v1/messages", body.clone()).await), refused(403, "NOT_MEMBER"));
@@ -195,7 +195,7 @@ async fn bad_requests_have_the_one_shape() {
         ("/api/v1/conversations", r#"{"kind":"group","extra":1}"#, 400, "VALIDATION_ERROR", Some("extra")),
         ("/api/v1/messages", r#"{"to":"b"}"#, 400, "VALIDATION_ERROR", Some("content")),
         ("/api/v1/messages", r#"{"to":"b","content":"x"},"type":"ping""#, 400, "INVALID_MESSAGE", None),
-        ("/api/v1/messages", "[]", 400, "VALIDATION_ERROR", Some("payload")),
+        ("/api/v1/messages", "[]", 400, "INVALID_MESSAGE", None),
         ("/api/v1/messages", r#"{"conversationId":"none","content":"x"}"#, 404, "NOT_FOUND", None),
     ] {
         let (got, answer) = request(node.http, "POST", path, &a.headers(), body).await;

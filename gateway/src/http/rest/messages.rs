@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::chat_v1::Decoder;
 use shared::command::TEMP_ID_BYTES_MAX;
-use shared::{Command, ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
+use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
 use super::body::{Body, Params, RawBody, Segment};
@@ -67,13 +67,7 @@ pub(super) async fn send(
     RawBody(body): RawBody,
 ) -> Result<(StatusCode, Json<SentAnswer>), Failure> {
     let sender = caller.user()?;
-    let mut frame = Vec::with_capacity(body.len() + 40);
-    frame.extend_from_slice(br#"{"type":"message.send","payload":"#);
-    frame.extend_from_slice(&body);
-    frame.push(b'}');
-    let Command::Send(mut send) = Decoder::new(api.node.limits.content_chars_max).decode(&mut frame).command? else {
-        return Err(ProtocolError::new(ErrorCode::InvalidMessage, "the body is not a JSON object").into());
-    };
+    let mut send = Decoder::new(api.node.limits.content_chars_max).decode_send(&mut body.to_vec())?;
     if let Some(key) = headers.get("idempotency-key") {
         let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= TEMP_ID_BYTES_MAX);
         let key =

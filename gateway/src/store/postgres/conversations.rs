@@ -120,7 +120,7 @@ pub(super) async fn one(
 ) -> Result<Conversation, StoreError> {
     let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
     if viewer.is_some() && !may_see(seen.conversation.visibility, seen.state) {
-        return Err(Refusal::NotFound.into());
+        return Err(Refusal::NotMember.into());
     }
     Ok(seen.conversation)
 }

@@ -88,7 +88,7 @@ fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) ->
 pub(super) fn one(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
     let (conversation, state) = seen(read, id, viewer)?;
     if viewer.is_some() && !may_see(conversation.visibility, state) {
-        return Err(Refusal::NotFound.into());
+        return Err(Refusal::NotMember.into());
     }
     Ok(conversation)
 }

@@ -46,11 +46,10 @@ fn send_one(change: &Connection, new: &NewMessage, now: Timestamp) -> Result<Sen
     if let Some(original) = by_temp_id(change, new)? {
         return Ok(SendOutcome::Duplicate(original));
     }
-    let sql = "SELECT c.visibility, c.blocked, c.last_seq, c.rev, c.members_version, m.state FROM conversations c \
+    let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state FROM conversations c \
         LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let head = row(change, sql, [new.conversation.as_str(), new.sender.as_str()], |row| {
-        let visibility = word(row, "visibility", Visibility::parse)?;
-        let refusal = membership::refusal(visibility, word_or_null(row, "state", State::parse)?);
+        let refusal = membership::refusal(word_or_null(row, "state", State::parse)?);
         let refusal = refusal.or(get::<bool>(row, "blocked")?.then_some(Refusal::Blocked));
         Ok((refusal, number(row, "last_seq")? + 1, number(row, "rev")? + 1, number(row, "members_version")?))
     })?;

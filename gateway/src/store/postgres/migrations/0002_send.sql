@@ -66,7 +66,6 @@ BEGIN
                 WHEN d.id IS NOT NULL THEN 'duplicate'
                 WHEN c.id IS NULL THEN 'not_found'
                 WHEN m.state = 'banned' THEN 'banned'
-                WHEN m.state IS NULL AND c.visibility = 'private' THEN 'not_found'
                 WHEN m.state IS DISTINCT FROM 'accepted' THEN 'not_member'
                 WHEN c.blocked THEN 'blocked'
                 WHEN i.reply_to IS NOT NULL AND r.id IS NULL THEN 'not_found'
