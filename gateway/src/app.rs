@@ -32,14 +32,14 @@ use crate::heal::Healer;
 use crate::http::ops::{self, Readiness};
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
+use crate::lobby::Lobby;
 use crate::metrics::{self, Metrics};
+use crate::node::Node;
 use crate::pulse;
 use crate::registry::Registry;
 use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
 use crate::store::{self, IdBlock, Owner, Store, UnreadCount};
-use crate::ws::join::Node;
-use crate::ws::lobby::Lobby;
 
 /// Refresh batches that may wait while the backbone is slow.
 const REFRESH_WAITING: usize = 256;
@@ -70,11 +70,12 @@ impl App {
         let prometheus = metrics::recorder().context("the metrics recorder could not be installed")?;
         let metrics = Arc::new(Metrics::new());
         let boot: Arc<str> = format!("{:08x}", rand::random::<u32>()).into();
-        let owner: Owner = format!("{}:{boot}", config.node).into();
         let verifier = Verifier::new(&config.auth)?;
         let listener = bind(config.http, "HTTP").await?;
         let ops_listener = bind(config.ops, "OPS").await?;
         let (http, ops) = (listener.local_addr()?, ops_listener.local_addr()?);
+        let name: Arc<str> = format!("{}-{}", config.host_name, http.port()).into();
+        let owner: Owner = format!("{name}:{boot}").into();
 
         let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
@@ -82,8 +83,8 @@ impl App {
         let (heal, heal_queue) = mpsc::unbounded_channel();
         let fanout =
             Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(&metrics), heal, forgets(Arc::clone(&members))));
-        let backbone = backbone(&config, &boot, Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
-        tracing::info!(store = store.describe(), backbone = backbone.describe(), node = config.node, "connected");
+        let backbone = backbone(&config, (&name, &boot), Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
+        tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*name, "connected");
 
         let (publisher, publish_task) =
             publisher(Arc::clone(&store), Arc::clone(&backbone), Arc::clone(&members), Arc::clone(&metrics));
@@ -261,13 +262,13 @@ async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
 
 async fn backbone(
     config: &Config,
-    boot: &Arc<str>,
+    (name, boot): (&Arc<str>, &Arc<str>),
     inbox: Arc<dyn Inbox>,
     store: Arc<dyn Store>,
 ) -> anyhow::Result<Arc<dyn Backbone>> {
     let seconds = |duration: std::time::Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let settings = backbone::Settings {
-        node: config.node.as_str().into(),
+        node: Arc::clone(name),
         boot_id: Arc::clone(boot),
         resume_events: config.log.resume_events,
         resume_seconds: seconds(config.log.resume_window),

@@ -1,6 +1,6 @@
 //! The commands: serve, dev, token, config.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -112,7 +112,7 @@ fn dev_defaults(layers: &mut Layers) {
 }
 
 fn greet(port: u16, auth: &gateway::config::AuthConfig) {
-    let mut text = format!("\nParley is running. Open two windows:\n\n");
+    let mut text = "\nParley is running. Open two windows:\n\n".to_owned();
     for name in demo::USERS {
         text.push_str(&format!("  http://127.0.0.1:{port}/?user={name}\n"));
     }
@@ -150,7 +150,10 @@ fn config(args: RunArgs) -> anyhow::Result<()> {
 
 fn start_log(filter: &str, format: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).context("RUST_LOG can't be understood; give for example info")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         "json" => builder.json().init(),
         _ => builder.init(),

@@ -9,8 +9,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Clocks, LogConfig};
+use crate::node::Node;
 use crate::registry::SweepClocks;
-use crate::ws::join::Node;
 
 /// The longest that presence goes without a refresh.
 const REFRESH_S: u64 = 20;

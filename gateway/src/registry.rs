@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use shared::{CloseCode, Epoch, UserId};
 use smallvec::SmallVec;
 
-use crate::ws::outbox::{Outbox, Pushed, coarse_s};
+use crate::clock::coarse_s;
+use crate::ws::outbox::{Outbox, Pushed};
 
 const SHARDS: usize = 64;
 
@@ -243,7 +244,10 @@ impl Registry {
         let users = self.shard(user).lock();
         let Some(local) = users.get(user) else { return 0 };
         let behind = local.sockets.iter().filter(|socket| socket.outbox.position().is_some_and(|(at, _)| at < floor));
-        behind.map(|socket| socket.outbox.reposition(position, notice.clone())).count()
+        behind.fold(0, |count, socket| {
+            socket.outbox.reposition(position, notice.clone());
+            count + 1
+        })
     }
 
     /// The lowest position among the user's joined sockets, and the highest `seq` that any of them knows of.

@@ -9,8 +9,8 @@ use shared::{CloseCode, Event};
 
 use crate::config::Drain;
 use crate::http::ops::Readiness;
+use crate::node::Node;
 use crate::ws::frame::frame_text;
-use crate::ws::join::Node;
 
 /// Time between two batches of closes.
 const BATCH_EVERY: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use shared::{ConversationId, Event, ProtocolError, UserId};
 
 use super::Chat;
 use crate::backbone::{Delivery, DeliveryKind};
-use crate::ws::outbox::coarse_s;
+use crate::clock::coarse_s;
 
 /// Silence after which the server ends a typing.
 const TYPING_S: u32 = 6;

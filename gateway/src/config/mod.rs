@@ -64,8 +64,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Shutdown.
     pub drain: Drain,
-    /// The name of this node: the host's name and the public port.
-    pub node: String,
+    /// The name of the host: with the port, the name of this node.
+    pub host_name: String,
 }
 
 /// Keys and rules of authentication.
@@ -189,7 +189,7 @@ impl Config {
                 delay: seconds(layers, "DRAIN_DELAY_SECONDS", 0, 3600)?,
                 total: seconds(layers, "DRAIN_SECONDS", 1, 3600)?,
             },
-            node: format!("{}-{http_port}", host_name()),
+            host_name: host_name(),
         };
         config.check_together()?;
         Ok(config)

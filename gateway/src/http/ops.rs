@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::listener::Capacity;
 use super::stats::Stats;
-use crate::ws::join::Node;
+use crate::node::Node;
 
 /// How old the store's answer may be.
 const STORE_ANSWER_FRESH: Duration = Duration::from_secs(3);

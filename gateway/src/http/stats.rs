@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ws::join::Node;
+use crate::node::Node;
 
 /// The answer of the stats endpoint; of this node alone.
 #[derive(Debug, Serialize)]

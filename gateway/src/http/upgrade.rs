@@ -18,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::listener::{Capacity, Place};
 use crate::auth::{Identity, credentials};
 use crate::config::AuthConfig;
+use crate::node::Node;
+use crate::session::{Opening, Session};
 use crate::ws::handshake::{Upgrading, accept};
-use crate::ws::join::Node;
 use crate::ws::outbox::Outbox;
-use crate::ws::session::{Opening, Session};
 use crate::ws::socket::Socket;
 
 /// The path of `chat.v1`.

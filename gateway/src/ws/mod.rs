@@ -1,11 +1,7 @@
-//! WebSocket: frame codec, bounded queue, the driver of one socket, and the session that speaks a dialect on it.
+//! WebSocket: handshake, frame codec, the bounded queue and the driver of one socket. Knows no user and no dialect.
 
 pub mod decoder;
 pub mod frame;
 pub mod handshake;
-pub mod join;
-pub mod limiter;
-pub mod lobby;
 pub mod outbox;
-pub mod session;
 pub mod socket;

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::CloseCode;
+
+use crate::clock::coarse_s;
 
 /// Framed bytes that one write may carry, shared between sockets.
 pub type Framed = Bytes;
@@ -311,11 +312,4 @@ impl State {
 
 fn len_of(framed: &Framed) -> u32 {
     u32::try_from(framed.len()).unwrap_or(u32::MAX)
-}
-
-/// Seconds on this process's monotonic clock, from 1.
-pub fn coarse_s() -> u32 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let elapsed_s = START.get_or_init(Instant::now).elapsed().as_secs();
-    u32::try_from(elapsed_s).unwrap_or(u32::MAX - 1) + 1
 }

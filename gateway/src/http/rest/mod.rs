@@ -14,7 +14,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{delete, get, post};
 
-use crate::ws::join::Node;
+use crate::node::Node;
 
 /// What every route works with.
 pub struct Api {

@@ -1,9 +1,9 @@
 //! Storing a batch of messages: one after the other, in one transaction.
 
 use rusqlite::{Connection, params};
-use shared::{Message, Timestamp, Visibility};
+use shared::{Message, Timestamp};
 
-use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row, word, word_or_null};
+use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row, word_or_null};
 use crate::store::membership::{self, State};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// Whether a command may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allowance {
+pub(super) enum Allowance {
     /// It may.
     Granted,
     /// It may after this many milliseconds.
@@ -13,7 +13,7 @@ pub enum Allowance {
 
 /// The limit of one connection.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     /// When the bucket is full again, in microseconds since the process began to count.
     full_at_us: u64,
     per_second: u32,
@@ -22,12 +22,12 @@ pub struct Limiter {
 impl Limiter {
     /// At most `per_second` commands a second and twice that at once; 0: no limit.
     #[must_use]
-    pub fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32) -> Self {
         Self { full_at_us: 0, per_second }
     }
 
     /// Takes a place for one command.
-    pub fn check(&mut self) -> Allowance {
+    pub(super) fn check(&mut self) -> Allowance {
         if self.per_second == 0 {
             return Allowance::Granted;
         }

@@ -3,6 +3,9 @@
 //!
 //! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the outbox.
 
+mod join;
+mod limiter;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,14 +16,15 @@ use shared::chat_v1::{Decoded, Decoder};
 use shared::command::Resume;
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
-use super::frame::frame_text;
-use super::join::{Membership, Node, Refusal};
-use super::limiter::{Allowance, Limiter};
-use super::lobby::Seat;
-use super::outbox::Outbox;
-use super::socket::{Ended, Flow, Incoming, Socket};
 use crate::auth::{Identity, Refused};
 use crate::dispatch::{dispatch, pong};
+use crate::lobby::Seat;
+use crate::node::Node;
+use crate::ws::frame::frame_text;
+use crate::ws::outbox::Outbox;
+use crate::ws::socket::{Ended, Flow, Incoming, Socket};
+use join::{Membership, Refusal};
+use limiter::{Allowance, Limiter};
 
 /// Bad frames in a row that end the connection.
 const BAD_FRAMES_MAX: u8 = 100;

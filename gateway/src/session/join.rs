@@ -3,69 +3,23 @@
 //! The order closes the seam (NOLOSS B1): events pushed before the gate opens are dropped, but noted, and the log has them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use shared::command::Resume;
 use shared::event::ResyncReason;
 use shared::{CloseCode, Epoch, Event, Timestamp, UserId};
-use tokio_util::task::TaskTracker;
 
-use super::frame::{frame_lines, frame_text};
-use super::lobby::Lobby;
-use super::outbox::{Outbox, coarse_s};
-use crate::auth::token::Verifier;
 use crate::auth::{Identity, Refused};
 use crate::backbone::{BackboneError, LogHead, check_resume};
-use crate::chat::Chat;
-use crate::config::{Clocks, Limits};
-use crate::fanout::Fanout;
+use crate::clock::coarse_s;
 use crate::heal::resync;
-use crate::metrics::Metrics;
-use crate::registry::{Joined, Registry};
-
-/// What every session of this node works with.
-pub struct Node {
-    /// The domain.
-    pub chat: Arc<Chat>,
-    /// Users with sockets here.
-    pub registry: Arc<Registry>,
-    /// Sockets without a user yet.
-    pub lobby: Lobby,
-    /// Where events come from, for the heal requests.
-    pub fanout: Arc<Fanout>,
-    /// Checks tokens.
-    pub verifier: Verifier,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Sizes and rates.
-    pub limits: Limits,
-    /// A socket's clocks.
-    pub clocks: Clocks,
-    /// The random name of this boot, part of every connection's id.
-    pub boot: Arc<str>,
-    /// What sessions leave to be done after them.
-    pub tasks: TaskTracker,
-    /// New connections are told to go elsewhere.
-    pub draining: AtomicBool,
-    /// Counts connections.
-    pub connections: AtomicU64,
-}
-
-impl Node {
-    /// A number for a new connection.
-    pub fn next_connection(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Checks a token.
-    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
-        self.verifier.verify(token)
-    }
-}
+use crate::node::Node;
+use crate::registry::Joined;
+use crate::ws::frame::{frame_lines, frame_text};
+use crate::ws::outbox::Outbox;
 
 /// Why a connection with a valid token is closed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The token is worthless; the client is told why.
     Auth(Refused),
     /// Something else.
@@ -73,7 +27,7 @@ pub enum Refusal {
 }
 
 /// A live connection. Dropping it takes the socket out of the registry, whatever ended the session.
-pub struct Membership {
+pub(super) struct Membership {
     node: Arc<Node>,
     user: UserId,
     connection: u64,
@@ -82,7 +36,7 @@ pub struct Membership {
 
 impl Membership {
     /// Makes the connection a live one and queues `auth_success`.
-    pub async fn join(
+    pub(super) async fn join(
         node: Arc<Node>,
         identity: Identity,
         resume: Option<Resume>,
@@ -115,12 +69,12 @@ impl Membership {
 
     /// Whose connection it is.
     #[must_use]
-    pub fn user(&self) -> &UserId {
+    pub(super) fn user(&self) -> &UserId {
         &self.user
     }
 
     /// A fresh token came: the connection lasts as long as that.
-    pub fn refresh(&self, identity: &Identity, reference: Option<&str>) {
+    pub(super) fn refresh(&self, identity: &Identity, reference: Option<&str>) {
         self.node.registry.set_expiry(&self.user, self.connection, expiry_s(identity));
         let Some(epoch) = self.node.registry.epoch(self.user.as_str()) else { return };
         self.node.registry.with_outbox(&self.user, self.connection, |outbox| {

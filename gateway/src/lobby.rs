@@ -6,20 +6,24 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use shared::CloseCode;
 
-use super::outbox::{Outbox, coarse_s};
+use crate::clock::coarse_s;
+use crate::ws::outbox::Outbox;
 
 /// Everybody who has not said who they are.
 #[derive(Debug)]
 pub struct Lobby {
-    waiting: Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>,
+    waiting: Waiting,
     deadline_s: u32,
 }
+
+/// Queues by connection, with the coarse second of their deadline.
+type Waiting = Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>;
 
 /// A place in the lobby, given up when dropped.
 #[derive(Debug)]
 pub struct Seat {
     connection: u64,
-    waiting: Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>,
+    waiting: Waiting,
 }
 
 impl Lobby {

@@ -1,0 +1,55 @@
+//! What the sessions, the listeners and the clocks of a node share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio_util::task::TaskTracker;
+
+use crate::auth::token::Verifier;
+use crate::auth::{Identity, Refused};
+use crate::chat::Chat;
+use crate::config::{Clocks, Limits};
+use crate::fanout::Fanout;
+use crate::lobby::Lobby;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+/// What every session of this node works with.
+pub struct Node {
+    /// The domain.
+    pub chat: Arc<Chat>,
+    /// Users with sockets here.
+    pub registry: Arc<Registry>,
+    /// Sockets without a user yet.
+    pub lobby: Lobby,
+    /// Where events come from, for the heal requests.
+    pub fanout: Arc<Fanout>,
+    /// Checks tokens.
+    pub verifier: Verifier,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// A socket's clocks.
+    pub clocks: Clocks,
+    /// The random name of this boot, part of every connection's id.
+    pub boot: Arc<str>,
+    /// What sessions leave to be done after them.
+    pub tasks: TaskTracker,
+    /// New connections are told to go elsewhere.
+    pub draining: AtomicBool,
+    /// Counts connections.
+    pub connections: AtomicU64,
+}
+
+impl Node {
+    /// A number for a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Checks a token.
+    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
+        self.verifier.verify(token)
+    }
+}

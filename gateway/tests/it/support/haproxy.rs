@@ -1,0 +1,54 @@
+//! A real HAProxy with the project's own configuration.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::node::Node;
+
+/// HAProxy in front of two nodes; killed when dropped.
+pub(crate) struct Haproxy {
+    process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Haproxy {
+    /// Starts it and waits until both nodes count as up.
+    pub(crate) async fn before(one: &Node, two: &Node) -> Self {
+        let address = free_address();
+        let binary = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].into_iter().find(|path| std::path::Path::new(path).exists());
+        let process = Command::new(binary.expect("haproxy is installed (deploy/test.sh installs it)"))
+            .args(["-db", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/haproxy.cfg")])
+            .env("PARLEY_BIND", address.to_string())
+            .env("GATEWAY_1", one.http.to_string())
+            .env("GATEWAY_2", two.http.to_string())
+            .env("GATEWAY_1_OPS", one.ops.port().to_string())
+            .env("GATEWAY_2_OPS", two.ops.port().to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("haproxy starts");
+        let haproxy = Self { process, address };
+        let up = async {
+            while tokio::net::TcpStream::connect(address).await.is_err()
+                || super::http::get(address, "/none", &[]).await.0 != 404
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), up).await.expect("haproxy answers");
+        haproxy
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
+}

@@ -1,0 +1,232 @@
+//! Two nodes on one Redis and one PostgreSQL: who is connected where makes no difference.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::seed002::types;
+use crate::support::client::Client;
+use crate::support::haproxy::Haproxy;
+use crate::support::http::get;
+use crate::support::node::Node;
+use crate::support::postgres::Postgres;
+use crate::support::redis::Redis;
+
+/// Two nodes and the servers behind them.
+struct Cluster {
+    redis: Redis,
+    one: Node,
+    two: Node,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let redis = Redis::start();
+        let database = Postgres::database().await;
+        let one = Node::serve(&redis.url(), &database, &[]).await;
+        let two = Node::serve(&redis.url(), &database, &[]).await;
+        one.wait_ready(true).await;
+        two.wait_ready(true).await;
+        Self { redis, one, two }
+    }
+}
+
+/// The `seq` of each durable frame.
+fn seqs(frames: &[Value]) -> Vec<u64> {
+    frames.iter().filter_map(|frame| frame["seq"].as_u64()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_device_on_every_node_sees_the_same_in_order() {
+    let cluster = Cluster::start().await;
+    let mut a1 = Client::join(cluster.one.http, "a").await;
+    let mut a2 = Client::join(cluster.two.http, "a").await;
+    let mut b = Client::join(cluster.two.http, "b").await;
+
+    a1.send("message.send", json!({ "to": "b", "content": "one", "tempId": "t1" })).await;
+    let sent = a1.expect("message.sent").await;
+    assert_eq!(a2.expect("message.sent").await, sent);
+    let conversation = sent["payload"]["message"]["conversationId"].as_str().expect("an id").to_owned();
+    let new = b.expect("message.new").await;
+    assert_eq!(new["payload"]["message"], sent["payload"]["message"]);
+    assert_eq!(b.expect("notification.unread").await["payload"]["totalUnread"], 1);
+
+    a2.send("typing", json!({ "conversationId": conversation, "isTyping": true })).await;
+    assert_eq!(
+        b.expect("typing").await["payload"],
+        json!({ "conversationId": conversation, "userId": "a", "isTyping": true })
+    );
+    a2.send("message.send", json!({ "conversationId": conversation, "content": "two" })).await;
+    assert_eq!(b.expect("typing").await["payload"]["isTyping"], false);
+    assert_eq!(b.expect("message.new").await["payload"]["message"]["seq"], 2);
+
+    let up_to = new["payload"]["message"]["id"].clone();
+    b.send("message.delivered", json!({ "conversationId": conversation, "upTo": up_to })).await;
+    for a in [&mut a1, &mut a2] {
+        let delivered = a.expect("message.delivered_update").await;
+        assert_eq!((&delivered["payload"]["upTo"], &delivered["payload"]["userId"]), (&up_to, &json!("b")));
+    }
+    b.send("message.read", json!({ "conversationId": conversation })).await;
+    assert_eq!(b.expect("message.read_ack").await["payload"]["markedCount"], 2);
+    for a in [&mut a1, &mut a2] {
+        let read = a.expect("message.read_update").await;
+        assert_eq!(read["payload"]["messageIds"].as_array().map(Vec::len), Some(2));
+    }
+    b.send("presence.query", json!({ "userIds": ["a", "nobody"] })).await;
+    b.expect("status.bulk").await;
+
+    b.send("block.add", json!({ "userId": "a" })).await;
+    b.expect("block.added").await;
+    a1.send("message.send", json!({ "conversationId": conversation, "content": "no" })).await;
+    assert_eq!(a1.expect("error").await["payload"]["code"], "BLOCKED");
+    b.send("block.remove", json!({ "userId": "a" })).await;
+    b.expect("block.removed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_haproxy_a_hundred_messages_arrive_once_and_in_order() {
+    let cluster = Cluster::start().await;
+    let haproxy = Haproxy::before(&cluster.one, &cluster.two).await;
+    let mut a = Client::join(haproxy.address, "a").await;
+    let mut devices = [
+        Client::join(haproxy.address, "b").await,
+        Client::join(haproxy.address, "b").await,
+        Client::join(haproxy.address, "b").await,
+    ];
+    let nodes = [&cluster.one, &cluster.two].map(|node| node.app.node().registry.socket_count());
+    assert!(nodes.iter().all(|sockets| *sockets > 0), "HAProxy spreads the sockets: {nodes:?}");
+
+    for n in 0..100 {
+        a.send("message.send", json!({ "to": "b", "content": format!("m{n}") })).await;
+        if n % 20 == 19 {
+            // Stay within the rate of one connection.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+    for _ in 0..100 {
+        a.expect("message.sent").await;
+    }
+    for device in &mut devices {
+        let mut messages = Vec::new();
+        for _ in 0..100 {
+            messages.push(device.expect("message.new").await);
+        }
+        let contents: Vec<String> = (0..100).map(|n| format!("m{n}")).collect();
+        assert_eq!(messages.iter().map(|m| m["payload"]["message"]["content"].clone()).collect::<Vec<_>>(), contents);
+        let rest = device.settle().await;
+        assert_eq!(types(&rest).iter().filter(|kind| *kind == "conversation.created").count(), 1);
+        // conversation.created was 1.
+        assert_eq!(seqs(&messages), (2..=101).collect::<Vec<u64>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_temp_id_on_two_nodes_is_one_message() {
+    let cluster = Cluster::start().await;
+    let mut a1 = Client::join(cluster.one.http, "a").await;
+    let mut a2 = Client::join(cluster.two.http, "a").await;
+    let mut b = Client::join(cluster.one.http, "b").await;
+    a1.send("message.send", json!({ "to": "b", "content": "first" })).await;
+    a1.expect("message.sent").await;
+    a2.expect("message.sent").await;
+    b.expect("message.new").await;
+    for n in 0..20 {
+        let body = json!({ "to": "b", "content": "raced", "tempId": format!("raced-{n}") });
+        tokio::join!(a1.send("message.send", body.clone()), a2.send("message.send", body));
+        let mut ids = Vec::new();
+        for a in [&mut a1, &mut a2] {
+            let frames = a.settle().await;
+            let mut acks = frames.iter().filter(|frame| frame["type"] == "message.sent").collect::<Vec<_>>();
+            while acks.is_empty() {
+                let frame = a.expect("message.sent").await;
+                ids.push(frame["payload"]["message"]["id"].clone());
+                acks = frames.iter().filter(|frame| frame["type"] == "message.sent").collect();
+                if !ids.is_empty() {
+                    break;
+                }
+            }
+            ids.extend(acks.iter().map(|frame| frame["payload"]["message"]["id"].clone()));
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "one message for raced-{n}");
+        let new = b.expect("message.new").await;
+        assert_eq!(new["payload"]["message"]["id"], ids[0]);
+    }
+    let left = b.settle().await;
+    assert_eq!(types(&left).iter().filter(|kind| *kind == "message.new").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_online_while_any_device_on_any_node_is() {
+    let cluster = Cluster::start().await;
+    let mut a1 = Client::join(cluster.one.http, "a").await;
+    let a2 = Client::join(cluster.two.http, "a").await;
+    let mut b = Client::join(cluster.two.http, "b").await;
+    a1.send("message.send", json!({ "to": "b", "content": "hi" })).await;
+    b.expect("message.new").await;
+    b.settle().await;
+    drop(a1);
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert!(!types(&b.settle().await).contains(&"user.offline".to_owned()));
+    drop(a2);
+    assert_eq!(b.expect("user.offline").await["payload"]["userId"], "a");
+    let _a = Client::join(cluster.one.http, "a").await;
+    assert_eq!(b.expect("user.online").await["payload"]["userId"], "a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_gone_and_back_empty() {
+    let mut cluster = Cluster::start().await;
+    let mut a = Client::join(cluster.one.http, "a").await;
+    let mut b = Client::join(cluster.two.http, "b").await;
+    a.send("message.send", json!({ "to": "b", "content": "before" })).await;
+    b.expect("message.new").await;
+    a.settle().await;
+    b.settle().await;
+
+    cluster.redis.kill();
+    let gone = Instant::now();
+    cluster.one.wait_ready(false).await;
+    cluster.two.wait_ready(false).await;
+    assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
+    cluster.redis.restart();
+    let back = Instant::now();
+    cluster.one.wait_ready(true).await;
+    cluster.two.wait_ready(true).await;
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+
+    // The sockets are still the same ones; they are told that their log is a new one, and events come again.
+    let resync = b.expect("resync").await;
+    assert_eq!(resync["payload"]["reason"], "epoch");
+    a.expect("resync").await;
+    a.send("message.send", json!({ "to": "b", "content": "after" })).await;
+    let new = b.expect("message.new").await;
+    assert_eq!(new["payload"]["message"]["content"], "after");
+    assert_eq!(new["seq"].as_u64(), resync["payload"]["seq"].as_u64().map(|seq| seq + 1));
+    assert_eq!(a.expect("message.sent").await["payload"]["message"], new["payload"]["message"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poisoned_payloads_are_counted_and_dropped() {
+    let cluster = Cluster::start().await;
+    let mut a = Client::join(cluster.one.http, "a").await;
+    let publish = async |channel: &str, payload: &[u8]| {
+        let client = redis::Client::open(cluster.redis.url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let _: i64 = redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut connection).await.expect("sent");
+    };
+    for poison in [&b"nonsense"[..], b"", b"\xff\xfe", b"{\"type\":7}", b"{\"seq\":1}", b"[[[[[[[[[[", b"\n\n"] {
+        publish("chat:user:a", poison).await;
+        publish("chat:all", poison).await;
+        publish("chat:control", poison).await;
+    }
+    publish("chat:user:a", br#"{"seq":99,"type":"x","payload":{}}"#).await;
+    publish("chat:user:a", br#"{"type":"notification","payload":{"from":"redis-cli"}}"#).await;
+    let got = a.expect("notification").await;
+    assert_eq!((&got["payload"]["from"], got.get("seq")), (&json!("redis-cli"), None));
+    assert_eq!(types(&a.settle().await), Vec::<String>::new());
+    let (_, metrics) = get(cluster.one.ops, "/metrics", &[]).await;
+    let metrics = metrics.as_str().expect("text");
+    let poisoned = metrics.lines().find_map(|line| line.strip_prefix("parley_backbone_poisoned_total "));
+    assert!(poisoned.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 14), "{poisoned:?}");
+}
