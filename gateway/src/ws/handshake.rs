@@ -77,3 +77,75 @@ impl Upgrading {
         Ok((parts.io.into_inner(), parts.read_buf))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const UPGRADE: &str = "Host: parley\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
+
+    /// Sends `request` to a hyper server; what the client got, and what the server then has.
+    async fn exchange(request: String) -> (String, Option<(TcpStream, Bytes)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let upgrading = Mutex::new(None);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let response = match accept(&mut request, Some(HeaderValue::from_static("chat.v1"))) {
+                Ok((response, accepted)) => {
+                    *upgrading.lock().unwrap() = Some(accepted);
+                    response
+                }
+                Err(refused) => Response::builder().status(refused.status()).body(Empty::new()).unwrap(),
+            };
+            async { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        timeout(Duration::from_secs(10), connection.with_upgrades()).await.unwrap().unwrap();
+        let upgraded = match upgrading.into_inner().unwrap() {
+            Some(upgrading) => Some(upgrading.complete().await.unwrap()),
+            None => None,
+        };
+        let mut answer = [0; 1024];
+        let bytes = client.read(&mut answer).await.unwrap();
+        (String::from_utf8_lossy(&answer[..bytes]).into_owned(), upgraded)
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_gives_the_stream_and_the_frames_sent_early() {
+        let (answer, upgraded) = exchange(format!("GET /chat/ws HTTP/1.1\r\n{UPGRADE}{KEY}{VERSION}\r\nearly")).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        assert!(answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert!(answer.contains("sec-websocket-protocol: chat.v1\r\n"), "{answer}");
+        assert_eq!(upgraded.unwrap().1, "early");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_websocket_request_gets_400() {
+        for request in [
+            format!("GET / HTTP/1.1\r\nHost: parley\r\n{KEY}{VERSION}\r\n"),
+            format!("POST / HTTP/1.1\r\n{UPGRADE}{KEY}{VERSION}\r\n"),
+            format!("GET / HTTP/1.0\r\n{UPGRADE}{KEY}{VERSION}\r\n"),
+            format!("GET / HTTP/1.1\r\n{UPGRADE}{VERSION}\r\n"),
+            format!("GET / HTTP/1.1\r\n{UPGRADE}{KEY}Sec-WebSocket-Version: 8\r\n\r\n"),
+        ] {
+            let (answer, upgraded) = exchange(request.clone()).await;
+            assert!(answer.contains(" 400 Bad Request\r\n"), "{request} got {answer}");
+            assert!(upgraded.is_none());
+        }
+    }
+}

@@ -5,6 +5,8 @@
 
 mod closing;
 mod read_buffer;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::io;

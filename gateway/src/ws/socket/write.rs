@@ -20,6 +20,11 @@ pub(super) struct Unwritten {
 }
 
 impl Unwritten {
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.frames.capacity()
+    }
+
     pub(super) fn push(&mut self, frame: Bytes) {
         self.frames.push_back(frame);
     }
