@@ -89,6 +89,21 @@ pub enum Ended {
     Io(io::ErrorKind),
 }
 
+impl Ended {
+    /// Its label in metrics: the reason in the close frame where there was one of ours.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Peer(_) => "peer",
+            Self::Vanished => "vanished",
+            Self::Fault(fault) => fault.close_code().reason(),
+            Self::Closed { code, .. } => code.reason(),
+            Self::Aborted => "aborted",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
 /// What became of the bytes that were read.
 enum Delivered {
     /// All were decoded.
@@ -117,7 +132,8 @@ impl Socket {
             stream,
             decoder: Decoder::new(message_bytes_max),
             outbox,
-            backlog: BytesMut::from(leftover),
+            // Copied, because `leftover` may be a view of the HTTP parser's whole buffer, even when it is empty.
+            backlog: BytesMut::from(&*leftover),
             unwritten: Unwritten::default(),
             pongs: Vec::new(),
             closing: None,
@@ -134,7 +150,8 @@ impl Socket {
     ///
     /// The task is woken for bytes to read only if the last poll was `reading` and no message was answered with
     /// [`Flow::Pause`]: after a pause, poll again when the next message may come. A closing socket discards what the peer
-    /// still sends, whatever `reading` says. Not to be polled again once it is ready.
+    /// still sends, whatever `reading` says. An `on_message` that closes the outbox should pause, too. Not to be polled
+    /// again once it is ready.
     pub fn poll_drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -167,8 +184,7 @@ impl Socket {
             let mut backlog = std::mem::take(&mut self.backlog);
             match self.deliver(cx, &mut backlog, on_message) {
                 Delivered::All => {}
-                Delivered::Closing => return Ok(()),
-                Delivered::Stopped { rest_bytes: 0 } => return Ok(()),
+                Delivered::Closing | Delivered::Stopped { rest_bytes: 0 } => return Ok(()),
                 Delivered::Stopped { rest_bytes } => {
                     backlog.advance(backlog.len() - rest_bytes);
                     self.backlog = backlog;
@@ -199,6 +215,7 @@ impl Socket {
         })
     }
 
+    /// Hands out what is in `input`; asks for another poll when that is more than one poll may do.
     fn deliver(
         &mut self,
         cx: &mut Context<'_>,

@@ -59,7 +59,6 @@ impl Unwritten {
             }
             match self.poll_once(cx, stream) {
                 Poll::Pending => return Ok(false),
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(result) => {
                     self.advance(result?);
                     progress();
