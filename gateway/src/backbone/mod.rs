@@ -183,10 +183,11 @@ pub trait Backbone: Send + Sync + 'static {
     /// Marks users online now that they are subscribed: for each, whether that is news (they weren't announced yet).
     async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError>;
 
-    /// Refreshes `online:<id>`, and the lifetime of the logs.
+    /// Refreshes `online:<id>`, and the lifetime of the logs, of those users that are subscribed here at that moment: one
+    /// who has left meanwhile must not come back to life.
     async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError>;
 
-    /// The user's last local socket has closed: if no other node is subscribed for them, they are offline at once, and their
+    /// The user's last local socket has closed, and [`Backbone::unsubscribe`] was called for it: if no other node is subscribed for them, they are offline at once, and their
     /// offline check is due after the grace.
     async fn departed(&self, user: &UserId) -> Result<(), BackboneError>;
 

@@ -115,7 +115,7 @@ async fn many_publishers_make_one_gapless_log(rig: Rig) {
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
     rig.a.backbone.open(&ann).await.expect("opened");
     let publishers = (0..8).map(|publisher: u64| {
-        let (backbone, ann) = (if publisher % 2 == 0 { &rig.a } else { &rig.b }.backbone.clone(), ann.clone());
+        let (backbone, ann) = (if publisher.is_multiple_of(2) { &rig.a } else { &rig.b }.backbone.clone(), ann.clone());
         tokio::spawn(async move {
             for n in 0..25 {
                 backbone.publish(vec![event(&ann, publisher * 1000 + n)]).await.expect("published");

@@ -10,3 +10,4 @@ mod bad_input;
 mod rest;
 mod seed002;
 mod support;
+mod two_nodes;

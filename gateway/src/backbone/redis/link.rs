@@ -216,7 +216,8 @@ pub(super) fn failed(error: RedisError) -> BackboneError {
     BackboneError(error.to_string())
 }
 
-fn lost() -> BackboneError {
+/// What a caller is told when the link is given up meanwhile.
+pub(super) fn lost() -> BackboneError {
     BackboneError("the connection to Redis was lost".to_owned())
 }
 

@@ -120,9 +120,15 @@ impl RedisBackbone {
 
     /// Runs a command that isn't hot on a connection of the pool.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
-        self.link.live()?;
-        let mut connection = self.pool.get().await.map_err(|error| BackboneError(error.to_string()))?;
-        command.query_async(&mut connection).await.map_err(link::failed)
+        let lost = self.link.live()?.lost;
+        let ask = async {
+            let mut connection = self.pool.get().await.map_err(|error| BackboneError(error.to_string()))?;
+            command.query_async(&mut connection).await.map_err(link::failed)
+        };
+        tokio::select! {
+            reply = ask => reply,
+            () = lost.cancelled() => Err(link::lost()),
+        }
     }
 }
 

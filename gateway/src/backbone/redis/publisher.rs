@@ -11,6 +11,7 @@ use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use shared::UserId;
 use shared::schema::{PUSH_STREAM, log_key, unread_key, user_channel};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::link::{Link, failed};
 use super::scripts::{self, PUBLISH};
@@ -37,8 +38,8 @@ pub(super) struct Publisher {
     source: Arc<dyn UnreadSource>,
     /// Durable events that wait, in order, for their user's counts.
     parked: HashMap<UserId, Parked>,
-    /// Users whose counts are to be loaded.
-    unloaded: VecDeque<UserId>,
+    /// Users whose counts are to be loaded, and until when.
+    unloaded: VecDeque<(UserId, Instant)>,
     marks: u64,
 }
 
@@ -69,9 +70,9 @@ impl Publisher {
         let mut loads = FuturesUnordered::new();
         while open || !loads.is_empty() || !self.unloaded.is_empty() {
             while loads.len() < LOADS_MAX
-                && let Some(user) = self.unloaded.pop_front()
+                && let Some((user, deadline)) = self.unloaded.pop_front()
             {
-                loads.push(load(self.source.clone(), user));
+                loads.push(load(self.source.clone(), user, deadline));
             }
             let mut batch = Vec::new();
             tokio::select! {
@@ -108,31 +109,32 @@ impl Publisher {
                 _ => jobs.push(job),
             }
         }
-        let mark = self.mark_for(&jobs);
-        let calls = jobs.iter().map(|job| self.call(job, &mark, false)).collect();
-        let waiting = self.carry_out(jobs, calls).await;
-        for job in waiting {
-            self.park(job, &mark);
+        let (mark, repeated) = self.mark_for(&jobs);
+        let mark_of = |job: &Job| if repeated.contains(&job.delivery.user) { &*mark } else { "" };
+        let calls = jobs.iter().map(|job| self.call(job, mark_of(job), false)).collect();
+        for job in self.carry_out(jobs, calls).await {
+            let mark = mark_of(&job);
+            self.park(job, mark);
         }
     }
 
-    /// A mark, if a user has several durable events here of which one moves a count: then the later ones have to wait should
-    /// the counts be missing.
-    fn mark_for(&mut self, jobs: &[Job]) -> String {
-        let mut users = HashSet::new();
-        let mut counted = false;
-        let mut repeated = false;
+    /// A mark, and the users who have several durable events here of which one moves a count: should the counts be missing,
+    /// the later events have to wait for the first.
+    fn mark_for(&mut self, jobs: &[Job]) -> (String, HashSet<UserId>) {
+        let mut users: HashMap<&UserId, (bool, bool)> = HashMap::with_capacity(jobs.len());
         for job in jobs {
             if let Some(durable) = durable(job) {
-                counted |= durable.unread.is_some();
-                repeated |= !users.insert(&job.delivery.user);
+                let is_counted = durable.unread.is_some();
+                users
+                    .entry(&job.delivery.user)
+                    .and_modify(|(repeated, counted)| (*repeated, *counted) = (true, *counted || is_counted))
+                    .or_insert((false, is_counted));
             }
         }
-        if !(counted && repeated) {
-            return String::new();
-        }
+        let marked =
+            users.into_iter().filter(|(_, state)| *state == (true, true)).map(|(user, _)| user.clone()).collect();
         self.marks += 1;
-        format!("!{}:{}", self.link.settings.boot_id, self.marks)
+        (format!("!{}:{}", self.link.settings.boot_id, self.marks), marked)
     }
 
     fn park(&mut self, job: Job, mark: &str) {
@@ -142,7 +144,7 @@ impl Publisher {
             return;
         }
         self.parked.insert(user.clone(), Parked { mark: mark.to_owned(), jobs: vec![job] });
-        self.unloaded.push_back(user);
+        self.unloaded.push_back((user, Instant::now() + LOAD_WITHIN));
     }
 
     /// Puts loaded counts into the cache and publishes the events that waited for them.
@@ -305,8 +307,8 @@ impl Reply {
 }
 
 /// A user's counts; none if the store doesn't tell them in time.
-async fn load(source: Arc<dyn UnreadSource>, user: UserId) -> (UserId, Option<Vec<UnreadCount>>) {
-    let counts = match tokio::time::timeout(LOAD_WITHIN, source.unread(&user)).await {
+async fn load(source: Arc<dyn UnreadSource>, user: UserId, deadline: Instant) -> (UserId, Option<Vec<UnreadCount>>) {
+    let counts = match tokio::time::timeout_at(deadline, source.unread(&user)).await {
         Ok(Ok(counts)) => Some(counts),
         Ok(Err(error)) => {
             tracing::debug!(%error, "unread counts could not be loaded");

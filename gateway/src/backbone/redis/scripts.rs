@@ -4,7 +4,7 @@ use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
 
-/// The command that publishes. Cluster wants `SPUBLISH`.
+/// The command that publishes on a user's channel. Cluster wants `SPUBLISH`.
 pub(super) const PUBLISH: &str = "PUBLISH";
 
 /// The subcommand of `PUBSUB` that counts subscriptions. Cluster wants `SHARDNUMSUB`.

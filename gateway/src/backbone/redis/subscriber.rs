@@ -1,10 +1,9 @@
 //! Subscribes and unsubscribes on one connection, one command at a time: what gathers while one is under way makes the next.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult};
 use shared::UserId;
 use shared::schema::user_channel;
 use tokio::time::MissedTickBehavior;
@@ -33,18 +32,20 @@ pub(super) async fn resubscribe(
     }
 }
 
-/// Serves until the connection fails; the error says why.
+/// Serves until the connection fails; the error says why. Begins with users who have `left` already.
 pub(super) async fn serve(
     mut connection: MultiplexedConnection,
-    subscriptions: Arc<Subscriptions>,
-    link: Arc<Link>,
-) -> redis::RedisError {
+    subscriptions: &Subscriptions,
+    link: &Link,
+    left: Vec<UserId>,
+) -> RedisError {
+    depart(left, subscriptions, link).await;
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
-            () = subscriptions.queued.notified() => resubscribe(&mut connection, &subscriptions).await,
-            _ = sweep.tick() => leave(&mut connection, &subscriptions, &link).await,
+            () = subscriptions.queued.notified() => resubscribe(&mut connection, subscriptions).await,
+            _ = sweep.tick() => leave(&mut connection, subscriptions, link).await,
         };
         if let Err(error) = done {
             return error;
@@ -52,7 +53,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Leaves channels that have lingered long enough. Their users may be gone from every node now.
+/// Leaves channels that have lingered long enough.
 async fn leave(connection: &mut MultiplexedConnection, subscriptions: &Subscriptions, link: &Link) -> RedisResult<()> {
     loop {
         let users = subscriptions.take_left(CHANNELS_MAX);
@@ -60,11 +61,16 @@ async fn leave(connection: &mut MultiplexedConnection, subscriptions: &Subscript
             return Ok(());
         }
         connection.unsubscribe(channels(&users)).await?;
-        let gone: Vec<UserId> = users.into_iter().filter(|user| !subscriptions.is_wanted(user)).collect();
-        if let Err(error) = presence::mark_departed(link, &gone, 0).await {
-            // Their keys expire by themselves.
-            tracing::debug!(%error, "could not check who is offline");
-        }
+        depart(users, subscriptions, link).await;
+    }
+}
+
+/// Users whose channel this node has left may be gone from every node now.
+async fn depart(mut users: Vec<UserId>, subscriptions: &Subscriptions, link: &Link) {
+    users.retain(|user| !subscriptions.is_wanted(user));
+    if let Err(error) = presence::mark_departed(link, &users, 0).await {
+        // Their keys expire by themselves.
+        tracing::debug!(%error, "could not check who is offline");
     }
 }
 

@@ -122,16 +122,18 @@ impl Subscriptions {
         table.users.get(user).is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)
     }
 
-    /// A new connection: queues every channel that is wanted. Confirmations of older connections no longer count.
-    pub(super) fn begin(&self, generation: u64) {
+    /// A new connection: queues every channel that is wanted, and returns the users of those that no longer are.
+    /// Confirmations of older connections no longer count.
+    pub(super) fn begin(&self, generation: u64) -> Vec<UserId> {
         let mut table = self.table.lock();
         table.generation = generation;
-        table.users.retain(|_, subscription| subscription.count > 0);
+        let left = table.users.extract_if(|_, subscription| subscription.count == 0).map(|(user, _)| user).collect();
         table.lingering = VecDeque::new();
         for subscription in table.users.values_mut() {
             subscription.stage = Stage::Queued;
         }
         table.queue = table.users.keys().cloned().collect();
+        left
     }
 
     /// The connection is ready for new subscriptions.

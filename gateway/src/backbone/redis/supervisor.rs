@@ -10,8 +10,10 @@ use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, RedisResult, cmd,
+    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, RedisResult, Value, cmd,
+    from_redis_value,
 };
+use shared::UserId;
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +62,8 @@ pub(super) struct Supervisor {
 struct Connections {
     live: Live,
     receiving: MultiplexedConnection,
+    /// Users who have left since the connection before; they may be gone from every node.
+    left: Vec<UserId>,
 }
 
 impl Supervisor {
@@ -106,8 +110,9 @@ impl Supervisor {
     }
 
     fn up(&self, connections: &Connections, away_since: Option<Instant>, was_up: bool) {
-        self.link.set_up(connections.live.clone());
+        // In this order: whoever sees the link may subscribe.
         self.subscriptions.open();
+        self.link.set_up(connections.live.clone());
         if let Some(since) = away_since {
             tracing::info!(away_ms = since.elapsed().as_millis(), "Redis is back");
         }
@@ -153,17 +158,18 @@ impl Supervisor {
         cmd("CLIENT").arg("SETNAME").arg(format!("{name}:sub")).exec_async(&mut receiving).await?;
         let own = node_key(&self.link.settings.node);
         receiving.subscribe(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
-        self.subscriptions.begin(generation);
+        let left = self.subscriptions.begin(generation);
         subscriber::resubscribe(&mut receiving, &self.subscriptions).await?;
-        Ok(Connections { live: Live { commands, client_id, server, lost }, receiving })
+        Ok(Connections { live: Live { commands, client_id, server, lost }, receiving, left })
     }
 
     /// Serves subscriptions and pings until a connection is lost; says why.
     async fn watch(&self, connections: Connections) -> String {
-        let Connections { live, receiving } = connections;
+        let Connections { live, receiving, left } = connections;
         let lost = live.lost.clone();
+        let serve = subscriber::serve(receiving.clone(), &self.subscriptions, &self.link, left);
         tokio::select! {
-            error = subscriber::serve(receiving.clone(), self.subscriptions.clone(), self.link.clone()) => error.to_string(),
+            error = serve => error.to_string(),
             why = self.ping(live, receiving) => why,
             () = lost.cancelled() => "the connection was closed".to_owned(),
             () = self.stop.cancelled() => "this node is stopping".to_owned(),
@@ -201,9 +207,12 @@ impl Supervisor {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
         pipeline.cmd("INFO").arg("replication");
-        pipeline.cmd("SET").arg(&key).arg(self.link.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS).ignore();
-        pipeline.cmd("PUBLISH").arg(&key).arg(probe).ignore();
-        let ((seconds, micros), info): ((i64, i64), String) = pipeline.query_async(&mut commands).await?;
+        pipeline.cmd("PUBLISH").arg(&key).arg(probe);
+        pipeline.cmd("SET").arg(&key).arg(self.link.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS);
+        let mut replies = commands.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        // A server that is out of memory refuses the key: the connection is none the worse for it.
+        replies.truncate(2);
+        let ((seconds, micros), info): ((i64, i64), String) = from_redis_value(Value::Array(replies))?;
         self.link.set_clock(seconds.saturating_mul(1000).saturating_add(micros / 1000));
         identity(&info)
     }
