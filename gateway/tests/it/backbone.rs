@@ -317,7 +317,20 @@ async fn users_arrive_and_depart(rig: Rig) {
     assert!((seen - before).abs() < 2_000);
     assert!(backbone.take_offline(10).await.expect("asked").is_empty(), "not within the grace");
     let offline = taken_offline(&rig.b).await;
-    assert_eq!(offline, (ann, Timestamp::from_unix_ms(seen)));
+    assert_eq!(offline, (ann.clone(), Timestamp::from_unix_ms(seen)));
+    // The check when the channel is left finds nothing new.
+    left(&rig.a, &ann).await;
+    let gone = backbone.presence(std::slice::from_ref(&ann)).await.expect("asked").remove(0);
+    assert_eq!(gone.last_seen, Some(Timestamp::from_unix_ms(seen)));
+}
+
+/// Waits until nobody is subscribed for the user.
+async fn left(node: &Node, user: &shared::UserId) {
+    let nobody = async || {
+        let delivered = node.backbone.publish(vec![ephemeral(user, &envelope(0))]).await.expect("published");
+        (delivered == [Delivered::To(0)]).then_some(())
+    };
+    eventually(Duration::from_secs(10), nobody).await;
 }
 
 /// The next user that is announced offline.
@@ -416,11 +429,12 @@ async fn subscriptions_are_counted_and_linger(rig: Rig) {
     assert_eq!(receivers().await, 1);
     backbone.unsubscribe(&ann);
     assert_eq!(receivers().await, 1, "it lingers");
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
     backbone.subscribe(&ann).await.expect("subscribed");
     backbone.unsubscribe(&ann);
-    let left = Instant::now();
-    eventually(Duration::from_secs(10), async || (receivers().await == 0).then_some(())).await;
-    assert!(left.elapsed() >= Duration::from_millis(1_900), "for two seconds after the last");
+    let since = Instant::now();
+    left(&rig.a, &ann).await;
+    assert!(since.elapsed() >= Duration::from_millis(1_900), "for two seconds after the last");
     backbone.subscribe(&ann).await.expect("subscribed");
     assert_eq!(receivers().await, 1);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Backbone, Delivered};
+use gateway::backbone::{Append, Backbone, Delivered, Settings};
 use shared::UserId;
 
 use crate::backbone_rig::{
@@ -112,7 +112,15 @@ async fn a_frozen_server_is_found_and_thaws() {
         rig.a.backbone.publish(vec![event(&ann, 5_000)]).await.expect("published");
         let expected = numbered(last + 1, 5_000);
         while rig.a.payload(&ann).await != expected {}
-        rig.a.backbone.subscribe(&user("bob")).await.expect("subscribed");
+        // The subscription that failed left no count behind.
+        let bob = user("bob");
+        rig.a.backbone.subscribe(&bob).await.expect("subscribed");
+        rig.a.backbone.unsubscribe(&bob);
+        let nobody = async || {
+            let delivered = rig.a.backbone.publish(vec![ephemeral(&bob, &envelope(1))]).await.expect("published");
+            (delivered == [Delivered::To(0)]).then_some(())
+        };
+        eventually(Duration::from_secs(5), nobody).await;
     })
     .await;
 }
@@ -165,6 +173,52 @@ async fn five_thousand_subscriptions_come_back() {
         for user in &users {
             assert_eq!(rig.a.payload(user).await, envelope(1));
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_subscribing_connection_alone_is_remade() {
+    bounded(async {
+        let rig = Rig::redis(settings()).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        for user in [&ann, &bob] {
+            rig.a.backbone.subscribe(user).await.expect("subscribed");
+            rig.a.backbone.open(user).await.expect("opened");
+        }
+        rig.a.backbone.arrived(std::slice::from_ref(&bob)).await.expect("arrived");
+        rig.a.backbone.unsubscribe(&bob);
+        assert!(rig.redis.as_ref().expect("Redis").number("CLIENT KILL TYPE pubsub") >= 2);
+        rig.a.resubscribed().await;
+        eventually(Duration::from_secs(5), async || rig.b.backbone.health().ready.then_some(())).await;
+        let events = vec![event(&ann, 1), event(&bob, 1)];
+        let delivered = rig.b.backbone.publish(events).await.expect("published");
+        assert_eq!(delivered, [Delivered::To(1), Delivered::To(0)], "who has left isn't subscribed again");
+        assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
+        let gone = async || rig.b.backbone.presence(std::slice::from_ref(&bob)).await.expect("asked")[0].last_seen;
+        eventually(Duration::from_secs(1), gone).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_did_not_move_with_a_log_are_loaded_again() {
+    bounded(async {
+        let rig = Rig::redis(settings()).await;
+        let ann = user("ann");
+        let server = rig.redis.as_ref().expect("Redis");
+        rig.store.set(&ann, &[("c", 2, 0), ("d", 0, 0)]);
+        rig.a.backbone.open(&ann).await.expect("opened");
+        rig.a.backbone.publish(vec![counted(event(&ann, 1), "c", 2, 0)]).await.expect("published");
+        server.ask("DEL chat:log:{chat:user:ann}");
+        // Opened anew, or passed over by an append: either way the cache is of no use.
+        rig.a.backbone.open(&ann).await.expect("opened");
+        assert_eq!(server.number("EXISTS chat:unread:{chat:user:ann}"), 0);
+        rig.a.backbone.publish(vec![counted(event(&ann, 2), "c", 2, 0)]).await.expect("published");
+        server.ask("DEL chat:log:{chat:user:ann}");
+        rig.a.backbone.publish(vec![counted(event(&ann, 3), "d", 2, 0)]).await.expect("published");
+        assert_eq!(server.number("EXISTS chat:unread:{chat:user:ann}"), 0);
+        assert_eq!(rig.store.loads(), 2);
     })
     .await;
 }
@@ -300,6 +354,10 @@ async fn a_fence_ends_the_connections_of_an_owner() {
         rig.a.backbone.fence("a:boot-a").await.expect("fenced");
         assert!(!alive(&mut own), "an earlier connection of its own");
         rig.a.backbone.publish(vec![event(&user("ann"), 1)]).await.expect("the living one was left alone");
+        let mut earlier = named("parley:d:boot-a");
+        let settings = Settings { node: "d".into(), ..settings() };
+        Node::on_redis(server, settings, &rig.store).await;
+        assert!(!alive(&mut earlier), "a connection that is made ends earlier ones of the same owner");
     })
     .await;
 }
@@ -341,8 +399,7 @@ async fn counts_survive_redo_and_loss_of_the_log() {
         rig.redis.as_ref().expect("Redis").ask("DEL chat:log:{chat:user:ann}");
         rig.a.backbone.publish(vec![counted(redo(&ann, 1), "c", 5, 0)]).await.expect("published");
         assert!(rig.a.payload(&ann).await.ends_with(&unread_line("c", 3, 3)));
-        let read =
-            with(counted(event(&ann, 2), "c", 0, 5), |durable| durable.append = gateway::backbone::Append::First);
+        let read = with(counted(event(&ann, 2), "c", 0, 5), |durable| durable.append = Append::First);
         rig.a.backbone.publish(vec![read]).await.expect("published");
         assert!(rig.a.payload(&ann).await.ends_with(&unread_line("c", 0, 0)));
     })
