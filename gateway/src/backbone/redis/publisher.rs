@@ -111,7 +111,10 @@ impl Publisher {
         }
         let (mark, repeated) = self.mark_for(&jobs);
         let mark_of = |job: &Job| if repeated.contains(&job.delivery.user) { &*mark } else { "" };
-        let calls = jobs.iter().map(|job| self.call(job, mark_of(job), false)).collect();
+        let mut calls = Pipeline::with_capacity(jobs.len());
+        for job in &jobs {
+            calls.add_command(self.call(job, mark_of(job), false));
+        }
         for job in self.carry_out(jobs, calls).await {
             let mark = mark_of(&job);
             self.park(job, mark);
@@ -156,7 +159,10 @@ impl Publisher {
             }
             return;
         }
-        let calls = jobs.iter().map(|job| self.call(job, "", true)).collect();
+        let mut calls = Pipeline::with_capacity(jobs.len());
+        for job in &jobs {
+            calls.add_command(self.call(job, "", true));
+        }
         for job in self.carry_out(jobs, calls).await {
             job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
         }
@@ -177,7 +183,7 @@ impl Publisher {
     }
 
     /// Runs one call per job in one pipeline and settles them, except those whose counts are missing, which it returns.
-    async fn carry_out(&self, jobs: Vec<Job>, calls: Vec<Cmd>) -> Vec<Job> {
+    async fn carry_out(&self, jobs: Vec<Job>, calls: Pipeline) -> Vec<Job> {
         let mut replies = self.attempt(&calls).await;
         if replies.iter().any(|reply| matches!(reply, Reply::ScriptMissing)) {
             self.retry(&calls, &mut replies).await;
@@ -199,35 +205,26 @@ impl Publisher {
         waiting
     }
 
-    async fn attempt(&self, calls: &[Cmd]) -> Vec<Reply> {
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        for call in calls {
-            pipeline.add_command(call.clone());
-        }
-        match self.link.run_pipeline(&pipeline).await {
+    async fn attempt(&self, calls: &Pipeline) -> Vec<Reply> {
+        match self.link.run_pipeline(calls).await {
             Ok(replies) => replies.into_iter().map(Reply::of).collect(),
-            Err(fault) => calls.iter().map(|_| Reply::Failed(fault.clone())).collect(),
+            Err(fault) => calls.cmd_iter().map(|_| Reply::Failed(fault.clone())).collect(),
         }
     }
 
     /// Repeats the calls that found no script: those certainly did nothing.
-    async fn retry(&self, calls: &[Cmd], replies: &mut [Reply]) {
-        let loaded = self.link.load_scripts().await;
-        let (places, again): (Vec<usize>, Vec<Cmd>) = calls
-            .iter()
-            .zip(replies.iter())
-            .enumerate()
-            .filter(|(_, (_, reply))| matches!(reply, Reply::ScriptMissing))
-            .map(|(place, (call, _))| (place, call.clone()))
-            .unzip();
-        let new = match loaded {
+    async fn retry(&self, calls: &Pipeline, replies: &mut [Reply]) {
+        let mut again = Pipeline::new();
+        let missing = |reply: &&mut Reply| matches!(reply, Reply::ScriptMissing);
+        for (call, _) in calls.cmd_iter().zip(replies.iter_mut()).filter(|(_, reply)| missing(reply)) {
+            again.add_command(call.clone());
+        }
+        let new = match self.link.load_scripts().await {
             Ok(()) => self.attempt(&again).await,
-            Err(fault) => again.iter().map(|_| Reply::Failed(fault.clone())).collect(),
+            Err(fault) => again.cmd_iter().map(|_| Reply::Failed(fault.clone())).collect(),
         };
-        for (place, reply) in places.into_iter().zip(new) {
-            if let Some(old) = replies.get_mut(place) {
-                *old = reply;
-            }
+        for (old, new) in replies.iter_mut().filter(missing).zip(new) {
+            *old = new;
         }
     }
 
