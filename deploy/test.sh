@@ -21,6 +21,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
 failed=()
+skipped=''
 
 main() {
   trap finish EXIT
@@ -33,7 +34,7 @@ main() {
 
   step 'formatting' run cargo fmt --all --check
   step 'lints' run cargo clippy --locked --workspace --all-targets -- -D warnings
-  step 'licences' licences
+  licences
   step 'build' run cargo build --locked --workspace
   [ ${#failed[@]} = 0 ] || [ "${failed[-1]}" != build ] || die 'the build failed' 'what the compiler says stands above'
   rust_tests
@@ -68,7 +69,7 @@ finish() {
   elif [ "$status" != 0 ]; then
     printf '\nFAILED: stopped before the end (exit code %s); the reason stands above\n' "$status"
   else
-    printf '\nEverything passed in %s s.\n' "$SECONDS"
+    printf '\nEverything passed in %s s%s\n' "$SECONDS" "${skipped:+; $skipped}"
   fi
   [ -z "$results" ] || printf '%s\n' "$results"
   exit "$status"
@@ -125,11 +126,12 @@ check_rust() {
 
 # Building cargo-deny takes longer than everything else here together, so it is used only where it already is.
 licences() {
-  if ! command -v cargo-deny >/dev/null; then
-    echo 'SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny)'
-    return 0
+  if command -v cargo-deny >/dev/null; then
+    step 'licences' run cargo deny --offline check licenses bans sources
+  else
+    skipped='licences not checked: cargo-deny is not installed (cargo install --locked cargo-deny)'
+    say "SKIPPED: $skipped"
   fi
-  run cargo deny --offline check licenses bans sources
 }
 
 rust_tests() {
