@@ -1,0 +1,61 @@
+//! Fetching what a client lacks from the store, over REST, until the store has answered all of it.
+
+use std::time::Duration;
+
+use shared::ConversationId;
+
+use super::reconnect::Backoff;
+use crate::oracle::FetchReason;
+use crate::rest::{As, MessageView, Rest};
+
+/// What to fetch.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) reason: FetchReason,
+    pub(super) rest: Rest,
+    /// The node to ask first; another after each failure.
+    pub(super) node: usize,
+    pub(super) token: String,
+    /// Conversations, each with the highest contiguous `seq` and the highest `rev` that the client has.
+    pub(super) wanted: Vec<(ConversationId, u64, u64)>,
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) reason: FetchReason,
+    pub(super) messages: Vec<MessageView>,
+}
+
+impl Fetch {
+    /// Asks until everything is there; ends only with the whole, so the caller bounds it by dropping it.
+    pub(super) async fn run(mut self) -> Fetched {
+        let mut messages = Vec::new();
+        let mut backoff = Backoff::default();
+        for (conversation, after, rev) in std::mem::take(&mut self.wanted) {
+            loop {
+                match self.one(&conversation, after, rev).await {
+                    Ok(found) => break messages.extend(found),
+                    Err(_) => {
+                        self.node = self.node.wrapping_add(1);
+                        tokio::time::sleep(backoff.wait(Some(Duration::from_millis(100)))).await;
+                    }
+                }
+            }
+            backoff.succeeded();
+        }
+        Fetched { reason: self.reason, messages }
+    }
+
+    async fn one(&self, conversation: &ConversationId, after: u64, rev: u64) -> anyhow::Result<Vec<MessageView>> {
+        let who = As::User(&self.token);
+        let mut messages = self.rest.messages_after(self.node, who, conversation, after).await?;
+        // Edits, deletes and reactions don't make a new `seq`; a hole in `seq` says nothing about them.
+        if self.reason == FetchReason::Resync {
+            messages.extend(self.rest.messages_changed(self.node, who, conversation, rev).await?);
+        }
+        messages.sort_by_key(|message| message.seq);
+        messages.dedup_by_key(|message| message.seq);
+        Ok(messages)
+    }
+}

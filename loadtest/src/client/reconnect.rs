@@ -1,0 +1,115 @@
+//! What a client does after a close or a refusal (PROTOCOL §1, close codes by range), and how long it waits.
+
+use std::time::Duration;
+
+/// The longest wait between two attempts.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Never come back: an operator has to change something.
+    Stop,
+    /// Wait, longer each time, with jitter; then resume.
+    BackOff,
+    /// Resume at once.
+    Resume,
+    /// Get a new token, then resume.
+    NewToken,
+    /// Connect without a position and fetch everything.
+    WithoutPosition,
+}
+
+/// What to do after this close code; `None` when the connection just broke.
+#[must_use]
+pub fn after_close(code: Option<u16>) -> Next {
+    match code {
+        Some(4000..=4099) => Next::Stop,
+        Some(4100..=4199) => Next::BackOff,
+        Some(4200..=4299) => Next::Resume,
+        Some(4300) => Next::NewToken,
+        Some(4301) => Next::WithoutPosition,
+        Some(_) | None => Next::BackOff,
+    }
+}
+
+/// What to do after an upgrade was refused with this HTTP status.
+#[must_use]
+pub fn after_refusal(status: u16) -> Next {
+    match status {
+        400 | 403 | 404 => Next::Stop,
+        401 => Next::NewToken,
+        _ => Next::BackOff,
+    }
+}
+
+/// Waits that double, between half of the wait and all of it.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// How long to wait before the next attempt; at least `at_least` (a `Retry-After`).
+    pub fn wait(&mut self, at_least: Option<Duration>) -> Duration {
+        let whole = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8)).min(WAIT_MAX);
+        self.failures = self.failures.saturating_add(1);
+        let jittered = whole.mul_f64(rand::random_range(0.5..=1.0));
+        // A server's wish is spread too, or everybody comes back at the same moment.
+        let wished = at_least.unwrap_or_default().min(Duration::from_secs(30));
+        if jittered > wished { jittered } else { wished + whole.mul_f64(rand::random_range(0.0..=0.5)) }
+    }
+
+    /// A connection was authenticated.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::CloseCode;
+
+    use super::*;
+
+    #[test]
+    fn close_codes_by_range() {
+        for (code, next) in [
+            (Some(CloseCode::InvalidToken.code()), Next::Stop),
+            (Some(CloseCode::TooManyErrors.code()), Next::Stop),
+            (Some(4099), Next::Stop),
+            (Some(CloseCode::OverCapacity.code()), Next::BackOff),
+            (Some(CloseCode::SlowConsumer.code()), Next::BackOff),
+            (Some(CloseCode::Draining.code()), Next::Resume),
+            (Some(CloseCode::ForceReconnect.code()), Next::Resume),
+            (Some(CloseCode::TokenExpired.code()), Next::NewToken),
+            (Some(CloseCode::PositionLost.code()), Next::WithoutPosition),
+            (Some(1001), Next::BackOff),
+            (None, Next::BackOff),
+        ] {
+            assert_eq!(after_close(code), next, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_by_status() {
+        assert_eq!(
+            (after_refusal(503), after_refusal(429), after_refusal(502)),
+            (Next::BackOff, Next::BackOff, Next::BackOff)
+        );
+        assert_eq!((after_refusal(404), after_refusal(401)), (Next::Stop, Next::NewToken));
+    }
+
+    #[test]
+    fn waits_grow_to_a_bound_and_honour_retry_after() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.wait(None) <= Duration::from_millis(200));
+        for _ in 0..40 {
+            assert!(backoff.wait(None) <= WAIT_MAX);
+        }
+        assert!(backoff.wait(None) >= WAIT_MAX / 2);
+        backoff.succeeded();
+        let wished = Duration::from_secs(3);
+        assert!(backoff.wait(Some(wished)) >= wished);
+    }
+}

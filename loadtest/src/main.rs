@@ -1,0 +1,55 @@
+//! The command line: one subcommand per measurement. Exit code 1 when the oracle found a fault, 2 when a run failed.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use loadtest::oracle;
+
+/// Drives a Parley deployment: proves that nothing is lost, and measures.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    /// How many threads the driver uses; 1 costs the least CPU per message.
+    #[arg(long, global = true, default_value_t = 1)]
+    threads: usize,
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    Oracle(oracle::OracleArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone as well.
+            let _ = writeln!(std::io::stderr(), "loadtest: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs a mode; `false` when what it measured is a fault of the deployment.
+fn run(cli: &Cli) -> Result<bool> {
+    let mut builder = if cli.threads > 1 {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = builder.worker_threads(cli.threads.max(1)).enable_all().build()?;
+    runtime.block_on(async {
+        match &cli.mode {
+            Mode::Oracle(args) => {
+                let verdict = oracle::run(args).await?;
+                verdict.report().show(&verdict, args.json.as_deref())?;
+                Ok(verdict.is_clean())
+            }
+        }
+    })
+}

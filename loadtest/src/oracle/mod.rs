@@ -1,0 +1,17 @@
+//! The oracle: drives a deployment, writes everything down, and proves afterwards that nothing was lost, doubled or
+//! disordered. The proof ([`check`]) is a pure function over what was written down.
+
+mod check;
+mod evidence;
+mod scenario;
+mod store;
+mod verdict;
+mod walk;
+
+pub use check::check;
+pub use evidence::{
+    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, Record, Recorder,
+    Sighting, Stored,
+};
+pub use scenario::{OracleArgs, run};
+pub use verdict::{Counts, Kind, Verdict, Violation};

@@ -1,0 +1,80 @@
+//! What the store holds of a run: by REST history as a member sees it, or straight from PostgreSQL.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::stream::{self, StreamExt};
+use shared::{ConversationId, MessageId, UserId};
+
+use super::evidence::{ConversationFacts, Sighting, Stored};
+use crate::rest::{As, MessageView, Rest};
+
+/// How many conversations are read at once.
+const READS_AT_ONCE: usize = 8;
+/// How often one conversation's history is asked for before giving up; the node may just be restarting.
+const TRIES_MAX: usize = 40;
+/// The wait between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reads every conversation behind its base over REST, as its first member with the token that `token_of` gives.
+///
+/// # Errors
+/// A conversation that can't be read in twenty seconds.
+pub(super) async fn by_rest(
+    rest: &Rest,
+    conversations: &HashMap<ConversationId, ConversationFacts>,
+    token_of: &HashMap<UserId, String>,
+) -> Result<Vec<Stored>> {
+    let reads = conversations.iter().map(|(conversation, facts)| async move {
+        let member = facts.members.first().context("a conversation without members")?;
+        let token = token_of.get(member).context("a member without token")?;
+        let mut tried = 0;
+        loop {
+            match rest.messages_after(tried, As::User(token), conversation, facts.base_seq).await {
+                Ok(messages) => return Ok(messages),
+                Err(error) if tried + 1 == TRIES_MAX => return Err(error),
+                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+            }
+            tried += 1;
+        }
+    });
+    let pages: Vec<Result<Vec<MessageView>>> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).collect().await;
+    let mut stored = Vec::new();
+    for page in pages {
+        stored.extend(page?.into_iter().map(|message| Stored {
+            message: Sighting::from(&message),
+            sender: message.sender_id,
+            temp_id: message.temp_id,
+        }));
+    }
+    Ok(stored)
+}
+
+/// Reads the same from the table `messages` (PROTOCOL §6).
+///
+/// # Errors
+/// PostgreSQL can't be asked, or holds ids that aren't any.
+pub(super) async fn by_sql(
+    database_url: &str,
+    conversations: &HashMap<ConversationId, ConversationFacts>,
+) -> Result<Vec<Stored>> {
+    let (client, connection) = tokio_postgres::connect(database_url, tokio_postgres::NoTls).await?;
+    let driver = tokio::spawn(connection);
+    let ids: Vec<&str> = conversations.keys().map(ConversationId::as_str).collect();
+    let sql = "SELECT id::text, conversation_id::text, seq::bigint, sender_id::text, temp_id::text \
+               FROM messages WHERE conversation_id = ANY($1)";
+    let rows = client.query(sql, &[&ids]).await.context("reading the table messages")?;
+    drop(client);
+    driver.await??;
+    let mut stored = Vec::new();
+    for row in rows {
+        let conversation = ConversationId::parse(row.try_get(1)?)?;
+        let seq = u64::try_from(row.try_get::<_, i64>(2)?)?;
+        if conversations.get(&conversation).is_some_and(|facts| seq > facts.base_seq) {
+            let message = Sighting { id: MessageId::parse(row.try_get(0)?)?, conversation, seq };
+            stored.push(Stored { message, sender: UserId::parse(row.try_get(3)?)?, temp_id: row.try_get(4)? });
+        }
+    }
+    Ok(stored)
+}

@@ -1,0 +1,225 @@
+//! Walks through one device's log and judges each entry by what the connection was promised (PROTOCOL §1).
+
+use std::collections::{HashMap, HashSet};
+
+use shared::{ConversationId, Epoch, MessageId, UserId};
+
+use super::evidence::{DeviceEvidence, Entry, FetchReason, Sighting};
+use super::verdict::{Kind, Verdict};
+use crate::client::wire::Place;
+
+/// What every connection of every user saw at each place of the user's log.
+pub(super) type Logs = HashMap<(UserId, Epoch), HashMap<u64, MessageId>>;
+
+/// How a message first came to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On a connection; it was opened at this time, by a resume or not.
+    Log { opened_us: u64, by_resume: bool },
+    /// Without `seq`.
+    Direct,
+    /// From the store, after `resync`.
+    Resync,
+    /// From the store, because the device saw a hole.
+    Hole,
+}
+
+/// When and how a message first came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) at_us: u64,
+    pub(super) way: Way,
+}
+
+/// A walk through one device's log.
+pub(super) struct Walk<'a> {
+    device: &'a DeviceEvidence,
+    verdict: &'a mut Verdict,
+    logs: &'a mut Logs,
+    here: Option<Place>,
+    opened_us: u64,
+    by_resume: bool,
+    owes_resync: bool,
+    /// By socket, on this connection, since the last resync.
+    on_connection: HashSet<MessageId>,
+    logged_at: HashMap<MessageId, Place>,
+    highest: HashMap<ConversationId, u64>,
+    arrivals: HashMap<MessageId, Arrival>,
+    sightings: HashSet<Sighting>,
+}
+
+/// What a walk found besides faults.
+pub(super) struct Walked {
+    /// The first arrival of every message.
+    pub(super) arrivals: HashMap<MessageId, Arrival>,
+    /// Every message with every place at which it was said to be.
+    pub(super) sightings: HashSet<Sighting>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn through(device: &'a DeviceEvidence, verdict: &'a mut Verdict, logs: &'a mut Logs) -> Walked {
+        let mut walk = Self {
+            device,
+            verdict,
+            logs,
+            here: None,
+            opened_us: 0,
+            by_resume: false,
+            owes_resync: false,
+            on_connection: HashSet::new(),
+            logged_at: HashMap::new(),
+            highest: HashMap::new(),
+            arrivals: HashMap::new(),
+            sightings: HashSet::new(),
+        };
+        let mut opened = 0_u64;
+        for record in &device.log.records {
+            opened += u64::from(matches!(record.entry, Entry::Opened { .. }));
+            walk.entry(record.at_us, &record.entry);
+        }
+        if walk.owes_resync {
+            walk.fault(Kind::ResyncMissing, || "the last connection".into());
+        }
+        walk.verdict.counts.reconnects += opened.saturating_sub(1);
+        Walked { arrivals: walk.arrivals, sightings: walk.sightings }
+    }
+
+    fn entry(&mut self, at_us: u64, entry: &Entry) {
+        match entry {
+            Entry::Opened { asked, resumed, place } => self.opened(at_us, asked.as_ref(), *resumed, place),
+            Entry::Durable { seq, message } => {
+                self.advance(*seq);
+                if let Some(message) = message {
+                    self.logged(at_us, *seq, message);
+                }
+            }
+            Entry::Direct(message) => {
+                self.on_socket(message);
+                self.arrive(at_us, message, Way::Direct);
+            }
+            Entry::Position { place, stands_for } => self.moved(place, *stands_for),
+            Entry::Resync { place } => {
+                self.here = Some(place.clone());
+                self.owes_resync = false;
+                self.verdict.counts.resyncs += 1;
+                // What the server can't account for any more may come again.
+                self.on_connection.clear();
+            }
+            Entry::Fetched { reason, message } => {
+                let way = match reason {
+                    FetchReason::Resync => Way::Resync,
+                    FetchReason::Hole => Way::Hole,
+                };
+                self.arrive(at_us, message, way);
+            }
+            Entry::Adopted => {
+                // The resync owned up to everything missing until now, to what a hole had shown before as well.
+                for arrival in self.arrivals.values_mut().filter(|arrival| arrival.way == Way::Hole) {
+                    arrival.way = Way::Resync;
+                }
+            }
+            Entry::Closed => {
+                self.here = None;
+                self.owes_resync = false;
+            }
+        }
+    }
+
+    fn opened(&mut self, at_us: u64, asked: Option<&Place>, resumed: bool, place: &Place) {
+        if resumed {
+            self.verdict.counts.resumes += 1;
+            if asked != Some(place) {
+                self.fault(Kind::ResumeMismatch, || format!("asked for {asked:?}, got {place:?}"));
+            }
+        }
+        self.owes_resync = asked.is_some() && !resumed;
+        self.here = Some(place.clone());
+        self.opened_us = at_us;
+        self.by_resume = resumed;
+        self.on_connection.clear();
+        self.highest.clear();
+    }
+
+    /// The connection's next durable event has this `seq`.
+    fn advance(&mut self, seq: u64) {
+        let Some(here) = self.here.clone() else {
+            return self.fault(Kind::LogDisorder, || format!("{seq} before auth_success"));
+        };
+        if seq > here.seq + 1 {
+            self.fault(Kind::LogGap, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
+        } else if seq <= here.seq {
+            self.fault(Kind::LogDisorder, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
+        }
+        self.here = Some(Place { epoch: here.epoch, seq: seq.max(here.seq) });
+    }
+
+    fn moved(&mut self, place: &Place, stands_for: Option<u64>) {
+        let same_epoch = self.here.as_ref().is_some_and(|here| here.epoch == place.epoch);
+        match (stands_for, same_epoch) {
+            (Some(seq), true) => self.advance(seq),
+            (Some(seq), false) => self.here = Some(Place { epoch: place.epoch.clone(), seq }),
+            (None, false) => self.here = Some(place.clone()),
+            (None, true) => {
+                let here = self.here.as_ref().map_or(0, |here| here.seq);
+                if here != place.seq {
+                    self.fault(Kind::LogGap, || {
+                        format!("{}: position jumps from {here} to {}", place.epoch, place.seq)
+                    });
+                }
+                self.here = Some(place.clone());
+            }
+        }
+    }
+
+    fn logged(&mut self, at_us: u64, seq: u64, message: &Sighting) {
+        let once = self.on_socket(message);
+        let way = Way::Log { opened_us: self.opened_us, by_resume: self.by_resume };
+        self.arrive(at_us, message, way);
+        let Some(epoch) = self.here.as_ref().map(|here| here.epoch.clone()) else { return };
+        let log = self.logs.entry((self.device.user.clone(), epoch.clone())).or_default();
+        let first = *log.entry(seq).or_insert(message.id);
+        if first != message.id {
+            self.fault(Kind::LogDisagrees, || format!("{epoch}:{seq} is message {first} and message {}", message.id));
+        }
+        let place = Place { epoch, seq };
+        if let Some(before) = self.logged_at.insert(message.id, place.clone())
+            && once
+        {
+            if before.epoch == place.epoch {
+                self.fault(Kind::Doubled, || format!("message {} at {before:?} and at {place:?}", message.id));
+            } else {
+                self.verdict.counts.repeated += 1;
+            }
+        }
+    }
+
+    /// A message on the socket; `false` if this connection had it already.
+    fn on_socket(&mut self, message: &Sighting) -> bool {
+        let once = self.on_connection.insert(message.id);
+        if !once {
+            self.fault(Kind::Doubled, || format!("message {} twice on one connection", message.id));
+        }
+        let highest = self.highest.entry(message.conversation.clone()).or_default();
+        self.verdict.counts.late += u64::from(message.seq < *highest);
+        *highest = message.seq.max(*highest);
+        once
+    }
+
+    fn arrive(&mut self, at_us: u64, message: &Sighting, way: Way) {
+        if !self.sightings.contains(message) {
+            self.sightings.insert(message.clone());
+        }
+        let arrival = self.arrivals.entry(message.id).or_insert(Arrival { at_us, way });
+        match (arrival.way, way) {
+            // The log brought it after all: the hole was only lateness.
+            (Way::Hole, Way::Log { .. } | Way::Direct | Way::Resync) => arrival.way = way,
+            (Way::Direct, Way::Log { .. }) if self.opened_us > arrival.at_us => self.verdict.counts.repeated += 1,
+            (Way::Log { .. } | Way::Direct | Way::Resync | Way::Hole, _) => {}
+        }
+    }
+
+    fn fault(&mut self, kind: Kind, detail: impl FnOnce() -> String) {
+        let (user, number) = (&self.device.user, self.device.number);
+        self.verdict.fault(kind, || format!("{user} (device {number}): {}", detail()));
+    }
+}

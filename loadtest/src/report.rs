@@ -1,0 +1,98 @@
+//! What a mode found, as a table for people and JSON for programs; and a progress line while it runs.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// Names and values in the order in which they are shown, and sentences below them.
+#[derive(Debug, Clone)]
+pub struct Report {
+    title: &'static str,
+    rows: Vec<(String, String)>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    /// An empty report.
+    #[must_use]
+    pub fn new(title: &'static str) -> Self {
+        Self { title, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, name: impl Into<String>, value: impl ToString) {
+        self.rows.push((name.into(), value.to_string()));
+    }
+
+    /// Adds a sentence.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Shows the table on standard output; with `json` it writes `value` there as well (`-`: to standard output,
+    /// instead of the table).
+    ///
+    /// # Errors
+    /// Standard output or the file can't be written.
+    pub fn show(&self, value: &impl Serialize, json: Option<&Path>) -> Result<()> {
+        let text = serde_json::to_string_pretty(value)?;
+        match json {
+            Some(path) if path.as_os_str() == "-" => {
+                writeln!(stdout(), "{text}")?;
+                return Ok(());
+            }
+            Some(path) => std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?,
+            None => {}
+        }
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([self.title, ""]);
+        for (name, value) in &self.rows {
+            table.add_row([name, value]);
+        }
+        if let Some(column) = table.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut out = stdout().lock();
+        writeln!(out, "{table}")?;
+        for note in &self.notes {
+            writeln!(out, "{note}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A line on the terminal that is written over and over; nothing when standard error is no terminal.
+#[derive(Debug)]
+pub struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    /// A progress line, if there is a terminal for it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { shown: stderr().is_terminal() }
+    }
+
+    /// Shows this text in place of the last one.
+    pub fn show(&self, text: &str) {
+        if self.shown {
+            // A terminal that has gone away is no reason to stop a measurement.
+            let _ = write!(stderr(), "\r\x1b[K{text}");
+        }
+    }
+
+    /// Removes the line.
+    pub fn clear(&self) {
+        self.show("");
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}

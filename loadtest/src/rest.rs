@@ -1,0 +1,179 @@
+//! Parley's REST interface as the driver needs it: history, and making groups. Requests are tried once; callers repeat.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use shared::{ConversationId, MessageId, UserId};
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest page that the server gives.
+const PAGE: usize = 100;
+
+/// A message as history shows it, and as events carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageView {
+    /// Its id.
+    pub id: MessageId,
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+    /// Its place there.
+    pub seq: u64,
+    /// The conversation's change counter when it last changed.
+    #[serde(default)]
+    pub rev: u64,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// The sender's own name for it.
+    #[serde(default)]
+    pub temp_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<MessageView>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum As<'a> {
+    /// A user, with this token.
+    User(&'a str),
+    /// A backend, with this API key, for this user.
+    Backend(&'a str, &'a UserId),
+}
+
+/// A client for one or several nodes.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    client: Client<HttpConnector, Full<Bytes>>,
+    bases: Vec<String>,
+}
+
+impl Rest {
+    /// A client for these base addresses, `http://host:port`.
+    #[must_use]
+    pub fn new(bases: &[String]) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(20))
+            .build_http();
+        Self { client, bases: bases.iter().map(|base| base.trim_end_matches('/').to_owned()).collect() }
+    }
+
+    /// Every message of a conversation behind `after`, ascending by `seq`. Node number `node` answers (wraps around).
+    ///
+    /// # Errors
+    /// No answer, or another than 200.
+    pub async fn messages_after(
+        &self,
+        node: usize,
+        who: As<'_>,
+        conversation: &ConversationId,
+        after: u64,
+    ) -> Result<Vec<MessageView>> {
+        self.pages(node, who, conversation, "after", after, |message| message.seq).await
+    }
+
+    /// Every message of a conversation that changed since `rev`, ascending by `rev`.
+    ///
+    /// # Errors
+    /// As [`Rest::messages_after`].
+    pub async fn messages_changed(
+        &self,
+        node: usize,
+        who: As<'_>,
+        conversation: &ConversationId,
+        rev: u64,
+    ) -> Result<Vec<MessageView>> {
+        self.pages(node, who, conversation, "changedSince", rev, |message| message.rev).await
+    }
+
+    async fn pages(
+        &self,
+        node: usize,
+        who: As<'_>,
+        conversation: &ConversationId,
+        by: &str,
+        mut cursor: u64,
+        key: impl Fn(&MessageView) -> u64,
+    ) -> Result<Vec<MessageView>> {
+        let mut all = Vec::new();
+        loop {
+            let path = format!("/api/v1/conversations/{conversation}/messages?{by}={cursor}&limit={PAGE}");
+            let page: Page = self.request(node, who, Method::GET, &path, None).await?;
+            let full = page.items.len() >= PAGE;
+            let highest = page.items.iter().map(&key).max().unwrap_or(cursor);
+            all.extend(page.items);
+            if !full {
+                return Ok(all);
+            }
+            if highest <= cursor {
+                bail!("history does not advance behind {by}={cursor}");
+            }
+            cursor = highest;
+        }
+    }
+
+    /// Makes a group with these members, the first of them its owner, and returns its id.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn make_group(&self, api_key: &str, id: &str, members: &[UserId]) -> Result<ConversationId> {
+        #[derive(Deserialize)]
+        struct Made {
+            id: ConversationId,
+        }
+        let owner = members.first().context("a group needs members")?;
+        let body = serde_json::json!({ "id": id, "kind": "group", "title": id, "members": members });
+        let who = As::Backend(api_key, owner);
+        // A conversation may come bare or as a member of the answer.
+        let answer: serde_json::Value =
+            self.request(0, who, Method::POST, "/api/v1/conversations", Some(body.to_string())).await?;
+        let bare = answer.get("conversation").cloned().unwrap_or(answer);
+        Ok(serde_json::from_value::<Made>(bare)?.id)
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        node: usize,
+        who: As<'_>,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<T> {
+        let base = self.bases.get(node % self.bases.len().max(1)).context("--http is needed")?;
+        let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
+        request = match who {
+            As::User(token) => request.header("Authorization", format!("Bearer {token}")),
+            As::Backend(key, user) => request.header("X-API-Key", key).header("X-User-Id", user.as_str()),
+        };
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        let exchange = async {
+            let response = self.client.request(request).await?;
+            let status = response.status();
+            let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let bytes = bytes.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
+            if !status.is_success() {
+                let text = String::from_utf8_lossy(&bytes).chars().take(200).collect::<String>();
+                bail!("{path}: {status} {text}");
+            }
+            serde_json::from_slice(&bytes).with_context(|| format!("{path}: an answer that is not understood"))
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.with_context(|| format!("{path}: no answer in time"))?
+    }
+}

@@ -1,0 +1,233 @@
+//! Where a deployment is and who connects to it: parsed addresses, source addresses, tokens. Nothing connects here.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, ValueEnum};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use shared::UserId;
+
+/// What every mode has to know about the deployment.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArgs {
+    /// A node or load balancer, `ws://host:port`; the path is /chat/ws unless given. May be repeated.
+    #[arg(long = "url", required = true, value_name = "WS_URL")]
+    pub urls: Vec<String>,
+    /// The secret that HS256 tokens are signed with.
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<String>,
+    /// A file with one token per line, instead of the secret.
+    #[arg(long, conflicts_with = "jwt_secret", value_name = "FILE")]
+    pub tokens: Option<std::path::PathBuf>,
+    /// User ids are this prefix and a number from 0.
+    #[arg(long, default_value = "u", value_name = "PREFIX")]
+    pub user_prefix: String,
+    /// How long a signed token is good, in seconds.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub token_seconds: u64,
+    /// How the token travels.
+    #[arg(long, value_enum, default_value_t = TokenPlace::Header)]
+    pub token_in: TokenPlace,
+    /// A local address to connect from; may be repeated (each gives some 28,000 ports).
+    #[arg(long = "source", value_name = "IP")]
+    pub sources: Vec<IpAddr>,
+}
+
+/// Where the token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenPlace {
+    /// `Authorization: Bearer`
+    Header,
+    /// `?token=`
+    Query,
+}
+
+/// A deployment, ready to be connected to.
+#[derive(Debug)]
+pub struct Target {
+    nodes: Vec<Node>,
+    tokens: Tokens,
+    token_in: TokenPlace,
+    sources: Vec<IpAddr>,
+}
+
+#[derive(Debug)]
+struct Node {
+    address: SocketAddr,
+    path: String,
+}
+
+/// One upgrade request.
+#[derive(Debug)]
+pub struct Dial {
+    /// Where to.
+    pub address: SocketAddr,
+    /// Where from, if that matters.
+    pub source: Option<IpAddr>,
+    /// The request's path and query.
+    pub path_and_query: String,
+    /// Header lines, each with its line end.
+    pub headers: String,
+}
+
+impl Target {
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    /// An address that can't be resolved or isn't `ws://`, a token file that can't be read, no tokens at all.
+    pub fn new(args: &TargetArgs) -> Result<Self> {
+        let nodes = args.urls.iter().map(|url| Node::parse(url)).collect::<Result<Vec<_>>>()?;
+        if nodes.is_empty() {
+            bail!("--url is needed");
+        }
+        Ok(Self { nodes, tokens: Tokens::new(args)?, token_in: args.token_in, sources: args.sources.clone() })
+    }
+
+    /// The request by which connection number `connection` reaches node number `node` (both wrap around) as a user,
+    /// with `resume` (`epoch:seq`) if given.
+    #[must_use]
+    pub fn dial(&self, node: usize, connection: usize, token: &str, resume: Option<&str>) -> Dial {
+        let mut queries = Vec::new();
+        let mut headers = String::new();
+        match self.token_in {
+            TokenPlace::Header => headers = format!("Authorization: Bearer {token}\r\n"),
+            TokenPlace::Query => queries.push(format!("token={token}")),
+        }
+        queries.extend(resume.map(|position| format!("resume={position}")));
+        let (address, mut path_and_query) = match self.nodes.get(node % self.nodes.len().max(1)) {
+            Some(node) => (node.address, node.path.clone()),
+            None => (SocketAddr::from(([0, 0, 0, 0], 0)), String::new()),
+        };
+        if !queries.is_empty() {
+            path_and_query.push('?');
+            path_and_query.push_str(&queries.join("&"));
+        }
+        let source = self.sources.get(connection % self.sources.len().max(1)).copied();
+        Dial { address, source, path_and_query, headers }
+    }
+
+    /// The user with this number, and a fresh token for them.
+    ///
+    /// # Errors
+    /// A signing key that doesn't sign, or more users than the token file has lines.
+    pub fn user(&self, number: usize) -> Result<(UserId, String)> {
+        self.tokens.user(number)
+    }
+}
+
+impl Node {
+    fn parse(url: &str) -> Result<Self> {
+        let Some(rest) = url.strip_prefix("ws://") else {
+            bail!("{url}: only ws:// is spoken here; for wss:// put the driver behind the TLS proxy");
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let path = if path.is_empty() { "/chat/ws".to_owned() } else { format!("/{path}") };
+        Ok(Self { address: resolve(authority)?, path })
+    }
+}
+
+/// Resolves `host` or `host:port` (80 without a port), IPv4 first.
+///
+/// # Errors
+/// A name that can't be resolved.
+pub fn resolve(authority: &str) -> Result<SocketAddr> {
+    let with_port = if authority.parse::<SocketAddr>().is_ok() || authority.rsplit_once(':').is_some() {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
+    let mut addresses: Vec<_> =
+        with_port.to_socket_addrs().with_context(|| format!("can't resolve {authority}"))?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.first().copied().with_context(|| format!("no address for {authority}"))
+}
+
+enum Tokens {
+    Secret { key: Box<EncodingKey>, prefix: String, seconds: u64 },
+    File(Vec<(UserId, String)>),
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tokens(..)")
+    }
+}
+
+impl Tokens {
+    fn new(args: &TargetArgs) -> Result<Self> {
+        if let Some(path) = &args.tokens {
+            let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+            let tokens = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            return Ok(Self::File(tokens.map(|token| Ok((user_of(token)?, token.to_owned()))).collect::<Result<_>>()?));
+        }
+        let secret = args.jwt_secret.as_deref().context("--jwt-secret or --tokens is needed")?;
+        let key = Box::new(EncodingKey::from_secret(secret.as_bytes()));
+        Ok(Self::Secret { key, prefix: args.user_prefix.clone(), seconds: args.token_seconds })
+    }
+
+    fn user(&self, number: usize) -> Result<(UserId, String)> {
+        match self {
+            Self::Secret { key, prefix, seconds } => {
+                let user = UserId::parse(&format!("{prefix}{number}")).context("--user-prefix makes no user id")?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+                let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + seconds });
+                Ok((user, jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key)?))
+            }
+            Self::File(tokens) => {
+                let lines = tokens.len();
+                tokens
+                    .get(number)
+                    .cloned()
+                    .with_context(|| format!("the token file has {lines} lines, and user {number} is needed"))
+            }
+        }
+    }
+}
+
+/// Who a token speaks for: the first of the claims of PROTOCOL §4. The signature is the server's business.
+fn user_of(token: &str) -> Result<UserId> {
+    let payload = token.split('.').nth(1).context("a line of the token file is no JWT")?;
+    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
+    let claim = ["sub", "user_id", "userId", "id"].into_iter().find_map(|name| claims.get(name));
+    let id = match claim {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Number(number)) => number.to_string(),
+        Some(_) | None => bail!("a token of the file names no user"),
+    };
+    UserId::parse(&id).context("a token of the file names no valid user id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Target {
+        let args = TargetArgs {
+            urls: vec![url.to_owned()],
+            jwt_secret: Some("s".repeat(32)),
+            tokens: None,
+            user_prefix: "u".into(),
+            token_seconds: 60,
+            token_in: TokenPlace::Query,
+            sources: Vec::new(),
+        };
+        Target::new(&args).expect("a target")
+    }
+
+    #[test]
+    fn the_canonical_path_is_the_default_and_a_resume_travels_behind_the_token() {
+        let dial = target("ws://127.0.0.1:8086").dial(3, 0, "t", Some("e:4"));
+        assert_eq!(dial.path_and_query, "/chat/ws?token=t&resume=e:4");
+        assert_eq!(dial.address.port(), 8086);
+        assert_eq!(target("ws://127.0.0.1:1/x").dial(0, 0, "t", None).path_and_query, "/x?token=t");
+    }
+
+    #[test]
+    fn a_signed_token_names_its_user() {
+        let (user, token) = target("ws://127.0.0.1:1").user(7).expect("a user");
+        assert_eq!((user.as_str(), user_of(&token).expect("claims")), ("u7", user.clone()));
+    }
+}
