@@ -2,7 +2,9 @@
 //! measurements of DESIGN §11. It speaks `chat.v1` and REST only, so it runs against any deployment.
 
 pub mod client;
+pub mod modes;
 pub mod oracle;
+pub mod process;
 pub mod report;
 pub mod rest;
 pub mod target;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use loadtest::oracle;
+use loadtest::{modes, oracle};
 
 /// Drives a Parley deployment: proves that nothing is lost, and measures.
 #[derive(Debug, Parser)]
@@ -21,6 +21,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Mode {
     Oracle(oracle::OracleArgs),
+    Idle(modes::IdleArgs),
+    Storm(modes::StormArgs),
+    UserToUser(modes::UserToUserArgs),
+    Group(modes::GroupArgs),
+    #[command(hide = true)]
+    Hold(modes::HoldArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +56,11 @@ fn run(cli: &Cli) -> Result<bool> {
                 verdict.report().show(&verdict, args.json.as_deref())?;
                 Ok(verdict.is_clean())
             }
+            Mode::Idle(args) => modes::idle(args).await,
+            Mode::Storm(args) => modes::storm(args).await,
+            Mode::UserToUser(args) => modes::user_to_user(args).await,
+            Mode::Group(args) => modes::group(args).await,
+            Mode::Hold(args) => modes::hold(args).await,
         }
     })
 }

@@ -1,5 +1,7 @@
 //! The checker must find every kind of fault, and must not complain about what the protocol allows.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 
 use loadtest::client::wire::Place;

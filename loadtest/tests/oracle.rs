@@ -1,6 +1,8 @@
 //! The whole oracle against a server in memory: clean where that is right, whatever happens to the connections, and
 //! not clean where it is wrong.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
 mod fake;
 
 use std::sync::Arc;

@@ -176,3 +176,20 @@ pub fn parse(text: &[u8]) -> Result<ServerFrame, serde_json::Error> {
     });
     Ok(ServerFrame { seq: envelope.seq, reference, body })
 }
+
+/// The code of an `error` frame.
+#[must_use]
+pub fn error_code(text: &[u8]) -> Option<String> {
+    match parse(text).ok()?.body {
+        Body::Error { code, .. } => Some(code),
+        Body::AuthSuccess(_)
+        | Body::AuthFailed
+        | Body::New(_)
+        | Body::Sent { .. }
+        | Body::Goaway { .. }
+        | Body::Position(_)
+        | Body::Resync { .. }
+        | Body::Pong
+        | Body::Other => None,
+    }
+}

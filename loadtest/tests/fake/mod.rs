@@ -1,5 +1,7 @@
 //! A chat.v1 server in memory, for the driver's own tests only: right by default, and wrong in the ways asked for.
 
+#![allow(dead_code, reason = "each test binary uses another part")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,0 +1,193 @@
+//! One group of many online members: how long until the last of them has a message.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use shared::UserId;
+use tokio::task::JoinSet;
+
+use super::{Quantiles, link, micros_histogram};
+use crate::client::{Send, SendTo};
+use crate::process::{CpuUse, CpuWatch};
+use crate::report::{Progress, Report};
+use crate::rest::Rest;
+use crate::target::{Target, TargetArgs};
+use crate::ws::{Incoming, Opcode, Reader, Writer};
+
+/// Sends into one group and measures the last delivery of each message.
+#[derive(Debug, Clone, Args)]
+pub struct GroupArgs {
+    /// The deployment.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Its REST interface, `http://host:port`.
+    #[arg(long, required = true, value_name = "HTTP_URL")]
+    pub http: String,
+    /// The API key by which the group is made.
+    #[arg(long, env = "API_KEY", hide_env_values = true)]
+    pub api_key: String,
+    /// How many members, all online.
+    #[arg(long, default_value_t = 1000)]
+    pub members: usize,
+    /// How many messages.
+    #[arg(long, default_value_t = 50)]
+    pub messages: u64,
+    /// The time between two messages, in milliseconds.
+    #[arg(long, default_value_t = 300)]
+    pub interval_ms: u64,
+    /// How long a message is, in bytes.
+    #[arg(long, default_value_t = 200)]
+    pub content_bytes: usize,
+    /// A process under test; may be repeated.
+    #[arg(long = "pid")]
+    pub pids: Vec<u32>,
+    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    members: usize,
+    messages: u64,
+    due: u64,
+    delivered: u64,
+    last_delivery_ms: Quantiles,
+    each_delivery_ms: Quantiles,
+    cpu_seconds: CpuUse,
+}
+
+/// A message on its way: when it left, how many have it, and since when the last of them.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    left: Instant,
+    delivered: u64,
+    last: Instant,
+}
+
+struct Tally {
+    flights: Vec<Flight>,
+    each_us: hdrhistogram::Histogram<u64>,
+}
+
+type Shared = Arc<Mutex<Tally>>;
+
+/// Runs the measurement; `false` when not everybody got everything.
+///
+/// # Errors
+/// A group that can't be made, members that can't connect, a process under test that isn't there.
+pub async fn group(args: &GroupArgs) -> Result<bool> {
+    let target = Target::new(&args.target)?;
+    let progress = Progress::new();
+    let members: Vec<(UserId, String)> =
+        (0..args.members.max(2)).map(|user| target.user(user)).collect::<Result<_>>()?;
+    let ids: Vec<UserId> = members.iter().map(|(id, _)| id.clone()).collect();
+    let name = format!("load-{:08x}", rand::random::<u32>());
+    let conversation = Rest::new(std::slice::from_ref(&args.http)).make_group(&args.api_key, &name, &ids).await?;
+
+    let tally = Arc::new(Mutex::new(Tally { flights: Vec::new(), each_us: micros_histogram()? }));
+    let mut readers = JoinSet::new();
+    let opening =
+        stream::iter(members.iter().enumerate()).map(|(number, (_, token))| link::open(&target, number, token));
+    let links: Vec<(Reader, Writer)> = opening.buffered(64).try_collect().await.context("a member can't connect")?;
+    let mut writers = Vec::new();
+    for (reader, writer) in links {
+        let writer = Arc::new(writer);
+        writers.push(Arc::clone(&writer));
+        readers.spawn(read(reader, writer, Arc::clone(&tally)));
+    }
+    let sender = writers.first().context("a group without members")?;
+    // What connecting has set going (presence, for one) is no part of what is measured.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let cpu = CpuWatch::start(&args.pids)?;
+    let mut tick = tokio::time::interval(Duration::from_millis(args.interval_ms.max(1)));
+    for number in 0..args.messages {
+        tick.tick().await;
+        let to = SendTo::Conversation(conversation.clone());
+        let send = Send { temp_id: format!("{name}-{number}"), to, content: link::content(number, args.content_bytes) };
+        let left = Instant::now();
+        with(&tally, |tally| tally.flights.push(Flight { left, delivered: 0, last: left }));
+        sender.send_text(&send.frame())?;
+        progress.show(&format!("message {number} of {}", args.messages));
+    }
+    let recipients = writers.len() as u64 - 1;
+    let due = recipients * args.messages;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline && with(&tally, |tally| tally.each_us.len()) < due {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cpu_seconds = cpu.read();
+    progress.clear();
+    readers.shutdown().await;
+    let outcome = with(&tally, |tally| tally.outcome(writers.len(), due, recipients, cpu_seconds))?;
+    report(&outcome).show(&outcome, args.json.as_deref())?;
+    Ok(outcome.delivered == outcome.due)
+}
+
+async fn read(mut reader: Reader, writer: Arc<Writer>, tally: Shared) {
+    loop {
+        match reader.next().await {
+            Ok(Incoming::Text(text)) if link::kind(&text) == "message.new" => {
+                if let Some(number) = link::message_number(&text) {
+                    with(&tally, |tally| tally.take(number));
+                }
+            }
+            Ok(Incoming::Text(_) | Incoming::Pong) => {}
+            Ok(Incoming::Ping(payload)) if writer.send(Opcode::Pong, &payload).is_ok() => {}
+            // A member that is gone shows as deliveries that are missing.
+            Ok(Incoming::Ping(_) | Incoming::Close(_)) | Err(_) => return,
+        }
+    }
+}
+
+impl Tally {
+    fn take(&mut self, number: u64) {
+        let flight = usize::try_from(number).ok().and_then(|number| self.flights.get_mut(number));
+        if let Some(flight) = flight {
+            flight.last = Instant::now();
+            flight.delivered += 1;
+            self.each_us.saturating_record(micros(flight.last - flight.left));
+        }
+    }
+
+    fn outcome(&self, members: usize, due: u64, recipients: u64, cpu_seconds: CpuUse) -> Result<Outcome> {
+        let mut last_us = micros_histogram()?;
+        for flight in self.flights.iter().filter(|flight| flight.delivered == recipients) {
+            last_us.saturating_record(micros(flight.last - flight.left));
+        }
+        Ok(Outcome {
+            members,
+            messages: self.flights.len() as u64,
+            due,
+            delivered: self.each_us.len(),
+            last_delivery_ms: Quantiles::from(&last_us),
+            each_delivery_ms: Quantiles::from(&self.each_us),
+            cpu_seconds,
+        })
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn with<T>(tally: &Shared, f: impl FnOnce(&mut Tally) -> T) -> T {
+    f(&mut tally.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn report(outcome: &Outcome) -> Report {
+    let mut report = Report::new("group");
+    report.row("members", outcome.members);
+    report.row("messages", outcome.messages);
+    report.row("delivered / due", format!("{} / {}", outcome.delivered, outcome.due));
+    report.row("last delivery ms, p50 / p90 / p99 / p99.9 / max", &outcome.last_delivery_ms);
+    report.row("each delivery ms, p50 / p90 / p99 / p99.9 / max", &outcome.each_delivery_ms);
+    report.row("CPU, core-seconds", &outcome.cpu_seconds);
+    report
+}

@@ -1,0 +1,101 @@
+//! The part of `idle` that holds connections: a process of its own, since descriptors and ports are limited per process
+//! and address. It speaks with its parent in lines of JSON and lives until its standard input ends.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use futures_util::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+
+use super::link;
+use crate::target::{Target, TargetArgs};
+use crate::ws::{Incoming, Opcode, Reader, Writer};
+
+/// Holds connections for `idle`.
+#[derive(Debug, Clone, Args)]
+pub struct HoldArgs {
+    /// The deployment.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How many.
+    #[arg(long)]
+    pub connections: usize,
+    /// The first user's number.
+    #[arg(long, default_value_t = 0)]
+    pub first: usize,
+    /// How many handshakes at once.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: usize,
+}
+
+/// What a holder says once it is connected, and once more in the end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Held {
+    /// Connections that were authenticated.
+    pub(super) connected: u64,
+    /// Connections that failed, by reason.
+    pub(super) failed: BTreeMap<String, u64>,
+    /// Connections that ended since.
+    pub(super) lost: u64,
+    /// How long connecting took, in seconds.
+    pub(super) seconds: f64,
+}
+
+/// Connects, holds, and ends when standard input does.
+///
+/// # Errors
+/// No tokens, or a parent that doesn't listen.
+pub async fn hold(args: &HoldArgs) -> Result<bool> {
+    let target = Target::new(&args.target)?;
+    let tokens = (args.first..args.first + args.connections).map(|user| Ok((user, target.user(user)?.1)));
+    let tokens = tokens.collect::<Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    let lost = Arc::new(AtomicU64::new(0));
+    let mut held = Held::default();
+    let mut tasks = JoinSet::new();
+    let mut opening = stream::iter(&tokens)
+        .map(|(user, token)| link::open(&target, *user, token))
+        .buffer_unordered(args.in_flight.max(1));
+    while let Some(opened) = opening.next().await {
+        match opened {
+            Ok((reader, writer)) => {
+                held.connected += 1;
+                tasks.spawn(keep(reader, writer, Arc::clone(&lost)));
+            }
+            Err(error) => *held.failed.entry(error.label()).or_default() += 1,
+        }
+    }
+    held.seconds = begun.elapsed().as_secs_f64();
+    say(&held)?;
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    held.lost = lost.load(Ordering::Relaxed);
+    say(&held)?;
+    tasks.shutdown().await;
+    Ok(true)
+}
+
+fn say(held: &Held) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(held)?)?)
+}
+
+/// Answers pings until the connection ends.
+async fn keep(mut reader: Reader, writer: Writer, lost: Arc<AtomicU64>) {
+    loop {
+        let alive = match reader.next().await {
+            Ok(Incoming::Ping(payload)) => writer.send(Opcode::Pong, &payload).is_ok(),
+            Ok(Incoming::Text(_) | Incoming::Pong) => true,
+            Ok(Incoming::Close(_)) | Err(_) => false,
+        };
+        if !alive {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! How much memory an idle, authenticated connection costs the processes under test.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::hold::Held;
+use crate::process::{name, rss_kb};
+use crate::report::{Progress, Report};
+use crate::target::TargetArgs;
+
+/// Connections that one process can hold with a usual limit of 20,000 descriptors.
+const CONNECTIONS_PER_PROCESS: usize = 15_000;
+
+/// Holds idle connections and measures what they cost.
+#[derive(Debug, Clone, Args)]
+pub struct IdleArgs {
+    /// The deployment.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How many.
+    #[arg(long, default_value_t = 10_000)]
+    pub connections: usize,
+    /// How many processes hold them [default: one for each 15,000]. Towards a node on this machine each connects from
+    /// a loopback address of its own.
+    #[arg(long)]
+    pub processes: Option<usize>,
+    /// How many handshakes at once, in each process.
+    #[arg(long, default_value_t = 64)]
+    pub in_flight: usize,
+    /// For how long they are held before memory is read.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// How long after the last close memory is read again.
+    #[arg(long, default_value_t = 5)]
+    pub after_seconds: u64,
+    /// A process under test; may be repeated.
+    #[arg(long = "pid")]
+    pub pids: Vec<u32>,
+    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    connected: u64,
+    failed: BTreeMap<String, u64>,
+    lost: u64,
+    connect_seconds: f64,
+    processes: Vec<Memory>,
+    kb_per_connection: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    name: String,
+    before_kb: u64,
+    with_kb: u64,
+    after_kb: u64,
+}
+
+struct Holder {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// Runs the measurement; `false` when a connection failed or was lost.
+///
+/// # Errors
+/// A process under test that isn't there, or a holder that can't be started.
+#[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 KB")]
+pub async fn idle(args: &IdleArgs) -> Result<bool> {
+    let progress = Progress::new();
+    let read = || args.pids.iter().map(|pid| rss_kb(*pid)).collect::<Result<Vec<_>>>();
+    let before = read()?;
+    progress.show(&format!("connecting {}", args.connections));
+    let mut holders = start(args)?;
+    let mut outcome = Outcome::default();
+    for holder in &mut holders {
+        let held = holder.listen().await?;
+        outcome.connected += held.connected;
+        outcome.connect_seconds = outcome.connect_seconds.max(held.seconds);
+        for (reason, times) in held.failed {
+            *outcome.failed.entry(reason).or_default() += times;
+        }
+    }
+    progress.show(&format!("holding {} for {} s", outcome.connected, args.seconds));
+    tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+    let with = read()?;
+    for holder in &mut holders {
+        drop(holder.child.stdin.take());
+        outcome.lost += holder.listen().await?.lost;
+        holder.child.wait().await?;
+    }
+    tokio::time::sleep(Duration::from_secs(args.after_seconds)).await;
+    let after = read()?;
+    progress.clear();
+
+    for (((pid, before_kb), with_kb), after_kb) in args.pids.iter().zip(before).zip(with).zip(after) {
+        outcome.processes.push(Memory { name: name(*pid), before_kb, with_kb, after_kb });
+    }
+    let grown: u64 = outcome.processes.iter().map(|memory| memory.with_kb.saturating_sub(memory.before_kb)).sum();
+    let measured = !outcome.processes.is_empty() && outcome.connected > 0;
+    outcome.kb_per_connection = measured.then(|| grown as f64 / outcome.connected as f64);
+    report(&outcome).show(&outcome, args.json.as_deref())?;
+    Ok(outcome.failed.is_empty() && outcome.lost == 0)
+}
+
+fn start(args: &IdleArgs) -> Result<Vec<Holder>> {
+    let processes = args.processes.unwrap_or_else(|| args.connections.div_ceil(CONNECTIONS_PER_PROCESS)).max(1);
+    let share = args.connections.div_ceil(processes);
+    (0..processes)
+        .map(|number| Holder::start(args, number, number * share, share.min(args.connections - number * share)))
+        .collect()
+}
+
+impl Holder {
+    fn start(args: &IdleArgs, number: usize, first: usize, connections: usize) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("hold");
+        for (flag, value) in [("--connections", connections), ("--first", first), ("--in-flight", args.in_flight)] {
+            command.arg(flag).arg(value.to_string());
+        }
+        let target = &args.target;
+        for url in &target.urls {
+            command.arg("--url").arg(url);
+        }
+        for source in sources(target, number) {
+            command.arg("--source").arg(source.to_string());
+        }
+        command
+            .arg("--user-prefix")
+            .arg(&target.user_prefix)
+            .arg("--token-seconds")
+            .arg(target.token_seconds.to_string());
+        if let Some(place) = target.token_in.to_possible_value() {
+            command.arg("--token-in").arg(place.get_name());
+        }
+        // The secret goes by the environment: command lines can be read by everybody.
+        match (&target.tokens, &target.jwt_secret) {
+            (Some(file), _) => drop(command.arg("--tokens").arg(file).env_remove("JWT_SECRET")),
+            (None, Some(secret)) => drop(command.env("JWT_SECRET", secret)),
+            (None, None) => {}
+        }
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().context("can't start a process that holds connections")?;
+        let stdout = child.stdout.take().context("a holder without standard output")?;
+        Ok(Self { child, lines: BufReader::new(stdout).lines() })
+    }
+
+    async fn listen(&mut self) -> Result<Held> {
+        let line = self.lines.next_line().await?.context("a process that holds connections has ended")?;
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+/// The addresses that holder `number` connects from: those asked for, else one of its own towards this machine.
+fn sources(target: &TargetArgs, number: usize) -> Vec<IpAddr> {
+    let loopback = target.urls.iter().all(|url| url.starts_with("ws://127."));
+    match u8::try_from(number + 1) {
+        Ok(last) if target.sources.is_empty() && loopback && number > 0 => vec![Ipv4Addr::new(127, 0, 0, last).into()],
+        _ => target.sources.clone(),
+    }
+}
+
+fn report(outcome: &Outcome) -> Report {
+    let mut report = Report::new("idle connections");
+    report.row("connected", outcome.connected);
+    report.row("failed", format!("{:?}", outcome.failed));
+    report.row("lost while held", outcome.lost);
+    report.row("connecting took, s", format!("{:.2}", outcome.connect_seconds));
+    for Memory { name, before_kb, with_kb, after_kb } in &outcome.processes {
+        report.row(format!("{name}: RSS before / with / after, KB"), format!("{before_kb} / {with_kb} / {after_kb}"));
+    }
+    if let Some(kb) = outcome.kb_per_connection {
+        report.row("KB per connection", format!("{kb:.2}"));
+    }
+    report
+}

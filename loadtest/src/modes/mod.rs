@@ -1,0 +1,66 @@
+//! The measurements of DESIGN §11. They neither heal nor retry: what goes wrong is counted.
+
+mod group;
+mod hold;
+mod idle;
+mod link;
+mod storm;
+mod user_to_user;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+pub use group::{GroupArgs, group};
+pub use hold::{HoldArgs, hold};
+pub use idle::{IdleArgs, idle};
+pub use storm::{StormArgs, storm};
+pub use user_to_user::{UserToUserArgs, user_to_user};
+
+/// The quantiles of a latency, in milliseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Quantiles {
+    /// How many were measured.
+    pub count: u64,
+    /// Half of them are below.
+    pub p50: f64,
+    /// 90 % are below.
+    pub p90: f64,
+    /// 99 % are below.
+    pub p99: f64,
+    /// 99.9 % are below.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+impl From<&Histogram<u64>> for Quantiles {
+    /// The quantiles of a histogram of microseconds.
+    fn from(micros: &Histogram<u64>) -> Self {
+        let at = |quantile| millis(micros.value_at_quantile(quantile));
+        Self {
+            count: micros.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: millis(micros.max()),
+        }
+    }
+}
+
+impl std::fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { p50, p90, p99, p999, max, .. } = self;
+        write!(f, "{p50:.2} / {p90:.2} / {p99:.2} / {p999:.2} / {max:.2}")
+    }
+}
+
+/// A histogram of microseconds up to a minute, exact to three digits.
+fn micros_histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^52 microseconds")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}

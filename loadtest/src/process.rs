@@ -1,0 +1,106 @@
+//! What the kernel knows of the processes under test: CPU time and memory, from /proc.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// What /proc/<pid>/stat counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
+/// today except Alpha.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU time of one process since its start, in core-seconds.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+    // The name in parentheses may hold anything; what counts stands behind it.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace()).context("a strange stat file")?;
+    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// Resident memory of one process, in KB.
+///
+/// # Errors
+/// There is no such process, or it belongs to somebody else.
+pub fn rss_kb(pid: u32) -> Result<u64> {
+    // The rollup is exact; status lags behind by some pages per thread.
+    let read = |file: &str, field: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    read("smaps_rollup", "Rss:")
+        .or_else(|| read("status", "VmRSS:"))
+        .with_context(|| format!("can't read process {pid}"))
+}
+
+/// The name of a process, or its id when it has gone.
+#[must_use]
+pub fn name(pid: u32) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{} {pid}", comm.trim()).trim().to_owned()
+}
+
+/// The CPU time that each of several processes used between two moments.
+#[derive(Debug, Clone, Serialize)]
+pub struct CpuUse {
+    /// Core-seconds by process.
+    pub by_process: Vec<(String, f64)>,
+    /// Their sum.
+    pub total: f64,
+}
+
+/// A stopwatch for CPU time.
+#[derive(Debug)]
+pub struct CpuWatch {
+    begun: Vec<(u32, f64)>,
+}
+
+impl CpuWatch {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// One of the processes isn't there.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        Ok(Self { begun: pids.iter().map(|pid| Ok((*pid, cpu_seconds(*pid)?))).collect::<Result<_>>()? })
+    }
+
+    /// What was used since; a process that has gone counts nothing.
+    #[must_use]
+    pub fn read(&self) -> CpuUse {
+        let used = |(pid, begun): &(u32, f64)| (name(*pid), cpu_seconds(*pid).map_or(0.0, |now| now - begun));
+        let by_process: Vec<_> = self.begun.iter().map(used).collect();
+        CpuUse { total: by_process.iter().map(|(_, seconds)| seconds).sum(), by_process }
+    }
+}
+
+impl fmt::Display for CpuUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}", self.total)?;
+        for (name, seconds) in &self.by_process {
+            write!(f, "  {name}: {seconds:.2}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_uses_time() {
+        let pid = std::process::id();
+        assert!(rss_kb(pid).expect("memory") > 500);
+        let watch = CpuWatch::start(&[pid]).expect("a watch");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while watch.read().total < 0.01 {
+            assert!(std::time::Instant::now() < end, "no CPU time is seen");
+        }
+        assert!(cpu_seconds(u32::MAX).is_err() && rss_kb(u32::MAX).is_err());
+    }
+}
