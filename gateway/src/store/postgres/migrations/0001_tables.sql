@@ -93,7 +93,7 @@ CREATE TABLE leases (
 );
 
 CREATE TABLE backbone (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     server text NOT NULL
 );
 
