@@ -9,12 +9,13 @@ use crate::support::client::Client;
 use crate::support::haproxy::Haproxy;
 use crate::support::http::get;
 use crate::support::node::Node;
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Database, Postgres};
 use crate::support::redis::Redis;
 
 /// Two nodes and the servers behind them.
 struct Cluster {
     redis: Redis,
+    _database: Database,
     one: Node,
     two: Node,
 }
@@ -23,11 +24,11 @@ impl Cluster {
     async fn start() -> Self {
         let redis = Redis::start();
         let database = Postgres::database().await;
-        let one = Node::serve(&redis.url(), &database, &[]).await;
-        let two = Node::serve(&redis.url(), &database, &[]).await;
+        let one = Node::serve(&redis.url(), &database.url, &[]).await;
+        let two = Node::serve(&redis.url(), &database.url, &[]).await;
         one.wait_ready(true).await;
         two.wait_ready(true).await;
-        Self { redis, one, two }
+        Self { redis, _database: database, one, two }
     }
 }
 
@@ -131,26 +132,24 @@ async fn the_same_temp_id_on_two_nodes_is_one_message() {
     a2.expect("message.sent").await;
     b.expect("message.new").await;
     for n in 0..20 {
-        let body = json!({ "to": "b", "content": "raced", "tempId": format!("raced-{n}") });
+        let temp_id = format!("raced-{n}");
+        let body = json!({ "to": "b", "content": "raced", "tempId": temp_id });
         tokio::join!(a1.send("message.send", body.clone()), a2.send("message.send", body));
-        let mut ids = Vec::new();
+        let mut acks = Vec::new();
         for a in [&mut a1, &mut a2] {
-            let frames = a.settle().await;
-            let mut acks = frames.iter().filter(|frame| frame["type"] == "message.sent").collect::<Vec<_>>();
-            while acks.is_empty() {
-                let frame = a.expect("message.sent").await;
-                ids.push(frame["payload"]["message"]["id"].clone());
-                acks = frames.iter().filter(|frame| frame["type"] == "message.sent").collect();
-                if !ids.is_empty() {
-                    break;
+            // The loser also has the answer that its try was a duplicate: of this message or of an earlier one.
+            let ack = loop {
+                let ack = a.expect("message.sent").await;
+                if ack["payload"]["tempId"] == *temp_id {
+                    break ack;
                 }
-            }
-            ids.extend(acks.iter().map(|frame| frame["payload"]["message"]["id"].clone()));
+                assert_eq!(ack["payload"]["message"]["tempId"], ack["payload"]["tempId"]);
+            };
+            acks.push(ack["payload"]["message"]["id"].clone());
         }
-        ids.dedup();
-        assert_eq!(ids.len(), 1, "one message for raced-{n}");
+        assert_eq!(acks[0], acks[1], "one message for raced-{n}");
         let new = b.expect("message.new").await;
-        assert_eq!(new["payload"]["message"]["id"], ids[0]);
+        assert_eq!(new["payload"]["message"]["id"], acks[0]);
     }
     let left = b.settle().await;
     assert_eq!(types(&left).iter().filter(|kind| *kind == "message.new").count(), 0);

@@ -16,7 +16,9 @@ impl Haproxy {
     /// Starts it and waits until both nodes count as up.
     pub(crate) async fn before(one: &Node, two: &Node) -> Self {
         let address = free_address();
-        let binary = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].into_iter().find(|path| std::path::Path::new(path).exists());
+        let binary = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"]
+            .into_iter()
+            .find(|path| std::path::Path::new(path).exists());
         let process = Command::new(binary.expect("haproxy is installed (deploy/test.sh installs it)"))
             .args(["-db", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/haproxy.cfg")])
             .env("PARLEY_BIND", address.to_string())

@@ -1,6 +1,8 @@
 //! Real servers, real clients.
 
 pub(crate) mod client;
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod node;
+pub(crate) mod postgres;
 pub(crate) mod redis;
