@@ -1,1 +1,144 @@
-//! placeholder
+//! Opening a store: migrations, wrong URLs, and a server that is away or frozen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gateway::store::{Store, StoreError, connect};
+
+use crate::store::{World, batch, bounded, contract, new_group, send, user};
+use crate::support::postgres::Postgres;
+
+contract!(nodes_that_start_at_once_migrate_once, a_store_says_where_it_is,);
+
+async fn nodes_that_start_at_once_migrate_once(world: World) {
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let url = world.url.clone();
+        starts.spawn(async move { connect(&url).await.map(drop) });
+    }
+    while let Some(started) = starts.join_next().await {
+        started.expect("a start ends").expect("it connects to migrated tables");
+    }
+    new_group(&world.store, "c", &["a"]).await;
+    assert_eq!(send(&world.another().await, &[("c", "a", "", "x")]).await.len(), 1);
+}
+
+async fn a_store_says_where_it_is(world: World) {
+    world.store.ping().await.expect("it answers");
+    let place = world.store.describe();
+    assert!(place.starts_with("PostgreSQL database") || place.starts_with("SQLite in"), "{place}");
+}
+
+async fn fault(url: &str) -> String {
+    match connect(url).await {
+        Ok(_) => panic!("{url} must not connect"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn an_empty_database_is_migrated_by_six_nodes_at_once() {
+    bounded(async {
+        let database = Postgres::database().await;
+        let starts = (0..6).map(|_| connect(&database.url));
+        for started in futures_util::future::join_all(starts).await {
+            started.expect("it connects").ping().await.expect("it answers");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    bounded(async {
+        let database = Postgres::database().await;
+        connect(&database.url).await.expect("it connects");
+        let newer = "INSERT INTO schema_migrations (version) VALUES (4000)";
+        database.client().await.batch_execute(newer).await.expect("written");
+        let fault = fault(&database.url).await;
+        assert!(fault.contains("version 4000") && fault.contains("newer gateway"), "{fault}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_urls_are_explained_without_the_password() {
+    bounded(async {
+        for (url, part) in [
+            ("", "must begin with"),
+            ("mysql://x", "must begin with"),
+            ("sqlite:", "names no file"),
+            ("sqlite:/nowhere/at/all.db", "folder must exist"),
+            ("postgres://u:geheim@host:port/db", "postgres://user:password@host"),
+            ("postgres://u:geheim@127.0.0.1:1/db", "is the server up"),
+            ("postgres://u:geheim@127.0.0.1:1/db?sslmode=require", "TLS"),
+        ] {
+            let fault = fault(url).await;
+            assert!(fault.contains(part), "{url}: {fault}");
+            assert!(!fault.contains("geheim"), "{fault}");
+        }
+        let database = Postgres::database().await;
+        let missing = database.url.replace("parley_test", "missing");
+        let fault = fault(&missing).await;
+        assert!(fault.contains("createdb"), "{fault}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_its_own() {
+    let one = connect("sqlite::memory:").await.expect("opened");
+    let other = connect("sqlite::memory:").await.expect("opened");
+    new_group(&one, "c", &["a"]).await;
+    new_group(&other, "c", &["a"]).await;
+}
+
+/// Every call ends within five seconds, also when the server's processes stand still, and goes on afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_unavailable_in_time_and_a_killed_one_comes_back() {
+    bounded(async {
+        let server = Postgres::start_own();
+        let database = server.new_database().await;
+        let store = connect(&database.url).await.expect("it connects");
+        new_group(&store, "c", &["a"]).await;
+        let first = batch(&store, &[("c", "a", "", "1")]).await;
+        let second = batch(&store, &[("c", "a", "", "2")]).await;
+        store.send(&first).await.expect("stored");
+
+        let asker = user("a");
+        server.freeze();
+        let asked = Instant::now();
+        let results = tokio::join!(store.send(&second), store.ping(), store.unread(&asker));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(is_away(&results.0) && is_away(&results.1) && is_away(&results.2), "{results:?}");
+        server.thaw();
+        // The frozen server may or may not have carried it out: the same batch is stored once.
+        retried(&store, &second).await;
+
+        server.kill();
+        assert!(is_away(&store.ping().await));
+        server.restart();
+        retried(&store, &first).await;
+        let page = store.messages(&crate::store::conversation("c"), gateway::store::Page::After(0), 9).await;
+        assert_eq!(page.expect("a page").len(), 2);
+    })
+    .await;
+}
+
+fn is_away<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Unavailable(_)))
+}
+
+async fn retried(store: &Arc<dyn Store>, batch: &gateway::store::SendBatch) {
+    for _ in 0..20 {
+        match store.send(batch).await {
+            Ok(outcomes) => {
+                assert!(matches!(outcomes[0], gateway::store::SendOutcome::Stored(_)));
+                return;
+            }
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the store does not come back");
+}

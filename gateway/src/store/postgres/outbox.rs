@@ -69,7 +69,7 @@ pub(super) async fn take_unpublished(
     let sql = "WITH due AS MATERIALIZED (\
             SELECT o.id, o.owner AS was FROM outbox o \
             WHERE o.published_at IS NULL \
-                AND o.committed_at < clock_timestamp() - $3::bigint * interval '1 millisecond' \
+                AND o.committed_at <= clock_timestamp() - $3::bigint * interval '1 millisecond' \
                 AND (o.owner = $1 \
                     OR regexp_replace(o.owner, ':[^:]*$', '') = regexp_replace($1, ':[^:]*$', '') \
                     OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
@@ -107,7 +107,7 @@ pub(super) async fn published_elsewhere(
 
 pub(super) async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u64, StoreError> {
     let sql = "DELETE FROM outbox WHERE id IN (\
-        SELECT o.id FROM outbox o WHERE o.published_at < clock_timestamp() - $1::bigint * interval '1 millisecond' \
+        SELECT o.id FROM outbox o WHERE o.published_at <= clock_timestamp() - $1::bigint * interval '1 millisecond' \
             AND o.server = (SELECT b.server FROM backbone b) \
         ORDER BY o.published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
     execute(client, sql, &[&bigint(age_ms), &PRUNE_ROWS_MAX]).await

@@ -60,7 +60,7 @@ pub(super) fn take_unpublished(
     limit: u32,
 ) -> Result<Vec<PendingRow>, StoreError> {
     let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.events FROM outbox o \
-        WHERE o.published_at IS NULL AND o.committed_at < ?3 AND (o.owner = ?1 \
+        WHERE o.published_at IS NULL AND o.committed_at <= ?3 AND (o.owner = ?1 \
             OR (substr(o.owner, 1, length(?5)) = ?5 AND instr(substr(o.owner, length(?5) + 1), ':') = 0) \
             OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2)) \
         ORDER BY o.committed_at, o.id LIMIT ?4";
@@ -76,7 +76,7 @@ pub(super) fn take_unpublished(
 
 pub(super) fn adopt_backbone(change: &Connection, server: &str) -> Result<Option<String>, StoreError> {
     let previous: Option<String> = row(change, "SELECT server FROM backbone", [], |row| get(row, "server"))?;
-    let sql = "INSERT INTO backbone (server) VALUES (?1) ON CONFLICT DO UPDATE SET server = excluded.server";
+    let sql = "INSERT INTO backbone (single, server) VALUES (1, ?1) ON CONFLICT (single) DO UPDATE SET server = excluded.server";
     execute(change, sql, [server])?;
     Ok(previous.filter(|previous| previous != server))
 }
@@ -96,7 +96,7 @@ pub(super) fn published_elsewhere(
 
 pub(super) fn prune(change: &Connection, age_ms: u64) -> Result<u64, StoreError> {
     let sql = "DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbox o \
-        WHERE o.published_at < ?1 AND o.server = (SELECT b.server FROM backbone b) ORDER BY o.published_at LIMIT ?2)";
+        WHERE o.published_at <= ?1 AND o.server = (SELECT b.server FROM backbone b) ORDER BY o.published_at LIMIT ?2)";
     let deleted = execute(change, sql, params![before_ms(age_ms), PRUNE_ROWS_MAX])?;
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
 }

@@ -54,8 +54,7 @@ impl Postgres {
 
     /// Ends the server as a crash would: nothing is flushed, no client is told.
     pub(crate) fn kill(&self) {
-        self.cluster().signal("KILL");
-        self.cluster().await_end();
+        self.cluster().kill();
     }
 
     /// Stops every process of the server in its tracks.
@@ -163,27 +162,32 @@ impl Cluster {
         text.lines().next().map(str::to_owned)
     }
 
-    /// Signals the postmaster and its children: each backend is a process group of its own.
-    fn signal(&self, signal: &str) {
-        let Some(pid) = self.pid() else { return };
+    /// The postmaster and its children: each backend is a process group of its own.
+    fn processes(&self) -> Vec<String> {
+        let Some(pid) = self.pid() else { return Vec::new() };
         let children = Command::new("pgrep").args(["-P", &pid]).output().expect("pgrep");
         let children = String::from_utf8_lossy(&children.stdout);
-        // A child may have ended meanwhile, so the result says nothing.
-        let _ = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(&pid)
-            .args(children.split_whitespace())
-            .stderr(Stdio::null())
-            .status();
+        std::iter::once(pid).chain(children.split_whitespace().map(str::to_owned)).collect()
     }
 
-    /// Waits until the killed postmaster is gone, and takes its lock file away.
-    fn await_end(&self) {
-        let Some(pid) = self.pid() else { return };
+    fn signal(&self, signal: &str) {
+        // A child may have ended meanwhile, so the result says nothing.
+        let _ = Command::new("kill").arg(format!("-{signal}")).args(self.processes()).stderr(Stdio::null()).status();
+    }
+
+    /// Kills every process and waits until none is left; takes the lock files away, for a dead postmaster that nobody
+    /// has reaped yet would still look alive to the next one.
+    fn kill(&self) {
+        let processes = self.processes();
+        self.signal("KILL");
+        let ended = |pid: &String| match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(state) => state.contains(") Z "),
+            Err(_) => true,
+        };
         for _ in 0..500 {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if state.is_empty() || state.contains(") Z ") {
+            if processes.iter().all(ended) {
                 let _ = std::fs::remove_file(self.folder.join("postmaster.pid"));
+                let _ = std::fs::remove_file(self.folder.join(format!(".s.PGSQL.{}.lock", self.port)));
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));

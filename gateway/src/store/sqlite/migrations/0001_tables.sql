@@ -91,7 +91,7 @@ CREATE TABLE leases (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE backbone (
-    single INTEGER PRIMARY KEY NOT NULL DEFAULT 1 CHECK (single = 1),
+    single INTEGER PRIMARY KEY NOT NULL CHECK (single = 1),
     server TEXT NOT NULL
 ) STRICT;
 
