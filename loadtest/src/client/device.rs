@@ -167,7 +167,10 @@ impl Device {
 
     fn refused(&mut self, error: &ConnectError) -> (Next, Option<Duration>) {
         self.node = self.node.wrapping_add(1);
-        self.setup.recorder.with(|log| log.connects_failed += 1);
+        self.setup.recorder.with(|log| {
+            log.connects_failed += 1;
+            log.last_failure = Some(error.to_string());
+        });
         match error {
             ConnectError::Refused { status, retry_after } => (after_refusal(*status), *retry_after),
             ConnectError::Io(_) | ConnectError::BadAnswer | ConnectError::TimedOut => (Next::BackOff, None),

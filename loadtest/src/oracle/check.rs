@@ -41,7 +41,9 @@ pub fn check(evidence: &Evidence) -> Verdict {
             }
         }
     }
-    verdict.counts.delivery_gap_ms_max = longest_gap_ms(evidence, arrivals_us);
+    let (gap_ms, at_ms) = longest_gap_ms(evidence, arrivals_us);
+    verdict.counts.delivery_gap_ms_max = gap_ms;
+    verdict.counts.delivery_gap_at_ms = at_ms;
     verdict
 }
 
@@ -153,15 +155,17 @@ fn delivered(arrival: Arrival, acked_us: Option<u64>, verdict: &mut Verdict) {
     counts.delivery_ms_max = counts.delivery_ms_max.max(took_us / 1000);
 }
 
-/// The longest time between two deliveries to anybody, from the first send to the last.
-fn longest_gap_ms(evidence: &Evidence, mut arrivals_us: Vec<u64>) -> u64 {
+/// The longest time between two deliveries to anybody, from the first send to the last, and when it began after the
+/// first send.
+fn longest_gap_ms(evidence: &Evidence, mut arrivals_us: Vec<u64>) -> (u64, u64) {
     let sends = || evidence.attempts.iter().map(|attempt| attempt.at_us);
-    let (Some(first), Some(last)) = (sends().min(), sends().max()) else { return 0 };
+    let (Some(first), Some(last)) = (sends().min(), sends().max()) else { return (0, 0) };
     arrivals_us.sort_unstable();
     // The first delivery after the last send ends the last gap.
     let end = arrivals_us.iter().copied().find(|at| *at >= last).unwrap_or(last);
     let moments = std::iter::once(first).chain(arrivals_us.into_iter().filter(|at| (first..=end).contains(at)));
     let moments: Vec<u64> = moments.chain(std::iter::once(end)).collect();
-    let gaps = moments.iter().zip(moments.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a));
-    gaps.max().unwrap_or(0) / 1000
+    let gaps = moments.iter().zip(moments.iter().skip(1)).map(|(from, to)| (to.saturating_sub(*from), from - first));
+    let (gap_us, at_us) = gaps.max().unwrap_or((0, 0));
+    (gap_us / 1000, at_us / 1000)
 }

@@ -114,6 +114,8 @@ pub struct DeviceLog {
     pub closes: BTreeMap<u16, u64>,
     /// Attempts to connect that failed.
     pub connects_failed: u64,
+    /// Why the last of them did.
+    pub last_failure: Option<String>,
     /// Frames that were not understood.
     pub malformed: u64,
     /// Whether a 40xx code or a final refusal stopped it.

@@ -366,7 +366,9 @@ impl Scenario {
         loop {
             let Err(state) = done(self) else { return Ok(()) };
             if Instant::now() >= deadline {
-                bail!("{state} after {} s", SETUP_TIMEOUT.as_secs());
+                let failure = self.devices().find_map(|device| device.recorder.with(|log| log.last_failure.clone()));
+                let failure = failure.map(|failure| format!("; a connect failed: {failure}")).unwrap_or_default();
+                bail!("{state} after {} s{failure}", SETUP_TIMEOUT.as_secs());
             }
             self.progress.show(&state);
             tokio::time::sleep(LOOK).await;

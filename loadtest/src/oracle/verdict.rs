@@ -96,6 +96,8 @@ pub struct Counts {
     pub stopped: u64,
     /// The longest time in which nothing at all was delivered while messages were sent, in milliseconds.
     pub delivery_gap_ms_max: u64,
+    /// When that time began, in milliseconds since the first send of the run.
+    pub delivery_gap_at_ms: u64,
     /// The longest time from acknowledgement to delivery, in milliseconds.
     pub delivery_ms_max: u64,
 }
@@ -163,7 +165,10 @@ impl Verdict {
         report.row("holes", holes);
         report.row("false (phantom, wrong ack)", false_);
         report.row("repeated on a later connection / late", format!("{} / {}", counts.repeated, counts.late));
-        report.row("longest delivery gap, ms", counts.delivery_gap_ms_max);
+        report.row(
+            "longest delivery gap, ms (began at)",
+            format!("{} ({})", counts.delivery_gap_ms_max, counts.delivery_gap_at_ms),
+        );
         report.row("longest delivery, ms", counts.delivery_ms_max);
         report.row(
             "reconnects / resumes / resyncs",
