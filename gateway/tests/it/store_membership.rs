@@ -88,7 +88,7 @@ async fn who_may_come_in(world: World) {
 async fn who_may_go(world: World) {
     let store = &world.store;
     make(store, Visibility::Private, Some("o"), &["m"]).await;
-    refuses(store, "s", MembershipChange::Leave, Refusal::NotFound).await;
+    refuses(store, "s", MembershipChange::Leave, Refusal::NotMember).await;
     assert!(changes(store, "s", invite("o")).await);
     let declined = change(store, "s", MembershipChange::Leave).await.expect("declined");
     assert!(declined.changed && !declined.was_member && !declined.is_member);
@@ -150,7 +150,7 @@ async fn a_direct_conversation_keeps_its_two(world: World) {
     refuses(store, "x", add(None, Role::Member), Refusal::Forbidden).await;
     refuses(store, "b", MembershipChange::Ban { by: None }, Refusal::Forbidden).await;
     refuses(store, "x", MembershipChange::Join, Refusal::NotFound).await;
-    refuses(store, "x", kick("y"), Refusal::NotFound).await;
+    refuses(store, "x", kick("y"), Refusal::NotMember).await;
 }
 
 async fn every_change_raises_the_version_and_tells(world: World) {
@@ -181,7 +181,7 @@ async fn what_a_viewer_sees(world: World) {
     make(store, Visibility::Private, Some("o"), &["m"]).await;
     say(store, "c", "o", "secret").await;
     let id = conversation("c");
-    assert!(is_refused(store.conversation(&id, Some(&user("s"))).await, Refusal::NotFound));
+    assert!(is_refused(store.conversation(&id, Some(&user("s"))).await, Refusal::NotMember));
     assert!(is_refused(store.conversation(&conversation("nowhere"), None).await, Refusal::NotFound));
     let member = store.conversation(&id, Some(&user("m"))).await.expect("a member sees it");
     assert_eq!((member.unread, member.members.len(), member.title.as_deref()), (Some(1), 2, Some("A title")));

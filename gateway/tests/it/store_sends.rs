@@ -87,7 +87,7 @@ async fn a_repeated_batch_gives_the_first_outcomes(world: World) {
     let drafts = [("c", "a", "", "1"), ("c", "b", "", "no"), ("c", "a", "known", "y"), ("c", "a", "t", "2")];
     let once = batch(store, &drafts).await;
     let first = store.send(&once).await.expect("taken");
-    assert!(matches!(first[1], SendOutcome::Refused(Refusal::NotFound)));
+    assert!(matches!(first[1], SendOutcome::Refused(Refusal::NotMember)));
     assert!(matches!(first[2], SendOutcome::Duplicate(_)));
     // b comes in meanwhile: a repeated call still stores nothing new.
     let add = gateway::store::MembershipChange::Add { by: None, role: shared::Role::Member };
@@ -204,7 +204,7 @@ async fn refusals_stand_for_one_message_each(world: World) {
         .collect();
     let expected = [
         Some(Refusal::NotFound),
-        Some(Refusal::NotFound),
+        Some(Refusal::NotMember),
         Some(Refusal::NotMember),
         Some(Refusal::NotMember),
         Some(Refusal::Banned),
