@@ -71,9 +71,12 @@ wait_for() {
   local end=$((SECONDS + $1)) seconds=$1 name=$2 pid=$started
   shift 2
   until "$@" >/dev/null 2>&1; do
-    if ! kill -0 "$pid" 2>/dev/null || [ "$SECONDS" -ge "$end" ]; then
+    if ! kill -0 "$pid" 2>/dev/null; then
       tail -n 30 "$work/$name.log" >&2 || true
-      die "$name did not come up within $seconds s" "its last lines stand above"
+      die "$name ended instead of coming up" 'its last lines stand above'
+    elif [ "$SECONDS" -ge "$end" ]; then
+      tail -n 30 "$work/$name.log" >&2 || true
+      die "$name did not come up within $seconds s" 'its last lines stand above'
     fi
     sleep 0.1
   done

@@ -21,6 +21,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
 failed=()
+current='' # The step under way, which is the one at fault if the script has to stop.
 skipped=''
 
 main() {
@@ -50,12 +51,14 @@ step() {
   local name=$1 begun=$SECONDS
   shift
   say "$name"
+  current=$name
   if "$@"; then
     echo "-- $name: passed ($((SECONDS - begun)) s)"
   else
     echo "-- $name: FAILED ($((SECONDS - begun)) s)"
     failed+=("$name")
   fi
+  current=''
 }
 
 # The last lines are the test runner's own; the exit code is 0 only if every step passed and was reached.
@@ -63,8 +66,9 @@ finish() {
   local status=$? results
   results=$(grep -E '^test result:' "$work/cargo-test.log" 2>/dev/null || true)
   stop_all
+  [ -z "$current" ] || failed+=("$current")
   if [ ${#failed[@]} -gt 0 ]; then
-    status=1
+    [ "$status" != 0 ] || status=1
     printf '\nFAILED: %s\n' "$(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
   elif [ "$status" != 0 ]; then
     printf '\nFAILED: stopped before the end (exit code %s); the reason stands above\n' "$status"
