@@ -172,7 +172,7 @@ async fn receipts_are_batched_with_their_events(world: World) {
         told.extend(committed.events);
     }
     assert_eq!(told.len(), 50);
-    assert_eq!(line.commit.receipt(receipt("stranger")).await.expect("taken"), Err(Refusal::NotFound));
+    assert_eq!(line.commit.receipt(receipt("stranger")).await.expect("taken"), Err(Refusal::NotMember));
     assert!(line.receipts.try_recv().is_err());
 }
 
