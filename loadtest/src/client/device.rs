@@ -2,23 +2,21 @@
 
 use std::future::pending;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use shared::UserId;
-use tokio::sync::mpsc;
 
-use super::directory::Directory;
 use super::fetch::{Fetch, Fetched};
+use super::journal;
 use super::outgoing::{Outgoing, Send};
 use super::reconnect::{Backoff, Next, after_close, after_refusal};
 use super::seen::Seen;
 use super::session::{Session, Step};
+use super::setup::{DeviceSetup, Order};
 use super::wire::{self, Body, ServerFrame};
-use crate::oracle::{Entry, FetchReason, Recorder, Sighting};
-use crate::rest::{MessageView, Rest};
-use crate::target::Target;
+use crate::oracle::{Entry, FetchReason, Sighting};
+use crate::rest::MessageView;
 use crate::ws::{ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
 /// How often a device looks at its clocks.
@@ -27,36 +25,6 @@ const TICK: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long to wait for the server to close after `goaway`'s moment has come.
 const GOAWAY_JITTER_MAX: Duration = Duration::from_secs(30);
-
-/// What the driver tells a device to do.
-#[derive(Debug)]
-pub enum Order {
-    /// Send a message.
-    Send(Send),
-    /// Drop the connection and come back at once, with resume.
-    Drop,
-    /// Don't read for this long.
-    Stall(Duration),
-}
-
-/// What a device is made of.
-#[derive(Debug)]
-pub struct DeviceSetup {
-    /// The user's number in the target.
-    pub user: usize,
-    /// The device's number in the run; it decides which node it asks first.
-    pub number: usize,
-    /// The deployment.
-    pub target: Arc<Target>,
-    /// Its REST interface.
-    pub rest: Rest,
-    /// Who talks where.
-    pub directory: Arc<Directory>,
-    /// Where to write.
-    pub recorder: Arc<Recorder>,
-    /// The driver's orders.
-    pub orders: mpsc::Receiver<Order>,
-}
 
 /// A device over all its connections.
 #[derive(Debug)]
@@ -341,7 +309,7 @@ impl Device {
                 self.session.opened(auth)
             }
             body => {
-                self.write_down(&frame);
+                journal::write_down(&self.setup.recorder, &frame);
                 self.session.frame(frame.seq, body)
             }
         };
@@ -393,31 +361,6 @@ impl Device {
         if self.outgoing.settle(temp_id) {
             self.setup.recorder.acknowledged(temp_id, Sighting::from(message));
             self.note_unsettled();
-        }
-    }
-
-    /// Writes down what the checker needs of a frame.
-    fn write_down(&self, frame: &ServerFrame) {
-        let recorder = &self.setup.recorder;
-        let message = match &frame.body {
-            Body::New(message) => Some(message),
-            Body::Sent { message, duplicate, .. } if !duplicate || frame.seq.is_some() => Some(message),
-            Body::Position(place) => {
-                return recorder.record(Entry::Position { place: place.clone(), stands_for: frame.seq });
-            }
-            Body::Resync { place, .. } => return recorder.record(Entry::Resync { place: place.clone() }),
-            Body::Sent { .. }
-            | Body::AuthSuccess(_)
-            | Body::AuthFailed
-            | Body::Goaway { .. }
-            | Body::Error { .. }
-            | Body::Pong
-            | Body::Other => None,
-        };
-        match (frame.seq, message) {
-            (Some(seq), message) => recorder.record(Entry::Durable { seq, message: message.map(Sighting::from) }),
-            (None, Some(message)) => recorder.record(Entry::Direct(Sighting::from(message))),
-            (None, None) => {}
         }
     }
 

@@ -1,0 +1,28 @@
+//! Which frames the checker has to know of, and as what.
+
+use super::wire::{Body, ServerFrame};
+use crate::oracle::{Entry, Recorder, Sighting};
+
+/// Writes down what the checker needs of a frame.
+pub(super) fn write_down(recorder: &Recorder, frame: &ServerFrame) {
+    let message = match &frame.body {
+        Body::New(message) => Some(message),
+        Body::Sent { message, duplicate, .. } if !duplicate || frame.seq.is_some() => Some(message),
+        Body::Position(place) => {
+            return recorder.record(Entry::Position { place: place.clone(), stands_for: frame.seq });
+        }
+        Body::Resync { place, .. } => return recorder.record(Entry::Resync { place: place.clone() }),
+        Body::Sent { .. }
+        | Body::AuthSuccess(_)
+        | Body::AuthFailed
+        | Body::Goaway { .. }
+        | Body::Error { .. }
+        | Body::Pong
+        | Body::Other => None,
+    };
+    match (frame.seq, message) {
+        (Some(seq), message) => recorder.record(Entry::Durable { seq, message: message.map(Sighting::from) }),
+        (None, Some(message)) => recorder.record(Entry::Direct(Sighting::from(message))),
+        (None, None) => {}
+    }
+}

@@ -1,0 +1,42 @@
+//! What a driver gives a device, and tells it to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::directory::Directory;
+use super::outgoing::Send;
+use crate::oracle::Recorder;
+use crate::rest::Rest;
+use crate::target::Target;
+
+/// What the driver tells a device to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Send a message.
+    Send(Send),
+    /// Drop the connection and come back at once, with resume.
+    Drop,
+    /// Don't read for this long.
+    Stall(Duration),
+}
+
+/// What a device is made of.
+#[derive(Debug)]
+pub struct DeviceSetup {
+    /// The user's number in the target.
+    pub user: usize,
+    /// The device's number in the run; it decides which node it asks first.
+    pub number: usize,
+    /// The deployment.
+    pub target: Arc<Target>,
+    /// Its REST interface.
+    pub rest: Rest,
+    /// Who talks where.
+    pub directory: Arc<Directory>,
+    /// Where to write.
+    pub recorder: Arc<Recorder>,
+    /// The driver's orders.
+    pub orders: mpsc::Receiver<Order>,
+}
