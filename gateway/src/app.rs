@@ -12,7 +12,7 @@ use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use shared::UserId;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +44,9 @@ use crate::store::{self, IdBlock, Owner, Store, UnreadCount};
 /// Refresh batches that may wait while the backbone is slow.
 const REFRESH_WAITING: usize = 256;
 
+/// Connections that may wait to be accepted: with the usual 128, a storm's SYNs are dropped and sent again a second later.
+const BACKLOG: u32 = 4096;
+
 /// A running node.
 pub struct App {
     /// Where the public listener is bound.
@@ -71,8 +74,8 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let boot: Arc<str> = format!("{:08x}", rand::random::<u32>()).into();
         let verifier = Verifier::new(&config.auth)?;
-        let listener = bind(config.http, "HTTP").await?;
-        let ops_listener = bind(config.ops, "OPS").await?;
+        let listener = bind(config.http, "HTTP")?;
+        let ops_listener = bind(config.ops, "OPS")?;
         let (http, ops) = (listener.local_addr()?, ops_listener.local_addr()?);
         let name: Arc<str> = format!("{}-{}", config.host_name, http.port()).into();
         let owner: Owner = format!("{name}:{boot}").into();
@@ -86,8 +89,14 @@ impl App {
         let backbone = backbone(&config, (&name, &boot), Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*name, "connected");
 
-        let (publisher, publish_task) =
-            publisher(Arc::clone(&store), Arc::clone(&backbone), Arc::clone(&members), Arc::clone(&metrics));
+        let direct = Arc::clone(&fanout);
+        let (publisher, publish_task) = publisher(
+            Arc::clone(&store),
+            Arc::clone(&backbone),
+            Arc::clone(&members),
+            Arc::clone(&metrics),
+            Box::new(move |user, message, body| direct.deliver_direct(user, message, body)),
+        );
         let ids = Arc::new(IdBlock::new(Arc::clone(&store)));
         let commit = group_commit(&store, &ids, &owner, &publisher);
         let chat = Arc::new(Chat::new(Parts {
@@ -254,8 +263,14 @@ async fn answer(routes: Router, request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
         format!("{name}_HOST and {name}_PORT: {address} can't be bound; is something else listening there?")
     })
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::Epoch;
+use shared::{Epoch, MessageId};
 
 /// A checked payload: what the node has to know of it.
 #[derive(Debug, PartialEq)]
@@ -17,6 +17,36 @@ pub struct Payload<'a> {
     pub kind: Cow<'a, str>,
     /// The envelopes, newline-separated, as they go to canonical sockets.
     pub envelopes: &'a [u8],
+}
+
+/// The id of the message that an event brings (`message.new`, `message.sent`); `None` for other events.
+#[must_use]
+pub fn message_id(envelopes: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+        payload: Body,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        message: Option<Identified>,
+    }
+    #[derive(Deserialize)]
+    struct Identified {
+        id: MessageId,
+    }
+    let line = envelopes.split(|byte| *byte == b'\n').next()?;
+    let event: Event<'_> = serde_json::from_slice(line).ok()?;
+    let brings = matches!(&*event.kind, "message.new" | "message.sent");
+    event.payload.message.filter(|_| brings).map(|message| message.id.get())
+}
+
+/// The companions of the first envelope.
+#[must_use]
+pub fn companions(envelopes: &[u8]) -> &[u8] {
+    let end = envelopes.iter().position(|byte| *byte == b'\n');
+    end.and_then(|end| envelopes.get(end + 1..)).unwrap_or_default()
 }
 
 /// A payload that is no sequence of envelopes.

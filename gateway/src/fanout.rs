@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::{CloseCode, ConversationId, Event, UserId};
+use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
 use crate::envelope::Payload;
 use crate::metrics::Metrics;
-use crate::registry::{Registry, Spread};
+use crate::registry::{LogEvent, Registry, Spread};
 use crate::ws::frame::{frame_lines, frame_text};
 
 /// Something that the node knew has changed elsewhere.
@@ -50,6 +50,13 @@ impl Fanout {
         }
     }
 
+    /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3).
+    pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8]) {
+        let spread = self.registry.push_direct(user.as_str(), message.get(), &frame_lines(body));
+        self.metrics.direct.increment(u64::from(spread.queued));
+        self.count(spread);
+    }
+
     fn deliver(&self, user: &str, payload: &Payload<'_>) {
         if let Some(epoch) = &payload.opened {
             let notice = frame_text(Event::Position { epoch: epoch.clone(), seq: 0 }.to_json().as_bytes());
@@ -57,10 +64,9 @@ impl Fanout {
                 self.metrics.positions.increment(1);
             }
         }
-        let framed = frame_lines(payload.envelopes);
         let spread = match payload.seq {
-            Some(seq) => self.registry.push_durable(user, seq, &framed),
-            None => self.registry.push_ephemeral(user, &framed),
+            Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),
+            None => self.registry.push_ephemeral(user, &frame_lines(payload.envelopes)),
         };
         self.count(spread);
         if spread.gap

@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::backbone::{Backbone, BackboneError, LogHead, LogPage};
 use crate::metrics::Metrics;
-use crate::registry::Registry;
-use crate::ws::frame::{frame_lines, frame_text};
+use crate::registry::{LogEvent, Registry};
+use crate::ws::frame::frame_text;
 
 /// Entries that one read brings.
 const PAGE_ENTRIES: u32 = 100;
@@ -91,7 +91,8 @@ impl Healer {
 
     fn deliver(&self, user: &UserId, page: &LogPage) {
         for (seq, payload) in &page.entries {
-            let spread = self.registry.push_logged(user.as_str(), &page.head.epoch, *seq, &frame_lines(payload));
+            let event = LogEvent::new(*seq, payload);
+            let spread = self.registry.push_logged(user.as_str(), &page.head.epoch, &event);
             self.metrics.healed.increment(u64::from(spread.queued));
             self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
         }

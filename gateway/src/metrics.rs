@@ -47,6 +47,8 @@ pub struct Metrics {
     pub poisoned: Counter,
     /// Events brought from the log to open sockets.
     pub healed: Counter,
+    /// Messages handed to local sockets while the backbone was away.
+    pub direct: Counter,
     /// Open sockets told of a new epoch without a loss.
     pub positions: Counter,
     /// Connections that resumed.
@@ -87,6 +89,7 @@ impl Metrics {
             slow_consumers: counter!("parley_slow_consumers_total"),
             poisoned: counter!("parley_backbone_poisoned_total"),
             healed: counter!("parley_healed_events_total"),
+            direct: counter!("parley_direct_deliveries_total"),
             positions: counter!("parley_positions_total"),
             resumed: counter!("parley_resumes_total", "result" => "resumed"),
             pings: counter!("parley_pings_total"),
@@ -173,6 +176,7 @@ fn describe() {
     describe_counter!("parley_slow_consumers_total", "Sockets closed because they read too slowly");
     describe_counter!("parley_backbone_poisoned_total", "Payloads from the backbone that were dropped as malformed");
     describe_counter!("parley_healed_events_total", "Events brought from the log to open sockets");
+    describe_counter!("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
     describe_counter!("parley_positions_total", "Users told of a new epoch without a loss");
     describe_counter!("parley_resumes_total", "Connections that asked to resume, by result");
     describe_counter!("parley_resyncs_total", "Clients told to fetch what they missed, by reason");

@@ -2,6 +2,7 @@
 //!
 //! Sharded, so that no lock is common to all users; no lock is held while anything waits.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use shared::{CloseCode, Epoch, UserId};
 use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
+use crate::envelope::{companions, message_id};
+use crate::ws::frame::{frame_lines, frame_text};
 use crate::ws::outbox::{Outbox, Pushed};
 
 const SHARDS: usize = 64;
@@ -161,16 +164,26 @@ impl Registry {
     }
 
     /// Hands a durable event to every socket of the user for which it is the next one.
-    pub fn push_durable(&self, user: &str, seq: u64, framed: &bytes::Bytes) -> Spread {
-        self.push(user, |outbox| outbox.push_durable(seq, framed))
+    pub fn push_durable(&self, user: &str, event: &LogEvent<'_>) -> Spread {
+        let mut spread = Spread::default();
+        let users = self.shard(user).lock();
+        if let Some(local) = users.get(user) {
+            local.push(event, &mut spread);
+        }
+        spread
+    }
+
+    /// Hands a message to the user's sockets without `seq`, because the backbone is away.
+    pub fn push_direct(&self, user: &str, message: u64, framed: &bytes::Bytes) -> Spread {
+        self.push(user, |outbox| outbox.push_direct(message, framed))
     }
 
     /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
-    pub fn push_logged(&self, user: &str, epoch: &Epoch, seq: u64, framed: &bytes::Bytes) -> Spread {
+    pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> Spread {
         let mut spread = Spread::default();
         let users = self.shard(user).lock();
         if let Some(local) = users.get(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
-            local.sockets.iter().for_each(|socket| spread.count(socket.outbox.push_durable(seq, framed)));
+            local.push(event, &mut spread);
         }
         spread
     }
@@ -344,6 +357,46 @@ impl Registry {
 
     fn with_user<T>(&self, user: &UserId, act: impl FnOnce(&mut LocalUser) -> T) -> Option<T> {
         self.with_shard(user, |users| users.get_mut(user).map(act))
+    }
+}
+
+/// A durable event on its way to sockets.
+#[derive(Debug)]
+pub struct LogEvent<'a> {
+    seq: u64,
+    /// Its envelopes as they came, `seq` first.
+    envelopes: &'a [u8],
+    framed: bytes::Bytes,
+    message: OnceCell<Option<u64>>,
+}
+
+impl<'a> LogEvent<'a> {
+    /// Frames the event, once for all sockets.
+    #[must_use]
+    pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
+        Self { seq, envelopes, framed: frame_lines(envelopes), message: OnceCell::new() }
+    }
+
+    /// What a socket gets that had the message directly: its position in the event's place, then the companions.
+    fn instead(&self, direct: &[u64], epoch: &Epoch) -> Option<(u64, bytes::Bytes)> {
+        let message = (*self.message.get_or_init(|| message_id(self.envelopes)))?;
+        if !direct.contains(&message) {
+            return None;
+        }
+        let seq = self.seq;
+        let position = format!(r#"{{"seq":{seq},"type":"position","payload":{{"epoch":"{epoch}","seq":{seq}}}}}"#);
+        let mut frames = frame_text(position.as_bytes()).to_vec();
+        frames.extend_from_slice(&frame_lines(companions(self.envelopes)));
+        Some((message, frames.into()))
+    }
+}
+
+impl LocalUser {
+    fn push(&self, event: &LogEvent<'_>, spread: &mut Spread) {
+        for socket in &self.sockets {
+            let instead = |direct: &[u64]| event.instead(direct, self.epoch.as_ref()?);
+            spread.count(socket.outbox.push_durable(event.seq, &event.framed, instead));
+        }
     }
 }
 

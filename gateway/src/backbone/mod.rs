@@ -58,8 +58,10 @@ pub struct Durable {
     pub unread: Option<UnreadMove>,
     /// Publish with [`Append::Once`] unless nothing can have been published before.
     pub append: Append,
-    /// If nobody receives it: the message about which to add a push job.
-    pub push: Option<MessageId>,
+    /// The message that it brings, if any.
+    pub message: Option<MessageId>,
+    /// If nobody receives it, add a push job about the message.
+    pub push: bool,
 }
 
 /// How an append treats what may be there already.

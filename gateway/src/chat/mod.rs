@@ -46,6 +46,8 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     presence_audience: u32,
     metrics: Arc<Metrics>,
+    /// The backbone server that the store knows of.
+    adopted: parking_lot::Mutex<Option<Arc<str>>>,
 }
 
 /// The parts that a [`Chat`] is made of.
@@ -88,6 +90,7 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             presence_audience,
             metrics,
+            adopted: parking_lot::Mutex::new(None),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::Timestamp;
+use shared::{MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +54,12 @@ pub struct PublishTask {
     members: Arc<MembersCache>,
     in_flight: InFlight,
     metrics: Arc<Metrics>,
+    direct: Direct,
     published: Vec<u64>,
 }
+
+/// Hands a message's event to the sockets of this node, when the backbone can't.
+pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8]) + Send + Sync>;
 
 /// A publisher and the task that does its work.
 pub fn publisher(
@@ -63,11 +67,12 @@ pub fn publisher(
     backbone: Arc<dyn Backbone>,
     members: Arc<MembersCache>,
     metrics: Arc<Metrics>,
+    direct: Direct,
 ) -> (Publisher, PublishTask) {
     let (sender, queue) = mpsc::channel(WAITING_ROWS_MAX);
     let in_flight = InFlight::default();
     let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
-    let task = PublishTask { queue, store, backbone, members, in_flight, metrics, published: Vec::new() };
+    let task = PublishTask { queue, store, backbone, members, in_flight, metrics, direct, published: Vec::new() };
     (handle, task)
 }
 
@@ -151,12 +156,18 @@ impl PublishTask {
             next = if deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
         }
         let started = Instant::now();
+        let messages = messages_of(&deliveries);
         match self.backbone.publish(deliveries).await {
             Ok(_) => {
                 self.metrics.publish_seconds.record(started.elapsed());
                 self.published.append(&mut rows);
             }
-            Err(error) => rows.into_iter().for_each(|row| self.leave(Some(row), &error.to_string())),
+            Err(error) => {
+                for (user, message, body) in &messages {
+                    (self.direct)(user, *message, body);
+                }
+                rows.into_iter().for_each(|row| self.leave(Some(row), &error.to_string()));
+            }
         }
     }
 
@@ -191,6 +202,15 @@ impl PublishTask {
     }
 }
 
+/// The deliveries that bring a message, for the case that the backbone is away. Bodies are shared, not copied.
+fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
+    let message = |delivery: &Delivery| match &delivery.kind {
+        DeliveryKind::Durable(durable) => Some((delivery.user.clone(), durable.message?, delivery.body.clone())),
+        DeliveryKind::Ephemeral => None,
+    };
+    deliveries.iter().filter_map(message).collect()
+}
+
 impl Committed {
     fn row(&self) -> Option<u64> {
         match self {
@@ -219,7 +239,7 @@ async fn message_deliveries(
         let sent = events::message_sent(message, members.list.len());
         let new = events::message_new(message, members.list.len());
         let event_id: Arc<str> = format!("m{}", message.id).into();
-        let delivery = |user: &shared::UserId, body: &Bytes, is_sender: bool| Delivery {
+        let delivery = |user: &UserId, body: &Bytes, is_sender: bool| Delivery {
             user: user.clone(),
             body: body.clone(),
             kind: DeliveryKind::Durable(Durable {
@@ -232,7 +252,8 @@ async fn message_deliveries(
                     announce: !is_sender,
                 }),
                 append,
-                push: (!is_sender).then_some(message.id),
+                message: Some(message.id),
+                push: !is_sender,
             }),
         };
         deliveries.push(delivery(&message.sender_id, &sent, true));
@@ -255,7 +276,8 @@ fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp,
                 committed_at,
                 unread: unread.clone(),
                 append,
-                push: None,
+                message: None,
+                push: false,
             }),
         }));
     }

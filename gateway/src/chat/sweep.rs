@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Chat, publish};
-use crate::store::StoreError;
+use crate::store::{PendingRow, StoreError};
 
 /// How often a node looks for rows.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -48,6 +48,7 @@ impl Chat {
     }
 
     async fn sweep(&self) -> Result<(), StoreError> {
+        self.adopt_server().await?;
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
         if age_ms >= ROW_AGE_MS && self.backbone.health().ready {
@@ -56,10 +57,34 @@ impl Chat {
         self.store.prune_outbox(KEEP_MS).await.map(drop)
     }
 
+    /// Follows the backbone to another server. What was published under the old one needs no redo: every log has a new
+    /// epoch there, and who comes with the old one is told to fetch from the store.
+    async fn adopt_server(&self) -> Result<(), StoreError> {
+        let Some(server) = self.backbone.health().server else { return Ok(()) };
+        if self.adopted.lock().as_ref() == Some(&server) {
+            return Ok(());
+        }
+        if let Some(previous) = self.store.adopt_backbone(&server).await? {
+            tracing::info!(server = &*server, previous, "the backbone is another server");
+            self.backbone.server_is_new();
+        }
+        loop {
+            let rows = self.store.published_elsewhere(&server, 0, ROWS_PER_SWEEP).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let rows: Vec<u64> = rows.iter().map(|row| row.id).collect();
+            self.store.mark_published(&rows, &server).await?;
+        }
+        *self.adopted.lock() = Some(server);
+        Ok(())
+    }
+
     /// Publishes one portion of old rows; whether there may be more.
     async fn redo(&self) -> Result<bool, StoreError> {
         let rows = self.store.take_unpublished(&self.owner, LEASE_MS, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
         let taken = rows.len();
+        self.fence_owners(&rows).await;
         let in_flight = self.publisher.in_flight();
         let mut done = Vec::with_capacity(taken);
         for row in rows {
@@ -83,5 +108,17 @@ impl Chat {
             self.store.mark_published(&done, &server).await?;
         }
         Ok(more)
+    }
+
+    /// What an owner that is gone may still have under way must not run after the rows were published again (NOLOSS M3).
+    async fn fence_owners(&self, rows: &[PendingRow]) {
+        let mut owners: Vec<&str> = rows.iter().map(|row| row.owner.as_str()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        for owner in owners.into_iter().filter(|owner| *owner != &*self.owner) {
+            if let Err(error) = self.backbone.fence(owner).await {
+                tracing::warn!(owner, %error, "a node that is gone could not be fenced off");
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use shared::{CloseCode, Epoch, Event, Timestamp, UserId};
 use crate::auth::{Identity, Refused};
 use crate::backbone::{BackboneError, LogHead, check_resume};
 use crate::clock::coarse_s;
+use crate::envelope::companions;
 use crate::heal::resync;
 use crate::node::Node;
 use crate::registry::Joined;
@@ -137,11 +138,7 @@ impl Membership {
         let Some(before) = seq.checked_sub(1) else { return Ok(bytes::Bytes::new()) };
         let page = self.node.chat.backbone().read(&self.user, before, 1).await?;
         let event = page.entries.iter().find(|(at, _)| *at == seq).map(|(_, payload)| payload);
-        let companions = event.and_then(|payload| {
-            let end = payload.iter().position(|byte| *byte == b'\n')?;
-            payload.get(end + 1..)
-        });
-        Ok(companions.map(frame_lines).unwrap_or_default())
+        Ok(event.map(|payload| frame_lines(companions(payload))).unwrap_or_default())
     }
 
     fn auth_success(&self, epoch: Epoch, seq: u64, resumed: bool) -> Event {

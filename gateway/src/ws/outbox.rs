@@ -17,6 +17,9 @@ use crate::clock::coarse_s;
 /// Framed bytes that one write may carry, shared between sockets.
 pub type Framed = Bytes;
 
+/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
+pub const DIRECT_MAX: usize = 1000;
+
 /// The queue between the node and one socket.
 #[derive(Debug)]
 pub struct Outbox {
@@ -34,6 +37,8 @@ struct State {
     bytes_max: u32,
     ping: bool,
     gate: Gate,
+    /// Messages that were handed over without `seq`, because the backbone was away: their events must not come again.
+    direct: Vec<u64>,
     closing: Option<CloseCode>,
     aborted: bool,
     waker: Option<Waker>,
@@ -95,6 +100,7 @@ impl Outbox {
                 bytes_max,
                 ping: false,
                 gate: Gate::Joining { seen: 0 },
+                direct: Vec::new(),
                 closing: None,
                 aborted: false,
                 waker: None,
@@ -130,8 +136,28 @@ impl Outbox {
         state.enqueue(framed, true)
     }
 
-    /// Queues the durable event `seq` if it is the next one.
-    pub fn push_durable(&self, seq: u64, framed: &Framed) -> Pushed {
+    /// Queues a message's event without `seq`, because the backbone is away; its event in the log will be replaced.
+    /// Dropped when [`DIRECT_MAX`] such messages are outstanding: then the log brings it.
+    pub fn push_direct(&self, message: u64, framed: &Framed) -> Pushed {
+        let mut state = self.state.lock();
+        if matches!(state.gate, Gate::Joining { .. }) || state.direct.len() >= DIRECT_MAX {
+            return Pushed::Dropped;
+        }
+        if state.direct.contains(&message) {
+            return Pushed::Old;
+        }
+        state.direct.push(message);
+        state.enqueue(framed.clone(), false)
+    }
+
+    /// Queues the durable event `seq` if it is the next one. If messages were handed over directly, `instead` is asked
+    /// whether the event is one of them, and gives the frames that take its place.
+    pub fn push_durable(
+        &self,
+        seq: u64,
+        framed: &Framed,
+        instead: impl FnOnce(&[u64]) -> Option<(u64, Framed)>,
+    ) -> Pushed {
         let mut state = self.state.lock();
         match &mut state.gate {
             Gate::Joining { seen } => {
@@ -149,7 +175,19 @@ impl Outbox {
                 *position = seq;
             }
         }
-        state.enqueue(framed.clone(), false)
+        if state.direct.is_empty() {
+            return state.enqueue(framed.clone(), false);
+        }
+        match instead(&state.direct) {
+            None => state.enqueue(framed.clone(), false),
+            Some((message, frames)) => {
+                state.direct.retain(|known| *known != message);
+                if state.direct.is_empty() {
+                    state.direct = Vec::new();
+                }
+                state.enqueue(frames, false)
+            }
+        }
     }
 
     /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.

@@ -79,7 +79,10 @@ async fn events_arrive_as_published_with_a_gapless_seq(rig: Rig) {
 
 async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
     let ann = user("ann");
-    let push = with(counted(event(&ann, 1), "c", 9, 0), |durable| durable.push = Some(message(1)));
+    let push = with(counted(event(&ann, 1), "c", 9, 0), |durable| {
+        durable.message = Some(message(1));
+        durable.push = true;
+    });
     assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [Delivered::To(0)]);
     assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {

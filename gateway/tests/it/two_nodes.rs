@@ -205,6 +205,46 @@ async fn redis_gone_and_back_empty() {
     assert_eq!(a.expect("message.sent").await["payload"]["message"], new["payload"]["message"]);
 }
 
+/// DESIGN §3: a send still commits; the sockets of the same node have it at once, and not again when Redis is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
+    let cluster = Cluster::start().await;
+    let mut a = Client::join(cluster.one.http, "a").await;
+    let mut b = Client::join(cluster.one.http, "b").await;
+    let mut b2 = Client::join(cluster.two.http, "b").await;
+    a.send("message.send", json!({ "to": "b", "content": "before" })).await;
+    let before = b.expect("message.new").await;
+    b2.expect("message.new").await;
+    a.settle().await;
+
+    cluster.redis.freeze();
+    cluster.one.wait_ready(false).await;
+    a.send("message.send", json!({ "to": "b", "content": "meanwhile", "tempId": "t" })).await;
+    let sent = a.expect("message.sent").await;
+    let new = b.expect("message.new").await;
+    assert_eq!((sent.get("seq"), new.get("seq")), (None, None));
+    assert_eq!(new["payload"]["message"], sent["payload"]["message"]);
+    let refused = Client::open(cluster.one.http, "/chat/ws", &[]).await.err().expect("no new sockets meanwhile");
+    assert!(refused.0.contains("503"), "{refused:?}");
+    cluster.redis.thaw();
+    cluster.one.wait_ready(true).await;
+
+    // The other node's socket gets the event; those that had the message get their position in its place.
+    let at_b2 = b2.expect("message.new").await;
+    assert_eq!(at_b2["payload"]["message"], sent["payload"]["message"]);
+    let next = before["seq"].as_u64().map(|seq| seq + 1);
+    assert_eq!(at_b2["seq"].as_u64(), next);
+    let position = b.expect("position").await;
+    assert_eq!((position["seq"].as_u64(), position["payload"]["seq"].as_u64()), (next, next));
+    a.expect("position").await;
+    a.send("message.send", json!({ "to": "b", "content": "after" })).await;
+    for device in [&mut b, &mut b2] {
+        let after = device.expect("message.new").await;
+        assert_eq!(after["payload"]["message"]["content"], "after");
+        assert_eq!(after["seq"].as_u64(), next.map(|seq| seq + 1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poisoned_payloads_are_counted_and_dropped() {
     let cluster = Cluster::start().await;

@@ -192,7 +192,7 @@ impl Publisher {
         let mut unseen = Vec::new();
         for (job, reply) in jobs.into_iter().zip(replies) {
             match reply {
-                Reply::Done(Delivered::To(0)) if durable(&job).is_some_and(|durable| durable.push.is_some()) => {
+                Reply::Done(Delivered::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
                     unseen.push(job);
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
@@ -232,7 +232,7 @@ impl Publisher {
     async fn add_push_jobs(&self, jobs: Vec<Job>) {
         let mut pipeline = Pipeline::with_capacity(jobs.len());
         for job in &jobs {
-            if let Some(message) = durable(job).and_then(|durable| durable.push) {
+            if let Some(message) = durable(job).filter(|durable| durable.push).and_then(|durable| durable.message) {
                 let add = pipeline.cmd("XADD").arg(PUSH_STREAM).arg("MAXLEN").arg("~").arg(PUSH_JOBS_MAX).arg("*");
                 add.arg("user").arg(job.delivery.user.as_str()).arg("message").arg(message.get());
             }
