@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod architecture;
 mod auth;
 mod backbone;
 mod backbone_faults;
