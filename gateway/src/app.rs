@@ -83,6 +83,10 @@ impl App {
         let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
         let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a user stands in it at most once, so it is bounded by the users"
+        )]
         let (heal, heal_queue) = mpsc::unbounded_channel();
         let fanout =
             Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(&metrics), heal, forgets(Arc::clone(&members))));

@@ -118,6 +118,14 @@ mod tests {
         assert_eq!(payload.envelopes, b"{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = Payload::parse(&bytes);
+            let _ = message_id(&bytes);
+        }
+    }
+
     #[test]
     fn poison_is_recognised() {
         for text in [

@@ -388,6 +388,24 @@ mod tests {
         assert_eq!(decoded.command, Ok(Command::Auth { token: "t".into(), resume: Some(Resume::Invalid) }));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = Decoder::new(10).decode(&mut bytes.clone());
+            let _ = Decoder::new(10).decode_send(&mut bytes.clone());
+        }
+
+        #[test]
+        fn no_json_panics(
+            kind in "auth|ping|message\\.send|message\\.read|typing|block\\.add|presence\\.query|x",
+            field in "conversationId|to|content|tempId|upTo|userIds|resume|timestamp",
+            value in "null|true|-1|1e400|\"[\\x00-\\x7f]{0,5}\"|\\[[0-9,]{0,5}\\]|\\{\\}|[0-9]{1,25}",
+        ) {
+            let frame = format!("{{\"type\":\"{kind}\",\"ref\":{value},\"payload\":{{\"{field}\":{value}}}}}");
+            let _ = Decoder::new(10).decode(&mut frame.into_bytes());
+        }
+    }
+
     #[test]
     fn ten_characters_of_four_bytes_are_ten_characters() {
         let text = "🦜".repeat(10);

@@ -56,6 +56,7 @@ struct Held {
 impl Queue {
     /// The queue, and its receiving end. The channel itself needs no bound: what is in it is counted here.
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Vec<Job>>) {
+        #[expect(clippy::disallowed_methods, reason = "bounded by count and bytes before anything is sent into it")]
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { sender: Mutex::new(Some(sender)), load: Arc::default() }, receiver)
     }

@@ -26,8 +26,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "auth", "backbone", "chat", "config", "fanout", "heal", "http", "lobby", "metrics", "node", "pulse", "registry",
-            "shutdown", "store",
+            "auth", "backbone", "chat", "config", "fanout", "heal", "http", "lobby", "metrics", "node", "pulse",
+            "registry", "shutdown", "store",
         ],
     ),
 ];

@@ -162,6 +162,7 @@ impl Fake {
         let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         stream.write_all(answer.as_bytes()).await.expect("an answer");
+        #[expect(clippy::disallowed_methods, reason = "a fake server for tests, which end")]
         let (to_socket, from_state) = unbounded_channel();
         self.open(&user, path.split("resume=").nth(1), &to_socket);
         let (read, write) = stream.into_split();
