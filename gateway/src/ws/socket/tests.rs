@@ -47,6 +47,7 @@ async fn pair() -> (Socket, TcpStream, Arc<Outbox>) {
 impl Rig {
     async fn start() -> Self {
         let (mut socket, peer, outbox) = pair().await;
+        #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
         let (heard, messages) = mpsc::unbounded_channel();
         let driver = tokio::spawn(async move {
             let mut on_message = |incoming: Incoming<'_>| {
