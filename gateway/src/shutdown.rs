@@ -1,5 +1,6 @@
 //! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop (DESIGN §8).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,9 +12,12 @@ use crate::config::Drain;
 use crate::http::ops::Readiness;
 use crate::node::Node;
 use crate::ws::frame::frame_text;
+use crate::ws::outbox::Outbox;
 
 /// Time between two batches of closes.
 const BATCH_EVERY: Duration = Duration::from_millis(100);
+/// Time for a command under way to be answered before its socket closes.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// The part of the drain that is kept for the last sessions to end and the last rows to be published.
 const TAIL: Duration = Duration::from_secs(3);
 
@@ -47,22 +51,37 @@ pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
     tracing::info!(sockets = node.registry.socket_count(), "drained");
 }
 
-/// Closes a random part of the sockets every tenth of a second, so that no other node meets a herd.
+/// Closes a random part of the sockets every tenth of a second, so that no other node meets a herd. A socket first takes no
+/// further command, and is closed when what was under way has been answered.
 async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
     let batches = (window.as_millis() / BATCH_EVERY.as_millis()).max(1);
+    let mut quiet: VecDeque<(Instant, Vec<Arc<Outbox>>)> = VecDeque::new();
     for batch in (1..=batches).rev() {
         let mut outboxes = node.registry.outboxes();
-        outboxes.retain(|outbox| outbox.closing().is_none());
-        outboxes.shuffle(&mut rand::rng());
-        let share = outboxes.len().div_ceil(usize::try_from(batch).unwrap_or(1));
-        outboxes.iter().take(share).for_each(|outbox| outbox.close(CloseCode::Draining));
-        if node.registry.socket_count() == 0 {
+        if outboxes.is_empty() {
             return;
         }
+        outboxes.retain(|outbox| !outbox.is_quiet());
+        outboxes.shuffle(&mut rand::rng());
+        outboxes.truncate(outboxes.len().div_ceil(usize::try_from(batch).unwrap_or(1)));
+        outboxes.iter().for_each(|outbox| outbox.quiesce());
+        quiet.push_back((Instant::now(), outboxes));
+        close_answered(&mut quiet);
         tokio::time::sleep(BATCH_EVERY).await;
     }
     while node.registry.socket_count() > 0 && Instant::now() < deadline {
-        node.registry.outboxes().iter().for_each(|outbox| outbox.close(CloseCode::Draining));
+        close_answered(&mut quiet);
+        if quiet.is_empty() {
+            node.registry.outboxes().iter().for_each(|outbox| outbox.close(CloseCode::Draining));
+        }
         tokio::time::sleep(BATCH_EVERY).await;
+    }
+}
+
+/// Closes the sockets that have taken no command for [`ANSWER_WITHIN`].
+fn close_answered(quiet: &mut VecDeque<(Instant, Vec<Arc<Outbox>>)>) {
+    while quiet.front().is_some_and(|(since, _)| since.elapsed() >= ANSWER_WITHIN) {
+        let answered = quiet.pop_front().into_iter().flat_map(|(_, outboxes)| outboxes);
+        answered.for_each(|outbox| outbox.close(CloseCode::Draining));
     }
 }

@@ -5,7 +5,7 @@
 //! log will bring it in order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub struct Outbox {
     heard_s: AtomicU32,
     /// Coarse seconds since when a write has made no progress, 0 when none is stuck.
     stuck_since_s: AtomicU32,
+    /// No further command is wanted from this socket.
+    quiet: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Outbox {
             }),
             heard_s: AtomicU32::new(coarse_s()),
             stuck_since_s: AtomicU32::new(0),
+            quiet: AtomicBool::new(false),
         }
     }
 
@@ -224,6 +227,16 @@ impl Outbox {
         let mut state = self.state.lock();
         state.ping = true;
         state.wake();
+    }
+
+    /// Asks for no further command: what is under way is finished and answered. A close follows.
+    pub fn quiesce(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no further command is wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     /// Closes the socket after what is queued was written. The first code given stays.
@@ -348,6 +361,7 @@ impl State {
     }
 }
 
+/// What an item weighs: its bytes, and its place in the queue, so that many tiny frames weigh something too.
 fn len_of(framed: &Framed) -> u32 {
-    u32::try_from(framed.len()).unwrap_or(u32::MAX)
+    u32::try_from(framed.len() + size_of::<Item>()).unwrap_or(u32::MAX)
 }

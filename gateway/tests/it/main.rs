@@ -8,6 +8,7 @@ mod backbone;
 mod backbone_faults;
 mod backbone_rig;
 mod bad_input;
+mod drain;
 mod rest;
 mod seed002;
 mod store;

@@ -2,7 +2,9 @@
 //!
 //! Sharded, so that no lock is common to all users; no lock is held while anything waits.
 
-use std::cell::OnceCell;
+mod clocks;
+mod log_event;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use shared::{CloseCode, Epoch, UserId};
 use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
-use crate::envelope::{companions, message_id};
-use crate::ws::frame::{frame_lines, frame_text};
 use crate::ws::outbox::{Outbox, Pushed};
+
+pub use clocks::{Sweep, SweepClocks};
+pub use log_event::LogEvent;
 
 const SHARDS: usize = 64;
 
@@ -69,32 +72,6 @@ pub struct Spread {
     pub overflowed: u32,
     /// Some socket lacks events before it.
     pub gap: bool,
-}
-
-/// What the clocks of all sockets ask for.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// Users whose presence is to be refreshed.
-    pub refresh: Vec<UserId>,
-    /// Users whose log is to be checked for events that never arrived.
-    pub check: Vec<UserId>,
-    /// Pings sent.
-    pub pings: u32,
-}
-
-/// The clocks that a sweep looks at, in seconds.
-#[derive(Debug, Clone, Copy)]
-pub struct SweepClocks {
-    /// Silence after which a ping is sent.
-    pub heartbeat_s: u32,
-    /// Further silence that ends the connection.
-    pub heartbeat_timeout_s: u32,
-    /// A write without progress that ends the connection.
-    pub write_timeout_s: u32,
-    /// How often presence is refreshed.
-    pub refresh_s: u32,
-    /// How often the log is checked.
-    pub check_s: u32,
 }
 
 impl Registry {
@@ -293,30 +270,6 @@ impl Registry {
         .unwrap_or(0)
     }
 
-    /// Looks at every socket's clocks: pings the silent, closes the dead, the expired and the stuck.
-    pub fn sweep(&self, clocks: &SweepClocks) -> Sweep {
-        let now_s = coarse_s();
-        let mut sweep = Sweep::default();
-        for shard in &self.shards {
-            for (user, local) in shard.lock().iter_mut() {
-                let mut heard_s = 0;
-                for socket in &mut local.sockets {
-                    heard_s = heard_s.max(socket.outbox.heard_s());
-                    sweep.pings += u32::from(socket.tick(now_s, clocks));
-                }
-                if heard_s > local.refreshed_s && now_s.saturating_sub(local.refreshed_s) >= clocks.refresh_s {
-                    local.refreshed_s = now_s;
-                    sweep.refresh.push(user.clone());
-                }
-                if !local.healing && local.epoch.is_some() && now_s.saturating_sub(local.checked_s) >= clocks.check_s {
-                    local.checked_s = now_s;
-                    sweep.check.push(user.clone());
-                }
-            }
-        }
-        sweep
-    }
-
     /// Every user with a socket here.
     #[must_use]
     pub fn users(&self) -> Vec<UserId> {
@@ -360,37 +313,6 @@ impl Registry {
     }
 }
 
-/// A durable event on its way to sockets.
-#[derive(Debug)]
-pub struct LogEvent<'a> {
-    seq: u64,
-    /// Its envelopes as they came, `seq` first.
-    envelopes: &'a [u8],
-    framed: bytes::Bytes,
-    message: OnceCell<Option<u64>>,
-}
-
-impl<'a> LogEvent<'a> {
-    /// Frames the event, once for all sockets.
-    #[must_use]
-    pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, envelopes, framed: frame_lines(envelopes), message: OnceCell::new() }
-    }
-
-    /// What a socket gets that had the message directly: its position in the event's place, then the companions.
-    fn instead(&self, direct: &[u64], epoch: &Epoch) -> Option<(u64, bytes::Bytes)> {
-        let message = (*self.message.get_or_init(|| message_id(self.envelopes)))?;
-        if !direct.contains(&message) {
-            return None;
-        }
-        let seq = self.seq;
-        let position = format!(r#"{{"seq":{seq},"type":"position","payload":{{"epoch":"{epoch}","seq":{seq}}}}}"#);
-        let mut frames = frame_text(position.as_bytes()).to_vec();
-        frames.extend_from_slice(&frame_lines(companions(self.envelopes)));
-        Some((message, frames.into()))
-    }
-}
-
 impl LocalUser {
     fn push(&self, event: &LogEvent<'_>, spread: &mut Spread) {
         for socket in &self.sockets {
@@ -412,32 +334,6 @@ pub enum Joined {
     OtherEpoch,
     /// The socket is gone.
     Gone,
-}
-
-impl LocalSocket {
-    /// Applies the clocks; whether a ping was sent.
-    fn tick(&mut self, now_s: u32, clocks: &SweepClocks) -> bool {
-        if self.outbox.stuck_since_s().is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s) {
-            self.outbox.abort();
-            return false;
-        }
-        if now_s >= self.expires_s {
-            self.outbox.close(CloseCode::TokenExpired);
-            return false;
-        }
-        let heard_s = self.outbox.heard_s();
-        let silence_s = now_s.saturating_sub(heard_s);
-        if silence_s >= clocks.heartbeat_s + clocks.heartbeat_timeout_s {
-            self.outbox.close(CloseCode::HeartbeatTimeout);
-            return false;
-        }
-        let due = silence_s >= clocks.heartbeat_s && self.pinged_for_s != heard_s;
-        if due {
-            self.pinged_for_s = heard_s;
-            self.outbox.request_ping();
-        }
-        due
-    }
 }
 
 impl Spread {

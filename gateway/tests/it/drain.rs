@@ -1,0 +1,78 @@
+//! Going down without a loss: goaway, answers to what is under way, 4200, and nothing new.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::ConversationId;
+
+use crate::support::client::{Client, Got};
+use crate::support::http::get;
+use crate::support::node::{Node, token};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
+    let node =
+        Node::embedded(&[("DRAIN_DELAY_SECONDS", "1"), ("DRAIN_SECONDS", "5"), ("COMMANDS_PER_SECOND", "0")]).await;
+    let (http, ops) = (node.http, node.ops);
+    let store = std::sync::Arc::clone(node.app.node().chat.store());
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        clients.push(Client::join(http, &format!("u{n}")).await);
+    }
+    let drain = tokio::spawn(node.app.drain());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Unready, but serving on.
+    assert_eq!(get(ops, "/readyz", &[]).await.0, 503);
+    assert_eq!(get(ops, "/healthz", &[]).await.0, 200);
+    let late = Client::join(http, "late").await;
+    clients.push(late);
+
+    // Every client sends until its socket closes; every send that was read is acknowledged before that.
+    let mut ended = Vec::new();
+    for (n, mut client) in clients.into_iter().enumerate() {
+        ended.push(tokio::spawn(async move {
+            let (mut sent, mut acked, mut goodbye, mut conversation) = (0_u32, 0_u64, false, None);
+            loop {
+                client
+                    .send("message.send", json!({ "to": "x", "content": "y", "tempId": format!("{n}-{sent}") }))
+                    .await;
+                sent += 1;
+                // At most one send is outstanding.
+                loop {
+                    match client.next().await {
+                        Got::Frame(frame) if frame["type"] == "message.sent" => {
+                            acked += 1;
+                            conversation = ConversationId::parse(
+                                frame["payload"]["message"]["conversationId"].as_str().expect("an id"),
+                            )
+                            .ok();
+                            break;
+                        }
+                        Got::Frame(frame) => goodbye |= frame["type"] == "goaway",
+                        Got::Closed(code, reason) => return (code, reason, conversation, acked, goodbye),
+                        Got::Vanished => panic!("no close frame"),
+                    }
+                }
+            }
+        }));
+    }
+    for client in ended {
+        let (code, reason, conversation, acked, goodbye) = client.await.expect("a client ends");
+        assert_eq!((code, reason.as_str(), goodbye), (4200, "draining", true));
+        let conversation = store.conversation(&conversation.expect("an ack"), None).await.expect("it is stored");
+        assert_eq!(conversation.last_seq, acked, "what was stored was acknowledged before the close");
+    }
+    tokio::time::timeout(Duration::from_secs(10), drain).await.expect("drained in time").expect("and without a fault");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_in_the_window_is_told_4200() {
+    let node = Node::embedded(&[("DRAIN_DELAY_SECONDS", "0"), ("DRAIN_SECONDS", "6")]).await;
+    let http = node.http;
+    let _stays = Client::join(http, "a").await;
+    let drain = tokio::spawn(node.app.drain());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut late = Client::open(http, &format!("/chat/ws?token={}", token("b")), &[]).await.expect("served, not reset");
+    assert_eq!(late.expect_close().await, 4200);
+    drain.await.expect("drained");
+}
