@@ -4,13 +4,14 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use shared::event::ResyncReason;
 use shared::{Epoch, MessageId};
 
 /// A checked payload: what the node has to know of it.
 #[derive(Debug, PartialEq)]
 pub struct Payload<'a> {
-    /// The log was opened anew: the epoch that its events count under. The first line, for nodes only.
-    pub opened: Option<Epoch>,
+    /// The log was begun anew. The first line, for nodes only.
+    pub opened: Option<Opened>,
     /// The first event's `seq`; without one it is ephemeral.
     pub seq: Option<u64>,
     /// The first event's type.
@@ -69,10 +70,14 @@ impl<'a> Envelope<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct Opened {
-    epoch: Epoch,
-    #[expect(dead_code, reason = "read so that the line is known to be this one")]
+/// A log that was begun anew.
+#[derive(Debug, PartialEq, Deserialize)]
+pub struct Opened {
+    /// What its events count under.
+    pub epoch: Epoch,
+    /// Why, if it was not because there was no log: `trimmed` by a redo that could not prove an event's absence (NOLOSS B3).
+    pub reason: Option<ResyncReason>,
+    /// Read so that the line is known to be this one.
     seq: u64,
 }
 
@@ -85,7 +90,7 @@ impl<'a> Payload<'a> {
                 let end = payload.iter().position(|byte| *byte == b'\n').ok_or(Poisoned)?;
                 let (line, rest) = payload.split_at(end);
                 let opened: Opened = serde_json::from_slice(line).map_err(|_| Poisoned)?;
-                (Some(opened.epoch), rest.get(1..).unwrap_or_default())
+                (Some(opened), rest.get(1..).unwrap_or_default())
             }
         };
         let mut lines = envelopes.split(|byte| *byte == b'\n');
@@ -114,7 +119,7 @@ mod tests {
     fn an_opened_log_announces_its_epoch_first() {
         let payload = Payload::parse(b"{\"epoch\":\"a.1\",\"seq\":0}\n{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
         let payload = payload.expect("a good payload");
-        assert_eq!(payload.opened.as_ref().map(Epoch::as_str), Some("a.1"));
+        assert_eq!(payload.opened.as_ref().map(|opened| opened.epoch.as_str()), Some("a.1"));
         assert_eq!(payload.envelopes, b"{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
     }
 

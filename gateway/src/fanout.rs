@@ -3,13 +3,16 @@
 //! Runs on the task that reads the backbone, so it never waits; what needs the log goes to the healer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use shared::event::ResyncReason;
 use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
-use crate::envelope::Payload;
+use crate::envelope::{Opened, Payload};
+use crate::heal::resync;
 use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry, Spread};
 use crate::ws::frame::{frame_lines, frame_text};
@@ -30,6 +33,8 @@ pub struct Fanout {
     /// Users to heal. Bounded by the number of local users: each stands here once, until its healing ends.
     heal: mpsc::UnboundedSender<UserId>,
     on_stale: Box<dyn Fn(Stale) + Send + Sync>,
+    /// The subscriptions were lost, and the users are not being healed yet.
+    interrupted: AtomicBool,
 }
 
 impl Fanout {
@@ -40,7 +45,7 @@ impl Fanout {
         heal: mpsc::UnboundedSender<UserId>,
         on_stale: Box<dyn Fn(Stale) + Send + Sync>,
     ) -> Self {
-        Self { registry, metrics, heal, on_stale }
+        Self { registry, metrics, heal, on_stale, interrupted: AtomicBool::new(false) }
     }
 
     /// Asks for the user's log to be read, unless that is under way.
@@ -58,11 +63,8 @@ impl Fanout {
     }
 
     fn deliver(&self, user: &str, payload: &Payload<'_>) {
-        if let Some(epoch) = &payload.opened {
-            let notice = frame_text(Event::Position { epoch: epoch.clone(), seq: 0 }.to_json().as_bytes());
-            if self.registry.epoch(user).is_some() && self.registry.change_epoch(user, epoch, 0, &notice) {
-                self.metrics.positions.increment(1);
-            }
+        if let Some(opened) = &payload.opened {
+            self.begin_anew(user, opened);
         }
         let spread = match payload.seq {
             Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),
@@ -73,6 +75,18 @@ impl Fanout {
             && let Ok(user) = UserId::parse(user)
         {
             self.request_heal(&user);
+        }
+    }
+
+    fn begin_anew(&self, user: &str, opened: &Opened) {
+        let position = frame_text(Event::Position { epoch: opened.epoch.clone(), seq: 0 }.to_json().as_bytes());
+        let reason = opened.reason.unwrap_or(ResyncReason::Epoch);
+        let resync = resync(reason, &opened.epoch, 0);
+        let doubtful = opened.reason.is_some() || self.interrupted.load(Ordering::Acquire);
+        let (positions, resyncs) = self.registry.begin_anew(user, &opened.epoch, doubtful, &position, &resync);
+        self.metrics.positions.increment(u64::from(positions));
+        if resyncs > 0 {
+            self.metrics.resync(reason);
         }
     }
 
@@ -111,8 +125,14 @@ impl Inbox for Fanout {
         }
     }
 
+    fn interrupted(&self) {
+        self.interrupted.store(true, Ordering::Release);
+    }
+
     fn resubscribed(&self) {
         (self.on_stale)(Stale::Everything);
         self.registry.users().iter().for_each(|user| self.request_heal(user));
+        // From here on each user's own healing says that something may be missing.
+        self.interrupted.store(false, Ordering::Release);
     }
 }

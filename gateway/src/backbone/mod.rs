@@ -137,6 +137,8 @@ pub trait Inbox: Send + Sync + 'static {
     fn broadcast(&self, payload: Bytes);
     /// An order.
     fn control(&self, control: Control);
+    /// The subscriptions are lost: from now on pushes may be missing, also of those that still arrive.
+    fn interrupted(&self);
     /// The subscriptions were made anew after a loss: pushes may be missing since then.
     fn resubscribed(&self);
 }

@@ -229,6 +229,37 @@ impl Registry {
         true
     }
 
+    /// The user's log was begun anew under `epoch`, with nothing in it yet. A socket that certainly had everything of the old
+    /// one is given `position`, any other `resync`; how many of each. Pushes may have been lost without a trace when
+    /// `interrupted`, while the user is being healed, and when another server answers (NOLOSS A4).
+    /// Does nothing before the first socket has joined, or when the user counts under that epoch already.
+    pub fn begin_anew(
+        &self,
+        user: &str,
+        epoch: &Epoch,
+        interrupted: bool,
+        position: &bytes::Bytes,
+        resync: &bytes::Bytes,
+    ) -> (u32, u32) {
+        let mut users = self.shard(user).lock();
+        let mut told = (0, 0);
+        let Some(local) = users.get_mut(user) else { return told };
+        let Some(known) = local.epoch.as_ref().filter(|known| *known != epoch) else { return told };
+        let doubtful = interrupted || local.healing || server_of(known) != server_of(epoch);
+        local.epoch = Some(epoch.clone());
+        for socket in &local.sockets {
+            let Some((at, seen)) = socket.outbox.position() else { continue };
+            if doubtful || seen > at {
+                socket.outbox.reposition(0, resync.clone());
+                told.1 += 1;
+            } else {
+                socket.outbox.reposition(0, position.clone());
+                told.0 += 1;
+            }
+        }
+        told
+    }
+
     /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
     pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &bytes::Bytes) -> usize {
         let users = self.shard(user).lock();
@@ -320,6 +351,11 @@ impl LocalUser {
             spread.count(socket.outbox.push_durable(event.seq, &event.framed, instead));
         }
     }
+}
+
+/// The part of an epoch that names the backbone's server (NOLOSS M1).
+fn server_of(epoch: &Epoch) -> &str {
+    epoch.as_str().split('.').next().unwrap_or_default()
 }
 
 /// How a join ended.

@@ -58,6 +58,7 @@ impl Inbox for Recorder {
     fn control(&self, control: Control) {
         let _ = self.0.send(Seen::Control(control));
     }
+    fn interrupted(&self) {}
     fn resubscribed(&self) {
         let _ = self.0.send(Seen::Resubscribed);
     }

@@ -12,7 +12,8 @@ const CHECKED_WITHIN: Duration = Duration::from_secs(12);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pushes_that_were_lost_are_healed_in_place() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        // A log that holds more than is missed.
+        let cluster = Cluster::start(&[("RESUME_EVENTS", "1000")]).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let mut devices = [Follower::join(one, "b").await, Follower::join(one, "b").await];
         let sending = tokio::spawn(async move { flood(two, "a", "b", 400).await });

@@ -84,6 +84,7 @@ impl Supervisor {
                     backoff = BACKOFF_MIN;
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
                     let why = self.watch(connections).await;
+                    self.inbox.interrupted();
                     self.subscriptions.close();
                     self.pool.retain(|_, _| false);
                     why
