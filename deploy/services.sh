@@ -121,19 +121,19 @@ find_postgres() {
   if [ -n "$initdb" ]; then dirname "$initdb"; fi
 }
 
-# start_postgres [SETTING=VALUE…]: a fresh server; its administrator's URL is in $pg_url.
+# start_postgres [SETTING=VALUE…]: a fresh server; its administrator's URL is in $pg_url, its options in $pg_options.
 start_postgres() {
-  local port options setting
+  local port setting
   pg_bin=$(find_postgres)
   [ -n "$pg_bin" ] || die 'PostgreSQL is not installed' 'apt-get install postgresql'
   port=$(free_port)
-  options="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
-  for setting in "$@"; do options+=" -c $setting"; done
+  pg_options="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
+  for setting in "$@"; do pg_options+=" -c $setting"; done
   install -d -m 700 "$work/postgres"
   [ "$(id -u)" != 0 ] || chown postgres: "$work/postgres"
   as_postgres "$pg_bin/initdb" -D "$work/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >"$work/initdb.log" 2>&1 ||
     { cat "$work/initdb.log" >&2; die 'initdb failed' 'its output stands above'; }
-  as_postgres "$pg_bin/pg_ctl" -D "$work/postgres" -l "$work/postgres/log" -w -t 60 -o "$options" start >/dev/null ||
+  as_postgres "$pg_bin/pg_ctl" -D "$work/postgres" -l "$work/postgres/log" -w -t 60 -o "$pg_options" start >/dev/null ||
     { tail -n 30 "$work/postgres/log" >&2; die 'PostgreSQL did not start' 'its last lines stand above'; }
   pg_data=$work/postgres
   pg_url=postgres://postgres@127.0.0.1:$port/postgres

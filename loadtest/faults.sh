@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# Faults under load, and the proof that nothing acknowledged is lost, doubled or out of order:
+#
+#   loadtest/faults.sh [--short] [--times N] [--json FILE] [--keep] [FAULT…]
+#
+# For each fault two nodes, Redis and a PostgreSQL that really flushes run on free loopback ports in a temporary
+# directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. All faults if none is named;
+# --list names them. --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row,
+# --json writes the table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
+#
+# GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server postgresql haproxy
+# curl iproute2 libfaketime. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=deploy/services.sh
+. "$root/deploy/services.sh"
+# shellcheck source=loadtest/faults/rig.sh
+. "$root/loadtest/faults/rig.sh"
+# shellcheck source=loadtest/faults/still.sh
+. "$root/loadtest/faults/still.sh"
+# shellcheck source=loadtest/faults/network.sh
+. "$root/loadtest/faults/network.sh"
+# shellcheck source=loadtest/faults/list.sh
+. "$root/loadtest/faults/list.sh"
+
+short=false
+times=1
+json=''
+keep=false
+faults=()
+skipped=()
+passed=0
+failed=0
+
+main() {
+  arguments "$@"
+  trap finish EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  programs
+  sizes
+  make_work_dir
+  results=$work/results
+  mkdir "$results"
+  export JWT_SECRET API_KEY
+  JWT_SECRET=$(secret) API_KEY=$(secret)
+  start_postgres fsync=on full_page_writes=on synchronous_commit=on
+  pg_data_of_all=$pg_data
+
+  local fault round
+  for fault in "${faults[@]}"; do
+    for ((round = 1; round <= times; round++)); do
+      one "$fault" "$round"
+    done
+  done
+  table
+}
+
+arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --short) short=true ;;
+      --keep) keep=true ;;
+      --times) times=${2:?--times needs a number}; shift ;;
+      --json) json=${2:?--json needs a file}; shift ;;
+      --list) printf '%s\n' "${all_faults[@]}"; exit 0 ;;
+      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      -*) die "unknown option $1" 'see --help' ;;
+      *)
+        [[ " ${all_faults[*]} " = *" $1 "* ]] || die "unknown fault $1" "one of: ${all_faults[*]}"
+        faults+=("$1")
+        ;;
+    esac
+    shift
+  done
+  [[ $times =~ ^[1-9][0-9]*$ ]] || die "\"$times\" is no number of times" 'give 1 or more'
+  [ ${#faults[@]} -gt 0 ] || faults=("${all_faults[@]}")
+}
+
+programs() {
+  local program
+  for program in redis-server redis-cli haproxy curl ip; do
+    command -v "$program" >/dev/null ||
+      die "$program is not installed" 'apt-get install redis-server postgresql haproxy curl iproute2 libfaketime'
+  done
+  gateway=${GATEWAY:-} driver=${LOADTEST:-}
+  if [ -z "$gateway" ] || [ -z "$driver" ]; then
+    cargo build --release -p gateway -p loadtest --manifest-path "$root/Cargo.toml"
+    gateway=${gateway:-${CARGO_TARGET_DIR:-$root/target}/release/gateway}
+    driver=${driver:-${CARGO_TARGET_DIR:-$root/target}/release/loadtest}
+  fi
+}
+
+secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# sized SHORT LONG: whichever is asked for.
+sized() { if $short; then echo "$1"; else echo "$2"; fi; }
+
+sizes() {
+  rate=$(sized 150 500)
+  settle=$(sized 40 90)
+  outage=$(sized 8 30)
+  drain_delay=$(sized 1 5)
+  drain=$(sized 4 30)
+  users=$(sized 40 200)
+}
+
+# one FAULT ROUND: in a subshell that cleans up after itself, so that a fault which breaks off takes nothing with it.
+one() {
+  local fault=$1 name=$1 status=0
+  [ "$times" = 1 ] || name="$1 ($2 of $times)"
+  say "$name"
+  (
+    children=() pg_data='' SECONDS=0
+    trap fault_over EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    servers_up
+    "fault_${fault//-/_}"
+    judge_unless_done
+    write_line
+  ) &
+  children+=("$!")
+  wait "$!" || status=$?
+  forget "$!"
+  if [ "$status" = "$SKIPPED" ]; then
+    skipped+=("$fault: $(cat "$results/$fault.skipped")")
+    return 0
+  fi
+  [ -s "$results/$fault.json" ] ||
+    printf '{"fault": "%s", "passed": false, "seconds": 0}\n' "$fault" >"$results/$fault.json"
+  tee -a "$results/all" <"$results/$fault.json" >/dev/null
+  if [ "$status" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  echo "-- $name: $(if [ "$status" = 0 ]; then echo passed; else echo FAILED; fi)"
+  if [ "$status" != 0 ] && $keep; then mv "$work/$fault" "$work/kept-$fault-$2"; else rm -rf "${work:?}/$fault"; fi
+  rm -f "$results/$fault.json"
+}
+
+# The subshell's end: what was stopped goes on, so that it can end; then everything that the fault started ends.
+fault_over() {
+  trap '' INT TERM
+  local pid
+  for pid in ${children[@]+"${children[@]}"}; do kill -CONT "$pid" 2>/dev/null || true; done
+  postgres_go_on
+  undo_network
+  for pid in ${children[@]+"${children[@]}"}; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+  for pid in ${children[@]+"${children[@]}"}; do wait "$pid" 2>/dev/null || true; done
+  "$pg_bin/psql" -qX "$pg_url" -c "DROP DATABASE IF EXISTS \"$fault\" WITH (FORCE)" >/dev/null 2>&1 || true
+}
+
+table() {
+  local row='%-32s %7s %5s %8s %13s %6s %8s %8s %16s  %s\n' line
+  say 'faults'
+  # shellcheck disable=SC2059
+  printf "$row" fault acked lost doubled 'out of order' holes resumes resyncs 'longest gap, ms' ''
+  while read -r line; do
+    # shellcheck disable=SC2059
+    printf "$row" "$(value fault)" "$(value acked)" "$(value lost)" "$(value doubled)" "$(value outOfOrder)" \
+      "$(value holes)" "$(value resumes)" "$(value resyncs)" "$(value longestGapMs)" \
+      "$(if [ "$(value passed)" = true ]; then echo passed; else echo FAILED; fi)"
+  done <"$results/all"
+  for line in ${skipped[@]+"${skipped[@]}"}; do echo "SKIPPED: $line"; done
+  [ -z "$json" ] || { echo '['; sed '$!s/$/,/' "$results/all"; echo ']'; } >"$json"
+  echo
+  echo "$passed passed, $failed failed$(if [ ${#skipped[@]} -gt 0 ]; then echo ", ${#skipped[@]} SKIPPED"; fi)"
+}
+
+# The field of $line.
+value() {
+  local found
+  found=$(grep -oE "\"$1\": *[^,}]+" <<<"$line" | sed 's/^[^:]*: *//; s/"//g' || true)
+  echo "${found:--}"
+}
+
+finish() {
+  local status=$?
+  trap '' INT TERM
+  if $keep && [ -n "$work" ] && [ "$failed" -gt 0 ]; then
+    echo "logs and verdicts of what failed: $work/kept-*"
+    local kept=$work
+    work=''
+    stop_all
+    rm -rf "${kept:?}/postgres" "$kept/results"
+  else
+    stop_all
+  fi
+  [ "$failed" = 0 ] || [ "$status" != 0 ] || status=1
+  exit "$status"
+}
+
+main "$@"

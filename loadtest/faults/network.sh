@@ -1,0 +1,1 @@
+undo_network() { :; }
