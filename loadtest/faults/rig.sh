@@ -2,8 +2,11 @@
 # Runs in a subshell per fault, which starts with nothing of its own running; PostgreSQL is shared, its database isn't.
 # shellcheck shell=bash disable=SC2034,SC2154
 
-# How many users the load has; a fault sets its own before `load`.
-users=40
+# The load: direct conversations (as many as users if not said), groups (one for twenty users), messages a second. A fault
+# sets its own before `load`; $users and $rate come from the sizes.
+pairs=''
+groups=''
+group_size=10
 # Settings of the nodes beyond the rig's own, NAME=VALUE.
 node_env=()
 # Where clients connect, and the REST interface; `nodes_up` and `haproxy_up` set them.
@@ -23,6 +26,7 @@ servers_up() {
   chmod 755 "$work"
   as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE \"$fault\"" >/dev/null
   database_url=${pg_url%/*}/$fault
+  compare_url=$database_url
   redis_port=$(free_port)
   redis_up
 }
@@ -101,33 +105,45 @@ haproxy_up() {
 
 # load SECONDS [OPTION…]: starts the driver and waits until messages flow.
 load() {
-  local seconds=$1 groups=$((users / 20))
+  local seconds=$1
   shift
-  # Direct conversations as many as users, and groups of ten; the last options win over these.
+  pairs=${pairs:-$users}
   start driver ${driver_through[@]+"${driver_through[@]}"} "$driver" oracle "${urls[@]}" --users "$users" \
-    --groups "$groups" --rate "$rate" --seconds "$seconds" --settle-seconds "$settle" --token-seconds 86400 \
-    --database-url "$database_url" --json "$work/verdict.json" "$@"
+    --pairs "$pairs" --groups "${groups:-$((users / 20))}" --group-size "$group_size" --rate "$rate" \
+    --seconds "$seconds" --settle-seconds "$settle" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
+    --json "$work/verdict.json" "$@"
   driver_pid=$started
-  load_seconds=$seconds
-  local opened
-  opened=$(pairs_of "$@")
   # A second of load beyond what opens the direct conversations.
-  wait_for 90 driver has_messages $((opened + rate))
+  wait_for 90 driver has_messages $((pairs + rate))
+  load_flows=$SECONDS
 }
 
-# The number of direct conversations that these options make.
-pairs_of() {
-  local pairs=$users
-  while [ $# -gt 0 ]; do
-    [ "$1" != --pairs ] || pairs=$2
-    shift
-  done
-  echo "$pairs"
+# Until so many seconds after the load began to flow.
+sleep_until_since_load() {
+  local left=$((load_flows + $1 - SECONDS))
+  [ "$left" -le 0 ] || sleep "$left"
 }
 
 has_messages() {
   [ "$("$pg_bin/psql" -XAtq "$database_url" -c 'SELECT coalesce(sum(last_seq), 0) FROM conversations')" -ge "$1" ]
 }
+
+# soon SECONDS EXPLANATION COMMAND…: it succeeds within so many seconds.
+soon() {
+  local tenths=$(($1 * 10)) explanation=$2
+  shift 2
+  until "$@"; do
+    tenths=$((tenths - 1))
+    if [ "$tenths" = 0 ]; then
+      object "$explanation"
+      return
+    fi
+    sleep 0.1
+  done
+}
+
+is_ready() { answers 200 "http://127.0.0.1:$1/readyz"; }
+is_unready() { answers 503 "http://127.0.0.1:$1/readyz"; }
 
 # metric LETTER NAME: the sum over its labels; NAME may be a pattern. 0 if the node can't be asked.
 metric() {

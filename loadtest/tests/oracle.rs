@@ -38,6 +38,7 @@ fn args(fake: &Fake) -> OracleArgs {
         stalled_receivers: 0,
         stall_seconds: 1,
         herd_at: None,
+        raced: false,
         database_url: None,
         json: None,
     }
@@ -78,6 +79,17 @@ async fn a_right_server_is_clean_even_when_everybody_comes_back_at_once_and_some
     let verdict = run(args, async {}).await;
     assert_clean(&verdict);
     assert!(verdict.counts.resumes >= 13 && verdict.counts.resyncs == 0, "{:?}", verdict.counts);
+}
+
+#[tokio::test]
+async fn a_message_sent_by_two_devices_at_once_is_stored_once_and_answered_twice() {
+    let fake = Fake::start().await;
+    let verdict = run(OracleArgs { raced: true, ..args(&fake) }, async {}).await;
+    assert!(verdict.is_clean(), "{:?}", verdict.violations);
+    let counts = &verdict.counts;
+    // Eight direct conversations were opened by one device each.
+    assert_eq!((counts.acked, counts.attempted), (counts.stored * 2 - 8, counts.stored * 2 - 8), "{counts:?}");
+    assert!(counts.stored > 350 && counts.duplicates >= counts.stored - 8, "{counts:?}");
 }
 
 #[tokio::test]

@@ -327,9 +327,9 @@ impl Device {
     fn act(&mut self, link: &mut Link, frame: &ServerFrame) -> io::Result<()> {
         match &frame.body {
             Body::New(message) => self.seen.take(message, Instant::now()),
-            Body::Sent { temp_id, message, .. } => {
+            Body::Sent { temp_id, message, duplicate } => {
                 self.seen.take(message, Instant::now());
-                self.acknowledge(temp_id.as_deref(), message);
+                self.acknowledge(temp_id.as_deref(), message, *duplicate);
                 return self.pump(link);
             }
             Body::AuthSuccess(_) => return self.pump(link),
@@ -355,8 +355,11 @@ impl Device {
         Ok(())
     }
 
-    fn acknowledge(&mut self, temp_id: Option<&str>, message: &MessageView) {
+    fn acknowledge(&mut self, temp_id: Option<&str>, message: &MessageView, duplicate: bool) {
         let Some(temp_id) = temp_id.or(message.temp_id.as_deref()) else { return };
+        if duplicate {
+            self.setup.recorder.duplicate(temp_id, Sighting::from(message));
+        }
         // Every device of the user gets `message.sent`; only the one that sent it waits for it.
         if self.outgoing.settle(temp_id) {
             self.setup.recorder.acknowledged(temp_id, Sighting::from(message));

@@ -54,6 +54,7 @@ fn count(evidence: &Evidence, verdict: &mut Verdict) {
     for device in &evidence.devices {
         let log = &device.log;
         counts.acked += log.acks.len() as u64;
+        counts.duplicates += log.duplicates.len() as u64;
         counts.refused += log.refused.values().sum::<u64>();
         counts.unsettled += log.unsettled as u64;
         counts.connects_failed += log.connects_failed;
@@ -102,7 +103,7 @@ fn check_acks(
     let mut acked_us = HashMap::new();
     let mut by_name: HashMap<(&UserId, &str), &Ack> = HashMap::new();
     for device in &evidence.devices {
-        for ack in &device.log.acks {
+        for ack in device.log.acks.iter().chain(&device.log.duplicates) {
             let first_us = acked_us.entry(ack.message.id).or_insert(ack.at_us);
             *first_us = ack.at_us.min(*first_us);
             if let Some(first) = by_name.insert((&device.user, &ack.temp_id), ack)

@@ -108,6 +108,8 @@ pub struct DeviceLog {
     pub records: Vec<Record>,
     /// What was acknowledged to it.
     pub acks: Vec<Ack>,
+    /// Acknowledgements that said `duplicate`, whether this device still waited for them or not.
+    pub duplicates: Vec<Ack>,
     /// Sends that were refused for good, by error code.
     pub refused: BTreeMap<String, u64>,
     /// Connections that ended, by close code (0: without one).
@@ -221,6 +223,12 @@ impl Recorder {
     pub fn acknowledged(&self, temp_id: &str, message: Sighting) {
         let at_us = self.now_us();
         self.with(|log| log.acks.push(Ack { temp_id: temp_id.to_owned(), message, at_us }));
+    }
+
+    /// Writes an acknowledgement of a message that was there already.
+    pub fn duplicate(&self, temp_id: &str, message: Sighting) {
+        let at_us = self.now_us();
+        self.with(|log| log.duplicates.push(Ack { temp_id: temp_id.to_owned(), message, at_us }));
     }
 
     /// Reads or changes the log.

@@ -75,6 +75,9 @@ pub struct OracleArgs {
     /// When all devices drop their connections and come back at once.
     #[arg(long, value_name = "SECONDS")]
     pub herd_at: Option<u64>,
+    /// Sends every message from two devices of its sender at once, under one tempId.
+    #[arg(long)]
+    pub raced: bool,
     /// Reads the table messages as well, and compares it with history.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -112,6 +115,9 @@ pub async fn run(args: &OracleArgs) -> Result<Verdict> {
     let target = Arc::new(Target::new(&args.target)?);
     if args.users < 2 || args.devices == 0 {
         bail!("at least two users with a device each are needed");
+    }
+    if args.raced && args.devices < 2 {
+        bail!("--raced needs --devices 2 or more");
     }
     let mut scenario = Scenario {
         args: args.clone(),
@@ -272,7 +278,12 @@ impl Scenario {
         content.extend(std::iter::repeat_n('.', self.args.content_bytes.saturating_sub(content.len())));
         let temp_id = format!("{}-{number}", self.run);
         if let Some(user) = numbers.get(sender) {
-            self.send(*user, device, Send { temp_id, to, content });
+            let send = Send { temp_id, to, content };
+            if self.args.raced {
+                // Neighbours: with two addresses they are on two nodes.
+                self.send(*user, (device + 1) % self.args.devices, send.clone());
+            }
+            self.send(*user, device, send);
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Counts {
     pub attempted: u64,
     /// Messages acknowledged.
     pub acked: u64,
+    /// Answers that said `duplicate`: to a repeated or a raced send.
+    pub duplicates: u64,
     /// Messages neither acknowledged nor refused at the end.
     pub unsettled: u64,
     /// Messages refused for good.
@@ -152,6 +154,7 @@ impl Verdict {
         let false_ = self.count(&[Kind::AckMismatch, Kind::Phantom, Kind::HistoryDisagrees]);
         report.row("attempted", counts.attempted);
         report.row("acked", counts.acked);
+        report.row("  duplicates among the answers", counts.duplicates);
         report.row("unsettled / refused", format!("{} / {}", counts.unsettled, counts.refused));
         report.row("stored", counts.stored);
         report.row("delivered / due", format!("{} / {}", counts.delivered, counts.due));
