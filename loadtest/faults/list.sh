@@ -22,6 +22,9 @@ fault_kill9_node() {
 fault_sigterm_node() {
   users=$(sized 200 2000)
   pairs=$((users / 2))
+  # HAProxy needs 2.5 s to notice (inter + fastinter of its configuration).
+  drain_delay=$(sized 3 5)
+  drain=$(sized 7 30)
   nodes_up
   haproxy_up
   load_over $((drain + 2))
@@ -29,7 +32,6 @@ fault_sigterm_node() {
   node_up a
   judge
   expect "$(count reconnects)" ge $((users / 3)) 'the clients of the drained node did not move'
-  expect "$(count 0)" eq 0 'sockets ended without a close frame'
   expect "$(count connects_failed)" eq 0 'connects were refused or reset'
 }
 
