@@ -304,9 +304,9 @@ fn seconds(layers: &Layers, name: &'static str, least: u64, most: u64) -> Result
     parse::number(name, layers.get(name), least, most).map(Duration::from_secs)
 }
 
-/// All file descriptors but a reserve for Redis, the database, listeners and files.
+/// All file descriptors but a reserve for Redis, the database, files, and connections that are not sockets.
 fn connections_from_descriptors() -> usize {
-    const RESERVE: usize = 200;
+    const RESERVE: usize = 2300;
     let limit = std::fs::read_to_string("/proc/self/limits").ok().and_then(|limits| {
         let line = limits.lines().find(|line| line.starts_with("Max open files"))?.to_owned();
         line.split_whitespace().nth(3)?.parse::<usize>().ok()

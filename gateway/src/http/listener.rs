@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -61,25 +62,44 @@ impl Drop for Place {
     }
 }
 
+/// Connections that are not sockets (yet), at the most: more wait to be accepted. None of them can sit there for long.
+const PLAIN_CONNECTIONS_MAX: usize = 2048;
+
 /// Serves requests with `handle` until `stop`; connections that are under way then are left to `tasks`.
 pub async fn serve<F, Fut>(listener: TcpListener, handle: F, tasks: TaskTracker, stop: CancellationToken)
 where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
+    let permits = Arc::new(Semaphore::new(PLAIN_CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &permits) => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tasks.spawn(connection(stream, handle.clone(), stop.clone()))),
+            Ok((stream, permit)) => {
+                let connection = connection(stream, handle.clone(), stop.clone());
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
 }
 
 async fn connection<F, Fut>(stream: TcpStream, handle: F, stop: CancellationToken)

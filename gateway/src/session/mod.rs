@@ -147,16 +147,16 @@ impl State {
         if self.outbox.closing().is_some() {
             return Flow::Continue;
         }
-        match self.limiter.check() {
-            Allowance::Granted => self.limited = 0,
-            Allowance::Wait(wait_ms) => return self.over_the_limit(wait_ms),
-        }
         let Decoded { command, reference } = DECODER.with_borrow_mut(|decoder| {
             decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max)).decode(frame)
         });
         match command {
             Ok(command) => {
                 self.bad_frames = 0;
+                match self.limiter.check() {
+                    Allowance::Granted => self.limited = 0,
+                    Allowance::Wait(wait_ms) => return self.over_the_limit(wait_ms, reference.as_deref()),
+                }
                 self.node.metrics.command(command.name());
                 self.carry_out(command, reference)
             }
@@ -244,9 +244,9 @@ impl State {
         Flow::Continue
     }
 
-    fn over_the_limit(&mut self, wait_ms: u64) -> Flow {
+    fn over_the_limit(&mut self, wait_ms: u64, reference: Option<&str>) -> Flow {
         let error = ProtocolError::new(ErrorCode::RateLimited, "too many commands").retry_after_ms(wait_ms);
-        self.answer(Err(error), None);
+        self.answer(Err(error), reference);
         self.limited = self.limited.saturating_add(1);
         if self.limited >= LIMITED_MAX {
             self.close(CloseCode::RateLimited);

@@ -40,6 +40,7 @@ contract!(
     an_event_goes_out_when_its_counts_can_not_be_loaded,
     a_conversation_without_count_gets_none,
     a_redo_is_recognised,
+    a_redo_of_something_old_hides_nothing,
     a_redo_that_can_not_be_judged_begins_the_log_anew,
     logs_are_read_in_pages_and_trimmed,
     users_arrive_and_depart,
@@ -251,6 +252,23 @@ async fn a_redo_is_recognised(rig: Rig) {
         page.entries,
         [(40, (numbered(40, 40) + &unread_line("c", 40, 40)).into()), (41, numbered(41, 41).into())]
     );
+}
+
+/// An old event that a redo appended stands behind younger ones; the next redo has to look past it.
+async fn a_redo_of_something_old_hides_nothing(rig: Rig) {
+    let ann = user("ann");
+    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
+    rig.a.backbone.open(&ann).await.expect("opened");
+    let at = |delivery, minutes_ago: i64| {
+        let committed_at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - minutes_ago * 60_000);
+        with(delivery, |durable| durable.committed_at = committed_at)
+    };
+    let delivered =
+        rig.a.backbone.publish(vec![at(event(&ann, 2), 0), at(redo(&ann, 1), 10)]).await.expect("published");
+    assert_eq!(delivered, [Delivered::To(1), Delivered::To(1)]);
+    let again = vec![at(redo(&ann, 2), 0), at(redo(&ann, 1), 10)];
+    let delivered = rig.b.backbone.publish(again).await.expect("published");
+    assert_eq!(delivered, [Delivered::Already, Delivered::Already]);
 }
 
 async fn a_redo_that_can_not_be_judged_begins_the_log_anew(rig: Rig) {

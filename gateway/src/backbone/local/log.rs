@@ -22,7 +22,7 @@ pub(super) struct Log {
 
 struct Entry {
     event_id: Arc<str>,
-    committed_ms: i64,
+    appended_ms: i64,
     body: Bytes,
 }
 
@@ -41,9 +41,9 @@ impl Log {
     }
 
     /// Adds an event and returns its `seq`; at most `entries_max` stay.
-    pub(super) fn append(&mut self, event_id: &Arc<str>, at: Timestamp, body: Bytes, entries_max: usize) -> u64 {
+    pub(super) fn append(&mut self, event_id: &Arc<str>, now_ms: i64, body: Bytes, entries_max: usize) -> u64 {
         self.last += 1;
-        self.entries.push_back(Entry { event_id: event_id.clone(), committed_ms: at.unix_ms(), body });
+        self.entries.push_back(Entry { event_id: event_id.clone(), appended_ms: now_ms, body });
         if self.entries.len() > entries_max.max(1) {
             self.entries.pop_front();
         }
@@ -55,7 +55,7 @@ impl Log {
             if *entry.event_id == *event_id {
                 return Search::Found;
             }
-            if entry.committed_ms < committed_at.unix_ms() - DISORDER_MS_MAX {
+            if entry.appended_ms < committed_at.unix_ms() - DISORDER_MS_MAX {
                 return Search::Absent;
             }
         }

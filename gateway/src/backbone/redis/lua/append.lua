@@ -50,9 +50,14 @@ if conversation then
   end
 end
 
+-- An entry bears this server's time of the append, never the event's time of commit: a redo may append an old event behind
+-- a young one, and the search of the next redo must not take that for the end of what is young.
+local time = redis.call('TIME')
+local stamp = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3) .. string.match(ARGV[2], ':.*$')
+
 local id, first_line = false, ''
 if not trimmed and not elsewhere then
-  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', MAXLEN, '1-*', 'i', ARGV[2], 'd', body)
+  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', MAXLEN, '1-*', 'i', stamp, 'd', body)
   if not id and not must_open and subscribers() == 0 then
     -- Without a log the counts would stop moving, so they go with it.
     if count then redis.call('DEL', KEYS[2]) end
@@ -61,7 +66,7 @@ if not trimmed and not elsewhere then
 end
 if not id then
   first_line = '{"epoch":"' .. open_log(ARGV[4]) .. '","seq":0' .. (trimmed and ',"reason":"trimmed"' or '') .. '}\n'
-  id = redis.call('XADD', log, '1-*', 'i', ARGV[2], 'd', body)
+  id = redis.call('XADD', log, '1-*', 'i', stamp, 'd', body)
 end
 -- Nothing that could fail stands between the append and this.
 local receivers = redis.call(PUBLISH, channel, first_line .. '{"seq":' .. string.sub(id, 3) .. ',' .. string.sub(body, 2))

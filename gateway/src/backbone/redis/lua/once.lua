@@ -1,5 +1,5 @@
 -- Stands before append.lua in a redo: ends with -2 if the log has the event, from the tail in chunks of 16 down to the
--- first entry that is 5 s older. A trimmed log that doesn't reach back so far proves nothing: it is begun anew.
+-- first entry that was appended 5 s before the event's commit. A trimmed log that doesn't reach back so far proves nothing: it is begun anew.
 -- The log of another server is of no account: it goes when it is next opened.
 if redis.call('EXISTS', log) == 1 and not (ARGV[5] == '1' and not epoch_here()) then
   local committed, event = string.match(ARGV[2], '^(%d+):(.*)$')
