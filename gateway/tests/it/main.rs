@@ -11,6 +11,7 @@ mod bad_input;
 mod drain;
 mod noloss_epoch;
 mod noloss_heal;
+mod noloss_outbox;
 mod noloss_resume;
 mod noloss_rig;
 mod rest;
