@@ -16,8 +16,8 @@ use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry};
 use crate::ws::frame::frame_text;
 
-/// Entries that one read brings.
-const PAGE_ENTRIES: u32 = 100;
+/// Entries that one read brings: with messages of the largest size, some half of a socket's budget.
+const PAGE_ENTRIES: u32 = 32;
 /// Users that are healed at the same time.
 const CONCURRENT_MAX: usize = 64;
 /// How often a heal is tried anew while the backbone is away; after that the next resubscription brings it back.
@@ -53,28 +53,29 @@ impl Healer {
     }
 
     async fn heal_until_done(&self, user: &UserId) {
+        // Whoever finds a gap between the last read and the end asks again, and is heard.
+        loop {
+            let healed = self.try_to_heal(user).await;
+            if !self.registry.end_heal(user.as_str(), healed) {
+                return;
+            }
+        }
+    }
+
+    async fn try_to_heal(&self, user: &UserId) -> bool {
         for attempt in 1..=TRIES {
             match self.heal(user).await {
-                Ok(()) => break,
+                Ok(()) => return true,
                 Err(error) if attempt == TRIES => tracing::debug!(%user, %error, "a log could not be read"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200) * attempt).await,
             }
         }
-        self.registry.end_heal(user.as_str());
-        // An event may have found a gap between the last read and the end of the healing.
-        if self.registry.lag(user.as_str()).is_some_and(|(position, seen)| seen > position)
-            && self.registry.begin_heal(user.as_str())
-        {
-            if let Err(error) = self.heal(user).await {
-                tracing::debug!(%user, %error, "a log could not be read");
-            }
-            self.registry.end_heal(user.as_str());
-        }
+        false
     }
 
-    /// Brings every socket of the user to the end of the log.
+    /// Brings every socket of the user to the end of the log, as far as it has room; it asks for the rest when it has more.
     async fn heal(&self, user: &UserId) -> Result<(), BackboneError> {
-        while let Some((position, _)) = self.registry.lag(user.as_str()) {
+        while let Some(position) = self.registry.lowest(user.as_str()) {
             let page = self.backbone.read(user, position, PAGE_ENTRIES).await?;
             if self.registry.epoch(user.as_str()).as_ref() != Some(&page.head.epoch) {
                 self.resync_epoch(user, &page.head.epoch, page.head.last);

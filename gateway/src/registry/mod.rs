@@ -45,6 +45,8 @@ struct LocalUser {
     /// Coarse seconds of the last check of the log for silent loss.
     checked_s: u32,
     healing: bool,
+    /// While it was being healed, somebody asked for that again.
+    heal_again: bool,
 }
 
 /// Users and their sockets.
@@ -145,7 +147,7 @@ impl Registry {
         let mut spread = Spread::default();
         let users = self.shard(user).lock();
         if let Some(local) = users.get(user) {
-            local.push(event, &mut spread);
+            local.push(event, false, &mut spread);
         }
         spread
     }
@@ -160,7 +162,7 @@ impl Registry {
         let mut spread = Spread::default();
         let users = self.shard(user).lock();
         if let Some(local) = users.get(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
-            local.push(event, &mut spread);
+            local.push(event, true, &mut spread);
         }
         spread
     }
@@ -271,25 +273,28 @@ impl Registry {
         })
     }
 
-    /// The lowest position among the user's joined sockets, and the highest `seq` that any of them knows of.
-    pub fn lag(&self, user: &str) -> Option<(u64, u64)> {
+    /// The lowest position among the user's joined sockets that have room for more.
+    pub fn lowest(&self, user: &str) -> Option<u64> {
         let users = self.shard(user).lock();
-        let positions = users.get(user)?.sockets.iter().filter_map(|socket| socket.outbox.position());
-        positions.reduce(|(low, high), (position, seen)| (low.min(position), high.max(seen)))
+        let with_room = users.get(user)?.sockets.iter().filter(|socket| !socket.outbox.is_starved());
+        with_room.filter_map(|socket| socket.outbox.position()).map(|(position, _)| position).min()
     }
 
-    /// Marks the user as being healed; false if that was so already, or the user is gone.
+    /// Marks the user as being healed; false if the user is gone, or is being healed already: then that begins once more.
     pub fn begin_heal(&self, user: &str) -> bool {
         let mut users = self.shard(user).lock();
-        users.get_mut(user).is_some_and(|local| !std::mem::replace(&mut local.healing, true))
+        let Some(local) = users.get_mut(user) else { return false };
+        local.heal_again = local.healing;
+        !std::mem::replace(&mut local.healing, true)
     }
 
-    /// Ends the healing.
-    pub fn end_heal(&self, user: &str) {
-        if let Some(local) = self.shard(user).lock().get_mut(user) {
-            local.healing = false;
-            local.checked_s = coarse_s();
-        }
+    /// Ends the healing, unless it was asked for anew since it began and is to go on; whether it goes on.
+    pub fn end_heal(&self, user: &str, may_go_on: bool) -> bool {
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return false };
+        local.checked_s = coarse_s();
+        local.healing = std::mem::take(&mut local.heal_again) && may_go_on;
+        local.healing
     }
 
     /// Closes sockets of a user.
@@ -345,10 +350,10 @@ impl Registry {
 }
 
 impl LocalUser {
-    fn push(&self, event: &LogEvent<'_>, spread: &mut Spread) {
+    fn push(&self, event: &LogEvent<'_>, from_log: bool, spread: &mut Spread) {
         for socket in &self.sockets {
             let instead = |direct: &[u64]| event.instead(direct, self.epoch.as_ref()?);
-            spread.count(socket.outbox.push_durable(event.seq, &event.framed, instead));
+            spread.count(socket.outbox.push_durable(event.seq, &event.framed, from_log, instead));
         }
     }
 }
@@ -379,7 +384,7 @@ impl Spread {
             Pushed::Dropped => self.dropped += 1,
             Pushed::Overflow => self.overflowed += 1,
             Pushed::Gap => self.gap = true,
-            Pushed::Old | Pushed::Closing => {}
+            Pushed::Old | Pushed::Full | Pushed::Closing => {}
         }
     }
 }

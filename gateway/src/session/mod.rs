@@ -103,7 +103,10 @@ impl Future for Session {
                 Poll::Ready(ended) => return Poll::Ready(ended),
                 // A command came: start on it now, and go on reading if it was quick.
                 Poll::Pending if idle && state.work.is_some() => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    state.ask_for_more();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -119,6 +122,15 @@ impl State {
             }
             Opening::Refused(refused) => self.refuse(refused),
             Opening::Close(code) => self.close(code),
+        }
+    }
+
+    /// What the log had and the queue had no room for.
+    fn ask_for_more(&self) {
+        if let Phase::Live(membership) = &self.phase
+            && self.outbox.wants_more()
+        {
+            self.node.fanout.request_heal(membership.user());
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Outbox {
     stuck_since_s: AtomicU32,
     /// No further command is wanted from this socket.
     quiet: AtomicBool,
+    /// The log has events for which there was no room. Written under the lock.
+    starved: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub enum Pushed {
     Old,
     /// Events before it are missing, or the socket is still joining: the log will bring it.
     Gap,
+    /// Half of the budget is in use: the socket asks for what the log has when that is written.
+    Full,
     /// An ephemeral event found no room.
     Dropped,
     /// The queue is over its budget: the socket is being closed with 4105.
@@ -110,6 +114,7 @@ impl Outbox {
             heard_s: AtomicU32::new(coarse_s()),
             stuck_since_s: AtomicU32::new(0),
             quiet: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
         }
     }
 
@@ -154,14 +159,18 @@ impl Outbox {
     }
 
     /// Queues the durable event `seq` if it is the next one. If messages were handed over directly, `instead` is asked
-    /// whether the event is one of them, and gives the frames that take its place.
+    /// whether the event is one of them, and gives the frames that take its place. What comes `from_log` can come later as
+    /// well: it never makes a consumer slow, however much there is to catch up on.
     pub fn push_durable(
         &self,
         seq: u64,
         framed: &Framed,
+        from_log: bool,
         instead: impl FnOnce(&[u64]) -> Option<(u64, Framed)>,
     ) -> Pushed {
         let mut state = self.state.lock();
+        let full =
+            from_log && !state.queue.is_empty() && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
         match &mut state.gate {
             Gate::Joining { seen } => {
                 *seen = seq.max(*seen);
@@ -173,7 +182,11 @@ impl Outbox {
                     return Pushed::Old;
                 }
                 if seq != *position + 1 {
-                    return Pushed::Gap;
+                    return if self.starved.load(Ordering::Relaxed) { Pushed::Full } else { Pushed::Gap };
+                }
+                if full {
+                    self.starved.store(true, Ordering::Relaxed);
+                    return Pushed::Full;
                 }
                 *position = seq;
             }
@@ -219,6 +232,19 @@ impl Outbox {
         match self.state.lock().gate {
             Gate::Joining { .. } => None,
             Gate::At { position, seen } => Some((position, seen)),
+        }
+    }
+
+    /// Whether the log has events for which there was no room.
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Whether the log has events for which there was no room, and there is some now. Says so once.
+    pub fn wants_more(&self) -> bool {
+        self.is_starved() && {
+            let state = self.state.lock();
+            state.queue.is_empty() && self.starved.swap(false, Ordering::Relaxed)
         }
     }
 
@@ -329,7 +355,8 @@ impl State {
         if self.bytes.saturating_add(bytes) > self.bytes_max {
             self.shed_ephemeral();
         }
-        if self.bytes.saturating_add(bytes) > self.bytes_max {
+        // A single event that is larger than the budget has to pass, or nobody could ever get beyond it.
+        if self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty() {
             self.queue = VecDeque::new();
             self.bytes = 0;
             self.closing = Some(CloseCode::SlowConsumer);

@@ -78,6 +78,11 @@ impl Follower {
             Ok(Got::Frame(frame)) => frame,
             other => panic!("{other:?} after {} events, notices {:?}", self.events.len(), self.notices),
         };
+        self.see(&frame);
+        frame
+    }
+
+    fn see(&mut self, frame: &Value) {
         if let Some(seq) = frame["seq"].as_u64() {
             assert_eq!(seq, self.seq + 1, "a gapless order, not {frame}");
             self.seq = seq;
@@ -86,7 +91,6 @@ impl Follower {
             (self.epoch, self.seq) = position(&frame["payload"]);
             self.notices.push(frame.clone());
         }
-        frame
     }
 
     /// Reads until a frame of this type has come.
@@ -96,6 +100,13 @@ impl Follower {
             if frame["type"] == kind {
                 return frame;
             }
+        }
+    }
+
+    /// Reads what is left on a connection that the server has closed.
+    pub(crate) async fn until_closed(&mut self) {
+        while let Got::Frame(frame) = self.client.next().await {
+            self.see(&frame);
         }
     }
 
