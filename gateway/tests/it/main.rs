@@ -14,6 +14,7 @@ mod noloss_heal;
 mod noloss_outbox;
 mod noloss_resume;
 mod noloss_rig;
+mod noloss_sockets;
 mod rest;
 mod seed002;
 mod store;
