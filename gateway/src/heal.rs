@@ -85,7 +85,7 @@ impl Healer {
                 return Ok(());
             } else {
                 self.deliver(user, &page);
-                if self.registry.lag(user.as_str()).is_some_and(|(after, _)| after <= position) {
+                if self.registry.lowest(user.as_str()).is_some_and(|after| after <= position) {
                     // The log has a hole of its own: somebody deleted entries. Only the store has what was in it.
                     self.resync_trimmed(user, &LogHead { floor: position + 1, ..page.head });
                 }

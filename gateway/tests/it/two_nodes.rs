@@ -180,6 +180,7 @@ async fn redis_gone_and_back_empty() {
     let mut b = Client::join(cluster.two.http, "b").await;
     a.send("message.send", json!({ "to": "b", "content": "before" })).await;
     b.expect("message.new").await;
+    a.expect("message.sent").await;
     a.settle().await;
     b.settle().await;
 
@@ -215,6 +216,7 @@ async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
     a.send("message.send", json!({ "to": "b", "content": "before" })).await;
     let before = b.expect("message.new").await;
     b2.expect("message.new").await;
+    a.expect("message.sent").await;
     a.settle().await;
 
     cluster.redis.freeze();
@@ -268,4 +270,26 @@ async fn poisoned_payloads_are_counted_and_dropped() {
     let metrics = metrics.as_str().expect("text");
     let poisoned = metrics.lines().find_map(|line| line.strip_prefix("parley_backbone_poisoned_total "));
     assert!(poisoned.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 14), "{poisoned:?}");
+}
+
+/// A log from which somebody deleted entries can't heal a socket: it is told so, and the node doesn't read for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_with_a_hole_of_its_own_is_told_as_trimmed() {
+    let cluster = Cluster::start().await;
+    let (mut b, success) = Client::join_with(cluster.one.http, &crate::support::node::token("b")).await;
+    let mut a = Client::join(cluster.one.http, "a").await;
+    for n in 1..=3 {
+        a.send("message.send", json!({ "to": "b", "content": format!("m{n}") })).await;
+        b.expect("message.new").await;
+    }
+    cluster.redis.ask("XDEL chat:log:{chat:user:b} 1-3");
+    let epoch = success["epoch"].as_str().expect("an epoch");
+    let path = format!("/chat/ws?token={}&resume={epoch}:2", crate::support::node::token("b"));
+    let mut again = Client::open(cluster.two.http, &path, &[]).await.expect("upgrade");
+    let success = again.expect("auth_success").await;
+    assert_eq!((&success["payload"]["resumed"], &success["payload"]["seq"]), (&json!(true), &json!(2)));
+    let resync = again.expect("resync").await;
+    assert_eq!((&resync["payload"]["reason"], &resync["payload"]["seq"]), (&json!("trimmed"), &json!(4)));
+    a.send("message.send", json!({ "to": "b", "content": "m4" })).await;
+    assert_eq!(again.expect("message.new").await["seq"], 5);
 }
