@@ -235,7 +235,8 @@ pub fn check_resume(asked: &Position, head: &LogHead) -> Result<(), shared::even
         Err(ResyncReason::Epoch)
     } else if asked.seq > head.last {
         Err(ResyncReason::Future)
-    } else if asked.seq < head.floor {
+    } else if asked.seq < head.floor || (asked.seq == head.floor && head.floor > 0) {
+        // The asked event itself has to be there as well, because its companions are repeated.
         Err(ResyncReason::Trimmed)
     } else {
         Ok(())

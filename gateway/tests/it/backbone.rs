@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Control, Delivered, RedisBackbone, Settings, check_resume};
+use gateway::backbone::{Control, Delivered, LogHead, RedisBackbone, Settings, check_resume};
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
 
@@ -311,7 +311,10 @@ async fn logs_are_read_in_pages_and_trimmed(rig: Rig) {
     }
     assert!(rig.a.backbone.read(&ann, 600, 100).await.expect("read").entries.is_empty());
     let at = |seq| Position { epoch: head.epoch.clone(), seq };
-    assert_eq!(check_resume(&at(head.floor), &head), Ok(()));
+    assert_eq!(check_resume(&at(head.floor + 1), &head), Ok(()));
+    assert_eq!(check_resume(&at(head.floor), &head), Err(ResyncReason::Trimmed), "its companions are gone");
+    let young = LogHead { floor: 0, ..head.clone() };
+    assert_eq!(check_resume(&at(0), &young), Ok(()));
     assert_eq!(check_resume(&at(600), &head), Ok(()));
     assert_eq!(check_resume(&at(head.floor - 1), &head), Err(ResyncReason::Trimmed));
     assert_eq!(check_resume(&at(601), &head), Err(ResyncReason::Future));
