@@ -13,7 +13,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use shared::UserId;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -34,7 +34,7 @@ use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
 use crate::lobby::Lobby;
 use crate::metrics::{self, Metrics};
-use crate::node::Node;
+use crate::node::{JOINS_MAX, Node};
 use crate::pulse;
 use crate::registry::Registry;
 use crate::shutdown;
@@ -128,6 +128,7 @@ impl App {
             tasks: background.clone(),
             draining: AtomicBool::new(false),
             connections: AtomicU64::new(1),
+            joining: Semaphore::new(JOINS_MAX),
         });
         let app = Self {
             http,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::token::Verifier;
@@ -13,6 +14,9 @@ use crate::fanout::Fanout;
 use crate::lobby::Lobby;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+
+/// Connections that join at the same time; more wait for their turn.
+pub const JOINS_MAX: usize = 512;
 
 /// What every session of this node works with.
 pub struct Node {
@@ -40,6 +44,8 @@ pub struct Node {
     pub draining: AtomicBool,
     /// Counts connections.
     pub connections: AtomicU64,
+    /// Places for connections that subscribe and read their log at the same time: a herd waits here.
+    pub joining: Semaphore,
 }
 
 impl Node {

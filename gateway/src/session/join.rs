@@ -3,6 +3,7 @@
 //! The order closes the seam (NOLOSS B1): events pushed before the gate opens are dropped, but noted, and the log has them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::command::Resume;
 use shared::event::ResyncReason;
@@ -17,6 +18,9 @@ use crate::node::Node;
 use crate::registry::Joined;
 use crate::ws::frame::{frame_lines, frame_text};
 use crate::ws::outbox::Outbox;
+
+/// How long a connection waits for its turn before it is sent away.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a connection with a valid token is closed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,9 @@ impl Membership {
     ) -> Result<Self, Refusal> {
         let backbone = Arc::clone(node.chat.backbone());
         let user = identity.user.clone();
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_WITHIN, node.joining.acquire()).await else {
+            return Err(Refusal::Close(CloseCode::OverCapacity));
+        };
         if backbone.is_revoked(&user, identity.issued_at_s).await.map_err(unavailable)? {
             return Err(Refusal::Auth(Refused::Revoked));
         }

@@ -26,6 +26,8 @@ use crate::ws::socket::{Ended, Flow, Incoming, Socket};
 use join::{Membership, Refusal};
 use limiter::{Allowance, Limiter};
 
+/// When a connection that could not join may come again.
+const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
 /// Bad frames in a row that end the connection.
 const BAD_FRAMES_MAX: u8 = 100;
 /// Commands over the limit, in a row, that end the connection.
@@ -142,7 +144,7 @@ impl State {
             Done::Joined(joined) => match *joined {
                 Ok(membership) => self.phase = Phase::Live(membership),
                 Err(Refusal::Auth(refused)) => self.refuse(refused),
-                Err(Refusal::Close(code)) => self.close(code),
+                Err(Refusal::Close(code)) => self.send_away(code),
             },
             Done::Answered { result, reference } => self.answer(*result, reference.as_deref()),
         }
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    fn answer(&mut self, result: Result<Option<Event>, ProtocolError>, reference: Option<&str>) {
+    fn answer(&self, result: Result<Option<Event>, ProtocolError>, reference: Option<&str>) {
         match result {
             Ok(Some(event)) => self.reply(&event, reference),
             Ok(None) => {}
@@ -270,6 +272,17 @@ impl State {
         self.node.metrics.handshake(refused.label());
         self.reply(&auth_failed(refused), None);
         self.close(refused.close_code());
+    }
+
+    /// Closes a connection that could not join. Whoever may try again is told when: not all of a herd at the same time.
+    fn send_away(&self, code: CloseCode) {
+        self.node.metrics.handshake(code.reason());
+        if matches!(code, CloseCode::OverCapacity | CloseCode::BackboneUnavailable) {
+            let wait_ms = rand::random_range(RETRY_AFTER_MS);
+            let error = ProtocolError::new(ErrorCode::Unavailable, "this node can't take the connection now");
+            self.answer(Err(error.retry_after_ms(wait_ms)), None);
+        }
+        self.close(code);
     }
 
     fn close(&self, code: CloseCode) {

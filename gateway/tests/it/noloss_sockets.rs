@@ -140,3 +140,35 @@ async fn connections_that_come_during_the_drain_are_told() {
     })
     .await;
 }
+
+/// A herd waits for its turn; who waits too long, or meets a node without Redis, is told when to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_can_not_join_are_sent_away_at_different_times() {
+    bounded(async {
+        let cluster = Cluster::start(&[]).await;
+        let path = format!("/chat/ws?token={}", token("b"));
+        let open = async || Client::open(cluster.one.http, &path, &[]).await.expect("an upgrade");
+        let joining = &cluster.one.app.node().joining;
+        let all = u32::try_from(joining.available_permits()).expect("a number of places");
+        let places = joining.acquire_many(all).await.expect("places");
+        let mut waiting = [open().await, open().await, open().await, open().await];
+        let mut waits = Vec::new();
+        for client in &mut waiting {
+            waits.push(client.expect("error").await["payload"]["retryAfterMs"].as_u64().expect("a time"));
+            assert_eq!(client.expect_close().await, 4100);
+        }
+        waits.dedup();
+        assert!(waits.len() > 1 && waits.iter().all(|wait| (500..=5_000).contains(wait)), "{waits:?}");
+        drop(places);
+        Client::join(cluster.one.http, "b").await;
+
+        cluster.redis.freeze();
+        let mut frozen = open().await;
+        let error = frozen.expect("error").await;
+        assert_eq!((&error["payload"]["code"], &error["payload"]["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
+        assert!(error["payload"]["retryAfterMs"].is_u64());
+        assert_eq!(frozen.expect_close().await, 4104);
+        cluster.redis.thaw();
+    })
+    .await;
+}
