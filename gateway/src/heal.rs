@@ -81,13 +81,14 @@ impl Healer {
                 self.resync_epoch(user, &page.head.epoch, page.head.last);
             } else if position < page.head.floor {
                 self.resync_trimmed(user, &page.head);
-            } else if page.entries.is_empty() {
-                return Ok(());
             } else {
-                self.deliver(user, &page);
-                if self.registry.lowest(user.as_str()).is_some_and(|after| after <= position) {
+                match page.entries.first() {
+                    None => return Ok(()),
                     // The log has a hole of its own: somebody deleted entries. Only the store has what was in it.
-                    self.resync_trimmed(user, &LogHead { floor: position + 1, ..page.head });
+                    Some((first, _)) if *first > position + 1 => {
+                        self.resync_trimmed(user, &LogHead { floor: first - 1, ..page.head });
+                    }
+                    Some(_) => self.deliver(user, &page),
                 }
             }
         }
