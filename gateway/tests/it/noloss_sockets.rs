@@ -81,7 +81,7 @@ async fn a_send_that_is_under_way_is_acknowledged_before_the_close() {
     bounded(async {
         let cluster = Cluster::start(&[("DRAIN_SECONDS", "4")]).await;
         let Cluster { one, two, database, .. } = cluster;
-        say(two.http, "a", "b", "first").await;
+        say(two.http, "b", "a", "first").await;
         let mut a = Client::join(one.http, "a").await;
         let mut blocker = database.client().await;
         let lock = blocker.transaction().await.expect("a transaction");
@@ -95,7 +95,7 @@ async fn a_send_that_is_under_way_is_acknowledged_before_the_close() {
         let drained = tokio::spawn(one.app.drain());
         a.expect("goaway").await;
         // Time enough for the first batches.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         lock.rollback().await.expect("unlocked");
         assert_eq!(a.expect("message.sent").await["payload"]["tempId"], "held");
         assert_eq!(a.expect_close().await, 4200);
