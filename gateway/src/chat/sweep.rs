@@ -18,8 +18,10 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 const LEASE_MS: u64 = 10_000;
 /// Rows younger than this are on their way.
 const ROW_AGE_MS: u64 = 5_000;
-/// Rows taken at once: with a few deliveries each, some hundreds of events a second and node (NOLOSS B4).
+/// Rows taken at once.
 const ROWS_PER_SWEEP: u32 = 128;
+/// Deliveries that are published in one call.
+const DELIVERIES_PER_CALL: usize = 1024;
 /// How long a published row is kept.
 const KEEP_MS: u64 = 60_000;
 
@@ -87,14 +89,16 @@ impl Chat {
         self.fence_owners(&rows).await;
         let in_flight = self.publisher.in_flight();
         let mut done = Vec::with_capacity(taken);
-        for row in rows {
-            let id = row.id;
-            if in_flight.lock().contains(&id) {
+        let (mut ids, mut deliveries) = (Vec::new(), Vec::new());
+        let mut rows = rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)).peekable();
+        while let Some(row) = rows.next() {
+            ids.push(row.id);
+            deliveries.append(&mut publish::row_deliveries(&self.members, row).await?);
+            if deliveries.len() < DELIVERIES_PER_CALL && rows.peek().is_some() {
                 continue;
             }
-            let deliveries = publish::row_deliveries(&self.members, row).await?;
-            match self.backbone.publish(deliveries).await {
-                Ok(_) => done.push(id),
+            match self.backbone.publish(std::mem::take(&mut deliveries)).await {
+                Ok(_) => done.append(&mut ids),
                 Err(error) => {
                     tracing::debug!(%error, "the sweep goes on when the backbone is back");
                     break;
