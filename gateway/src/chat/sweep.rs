@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Chat, publish};
+use crate::backbone::Delivery;
 use crate::store::{PendingRow, StoreError};
 
 /// How often a node looks for rows.
@@ -89,20 +90,20 @@ impl Chat {
         self.fence_owners(&rows).await;
         let in_flight = self.publisher.in_flight();
         let mut done = Vec::with_capacity(taken);
-        let (mut ids, mut deliveries) = (Vec::new(), Vec::new());
+        let (mut gathered, mut count) = (Vec::new(), 0);
         let mut rows = rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)).peekable();
         while let Some(row) = rows.next() {
-            ids.push(row.id);
-            deliveries.append(&mut publish::row_deliveries(&self.members, row).await?);
-            if deliveries.len() < DELIVERIES_PER_CALL && rows.peek().is_some() {
+            let id = row.id;
+            let deliveries = publish::row_deliveries(&self.members, row).await?;
+            count += deliveries.len();
+            gathered.push((id, deliveries));
+            if count < DELIVERIES_PER_CALL && rows.peek().is_some() {
                 continue;
             }
-            match self.backbone.publish(std::mem::take(&mut deliveries)).await {
-                Ok(_) => done.append(&mut ids),
-                Err(error) => {
-                    tracing::debug!(%error, "the sweep goes on when the backbone is back");
-                    break;
-                }
+            count = 0;
+            if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
+                tracing::debug!("the sweep goes on when the backbone is back");
+                break;
             }
         }
         let more = taken == usize::try_from(ROWS_PER_SWEEP).unwrap_or(0) && done.len() == taken;
@@ -112,6 +113,26 @@ impl Chat {
             self.store.mark_published(&done, &server).await?;
         }
         Ok(more)
+    }
+
+    /// Publishes rows together, or, if that fails while the backbone is there, each alone: one that can't be published must
+    /// not hold up the others. Whether to go on.
+    async fn publish_rows(&self, rows: Vec<(u64, Vec<Delivery>)>, done: &mut Vec<u64>) -> bool {
+        let all = rows.iter().flat_map(|(_, deliveries)| deliveries.iter().cloned()).collect();
+        if self.backbone.publish(all).await.is_ok() {
+            done.extend(rows.into_iter().map(|(id, _)| id));
+            return true;
+        }
+        for (id, deliveries) in rows {
+            if !self.backbone.health().ready {
+                return false;
+            }
+            match self.backbone.publish(deliveries).await {
+                Ok(_) => done.push(id),
+                Err(error) => tracing::warn!(row = id, %error, "a row can't be published"),
+            }
+        }
+        true
     }
 
     /// What an owner that is gone may still have under way must not run after the rows were published again (NOLOSS M3).

@@ -105,6 +105,36 @@ async fn a_redo_of_what_was_published_tells_nobody() {
     .await;
 }
 
+/// Somebody spoiled one user's key: the rows behind are published all the same, and that one when the key is well again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_can_not_be_published_holds_up_no_other() {
+    bounded(async {
+        let cluster = Cluster::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        let mut c = Follower::join(cluster.one.http, "c").await;
+        let to_b = conversation_of(&say(cluster.one.http, "a", "b", "first").await);
+        let to_c = conversation_of(&say(cluster.one.http, "a", "c", "first").await);
+        b.until_message("first").await;
+        c.until_message("first").await;
+        wait_until_published(&cluster, 0).await;
+        cluster.redis.ask("SET chat:unread:{chat:user:c} spoiled");
+        let store = gateway::store::connect(&cluster.database.url).await.expect("a store");
+        commit_silently(&store, &to_c, "dead:1", "to c").await;
+        commit_silently(&store, &to_b, "dead:1", "to b").await;
+        cluster.database.client().await.execute(OLD, &[]).await.expect("aged");
+        b.until_message("to b").await;
+        wait_until_published(&cluster, 1).await;
+        cluster.redis.ask("DEL chat:unread:{chat:user:c}");
+        c.until_message("to c").await;
+        wait_until_published(&cluster, 0).await;
+        assert_eq!(
+            (b.contents(), c.contents()),
+            (vec!["first".into(), "to b".into()], vec!["first".into(), "to c".into()])
+        );
+    })
+    .await;
+}
+
 /// A node of its own runtime, so that it can end as by `kill -9`: every task at once, wherever it stands.
 struct Doomed {
     node: Node,
