@@ -99,7 +99,7 @@ impl App {
             Arc::clone(&backbone),
             Arc::clone(&members),
             Arc::clone(&metrics),
-            Box::new(move |user, message, body| direct.deliver_direct(user, message, body)),
+            Box::new(move |user, message, body, tried_at| direct.deliver_direct(user, message, body, tried_at)),
         );
         let ids = Arc::new(IdBlock::new(Arc::clone(&store)));
         let commit = group_commit(&store, &ids, &owner, &publisher);

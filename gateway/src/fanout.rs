@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use shared::event::ResyncReason;
@@ -55,9 +56,10 @@ impl Fanout {
         }
     }
 
-    /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3).
-    pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8]) {
-        let spread = self.registry.push_direct(user.as_str(), message.get(), &frame_lines(body));
+    /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
+    /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
+    pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
+        let spread = self.registry.push_direct(user.as_str(), message.get(), &frame_lines(body), tried_at);
         self.metrics.direct.increment(u64::from(spread.queued));
         self.count(spread);
     }

@@ -58,8 +58,8 @@ pub struct PublishTask {
     published: Vec<u64>,
 }
 
-/// Hands a message's event to the sockets of this node, when the backbone can't.
-pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8]) + Send + Sync>;
+/// Hands a message's event to the sockets of this node, when the backbone can't; told when its publication was begun.
+pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8], Instant) + Send + Sync>;
 
 /// A publisher and the task that does its work.
 pub fn publisher(
@@ -164,7 +164,7 @@ impl PublishTask {
             }
             Err(error) => {
                 for (user, message, body) in &messages {
-                    (self.direct)(user, *message, body);
+                    (self.direct)(user, *message, body, started);
                 }
                 rows.into_iter().for_each(|row| self.leave(Some(row), &error.to_string()));
             }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use shared::{CloseCode, Epoch, UserId};
@@ -153,8 +154,8 @@ impl Registry {
     }
 
     /// Hands a message to the user's sockets without `seq`, because the backbone is away.
-    pub fn push_direct(&self, user: &str, message: u64, framed: &bytes::Bytes) -> Spread {
-        self.push(user, |outbox| outbox.push_direct(message, framed))
+    pub fn push_direct(&self, user: &str, message: u64, framed: &bytes::Bytes, tried_at: Instant) -> Spread {
+        self.push(user, |outbox| outbox.push_direct(message, framed, tried_at))
     }
 
     /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -43,6 +44,8 @@ struct State {
     gate: Gate,
     /// Messages that were handed over without `seq`, because the backbone was away: their events must not come again.
     direct: Vec<u64>,
+    /// When the last event of the log was queued.
+    advanced_at: Option<Instant>,
     closing: Option<CloseCode>,
     aborted: bool,
     waker: Option<Waker>,
@@ -107,6 +110,7 @@ impl Outbox {
                 ping: false,
                 gate: Gate::Joining { seen: 0 },
                 direct: Vec::new(),
+                advanced_at: None,
                 closing: None,
                 aborted: false,
                 waker: None,
@@ -145,10 +149,12 @@ impl Outbox {
     }
 
     /// Queues a message's event without `seq`, because the backbone is away; its event in the log will be replaced.
-    /// Dropped when [`DIRECT_MAX`] such messages are outstanding: then the log brings it.
-    pub fn push_direct(&self, message: u64, framed: &Framed) -> Pushed {
+    /// Left to the log when [`DIRECT_MAX`] such messages are outstanding, or when an event of the log came after
+    /// `tried_at`, the moment when its publication was begun: that may have been this message, published all the same.
+    pub fn push_direct(&self, message: u64, framed: &Framed, tried_at: Instant) -> Pushed {
         let mut state = self.state.lock();
-        if matches!(state.gate, Gate::Joining { .. }) || state.direct.len() >= DIRECT_MAX {
+        let may_be_here = state.advanced_at.is_some_and(|at| at >= tried_at);
+        if matches!(state.gate, Gate::Joining { .. }) || state.direct.len() >= DIRECT_MAX || may_be_here {
             return Pushed::Dropped;
         }
         if state.direct.contains(&message) {
@@ -191,6 +197,7 @@ impl Outbox {
                 *position = seq;
             }
         }
+        state.advanced_at = Some(Instant::now());
         if state.direct.is_empty() {
             return state.enqueue(framed.clone(), false);
         }
@@ -391,4 +398,22 @@ impl State {
 /// What an item weighs: its bytes, and its place in the queue, so that many tiny frames weigh something too.
 fn len_of(framed: &Framed) -> u32 {
     u32::try_from(framed.len() + size_of::<Item>()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_the_log_may_have_brought_is_not_handed_over_directly() {
+        let outbox = Outbox::new(1024);
+        let frame = Framed::from_static(b"x");
+        outbox.open_at(0, frame.clone());
+        let tried_at = Instant::now();
+        // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
+        assert_eq!(outbox.push_durable(1, &frame, false, |_| None), Pushed::Queued);
+        assert_eq!(outbox.push_direct(7, &frame, tried_at), Pushed::Dropped);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert_eq!(outbox.push_direct(8, &frame, Instant::now()), Pushed::Queued);
+    }
 }
