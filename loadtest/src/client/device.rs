@@ -328,7 +328,10 @@ impl Device {
         match &frame.body {
             Body::New(message) => self.seen.take(message, Instant::now()),
             Body::Sent { temp_id, message, duplicate } => {
-                self.seen.take(message, Instant::now());
+                // The answer to a repeated send is no delivery: that one still has to come by the log or a fetch.
+                if !duplicate || frame.seq.is_some() {
+                    self.seen.take(message, Instant::now());
+                }
                 self.acknowledge(temp_id.as_deref(), message, *duplicate);
                 return self.pump(link);
             }
