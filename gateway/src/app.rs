@@ -22,6 +22,7 @@ use crate::auth::token::Verifier;
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
+use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Publisher, publisher};
 use crate::chat::receipts::receipt_events_builder;
@@ -93,6 +94,8 @@ impl App {
         let backbone = backbone(&config, (&name, &boot), Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*name, "connected");
 
+        let lease = Arc::new(Lease::default());
+        lease.beat(&*store, &owner).await;
         let direct = Arc::clone(&fanout);
         let (publisher, publish_task) = publisher(
             Arc::clone(&store),
@@ -100,6 +103,7 @@ impl App {
             Arc::clone(&members),
             Arc::clone(&metrics),
             Box::new(move |user, message, body, tried_at| direct.deliver_direct(user, message, body, tried_at)),
+            Arc::clone(&lease),
         );
         let ids = Arc::new(IdBlock::new(Arc::clone(&store)));
         let commit = group_commit(&store, &ids, &owner, &publisher);
@@ -113,6 +117,7 @@ impl App {
             publisher,
             presence_audience: config.log.presence_audience,
             metrics: Arc::clone(&metrics),
+            lease,
         }));
         let (background, publishing) = (TaskTracker::new(), CancellationToken::new());
         let node = Arc::new(Node {

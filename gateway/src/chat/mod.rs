@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod conversations;
 mod error;
 mod events;
+pub mod lease;
 pub mod members;
 pub mod messages;
 pub mod notifications;
@@ -46,6 +47,9 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     presence_audience: u32,
     metrics: Arc<Metrics>,
+    lease: Arc<lease::Lease>,
+    /// Owners whose rows were taken over and whose connections could not be ended yet.
+    unfenced: parking_lot::Mutex<std::collections::BTreeSet<String>>,
     /// The backbone server that the store knows of.
     adopted: parking_lot::Mutex<Option<Arc<str>>>,
 }
@@ -70,13 +74,16 @@ pub struct Parts {
     pub presence_audience: u32,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether this node may publish.
+    pub lease: Arc<lease::Lease>,
 }
 
 impl Chat {
     /// The domain over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, backbone, commit, ids, owner, members, publisher, presence_audience, metrics } = parts;
+        let Parts { store, backbone, commit, ids, owner, members, publisher, presence_audience, metrics, lease } =
+            parts;
         Self {
             store,
             backbone,
@@ -90,6 +97,8 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             presence_audience,
             metrics,
+            lease,
+            unfenced: parking_lot::Mutex::default(),
             adopted: parking_lot::Mutex::new(None),
         }
     }

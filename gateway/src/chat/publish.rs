@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::events;
+use super::lease::Lease;
 use super::members::MembersCache;
 use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
 use crate::metrics::Metrics;
@@ -55,6 +56,7 @@ pub struct PublishTask {
     in_flight: InFlight,
     metrics: Arc<Metrics>,
     direct: Direct,
+    lease: Arc<Lease>,
     published: Vec<u64>,
 }
 
@@ -68,11 +70,13 @@ pub fn publisher(
     members: Arc<MembersCache>,
     metrics: Arc<Metrics>,
     direct: Direct,
+    lease: Arc<Lease>,
 ) -> (Publisher, PublishTask) {
     let (sender, queue) = mpsc::channel(WAITING_ROWS_MAX);
     let in_flight = InFlight::default();
     let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
-    let task = PublishTask { queue, store, backbone, members, in_flight, metrics, direct, published: Vec::new() };
+    let task =
+        PublishTask { queue, store, backbone, members, in_flight, metrics, direct, lease, published: Vec::new() };
     (handle, task)
 }
 
@@ -154,6 +158,11 @@ impl PublishTask {
                 Err(error) => self.leave(row, &error.to_string()),
             }
             next = if deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
+        }
+        if !rows.is_empty() && !self.lease.is_held() {
+            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
+            rows.into_iter().for_each(|row| self.leave(Some(row), "the lease is not held"));
+            return;
         }
         let started = Instant::now();
         let messages = messages_of(&deliveries);

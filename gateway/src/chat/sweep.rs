@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::lease::LEASE;
 use super::{Chat, publish};
 use crate::backbone::Delivery;
 use crate::store::{PendingRow, StoreError};
 
 /// How often a node looks for rows.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// How often a node beats its lease.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// A lease that was not beaten for this long has ended.
-const LEASE_MS: u64 = 10_000;
 /// Rows younger than this are on their way.
 const ROW_AGE_MS: u64 = 5_000;
 /// Rows taken at once.
@@ -27,35 +24,41 @@ const DELIVERIES_PER_CALL: usize = 1024;
 const KEEP_MS: u64 = 60_000;
 
 impl Chat {
-    /// Beats the lease and sweeps until `stop`.
+    /// Beats the lease and sweeps until `stop`. A long sweep doesn't hold up the beat.
     pub async fn sweep_until(&self, stop: CancellationToken) {
-        let mut beat = tokio::time::interval(BEAT_EVERY);
+        tokio::join!(self.lease.keep(&*self.store, &self.owner, stop.clone()), self.sweep_often(stop));
+    }
+
+    async fn sweep_often(&self, stop: CancellationToken) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = beat.tick() => {
-                    if let Err(error) = self.store.beat(&self.owner).await {
-                        tracing::debug!(%error, "the lease could not be beaten");
-                    }
-                }
-                _ = sweep.tick() => {
-                    if let Err(error) = self.sweep().await {
-                        tracing::debug!(%error, "the sweep could not be carried out");
-                    }
-                }
+                _ = sweep.tick() => {}
                 () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.sweep(&stop).await {
+                tracing::debug!(%error, "the sweep could not be carried out");
             }
         }
     }
 
-    async fn sweep(&self) -> Result<(), StoreError> {
+    async fn sweep(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         self.adopt_server().await?;
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
         if age_ms >= ROW_AGE_MS && self.backbone.health().ready {
-            while self.redo().await? {}
+            let mut rows = 0;
+            loop {
+                let (done, more) = self.redo().await?;
+                rows += done;
+                if !more || stop.is_cancelled() {
+                    break;
+                }
+            }
+            if rows > 0 {
+                tracing::info!(rows, "published what had been committed but not published");
+            }
         }
         self.store.prune_outbox(KEEP_MS).await.map(drop)
     }
@@ -83,11 +86,14 @@ impl Chat {
         Ok(())
     }
 
-    /// Publishes one portion of old rows; whether there may be more.
-    async fn redo(&self) -> Result<bool, StoreError> {
-        let rows = self.store.take_unpublished(&self.owner, LEASE_MS, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
+    /// Publishes one portion of old rows: how many, and whether there may be more.
+    async fn redo(&self) -> Result<(usize, bool), StoreError> {
+        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        let rows = self.store.take_unpublished(&self.owner, lease_ms, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
         let taken = rows.len();
-        self.fence_owners(&rows).await;
+        if !self.fence_owners(&rows).await || !self.lease.is_held() {
+            return Ok((0, false));
+        }
         let in_flight = self.publisher.in_flight();
         let mut done = Vec::with_capacity(taken);
         let (mut gathered, mut count) = (Vec::new(), 0);
@@ -108,11 +114,10 @@ impl Chat {
         }
         let more = taken == usize::try_from(ROWS_PER_SWEEP).unwrap_or(0) && done.len() == taken;
         if let Some(server) = self.backbone.health().server.filter(|_| !done.is_empty()) {
-            tracing::info!(rows = done.len(), "published what had been committed but not published");
             self.metrics.redone.increment(u64::try_from(done.len()).unwrap_or(0));
             self.store.mark_published(&done, &server).await?;
         }
-        Ok(more)
+        Ok((done.len(), more))
     }
 
     /// Publishes rows together, or, if that fails while the backbone is there, each alone: one that can't be published must
@@ -135,15 +140,22 @@ impl Chat {
         true
     }
 
-    /// What an owner that is gone may still have under way must not run after the rows were published again (NOLOSS M3).
-    async fn fence_owners(&self, rows: &[PendingRow]) {
-        let mut owners: Vec<&str> = rows.iter().map(|row| row.owner.as_str()).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        for owner in owners.into_iter().filter(|owner| *owner != &*self.owner) {
-            if let Err(error) = self.backbone.fence(owner).await {
-                tracing::warn!(owner, %error, "a node that is gone could not be fenced off");
+    /// What an owner that is gone may still have under way must not run after its rows were published again (NOLOSS M3).
+    /// Whether all of them are fenced off; those that could not be are tried again before anything else is redone.
+    async fn fence_owners(&self, rows: &[PendingRow]) -> bool {
+        let owners = {
+            let mut unfenced = self.unfenced.lock();
+            let others = rows.iter().map(|row| &row.owner).filter(|owner| **owner != *self.owner);
+            unfenced.extend(others.cloned());
+            unfenced.clone()
+        };
+        for owner in owners {
+            if let Err(error) = self.backbone.fence(&owner).await {
+                tracing::warn!(owner, %error, "a node that is gone could not be fenced off; its rows wait");
+                return false;
             }
+            self.unfenced.lock().remove(&owner);
         }
+        true
     }
 }

@@ -1,0 +1,51 @@
+//! This node's lease in the store, by its own monotonic clock: a node that was paused must not publish what others took over.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{Owner, Store};
+
+/// A lease that was not beaten for this long, by the store's clock, has ended: others take over.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+/// How long this node believes in its own beat: well below [`LEASE`], for a publication takes its time.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// How often it is beaten.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// When the lease was last beaten.
+#[derive(Debug, Default)]
+pub struct Lease {
+    beaten: Mutex<Option<Instant>>,
+}
+
+impl Lease {
+    /// Whether this node may publish what it committed.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.beaten.lock().is_some_and(|at| at.elapsed() < BELIEVED)
+    }
+
+    /// Beats until `stop`.
+    pub async fn keep(&self, store: &dyn Store, owner: &Owner, stop: CancellationToken) {
+        let mut beat = tokio::time::interval(BEAT_EVERY);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.beat(store, owner).await;
+        }
+    }
+
+    /// Beats once. What counts is when the store was asked, not when it answered.
+    pub async fn beat(&self, store: &dyn Store, owner: &Owner) {
+        let asked = Instant::now();
+        match store.beat(owner).await {
+            Ok(()) => *self.beaten.lock() = Some(asked),
+            Err(error) => tracing::debug!(%error, "the lease could not be beaten"),
+        }
+    }
+}
