@@ -50,10 +50,13 @@ if conversation then
   end
 end
 
--- An entry bears this server's time of the append, never the event's time of commit: a redo may append an old event behind
--- a young one, and the search of the next redo must not take that for the end of what is young.
+-- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind a
+-- young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock is
+-- ahead: then the commit's.)
 local time = redis.call('TIME')
-local stamp = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3) .. string.match(ARGV[2], ':.*$')
+local stamp = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
+local committed, event = string.match(ARGV[2], '^(%d+)(:.*)$')
+stamp = (tonumber(committed) > tonumber(stamp) and committed or stamp) .. event
 
 local id, first_line = false, ''
 if not trimmed and not elsewhere then
