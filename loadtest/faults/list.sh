@@ -161,7 +161,7 @@ fault_stalled_receivers() {
   groups=$((users / 40))
   pairs=$groups
   rate=$(sized 150 400)
-  node_env=(SEND_QUEUE_BYTES=131072 WRITE_TIMEOUT_SECONDS=3)
+  node_env=(SEND_QUEUE_BYTES=32768 WRITE_TIMEOUT_SECONDS=3)
   nodes_up
   # They stop reading after a quarter of the time.
   load "$(sized 14 40)" --content-bytes 3500 --stalled-receivers "$((users / 10))" --stall-seconds "$(sized 10 20)"
