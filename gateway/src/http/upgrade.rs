@@ -157,12 +157,53 @@ async fn run(node: Arc<Node>, upgrade: Upgrading, opening: Opening, place: Place
     let socket = Socket::new(stream, early, Arc::clone(&outbox), node.limits.frame_bytes_max);
     let metrics = Arc::clone(&node.metrics);
     let session = Session::new(node, socket, outbox, opening);
-    match std::panic::AssertUnwindSafe(session).catch_unwind().await {
-        Ok(ended) => metrics.ended(&ended),
-        Err(_) => {
+    match contained(session).await {
+        Some(ended) => metrics.ended(&ended),
+        None => {
             tracing::error!("a session ended by a fault of the server");
             metrics.panics.increment(1);
         }
     }
     drop(place);
+}
+
+/// What a future gives, or `None` if it panicked. What it held is dropped, so a panicking session leaves the registry.
+async fn contained<F: Future>(future: F) -> Option<F::Output> {
+    std::panic::AssertUnwindSafe(future).catch_unwind().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_session_and_gives_its_place_back() {
+        let capacity = Capacity::new(2);
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let stays = {
+            let place = capacity.take();
+            tokio::spawn(contained(async move {
+                let _place = place;
+                wait.await.is_ok()
+            }))
+        };
+        let place = capacity.take();
+        let panics = contained(async move {
+            let _place = place;
+            if capacity_is_taken() {
+                panic!("a fault of the server");
+            }
+        });
+        assert_eq!(capacity.open(), 2);
+        assert_eq!(tokio::spawn(panics).await.expect("the task itself ends well"), None);
+        assert_eq!(capacity.open(), 1);
+        go.send(()).expect("the other session is still there");
+        assert_eq!(stays.await.expect("and ends well"), Some(true));
+        assert_eq!(capacity.open(), 0);
+    }
+
+    /// A condition that the compiler doesn't see through.
+    fn capacity_is_taken() -> bool {
+        std::hint::black_box(true)
+    }
 }
