@@ -75,7 +75,7 @@ fn answer(request: &mut Request<Body>, upgrading: &OnceLock<Upgrading>) -> Respo
 
 async fn echo(upgrading: Upgrading) {
     let Ok((stream, leftover)) = upgrading.complete().await else { return };
-    let outbox = Arc::new(Outbox::new(OUTBOX_BYTES_MAX));
+    let outbox = Arc::new(Outbox::new(OUTBOX_BYTES_MAX, shared::Wire::CHAT));
     let mut socket = Socket::new(stream, leftover, outbox.clone(), MESSAGE_BYTES_MAX);
     let mut on_message = |incoming: Incoming<'_>| {
         let framed = match incoming {
@@ -83,7 +83,7 @@ async fn echo(upgrading: Upgrading) {
             Incoming::Binary(bytes) => frame::frame_binary(bytes),
         };
         match outbox.push_reply(framed) {
-            Pushed::Queued => Flow::Continue,
+            Pushed::Queued | Pushed::Silent => Flow::Continue,
             Pushed::Old | Pushed::Gap | Pushed::Full | Pushed::Dropped | Pushed::Overflow | Pushed::Closing => {
                 outbox.close(CloseCode::SlowConsumer);
                 Flow::Pause

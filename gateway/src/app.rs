@@ -24,8 +24,9 @@ use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
-use crate::chat::publish::{Publisher, publisher};
+use crate::chat::publish::{Directory, Publisher, publisher};
 use crate::chat::receipts::receipt_events_builder;
+use crate::chat::usernames::Names;
 use crate::chat::{Chat, Parts};
 use crate::config::{Config, Mode};
 use crate::fanout::{Fanout, Stale};
@@ -83,6 +84,7 @@ impl App {
 
         let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
+        let names = Arc::new(Names::new(Arc::clone(&store)));
         let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
         #[expect(
             clippy::disallowed_methods,
@@ -100,7 +102,7 @@ impl App {
         let (publisher, publish_task) = publisher(
             Arc::clone(&store),
             Arc::clone(&backbone),
-            Arc::clone(&members),
+            Directory { members: Arc::clone(&members), names: Arc::clone(&names) },
             Arc::clone(&metrics),
             Box::new(move |user, message, body, tried_at| direct.deliver_direct(user, message, body, tried_at)),
             Arc::clone(&lease),
@@ -114,6 +116,7 @@ impl App {
             ids,
             owner,
             members,
+            names,
             publisher,
             presence_audience: config.log.presence_audience,
             metrics: Arc::clone(&metrics),

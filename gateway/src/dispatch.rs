@@ -1,14 +1,24 @@
 //! From a command to the domain: one exhaustive match. What answers this connection alone comes back as an event.
 
 use serde_json::value::RawValue;
-use shared::{Command, Event, ProtocolError, Timestamp, UserId};
+use shared::{Command, ErrorCode, Event, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
 
-/// Carries out a command of `user`. `Ok(None)`: the answer goes to all the user's devices, through the backbone.
+/// Who asks.
+#[derive(Debug)]
+pub struct Asker {
+    /// The user of the connection.
+    pub user: UserId,
+    /// Whether their token gives admin rights.
+    pub admin: bool,
+}
+
+/// Carries out a command. `Ok(None)`: the answer goes to all the user's devices, through the backbone.
 ///
 /// `Auth` never comes here: the session carries it out, because it concerns the connection.
-pub async fn dispatch(chat: &Chat, user: &UserId, command: Command) -> Result<Option<Event>, ProtocolError> {
+pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Option<Event>, ProtocolError> {
+    let user = &asker.user;
     match command {
         Command::Auth { .. } => Ok(None),
         Command::Ping { timestamp } => Ok(Some(pong(timestamp))),
@@ -18,10 +28,16 @@ pub async fn dispatch(chat: &Chat, user: &UserId, command: Command) -> Result<Op
                 temp_id: sent.message.temp_id.clone(),
                 message: sent.message,
                 duplicate: true,
+                to: sent.about.to,
+                sender_name: sent.about.sender_name,
             }))
         }
         Command::Read { conversation, up_to } => {
             let outcome = chat.read(user, &conversation, up_to).await?;
+            Ok((!outcome.told).then_some(outcome.ack))
+        }
+        Command::ReadMessage { message } => {
+            let outcome = chat.read_message(user, message).await?;
             Ok((!outcome.told).then_some(outcome.ack))
         }
         Command::Delivered { conversation, up_to } => {
@@ -43,6 +59,14 @@ pub async fn dispatch(chat: &Chat, user: &UserId, command: Command) -> Result<Op
             let outcome = chat.change_membership(&conversation, user, change).await?;
             // Who declines an invitation, or was no member, is told on this connection.
             Ok((!outcome.was_member).then_some(Event::ConversationLeft { conversation_id: conversation }))
+        }
+        Command::Broadcast { content } => {
+            if !asker.admin {
+                return Err(ProtocolError::new(ErrorCode::Forbidden, "only an admin can tell everybody"));
+            }
+            let event = Event::Broadcast { content, sent_at: Some(Timestamp::now()) };
+            chat.broadcast(event.to_json()).await?;
+            Ok(None)
         }
         Command::PresenceQuery { users } => chat.status(&users).await.map(Some),
     }

@@ -20,9 +20,18 @@ pub struct Payload<'a> {
     pub envelopes: &'a [u8],
 }
 
-/// The id of the message that an event brings (`message.new`, `message.sent`); `None` for other events.
+/// A message that an event brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brought {
+    /// Its id.
+    pub message: u64,
+    /// The sender's name for it, in `message.sent`.
+    pub temp_id: Option<String>,
+}
+
+/// The message that an event brings (`message.new`, `message.sent`); `None` for other events.
 #[must_use]
-pub fn message_id(envelopes: &[u8]) -> Option<u64> {
+pub fn brought(envelopes: &[u8]) -> Option<Brought> {
     #[derive(Deserialize)]
     struct Event<'a> {
         #[serde(borrow, rename = "type")]
@@ -30,8 +39,10 @@ pub fn message_id(envelopes: &[u8]) -> Option<u64> {
         payload: Body,
     }
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Body {
         message: Option<Identified>,
+        temp_id: Option<String>,
     }
     #[derive(Deserialize)]
     struct Identified {
@@ -40,7 +51,8 @@ pub fn message_id(envelopes: &[u8]) -> Option<u64> {
     let line = envelopes.split(|byte| *byte == b'\n').next()?;
     let event: Event<'_> = serde_json::from_slice(line).ok()?;
     let brings = matches!(&*event.kind, "message.new" | "message.sent");
-    event.payload.message.filter(|_| brings).map(|message| message.id.get())
+    let Body { message, temp_id } = event.payload;
+    message.filter(|_| brings).map(|message| Brought { message: message.id.get(), temp_id })
 }
 
 /// The companions of the first envelope.
@@ -127,7 +139,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let _ = Payload::parse(&bytes);
-            let _ = message_id(&bytes);
+            let _ = brought(&bytes);
         }
     }
 

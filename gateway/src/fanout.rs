@@ -1,4 +1,4 @@
-//! From the backbone to the sockets: checks a payload, frames it once, hands it to the user's local sockets.
+//! From the backbone to the sockets: checks a payload, frames it once a dialect, hands it to the user's local sockets.
 //!
 //! Runs on the task that reads the backbone, so it never waits; what needs the log goes to the healer.
 
@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
 use crate::envelope::{Opened, Payload};
+use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry, Spread};
-use crate::ws::frame::{frame_lines, frame_text};
 
 /// Something that the node knew has changed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Fanout {
     /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
     /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
     pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
-        let spread = self.registry.push_direct(user.as_str(), message.get(), &frame_lines(body), tried_at);
+        let spread = self.registry.push_direct(user.as_str(), message.get(), &Frames::new(body, None), tried_at);
         self.metrics.direct.increment(u64::from(spread.queued));
         self.count(spread);
     }
@@ -70,7 +70,7 @@ impl Fanout {
         }
         let spread = match payload.seq {
             Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),
-            None => self.registry.push_ephemeral(user, &frame_lines(payload.envelopes)),
+            None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
         };
         self.count(spread);
         if spread.gap
@@ -81,7 +81,7 @@ impl Fanout {
     }
 
     fn begin_anew(&self, user: &str, opened: &Opened) {
-        let position = frame_text(Event::Position { epoch: opened.epoch.clone(), seq: 0 }.to_json().as_bytes());
+        let position = Frames::of(&Event::Position { epoch: opened.epoch.clone(), seq: 0 });
         let reason = opened.reason.unwrap_or(ResyncReason::Epoch);
         let resync = resync(reason, &opened.epoch, 0);
         let doubtful = opened.reason.is_some() || self.interrupted.load(Ordering::Acquire);
@@ -110,7 +110,7 @@ impl Inbox for Fanout {
     fn broadcast(&self, payload: Bytes) {
         match Payload::parse(&payload) {
             Ok(Payload { opened: None, seq: None, envelopes, .. }) => {
-                let spread = self.registry.push_everyone(&frame_lines(envelopes));
+                let spread = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(spread);
             }
             Ok(_) | Err(_) => self.metrics.poisoned.increment(1),

@@ -12,9 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::backbone::{Backbone, BackboneError, LogHead, LogPage};
+use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry};
-use crate::ws::frame::frame_text;
 
 /// Entries that one read brings: with messages of the largest size, some half of a socket's budget.
 const PAGE_ENTRIES: u32 = 32;
@@ -120,7 +120,7 @@ impl Healer {
     }
 }
 
-/// A framed `resync`.
-pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> bytes::Bytes {
-    frame_text(Event::Resync { reason, epoch: epoch.clone(), seq }.to_json().as_bytes())
+/// A `resync`.
+pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
+    Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq })
 }

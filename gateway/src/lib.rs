@@ -9,6 +9,7 @@ pub mod config;
 pub mod dispatch;
 pub mod envelope;
 pub mod fanout;
+pub mod frames;
 pub mod heal;
 pub mod http;
 pub mod lobby;

@@ -9,9 +9,9 @@ use rand::seq::SliceRandom;
 use shared::{CloseCode, Event};
 
 use crate::config::Drain;
+use crate::frames::Frames;
 use crate::http::ops::Readiness;
 use crate::node::Node;
-use crate::ws::frame::frame_text;
 use crate::ws::outbox::Outbox;
 
 /// Time between two batches of closes.
@@ -45,7 +45,7 @@ pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(sockets = node.registry.socket_count(), window_ms, "closing sockets");
     let goaway = Event::Goaway { reconnect_window_ms: window_ms, reason: "draining".into() };
-    node.registry.push_everyone(&frame_text(goaway.to_json().as_bytes()));
+    node.registry.push_everyone(&Frames::of(&goaway));
     node.lobby.close_all(CloseCode::Draining);
     close_in_batches(node, window, started + drain.total).await;
     tracing::info!(sockets = node.registry.socket_count(), "drained");

@@ -9,7 +9,7 @@ use crate::command::{
     KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage, TEMP_ID_BYTES_MAX,
     Target, UserRef,
 };
-use crate::{Command, ErrorCode, Position, ProtocolError};
+use crate::{Command, Dialect, ErrorCode, Position, ProtocolError, channels_v1, listings_v1, social_v1};
 
 /// The subprotocol that names this dialect.
 pub const SUBPROTOCOL: &str = "chat.v1";
@@ -44,15 +44,20 @@ impl Decoder {
         Self { buffers: Buffers::new(1024), tape: Tape::null(), content_chars_max }
     }
 
-    /// Reads one text frame. The bytes are changed in place (escapes are resolved).
-    pub fn decode(&mut self, frame: &mut [u8]) -> Decoded {
+    /// Reads one text frame of a dialect. The bytes are changed in place (escapes are resolved).
+    pub fn decode_as(&mut self, dialect: Dialect, frame: &mut [u8]) -> Decoded {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let decoded = match simd_json::fill_tape(frame, &mut self.buffers, &mut tape) {
-            Ok(()) => self.decode_value(tape.as_value()),
+            Ok(()) => self.decode_value(dialect, tape.as_value()),
             Err(_) => refused(ErrorCode::InvalidMessage, "the frame is not valid JSON"),
         };
         self.tape = tape.reset();
         decoded
+    }
+
+    /// Reads one text frame of `chat.v1`.
+    pub fn decode(&mut self, frame: &mut [u8]) -> Decoded {
+        self.decode_as(Dialect::Chat, frame)
     }
 
     /// Reads the body of `message.send` alone, as it comes over REST.
@@ -69,7 +74,7 @@ impl Decoder {
         decoded
     }
 
-    fn decode_value(&self, value: Value<'_, '_>) -> Decoded {
+    fn decode_value(&self, dialect: Dialect, value: Value<'_, '_>) -> Decoded {
         let Some(envelope) = value.as_object() else {
             return refused(ErrorCode::InvalidMessage, "the frame is not a JSON object");
         };
@@ -78,7 +83,7 @@ impl Decoder {
             Err(error) => return Decoded { command: Err(error), reference: None },
         };
         let command = match envelope.get("type").map(|kind| kind.into_string()) {
-            Some(Some(kind)) => self.decode_command(kind, &envelope),
+            Some(Some(kind)) => self.decode_kind(dialect, kind, envelope),
             Some(None) => Err(ProtocolError::field("type", "must be a string")),
             None => Err(ProtocolError {
                 field: Some("type".into()),
@@ -86,6 +91,16 @@ impl Decoder {
             }),
         };
         Decoded { command, reference }
+    }
+
+    /// Flat dialects have the fields beside the `type`.
+    fn decode_kind(&self, dialect: Dialect, kind: &str, frame: Object<'_, '_>) -> Result<Command, ProtocolError> {
+        match dialect {
+            Dialect::Chat => self.decode_command(kind, &frame),
+            Dialect::Listings => listings_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+            Dialect::Social => social_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+            Dialect::Channels => channels_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+        }
     }
 
     fn decode_command(&self, kind: &str, envelope: &Object<'_, '_>) -> Result<Command, ProtocolError> {
@@ -160,7 +175,7 @@ fn present<'t, 'i>(value: Option<Value<'t, 'i>>) -> Option<Value<'t, 'i>> {
 }
 
 /// The fields of a payload, each read with its check.
-struct Fields<'t, 'i>(Option<Object<'t, 'i>>);
+pub(crate) struct Fields<'t, 'i>(Option<Object<'t, 'i>>);
 
 impl<'t, 'i> Fields<'t, 'i> {
     fn of(envelope: &Object<'t, 'i>) -> Result<Self, ProtocolError> {
@@ -173,12 +188,12 @@ impl<'t, 'i> Fields<'t, 'i> {
         }
     }
 
-    fn get(&self, field: &str) -> Option<Value<'t, 'i>> {
+    pub(crate) fn get(&self, field: &str) -> Option<Value<'t, 'i>> {
         present(self.0.as_ref().and_then(|fields| fields.get(field)))
     }
 
     /// An optional string of 1 to `bytes_max` bytes without U+0000.
-    fn text(&self, field: &'static str, bytes_max: usize) -> Result<Option<&'i str>, ProtocolError> {
+    pub(crate) fn text(&self, field: &'static str, bytes_max: usize) -> Result<Option<&'i str>, ProtocolError> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let text = value.into_string().ok_or_else(|| ProtocolError::field(field, "must be a string"))?;
         match text.len() {
@@ -191,7 +206,7 @@ impl<'t, 'i> Fields<'t, 'i> {
         }
     }
 
-    fn id<T: std::str::FromStr<Err = crate::id::InvalidId>>(
+    pub(crate) fn id<T: std::str::FromStr<Err = crate::id::InvalidId>>(
         &self,
         field: &'static str,
     ) -> Result<Option<T>, ProtocolError> {
@@ -200,14 +215,14 @@ impl<'t, 'i> Fields<'t, 'i> {
         text.parse().map(Some).map_err(|fault| ProtocolError::field(field, fault))
     }
 
-    fn required_id<T: std::str::FromStr<Err = crate::id::InvalidId>>(
+    pub(crate) fn required_id<T: std::str::FromStr<Err = crate::id::InvalidId>>(
         &self,
         field: &'static str,
     ) -> Result<T, ProtocolError> {
         self.id(field)?.ok_or_else(|| ProtocolError::field(field, "is required"))
     }
 
-    fn required_bool(&self, field: &'static str) -> Result<bool, ProtocolError> {
+    pub(crate) fn required_bool(&self, field: &'static str) -> Result<bool, ProtocolError> {
         let value = self.get(field).ok_or_else(|| ProtocolError::field(field, "is required"))?;
         value.as_bool().ok_or_else(|| ProtocolError::field(field, "must be true or false"))
     }
@@ -256,7 +271,7 @@ impl<'t, 'i> Fields<'t, 'i> {
         }
     }
 
-    fn content(&self, chars_max: usize) -> Result<String, ProtocolError> {
+    pub(crate) fn content(&self, chars_max: usize) -> Result<String, ProtocolError> {
         let value = self.get("content").ok_or_else(|| ProtocolError::field("content", "is required"))?;
         let text = value.as_str().ok_or_else(|| ProtocolError::field("content", "must be a string"))?;
         check_content(text, chars_max)?;

@@ -26,6 +26,11 @@ pub enum Command {
         /// The last message read; the newest if absent.
         up_to: Option<MessageId>,
     },
+    /// Marks messages as read up to this one, wherever it stands.
+    ReadMessage {
+        /// The last message read.
+        message: MessageId,
+    },
     /// Says that messages up to `up_to` have reached the device.
     Delivered {
         /// The conversation.
@@ -55,6 +60,11 @@ pub enum Command {
     Leave {
         /// The conversation.
         conversation: ConversationId,
+    },
+    /// Tells everybody who is connected; for admins.
+    Broadcast {
+        /// 1 to `MAX_CONTENT_CHARS` characters.
+        content: String,
     },
     /// Asks who is online.
     PresenceQuery {
@@ -128,13 +138,14 @@ impl Command {
             Self::Auth { .. } => "auth",
             Self::Ping { .. } => "ping",
             Self::Send(_) => "message.send",
-            Self::Read { .. } => "message.read",
+            Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
             Self::Delivered { .. } => "message.delivered",
             Self::Typing { .. } => "typing",
             Self::BlockAdd(_) => "block.add",
             Self::BlockRemove(_) => "block.remove",
             Self::Join { .. } => "conversation.join",
             Self::Leave { .. } => "conversation.leave",
+            Self::Broadcast { .. } => "broadcast",
             Self::PresenceQuery { .. } => "presence.query",
         }
     }

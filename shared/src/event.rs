@@ -34,9 +34,21 @@ pub enum Event {
         message: Message,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         duplicate: bool,
+        /// In a direct conversation: whom the message is to. In others absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<UserId>,
+        /// In other than direct conversations: the sender's name, if one is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender_name: Option<String>,
     },
     #[serde(rename = "message.new")]
-    MessageNew { message: Message },
+    MessageNew {
+        message: Message,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<UserId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender_name: Option<String>,
+    },
     #[serde(rename = "conversation.updated")]
     ConversationUpdated {
         conversation_id: ConversationId,
@@ -62,7 +74,14 @@ pub enum Event {
         delivered_at: Timestamp,
     },
     #[serde(rename = "typing")]
-    Typing { conversation_id: ConversationId, user_id: UserId, is_typing: bool },
+    Typing {
+        conversation_id: ConversationId,
+        user_id: UserId,
+        is_typing: bool,
+        /// In other than direct conversations, if one is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+    },
     #[serde(rename = "block.added")]
     BlockAdded { user_id: UserId },
     #[serde(rename = "block.removed")]
@@ -74,9 +93,19 @@ pub enum Event {
     #[serde(rename = "conversation.left")]
     ConversationLeft { conversation_id: ConversationId },
     #[serde(rename = "member.joined")]
-    MemberJoined { conversation_id: ConversationId, user_id: UserId },
+    MemberJoined {
+        conversation_id: ConversationId,
+        user_id: UserId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+    },
     #[serde(rename = "member.left")]
-    MemberLeft { conversation_id: ConversationId, user_id: UserId },
+    MemberLeft {
+        conversation_id: ConversationId,
+        user_id: UserId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+    },
     #[serde(rename = "status.bulk")]
     StatusBulk { users: BTreeMap<UserId, UserStatus> },
     #[serde(rename = "user.online")]
@@ -85,6 +114,13 @@ pub enum Event {
     UserOffline { user_id: UserId, last_seen: Timestamp },
     #[serde(rename = "notification")]
     Notification(serde_json::Value),
+    /// To everybody who is connected; an admin's.
+    #[serde(rename = "broadcast")]
+    Broadcast {
+        content: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_at: Option<Timestamp>,
+    },
     #[serde(rename = "goaway")]
     Goaway { reconnect_window_ms: u64, reason: Cow<'static, str> },
     #[serde(rename = "position")]

@@ -102,7 +102,8 @@ impl Chat {
         change: MembershipChange,
     ) -> Result<MembershipOutcome, ProtocolError> {
         let (subject, kind) = (user.clone(), change.clone());
-        let (row, built) = self.row(move |outcome| membership_events(&subject, &kind, outcome)).await?;
+        let name = self.names.of(user).await;
+        let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), &kind, outcome)).await?;
         let row_id = row.id;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
@@ -122,19 +123,25 @@ impl Chat {
     }
 }
 
-fn membership_events(user: &UserId, change: &MembershipChange, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
+fn membership_events(
+    user: &UserId,
+    name: Option<&String>,
+    change: &MembershipChange,
+    outcome: &MembershipOutcome,
+) -> Vec<OutboxEvent> {
+    let (user_id, username) = (user.clone(), name.cloned());
     let conversation_id = outcome.conversation.id.clone();
     let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
             list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
-            let event = Event::MemberJoined { conversation_id, user_id: user.clone() };
+            let event = Event::MemberJoined { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
             list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
-            let event = Event::MemberLeft { conversation_id, user_id: user.clone() };
+            let event = Event::MemberLeft { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (false, false) if outcome.changed && matches!(change, MembershipChange::Invite { .. }) => {

@@ -10,27 +10,51 @@ use crate::store::{OutboxEvent, UnreadMove};
 /// Above this many members, companions carry no content (NOLOSS, medium).
 const LARGE_CONVERSATION: usize = 500;
 
+/// What an event says of a message beside the message itself, for dialects whose frames need it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// In a direct conversation: whom the message is to.
+    pub to: Option<UserId>,
+    /// In others: the sender's name, if one is known.
+    pub sender_name: Option<String>,
+}
+
+impl About {
+    fn push(&self, body: &mut String) {
+        if let Some(to) = &self.to {
+            let _ = write!(body, r#","to":"{to}""#);
+        }
+        if let Some(name) = self.sender_name.as_ref().and_then(|name| serde_json::to_string(name).ok()) {
+            let _ = write!(body, r#","senderName":{name}"#);
+        }
+    }
+}
+
 /// `message.new` with `conversation.updated`, for everybody but the sender.
-pub(super) fn message_new(message: &Message, member_count: usize) -> Bytes {
+pub(super) fn message_new(message: &Message, about: &About, member_count: usize) -> Bytes {
     let json = message_json(message);
     let mut body = String::with_capacity(2 * json.len() + 160);
     // Writing to a String can't fail.
-    let _ = write!(body, r#"{{"type":"message.new","payload":{{"message":{json}}}}}"#);
+    let _ = write!(body, r#"{{"type":"message.new","payload":{{"message":{json}"#);
+    about.push(&mut body);
+    body.push_str("}}");
     push_conversation_updated(&mut body, message, (member_count <= LARGE_CONVERSATION).then_some(&json));
     body.into()
 }
 
 /// `message.sent` with `conversation.updated`, for the sender's devices.
-pub(super) fn message_sent(message: &Message, member_count: usize) -> Bytes {
+pub(super) fn message_sent(message: &Message, about: &About, member_count: usize) -> Bytes {
     let json = message_json(message);
     let temp_id = message.temp_id.as_ref().and_then(|temp_id| serde_json::to_string(temp_id).ok());
     let mut body = String::with_capacity(2 * json.len() + 300);
     let _ = match temp_id {
         Some(temp_id) => {
-            write!(body, r#"{{"type":"message.sent","payload":{{"tempId":{temp_id},"message":{json}}}}}"#)
+            write!(body, r#"{{"type":"message.sent","payload":{{"tempId":{temp_id},"message":{json}"#)
         }
-        None => write!(body, r#"{{"type":"message.sent","payload":{{"message":{json}}}}}"#),
+        None => write!(body, r#"{{"type":"message.sent","payload":{{"message":{json}"#),
     };
+    about.push(&mut body);
+    body.push_str("}}");
     push_conversation_updated(&mut body, message, (member_count <= LARGE_CONVERSATION).then_some(&json));
     body.into()
 }
@@ -79,11 +103,19 @@ mod tests {
             conversation_id: message.conversation_id.clone(),
             last_message: Some(message.clone()),
         };
-        let new = Event::MessageNew { message: message.clone() };
-        assert_eq!(message_new(&message, 2), format!("{}\n{}", new.to_json(), updated.to_json()));
-        let sent = Event::MessageSent { temp_id: message.temp_id.clone(), message: message.clone(), duplicate: false };
-        assert_eq!(message_sent(&message, 2), format!("{}\n{}", sent.to_json(), updated.to_json()));
+        let direct = About { to: "v".parse().ok(), sender_name: None };
+        let new = Event::MessageNew { message: message.clone(), to: direct.to.clone(), sender_name: None };
+        assert_eq!(message_new(&message, &direct, 2), format!("{}\n{}", new.to_json(), updated.to_json()));
+        let group = About { to: None, sender_name: Some("a \"name\"".into()) };
+        let sent = Event::MessageSent {
+            temp_id: message.temp_id.clone(),
+            message: message.clone(),
+            duplicate: false,
+            to: None,
+            sender_name: group.sender_name.clone(),
+        };
+        assert_eq!(message_sent(&message, &group, 2), format!("{}\n{}", sent.to_json(), updated.to_json()));
         let bare = Event::ConversationUpdated { conversation_id: message.conversation_id.clone(), last_message: None };
-        assert_eq!(message_new(&message, 501), format!("{}\n{}", new.to_json(), bare.to_json()));
+        assert_eq!(message_new(&message, &direct, 501), format!("{}\n{}", new.to_json(), bare.to_json()));
     }
 }

@@ -3,6 +3,7 @@
 use shared::command::{SendMessage, Target};
 use shared::{ConversationId, Event, Message, ProtocolError, UserId};
 
+use super::events::About;
 use super::{Chat, events, refused};
 use crate::store::group_commit::NewMessageDraft;
 use crate::store::{Page, Refusal, SendOutcome, StoreError};
@@ -14,6 +15,8 @@ pub struct Sent {
     pub message: Message,
     /// Whether an earlier try had stored it; then nobody is told again.
     pub duplicate: bool,
+    /// What a repeated send is told beside that; empty for a new one, of which the event tells it.
+    pub about: About,
 }
 
 impl Chat {
@@ -36,8 +39,14 @@ impl Chat {
         let outcome = self.commit.send(draft).await?;
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
-            SendOutcome::Stored(stored) => Ok(Sent { message: stored.message, duplicate: false }),
-            SendOutcome::Duplicate(message) => Ok(Sent { message, duplicate: true }),
+            SendOutcome::Stored(stored) => {
+                Ok(Sent { message: stored.message, duplicate: false, about: About::default() })
+            }
+            SendOutcome::Duplicate(message) => {
+                let members = self.members.get(&message.conversation_id).await?;
+                let about = self.directory.about(&message, &members).await;
+                Ok(Sent { message, duplicate: true, about })
+            }
             SendOutcome::Refused(refusal) => Err(refused(refusal)),
         }
     }

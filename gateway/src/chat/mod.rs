@@ -41,9 +41,10 @@ pub struct Chat {
     ids: Arc<IdBlock>,
     owner: Owner,
     members: Arc<members::MembersCache>,
+    directory: publish::Directory,
     publisher: publish::Publisher,
     typing: typing::Typing,
-    usernames: usernames::Usernames,
+    names: Arc<usernames::Names>,
     directs: Cache<(UserId, UserId), ConversationId>,
     presence_audience: u32,
     metrics: Arc<Metrics>,
@@ -68,6 +69,8 @@ pub struct Parts {
     pub owner: Owner,
     /// Who is in which conversation.
     pub members: Arc<members::MembersCache>,
+    /// What users are called.
+    pub names: Arc<usernames::Names>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
     /// How many users are told of one user's presence or typing.
@@ -82,18 +85,19 @@ impl Chat {
     /// The domain over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, backbone, commit, ids, owner, members, publisher, presence_audience, metrics, lease } =
-            parts;
+        let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
+        let Parts { presence_audience, metrics, lease, .. } = parts;
         Self {
             store,
             backbone,
             commit,
             ids,
             owner,
-            members,
             publisher,
             typing: typing::Typing::default(),
-            usernames: usernames::Usernames::default(),
+            directory: publish::Directory { members: Arc::clone(&members), names: Arc::clone(&names) },
+            names,
+            members,
             directs: Cache::new(DIRECTS_CACHED_MAX),
             presence_audience,
             metrics,

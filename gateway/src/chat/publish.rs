@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::{MessageId, Timestamp, UserId};
+use shared::{ConversationKind, Message, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::events;
+use super::events::{self, About};
 use super::lease::Lease;
 use super::members::MembersCache;
+use super::usernames::Names;
 use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
 use crate::metrics::Metrics;
 use crate::store::group_commit::CommittedBatch;
-use crate::store::{OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove};
+use crate::store::{Members, OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove};
 
 /// Rows that may wait for publication; more are left to the sweep.
 const WAITING_ROWS_MAX: usize = 4096;
@@ -29,6 +30,30 @@ const DELIVERIES_PER_CALL: usize = 4096;
 const MARK_EVERY: Duration = Duration::from_millis(500);
 /// Rows that are marked in one call.
 const MARK_ROWS: usize = 512;
+
+/// Whom a message goes to, and what its sender is called.
+#[derive(Clone)]
+pub struct Directory {
+    /// Who is in which conversation.
+    pub members: Arc<MembersCache>,
+    /// What users are called.
+    pub names: Arc<Names>,
+}
+
+impl Directory {
+    /// What the events of a message say of it.
+    pub(super) async fn about(&self, message: &Message, members: &Members) -> About {
+        match members.kind {
+            ConversationKind::Direct => {
+                let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender_id);
+                About { to: Some(other.unwrap_or(&message.sender_id).clone()), sender_name: None }
+            }
+            ConversationKind::Group | ConversationKind::Channel => {
+                About { to: None, sender_name: self.names.of(&message.sender_id).await }
+            }
+        }
+    }
+}
 
 /// Hands over what was committed; cheap to clone.
 #[derive(Clone)]
@@ -52,7 +77,7 @@ pub struct PublishTask {
     queue: mpsc::Receiver<Committed>,
     store: Arc<dyn Store>,
     backbone: Arc<dyn Backbone>,
-    members: Arc<MembersCache>,
+    directory: Directory,
     in_flight: InFlight,
     metrics: Arc<Metrics>,
     direct: Direct,
@@ -67,7 +92,7 @@ pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8], Instant) + Send + Sync>;
 pub fn publisher(
     store: Arc<dyn Store>,
     backbone: Arc<dyn Backbone>,
-    members: Arc<MembersCache>,
+    directory: Directory,
     metrics: Arc<Metrics>,
     direct: Direct,
     lease: Arc<Lease>,
@@ -76,7 +101,7 @@ pub fn publisher(
     let in_flight = InFlight::default();
     let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
     let task =
-        PublishTask { queue, store, backbone, members, in_flight, metrics, direct, lease, published: Vec::new() };
+        PublishTask { queue, store, backbone, directory, in_flight, metrics, direct, lease, published: Vec::new() };
     (handle, task)
 }
 
@@ -182,7 +207,7 @@ impl PublishTask {
 
     async fn deliveries(&self, committed: Committed) -> Result<Vec<Delivery>, StoreError> {
         match committed {
-            Committed::Batch(batch) => message_deliveries(&self.members, &batch.messages, Append::First).await,
+            Committed::Batch(batch) => message_deliveries(&self.directory, &batch.messages, Append::First).await,
             Committed::Events(row, events) => Ok(event_deliveries(row, events, Timestamp::now(), Append::First)),
             Committed::Ephemeral(deliveries) => Ok(deliveries),
         }
@@ -231,22 +256,23 @@ impl Committed {
 }
 
 /// What a row that was found unpublished has to deliver.
-pub(super) async fn row_deliveries(members: &MembersCache, row: PendingRow) -> Result<Vec<Delivery>, StoreError> {
-    let mut deliveries = message_deliveries(members, &row.messages, Append::Once).await?;
+pub(super) async fn row_deliveries(directory: &Directory, row: PendingRow) -> Result<Vec<Delivery>, StoreError> {
+    let mut deliveries = message_deliveries(directory, &row.messages, Append::Once).await?;
     deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at, Append::Once));
     Ok(deliveries)
 }
 
 async fn message_deliveries(
-    cache: &MembersCache,
+    directory: &Directory,
     messages: &[StoredMessage],
     append: Append,
 ) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::with_capacity(messages.len() * 2);
     for StoredMessage { message, members_version } in messages {
-        let members = cache.at(&message.conversation_id, *members_version).await?;
-        let sent = events::message_sent(message, members.list.len());
-        let new = events::message_new(message, members.list.len());
+        let members = directory.members.at(&message.conversation_id, *members_version).await?;
+        let about = directory.about(message, &members).await;
+        let sent = events::message_sent(message, &about, members.list.len());
+        let new = events::message_new(message, &about, members.list.len());
         let event_id: Arc<str> = format!("m{}", message.id).into();
         let delivery = |user: &UserId, body: &Bytes, is_sender: bool| Delivery {
             user: user.clone(),

@@ -20,6 +20,12 @@ impl Chat {
         Ok(ReadOutcome { marked_count: change.marked_count, told: change.moved, ack: read_ack(conversation, &change) })
     }
 
+    /// Marks messages as read up to this one, whose conversation the asking dialect doesn't name.
+    pub async fn read_message(&self, reader: &UserId, message: MessageId) -> Result<ReadOutcome, ProtocolError> {
+        let conversation = self.store.conversation_of(message).await?.ok_or_else(|| refused(Refusal::NotFound))?;
+        self.read(reader, &conversation, Some(message)).await
+    }
+
     /// Says that messages have reached the user.
     pub async fn delivered(
         &self,

@@ -100,7 +100,7 @@ impl Chat {
         let mut rows = rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)).peekable();
         while let Some(row) = rows.next() {
             let id = row.id;
-            let deliveries = publish::row_deliveries(&self.members, row).await?;
+            let deliveries = publish::row_deliveries(&self.directory, row).await?;
             count += deliveries.len();
             gathered.push((id, deliveries));
             if count < DELIVERIES_PER_CALL && rows.peek().is_some() {

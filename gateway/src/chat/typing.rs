@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
-use shared::{ConversationId, Event, ProtocolError, UserId};
+use shared::{ConversationId, ConversationKind, Event, ProtocolError, UserId};
 
 use super::Chat;
 use crate::backbone::{Delivery, DeliveryKind};
@@ -79,7 +79,12 @@ impl Chat {
         if members.list.len() > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {
             return;
         }
-        let event = Event::Typing { conversation_id: conversation.clone(), user_id: user.clone(), is_typing: on };
+        let username = match members.kind {
+            ConversationKind::Direct => None,
+            ConversationKind::Group | ConversationKind::Channel => self.names.of(user).await,
+        };
+        let (conversation_id, user_id) = (conversation.clone(), user.clone());
+        let event = Event::Typing { conversation_id, user_id, is_typing: on, username };
         let body = bytes::Bytes::from(event.to_json());
         let others = members.list.iter().map(|(member, _)| member).filter(|member| *member != user);
         let delivery =

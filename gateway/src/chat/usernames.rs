@@ -1,54 +1,106 @@
-//! User names that tokens gave, kept so that a user can be named by them. Written in batches, off the connect path.
+//! User names that tokens gave, kept so that a user can be named by them and others can be told them. Written in batches,
+//! off the connect path.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use shared::UserId;
 
 use super::Chat;
+use crate::store::Store;
 
 /// Names that wait to be written; more come with the next connect.
 const WAITING_MAX: usize = 10_000;
-/// Names that are known to be written.
+/// Names that are remembered.
 const KNOWN_MAX: u64 = 100_000;
+/// How long it is believed what the store says of a user who did not come here.
+const BELIEVED: Duration = Duration::from_secs(60);
 
-/// Names on their way to the store.
-pub struct Usernames {
+/// Names, from tokens and from the store.
+pub struct Names {
+    store: Arc<dyn Store>,
+    /// On their way to the store.
     waiting: Mutex<HashMap<UserId, String>>,
+    /// With which users came here; written.
     known: Cache<UserId, String>,
+    /// What the store says of others.
+    found: Cache<UserId, Option<String>>,
 }
 
-impl Default for Usernames {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), known: Cache::new(KNOWN_MAX) }
+impl Names {
+    /// No names yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let found = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(BELIEVED).build();
+        Self { store, waiting: Mutex::default(), known: Cache::new(KNOWN_MAX), found }
+    }
+
+    /// The user's name, if one is known. A store that is away makes nobody wait: then there is none.
+    pub async fn of(&self, user: &UserId) -> Option<String> {
+        if let Some(name) = self.waiting.lock().get(user) {
+            return Some(name.clone());
+        }
+        if let Some(name) = self.known.get(user) {
+            return Some(name);
+        }
+        if let Some(found) = self.found.get(user) {
+            return found;
+        }
+        match self.store.username(user).await {
+            Ok(found) => {
+                self.found.insert(user.clone(), found.clone());
+                found
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a user name could not be looked up");
+                None
+            }
+        }
+    }
+
+    fn remember(&self, user: &UserId, name: String) {
+        if self.known.get(user).as_ref() == Some(&name) {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < WAITING_MAX {
+            waiting.insert(user.clone(), name);
+        }
+    }
+
+    async fn flush(&self) {
+        // Copied, not taken: until they are known, they have to be found here.
+        let batch: Vec<(UserId, String)> =
+            self.waiting.lock().iter().map(|(user, name)| (user.clone(), name.clone())).collect();
+        if batch.is_empty() {
+            return;
+        }
+        match self.store.remember_usernames(&batch).await {
+            Ok(()) => {
+                for (user, name) in batch {
+                    self.known.insert(user.clone(), name.clone());
+                    let mut waiting = self.waiting.lock();
+                    if waiting.get(&user) == Some(&name) {
+                        waiting.remove(&user);
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "user names could not be kept; the next pass tries again"),
+        }
     }
 }
 
 impl Chat {
     /// Notes the name with which a user came.
     pub fn remember_username(&self, user: &UserId, username: String) {
-        if self.usernames.known.get(user).as_ref() == Some(&username) {
-            return;
-        }
-        let mut waiting = self.usernames.waiting.lock();
-        if waiting.len() < WAITING_MAX {
-            waiting.insert(user.clone(), username);
-        }
+        self.names.remember(user, username);
     }
 
     /// Writes the noted names to the store.
     pub async fn flush_usernames(&self) {
-        let batch: Vec<(UserId, String)> = self.usernames.waiting.lock().drain().collect();
-        if batch.is_empty() {
-            return;
-        }
-        match self.store.remember_usernames(&batch).await {
-            Ok(()) => batch.into_iter().for_each(|(user, name)| self.usernames.known.insert(user, name)),
-            Err(error) => {
-                tracing::debug!(%error, "user names could not be kept");
-                batch.into_iter().for_each(|(user, name)| self.remember_username(&user, name));
-            }
-        }
+        self.names.flush().await;
     }
 }

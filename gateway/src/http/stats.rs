@@ -24,11 +24,11 @@ impl Stats {
     /// The numbers now.
     #[must_use]
     pub fn of(node: &Node) -> Self {
-        let connections = node.registry.socket_count();
+        let dialects = node.registry.sockets_by_dialect().into_iter();
         Self {
-            connections,
+            connections: node.registry.socket_count(),
             users: node.registry.user_count(),
-            dialects: BTreeMap::from([(shared::chat_v1::SUBPROTOCOL, connections)]),
+            dialects: dialects.map(|(dialect, sockets)| (dialect.subprotocol(), sockets)).collect(),
             boot: node.boot.to_string(),
         }
     }

@@ -10,9 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
-use shared::chat_v1::SUBPROTOCOL;
 use shared::command::Resume;
-use shared::{CloseCode, Timestamp, UserId};
+use shared::{CloseCode, Dialect, Timestamp, UserId, Wire};
 use tokio_util::task::TaskTracker;
 
 use super::listener::{Capacity, Place};
@@ -23,9 +22,6 @@ use crate::session::{Opening, Session};
 use crate::ws::handshake::{Upgrading, accept};
 use crate::ws::outbox::Outbox;
 use crate::ws::socket::Socket;
-
-/// The path of `chat.v1`.
-pub(super) const CHAT_PATH: &str = "/chat/ws";
 
 /// Opens sockets.
 pub struct Sockets {
@@ -62,7 +58,7 @@ impl Sockets {
     /// Whether the path is one of a dialect.
     #[must_use]
     pub fn serves(path: &str) -> bool {
-        path == CHAT_PATH
+        Dialect::of_path(path).is_some()
     }
 
     /// Answers the upgrade request and starts the session.
@@ -81,10 +77,15 @@ impl Sockets {
             let retry = [(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)))];
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();
         }
-        let (dialect, opening) = self.opening(&request);
-        match accept(&mut request, dialect.map(HeaderValue::from_static)) {
+        let Spoken { wire, subprotocol } = spoken(&request);
+        let opening = match wire {
+            Some(_) => self.opening(&request),
+            None => Opening::Close(CloseCode::UnsupportedVersion),
+        };
+        let wire = wire.unwrap_or(Wire::CHAT);
+        match accept(&mut request, subprotocol.map(HeaderValue::from_static)) {
             Ok((response, upgrade)) => {
-                self.tasks.spawn(run(Arc::clone(&self.node), upgrade, opening, place));
+                self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, place));
                 response.map(|_| Body::empty())
             }
             Err(fault) => {
@@ -94,17 +95,12 @@ impl Sockets {
         }
     }
 
-    /// The subprotocol to answer with, and what is known of the user.
-    fn opening<B>(&self, request: &Request<B>) -> (Option<&'static str>, Opening) {
+    /// What is known of the user.
+    fn opening<B>(&self, request: &Request<B>) -> Opening {
         let headers = request.headers();
         let query = request.uri().query();
-        let mut offered = credentials::offered_dialects(headers);
-        let dialect = offered.any(|name| name == SUBPROTOCOL).then_some(SUBPROTOCOL);
-        if dialect.is_none() && credentials::offered_dialects(headers).next().is_some() {
-            return (None, Opening::Close(CloseCode::UnsupportedVersion));
-        }
         if self.node.draining.load(Ordering::Relaxed) {
-            return (dialect, Opening::Close(CloseCode::Draining));
+            return Opening::Close(CloseCode::Draining);
         }
         let resume = query.and_then(|query| credentials::query_value(query, "resume")).map(|text| match text.parse() {
             Ok(position) => Resume::From(position),
@@ -114,14 +110,13 @@ impl Sockets {
             && let Some(user) = query.and_then(|query| credentials::query_value(query, "user"))
             && let Ok(user) = UserId::parse(&user)
         {
-            return (dialect, Opening::Known(Box::new(believed(user)), resume));
+            return Opening::Known(Box::new(believed(user)), resume);
         }
-        let opening = match credentials::token(headers, query).map(|token| self.node.verify(&token)) {
+        match credentials::token(headers, query).map(|token| self.node.verify(&token)) {
             None => Opening::Unknown(resume),
             Some(Ok(identity)) => Opening::Known(Box::new(identity), resume),
             Some(Err(refused)) => Opening::Refused(refused),
-        };
-        (dialect, opening)
+        }
     }
 
     fn origin_allowed(&self, headers: &HeaderMap) -> bool {
@@ -137,6 +132,22 @@ impl Sockets {
     }
 }
 
+/// How a socket is to be spoken to: nothing if only unknown subprotocols are offered.
+struct Spoken {
+    wire: Option<Wire>,
+    /// To answer with.
+    subprotocol: Option<&'static str>,
+}
+
+/// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query.
+fn spoken<B>(request: &Request<B>) -> Spoken {
+    let chosen = Dialect::choose(request.uri().path(), credentials::offered_dialects(request.headers()));
+    let Some((dialect, subprotocol)) = chosen else { return Spoken { wire: None, subprotocol: None } };
+    let query = request.uri().query().unwrap_or_default();
+    let resumes = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "resume");
+    Spoken { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
+}
+
 /// A user in dev who only said their name.
 fn believed(user: UserId) -> Identity {
     let now_s = Timestamp::now().unix_seconds();
@@ -144,7 +155,7 @@ fn believed(user: UserId) -> Identity {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: Upgrading, opening: Opening, place: Place) {
+async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, place: Place) {
     let (stream, early) = match upgrade.complete().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -153,7 +164,7 @@ async fn run(node: Arc<Node>, upgrade: Upgrading, opening: Opening, place: Place
             return;
         }
     };
-    let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes));
+    let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes, wire));
     let socket = Socket::new(stream, early, Arc::clone(&outbox), node.limits.frame_bytes_max);
     let metrics = Arc::clone(&node.metrics);
     let session = Session::new(node, socket, outbox, opening);

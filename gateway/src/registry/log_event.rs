@@ -1,39 +1,35 @@
-//! A durable event on its way to sockets: framed once for all of them.
+//! A durable event on its way to sockets.
 
-use std::cell::OnceCell;
+use bytes::Bytes;
+use shared::{Epoch, Wire};
 
-use shared::Epoch;
-
-use crate::envelope::{companions, message_id};
-use crate::ws::frame::{frame_lines, frame_text};
+use crate::frames::{Frames, position_on};
+use crate::ws::outbox::Had;
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
 pub struct LogEvent<'a> {
     pub(super) seq: u64,
-    /// Its envelopes as they came, `seq` first.
-    envelopes: &'a [u8],
-    pub(super) framed: bytes::Bytes,
-    message: OnceCell<Option<u64>>,
+    pub(super) frames: Frames<'a>,
 }
 
 impl<'a> LogEvent<'a> {
-    /// Frames the event, once for all sockets.
+    /// The event `seq`, of which these are the envelopes as they came, `seq` first.
     #[must_use]
     pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, envelopes, framed: frame_lines(envelopes), message: OnceCell::new() }
+        Self { seq, frames: Frames::new(envelopes, Some(seq)) }
     }
 
-    /// What a socket gets that had the message directly: its position in the event's place, then the companions.
-    pub(super) fn instead(&self, direct: &[u64], epoch: &Epoch) -> Option<(u64, bytes::Bytes)> {
-        let message = (*self.message.get_or_init(|| message_id(self.envelopes)))?;
-        if !direct.contains(&message) {
+    /// What a socket gets that had the message already: if directly, its position in the event's place; if it sent it and
+    /// wants no echo, nothing; then the companions.
+    pub(super) fn instead(&self, had: &mut Had, wire: Wire, epoch: &Epoch) -> Option<Bytes> {
+        let brought = self.frames.brought()?;
+        let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| had.take_muted(temp_id));
+        if !had.take_direct(brought.message) && !is_muted {
             return None;
         }
-        let seq = self.seq;
-        let position = format!(r#"{{"seq":{seq},"type":"position","payload":{{"epoch":"{epoch}","seq":{seq}}}}}"#);
-        let mut frames = frame_text(position.as_bytes()).to_vec();
-        frames.extend_from_slice(&frame_lines(companions(self.envelopes)));
-        Some((message, frames.into()))
+        let mut frames = position_on(wire, epoch, self.seq).to_vec();
+        frames.extend_from_slice(&self.frames.companions_on(wire));
+        Some(frames.into())
     }
 }

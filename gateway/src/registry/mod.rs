@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use shared::{CloseCode, Epoch, UserId};
+use shared::{CloseCode, Dialect, Epoch, UserId};
 use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
-use crate::ws::outbox::{Outbox, Pushed};
+use crate::frames::Frames;
+use crate::ws::outbox::{Had, Outbox, Pushed};
 
 pub use clocks::{Sweep, SweepClocks};
 pub use log_event::LogEvent;
@@ -154,8 +155,12 @@ impl Registry {
     }
 
     /// Hands a message to the user's sockets without `seq`, because the backbone is away.
-    pub fn push_direct(&self, user: &str, message: u64, framed: &bytes::Bytes, tried_at: Instant) -> Spread {
-        self.push(user, |outbox| outbox.push_direct(message, framed, tried_at))
+    pub fn push_direct(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> Spread {
+        let temp_id = || frames.brought().and_then(|brought| brought.temp_id.as_deref());
+        self.push(user, |outbox| {
+            let is_muted = |had: &mut Had| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
+            outbox.push_direct(message, frames.on(outbox.wire()), tried_at, is_muted)
+        })
     }
 
     /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
@@ -169,17 +174,17 @@ impl Registry {
     }
 
     /// Hands an ephemeral event to every socket of the user.
-    pub fn push_ephemeral(&self, user: &str, framed: &bytes::Bytes) -> Spread {
-        self.push(user, |outbox| outbox.push_ephemeral(framed.clone()))
+    pub fn push_ephemeral(&self, user: &str, frames: &Frames<'_>) -> Spread {
+        self.push(user, |outbox| outbox.push_ephemeral(frames.on(outbox.wire()).clone()))
     }
 
     /// Hands an ephemeral event to every socket.
-    pub fn push_everyone(&self, framed: &bytes::Bytes) -> Spread {
+    pub fn push_everyone(&self, frames: &Frames<'_>) -> Spread {
         let mut spread = Spread::default();
         for shard in &self.shards {
             for local in shard.lock().values() {
                 for socket in &local.sockets {
-                    spread.count(socket.outbox.push_ephemeral(framed.clone()));
+                    spread.count(socket.outbox.push_ephemeral(frames.on(socket.outbox.wire()).clone()));
                 }
             }
         }
@@ -219,7 +224,7 @@ impl Registry {
 
     /// Moves every joined socket of the user to `position` of a new epoch, with `notice` as explanation.
     /// Does nothing when the user counts under that epoch already.
-    pub fn change_epoch(&self, user: &str, epoch: &Epoch, position: u64, notice: &bytes::Bytes) -> bool {
+    pub fn change_epoch(&self, user: &str, epoch: &Epoch, position: u64, notice: &Frames<'_>) -> bool {
         let mut users = self.shard(user).lock();
         let Some(local) = users.get_mut(user) else { return false };
         if local.epoch.as_ref() == Some(epoch) {
@@ -227,7 +232,7 @@ impl Registry {
         }
         local.epoch = Some(epoch.clone());
         for socket in &local.sockets {
-            socket.outbox.reposition(position, notice.clone());
+            socket.outbox.reposition(position, notice.on(socket.outbox.wire()).clone());
         }
         true
     }
@@ -241,8 +246,8 @@ impl Registry {
         user: &str,
         epoch: &Epoch,
         interrupted: bool,
-        position: &bytes::Bytes,
-        resync: &bytes::Bytes,
+        position: &Frames<'_>,
+        resync: &Frames<'_>,
     ) -> (u32, u32) {
         let mut users = self.shard(user).lock();
         let mut told = (0, 0);
@@ -253,10 +258,10 @@ impl Registry {
         for socket in &local.sockets {
             let Some((at, seen)) = socket.outbox.position() else { continue };
             if doubtful || seen > at {
-                socket.outbox.reposition(0, resync.clone());
+                socket.outbox.reposition(0, resync.on(socket.outbox.wire()).clone());
                 told.1 += 1;
             } else {
-                socket.outbox.reposition(0, position.clone());
+                socket.outbox.reposition(0, position.on(socket.outbox.wire()).clone());
                 told.0 += 1;
             }
         }
@@ -264,12 +269,12 @@ impl Registry {
     }
 
     /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
-    pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &bytes::Bytes) -> usize {
+    pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &Frames<'_>) -> usize {
         let users = self.shard(user).lock();
         let Some(local) = users.get(user) else { return 0 };
         let behind = local.sockets.iter().filter(|socket| socket.outbox.position().is_some_and(|(at, _)| at < floor));
         behind.fold(0, |count, socket| {
-            socket.outbox.reposition(position, notice.clone());
+            socket.outbox.reposition(position, notice.on(socket.outbox.wire()).clone());
             count + 1
         })
     }
@@ -329,6 +334,20 @@ impl Registry {
         self.sockets.load(Ordering::Relaxed)
     }
 
+    /// How many sockets of authenticated users speak each dialect.
+    #[must_use]
+    pub fn sockets_by_dialect(&self) -> Vec<(Dialect, usize)> {
+        let mut counts = Dialect::ALL.map(|dialect| (dialect, 0));
+        for shard in &self.shards {
+            let users = shard.lock();
+            for socket in users.values().flat_map(|local| &local.sockets) {
+                let dialect = socket.outbox.wire().dialect;
+                counts.iter_mut().filter(|(known, _)| *known == dialect).for_each(|(_, count)| *count += 1);
+            }
+        }
+        counts.to_vec()
+    }
+
     /// How many users have one.
     #[must_use]
     pub fn user_count(&self) -> usize {
@@ -353,8 +372,9 @@ impl Registry {
 impl LocalUser {
     fn push(&self, event: &LogEvent<'_>, from_log: bool, spread: &mut Spread) {
         for socket in &self.sockets {
-            let instead = |direct: &[u64]| event.instead(direct, self.epoch.as_ref()?);
-            spread.count(socket.outbox.push_durable(event.seq, &event.framed, from_log, instead));
+            let wire = socket.outbox.wire();
+            let instead = |had: &mut Had| event.instead(had, wire, self.epoch.as_ref()?);
+            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), from_log, instead));
         }
     }
 }
@@ -385,7 +405,7 @@ impl Spread {
             Pushed::Dropped => self.dropped += 1,
             Pushed::Overflow => self.overflowed += 1,
             Pushed::Gap => self.gap = true,
-            Pushed::Old | Pushed::Full | Pushed::Closing => {}
+            Pushed::Silent | Pushed::Old | Pushed::Full | Pushed::Closing => {}
         }
     }
 }

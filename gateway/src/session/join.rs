@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use shared::command::Resume;
 use shared::event::ResyncReason;
-use shared::{CloseCode, Epoch, Event, Timestamp, UserId};
+use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId, Wire};
 
 use crate::auth::{Identity, Refused};
 use crate::backbone::{BackboneError, LogHead, check_resume};
 use crate::clock::coarse_s;
-use crate::envelope::companions;
+use crate::frames::{companions_on, event_on, reply_on};
 use crate::heal::resync;
 use crate::node::Node;
 use crate::registry::Joined;
-use crate::ws::frame::{frame_lines, frame_text};
 use crate::ws::outbox::Outbox;
 
 /// How long a connection waits for its turn before it is sent away.
@@ -37,6 +36,7 @@ pub(super) struct Membership {
     user: UserId,
     connection: u64,
     subscribed: bool,
+    admin: bool,
 }
 
 impl Membership {
@@ -60,7 +60,8 @@ impl Membership {
             return Err(Refusal::Close(CloseCode::ConnectionLimit));
         }
         // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
-        let mut membership = Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: true };
+        let mut membership =
+            Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: true, admin: identity.admin };
         if let Err(error) = backbone.subscribe(&user).await {
             membership.subscribed = false;
             return Err(unavailable(error));
@@ -81,14 +82,20 @@ impl Membership {
         &self.user
     }
 
+    /// Whether the token gave admin rights.
+    #[must_use]
+    pub(super) fn is_admin(&self) -> bool {
+        self.admin
+    }
+
     /// A fresh token came: the connection lasts as long as that.
-    pub(super) fn refresh(&self, identity: &Identity, reference: Option<&str>) {
+    pub(super) fn refresh(&mut self, identity: &Identity, reference: Option<&str>) {
+        self.admin = identity.admin;
         self.node.registry.set_expiry(&self.user, self.connection, expiry_s(identity));
         let Some(epoch) = self.node.registry.epoch(self.user.as_str()) else { return };
         self.node.registry.with_outbox(&self.user, self.connection, |outbox| {
             outbox.push_reply_at(|position| {
-                let event = self.auth_success(epoch, position, true);
-                frame_text(event.to_json_with_ref(reference).as_bytes())
+                reply_on(outbox.wire(), &self.auth_success(epoch, position, true), reference)
             });
         });
     }
@@ -104,15 +111,15 @@ impl Membership {
             Some(Err(_)) | None => head.last,
         };
         let resumed = matches!(asked, Some(Ok(_)));
-        let mut first =
-            frame_text(self.auth_success(head.epoch.clone(), position, resumed).to_json().as_bytes()).to_vec();
+        let wire = outbox.wire();
+        let mut first = event_on(wire, &self.auth_success(head.epoch.clone(), position, resumed)).to_vec();
         match asked {
             Some(Err(reason)) => {
-                first.extend_from_slice(&resync(reason, &head.epoch, head.last));
+                first.extend_from_slice(resync(reason, &head.epoch, head.last).on(wire));
                 self.node.metrics.resync(reason);
             }
             Some(Ok(seq)) => {
-                first.extend_from_slice(&self.companions(seq).await?);
+                first.extend_from_slice(&self.companions(seq, wire).await?);
                 self.node.metrics.resumed.increment(1);
             }
             None => {}
@@ -141,11 +148,11 @@ impl Membership {
     }
 
     /// The companions of the event at the asked position: the client may have got the event without them.
-    async fn companions(&self, seq: u64) -> Result<bytes::Bytes, BackboneError> {
+    async fn companions(&self, seq: u64, wire: Wire) -> Result<bytes::Bytes, BackboneError> {
         let Some(before) = seq.checked_sub(1) else { return Ok(bytes::Bytes::new()) };
         let page = self.node.chat.backbone().read(&self.user, before, 1).await?;
         let event = page.entries.iter().find(|(at, _)| *at == seq).map(|(_, payload)| payload);
-        Ok(event.map(|payload| frame_lines(companions(payload))).unwrap_or_default())
+        Ok(event.map(|payload| companions_on(wire, payload)).unwrap_or_default())
     }
 
     fn auth_success(&self, epoch: Epoch, seq: u64, resumed: bool) -> Event {
@@ -180,8 +187,12 @@ async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
     if let Err(error) = node.chat.arrived(&user).await {
         tracing::debug!(%user, %error, "an arrival could not be told");
     }
+    if outbox.wire().dialect != Dialect::Chat {
+        // The flat dialects have no frame for it.
+        return;
+    }
     match node.chat.partners_status(&user).await {
-        Ok(event) => drop(outbox.push_reply(frame_text(event.to_json().as_bytes()))),
+        Ok(event) => drop(outbox.push_reply(event_on(outbox.wire(), &event))),
         Err(error) => tracing::debug!(%user, %error, "the partners' presence is not known"),
     }
 }

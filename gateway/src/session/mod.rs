@@ -17,10 +17,10 @@ use shared::command::Resume;
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
 use crate::auth::{Identity, Refused};
-use crate::dispatch::{dispatch, pong};
+use crate::dispatch::{Asker, dispatch, pong};
+use crate::frames::reply_on;
 use crate::lobby::Seat;
 use crate::node::Node;
-use crate::ws::frame::frame_text;
 use crate::ws::outbox::Outbox;
 use crate::ws::socket::{Ended, Flow, Incoming, Socket};
 use join::{Membership, Refusal};
@@ -162,7 +162,8 @@ impl State {
             return Flow::Continue;
         }
         let Decoded { command, reference } = DECODER.with_borrow_mut(|decoder| {
-            decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max)).decode(frame)
+            let decoder = decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max));
+            decoder.decode_as(self.outbox.wire().dialect, frame)
         });
         match command {
             Ok(command) => {
@@ -184,9 +185,10 @@ impl State {
             (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(&token, reference.as_deref()),
             (Command::Ping { timestamp }, Phase::Live(_)) => self.reply(&pong(timestamp), reference.as_deref()),
             (command, Phase::Live(membership)) => {
-                let (node, user) = (Arc::clone(&self.node), membership.user().clone());
+                let asker = Asker { user: membership.user().clone(), admin: membership.is_admin() };
+                let (node, outbox) = (Arc::clone(&self.node), Arc::clone(&self.outbox));
                 self.work = Some(Box::pin(async move {
-                    let result = Box::new(dispatch(&node.chat, &user, command).await);
+                    let result = Box::new(carry_out(&node, &asker, &outbox, command).await);
                     Done::Answered { result, reference }
                 }));
             }
@@ -222,7 +224,7 @@ impl State {
 
     /// A fresh token on an authenticated connection.
     fn refresh(&mut self, token: &str, reference: Option<&str>) {
-        let Phase::Live(membership) = &self.phase else { return };
+        let Phase::Live(membership) = &mut self.phase else { return };
         match self.node.verify(token) {
             Ok(identity) if identity.user == *membership.user() => membership.refresh(&identity, reference),
             Ok(_) => {
@@ -245,7 +247,7 @@ impl State {
     }
 
     fn reply(&self, event: &Event, reference: Option<&str>) {
-        self.outbox.push_reply(frame_text(event.to_json_with_ref(reference).as_bytes()));
+        self.outbox.push_reply(reply_on(self.outbox.wire(), event, reference));
     }
 
     fn bad_frame(&mut self, error: &ProtocolError, reference: Option<&str>) -> Flow {
@@ -288,6 +290,36 @@ impl State {
     fn close(&self, code: CloseCode) {
         self.outbox.close(code);
     }
+}
+
+/// Carries out a command, and sees to it that a connection whose dialect has no echo gets none of what it sends.
+async fn carry_out(
+    node: &Node,
+    asker: &Asker,
+    outbox: &Outbox,
+    mut command: Command,
+) -> Result<Option<Event>, ProtocolError> {
+    let muted = match &mut command {
+        Command::Send(send) if outbox.wire().dialect.mutes_own_sends() => {
+            Some(send.temp_id.get_or_insert_with(generated_temp_id).clone())
+        }
+        _ => None,
+    };
+    if let Some(temp_id) = &muted {
+        outbox.mute(temp_id);
+    }
+    let result = dispatch(&node.chat, asker, command).await;
+    if let Some(temp_id) = muted.filter(|_| !matches!(result, Ok(None))) {
+        // Refused, or sent before: no event of it will come for this connection. If the outcome of a send is unknown and
+        // the event does come, then it is the only thing that tells the sender.
+        outbox.unmute(&temp_id);
+    }
+    result
+}
+
+/// A name for a message that its sender gave none.
+fn generated_temp_id() -> String {
+    format!("~{:032x}", rand::random::<u128>())
 }
 
 fn auth_failed(refused: Refused) -> Event {

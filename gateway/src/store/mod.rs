@@ -7,6 +7,7 @@ mod connect;
 pub mod group_commit;
 mod ids;
 mod lane;
+mod lookups;
 mod membership;
 mod people;
 mod positions;
@@ -20,6 +21,7 @@ use shared::{Conversation, ConversationId, Message, Timestamp, UserId};
 pub use connect::connect;
 pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::IdBlock;
+pub use lookups::Lookups;
 pub use types::*;
 
 /// Why the store did not do what was asked.
@@ -61,7 +63,7 @@ impl From<Refusal> for StoreError {
 
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Lookups + Send + Sync + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::CloseCode;
+use shared::{CloseCode, Wire};
 
 use crate::clock::coarse_s;
 
@@ -21,9 +21,14 @@ pub type Framed = Bytes;
 /// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
 pub const DIRECT_MAX: usize = 1000;
 
+/// Sends of one connection whose echo is still to come and is not wanted; the oldest is forgotten first.
+const MUTED_MAX: usize = 256;
+
 /// The queue between the node and one socket.
 #[derive(Debug)]
 pub struct Outbox {
+    /// In which dialect the bytes are that this queue takes.
+    wire: Wire,
     state: Mutex<State>,
     /// Coarse seconds of the last inbound byte.
     heard_s: AtomicU32,
@@ -42,8 +47,8 @@ struct State {
     bytes_max: u32,
     ping: bool,
     gate: Gate,
-    /// Messages that were handed over without `seq`, because the backbone was away: their events must not come again.
-    direct: Vec<u64>,
+    /// Events that must not come as they are. Few sockets have any.
+    had: Option<Box<Had>>,
     /// When the last event of the log was queued.
     advanced_at: Option<Instant>,
     closing: Option<CloseCode>,
@@ -55,6 +60,29 @@ struct State {
 struct Item {
     framed: Framed,
     ephemeral: bool,
+}
+
+/// Events that a socket must not get as they are when they come from the log.
+#[derive(Debug, Default)]
+pub struct Had {
+    /// Messages that were handed over without `seq`, because the backbone was away.
+    direct: Vec<u64>,
+    /// The `tempId`s of messages that this connection sent and wants no echo of.
+    muted: VecDeque<Box<str>>,
+}
+
+impl Had {
+    /// Whether this message was handed over; it isn't outstanding any more.
+    pub fn take_direct(&mut self, message: u64) -> bool {
+        let place = self.direct.iter().position(|known| *known == message);
+        place.map(|place| self.direct.swap_remove(place)).is_some()
+    }
+
+    /// Whether this connection sent the message with this `tempId` and wants no echo; it isn't outstanding any more.
+    pub fn take_muted(&mut self, temp_id: &str) -> bool {
+        let place = self.muted.iter().position(|known| **known == *temp_id);
+        place.and_then(|place| self.muted.remove(place)).is_some()
+    }
 }
 
 /// Which durable events may pass.
@@ -77,6 +105,8 @@ pub enum Pushed {
     Gap,
     /// Half of the budget is in use: the socket asks for what the log has when that is written.
     Full,
+    /// The socket's dialect has no frame for it; it counts as written.
+    Silent,
     /// An ephemeral event found no room.
     Dropped,
     /// The queue is over its budget: the socket is being closed with 4105.
@@ -101,15 +131,16 @@ pub struct Batch {
 impl Outbox {
     /// An empty queue of at most `bytes_max` bytes; allocates nothing. The gate is closed until [`Outbox::open_at`].
     #[must_use]
-    pub fn new(bytes_max: u32) -> Self {
+    pub fn new(bytes_max: u32, wire: Wire) -> Self {
         Self {
+            wire,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 bytes: 0,
                 bytes_max,
                 ping: false,
                 gate: Gate::Joining { seen: 0 },
-                direct: Vec::new(),
+                had: None,
                 advanced_at: None,
                 closing: None,
                 aborted: false,
@@ -120,6 +151,30 @@ impl Outbox {
             quiet: AtomicBool::new(false),
             starved: AtomicBool::new(false),
         }
+    }
+
+    /// In which dialect the bytes have to be.
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
+    /// This connection is about to send a message with this `tempId`, and wants no echo of it.
+    pub fn mute(&self, temp_id: &str) {
+        let mut state = self.state.lock();
+        let muted = &mut state.had.get_or_insert_default().muted;
+        if muted.len() >= MUTED_MAX {
+            muted.pop_front();
+        }
+        muted.push_back(temp_id.into());
+    }
+
+    /// The message was not sent.
+    pub fn unmute(&self, temp_id: &str) {
+        let mut state = self.state.lock();
+        if let Some(had) = &mut state.had {
+            had.take_muted(temp_id);
+        }
+        state.forget_had();
     }
 
     /// Queues an answer to this connection alone.
@@ -151,20 +206,34 @@ impl Outbox {
     /// Queues a message's event without `seq`, because the backbone is away; its event in the log will be replaced.
     /// Left to the log when [`DIRECT_MAX`] such messages are outstanding, or when an event of the log came after
     /// `tried_at`, the moment when its publication was begun: that may have been this message, published all the same.
-    pub fn push_direct(&self, message: u64, framed: &Framed, tried_at: Instant) -> Pushed {
+    /// `is_muted` says whether it is a message that this connection wants no echo of.
+    pub fn push_direct(
+        &self,
+        message: u64,
+        framed: &Framed,
+        tried_at: Instant,
+        is_muted: impl FnOnce(&mut Had) -> bool,
+    ) -> Pushed {
         let mut state = self.state.lock();
         let may_be_here = state.advanced_at.is_some_and(|at| at >= tried_at);
-        if matches!(state.gate, Gate::Joining { .. }) || state.direct.len() >= DIRECT_MAX || may_be_here {
+        if matches!(state.gate, Gate::Joining { .. }) || may_be_here {
             return Pushed::Dropped;
         }
-        if state.direct.contains(&message) {
+        let had = state.had.get_or_insert_default();
+        if had.direct.len() >= DIRECT_MAX {
+            return Pushed::Dropped;
+        }
+        if had.direct.contains(&message) {
             return Pushed::Old;
         }
-        state.direct.push(message);
+        had.direct.push(message);
+        if !had.muted.is_empty() && is_muted(had) {
+            return Pushed::Silent;
+        }
         state.enqueue(framed.clone(), false)
     }
 
-    /// Queues the durable event `seq` if it is the next one. If messages were handed over directly, `instead` is asked
+    /// Queues the durable event `seq` if it is the next one. If the socket had messages already, `instead` is asked
     /// whether the event is one of them, and gives the frames that take its place. What comes `from_log` can come later as
     /// well: it never makes a consumer slow, however much there is to catch up on.
     pub fn push_durable(
@@ -172,7 +241,7 @@ impl Outbox {
         seq: u64,
         framed: &Framed,
         from_log: bool,
-        instead: impl FnOnce(&[u64]) -> Option<(u64, Framed)>,
+        instead: impl FnOnce(&mut Had) -> Option<Framed>,
     ) -> Pushed {
         let mut state = self.state.lock();
         let full =
@@ -198,19 +267,11 @@ impl Outbox {
             }
         }
         state.advanced_at = Some(Instant::now());
-        if state.direct.is_empty() {
-            return state.enqueue(framed.clone(), false);
+        let frames = state.had.as_mut().and_then(|had| instead(had));
+        if frames.is_some() {
+            state.forget_had();
         }
-        match instead(&state.direct) {
-            None => state.enqueue(framed.clone(), false),
-            Some((message, frames)) => {
-                state.direct.retain(|known| *known != message);
-                if state.direct.is_empty() {
-                    state.direct = Vec::new();
-                }
-                state.enqueue(frames, false)
-            }
-        }
+        state.enqueue(frames.unwrap_or_else(|| framed.clone()), false)
     }
 
     /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.
@@ -358,6 +419,9 @@ impl State {
         if self.closing.is_some() {
             return Pushed::Closing;
         }
+        if framed.is_empty() {
+            return Pushed::Silent;
+        }
         let bytes = len_of(&framed);
         if self.bytes.saturating_add(bytes) > self.bytes_max {
             self.shed_ephemeral();
@@ -374,6 +438,13 @@ impl State {
         self.queue.push_back(Item { framed, ephemeral });
         self.wake();
         Pushed::Queued
+    }
+
+    /// Gives back the memory when nothing is outstanding any more.
+    fn forget_had(&mut self) {
+        if self.had.as_ref().is_some_and(|had| had.direct.is_empty() && had.muted.is_empty()) {
+            self.had = None;
+        }
     }
 
     /// Drops queued ephemeral events to make room for durable ones.
@@ -406,14 +477,14 @@ mod tests {
 
     #[test]
     fn a_message_that_the_log_may_have_brought_is_not_handed_over_directly() {
-        let outbox = Outbox::new(1024);
+        let outbox = Outbox::new(1024, Wire::CHAT);
         let frame = Framed::from_static(b"x");
         outbox.open_at(0, frame.clone());
         let tried_at = Instant::now();
         // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
         assert_eq!(outbox.push_durable(1, &frame, false, |_| None), Pushed::Queued);
-        assert_eq!(outbox.push_direct(7, &frame, tried_at), Pushed::Dropped);
+        assert_eq!(outbox.push_direct(7, &frame, tried_at, |_| false), Pushed::Dropped);
         std::thread::sleep(std::time::Duration::from_millis(1));
-        assert_eq!(outbox.push_direct(8, &frame, Instant::now()), Pushed::Queued);
+        assert_eq!(outbox.push_direct(8, &frame, Instant::now(), |_| false), Pushed::Queued);
     }
 }

@@ -27,7 +27,7 @@ impl Rig {
         let registry = Arc::new(Registry::new(0));
         let (sender, heal) = mpsc::unbounded_channel();
         let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), sender, Box::new(|_| {}));
-        let outbox = Arc::new(Outbox::new(1 << 20));
+        let outbox = Arc::new(Outbox::new(1 << 20, shared::Wire::CHAT));
         registry.add(&ann(), 1, Arc::clone(&outbox), u32::MAX).expect("room");
         registry.join(&ann(), 1, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());
         Self { fanout, registry, outbox, heal }

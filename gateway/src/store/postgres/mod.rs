@@ -5,6 +5,7 @@
 mod conversations;
 mod errors;
 mod history;
+mod lookups;
 mod membership;
 mod migrate;
 mod outbox;
@@ -45,6 +46,7 @@ macro_rules! on_connection {
         .await
     };
 }
+use on_connection;
 
 async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     tokio::time::timeout(Duration::from_millis(CALL_MS_MAX), call)

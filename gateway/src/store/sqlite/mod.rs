@@ -3,6 +3,7 @@
 
 mod conversations;
 mod history;
+mod lookups;
 mod membership;
 mod migrate;
 mod outbox;

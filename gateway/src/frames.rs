@@ -1,0 +1,110 @@
+//! An event's bytes for sockets: written and framed once for each dialect that is there, and shared by its sockets.
+//!
+//! Events travel as canonical envelopes. Canonical sockets get those bytes as they are.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use bytes::{Bytes, BytesMut};
+use shared::{Dialect, Epoch, Event, Wire};
+
+use crate::envelope::{Brought, brought, companions};
+use crate::ws::frame::{frame_lines, frame_text};
+
+/// The frames of an event and its companions; each form is made when the first socket asks for it.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    envelopes: Cow<'a, [u8]>,
+    seq: Option<u64>,
+    canonical: OnceCell<Bytes>,
+    flat: [[OnceCell<Bytes>; 2]; 3],
+    brought: OnceCell<Option<Brought>>,
+}
+
+impl<'a> Frames<'a> {
+    /// Those of newline-separated envelopes, of which the first has this `seq` if it is durable.
+    #[must_use]
+    pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
+        let envelopes = envelopes.into();
+        Self { envelopes, seq, canonical: OnceCell::new(), flat: Default::default(), brought: OnceCell::new() }
+    }
+
+    /// Those of one event without `seq`.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        Self::new(event.to_json().into_bytes(), None)
+    }
+
+    /// The bytes for a socket; none if its dialect has no frame for the event.
+    pub fn on(&self, wire: Wire) -> &Bytes {
+        let [listings, social, channels] = &self.flat;
+        let [plain, numbered] = match wire.dialect {
+            Dialect::Chat => return self.canonical.get_or_init(|| frame_lines(&self.envelopes)),
+            Dialect::Listings => listings,
+            Dialect::Social => social,
+            Dialect::Channels => channels,
+        };
+        let made = if wire.numbered { numbered } else { plain };
+        made.get_or_init(|| translate(wire, &self.envelopes, self.seq))
+    }
+
+    /// The message that the event brings, if it does.
+    pub fn brought(&self) -> Option<&Brought> {
+        self.brought.get_or_init(|| brought(&self.envelopes)).as_ref()
+    }
+
+    /// The companions alone, for a socket that had the event already.
+    #[must_use]
+    pub fn companions_on(&self, wire: Wire) -> Bytes {
+        companions_on(wire, &self.envelopes)
+    }
+}
+
+/// The companions of the first envelope, for one socket.
+#[must_use]
+pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
+    match wire.dialect {
+        Dialect::Chat => frame_lines(companions(envelopes)),
+        Dialect::Listings | Dialect::Social | Dialect::Channels => translate(wire, companions(envelopes), None),
+    }
+}
+
+/// An event for one socket.
+#[must_use]
+pub fn event_on(wire: Wire, event: &Event) -> Bytes {
+    framed(wire.encode(event, None))
+}
+
+/// An event for one socket with the client's `ref`, which only canonical frames carry.
+#[must_use]
+pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
+    match wire.dialect {
+        Dialect::Chat => frame_text(event.to_json_with_ref(reference).as_bytes()),
+        Dialect::Listings | Dialect::Social | Dialect::Channels => event_on(wire, event),
+    }
+}
+
+/// What takes the place of the durable event `seq` on a socket that had it already.
+#[must_use]
+pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
+    framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq)))
+}
+
+/// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
+fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
+    let lines = envelopes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate();
+    let events = lines.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
+    framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0))).collect())
+}
+
+fn framed(texts: Vec<String>) -> Bytes {
+    match texts.as_slice() {
+        [] => Bytes::new(),
+        [text] => frame_text(text.as_bytes()),
+        texts => {
+            let mut bytes = BytesMut::new();
+            texts.iter().for_each(|text| bytes.extend_from_slice(&frame_text(text.as_bytes())));
+            bytes.freeze()
+        }
+    }
+}

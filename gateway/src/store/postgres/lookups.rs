@@ -1,0 +1,35 @@
+//! A user's name, and where a message stands.
+
+use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
+use shared::{ConversationId, MessageId, UserId};
+
+use super::rows::{bigint, get, parsed};
+use super::{Lent, PostgresStore, on_connection, query_opt, within};
+use crate::store::{Lookups, StoreError};
+
+#[async_trait]
+impl Lookups for PostgresStore {
+    async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError> {
+        on_connection!(self, client => username(client, user))
+    }
+
+    async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
+        on_connection!(self, client => conversation_of(client, message))
+    }
+}
+
+async fn username(client: &impl GenericClient, user: &UserId) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT username FROM usernames WHERE user_id = $1 ORDER BY username LIMIT 1";
+    let row = query_opt(client, sql, &[&user.as_str()]).await?;
+    row.map(|row| get(&row, "username")).transpose()
+}
+
+async fn conversation_of(
+    client: &impl GenericClient,
+    message: MessageId,
+) -> Result<Option<ConversationId>, StoreError> {
+    let sql = "SELECT conversation_id FROM messages WHERE id = $1";
+    let row = query_opt(client, sql, &[&bigint(message.get())]).await?;
+    row.map(|row| parsed(&row, "conversation_id", str::parse)).transpose()
+}

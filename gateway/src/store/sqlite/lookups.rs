@@ -1,0 +1,23 @@
+//! A user's name, and where a message stands.
+
+use async_trait::async_trait;
+use shared::{ConversationId, MessageId, UserId};
+
+use super::SqliteStore;
+use super::rows::{get, integer, parsed, row};
+use crate::store::{Lookups, StoreError};
+
+#[async_trait]
+impl Lookups for SqliteStore {
+    async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError> {
+        let user = user.clone();
+        let sql = "SELECT username FROM usernames WHERE user_id = ?1 ORDER BY username LIMIT 1";
+        self.read(move |read| row(read, sql, [user.as_str()], |row| get(row, "username"))).await
+    }
+
+    async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
+        let sql = "SELECT conversation_id FROM messages WHERE id = ?1";
+        let id = integer(message.get());
+        self.read(move |read| row(read, sql, [id], |row| parsed(row, "conversation_id", str::parse))).await
+    }
+}
