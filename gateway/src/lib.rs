@@ -12,6 +12,7 @@ pub mod fanout;
 pub mod frames;
 pub mod heal;
 pub mod http;
+pub mod http_client;
 pub mod lobby;
 pub mod metrics;
 pub mod node;

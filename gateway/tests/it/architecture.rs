@@ -7,6 +7,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("config", &[]),
     ("envelope", &[]),
+    ("http_client", &[]),
     ("store", &[]),
     ("auth", &["config"]),
     ("backbone", &["store"]),
