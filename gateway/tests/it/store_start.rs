@@ -62,6 +62,18 @@ async fn a_newer_database_is_refused() {
 }
 
 #[tokio::test]
+async fn a_newer_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("parley.db");
+    let url = format!("sqlite:{}", file.display());
+    drop(connect(&url).await.expect("it opens"));
+    let sql = "INSERT INTO schema_migrations (version) VALUES (4000)";
+    rusqlite::Connection::open(&file).expect("a file").execute(sql, []).expect("written");
+    let fault = fault(&url).await;
+    assert!(fault.contains("version 4000") && fault.contains("newer gateway"), "{fault}");
+}
+
+#[tokio::test]
 async fn wrong_urls_are_explained_without_the_password() {
     bounded(async {
         for (url, part) in [

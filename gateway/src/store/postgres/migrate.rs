@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls};
 
-/// The versions, in order; version 1 is the first.
-const VERSIONS: [&str; 2] = [include_str!("migrations/0001_tables.sql"), include_str!("migrations/0002_send.sql")];
+/// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
+const VERSIONS: &[(i32, &str)] =
+    &[(1, include_str!("migrations/0001_tables.sql")), (2, include_str!("migrations/0002_send.sql"))];
 
 /// The advisory lock under which one node at a time migrates.
 const LOCK: i64 = 0x7061_726c_6579;
@@ -51,19 +52,17 @@ async fn apply(client: &mut Client) -> Result<(), MigrateError> {
              version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
         )
         .await?;
-    let row = client.query_one("SELECT coalesce(max(version), 0) FROM schema_migrations", &[]).await?;
-    let there: i32 = row.try_get(0)?;
-    let done = usize::try_from(there).unwrap_or_default();
-    if done > VERSIONS.len() {
+    let rows = client.query("SELECT version FROM schema_migrations ORDER BY version", &[]).await?;
+    let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>()?;
+    if let Some(unknown) = applied.iter().rfind(|version| VERSIONS.iter().all(|(known, _)| known != *version)) {
         return Err(MigrateError::Refused(format!(
-            "its tables have version {done}, this gateway knows only {}: run a newer gateway, or another database",
-            VERSIONS.len()
+            "its tables have version {unknown}, which this gateway doesn't know: run a newer gateway, or another database"
         )));
     }
-    for (version, sql) in (1i32..).zip(VERSIONS).skip(done) {
+    for (version, sql) in VERSIONS.iter().filter(|(version, _)| !applied.contains(version)) {
         let step = client.transaction().await?;
         step.batch_execute(sql).await?;
-        step.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[&version]).await?;
+        step.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[version]).await?;
         step.commit().await?;
     }
     Ok(())

@@ -2,24 +2,35 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::rows::{execute, get, row, rows};
 use crate::store::StoreError;
 
-/// The versions, in order; version 1 is the first. `user_version` of the file counts those that it has.
-const VERSIONS: [&str; 1] = [include_str!("migrations/0001_tables.sql")];
+/// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
+const VERSIONS: &[(u32, &str)] = &[(1, include_str!("migrations/0001_tables.sql"))];
 
 /// Applies what the file lacks, in one transaction that keeps other processes out.
 pub(super) fn run(connection: &mut Connection) -> Result<(), StoreError> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    let done: usize = change.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))?.try_into().unwrap_or(0);
-    if done > VERSIONS.len() {
+    let applied = applied(&change)?;
+    if let Some(unknown) = applied.iter().rfind(|version| VERSIONS.iter().all(|(known, _)| known != *version)) {
         return Err(StoreError::Failed(format!(
-            "its tables have version {done}, this gateway knows only {}: run a newer gateway, or another file",
-            VERSIONS.len()
+            "its tables have version {unknown}, which this gateway doesn't know: run a newer gateway, or another file"
         )));
     }
-    for sql in VERSIONS.iter().skip(done) {
+    for (version, sql) in VERSIONS.iter().filter(|(version, _)| !applied.contains(version)) {
         change.execute_batch(sql)?;
+        execute(&change, "INSERT INTO schema_migrations (version) VALUES (?1)", [version])?;
     }
-    change.pragma_update(None, "user_version", u32::try_from(VERSIONS.len()).unwrap_or(u32::MAX))?;
     Ok(change.commit()?)
+}
+
+/// The versions that the file has. A file of the first days has none listed, but counts its one in `user_version`.
+fn applied(change: &Connection) -> Result<Vec<u32>, StoreError> {
+    change
+        .execute_batch("CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY NOT NULL) STRICT")?;
+    let counted = row(change, "PRAGMA user_version", [], |row| get::<u32>(row, "user_version"))?.unwrap_or_default();
+    if counted > 0 {
+        execute(change, "INSERT OR IGNORE INTO schema_migrations (version) VALUES (?1)", [counted])?;
+    }
+    rows(change, "SELECT version FROM schema_migrations ORDER BY version", [], |row| get(row, "version"))
 }
