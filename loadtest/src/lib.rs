@@ -7,5 +7,6 @@ pub mod oracle;
 pub mod process;
 pub mod report;
 pub mod rest;
+pub mod speech;
 pub mod target;
 pub mod ws;

@@ -10,10 +10,12 @@ use clap::{Args, ValueEnum};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use shared::UserId;
 
+use crate::speech::Speech;
+
 /// What every mode has to know about the deployment.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// A node or load balancer, `ws://host:port`; the path is /chat/ws unless given. May be repeated.
+    /// A node or load balancer, `ws://host:port`; the path is /chat/ws (or the peer's own) unless given. May be repeated.
     #[arg(long = "url", required = true, value_name = "WS_URL")]
     pub urls: Vec<String>,
     /// The secret that HS256 tokens are signed with.
@@ -31,6 +33,9 @@ pub struct TargetArgs {
     /// How the token travels.
     #[arg(long, value_enum, default_value_t = TokenPlace::Header)]
     pub token_in: TokenPlace,
+    /// Whose frames are spoken; the oracle speaks Parley's only.
+    #[arg(long, value_enum, default_value_t)]
+    pub speak: Speech,
     /// A local address to connect from; may be repeated (each gives some 28,000 ports).
     #[arg(long = "source", value_name = "IP")]
     pub sources: Vec<IpAddr>,
@@ -51,6 +56,7 @@ pub struct Target {
     nodes: Vec<Node>,
     tokens: Tokens,
     token_in: TokenPlace,
+    speech: Speech,
     sources: Vec<IpAddr>,
 }
 
@@ -79,11 +85,18 @@ impl Target {
     /// # Errors
     /// An address that can't be resolved or isn't `ws://`, a token file that can't be read, no tokens at all.
     pub fn new(args: &TargetArgs) -> Result<Self> {
-        let nodes = args.urls.iter().map(|url| Node::parse(url)).collect::<Result<Vec<_>>>()?;
+        let nodes = args.urls.iter().map(|url| Node::parse(url, args.speak)).collect::<Result<Vec<_>>>()?;
         if nodes.is_empty() {
             bail!("--url is needed");
         }
-        Ok(Self { nodes, tokens: Tokens::new(args)?, token_in: args.token_in, sources: args.sources.clone() })
+        let tokens = Tokens::new(args)?;
+        Ok(Self { nodes, tokens, token_in: args.token_in, speech: args.speak, sources: args.sources.clone() })
+    }
+
+    /// Whose frames are spoken.
+    #[must_use]
+    pub fn speech(&self) -> Speech {
+        self.speech
     }
 
     /// The request by which connection number `connection` reaches node number `node` (both wrap around) as a user,
@@ -119,12 +132,12 @@ impl Target {
 }
 
 impl Node {
-    fn parse(url: &str) -> Result<Self> {
+    fn parse(url: &str, speech: Speech) -> Result<Self> {
         let Some(rest) = url.strip_prefix("ws://") else {
             bail!("{url}: only ws:// is spoken here; for wss:// put the driver behind the TLS proxy");
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let path = if path.is_empty() { "/chat/ws".to_owned() } else { format!("/{path}") };
+        let path = if path.is_empty() { speech.path().to_owned() } else { format!("/{path}") };
         Ok(Self { address: resolve(authority)?, path })
     }
 }
@@ -212,6 +225,7 @@ mod tests {
             user_prefix: "u".into(),
             token_seconds: 60,
             token_in: TokenPlace::Query,
+            speak: Speech::Parley,
             sources: Vec::new(),
         };
         Target::new(&args).expect("a target")

@@ -22,6 +22,7 @@ fn args(fake: &Fake) -> OracleArgs {
             user_prefix: "u".into(),
             token_seconds: 600,
             token_in: TokenPlace::Query,
+            speak: loadtest::speech::Speech::Parley,
             sources: Vec::new(),
         },
         http: vec![format!("http://{}", fake.address)],

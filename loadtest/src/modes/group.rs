@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
 
 use super::{Quantiles, link, micros_histogram};
@@ -16,6 +16,7 @@ use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::rest::Rest;
+use crate::speech::{Heard, Speech, content};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Incoming, Opcode, Reader, Writer};
 
@@ -25,12 +26,15 @@ pub struct GroupArgs {
     /// The deployment.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Its REST interface, `http://host:port`.
-    #[arg(long, required = true, value_name = "HTTP_URL")]
-    pub http: String,
+    /// Its REST interface, `http://host:port`, where the group is made.
+    #[arg(long, value_name = "HTTP_URL", required_unless_present = "group", requires = "api_key")]
+    pub http: Option<String>,
     /// The API key by which the group is made.
     #[arg(long, env = "API_KEY", hide_env_values = true)]
-    pub api_key: String,
+    pub api_key: Option<String>,
+    /// The group's name, for peers whose clients join on connecting; nothing is made then.
+    #[arg(long, conflicts_with = "http")]
+    pub group: Option<String>,
     /// How many members, all online.
     #[arg(long, default_value_t = 1000)]
     pub members: usize,
@@ -88,18 +92,25 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
         (0..args.members.max(2)).map(|user| target.user(user)).collect::<Result<_>>()?;
     let ids: Vec<UserId> = members.iter().map(|(id, _)| id.clone()).collect();
     let name = format!("load-{:08x}", rand::random::<u32>());
-    let conversation = Rest::new(std::slice::from_ref(&args.http)).make_group(&args.api_key, &name, &ids).await?;
+    let conversation = match (&args.group, &args.http, &args.api_key) {
+        (Some(group), _, _) => ConversationId::parse(group).context("--group is no id")?,
+        (None, Some(http), Some(key)) => Rest::new(std::slice::from_ref(http)).make_group(key, &name, &ids).await?,
+        (None, _, _) => anyhow::bail!("--http and --api-key are needed, or --group"),
+    };
+    let speech = target.speech();
 
     let tally = Arc::new(Mutex::new(Tally { flights: Vec::new(), each_us: micros_histogram()? }));
     let mut readers = JoinSet::new();
-    let opening =
-        stream::iter(members.iter().enumerate()).map(|(number, (_, token))| link::open(&target, number, token));
+    let opening = stream::iter(members.iter().enumerate())
+        .map(|(number, (user, token))| link::open(&target, number, (user, token), args.group.as_deref()));
     let links: Vec<(Reader, Writer)> = opening.buffered(64).try_collect().await.context("a member can't connect")?;
     let mut writers = Vec::new();
     for (reader, writer) in links {
         let writer = Arc::new(writer);
+        // The first one sends; with some peers it gets its own message as well, which is no delivery.
+        let counts = (!writers.is_empty()).then(|| Arc::clone(&tally));
         writers.push(Arc::clone(&writer));
-        readers.spawn(read(reader, writer, Arc::clone(&tally)));
+        readers.spawn(read(reader, writer, speech, counts));
     }
     let sender = writers.first().context("a group without members")?;
     // What connecting has set going (presence, for one) is no part of what is measured.
@@ -110,10 +121,11 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     for number in 0..args.messages {
         tick.tick().await;
         let to = SendTo::Conversation(conversation.clone());
-        let send = Send { temp_id: format!("{name}-{number}"), to, content: link::content(number, args.content_bytes) };
+        let send = Send { temp_id: format!("{name}-{number}"), to, content: content(number, args.content_bytes) };
         let left = Instant::now();
         with(&tally, |tally| tally.flights.push(Flight { left, delivered: 0, last: left }));
-        sender.send_text(&send.frame())?;
+        let (opcode, payload) = speech.send(Some(number), send);
+        sender.send(opcode, &payload)?;
         progress.show(&format!("message {number} of {}", args.messages));
     }
     let recipients = writers.len() as u64 - 1;
@@ -130,15 +142,20 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     Ok(outcome.delivered == outcome.due)
 }
 
-async fn read(mut reader: Reader, writer: Arc<Writer>, tally: Shared) {
+async fn read(mut reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Option<Shared>) {
     loop {
         match reader.next().await {
-            Ok(Incoming::Text(text)) if link::kind(&text) == "message.new" => {
-                if let Some(number) = link::message_number(&text) {
-                    with(&tally, |tally| tally.take(number));
+            Ok(Incoming::Text(text)) => {
+                speech.hear(&text, |heard| {
+                    if let (Heard::Delivered(Some(number)), Some(tally)) = (heard, &tally) {
+                        with(tally, |tally| tally.take(number));
+                    }
+                });
+                if link::answer(speech, &text, &writer).is_err() {
+                    return;
                 }
             }
-            Ok(Incoming::Text(_) | Incoming::Pong) => {}
+            Ok(Incoming::Pong) => {}
             Ok(Incoming::Ping(payload)) if writer.send(Opcode::Pong, &payload).is_ok() => {}
             // A member that is gone shows as deliveries that are missing.
             Ok(Incoming::Ping(_) | Incoming::Close(_)) | Err(_) => return,

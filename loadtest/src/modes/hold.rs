@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::link;
+use crate::speech::Speech;
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Incoming, Opcode, Reader, Writer};
 
@@ -54,20 +55,20 @@ pub(super) struct Held {
 /// No tokens, or a parent that doesn't listen.
 pub async fn hold(args: &HoldArgs) -> Result<bool> {
     let target = Target::new(&args.target)?;
-    let tokens = (args.first..args.first + args.connections).map(|user| Ok((user, target.user(user)?.1)));
+    let tokens = (args.first..args.first + args.connections).map(|number| Ok((number, target.user(number)?)));
     let tokens = tokens.collect::<Result<Vec<_>>>()?;
     let begun = Instant::now();
     let lost = Arc::new(AtomicU64::new(0));
     let mut held = Held::default();
     let mut tasks = JoinSet::new();
     let mut opening = stream::iter(&tokens)
-        .map(|(user, token)| link::open(&target, *user, token))
+        .map(|(number, (user, token))| link::open(&target, *number, (user, token), None))
         .buffer_unordered(args.in_flight.max(1));
     while let Some(opened) = opening.next().await {
         match opened {
             Ok((reader, writer)) => {
                 held.connected += 1;
-                tasks.spawn(keep(reader, writer, Arc::clone(&lost)));
+                tasks.spawn(keep(reader, writer, target.speech(), Arc::clone(&lost)));
             }
             Err(error) => *held.failed.entry(error.label()).or_default() += 1,
         }
@@ -86,11 +87,12 @@ fn say(held: &Held) -> Result<()> {
 }
 
 /// Answers pings until the connection ends.
-async fn keep(mut reader: Reader, writer: Writer, lost: Arc<AtomicU64>) {
+async fn keep(mut reader: Reader, writer: Writer, speech: Speech, lost: Arc<AtomicU64>) {
     loop {
         let alive = match reader.next().await {
             Ok(Incoming::Ping(payload)) => writer.send(Opcode::Pong, &payload).is_ok(),
-            Ok(Incoming::Text(_) | Incoming::Pong) => true,
+            Ok(Incoming::Text(text)) => link::answer(speech, &text, &writer).is_ok(),
+            Ok(Incoming::Pong) => true,
             Ok(Incoming::Close(_)) | Err(_) => false,
         };
         if !alive {

@@ -142,8 +142,8 @@ impl Holder {
             .arg(&target.user_prefix)
             .arg("--token-seconds")
             .arg(target.token_seconds.to_string());
-        if let Some(place) = target.token_in.to_possible_value() {
-            command.arg("--token-in").arg(place.get_name());
+        if let (Some(place), Some(speech)) = (target.token_in.to_possible_value(), target.speak.to_possible_value()) {
+            command.arg("--token-in").arg(place.get_name()).arg("--speak").arg(speech.get_name());
         }
         // The secret goes by the environment: command lines can be read by everybody.
         match (&target.tokens, &target.jwt_secret) {

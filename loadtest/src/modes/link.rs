@@ -2,6 +2,9 @@
 
 use std::io;
 
+use shared::UserId;
+
+use crate::speech::{Heard, Speech};
 use crate::target::Target;
 use crate::ws::{CloseFrame, ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
@@ -14,6 +17,9 @@ pub(super) enum OpenError {
     /// It broke before `auth_success`.
     #[error("broke before auth_success: {0}")]
     Io(#[from] io::Error),
+    /// The peer said no.
+    #[error("refused: {0}")]
+    Refused(String),
     /// It was closed before `auth_success`.
     #[error("closed with {code:?} {reason}", code = .0.code, reason = .0.reason)]
     Closed(CloseFrame),
@@ -27,58 +33,57 @@ impl OpenError {
             Self::Connect(ConnectError::Io(error)) | Self::Io(error) => format!("{:?}", error.kind()),
             Self::Connect(ConnectError::BadAnswer) => "bad answer".into(),
             Self::Connect(ConnectError::TimedOut) => "timed out".into(),
+            Self::Refused(why) => why.clone(),
             Self::Closed(close) => format!("close {}", close.code.unwrap_or(0)),
         }
     }
 }
 
-/// Connects as number `number`, closing by reset later, and waits for `auth_success`.
-pub(super) async fn open(target: &Target, number: usize, token: &str) -> Result<(Reader, Writer), OpenError> {
+/// Connects as number `number`, into `group` where the deployment's groups work like that, closing by reset later, and
+/// waits until the user is connected and subscribed.
+pub(super) async fn open(
+    target: &Target,
+    number: usize,
+    (user, token): (&UserId, &str),
+    group: Option<&str>,
+) -> Result<(Reader, Writer), OpenError> {
+    let speech = target.speech();
     let dial = target.dial(number, number, token, None);
     let (mut reader, writer) = connect(dial.address, dial.source, &dial.path_and_query, &dial.headers, true).await?;
+    let greeting = speech.greeting(user, token, group);
+    if let Some((opcode, payload)) = &greeting {
+        writer.send(*opcode, payload)?;
+    }
     loop {
         match reader.next().await? {
-            Incoming::Text(text) if kind(&text) == "auth_success" => return Ok((reader, writer)),
-            Incoming::Text(_) | Incoming::Pong => {}
+            Incoming::Text(text) => match first(speech, &text) {
+                Some(Heard::Ready) => return Ok((reader, writer)),
+                Some(Heard::Refused(why)) => return Err(OpenError::Refused(why)),
+                Some(Heard::Answer(answer)) => writer.send(Opcode::Text, answer.as_bytes())?,
+                Some(Heard::Delivered(_) | Heard::Acked(_)) | None => {}
+            },
+            Incoming::Pong => {}
             Incoming::Ping(payload) => writer.send(Opcode::Pong, &payload)?,
             Incoming::Close(close) => return Err(OpenError::Closed(close)),
         }
     }
 }
 
-/// The `type` of a canonical frame, read without parsing: it stands at the beginning, behind `seq` at most.
-pub(super) fn kind(frame: &[u8]) -> &str {
-    field(frame, "\"type\":\"")
+/// Gives the signs of life that a frame asks for.
+pub(super) fn answer(speech: Speech, frame: &[u8], writer: &Writer) -> io::Result<()> {
+    let mut answered = Ok(());
+    speech.hear(frame, |heard| {
+        if let Heard::Answer(answer) = heard {
+            answered = writer.send(Opcode::Text, answer.as_bytes());
+        }
+    });
+    answered
 }
 
-/// The number of the measured message in a frame, from content that [`content`] made.
-pub(super) fn message_number(frame: &[u8]) -> Option<u64> {
-    field(frame, "\"content\":\"m").split(' ').next()?.parse().ok()
-}
-
-/// Content of `bytes` bytes that carries the message's number.
-pub(super) fn content(number: u64, bytes: usize) -> String {
-    let mut content = format!("m{number} ");
-    content.extend(std::iter::repeat_n('.', bytes.saturating_sub(content.len())));
-    content
-}
-
-/// What stands between `before` and the next quotation mark; empty if there is no such thing.
-fn field<'a>(frame: &'a [u8], before: &str) -> &'a str {
-    let text = std::str::from_utf8(frame).unwrap_or_default();
-    text.split_once(before).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kind_and_number_are_read_without_parsing() {
-        let frame =
-            format!(r#"{{"seq":3,"type":"message.new","payload":{{"message":{{"content":"{}"}}}}}}"#, content(42, 9));
-        assert_eq!((kind(frame.as_bytes()), message_number(frame.as_bytes())), ("message.new", Some(42)));
-        assert_eq!((kind(b"{}"), message_number(b"{}")), ("", None));
-        assert_eq!(content(7, 20).len(), 20);
-    }
+fn first(speech: Speech, frame: &[u8]) -> Option<Heard> {
+    let mut first = None;
+    speech.hear(frame, |heard| {
+        first.get_or_insert(heard);
+    });
+    first
 }

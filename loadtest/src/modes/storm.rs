@@ -52,7 +52,7 @@ struct Outcome {
 pub async fn storm(args: &StormArgs) -> Result<bool> {
     let target = Target::new(&args.target)?;
     // Signing is no part of what is measured.
-    let tokens = (0..args.connections).map(|user| Ok(target.user(user)?.1)).collect::<Result<Vec<_>>>()?;
+    let tokens = (0..args.connections).map(|user| target.user(user)).collect::<Result<Vec<_>>>()?;
     let cpu = CpuWatch::start(&args.pids)?;
     let progress = Progress::new();
     let mut times = micros_histogram()?;
@@ -60,11 +60,11 @@ pub async fn storm(args: &StormArgs) -> Result<bool> {
     let mut held = Vec::with_capacity(args.connections);
     let begun = Instant::now();
     let mut opening = stream::iter(tokens.iter().enumerate())
-        .map(|(user, token)| {
+        .map(|(number, (user, token))| {
             let target = &target;
             async move {
                 let begun = Instant::now();
-                (link::open(target, user, token).await, begun.elapsed())
+                (link::open(target, number, (user, token), None).await, begun.elapsed())
             }
         })
         .buffer_unordered(args.in_flight.max(1));

@@ -17,6 +17,7 @@ use super::{Quantiles, link, micros_histogram};
 use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
+use crate::speech::{Heard, Speech, content};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Incoming, Opcode, Reader, Writer};
 
@@ -101,16 +102,17 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     let users = (args.users.max(2) / 2) * 2;
     let tally = Arc::new(Mutex::new(Tally::new()?));
     let mut readers = JoinSet::new();
+    let speech = target.speech();
     let links = connect(&target, users, &tally, &mut readers).await?;
     let progress = Progress::new();
-    warm_up(args, &links, &tally, &progress).await?;
+    warm_up(args, speech, &links, &tally, &progress).await?;
 
     let cpu = CpuWatch::start(&args.pids)?;
     let schedule = Schedule { start: Instant::now() + Duration::from_millis(50), rate: args.rate };
     with(&tally, |tally| tally.schedule = Some(schedule));
-    let sent = send_all(args, &links, schedule, &tally, &progress).await;
+    let sent = send_all(args, speech, &links, schedule, &tally, &progress).await;
     let deadline = Instant::now() + Duration::from_secs(args.drain_seconds);
-    while Instant::now() < deadline && with(&tally, |tally| tally.delivered.len().min(tally.acked.len())) < sent {
+    while Instant::now() < deadline && with(&tally, |tally| tally.settled(speech)) < sent {
         tokio::time::sleep(Duration::from_millis(20)).await;
         for link in &links {
             // A link that is gone has been counted by its reader.
@@ -138,7 +140,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     });
     readers.shutdown().await;
     report(args, &outcome).show(&outcome, args.json.as_deref())?;
-    Ok(outcome.delivered == outcome.sent && outcome.acked == outcome.sent)
+    Ok(outcome.delivered == outcome.sent && (outcome.acked == outcome.sent || !speech.acknowledges()))
 }
 
 struct Link {
@@ -148,26 +150,34 @@ struct Link {
 
 async fn connect(target: &Target, users: usize, tally: &Shared, readers: &mut JoinSet<()>) -> Result<Vec<Link>> {
     let opening = stream::iter(0..users).map(|number| async move {
-        let (_, token) = target.user(number)?;
+        let (user, token) = target.user(number)?;
         let (partner, _) = target.user(number ^ 1)?;
-        let (reader, writer) = link::open(target, number, &token).await.with_context(|| format!("user {number}"))?;
+        let opened = link::open(target, number, (&user, &token), None).await;
+        let (reader, writer) = opened.with_context(|| format!("user {number}"))?;
         anyhow::Ok((reader, Arc::new(writer), partner))
     });
     let opened: Vec<_> = opening.buffered(64).try_collect().await?;
     let take = |(reader, writer, partner): (Reader, Arc<Writer>, UserId)| {
-        readers.spawn(read(reader, Arc::clone(&writer), Arc::clone(tally)));
+        readers.spawn(read(reader, Arc::clone(&writer), target.speech(), Arc::clone(tally)));
         Link { writer, partner }
     };
     Ok(opened.into_iter().map(take).collect())
 }
 
 /// Opens every direct conversation with one message, so that the measured ones find them open.
-async fn warm_up(args: &UserToUserArgs, links: &[Link], tally: &Shared, progress: &Progress) -> Result<()> {
+async fn warm_up(
+    args: &UserToUserArgs,
+    speech: Speech,
+    links: &[Link],
+    tally: &Shared,
+    progress: &Progress,
+) -> Result<()> {
     let pairs = links.len() as u64 / 2;
     let run: u32 = rand::random();
     let openers = links.iter().step_by(2).enumerate();
     for (number, link) in openers {
-        link.writer.send_text(&frame(link, format!("open-{run:x}-{number}"), "hello".into()))?;
+        let (opcode, payload) = speech.send(None, link.message(format!("open-{run:x}-{number}"), "hello".into()));
+        link.writer.send(opcode, &payload)?;
         tokio::time::sleep(Duration::from_secs_f64(1.0 / args.rate.clamp(1.0, 2000.0))).await;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -194,6 +204,7 @@ async fn warm_up(args: &UserToUserArgs, links: &[Link], tally: &Shared, progress
 )]
 async fn send_all(
     args: &UserToUserArgs,
+    speech: Speech,
     links: &[Link],
     schedule: Schedule,
     tally: &Shared,
@@ -207,8 +218,9 @@ async fn send_all(
         tick.tick().await;
         while sent < total && schedule.moment(sent) <= Instant::now() {
             let Some(link) = links.get(sent as usize % links.len().max(1)) else { return sent };
-            let content = link::content(sent, args.content_bytes);
-            if let Err(error) = link.writer.send_text(&frame(link, format!("{run:x}-{sent}"), content)) {
+            let message = link.message(format!("{run:x}-{sent}"), content(sent, args.content_bytes));
+            let (opcode, payload) = speech.send(Some(sent), message);
+            if let Err(error) = link.writer.send(opcode, &payload) {
                 with(tally, |tally| *tally.errors.entry(format!("send: {:?}", error.kind())).or_default() += 1);
             }
             sent += 1;
@@ -221,14 +233,27 @@ async fn send_all(
     sent
 }
 
-fn frame(link: &Link, temp_id: String, content: String) -> String {
-    Send { temp_id, to: SendTo::User(link.partner.clone()), content }.frame()
+impl Link {
+    fn message(&self, temp_id: String, content: String) -> Send {
+        Send { temp_id, to: SendTo::User(self.partner.clone()), content }
+    }
 }
 
-async fn read(mut reader: Reader, writer: Arc<Writer>, tally: Shared) {
+async fn read(mut reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Shared) {
     loop {
         match reader.next().await {
-            Ok(Incoming::Text(text)) => with(&tally, |tally| tally.take(&text)),
+            Ok(Incoming::Text(text)) => {
+                let mut answer = None;
+                with(&tally, |tally| {
+                    speech.hear(&text, |heard| match heard {
+                        Heard::Answer(text) => answer = Some(text),
+                        heard => tally.take(heard),
+                    });
+                });
+                if answer.is_some_and(|answer| writer.send_text(answer).is_err()) {
+                    return with(&tally, |tally| tally.lost += 1);
+                }
+            }
             Ok(Incoming::Ping(payload)) if writer.send(Opcode::Pong, &payload).is_ok() => {}
             Ok(Incoming::Pong) => {}
             Ok(Incoming::Ping(_) | Incoming::Close(_)) | Err(_) => return with(&tally, |tally| tally.lost += 1),
@@ -249,24 +274,24 @@ impl Tally {
         })
     }
 
-    fn take(&mut self, frame: &[u8]) {
-        let of = match link::kind(frame) {
-            "message.new" => &mut self.delivered,
-            "message.sent" => &mut self.acked,
-            "error" => {
-                let code = crate::client::wire::error_code(frame).unwrap_or_default();
-                return *self.errors.entry(code).or_default() += 1;
-            }
-            _ => return,
+    /// How many messages have come to their end.
+    fn settled(&self, speech: Speech) -> u64 {
+        if speech.acknowledges() { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() }
+    }
+
+    fn take(&mut self, heard: Heard) {
+        let (of, number) = match heard {
+            Heard::Delivered(None) => return self.opened += 1,
+            Heard::Delivered(number) => (&mut self.delivered, number),
+            Heard::Acked(number) => (&mut self.acked, number),
+            Heard::Refused(code) => return *self.errors.entry(code).or_default() += 1,
+            Heard::Ready | Heard::Answer(_) => return,
         };
-        match (link::message_number(frame), self.schedule) {
-            (Some(number), Some(schedule)) => {
-                let now = Instant::now();
-                let took = now.saturating_duration_since(schedule.moment(number));
-                of.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-                self.last = Some(now);
-            }
-            (_, _) => self.opened += u64::from(link::kind(frame) == "message.new"),
+        if let (Some(number), Some(schedule)) = (number, self.schedule) {
+            let now = Instant::now();
+            let took = now.saturating_duration_since(schedule.moment(number));
+            of.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            self.last = Some(now);
         }
     }
 }

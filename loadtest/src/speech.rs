@@ -1,0 +1,277 @@
+//! How a deployment is spoken to: Parley's own frames, or those of a peer, so that one driver puts the same work to all.
+//!
+//! Frames are read without parsing: the driver shares its cores with what it measures.
+
+use clap::ValueEnum;
+use shared::UserId;
+
+use crate::client::{Send, SendTo};
+use crate::ws::Opcode;
+
+/// The frames of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Speech {
+    /// `chat.v1`.
+    #[default]
+    Parley,
+    /// Socket.IO 4 over Engine.IO 4; a send is an event with an acknowledgement.
+    SocketIo,
+    /// Centrifuge's JSON protocol; a send is an RPC.
+    Centrifuge,
+    /// The NATS protocol; a send is a publication, and nothing is acknowledged.
+    Nats,
+}
+
+/// What a frame says, as far as a measurement cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The user is connected and subscribed.
+    Ready,
+    /// A message of somebody else, with the measured message's number if it bears one.
+    Delivered(Option<u64>),
+    /// This user's own message was taken.
+    Acked(Option<u64>),
+    /// The peer wants a sign of life: send this.
+    Answer(&'static str),
+    /// Something was refused: why.
+    Refused(String),
+}
+
+/// A frame to send.
+pub type Outgoing = (Opcode, Vec<u8>);
+
+impl Speech {
+    /// The path where the deployment listens unless its address names one.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Parley => "/chat/ws",
+            Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Self::Centrifuge => "/connection/websocket",
+            Self::Nats => "/",
+        }
+    }
+
+    /// Whether a send is acknowledged.
+    #[must_use]
+    pub fn acknowledges(self) -> bool {
+        self != Self::Nats
+    }
+
+    /// What a user sends first.
+    #[must_use]
+    pub fn greeting(self, user: &UserId, token: &str, group: Option<&str>) -> Option<Outgoing> {
+        let group = group.unwrap_or_default();
+        match self {
+            Self::Parley => None,
+            Self::SocketIo => {
+                Some((Opcode::Text, format!("40{}", serde_json::json!({ "token": token, "group": group })).into()))
+            }
+            Self::Centrifuge => {
+                let hello = serde_json::json!({
+                    "id": 1, "connect": { "token": token, "data": { "group": group } },
+                });
+                Some((Opcode::Text, hello.to_string().into()))
+            }
+            Self::Nats => {
+                let mut text = "CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":false}\r\n".to_owned();
+                text.push_str(&format!("SUB user.{user} 1\r\n"));
+                if !group.is_empty() {
+                    text.push_str(&format!("SUB group.{group} 2\r\n"));
+                }
+                text.push_str("PING\r\n");
+                Some((Opcode::Binary, text.into()))
+            }
+        }
+    }
+
+    /// Message number `number` (`None`: one that only opens the conversation).
+    #[must_use]
+    pub fn send(self, number: Option<u64>, send: Send) -> Outgoing {
+        let Self::Parley = self else { return self.peer_send(number, &send) };
+        (Opcode::Text, send.frame().into())
+    }
+
+    fn peer_send(self, number: Option<u64>, send: &Send) -> Outgoing {
+        let (field, to) = match &send.to {
+            SendTo::User(user) => ("to", user.as_str()),
+            SendTo::Conversation(group) => ("group", group.as_str()),
+        };
+        let body = serde_json::json!({ field: to, "content": send.content });
+        // Acknowledgements come back under the number; those of messages that are not measured under none.
+        let id = number.map_or(u64::from(u32::MAX), |number| number + 2);
+        match self {
+            Self::Parley | Self::SocketIo => (Opcode::Text, format!("42{id}[\"send\",{body}]").into()),
+            Self::Centrifuge => {
+                let rpc = serde_json::json!({ "id": id, "rpc": { "method": "send", "data": body } });
+                (Opcode::Text, rpc.to_string().into())
+            }
+            Self::Nats => {
+                let kind = if field == "to" { "user" } else { "group" };
+                let body = body.to_string();
+                (Opcode::Binary, format!("PUB {kind}.{to} {}\r\n{body}\r\n", body.len()).into())
+            }
+        }
+    }
+
+    /// What a frame says, one thing after the other.
+    pub fn hear(self, frame: &[u8], mut take: impl FnMut(Heard)) {
+        match self {
+            Self::Parley => hear_parley(frame, &mut take),
+            Self::SocketIo => hear_socket_io(frame, &mut take),
+            Self::Centrifuge => frame.split(|byte| *byte == b'\n').for_each(|line| hear_centrifuge(line, &mut take)),
+            Self::Nats => hear_nats(frame, &mut take),
+        }
+    }
+}
+
+fn hear_parley(frame: &[u8], take: &mut impl FnMut(Heard)) {
+    match kind(frame) {
+        "auth_success" => take(Heard::Ready),
+        "message.new" => take(Heard::Delivered(message_number(frame))),
+        "message.sent" => take(Heard::Acked(message_number(frame))),
+        "error" | "auth_failed" => {
+            take(Heard::Refused(crate::client::wire::error_code(frame).unwrap_or_default()));
+        }
+        _ => {}
+    }
+}
+
+/// Engine.IO's `2` is a ping; `40` connects, `42["name",…]` is an event, `43<id>[…]` an acknowledgement.
+fn hear_socket_io(frame: &[u8], take: &mut impl FnMut(Heard)) {
+    let text = std::str::from_utf8(frame).unwrap_or_default();
+    if text == "2" {
+        take(Heard::Answer("3"));
+    } else if text.starts_with("42[\"ready\"") {
+        take(Heard::Ready);
+    } else if text.starts_with("42[\"message\"") {
+        take(Heard::Delivered(message_number(frame)));
+    } else if let Some(acknowledged) = text.strip_prefix("43") {
+        let id = acknowledged.split('[').next().and_then(|id| id.parse().ok());
+        take(Heard::Acked(measured(id)));
+    } else if text.starts_with("44") {
+        take(Heard::Refused("connect".into()));
+    }
+}
+
+/// One line of a frame: an empty object is a ping, `push` brings a publication, a reply bears the command's `id`.
+fn hear_centrifuge(line: &[u8], take: &mut impl FnMut(Heard)) {
+    let text = std::str::from_utf8(line).unwrap_or_default();
+    if text == "{}" {
+        take(Heard::Answer("{}"));
+    } else if text.starts_with("{\"push\"") {
+        if text.contains("\"pub\"") {
+            take(Heard::Delivered(message_number(line)));
+        }
+    } else if let Some(reply) = text.strip_prefix("{\"id\":") {
+        let id = reply.split([',', '}']).next().and_then(|id| id.parse().ok());
+        match (text.contains("\"error\""), id) {
+            (true, _) => take(Heard::Refused("reply".into())),
+            (false, Some(1)) => take(Heard::Ready),
+            (false, id) => take(Heard::Acked(measured(id))),
+        }
+    } else if text.contains("\"error\"") {
+        take(Heard::Refused("connect".into()));
+    }
+}
+
+/// A frame may hold several lines, and a server may cut them anywhere; it doesn't cut those of this load.
+fn hear_nats(frame: &[u8], take: &mut impl FnMut(Heard)) {
+    let mut lines = frame.split(|byte| *byte == b'\n');
+    while let Some(line) = lines.next() {
+        if line.starts_with(b"MSG ") {
+            take(Heard::Delivered(lines.next().and_then(message_number)));
+        } else if line.starts_with(b"PONG") {
+            take(Heard::Ready);
+        } else if line.starts_with(b"PING") {
+            take(Heard::Answer("PONG\r\n"));
+        } else if line.starts_with(b"-ERR") {
+            take(Heard::Refused(String::from_utf8_lossy(line).trim().to_owned()));
+        }
+    }
+}
+
+/// The number of the measured message behind an id of [`Speech::send`].
+fn measured(id: Option<u64>) -> Option<u64> {
+    id.filter(|id| *id != u64::from(u32::MAX)).and_then(|id| id.checked_sub(2))
+}
+
+/// The `type` of a canonical frame, read without parsing: it stands at the beginning, behind `seq` at most.
+#[must_use]
+pub fn kind(frame: &[u8]) -> &str {
+    field(frame, "\"type\":\"")
+}
+
+/// The number of the measured message in a frame, from content that [`content`] made.
+#[must_use]
+pub fn message_number(frame: &[u8]) -> Option<u64> {
+    field(frame, "\"content\":\"m").split(' ').next()?.parse().ok()
+}
+
+/// Content of `bytes` bytes that carries the message's number.
+#[must_use]
+pub fn content(number: u64, bytes: usize) -> String {
+    let mut content = format!("m{number} ");
+    content.extend(std::iter::repeat_n('.', bytes.saturating_sub(content.len())));
+    content
+}
+
+/// What stands between `before` and the next quotation mark; empty if there is no such thing.
+fn field<'a>(frame: &'a [u8], before: &str) -> &'a str {
+    let text = std::str::from_utf8(frame).unwrap_or_default();
+    text.split_once(before).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(speech: Speech, frame: &str) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        speech.hear(frame.as_bytes(), |one| heard.push(one));
+        heard
+    }
+
+    #[test]
+    fn every_peer_is_understood() {
+        use Heard::{Acked, Answer, Delivered, Ready};
+        let content = content(7, 12);
+        let body = format!(r#"{{"id":"x","content":"{content}"}}"#);
+        assert_eq!(heard(Speech::SocketIo, "42[\"ready\",{}]"), [Ready]);
+        assert_eq!(heard(Speech::SocketIo, &format!("42[\"message\",{body}]")), [Delivered(Some(7))]);
+        assert_eq!(heard(Speech::SocketIo, "439[{}]"), [Acked(Some(7))]);
+        assert_eq!(heard(Speech::SocketIo, "2"), [Answer("3")]);
+        assert_eq!(
+            heard(Speech::Centrifuge, "{\"id\":1,\"connect\":{}}\n{\"id\":9,\"rpc\":{}}"),
+            [Ready, Acked(Some(7))]
+        );
+        let push = format!(r#"{{"push":{{"channel":"user:a","pub":{{"data":{body}}}}}}}"#);
+        assert_eq!(heard(Speech::Centrifuge, &push), [Delivered(Some(7))]);
+        let message = format!("MSG user.a 1 {}\r\n{body}\r\nPING\r\n", body.len());
+        assert_eq!(heard(Speech::Nats, &message), [Delivered(Some(7)), Answer("PONG\r\n")]);
+    }
+
+    #[test]
+    fn an_opening_message_bears_no_number() {
+        let send = || Send {
+            temp_id: "t".into(),
+            to: SendTo::User(UserId::parse("u1").expect("an id")),
+            content: "hello".into(),
+        };
+        for speech in [Speech::SocketIo, Speech::Centrifuge] {
+            let (_, frame) = speech.send(None, send());
+            let text = String::from_utf8(frame).expect("text");
+            assert!(text.contains("4294967295") && text.contains("\"to\":\"u1\""), "{text}");
+        }
+        assert_eq!(heard(Speech::SocketIo, "434294967295[{}]"), [Heard::Acked(None)]);
+    }
+
+    #[test]
+    fn kind_and_number_are_read_without_parsing() {
+        let frame =
+            format!(r#"{{"seq":3,"type":"message.new","payload":{{"message":{{"content":"{}"}}}}}}"#, content(42, 9));
+        assert_eq!((kind(frame.as_bytes()), message_number(frame.as_bytes())), ("message.new", Some(42)));
+        assert_eq!((kind(b"{}"), message_number(b"{}")), ("", None));
+        assert_eq!(content(7, 20).len(), 20);
+    }
+}
