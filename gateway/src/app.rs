@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::auth::Authenticator;
 use crate::auth::token::Verifier;
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
@@ -128,7 +129,7 @@ impl App {
             registry: Arc::clone(&registry),
             lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
             fanout,
-            verifier,
+            authenticator: Arc::new(Authenticator::new(&config.auth, verifier, Arc::clone(&backbone))),
             metrics: Arc::clone(&metrics),
             limits: config.limits.clone(),
             clocks: config.clocks.clone(),
@@ -263,7 +264,7 @@ struct Public {
 impl Public {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if Sockets::serves(request.uri().path()) {
-            return self.sockets.upgrade(request);
+            return self.sockets.upgrade(request).await;
         }
         answer(self.routes.clone(), request).await
     }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::token::Verifier;
-use crate::auth::{Identity, Refused};
+use crate::auth::Authenticator;
 use crate::chat::Chat;
 use crate::config::{Clocks, Limits};
 use crate::fanout::Fanout;
@@ -28,8 +27,8 @@ pub struct Node {
     pub lobby: Lobby,
     /// Where events come from, for the heal requests.
     pub fanout: Arc<Fanout>,
-    /// Checks tokens.
-    pub verifier: Verifier,
+    /// Says who somebody is.
+    pub authenticator: Arc<Authenticator>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Sizes and rates.
@@ -52,10 +51,5 @@ impl Node {
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Checks a token.
-    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
-        self.verifier.verify(token)
     }
 }

@@ -41,6 +41,18 @@ pub fn revoked_key(user: &UserId) -> String {
     format!("chat:revoked:{user}")
 }
 
+/// What an application keeps about a session cookie: a user id, or JSON (PROTOCOL §4). The id has to be checked.
+#[must_use]
+pub fn session_key(session: &str) -> String {
+    format!("session:{session}")
+}
+
+/// What a single-use ticket stands for. The ticket has to be checked.
+#[must_use]
+pub fn ticket_key(ticket: &str) -> String {
+    format!("chat:ticket:{ticket}")
+}
+
 /// A node's sign of life, and the channel of its probe.
 #[must_use]
 pub fn node_key(node: &str) -> String {

@@ -1,4 +1,6 @@
-//! Where a request carries its token: header, query, cookie or subprotocol (PROTOCOL §4).
+//! What a request carries to show who asks, and where: header, query, cookie or subprotocol (PROTOCOL §4).
+
+use std::borrow::Cow;
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
@@ -6,14 +8,65 @@ use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 /// The prefix of the subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// The first token that the request carries.
-#[must_use]
-pub fn token<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<std::borrow::Cow<'a, str>> {
-    bearer(headers)
-        .map(Into::into)
-        .or_else(|| query_value(query?, "token"))
-        .or_else(|| cookie(headers, "token").map(Into::into))
-        .or_else(|| subprotocols(headers).find_map(|name| name.strip_prefix(BEARER_SUBPROTOCOL)).map(Into::into))
+/// The cookie that holds a token.
+const TOKEN_COOKIE: &str = "token";
+
+/// What somebody shows.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// A token, or a ticket in its place.
+    Token(Cow<'a, str>),
+    /// A ticket, and nothing else.
+    Ticket(Cow<'a, str>),
+    /// The value of the session cookie.
+    Session(Cow<'a, str>),
+}
+
+impl<'a> Credential<'a> {
+    /// The first that an upgrade carries; the others are not looked at. A cookie comes last, because a browser sends it
+    /// unasked.
+    #[must_use]
+    pub fn of_upgrade(headers: &'a HeaderMap, query: Option<&'a str>, session_cookie: &str) -> Option<Self> {
+        let query = |name| query.and_then(|query| query_value(query, name));
+        let subprotocol = || subprotocols(headers).find_map(|name| name.strip_prefix(BEARER_SUBPROTOCOL));
+        (bearer(headers).map(Into::into).map(Self::Token))
+            .or_else(|| query("ticket").map(Self::Ticket))
+            .or_else(|| query("token").map(Self::Token))
+            .or_else(|| subprotocol().map(Into::into).map(Self::Token))
+            .or_else(|| Self::of_cookies(headers, session_cookie))
+    }
+
+    /// The first that a REST request carries.
+    #[must_use]
+    pub fn of_request(headers: &'a HeaderMap, session_cookie: &str) -> Option<Self> {
+        bearer(headers).map(Into::into).map(Self::Token).or_else(|| Self::of_cookies(headers, session_cookie))
+    }
+
+    fn of_cookies(headers: &'a HeaderMap, session_cookie: &str) -> Option<Self> {
+        (cookie(headers, TOKEN_COOKIE).map(Into::into).map(Self::Token))
+            .or_else(|| cookie(headers, session_cookie).map(Into::into).map(Self::Session))
+    }
+
+    /// The same, independent of the request.
+    #[must_use]
+    pub fn into_owned(self) -> Credential<'static> {
+        match self {
+            Self::Token(text) => Credential::Token(text.into_owned().into()),
+            Self::Ticket(text) => Credential::Ticket(text.into_owned().into()),
+            Self::Session(text) => Credential::Session(text.into_owned().into()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    /// What it is, never what it holds.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(…)",
+            Self::Ticket(_) => "Ticket(…)",
+            Self::Session(_) => "Session(…)",
+        })
+    }
 }
 
 /// The subprotocols that the client offers, without the one that carries a token.
@@ -40,7 +93,7 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// A query parameter, percent-decoded.
 #[must_use]
-pub fn query_value<'a>(query: &'a str, name: &str) -> Option<std::borrow::Cow<'a, str>> {
+pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let pair = form_urlencoded::parse(query.as_bytes()).find(|(key, value)| key == name && !value.is_empty());
     pair.map(|(_, value)| value)
 }
@@ -58,16 +111,39 @@ mod tests {
         HeaderMap::from_iter([(name, hyper::header::HeaderValue::from_static(value))])
     }
 
+    fn shown(headers: &HeaderMap, query: Option<&str>) -> Option<Credential<'static>> {
+        Credential::of_upgrade(headers, query, "sid").map(Credential::into_owned)
+    }
+
+    fn token(text: &'static str) -> Option<Credential<'static>> {
+        Some(Credential::Token(text.into()))
+    }
+
     #[test]
     fn a_token_is_found_wherever_it_may_stand() {
-        assert_eq!(token(&headers(AUTHORIZATION, "Bearer a.b.c"), None).as_deref(), Some("a.b.c"));
-        assert_eq!(token(&headers(AUTHORIZATION, "bearer  a"), None).as_deref(), Some("a"));
-        assert_eq!(token(&headers(AUTHORIZATION, "Basic a"), None), None);
-        assert_eq!(token(&HeaderMap::new(), Some("x=1&token=a%2Bb")).as_deref(), Some("a+b"));
-        assert_eq!(token(&headers(COOKIE, "x=1; token=a"), None).as_deref(), Some("a"));
+        assert_eq!(shown(&headers(AUTHORIZATION, "Bearer a.b.c"), None), token("a.b.c"));
+        assert_eq!(shown(&headers(AUTHORIZATION, "bearer  a"), None), token("a"));
+        assert_eq!(shown(&headers(AUTHORIZATION, "Basic a"), None), None);
+        assert_eq!(shown(&HeaderMap::new(), Some("x=1&token=a%2Bb")), token("a+b"));
+        assert_eq!(shown(&headers(COOKIE, "x=1; token=a"), None), token("a"));
         let offered = headers(SEC_WEBSOCKET_PROTOCOL, "chat.v1, bearer.a.b-c_d");
-        assert_eq!(token(&offered, None).as_deref(), Some("a.b-c_d"));
+        assert_eq!(shown(&offered, None), token("a.b-c_d"));
         assert_eq!(offered_dialects(&offered).collect::<Vec<_>>(), ["chat.v1"]);
-        assert_eq!(token(&HeaderMap::new(), Some("token=")), None);
+        assert_eq!(shown(&HeaderMap::new(), Some("token=")), None);
+    }
+
+    #[test]
+    fn the_first_of_several_counts() {
+        let session = Some(Credential::Session("s1".into()));
+        assert_eq!(shown(&headers(COOKIE, "sid=s1; sid=s2"), None), session);
+        assert_eq!(shown(&headers(COOKIE, "sid=s1; token=a"), None), token("a"));
+        assert_eq!(shown(&headers(COOKIE, "sid=s1"), Some("token=a")), token("a"));
+        let ticket = Some(Credential::Ticket("t".into()));
+        assert_eq!(shown(&HeaderMap::new(), Some("token=a&ticket=t")), ticket);
+        assert_eq!(Credential::of_request(&headers(COOKIE, "x; sid=s1"), "sid"), session);
+        for junk in ["", ";", "=", "sid", "sid=", "; ;=;", "sids=1"] {
+            assert_eq!(shown(&headers(COOKIE, junk), None), None, "{junk}");
+        }
+        assert_eq!(format!("{session:?}"), "Some(Session(…))");
     }
 }

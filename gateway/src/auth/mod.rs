@@ -1,11 +1,23 @@
-//! Who is it: tokens, where they come from in a request, and what they say. Never logs a token.
+//! Who is it: tokens, tickets and session cookies, where they stand in a request, and what they say. Never logs any of them.
 
+mod authenticator;
+mod claims;
 pub mod credentials;
+mod session;
+pub mod tickets;
 pub mod token;
 
 use shared::UserId;
 
-/// A user whose token was checked.
+use crate::backbone::SessionId;
+
+pub use authenticator::Authenticator;
+pub use credentials::Credential;
+
+/// How long a connection lasts, in seconds, when whoever vouches for the user names no end.
+pub const NO_EXPIRY_S: i64 = 86_400;
+
+/// A user who has shown who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Who.
@@ -18,6 +30,40 @@ pub struct Identity {
     pub expires_at_s: i64,
     /// Unix seconds at which it was issued, if it says so.
     pub issued_at_s: Option<i64>,
+    /// The session on which all of this stands, if it isn't a token.
+    pub session: Option<SessionId>,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// What they showed is not good.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Nobody can say.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Whoever has to be asked can't be asked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the {who} can't be asked now")]
+pub struct Unavailable {
+    /// Who that is.
+    pub who: &'static str,
+    /// When to try again, in milliseconds.
+    pub retry_after_ms: u64,
+}
+
+impl Unavailable {
+    /// The code in REST answers.
+    pub const CODE: shared::ErrorCode = shared::ErrorCode::Unavailable;
+
+    /// Sessions, tickets and revocations are out of reach.
+    pub(crate) fn backbone(error: &crate::backbone::BackboneError) -> Self {
+        tracing::debug!(%error, "the backbone could not be asked who it is");
+        Self { who: "backbone", retry_after_ms: 1000 }
+    }
 }
 
 /// Why a token was refused.

@@ -3,10 +3,12 @@
 //! An HMAC secret never checks an RS/ES/EdDSA token and a public key never an HS token, so a public key can't be abused
 //! as a secret. Several keys serve rotation: any of them may have signed.
 
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::Value;
 use shared::{Timestamp, UserId};
 
+use super::claims::{is_admin, seconds, user_id, username};
 use super::{Identity, Refused};
 use crate::config::AuthConfig;
 
@@ -14,8 +16,6 @@ use crate::config::AuthConfig;
 const CLOCK_SKEW_S: u64 = 5;
 /// The longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// The longest user name that is kept, in bytes.
-const USERNAME_BYTES_MAX: usize = 128;
 
 /// Checks tokens.
 pub struct Verifier {
@@ -23,6 +23,15 @@ pub struct Verifier {
     user_claims: Vec<String>,
     issuer: Option<String>,
     audience: Option<String>,
+}
+
+/// Why a token was not let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// None of our keys has signed it, or it is no JWT at all: somebody else may know it.
+    NotOurs,
+    /// It is one of ours, and not good.
+    Refused(Refused),
 }
 
 struct Key {
@@ -65,24 +74,31 @@ impl Verifier {
     }
 
     /// Checks signature, times, issuer and audience, and reads who it is.
-    pub fn verify(&self, token: &str) -> Result<Identity, Refused> {
+    pub fn verify(&self, token: &str) -> Result<Identity, Fault> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Refused::Invalid);
+            return Err(Fault::Refused(Refused::Invalid));
         }
-        let algorithm = jsonwebtoken::decode_header(token).map_err(|_| Refused::Invalid)?.alg;
+        let algorithm = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs)?.alg;
         let validation = self.validation(algorithm);
-        let mut refused = Refused::Invalid;
         for key in self.keys.iter().filter(|key| key.algorithms.contains(&algorithm)) {
-            match jsonwebtoken::decode::<Value>(token, &key.key, &validation) {
-                Ok(data) => return self.identity(&data.claims),
-                Err(error) => {
-                    if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) {
-                        refused = Refused::Expired;
-                    }
-                }
+            match self.verify_with(token, &key.key, &validation) {
+                Err(Fault::NotOurs) => {}
+                decided => return decided,
             }
         }
-        Err(refused)
+        Err(Fault::NotOurs)
+    }
+
+    fn verify_with(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Identity, Fault> {
+        match jsonwebtoken::decode::<Value>(token, key, validation) {
+            Ok(data) => self.identity(&data.claims).map_err(Fault::Refused),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::ExpiredSignature => Fault::Refused(Refused::Expired),
+                // The signature is checked before everything that it signs.
+                ErrorKind::InvalidSignature => Fault::NotOurs,
+                _ => Fault::Refused(Refused::Invalid),
+            }),
+        }
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -118,6 +134,7 @@ impl Verifier {
             admin: is_admin(claims),
             expires_at_s,
             issued_at_s: seconds(claims.get("iat")),
+            session: None,
         })
     }
 }
@@ -156,34 +173,4 @@ fn public_key(pem: &[u8]) -> Option<Key> {
         return Some(Key { algorithms: EC, key });
     }
     DecodingKey::from_ed_pem(pem).ok().map(|key| Key { algorithms: ED, key })
-}
-
-fn user_id(claim: &Value) -> Option<UserId> {
-    match claim {
-        Value::String(text) => UserId::parse(text).ok(),
-        Value::Number(number) if number.is_u64() || number.is_i64() => UserId::parse(&number.to_string()).ok(),
-        _ => None,
-    }
-}
-
-fn username(claims: &Value) -> Option<String> {
-    let name = ["username", "preferred_username", "name"].iter().find_map(|name| claims.get(name)?.as_str())?;
-    let usable = !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0');
-    usable.then(|| name.to_owned())
-}
-
-fn is_admin(claims: &Value) -> bool {
-    let words = |claim: &Value| match claim {
-        Value::String(text) => text.split_whitespace().any(|word| word == "admin"),
-        Value::Array(words) => words.iter().any(|word| word == "admin"),
-        _ => false,
-    };
-    ["scope", "role"].iter().filter_map(|name| claims.get(name)).any(words)
-}
-
-/// A numeric date; fractions are cut off.
-fn seconds(claim: Option<&Value>) -> Option<i64> {
-    let claim = claim?;
-    #[expect(clippy::cast_possible_truncation, reason = "a date beyond 2^63 saturates, which is far in the future")]
-    claim.as_i64().or_else(|| claim.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64))
 }

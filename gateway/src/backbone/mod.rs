@@ -13,12 +13,14 @@ use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
 use crate::store::{UnreadCount, UnreadMove};
 
 pub mod local;
+mod logins;
 mod payload;
 mod queue;
 pub mod redis;
 mod settings;
 
 pub use local::LocalBackbone;
+pub use logins::{Logins, SessionId, Ticket};
 pub use redis::RedisBackbone;
 pub use settings::Settings;
 
@@ -163,7 +165,7 @@ pub trait UnreadSource: Send + Sync + 'static {
 
 /// The backbone.
 #[async_trait]
-pub trait Backbone: Send + Sync + 'static {
+pub trait Backbone: Logins + Send + Sync + 'static {
     /// What it is and where, for the start-up log: no password.
     fn describe(&self) -> String;
 

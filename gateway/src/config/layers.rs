@@ -63,6 +63,7 @@ settings! {
     auth_enabled "AUTH_ENABLED" "true" "false only with `gateway dev` [true]",
     auth_service_url "AUTH_SERVICE_URL" "" "Not supported by this version",
     auth_timeout "AUTH_TIMEOUT" "" "Not supported by this version",
+    session_cookie "SESSION_COOKIE" "session_id" "Cookie that names a session in Redis [session_id]",
     api_key "API_KEY" "" "Key of backends (header X-API-Key)",
     allowed_origins "ALLOWED_ORIGINS" "" "Origins of browsers, comma-separated, or * [the same host]",
     trusted_proxies "TRUSTED_PROXIES" "" "Not supported by this version",

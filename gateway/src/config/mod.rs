@@ -83,6 +83,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// Claims that may hold the user id, in order.
     pub user_claims: Vec<String>,
+    /// The cookie whose value names a session.
+    pub session_cookie: String,
     /// The key of backends.
     pub api_key: Option<String>,
     /// Origins of browsers; empty: the same host; `*`: any.
@@ -274,6 +276,7 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
         issuer: layers.get("JWT_ISSUER").map(str::to_owned),
         audience: layers.get("JWT_AUDIENCE").map(str::to_owned),
         user_claims: parse::list(layers.get("JWT_USER_CLAIMS")),
+        session_cookie: parse::cookie_name("SESSION_COOKIE", layers.get("SESSION_COOKIE"))?,
         api_key,
         allowed_origins: parse::list(layers.get("ALLOWED_ORIGINS")),
     })
@@ -371,6 +374,8 @@ mod tests {
             ("AUTH_ENABLED", "false", "gateway dev"),
             ("DRAIN_SECONDS", "4", "DRAIN_DELAY_SECONDS"),
             ("JWKS_URL", "https://x", "not supported"),
+            ("SESSION_COOKIE", "my session", "session_id"),
+            ("SESSION_COOKIE", "token", "another name"),
         ] {
             let mut pairs = GOOD.to_vec();
             pairs.push((name, value));

@@ -38,3 +38,16 @@ pub(super) fn list(value: Option<&str>) -> Vec<String> {
     let parts = value.unwrap_or_default().split(',').map(str::trim);
     parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
+
+/// A cookie's name (RFC 6265 §4.1.1).
+pub(super) fn cookie_name(name: &'static str, value: Option<&str>) -> Result<String, ConfigError> {
+    let text = value.unwrap_or_default();
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || text.len() > 128 || !text.bytes().all(token) {
+        return Err(fault(name, format!("{text:?} is no name of a cookie; give one like session_id")));
+    }
+    if text == "token" {
+        return Err(fault(name, "that cookie holds a token; give another name, like session_id"));
+    }
+    Ok(text.to_owned())
+}

@@ -1,5 +1,6 @@
 //! HTTP: the public listener (sockets, REST, the demo page) and the one for operators.
 
+mod admission;
 pub mod demo;
 mod listener;
 pub mod ops;

@@ -8,14 +8,14 @@ use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use hyper::Request;
 use hyper::body::Incoming;
-use shared::command::Resume;
-use shared::{CloseCode, Dialect, Timestamp, UserId, Wire};
+use hyper::{Request, Uri};
+use shared::{CloseCode, Dialect, Wire};
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Refusal, admit, believed};
 use super::listener::{Capacity, Place};
-use crate::auth::{Identity, credentials};
+use crate::auth::credentials;
 use crate::config::AuthConfig;
 use crate::node::Node;
 use crate::session::{Opening, Session};
@@ -62,7 +62,7 @@ impl Sockets {
     }
 
     /// Answers the upgrade request and starts the session.
-    pub fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
+    pub async fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
         if !self.origin_allowed(request.headers()) {
             self.node.metrics.handshake("origin");
             return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
@@ -78,45 +78,39 @@ impl Sockets {
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();
         }
         let Spoken { wire, subprotocol } = spoken(&request);
+        let (response, upgrade) = match accept(&mut request, subprotocol.map(HeaderValue::from_static)) {
+            Ok(accepted) => accepted,
+            Err(fault) => {
+                self.node.metrics.handshake("not_websocket");
+                return (fault.status(), format!("{fault}\n")).into_response();
+            }
+        };
         let opening = match wire {
-            Some(_) => self.opening(&request),
+            Some(_) => match self.opening(request.uri(), request.headers()).await {
+                Ok(opening) => opening,
+                Err(answer) => return answer,
+            },
             None => Opening::Close(CloseCode::UnsupportedVersion),
         };
         let wire = wire.unwrap_or(Wire::CHAT);
-        match accept(&mut request, subprotocol.map(HeaderValue::from_static)) {
-            Ok((response, upgrade)) => {
-                self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, place));
-                response.map(|_| Body::empty())
-            }
-            Err(fault) => {
-                self.node.metrics.handshake("not_websocket");
-                (fault.status(), format!("{fault}\n")).into_response()
-            }
-        }
+        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, place));
+        response.map(|_| Body::empty())
     }
 
-    /// What is known of the user.
-    fn opening<B>(&self, request: &Request<B>) -> Opening {
-        let headers = request.headers();
-        let query = request.uri().query();
+    /// What is known of the user; an answer, if that is not to become a socket.
+    async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
-            return Opening::Close(CloseCode::Draining);
+            return Ok(Opening::Close(CloseCode::Draining));
         }
-        let resume = query.and_then(|query| credentials::query_value(query, "resume")).map(|text| match text.parse() {
-            Ok(position) => Resume::From(position),
-            Err(()) => Resume::Invalid,
-        });
-        if !self.config.auth_enabled
-            && let Some(user) = query.and_then(|query| credentials::query_value(query, "user"))
-            && let Ok(user) = UserId::parse(&user)
-        {
-            return Opening::Known(Box::new(believed(user)), resume);
-        }
-        match credentials::token(headers, query).map(|token| self.node.verify(&token)) {
-            None => Opening::Unknown(resume),
-            Some(Ok(identity)) => Opening::Known(Box::new(identity), resume),
-            Some(Err(refused)) => Opening::Refused(refused),
-        }
+        let refusal = if Dialect::of_path(uri.path()) == Some(Dialect::Chat) {
+            Refusal::AfterUpgrade
+        } else {
+            Refusal::BeforeUpgrade
+        };
+        let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
+        let asked = (headers, uri.query());
+        let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
+        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer.status())))
     }
 
     fn origin_allowed(&self, headers: &HeaderMap) -> bool {
@@ -148,10 +142,9 @@ fn spoken<B>(request: &Request<B>) -> Spoken {
     Spoken { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
 }
 
-/// A user in dev who only said their name.
-fn believed(user: UserId) -> Identity {
-    let now_s = Timestamp::now().unix_seconds();
-    Identity { user, username: None, admin: false, expires_at_s: now_s + 86_400, issued_at_s: Some(now_s) }
+/// The metric label of a refusal by HTTP.
+fn refused_as(status: StatusCode) -> &'static str {
+    if status == StatusCode::UNAUTHORIZED { "unauthorized" } else { "auth_unavailable" }
 }
 
 /// A socket's task: a panic in one ends that one alone.

@@ -9,7 +9,7 @@ use shared::command::Resume;
 use shared::event::ResyncReason;
 use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId, Wire};
 
-use crate::auth::{Identity, Refused};
+use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
 use crate::clock::coarse_s;
 use crate::frames::{companions_on, event_on, reply_on};
@@ -24,8 +24,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(5);
 /// Why a connection with a valid token is closed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The token is worthless; the client is told why.
-    Auth(Refused),
+    /// The token is worthless, or nobody can say whether it is; the client is told why.
+    Auth(AuthError),
     /// Something else.
     Close(CloseCode),
 }
@@ -53,15 +53,16 @@ impl Membership {
         let Ok(Ok(_turn)) = tokio::time::timeout(TURN_WITHIN, node.joining.acquire()).await else {
             return Err(Refusal::Close(CloseCode::OverCapacity));
         };
-        if backbone.is_revoked(&user, identity.issued_at_s).await.map_err(unavailable)? {
-            return Err(Refusal::Auth(Refused::Revoked));
-        }
         if node.registry.add(&user, connection, Arc::clone(&outbox), expiry_s(&identity)).is_err() {
             return Err(Refusal::Close(CloseCode::ConnectionLimit));
         }
-        // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
         let mut membership =
-            Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: true, admin: identity.admin };
+            Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: false, admin: identity.admin };
+        // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
+        // either it finds the socket, or this finds the revocation.
+        node.authenticator.check_revoked(&identity).await.map_err(Refusal::Auth)?;
+        // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
+        membership.subscribed = true;
         if let Err(error) = backbone.subscribe(&user).await {
             membership.subscribed = false;
             return Err(unavailable(error));

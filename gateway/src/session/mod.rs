@@ -16,7 +16,7 @@ use shared::chat_v1::{Decoded, Decoder};
 use shared::command::Resume;
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
-use crate::auth::{Identity, Refused};
+use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
 use crate::dispatch::{Asker, dispatch, pong};
 use crate::frames::reply_on;
 use crate::lobby::Seat;
@@ -72,6 +72,8 @@ enum Phase {
 
 /// What a finished work leaves to do.
 enum Done {
+    Authenticated { result: Result<Box<Identity>, AuthError>, resume: Option<Resume> },
+    Refreshed { result: Result<Box<Identity>, AuthError>, reference: Option<String> },
     Joined(Box<Result<Membership, Refusal>>),
     Answered { result: Box<Result<Option<Event>, ProtocolError>>, reference: Option<String> },
 }
@@ -137,13 +139,22 @@ impl State {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) {
-        let Some(work) = &mut self.work else { return };
-        let Poll::Ready(done) = work.as_mut().poll(cx) else { return };
-        self.work = None;
+        // What is finished may leave something else to do, as joining does after authentication.
+        while let Some(work) = &mut self.work {
+            let Poll::Ready(done) = work.as_mut().poll(cx) else { return };
+            self.work = None;
+            self.finish(done);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
         match done {
+            Done::Authenticated { result, resume } => self.authenticated(result, resume),
+            Done::Refreshed { result, reference } => self.refreshed(result, reference.as_deref()),
             Done::Joined(joined) => match *joined {
                 Ok(membership) => self.phase = Phase::Live(membership),
-                Err(Refusal::Auth(refused)) => self.refuse(refused),
+                Err(Refusal::Auth(AuthError::Refused(refused))) => self.refuse(refused),
+                Err(Refusal::Auth(AuthError::Unavailable(_))) => self.send_away(CloseCode::BackboneUnavailable),
                 Err(Refusal::Close(code)) => self.send_away(code),
             },
             Done::Answered { result, reference } => self.answer(*result, reference.as_deref()),
@@ -181,8 +192,8 @@ impl State {
 
     fn carry_out(&mut self, command: Command, reference: Option<String>) -> Flow {
         match (command, &self.phase) {
-            (Command::Auth { token, resume }, Phase::Unknown { .. }) => self.authenticate(&token, resume),
-            (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(&token, reference.as_deref()),
+            (Command::Auth { token, resume }, Phase::Unknown { .. }) => self.authenticate(token, resume),
+            (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(token, reference),
             (Command::Ping { timestamp }, Phase::Live(_)) => self.reply(&pong(timestamp), reference.as_deref()),
             (command, Phase::Live(membership)) => {
                 let asker = Asker { user: membership.user().clone(), admin: membership.is_admin() };
@@ -200,17 +211,35 @@ impl State {
         if self.work.is_some() { Flow::Pause } else { Flow::Continue }
     }
 
-    /// The first valid token: from here on the connection is somebody's.
-    fn authenticate(&mut self, token: &str, resume: Option<Resume>) {
-        match self.node.verify(token) {
-            Ok(identity) => {
-                let earlier = match &mut self.phase {
-                    Phase::Unknown { resume, .. } => resume.take().map(|resume| *resume),
-                    Phase::Live(_) => None,
-                };
-                self.join(identity, resume.or(earlier));
+    /// The first token. It came in time, so the seat in the lobby is given up, however long the answer takes.
+    fn authenticate(&mut self, token: String, resume: Option<Resume>) {
+        let earlier = match &mut self.phase {
+            Phase::Unknown { _seat: seat, resume } => {
+                *seat = None;
+                resume.take().map(|resume| *resume)
             }
-            Err(refused) => self.refuse(refused),
+            Phase::Live(_) => None,
+        };
+        let resume = resume.or(earlier);
+        let credential = Credential::Token(token.into());
+        match self.node.authenticator.at_once(&credential) {
+            Some(known) => self.authenticated(known.map(Box::new).map_err(AuthError::from), resume),
+            None => {
+                let node = Arc::clone(&self.node);
+                self.work = Some(Box::pin(async move {
+                    let result = node.authenticator.authenticate(credential).await.map(Box::new);
+                    Done::Authenticated { result, resume }
+                }));
+            }
+        }
+    }
+
+    /// From here on the connection is somebody's, or nobody's.
+    fn authenticated(&mut self, result: Result<Box<Identity>, AuthError>, resume: Option<Resume>) {
+        match result {
+            Ok(identity) => self.join(*identity, resume),
+            Err(AuthError::Refused(refused)) => self.refuse(refused),
+            Err(AuthError::Unavailable(_)) => self.send_away(CloseCode::BackboneUnavailable),
         }
     }
 
@@ -222,16 +251,32 @@ impl State {
         }));
     }
 
-    /// A fresh token on an authenticated connection.
-    fn refresh(&mut self, token: &str, reference: Option<&str>) {
+    /// A fresh token on an authenticated connection. Whether it was revoked is asked here, not only when joining.
+    fn refresh(&mut self, token: String, reference: Option<String>) {
+        let node = Arc::clone(&self.node);
+        self.work = Some(Box::pin(async move {
+            let authenticator = &node.authenticator;
+            let result = match authenticator.authenticate(Credential::Token(token.into())).await {
+                Ok(identity) => authenticator.check_revoked(&identity).await.map(|()| Box::new(identity)),
+                Err(error) => Err(error),
+            };
+            Done::Refreshed { result, reference }
+        }));
+    }
+
+    fn refreshed(&mut self, result: Result<Box<Identity>, AuthError>, reference: Option<&str>) {
         let Phase::Live(membership) = &mut self.phase else { return };
-        match self.node.verify(token) {
+        match result {
             Ok(identity) if identity.user == *membership.user() => membership.refresh(&identity, reference),
             Ok(_) => {
                 let error = ProtocolError::new(ErrorCode::Forbidden, "the token is another user's");
                 self.answer(Err(error), reference);
             }
-            Err(refused) => self.reply(&auth_failed(refused), reference),
+            Err(AuthError::Refused(refused)) => self.reply(&auth_failed(refused), reference),
+            Err(AuthError::Unavailable(unavailable)) => {
+                let error = ProtocolError::new(Unavailable::CODE, unavailable.to_string());
+                self.answer(Err(error.retry_after_ms(unavailable.retry_after_ms)), reference);
+            }
         }
     }
 

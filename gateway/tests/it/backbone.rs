@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Control, Delivered, LogHead, RedisBackbone, Settings, check_resume};
+use gateway::backbone::{Control, Delivered, LogHead, RedisBackbone, SessionId, Settings, Ticket, check_resume};
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
 
@@ -50,6 +50,7 @@ contract!(
     a_refresh_keeps_those_who_are_there_only,
     everybody_gets_broadcasts_and_orders,
     revoked_tokens_are_worthless,
+    sessions_and_tickets,
     subscriptions_are_counted_and_linger,
     what_is_no_envelope_is_refused,
     closing_publishes_what_was_handed_over,
@@ -438,6 +439,32 @@ async fn revoked_tokens_are_worthless(rig: Rig) {
         assert_eq!(rig.b.backbone.is_revoked(&ann, issued_at).await.expect("asked"), revoked, "{issued_at:?}");
     }
     assert!(!rig.b.backbone.is_revoked(&user("bob"), None).await.expect("asked"));
+
+    // What the store remembers comes back, but never in the place of something newer.
+    let (bob, now_s) = (user("bob"), at);
+    let put_back = [(ann.clone(), at - 100), (bob.clone(), at - 50)];
+    rig.b.backbone.restore_revocations(&put_back).await.expect("put back");
+    let known = rig.a.backbone.revoked_at(&[bob, user("cid"), ann]).await.expect("asked");
+    assert_eq!(known, [Some(now_s - 50), None, Some(at)]);
+}
+
+async fn sessions_and_tickets(rig: Rig) {
+    let id = SessionId::parse("s-1").expect("an id");
+    assert_eq!(rig.a.backbone.session(&id).await.expect("asked"), None);
+    rig.a.backbone.set_session(&id, Some("42")).await.expect("written");
+    assert_eq!(rig.b.backbone.session(&id).await.expect("asked").as_deref(), Some("42"));
+    rig.b.backbone.set_session(&id, None).await.expect("deleted");
+    assert_eq!(rig.a.backbone.session(&id).await.expect("asked"), None);
+
+    let (ticket, late) = (Ticket::random(), Ticket::random());
+    rig.a.backbone.put_ticket(&ticket, "who", 30).await.expect("kept");
+    let (one, other) = tokio::join!(rig.a.backbone.take_ticket(&ticket), rig.b.backbone.take_ticket(&ticket));
+    let mut taken = [one.expect("asked"), other.expect("asked")];
+    taken.sort();
+    assert_eq!(taken, [None, Some("who".to_owned())], "exactly one of two gets it");
+    rig.a.backbone.put_ticket(&late, "who", 1).await.expect("kept");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(rig.b.backbone.take_ticket(&late).await.expect("asked"), None);
 }
 
 async fn subscriptions_are_counted_and_linger(rig: Rig) {

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod auth;
+mod auth_sessions;
 mod backbone;
 mod backbone_faults;
 mod backbone_rig;

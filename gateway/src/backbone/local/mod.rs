@@ -3,6 +3,7 @@
 
 mod counts;
 mod log;
+mod logins;
 mod online;
 mod state;
 

@@ -9,6 +9,7 @@ use shared::{Epoch, Timestamp, UserId};
 
 use super::counts::Counts;
 use super::log::{Log, Search};
+use super::logins::Doors;
 use super::online::Online;
 use crate::backbone::{Append, Durable, LogHead, LogPage, Settings, payload};
 use crate::store::UnreadCount;
@@ -24,6 +25,7 @@ pub(super) struct State {
     epochs: u64,
     users: HashMap<UserId, User>,
     pub(super) online: Online,
+    pub(super) doors: Doors,
     pub(super) revoked_s: HashMap<UserId, i64>,
 }
 
@@ -56,6 +58,7 @@ impl State {
             epochs: 0,
             users: HashMap::new(),
             online: Online::default(),
+            doors: Doors::default(),
             revoked_s: HashMap::new(),
         }
     }
@@ -86,6 +89,7 @@ impl State {
 
     /// Leaves channels that have lingered long enough, and forgets logs and users whose time has passed.
     pub(super) fn sweep(&mut self, now_ms: i64) {
+        self.doors.sweep(now_ms);
         let (online, settings) = (&mut self.online, &self.settings);
         self.users.retain(|id, user| {
             if user.lingers_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {

@@ -5,6 +5,7 @@
 
 mod inbound;
 mod link;
+mod logins;
 mod presence;
 mod publisher;
 mod scripts;

@@ -26,6 +26,8 @@ pub(super) struct Scripts {
     pub(super) departed: Script,
     /// Takes users whose offline check is due.
     pub(super) take_offline: Script,
+    /// Puts back a revocation.
+    pub(super) restore_revocation: Script,
 }
 
 impl Scripts {
@@ -45,13 +47,14 @@ impl Scripts {
             read: script(&[log, include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),
+            restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
         }
     }
 
     /// Loads every script, so that none of a pipeline's calls finds it missing.
     pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let Self { append, append_once, seed, open, read, departed, take_offline } = self;
-        for script in [append, append_once, seed, open, read, departed, take_offline] {
+        let Self { append, append_once, seed, open, read, departed, take_offline, restore_revocation } = self;
+        for script in [append, append_once, seed, open, read, departed, take_offline, restore_revocation] {
             script.load_async(connection).await?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 
 use super::Api;
 use super::failure::Failure;
-use crate::auth::{Identity, Refused, credentials};
+use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -58,12 +58,11 @@ impl FromRequestParts<Arc<Api>> for Caller {
         if let Some(given) = parts.headers.get("x-api-key") {
             return backend(given.as_bytes(), api, parts);
         }
-        let token = credentials::bearer(&parts.headers).or_else(|| credentials::cookie(&parts.headers, "token"));
-        let identity = api.node.verify(token.ok_or_else(|| refused(Refused::Missing))?).map_err(refused)?;
-        let backbone = api.node.chat.backbone();
-        if backbone.is_revoked(&identity.user, identity.issued_at_s).await? {
-            return Err(refused(Refused::Revoked));
-        }
+        let authenticator = &api.node.authenticator;
+        let shown = Credential::of_request(&parts.headers, authenticator.session_cookie());
+        let shown = shown.ok_or_else(|| refused(Refused::Missing))?;
+        let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
+        authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
         Ok(Self::User(identity))
     }
 }
@@ -81,6 +80,18 @@ fn backend(given: &[u8], api: &Api, parts: &Parts) -> Result<Caller, Failure> {
         }
     };
     Ok(Caller::Backend(user))
+}
+
+fn not_let_in(error: AuthError) -> Failure {
+    match error {
+        AuthError::Refused(reason) => refused(reason),
+        AuthError::Unavailable(reason) => unavailable(reason),
+    }
+}
+
+pub(super) fn unavailable(unavailable: Unavailable) -> Failure {
+    let error = ProtocolError::new(Unavailable::CODE, unavailable.to_string());
+    Failure(error.retry_after_ms(unavailable.retry_after_ms))
 }
 
 fn refused(refused: Refused) -> Failure {

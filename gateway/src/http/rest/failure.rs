@@ -23,7 +23,7 @@ impl IntoResponse for Failure {
 }
 
 /// The answer that carries an error.
-pub(super) fn respond(error: &ProtocolError) -> Response {
+pub(in crate::http) fn respond(error: &ProtocolError) -> Response {
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(serde_json::json!({ "error": error }))).into_response();
     if let Some(wait_ms) = error.retry_after_ms {

@@ -4,10 +4,11 @@ mod body;
 mod caller;
 mod control;
 mod conversations;
-mod failure;
+pub(super) mod failure;
 mod messages;
 mod presence;
 mod publish;
+mod tickets;
 
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/broadcast", post(publish::broadcast))
         .route("/api/v1/control/disconnect", post(control::disconnect))
         .route("/api/v1/control/revoke", post(control::revoke))
+        .route("/api/v2/ws-token", post(tickets::issue))
         .route("/api/v1/internal/chat/ws/stats", get(control::stats))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)

@@ -1,0 +1,40 @@
+//! What the fields of a token, of a session and of the authentication service's answer mean: the same in all three.
+
+use serde_json::Value;
+use shared::UserId;
+
+/// The longest user name that is kept, in bytes.
+const USERNAME_BYTES_MAX: usize = 128;
+
+/// A user id: a string, or an integer.
+pub(super) fn user_id(claim: &Value) -> Option<UserId> {
+    match claim {
+        Value::String(text) => UserId::parse(text).ok(),
+        Value::Number(number) if number.is_u64() || number.is_i64() => UserId::parse(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+/// The user's name, if one is given that can be kept.
+pub(super) fn username(claims: &Value) -> Option<String> {
+    let name = ["username", "preferred_username", "name"].iter().find_map(|name| claims.get(name)?.as_str())?;
+    let usable = !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0');
+    usable.then(|| name.to_owned())
+}
+
+/// Whether the words of `scope` or `role` hold `admin`.
+pub(super) fn is_admin(claims: &Value) -> bool {
+    let words = |claim: &Value| match claim {
+        Value::String(text) => text.split_whitespace().any(|word| word == "admin"),
+        Value::Array(words) => words.iter().any(|word| word == "admin"),
+        _ => false,
+    };
+    ["scope", "role"].iter().filter_map(|name| claims.get(name)).any(words)
+}
+
+/// A numeric date; fractions are cut off.
+pub(super) fn seconds(claim: Option<&Value>) -> Option<i64> {
+    let claim = claim?;
+    #[expect(clippy::cast_possible_truncation, reason = "a date beyond 2^63 saturates, which is far in the future")]
+    claim.as_i64().or_else(|| claim.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64))
+}

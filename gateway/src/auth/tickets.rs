@@ -1,0 +1,62 @@
+//! Single-use tickets: a token that may stand in a URL, because it is worth nothing half a minute later.
+
+use serde::{Deserialize, Serialize};
+use shared::UserId;
+
+use super::{AuthError, Identity, Refused, Unavailable};
+use crate::backbone::{Backbone, SessionId, Ticket};
+
+/// How long a ticket is good for, in seconds.
+pub const TICKET_S: u32 = 30;
+
+/// What a ticket stands for: everything that was known of the user, the expiry of their token included.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    user_id: UserId,
+    username: Option<String>,
+    admin: bool,
+    expires_at_s: i64,
+    issued_at_s: Option<i64>,
+    session: Option<String>,
+}
+
+/// Makes a ticket for somebody who has shown who they are.
+pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticket, Unavailable> {
+    let ticket = Ticket::random();
+    let kept = Kept {
+        user_id: identity.user.clone(),
+        username: identity.username.clone(),
+        admin: identity.admin,
+        expires_at_s: identity.expires_at_s,
+        issued_at_s: identity.issued_at_s,
+        session: identity.session.as_ref().map(|session| session.as_str().to_owned()),
+    };
+    let value = serde_json::to_string(&kept).map_err(|error| {
+        tracing::error!(%error, "a ticket could not be written");
+        Unavailable { who: "ticket office", retry_after_ms: 1000 }
+    })?;
+    backbone.put_ticket(&ticket, &value, TICKET_S).await.map_err(|error| Unavailable::backbone(&error))?;
+    Ok(ticket)
+}
+
+/// Takes a ticket: nobody can take it again.
+pub(super) async fn redeem(backbone: &dyn Backbone, ticket: &Ticket) -> Result<Identity, AuthError> {
+    let value = backbone.take_ticket(ticket).await.map_err(|error| Unavailable::backbone(&error))?;
+    let kept: Kept = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(Refused::Invalid)?;
+    let session = match &kept.session {
+        None => None,
+        Some(session) => Some(SessionId::parse(session).map_err(|_| Refused::Invalid)?),
+    };
+    if kept.expires_at_s <= shared::Timestamp::now().unix_seconds() {
+        return Err(Refused::Expired.into());
+    }
+    Ok(Identity {
+        user: kept.user_id,
+        username: kept.username,
+        admin: kept.admin,
+        expires_at_s: kept.expires_at_s,
+        issued_at_s: kept.issued_at_s,
+        session,
+    })
+}
