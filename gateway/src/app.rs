@@ -19,7 +19,6 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::auth::Authenticator;
-use crate::auth::token::Verifier;
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
@@ -76,7 +75,6 @@ impl App {
         let prometheus = metrics::recorder().context("the metrics recorder could not be installed")?;
         let metrics = Arc::new(Metrics::new());
         let boot: Arc<str> = format!("{:08x}", rand::random::<u32>()).into();
-        let verifier = Verifier::new(&config.auth)?;
         let listener = bind(config.http, "HTTP")?;
         let ops_listener = bind(config.ops, "OPS")?;
         let (http, ops) = (listener.local_addr()?, ops_listener.local_addr()?);
@@ -97,6 +95,7 @@ impl App {
         let backbone = backbone(&config, (&name, &boot), Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*name, "connected");
 
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&backbone))?);
         let lease = Arc::new(Lease::default());
         lease.beat(&*store, &owner).await;
         let direct = Arc::clone(&fanout);
@@ -129,7 +128,7 @@ impl App {
             registry: Arc::clone(&registry),
             lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
             fanout,
-            authenticator: Arc::new(Authenticator::new(&config.auth, verifier, Arc::clone(&backbone))),
+            authenticator,
             metrics: Arc::clone(&metrics),
             limits: config.limits.clone(),
             clocks: config.clocks.clone(),
@@ -182,6 +181,8 @@ impl App {
         tasks.spawn(pulse::errands(Arc::clone(node), stop()));
         let (chat, until) = (Arc::clone(&node.chat), stop());
         tasks.spawn(async move { chat.sweep_until(until).await });
+        let (authenticator, until) = (Arc::clone(&node.authenticator), stop());
+        tasks.spawn(async move { authenticator.keep_keys(until).await });
         let (readiness, watched, until) = (Arc::clone(&self.readiness), Arc::clone(node), stop());
         tasks.spawn(async move { readiness.watch_store(watched, until).await });
         let until = stop();

@@ -191,6 +191,10 @@ fn describe() {
     describe_gauge!("parley_store_up", "1 while the store answers");
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
+    describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");
+    describe_histogram!("parley_auth_service_seconds", "From a question to the authentication service to its answer");
+    describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and is not asked");
+    describe_counter!("parley_jwks_fetches_total", "Fetches of the issuer's public keys by result");
     describe_counter!("parley_handshakes_total", "Handshakes by result");
     describe_counter!("parley_closes_total", "Connections that ended, by who closed them and why");
 }

@@ -3,23 +3,64 @@
 
 use std::sync::Arc;
 
-use super::token::{Fault, Verifier};
+use tokio_util::sync::CancellationToken;
+
+use super::jwks::Jwks;
+use super::remote::Remote;
+use super::token::{Fault, KeyError, Verifier};
 use super::{AuthError, Credential, Identity, Refused, Unavailable, session, tickets};
 use crate::backbone::{Backbone, SessionId, Ticket};
 use crate::config::AuthConfig;
+use crate::http_client::EndpointError;
+
+/// A setting that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A URL.
+    #[error("{name}: {source}")]
+    Endpoint {
+        /// The setting.
+        name: &'static str,
+        /// Why.
+        source: EndpointError,
+    },
+}
 
 /// Says who somebody is.
 pub struct Authenticator {
     verifier: Verifier,
+    /// The issuer's keys, if the settings name a URL for them.
+    published: Option<Arc<Jwks>>,
+    /// The authentication service, if there is one.
+    remote: Option<Remote>,
     backbone: Arc<dyn Backbone>,
     session_cookie: String,
 }
 
 impl Authenticator {
-    /// Checks tokens with `verifier`, sessions and tickets with `backbone`.
-    #[must_use]
-    pub fn new(config: &AuthConfig, verifier: Verifier, backbone: Arc<dyn Backbone>) -> Self {
-        Self { verifier, backbone, session_cookie: config.session_cookie.clone() }
+    /// Checks tokens by the settings, sessions and tickets with `backbone`. Reads key files, and fetches nothing yet.
+    pub fn new(config: &AuthConfig, backbone: Arc<dyn Backbone>) -> Result<Self, SettingsError> {
+        let error = |name| move |source| SettingsError::Endpoint { name, source };
+        let published = config.jwks_url.clone().map(|url| Jwks::new(url).map(Arc::new)).transpose();
+        let published = published.map_err(error("JWKS_URL"))?;
+        let remote = config.service.as_ref().map(|service| Remote::new(service.url.clone(), service.timeout));
+        Ok(Self {
+            verifier: Verifier::new(config, published.clone())?,
+            published,
+            remote: remote.transpose().map_err(error("AUTH_SERVICE_URL"))?,
+            backbone,
+            session_cookie: config.session_cookie.clone(),
+        })
+    }
+
+    /// Keeps the issuer's keys fresh until `stop`; ends at once if there is no URL for them.
+    pub async fn keep_keys(&self, stop: CancellationToken) {
+        if let Some(published) = &self.published {
+            published.keep(stop).await;
+        }
     }
 
     /// The name of the session cookie.
@@ -36,7 +77,8 @@ impl Authenticator {
             Credential::Token(token) => match self.verifier.verify(token) {
                 Ok(identity) => Some(Ok(identity)),
                 Err(Fault::Refused(refused)) => Some(Err(refused)),
-                Err(Fault::NotOurs) => Some(Err(Refused::Invalid)),
+                Err(Fault::NotOurs) if self.remote.is_none() => Some(Err(Refused::Invalid)),
+                Err(Fault::NotOurs | Fault::UnknownKey) => None,
             },
             Credential::Ticket(_) | Credential::Session(_) => None,
         }
@@ -71,12 +113,28 @@ impl Authenticator {
     }
 
     async fn ask(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
-        match credential {
-            Credential::Token(text) | Credential::Ticket(text) => match Ticket::parse(&text) {
+        match &credential {
+            Credential::Token(text) | Credential::Ticket(text) => match Ticket::parse(text) {
                 Some(ticket) => tickets::redeem(&*self.backbone, &ticket).await,
+                None if matches!(credential, Credential::Token(_)) => self.foreign(text).await,
                 None => Err(Refused::Invalid.into()),
             },
-            Credential::Session(id) => self.session(&id).await,
+            Credential::Session(id) => self.session(id).await,
+        }
+    }
+
+    /// A token that none of our keys has signed: by a key that the issuer has published since, or the service knows it.
+    async fn foreign(&self, token: &str) -> Result<Identity, AuthError> {
+        let mut verified = self.verifier.verify(token);
+        if let (Err(Fault::UnknownKey), Some(published)) = (&verified, &self.published) {
+            published.fetch_anew().await?;
+            verified = self.verifier.verify(token);
+        }
+        match (verified, &self.remote) {
+            (Ok(identity), _) => Ok(identity),
+            (Err(Fault::Refused(refused)), _) => Err(refused.into()),
+            (Err(Fault::NotOurs | Fault::UnknownKey), Some(remote)) => remote.ask(token).await,
+            (Err(Fault::NotOurs | Fault::UnknownKey), None) => Err(Refused::Invalid.into()),
         }
     }
 

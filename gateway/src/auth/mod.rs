@@ -1,8 +1,11 @@
 //! Who is it: tokens, tickets and session cookies, where they stand in a request, and what they say. Never logs any of them.
 
 mod authenticator;
+mod breaker;
 mod claims;
 pub mod credentials;
+pub mod jwks;
+pub mod remote;
 mod session;
 pub mod tickets;
 pub mod token;

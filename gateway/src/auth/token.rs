@@ -3,12 +3,15 @@
 //! An HMAC secret never checks an RS/ES/EdDSA token and a public key never an HS token, so a public key can't be abused
 //! as a secret. Several keys serve rotation: any of them may have signed.
 
+use std::sync::Arc;
+
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::Value;
 use shared::{Timestamp, UserId};
 
 use super::claims::{is_admin, seconds, user_id, username};
+use super::jwks::{Candidates, Jwks};
 use super::{Identity, Refused};
 use crate::config::AuthConfig;
 
@@ -20,6 +23,7 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Checks tokens.
 pub struct Verifier {
     keys: Vec<Key>,
+    published: Option<Arc<Jwks>>,
     user_claims: Vec<String>,
     issuer: Option<String>,
     audience: Option<String>,
@@ -30,13 +34,16 @@ pub struct Verifier {
 pub enum Fault {
     /// None of our keys has signed it, or it is no JWT at all: somebody else may know it.
     NotOurs,
+    /// It names a key of the issuer that we don't have.
+    UnknownKey,
     /// It is one of ours, and not good.
     Refused(Refused),
 }
 
-struct Key {
-    algorithms: &'static [Algorithm],
-    key: DecodingKey,
+/// A key, and the algorithms that it may be used with.
+pub(super) struct Key {
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) key: DecodingKey,
 }
 
 /// A key that can't be used.
@@ -48,17 +55,17 @@ pub struct KeyError {
 }
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
-const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
-const ED: &[Algorithm] = &[Algorithm::EdDSA];
+pub(super) const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
+pub(super) const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
+pub(super) const ED: &[Algorithm] = &[Algorithm::EdDSA];
 
 impl Verifier {
-    /// Reads the keys that the settings name.
-    pub fn new(config: &AuthConfig) -> Result<Self, KeyError> {
+    /// Reads the keys that the settings name; `published` are those of an issuer.
+    pub fn new(config: &AuthConfig, published: Option<Arc<Jwks>>) -> Result<Self, KeyError> {
         let mut keys: Vec<Key> = config
             .jwt_secrets
             .iter()
-            .map(|secret| Key { algorithms: HMAC, key: DecodingKey::from_secret(secret.as_bytes()) })
+            .map(|secret| Key { algorithms: HMAC.to_vec(), key: DecodingKey::from_secret(secret.as_bytes()) })
             .collect();
         for file in &config.jwt_public_key_files {
             let error = |fault: String| KeyError { file: file.display().to_string(), fault };
@@ -67,6 +74,7 @@ impl Verifier {
         }
         Ok(Self {
             keys,
+            published,
             user_claims: config.user_claims.clone(),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
@@ -78,10 +86,31 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Fault::Refused(Refused::Invalid));
         }
-        let algorithm = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs)?.alg;
-        let validation = self.validation(algorithm);
-        for key in self.keys.iter().filter(|key| key.algorithms.contains(&algorithm)) {
-            match self.verify_with(token, &key.key, &validation) {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs)?;
+        let (algorithm, kid) = (header.alg, header.kid.as_deref());
+        match self.verify_with(token, algorithm, self.keys.iter()) {
+            Err(Fault::NotOurs) => {}
+            decided => return decided,
+        }
+        match self.published.as_ref().map(|published| published.candidates(kid, algorithm)) {
+            None => Err(Fault::NotOurs),
+            Some(Candidates::Unknown) => Err(Fault::UnknownKey),
+            Some(Candidates::Keys(keys)) => {
+                self.verify_with(token, algorithm, keys.iter().filter(|key| key.fits(kid)).map(|key| &key.key))
+            }
+        }
+    }
+
+    fn verify_with<'a>(
+        &self,
+        token: &str,
+        algorithm: Algorithm,
+        keys: impl Iterator<Item = &'a Key>,
+    ) -> Result<Identity, Fault> {
+        let mut validation = None;
+        for key in keys.filter(|key| key.algorithms.contains(&algorithm)) {
+            let validation = validation.get_or_insert_with(|| self.validation(algorithm));
+            match self.verify_by(token, &key.key, validation) {
                 Err(Fault::NotOurs) => {}
                 decided => return decided,
             }
@@ -89,7 +118,7 @@ impl Verifier {
         Err(Fault::NotOurs)
     }
 
-    fn verify_with(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Identity, Fault> {
+    fn verify_by(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Identity, Fault> {
         match jsonwebtoken::decode::<Value>(token, key, validation) {
             Ok(data) => self.identity(&data.claims).map_err(Fault::Refused),
             Err(error) => Err(match error.kind() {
@@ -167,10 +196,10 @@ pub fn mint(config: &AuthConfig, user: &UserId, username: Option<&str>, admin: b
 
 fn public_key(pem: &[u8]) -> Option<Key> {
     if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-        return Some(Key { algorithms: RSA, key });
+        return Some(Key { algorithms: RSA.to_vec(), key });
     }
     if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-        return Some(Key { algorithms: EC, key });
+        return Some(Key { algorithms: EC.to_vec(), key });
     }
-    DecodingKey::from_ed_pem(pem).ok().map(|key| Key { algorithms: ED, key })
+    DecodingKey::from_ed_pem(pem).ok().map(|key| Key { algorithms: ED.to_vec(), key })
 }

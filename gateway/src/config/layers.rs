@@ -7,10 +7,7 @@ use super::ConfigError;
 
 /// Settings of the contract that this version doesn't carry out yet. To set one stops the start: nothing weaker is
 /// substituted in silence.
-pub(super) const NOT_YET: [&str; 9] = [
-    "JWKS_URL",
-    "AUTH_SERVICE_URL",
-    "AUTH_TIMEOUT",
+pub(super) const NOT_YET: [&str; 6] = [
     "TRUSTED_PROXIES",
     "MAX_CONNECTIONS_PER_IP",
     "CONNECT_RATE_PER_IP",
@@ -56,13 +53,13 @@ settings! {
     database_url "DATABASE_URL" "" "postgres://… or sqlite:<file>",
     jwt_secret "JWT_SECRET" "" "HMAC secrets of tokens, comma-separated; the first signs",
     jwt_public_key_file "JWT_PUBLIC_KEY_FILE" "" "PEM files with public keys of tokens, comma-separated",
-    jwks_url "JWKS_URL" "" "Not supported by this version",
+    jwks_url "JWKS_URL" "" "URL of an issuer's public keys (JWKS)",
     jwt_issuer "JWT_ISSUER" "" "The only issuer to accept",
     jwt_audience "JWT_AUDIENCE" "" "The audience that tokens must name",
     jwt_user_claims "JWT_USER_CLAIMS" "sub,user_id,userId,id" "Claims with the user id, in order [sub,user_id,userId,id]",
     auth_enabled "AUTH_ENABLED" "true" "false only with `gateway dev` [true]",
-    auth_service_url "AUTH_SERVICE_URL" "" "Not supported by this version",
-    auth_timeout "AUTH_TIMEOUT" "" "Not supported by this version",
+    auth_service_url "AUTH_SERVICE_URL" "" "URL of a service that checks tokens which no key above has signed",
+    auth_timeout "AUTH_TIMEOUT" "10s" "Time for that service's answer, like 10s or 500ms [10s]",
     session_cookie "SESSION_COOKIE" "session_id" "Cookie that names a session in Redis [session_id]",
     api_key "API_KEY" "" "Key of backends (header X-API-Key)",
     allowed_origins "ALLOWED_ORIGINS" "" "Origins of browsers, comma-separated, or * [the same host]",

@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::Uri;
+
 pub use layers::{Layers, SettingsArgs};
 
 /// A setting that stops the start.
@@ -83,12 +85,25 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// Claims that may hold the user id, in order.
     pub user_claims: Vec<String>,
+    /// Where an issuer publishes its keys.
+    pub jwks_url: Option<Uri>,
+    /// A service that knows tokens which none of our keys has signed.
+    pub service: Option<AuthService>,
     /// The cookie whose value names a session.
     pub session_cookie: String,
     /// The key of backends.
     pub api_key: Option<String>,
     /// Origins of browsers; empty: the same host; `*`: any.
     pub allowed_origins: Vec<String>,
+}
+
+/// A remote authentication service.
+#[derive(Debug, Clone)]
+pub struct AuthService {
+    /// Where it is asked.
+    pub url: Uri,
+    /// How long it may take to answer.
+    pub timeout: Duration,
 }
 
 impl std::fmt::Debug for AuthConfig {
@@ -212,10 +227,11 @@ impl Config {
             ));
         }
         let keyed = !self.auth.jwt_secrets.is_empty() || !self.auth.jwt_public_key_files.is_empty();
+        let keyed = keyed || self.auth.jwks_url.is_some() || self.auth.service.is_some();
         if self.auth.enabled && !keyed && self.mode == Mode::Serve {
             return Err(parse::fault(
                 "JWT_SECRET",
-                "is not set; set it, or JWT_PUBLIC_KEY_FILE, so that tokens can be checked",
+                "is not set; set it, JWT_PUBLIC_KEY_FILE, JWKS_URL or AUTH_SERVICE_URL, so that tokens can be checked",
             ));
         }
         Ok(())
@@ -269,6 +285,8 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
     if api_key.as_ref().is_some_and(|key| key.len() < 16) {
         return Err(parse::fault("API_KEY", "is shorter than 16 bytes; make one with `openssl rand -base64 32`"));
     }
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(60));
+    let auth_timeout = parse::duration("AUTH_TIMEOUT", layers.get("AUTH_TIMEOUT"), least, most)?;
     Ok(AuthConfig {
         enabled,
         jwt_secrets,
@@ -276,6 +294,9 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
         issuer: layers.get("JWT_ISSUER").map(str::to_owned),
         audience: layers.get("JWT_AUDIENCE").map(str::to_owned),
         user_claims: parse::list(layers.get("JWT_USER_CLAIMS")),
+        jwks_url: parse::url("JWKS_URL", layers.get("JWKS_URL"))?,
+        service: parse::url("AUTH_SERVICE_URL", layers.get("AUTH_SERVICE_URL"))?
+            .map(|url| AuthService { url, timeout: auth_timeout }),
         session_cookie: parse::cookie_name("SESSION_COOKIE", layers.get("SESSION_COOKIE"))?,
         api_key,
         allowed_origins: parse::list(layers.get("ALLOWED_ORIGINS")),
@@ -373,7 +394,11 @@ mod tests {
             ("AUTH_ENABLED", "maybe", "true or false"),
             ("AUTH_ENABLED", "false", "gateway dev"),
             ("DRAIN_SECONDS", "4", "DRAIN_DELAY_SECONDS"),
-            ("JWKS_URL", "https://x", "not supported"),
+            ("JWKS_URL", "ftp://x/keys", "https://"),
+            ("AUTH_SERVICE_URL", "https://user:password@x/", "no user"),
+            ("AUTH_TIMEOUT", "soon", "like 10s or 500ms"),
+            ("AUTH_TIMEOUT", "10m", "like 10s or 500ms"),
+            ("AUTH_TIMEOUT", "0s", "100ms to 60s"),
             ("SESSION_COOKIE", "my session", "session_id"),
             ("SESSION_COOKIE", "token", "another name"),
         ] {

@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Uri;
 
 use super::ConfigError;
 
@@ -50,4 +53,36 @@ pub(super) fn cookie_name(name: &'static str, value: Option<&str>) -> Result<Str
         return Err(fault(name, "that cookie holds a token; give another name, like session_id"));
     }
     Ok(text.to_owned())
+}
+
+/// A URL that requests go to.
+pub(super) fn url(name: &'static str, value: Option<&str>) -> Result<Option<Uri>, ConfigError> {
+    let Some(text) = value else { return Ok(None) };
+    let url: Uri = text.parse().map_err(|_| fault(name, "is no URL; give one like https://host/path"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
+        return Err(fault(name, "must begin with https:// (or http://) and a host"));
+    }
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(fault(name, "may hold no user and no password"));
+    }
+    Ok(Some(url))
+}
+
+/// A time like `10s` or `500ms`, between `least` and `most`.
+pub(super) fn duration(
+    name: &'static str,
+    value: Option<&str>,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, ConfigError> {
+    let text = value.unwrap_or_default().trim();
+    let parsed = match text.strip_suffix("ms") {
+        Some(millis) => millis.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s').unwrap_or(text).parse().ok().map(Duration::from_secs),
+    };
+    let parsed = parsed.ok_or_else(|| fault(name, format!("{text:?} won't do; give a time like 10s or 500ms")))?;
+    if parsed < least || parsed > most {
+        return Err(fault(name, format!("{text:?} won't do; give a time from {least:?} to {most:?}")));
+    }
+    Ok(parsed)
 }

@@ -57,7 +57,7 @@ async fn hmac_tokens_of_every_length_and_any_of_several_secrets() {
 }
 
 /// Makes a key pair with openssl; the PEM texts of the private and the public key.
-fn key_pair(folder: &std::path::Path, name: &str, options: &[&str]) -> (Vec<u8>, std::path::PathBuf) {
+pub(crate) fn key_pair(folder: &std::path::Path, name: &str, options: &[&str]) -> (Vec<u8>, std::path::PathBuf) {
     let private = folder.join(format!("{name}.pem"));
     let public = folder.join(format!("{name}.pub.pem"));
     let run = |arguments: &[&std::ffi::OsStr]| {

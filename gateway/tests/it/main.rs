@@ -4,6 +4,7 @@
 
 mod architecture;
 mod auth;
+mod auth_remote;
 mod auth_sessions;
 mod backbone;
 mod backbone_faults;

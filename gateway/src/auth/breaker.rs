@@ -1,0 +1,125 @@
+//! A breaker: after repeated failures nobody is asked for a while, then one at a time is tried.
+
+use std::time::{Duration, Instant};
+
+use metrics::Gauge;
+use parking_lot::Mutex;
+
+/// Failures in a row that open it.
+const FAILURES_MAX: u32 = 5;
+/// How long it stays open.
+const OPEN_FOR: Duration = Duration::from_secs(5);
+
+/// Whether a service is asked.
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    /// 1 while nobody is asked.
+    open: Gauge,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One was let through to see.
+    Probing,
+}
+
+/// Leave to ask; what came of it has to be told. Dropped without that, it leaves the breaker as it was.
+pub(super) struct Attempt<'a> {
+    breaker: &'a Breaker,
+}
+
+impl Breaker {
+    pub(super) fn new(open: Gauge) -> Self {
+        open.set(0.0);
+        Self { state: Mutex::new(State::Closed { failures: 0 }), open }
+    }
+
+    /// Leave to ask, or how long there is none.
+    pub(super) fn attempt(&self) -> Result<Attempt<'_>, Duration> {
+        let mut state = self.state.lock();
+        match *state {
+            State::Closed { .. } => {}
+            State::Open { until } => {
+                let now = Instant::now();
+                if now < until {
+                    return Err(until - now);
+                }
+                *state = State::Probing;
+            }
+            State::Probing => return Err(OPEN_FOR),
+        }
+        Ok(Attempt { breaker: self })
+    }
+
+    fn open(&self) -> State {
+        self.open.set(1.0);
+        State::Open { until: Instant::now() + OPEN_FOR }
+    }
+}
+
+impl Attempt<'_> {
+    /// The service answered.
+    pub(super) fn succeeded(self) {
+        self.breaker.open.set(0.0);
+        *self.breaker.state.lock() = State::Closed { failures: 0 };
+    }
+
+    /// It didn't.
+    pub(super) fn failed(self) {
+        let mut state = self.breaker.state.lock();
+        *state = match *state {
+            State::Closed { failures } if failures + 1 < FAILURES_MAX => State::Closed { failures: failures + 1 },
+            State::Closed { .. } | State::Probing => self.breaker.open(),
+            State::Open { until } => State::Open { until },
+        };
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        // The one that was to see is gone without an answer: the next one sees.
+        let mut state = self.breaker.state.lock();
+        if matches!(*state, State::Probing) {
+            *state = State::Open { until: Instant::now() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(Gauge::noop())
+    }
+
+    fn expire(breaker: &Breaker) {
+        *breaker.state.lock() = State::Open { until: Instant::now() };
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_one_success_closes_it() {
+        let breaker = breaker();
+        for _ in 0..3 {
+            (1..FAILURES_MAX).for_each(|_| breaker.attempt().ok().expect("closed").failed());
+            breaker.attempt().ok().expect("closed").succeeded();
+        }
+        (0..FAILURES_MAX).for_each(|_| breaker.attempt().ok().expect("closed").failed());
+        assert!(breaker.attempt().err().is_some_and(|wait| wait <= OPEN_FOR));
+        expire(&breaker);
+        let probe = breaker.attempt().ok().expect("one may see");
+        assert!(breaker.attempt().is_err(), "only one");
+        probe.failed();
+        assert!(breaker.attempt().is_err());
+        expire(&breaker);
+        drop(breaker.attempt().ok().expect("one may see"));
+        breaker.attempt().ok().expect("the one before is gone without an answer").succeeded();
+        assert!(breaker.attempt().is_ok() && breaker.attempt().is_ok());
+    }
+}

@@ -1,0 +1,218 @@
+//! The remote authentication service (PROTOCOL §4): asked about tokens that none of our own keys has signed.
+//!
+//! Its answers are kept for a minute at the most, under a hash of the token. The same token is asked about once at a time,
+//! and while the service fails, nobody waits for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
+use moka::Expiry;
+use moka::future::Cache;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::Timestamp;
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::claims::{is_admin, seconds, user_id, username};
+use super::{AuthError, Identity, NO_EXPIRY_S, Refused, Unavailable};
+use crate::http_client::{Answer, Endpoint, EndpointError};
+
+/// The largest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Answers that are kept, and for how long: less if the token ends before.
+const KEPT_MAX: u64 = 50_000;
+const ACCEPTED_FOR: Duration = Duration::from_secs(60);
+/// A refused token may become good; a storm of the same one is still asked about once.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Questions under way at the same time; more are sent away.
+const QUESTIONS_MAX: usize = 256;
+
+/// The service.
+pub struct Remote {
+    endpoint: Endpoint,
+    answers: Cache<[u8; 32], Kept>,
+    places: Semaphore,
+    breaker: Breaker,
+    counts: Counts,
+}
+
+/// An answer, and how long it is good for.
+#[derive(Clone)]
+struct Kept {
+    verdict: Result<Arc<Identity>, Refused>,
+    good_for: Duration,
+}
+
+struct GoodFor;
+
+impl Expiry<[u8; 32], Kept> for GoodFor {
+    fn expire_after_create(&self, _: &[u8; 32], kept: &Kept, _: Instant) -> Option<Duration> {
+        Some(kept.good_for)
+    }
+}
+
+struct Counts {
+    accepted: Counter,
+    refused: Counter,
+    failed: Counter,
+    not_asked: Counter,
+    seconds: Histogram,
+}
+
+impl Remote {
+    /// The service at this URL, which has `timeout` to answer.
+    pub fn new(url: hyper::Uri, timeout: Duration) -> Result<Self, EndpointError> {
+        let count = |result: &'static str| counter!("parley_auth_service_total", "result" => result);
+        Ok(Self {
+            endpoint: Endpoint::new(url, timeout, ANSWER_BYTES_MAX)?,
+            answers: Cache::builder().max_capacity(KEPT_MAX).expire_after(GoodFor).build(),
+            places: Semaphore::new(QUESTIONS_MAX),
+            breaker: Breaker::new(gauge!("parley_auth_service_open")),
+            counts: Counts {
+                accepted: count("accepted"),
+                refused: count("refused"),
+                failed: count("failed"),
+                not_asked: count("not_asked"),
+                seconds: histogram!("parley_auth_service_seconds"),
+            },
+        })
+    }
+
+    /// Who it is, by what the service says or has just said.
+    pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
+        // What no header can hold is nobody's token.
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Refused::Invalid)?;
+        bearer.set_sensitive(true);
+        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let kept = self.answers.try_get_with(key, self.question(token, bearer)).await;
+        let identity = kept.map_err(|unavailable| *unavailable)?.verdict?;
+        if identity.expires_at_s <= Timestamp::now().unix_seconds() {
+            return Err(Refused::Expired.into());
+        }
+        Ok((*identity).clone())
+    }
+
+    async fn question(&self, token: &str, bearer: HeaderValue) -> Result<Kept, Unavailable> {
+        let away = |wait: Duration| {
+            self.counts.not_asked.increment(1);
+            unavailable(wait)
+        };
+        let _place = self.places.try_acquire().map_err(|_| away(Duration::from_secs(1)))?;
+        let attempt = self.breaker.attempt().map_err(away)?;
+        let asked_at = Instant::now();
+        let body = Bytes::from(json!({ "token": token }).to_string());
+        let answer = self.endpoint.post_json(HeaderMap::from_iter([(AUTHORIZATION, bearer)]), body).await;
+        self.counts.seconds.record(asked_at.elapsed());
+        let verdict = answer.map_err(|error| error.to_string()).and_then(|answer| verdict(&answer));
+        match verdict {
+            Ok(verdict) => {
+                attempt.succeeded();
+                Ok(self.keep(verdict))
+            }
+            Err(reason) => {
+                attempt.failed();
+                self.counts.failed.increment(1);
+                tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) gave no answer that can be used");
+                Err(unavailable(Duration::from_secs(1)))
+            }
+        }
+    }
+
+    fn keep(&self, verdict: Result<Identity, Refused>) -> Kept {
+        match verdict {
+            Ok(identity) => {
+                self.counts.accepted.increment(1);
+                let left_s = identity.expires_at_s.saturating_sub(Timestamp::now().unix_seconds());
+                let left = Duration::from_secs(u64::try_from(left_s).unwrap_or_default());
+                Kept { verdict: Ok(Arc::new(identity)), good_for: left.min(ACCEPTED_FOR) }
+            }
+            Err(refused) => {
+                self.counts.refused.increment(1);
+                Kept { verdict: Err(refused), good_for: REFUSED_FOR }
+            }
+        }
+    }
+}
+
+fn unavailable(wait: Duration) -> Unavailable {
+    let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    Unavailable { who: "authentication service", retry_after_ms }
+}
+
+/// What an answer says; an error for one that says nothing.
+fn verdict(answer: &Answer) -> Result<Result<Identity, Refused>, String> {
+    match answer.status {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Err(Refused::Invalid)),
+        status => return Err(format!("it answers {status}")),
+    }
+    let claims: Value = serde_json::from_slice(&answer.body).map_err(|_| "its answer is no JSON".to_owned())?;
+    match claims.get("valid") {
+        Some(Value::Bool(true)) => {}
+        Some(Value::Bool(false)) => return Ok(Err(Refused::Invalid)),
+        _ => return Err("its answer lacks \"valid\"".to_owned()),
+    }
+    let user = claims.get("user_id").and_then(user_id).ok_or("its answer lacks a valid \"user_id\"")?;
+    let now_s = Timestamp::now().unix_seconds();
+    let expires_at_s = match claims.get("exp") {
+        None | Some(Value::Null) => now_s.saturating_add(NO_EXPIRY_S),
+        exp => seconds(exp).ok_or("its \"exp\" is no time")?,
+    };
+    if expires_at_s <= now_s {
+        return Ok(Err(Refused::Expired));
+    }
+    Ok(Ok(Identity {
+        user,
+        username: username(&claims),
+        admin: is_admin(&claims),
+        expires_at_s,
+        issued_at_s: seconds(claims.get("iat")),
+        session: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> Result<Result<Identity, Refused>, String> {
+        let status = StatusCode::from_u16(status).expect("a status");
+        verdict(&Answer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) })
+    }
+
+    #[test]
+    fn an_answer_lets_in_refuses_or_says_nothing() {
+        let good = r#"{"valid": true, "user_id": 42, "username": "Ann", "scope": "admin", "iat": 7}"#;
+        let identity = answered(200, good).expect("an answer").expect("let in");
+        assert_eq!((identity.user.as_str(), identity.username.as_deref(), identity.admin), ("42", Some("Ann"), true));
+        assert_eq!(identity.issued_at_s, Some(7));
+        for (status, body, refused) in [
+            (200, r#"{"valid": false}"#, Refused::Invalid),
+            (401, "", Refused::Invalid),
+            (403, "<html>", Refused::Invalid),
+            (200, r#"{"valid": true, "user_id": "a", "exp": 1}"#, Refused::Expired),
+        ] {
+            assert_eq!(answered(status, body), Ok(Err(refused)), "{status} {body}");
+        }
+        for (status, body) in [
+            (200, ""),
+            (200, "<html>"),
+            (200, "{}"),
+            (200, r#"{"valid": "true", "user_id": "a"}"#),
+            (200, r#"{"valid": true}"#),
+            (200, r#"{"valid": true, "user_id": "a b"}"#),
+            (200, r#"{"valid": true, "user_id": "a", "exp": "soon"}"#),
+            (204, r#"{"valid": true, "user_id": "a"}"#),
+            (302, ""),
+            (404, ""),
+            (500, r#"{"valid": true, "user_id": "a"}"#),
+        ] {
+            assert!(answered(status, body).is_err(), "{status} {body}");
+        }
+    }
+}
