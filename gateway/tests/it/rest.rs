@@ -137,7 +137,8 @@ async fn a_channel_with_a_password() {
     }
     b.send("conversation.join", json!({ "conversationId": "lounge", "password": "s3cret" })).await;
     assert_eq!(b.expect("conversation.joined").await["payload"]["conversation"]["id"], "lounge");
-    assert_eq!(a.expect("member.joined").await["payload"], json!({ "conversationId": "lounge", "userId": "b" }));
+    let joined = json!({ "conversationId": "lounge", "userId": "b", "username": "name-of-b" });
+    assert_eq!(a.expect("member.joined").await["payload"], joined);
     b.send("conversation.leave", json!({ "conversationId": "lounge" })).await;
     assert_eq!(b.expect("conversation.left").await["payload"], json!({ "conversationId": "lounge" }));
     assert_eq!(a.expect("member.left").await["payload"]["userId"], "b");
