@@ -45,6 +45,19 @@ impl MembersCache {
         }
     }
 
+    /// For whom the message `seq` was, whose commit saw `version` or an earlier one: the members of now, and those of then if
+    /// they differ. What is published late is no business of who came later, and is one of who has left meanwhile.
+    pub async fn audience(
+        &self,
+        conversation: &ConversationId,
+        version: u64,
+        seq: u64,
+    ) -> Result<(Arc<Members>, Option<Vec<UserId>>), StoreError> {
+        let now = self.at(conversation, version).await?;
+        let then = if now.since_seq < seq { None } else { Some(self.store.members_at(conversation, seq).await?) };
+        Ok((now, then))
+    }
+
     /// The members, if `user` is one of them.
     pub async fn of_member(&self, conversation: &ConversationId, user: &UserId) -> Result<Arc<Members>, ProtocolError> {
         let members = self.get(conversation).await?;

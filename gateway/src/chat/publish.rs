@@ -269,18 +269,22 @@ async fn message_deliveries(
 ) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::with_capacity(messages.len() * 2);
     for StoredMessage { message, members_version } in messages {
-        let members = directory.members.at(&message.conversation_id, *members_version).await?;
-        let about = directory.about(message, &members).await;
-        let sent = events::message_sent(message, &about, members.list.len());
-        let new = events::message_new(message, &about, members.list.len());
+        let (now, then) =
+            directory.members.audience(&message.conversation_id, *members_version, message.seq).await?;
+        let count = then.as_ref().map_or(now.list.len(), Vec::len);
+        let about = directory.about(message, &now).await;
+        let sent = events::message_sent(message, &about, count);
+        let new = events::message_new(message, &about, count);
         let event_id: Arc<str> = format!("m{}", message.id).into();
+        // Who has left gets what was said while they were there; it is no longer unread, and wakes nobody.
+        let is_member = |user: &UserId| then.is_none() || now.role(user).is_some();
         let delivery = |user: &UserId, body: &Bytes, is_sender: bool| Delivery {
             user: user.clone(),
             body: body.clone(),
             kind: DeliveryKind::Durable(Durable {
                 event_id: Arc::clone(&event_id),
                 committed_at: message.created_at,
-                unread: Some(UnreadMove {
+                unread: is_member(user).then(|| UnreadMove {
                     conversation: message.conversation_id.clone(),
                     last_seq: message.seq,
                     seen_seq: if is_sender { message.seq } else { 0 },
@@ -288,11 +292,13 @@ async fn message_deliveries(
                 }),
                 append,
                 message: Some(message.id),
-                push: !is_sender,
+                push: !is_sender && is_member(user),
             }),
         };
         deliveries.push(delivery(&message.sender_id, &sent, true));
-        let recipients = members.list.iter().map(|(user, _)| user).filter(|user| **user != message.sender_id);
+        let of_now = then.is_none().then_some(&now.list).into_iter().flatten().map(|(user, _)| user);
+        let users = of_now.chain(then.iter().flatten());
+        let recipients = users.filter(|user| **user != message.sender_id);
         deliveries.extend(recipients.map(|user| delivery(user, &new, false)));
     }
     Ok(deliveries)

@@ -12,6 +12,7 @@ mod membership;
 mod people;
 mod positions;
 mod postgres;
+mod roster;
 mod sqlite;
 mod types;
 
@@ -22,6 +23,7 @@ pub use connect::connect;
 pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::IdBlock;
 pub use lookups::Lookups;
+pub use roster::Roster;
 pub use types::*;
 
 /// Why the store did not do what was asked.
@@ -63,7 +65,7 @@ impl From<Refusal> for StoreError {
 
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
-pub trait Store: Lookups + Send + Sync + 'static {
+pub trait Store: Lookups + Roster + Send + Sync + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 

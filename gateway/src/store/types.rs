@@ -179,6 +179,8 @@ pub struct Members {
     pub kind: ConversationKind,
     /// Raised by every change of membership.
     pub version: u64,
+    /// The newest message when somebody last came or went: these are the members that every later message was for.
+    pub since_seq: u64,
     /// Accepted members, ascending by id.
     pub list: Vec<(UserId, Role)>,
     /// In a direct conversation: whether one of the two has blocked the other.

@@ -218,6 +218,47 @@ async fn members_that_changed_unheard_are_noticed_by_the_next_message() {
     .await;
 }
 
+/// The node died before it published; until the sweep does, one member goes, another comes, and one goes and comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_late_goes_to_the_members_of_then() {
+    bounded(async {
+        let cluster = Cluster::start(&[]).await;
+        let one = cluster.one.http;
+        let group = json!({ "id": "g", "kind": "group", "visibility": "public", "members": ["b", "c"] });
+        assert_eq!(acting(one, "POST", "/api/v1/conversations", "a", group).await.0, 201);
+        let mut b = Follower::join(one, "b").await;
+        let mut c = Follower::join(one, "c").await;
+        let mut d = Follower::join(one, "d").await;
+        let store = gateway::store::connect(&cluster.database.url).await.expect("a store");
+        let group = ConversationId::parse("g").expect("an id");
+        commit_silently(&store, &group, "dead:1", "late").await;
+        commit_silently(&store, &group, "dead:1", "later").await;
+        let change = async |path: &str, who: &str| {
+            let (status, answer) =
+                acting(one, "POST", &format!("/api/v1/conversations/g/{path}"), who, json!({})).await;
+            assert!((200..300).contains(&status), "{path} {status} {answer}");
+        };
+        change("leave", "b").await;
+        change("leave", "c").await;
+        let mut a = Client::join(one, "a").await;
+        a.send("message.send", json!({ "conversationId": "g", "content": "between" })).await;
+        a.expect("message.sent").await;
+        change("join", "c").await;
+        change("join", "d").await;
+        cluster.database.client().await.execute(OLD, &[]).await.expect("aged");
+        b.until_message("later").await;
+        c.until_message("later").await;
+        a.send("message.send", json!({ "conversationId": "g", "content": "after" })).await;
+        c.until_message("after").await;
+        d.until_message("after").await;
+        b.settle().await;
+        assert_eq!(b.contents(), ["late", "later"]);
+        assert_eq!(c.contents(), ["late", "later", "after"]);
+        assert_eq!(d.contents(), ["after"]);
+    })
+    .await;
+}
+
 /// B6: PostgreSQL can't hold U+0000, so it never gets that far; neighbours in the batch are none the worse.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zero_character_is_refused_and_spoils_nothing() {

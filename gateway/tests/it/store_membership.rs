@@ -16,6 +16,7 @@ contract!(
     every_change_raises_the_version_and_tells,
     what_a_viewer_sees,
     an_id_is_taken_once,
+    who_was_in_is_remembered,
 );
 
 async fn change(store: &Arc<dyn Store>, who: &str, change: MembershipChange) -> Result<MembershipOutcome, StoreError> {
@@ -200,4 +201,45 @@ async fn an_id_is_taken_once(world: World) {
     let roles: Vec<_> = made.members.iter().map(|member| (member.user_id.as_str(), member.role)).collect();
     assert_eq!(roles, [("m", Role::Member), ("o", Role::Owner)]);
     assert!(is_refused(store.create_conversation(&new, silent()).await, Refusal::Conflict));
+}
+
+/// However often somebody leaves and comes back: for each message it is known who was in when it was said.
+async fn who_was_in_is_remembered(world: World) {
+    let store = &world.store;
+    make(store, Visibility::Public, Some("o"), &["a"]).await;
+    let id = conversation("c");
+    let mut expected = Vec::new();
+    let steps = [
+        ("m", MembershipChange::Join),
+        ("s", invite("o")),
+        ("m", MembershipChange::Leave),
+        ("m", MembershipChange::Join),
+        ("a", MembershipChange::Leave),
+        ("m", kick("o")),
+        ("m", MembershipChange::Join),
+        ("m", ban("o")),
+        ("x", ban("o")),
+        ("m", unban("o")),
+        ("m", add(Some("o"), Role::Admin)),
+        ("m", role(Some("o"), Role::Member)),
+        ("s", MembershipChange::Join),
+        ("s", MembershipChange::Leave),
+        ("s", invite("o")),
+    ];
+    for step in 0..=steps.len() {
+        // In turn with messages in between and without.
+        if step % 3 != 1 {
+            let seq = say(store, "c", "o", "x").await.message.seq;
+            let members = store.members(&id).await.expect("members");
+            assert!(members.since_seq < seq, "the members of now are those that it was for");
+            expected.push((seq, members.list.into_iter().map(|(user, _)| user).collect::<Vec<_>>()));
+        }
+        if let Some((who, what)) = steps.get(step) {
+            assert!(changes(store, who, what.clone()).await, "{who} {what:?}");
+        }
+    }
+    for (seq, then) in expected {
+        assert_eq!(store.members_at(&id, seq).await.expect("members"), then, "message {seq}");
+    }
+    assert!(store.members_at(&conversation("nowhere"), 1).await.expect("nobody").is_empty());
 }

@@ -6,14 +6,14 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
-use super::rows::{bigint, get, number, unfit, word, word_or_null};
+use super::rows::{bigint, get, number, parsed, unfit, word, word_or_null};
 use super::{conversations, execute, outbox, query, query_opt};
 use crate::store::membership::{Facts, Standing, State, decide, may_join};
 use crate::store::{Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
 
 /// One statement, so that the version and the list belong together.
 pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) -> Result<Members, StoreError> {
-    let sql = "SELECT c.kind, c.members_version, c.blocked, \
+    let sql = "SELECT c.kind, c.members_version, c.members_seq, c.blocked, \
             array_agg(m.user_id ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS users, \
             array_agg(m.role ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles \
         FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id AND m.state = 'accepted' \
@@ -32,6 +32,7 @@ pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) ->
     Ok(Members {
         kind: word(&row, "kind", ConversationKind::parse)?,
         version: number(&row, "members_version")?,
+        since_seq: number(&row, "members_seq")?,
         list,
         blocked: get(&row, "blocked")?,
     })
@@ -72,8 +73,12 @@ pub(super) async fn change(
     };
     let next = decide(&facts, change)?;
     if let Some(next) = next {
-        write(&transaction, id, user, (standing, next), number(&head, "last_seq")?).await?;
+        let last_seq = number(&head, "last_seq")?;
+        write(&transaction, id, user, (standing, next), last_seq).await?;
         list.set(user, (next.state == State::Accepted).then_some(next.role));
+        if is_accepted(standing) != (next.state == State::Accepted) {
+            list.since_seq = last_seq;
+        }
     }
     let outcome = MembershipOutcome {
         changed: next.is_some(),
@@ -104,7 +109,22 @@ async fn standing(
         .transpose()
 }
 
-/// Who comes in begins at the newest message; who goes keeps where they left.
+/// Who was in when the message `seq` was committed, now or in an earlier stay.
+pub(super) async fn members_at(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    seq: u64,
+) -> Result<Vec<UserId>, StoreError> {
+    let sql = "SELECT user_id FROM members \
+            WHERE conversation_id = $1 AND joined_seq < $2 AND (state = 'accepted' OR left_seq >= $2) \
+        UNION SELECT user_id FROM past_members WHERE conversation_id = $1 AND joined_seq < $2 AND left_seq >= $2 \
+        ORDER BY user_id";
+    let rows = query(client, sql, &[&id.as_str(), &bigint(seq)]).await?;
+    rows.iter().map(|row| parsed(row, "user_id", str::parse)).collect()
+}
+
+/// Who comes in begins at the newest message; who goes keeps where they left. An earlier stay is remembered, unless it goes
+/// on because nothing was said in between.
 async fn write(
     client: &impl GenericClient,
     id: &ConversationId,
@@ -114,6 +134,11 @@ async fn write(
 ) -> Result<(), StoreError> {
     let comes = !is_accepted(before) && next.state == State::Accepted;
     let goes = is_accepted(before) && next.state != State::Accepted;
+    if comes {
+        let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
+            WHERE conversation_id = $1 AND user_id = $2 AND left_seq > joined_seq AND left_seq < $3";
+        execute(client, sql, &[&id.as_str(), &user.as_str(), &bigint(last_seq)]).await?;
+    }
     let sql = "INSERT INTO members AS m \
             (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq) \
         VALUES ($1, $2, $3, $4, $5, $5, $5, $5) \
@@ -121,12 +146,12 @@ async fn write(
             read_seq = CASE WHEN $6 THEN $5 ELSE m.read_seq END, \
             seen_seq = CASE WHEN $6 THEN $5 ELSE m.seen_seq END, \
             delivered_seq = CASE WHEN $6 THEN $5 ELSE m.delivered_seq END, \
-            joined_seq = CASE WHEN $6 THEN $5 ELSE m.joined_seq END, \
+            joined_seq = CASE WHEN $6 AND m.left_seq IS DISTINCT FROM $5 THEN $5 ELSE m.joined_seq END, \
             left_seq = CASE WHEN $7 THEN $5 WHEN $6 THEN NULL ELSE m.left_seq END";
     let (role, state) = (next.role.as_str(), next.state.as_str());
     execute(client, sql, &[&id.as_str(), &user.as_str(), &role, &state, &bigint(last_seq), &comes, &goes]).await?;
-    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + $2 \
-        WHERE id = $1";
+    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + $2, \
+        members_seq = CASE WHEN $3 THEN last_seq ELSE members_seq END WHERE id = $1";
     let difference = i64::from(comes) - i64::from(goes);
-    execute(client, sql, &[&id.as_str(), &difference]).await.map(drop)
+    execute(client, sql, &[&id.as_str(), &difference, &(comes || goes)]).await.map(drop)
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
-const VERSIONS: &[(i32, &str)] =
-    &[(1, include_str!("migrations/0001_tables.sql")), (2, include_str!("migrations/0002_send.sql"))];
+const VERSIONS: &[(i32, &str)] = &[
+    (1, include_str!("migrations/0001_tables.sql")),
+    (2, include_str!("migrations/0002_send.sql")),
+    (10, include_str!("migrations/0010_past_members.sql")),
+];
 
 /// The advisory lock under which one node at a time migrates.
 const LOCK: i64 = 0x7061_726c_6579;

@@ -12,6 +12,7 @@ mod outbox;
 mod people;
 mod pool;
 mod receipts;
+mod roster;
 mod rows;
 mod send;
 

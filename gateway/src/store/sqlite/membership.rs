@@ -11,16 +11,17 @@ use crate::store::membership::{Facts, Standing, State, decide, may_join};
 use crate::store::{Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
 
 pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members, StoreError> {
-    let sql = "SELECT kind, members_version, blocked FROM conversations WHERE id = ?1";
+    let sql = "SELECT kind, members_version, members_seq, blocked FROM conversations WHERE id = ?1";
     let head = row(read, sql, [id.as_str()], |row| {
-        Ok((word(row, "kind", ConversationKind::parse)?, number(row, "members_version")?, get::<bool>(row, "blocked")?))
+        let kind = word(row, "kind", ConversationKind::parse)?;
+        Ok((kind, number(row, "members_version")?, number(row, "members_seq")?, get::<bool>(row, "blocked")?))
     })?;
-    let (kind, version, blocked) = head.ok_or(Refusal::NotFound)?;
+    let (kind, version, since_seq, blocked) = head.ok_or(Refusal::NotFound)?;
     let sql = "SELECT user_id, role FROM members WHERE conversation_id = ?1 AND state = 'accepted' ORDER BY user_id";
     let list = rows(read, sql, [id.as_str()], |row| {
         Ok((parsed(row, "user_id", str::parse)?, word(row, "role", Role::parse)?))
     })?;
-    Ok(Members { kind, version, list, blocked })
+    Ok(Members { kind, version, since_seq, list, blocked })
 }
 
 pub(super) fn join_password(
@@ -58,6 +59,9 @@ pub(super) fn change(
     if let Some(next) = next {
         write(transaction, id, user, (standing, next), last_seq)?;
         list.set(user, (next.state == State::Accepted).then_some(next.role));
+        if is_accepted(standing) != (next.state == State::Accepted) {
+            list.since_seq = last_seq;
+        }
     }
     let outcome = MembershipOutcome {
         changed: next.is_some(),
@@ -82,7 +86,17 @@ fn standing(read: &Connection, id: &ConversationId, user: Option<&UserId>) -> Re
     })
 }
 
-/// Who comes in begins at the newest message; who goes keeps where they left.
+/// Who was in when the message `seq` was committed, now or in an earlier stay.
+pub(super) fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
+    let sql = "SELECT user_id FROM members \
+            WHERE conversation_id = ?1 AND joined_seq < ?2 AND (state = 'accepted' OR left_seq >= ?2) \
+        UNION SELECT user_id FROM past_members WHERE conversation_id = ?1 AND joined_seq < ?2 AND left_seq >= ?2 \
+        ORDER BY user_id";
+    rows(read, sql, params![id.as_str(), integer(seq)], |row| parsed(row, "user_id", str::parse))
+}
+
+/// Who comes in begins at the newest message; who goes keeps where they left. An earlier stay is remembered, unless it goes
+/// on because nothing was said in between.
 fn write(
     change: &Connection,
     id: &ConversationId,
@@ -92,6 +106,11 @@ fn write(
 ) -> Result<(), StoreError> {
     let comes = !is_accepted(before) && next.state == State::Accepted;
     let goes = is_accepted(before) && next.state != State::Accepted;
+    if comes {
+        let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
+            WHERE conversation_id = ?1 AND user_id = ?2 AND left_seq > joined_seq AND left_seq < ?3";
+        execute(change, sql, params![id.as_str(), user.as_str(), integer(last_seq)])?;
+    }
     let sql = "INSERT INTO members \
             (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?5, ?5) \
@@ -99,11 +118,11 @@ fn write(
             read_seq = CASE WHEN ?6 THEN ?5 ELSE read_seq END, \
             seen_seq = CASE WHEN ?6 THEN ?5 ELSE seen_seq END, \
             delivered_seq = CASE WHEN ?6 THEN ?5 ELSE delivered_seq END, \
-            joined_seq = CASE WHEN ?6 THEN ?5 ELSE joined_seq END, \
+            joined_seq = CASE WHEN ?6 AND left_seq IS NOT ?5 THEN ?5 ELSE joined_seq END, \
             left_seq = CASE WHEN ?7 THEN ?5 WHEN ?6 THEN NULL ELSE left_seq END";
     let (role, state) = (next.role.as_str(), next.state.as_str());
     execute(change, sql, params![id.as_str(), user.as_str(), role, state, integer(last_seq), comes, goes])?;
-    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + ?2 \
-        WHERE id = ?1";
-    execute(change, sql, params![id.as_str(), i64::from(comes) - i64::from(goes)]).map(drop)
+    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + ?2, \
+        members_seq = CASE WHEN ?3 THEN last_seq ELSE members_seq END WHERE id = ?1";
+    execute(change, sql, params![id.as_str(), i64::from(comes) - i64::from(goes), comes || goes]).map(drop)
 }

@@ -9,6 +9,7 @@ mod migrate;
 mod outbox;
 mod people;
 mod receipts;
+mod roster;
 mod rows;
 mod send;
 mod thread;
