@@ -14,9 +14,9 @@ pub struct Payload<'a> {
     pub opened: Option<Opened>,
     /// The first event's `seq`; without one it is ephemeral.
     pub seq: Option<u64>,
-    /// The first event's type.
+    /// The first event's type; empty if there is none.
     pub kind: Cow<'a, str>,
-    /// The envelopes, newline-separated, as they go to canonical sockets.
+    /// The envelopes, newline-separated, as they go to canonical sockets. None if a log was begun anew and has nothing yet.
     pub envelopes: &'a [u8],
 }
 
@@ -27,6 +27,51 @@ pub struct Brought {
     pub message: u64,
     /// The sender's name for it, in `message.sent`.
     pub temp_id: Option<String>,
+}
+
+/// The id of the message that an event brings, if any; mostly without parsing the event.
+#[must_use]
+pub fn message_id(envelopes: &[u8]) -> Option<u64> {
+    match as_we_write_it(envelopes) {
+        Written::Brings(message) => Some(message),
+        Written::BringsNone => None,
+        Written::Otherwise => brought(envelopes).map(|brought| brought.message),
+    }
+}
+
+/// What an event of ours looks like at its beginning.
+enum Written {
+    Brings(u64),
+    BringsNone,
+    /// Others may write their members in another order.
+    Otherwise,
+}
+
+/// Reads no further than the message's id: every event on its way to sockets is looked at.
+fn as_we_write_it(envelopes: &[u8]) -> Written {
+    const ID: &[u8] = br#""message":{"id":""#;
+    let read = || {
+        let rest = envelopes.strip_prefix(br#"{"seq":"#)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let kind = rest.get(digits..)?.strip_prefix(br#","type":""#)?;
+        let payload = if let Some(new) = kind.strip_prefix(br#"message.new","payload":{"#) {
+            new.strip_prefix(ID)?
+        } else if let Some(sent) = kind.strip_prefix(br#"message.sent","payload":{"#) {
+            // A quotation mark inside of the tempId is escaped, so this is the member and nothing in a text.
+            let at = sent.windows(ID.len()).position(|window| window == ID)?;
+            sent.get(at + ID.len()..)?
+        } else {
+            return (!kind.starts_with(b"message.new\"") && !kind.starts_with(b"message.sent\"")).then_some(None);
+        };
+        let end = payload.iter().position(|byte| *byte == b'"')?;
+        let id: MessageId = std::str::from_utf8(payload.get(..end)?).ok()?.parse().ok()?;
+        Some(Some(id.get()))
+    };
+    match read() {
+        Some(Some(message)) => Written::Brings(message),
+        Some(None) => Written::BringsNone,
+        None => Written::Otherwise,
+    }
 }
 
 /// The message that an event brings (`message.new`, `message.sent`); `None` for other events.
@@ -105,6 +150,9 @@ impl<'a> Payload<'a> {
                 (Some(opened), rest.get(1..).unwrap_or_default())
             }
         };
+        if opened.is_some() && envelopes.is_empty() {
+            return Ok(Self { opened, seq: None, kind: Cow::Borrowed(""), envelopes });
+        }
         let mut lines = envelopes.split(|byte| *byte == b'\n');
         let first = lines.next().and_then(Envelope::parse).filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
         let is_companion = |line| Envelope::parse(line).is_some_and(|companion| companion.seq.is_none());
@@ -133,6 +181,8 @@ mod tests {
         let payload = payload.expect("a good payload");
         assert_eq!(payload.opened.as_ref().map(|opened| opened.epoch.as_str()), Some("a.1"));
         assert_eq!(payload.envelopes, b"{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
+        let alone = Payload::parse(b"{\"epoch\":\"a.1\",\"seq\":0}\n").expect("a good payload");
+        assert!(alone.opened.is_some() && alone.envelopes.is_empty());
     }
 
     proptest::proptest! {
@@ -140,6 +190,22 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let _ = Payload::parse(&bytes);
             let _ = brought(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_id_however_it_is_written() {
+        let sent =
+            r#"{"seq":1,"type":"message.sent","payload":{"tempId":"\"message\":{\"id\":\"8\"","message":{"id":"7"}}}"#;
+        for (text, expected) in [
+            (r#"{"seq":12,"type":"message.new","payload":{"message":{"id":"7","content":"x"}}}"#, Some(7)),
+            (sent, Some(7)),
+            (r#"{"type":"message.new","seq":12,"payload":{"message":{"content":"x","id":"7"}}}"#, Some(7)),
+            (r#"{"seq":12,"type":"message.new","payload":{"other":1,"message":{"id":"7"}}}"#, Some(7)),
+            (r#"{"seq":12,"type":"message.edited","payload":{"message":{"id":"7"}}}"#, None),
+            (r#"{"seq":12,"type":"message.new","payload":{"message":{"id":"x"}}}"#, None),
+        ] {
+            assert_eq!(message_id(text.as_bytes()), expected, "{text}");
         }
     }
 

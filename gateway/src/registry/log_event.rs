@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use shared::{Epoch, Wire};
 
+use crate::envelope::message_id;
 use crate::frames::{Frames, position_on};
 use crate::ws::outbox::Had;
 
@@ -10,6 +11,8 @@ use crate::ws::outbox::Had;
 #[derive(Debug)]
 pub struct LogEvent<'a> {
     pub(super) seq: u64,
+    /// Its envelopes as they came, `seq` first.
+    envelopes: &'a [u8],
     pub(super) frames: Frames<'a>,
 }
 
@@ -17,15 +20,26 @@ impl<'a> LogEvent<'a> {
     /// The event `seq`, of which these are the envelopes as they came, `seq` first.
     #[must_use]
     pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, frames: Frames::new(envelopes, Some(seq)) }
+        Self { seq, envelopes, frames: Frames::new(envelopes, Some(seq)) }
     }
 
-    /// What a socket gets that had the message already: if directly, its position in the event's place; if it sent it and
-    /// wants no echo, nothing; then the companions.
-    pub(super) fn instead(&self, had: &mut Had, wire: Wire, epoch: &Epoch) -> Option<Bytes> {
+    /// The message that the event brings, if any.
+    pub(super) fn message(&self) -> Option<u64> {
+        message_id(self.envelopes)
+    }
+
+    /// What a socket gets that had the message already: if directly, or under an earlier epoch (`earlier`), its position in
+    /// the event's place; if it sent it and wants no echo, nothing; then the companions.
+    pub(super) fn instead(&self, had: Option<&mut Had>, earlier: bool, wire: Wire, epoch: &Epoch) -> Option<Bytes> {
+        if had.is_none() && !earlier {
+            return None;
+        }
         let brought = self.frames.brought()?;
-        let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| had.take_muted(temp_id));
-        if !had.take_direct(brought.message) && !is_muted {
+        let is_known = had.is_some_and(|had| {
+            let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| had.take_muted(temp_id));
+            had.take_direct(brought.message) || is_muted
+        });
+        if !is_known && !earlier {
             return None;
         }
         let mut frames = position_on(wire, epoch, self.seq).to_vec();

@@ -4,6 +4,7 @@
 
 mod clocks;
 mod log_event;
+mod recent;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 use crate::clock::coarse_s;
 use crate::frames::Frames;
 use crate::ws::outbox::{Had, Outbox, Pushed};
+use recent::Recent;
 
 pub use clocks::{Sweep, SweepClocks};
 pub use log_event::LogEvent;
@@ -35,6 +37,8 @@ pub struct LocalSocket {
     pub expires_s: u32,
     /// The moment of silence that was answered with a ping: `heard_s` at that time.
     pinged_for_s: u32,
+    /// It was here when the user's epoch changed: what it had before that must not come again.
+    is_older: bool,
 }
 
 /// A user with sockets on this node.
@@ -42,6 +46,8 @@ pub struct LocalSocket {
 struct LocalUser {
     sockets: SmallVec<[LocalSocket; 1]>,
     epoch: Option<Epoch>,
+    /// What the sockets were given lately; nothing for an idle user.
+    recent: Option<Box<Recent>>,
     /// Coarse seconds of the last presence refresh.
     refreshed_s: u32,
     /// Coarse seconds of the last check of the log for silent loss.
@@ -101,7 +107,7 @@ impl Registry {
             if self.per_user_max > 0 && local.sockets.len() >= self.per_user_max {
                 return Err(TooMany);
             }
-            local.sockets.push(LocalSocket { connection, outbox, expires_s, pinged_for_s: 0 });
+            local.sockets.push(LocalSocket { connection, outbox, expires_s, pinged_for_s: 0, is_older: false });
             self.sockets.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })
@@ -147,8 +153,8 @@ impl Registry {
     /// Hands a durable event to every socket of the user for which it is the next one.
     pub fn push_durable(&self, user: &str, event: &LogEvent<'_>) -> Spread {
         let mut spread = Spread::default();
-        let users = self.shard(user).lock();
-        if let Some(local) = users.get(user) {
+        let mut users = self.shard(user).lock();
+        if let Some(local) = users.get_mut(user) {
             local.push(event, false, &mut spread);
         }
         spread
@@ -166,8 +172,8 @@ impl Registry {
     /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
     pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> Spread {
         let mut spread = Spread::default();
-        let users = self.shard(user).lock();
-        if let Some(local) = users.get(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
+        let mut users = self.shard(user).lock();
+        if let Some(local) = users.get_mut(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
             local.push(event, true, &mut spread);
         }
         spread
@@ -230,7 +236,7 @@ impl Registry {
         if local.epoch.as_ref() == Some(epoch) {
             return false;
         }
-        local.epoch = Some(epoch.clone());
+        local.turn_to(epoch);
         for socket in &local.sockets {
             socket.outbox.reposition(position, notice.on(socket.outbox.wire()).clone());
         }
@@ -254,7 +260,7 @@ impl Registry {
         let Some(local) = users.get_mut(user) else { return told };
         let Some(known) = local.epoch.as_ref().filter(|known| *known != epoch) else { return told };
         let doubtful = interrupted || local.healing || server_of(known) != server_of(epoch);
-        local.epoch = Some(epoch.clone());
+        local.turn_to(epoch);
         for socket in &local.sockets {
             let Some((at, seen)) = socket.outbox.position() else { continue };
             if doubtful || seen > at {
@@ -370,11 +376,30 @@ impl Registry {
 }
 
 impl LocalUser {
-    fn push(&self, event: &LogEvent<'_>, from_log: bool, spread: &mut Spread) {
+    fn push(&mut self, event: &LogEvent<'_>, from_log: bool, spread: &mut Spread) {
+        let message = event.message();
+        let repeats = message.zip(self.recent.as_ref()).is_some_and(|(message, recent)| recent.had_before(message));
+        let queued_before = spread.queued;
         for socket in &self.sockets {
-            let wire = socket.outbox.wire();
-            let instead = |had: &mut Had| event.instead(had, wire, self.epoch.as_ref()?);
+            let (wire, earlier) = (socket.outbox.wire(), repeats && socket.is_older);
+            let instead = |had: Option<&mut Had>| event.instead(had, earlier, wire, self.epoch.as_ref()?);
             spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), from_log, instead));
+        }
+        if let Some(message) = message
+            && spread.queued > queued_before
+        {
+            self.recent.get_or_insert_default().note(message);
+        }
+    }
+
+    /// Every socket that has joined counts under `epoch` from here on.
+    fn turn_to(&mut self, epoch: &Epoch) {
+        self.epoch = Some(epoch.clone());
+        if let Some(recent) = &mut self.recent {
+            recent.change_epoch();
+        }
+        for socket in &mut self.sockets {
+            socket.is_older |= socket.outbox.position().is_some();
         }
     }
 }

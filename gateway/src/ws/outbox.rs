@@ -233,15 +233,15 @@ impl Outbox {
         state.enqueue(framed.clone(), false)
     }
 
-    /// Queues the durable event `seq` if it is the next one. If the socket had messages already, `instead` is asked
-    /// whether the event is one of them, and gives the frames that take its place. What comes `from_log` can come later as
+    /// Queues the durable event `seq` if it is the next one. `instead` is told which messages the socket had already, if any,
+    /// and gives the frames that take the event's place if it is one of them. What comes `from_log` can come later as
     /// well: it never makes a consumer slow, however much there is to catch up on.
     pub fn push_durable(
         &self,
         seq: u64,
         framed: &Framed,
         from_log: bool,
-        instead: impl FnOnce(&mut Had) -> Option<Framed>,
+        instead: impl FnOnce(Option<&mut Had>) -> Option<Framed>,
     ) -> Pushed {
         let mut state = self.state.lock();
         let full =
@@ -267,7 +267,7 @@ impl Outbox {
             }
         }
         state.advanced_at = Some(Instant::now());
-        let frames = state.had.as_mut().and_then(|had| instead(had));
+        let frames = instead(state.had.as_deref_mut());
         if frames.is_some() {
             state.forget_had();
         }

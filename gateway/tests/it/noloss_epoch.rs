@@ -119,3 +119,27 @@ fn a_redo_that_could_not_be_judged_is_told_as_trimmed() {
     rig.push("{\"epoch\":\"redis.2\",\"seq\":0,\"reason\":\"trimmed\"}\n{\"seq\":1,\"type\":\"x\",\"payload\":{}}");
     assert_eq!(rig.frames(), [r#""resync" "trimmed""#, FIRST]);
 }
+
+fn message(seq: u64, id: u64) -> String {
+    format!(r#"{{"seq":{seq},"type":"message.new","payload":{{"message":{{"id":"{id}"}}}}}}"#)
+}
+
+/// M4: its outcome was uncertain, so that it is redone in the log of the server that took over. Who had it gets its place.
+#[test]
+fn a_message_of_the_old_epoch_is_not_repeated_under_the_new_one() {
+    let rig = Rig::new();
+    rig.push(&message(6, 70));
+    assert_eq!(rig.frames(), [r#""message.new" 6"#]);
+    rig.push(&format!("{{\"epoch\":\"other.2\",\"seq\":0}}\n{}", message(1, 70)));
+    rig.push(&message(2, 71));
+    assert_eq!(rig.frames(), [RESYNC, r#""position" 1"#, r#""message.new" 2"#]);
+    // A socket that comes later has had nothing.
+    let late = Arc::new(Outbox::new(1 << 20, shared::Wire::CHAT));
+    rig.registry.add(&ann(), 2, Arc::clone(&late), u32::MAX).expect("room");
+    let epoch = Epoch::parse("other.2").expect("an epoch");
+    rig.registry.join(&ann(), 2, &epoch, 0, Bytes::new());
+    let text = message(1, 70);
+    rig.registry.push_logged("ann", &epoch, &gateway::registry::LogEvent::new(1, text.as_bytes()));
+    let of_late = Rig { outbox: late, ..rig };
+    assert_eq!(of_late.frames(), [r#""message.new" 1"#]);
+}

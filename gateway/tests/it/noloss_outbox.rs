@@ -105,6 +105,36 @@ async fn a_redo_of_what_was_published_tells_nobody() {
     .await;
 }
 
+/// M4: the publication reached the sockets, but not its answer the publisher; then Redis came back empty, and the redo finds
+/// no log that has the event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty() {
+    bounded(async {
+        let mut cluster = Cluster::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        flood(cluster.two.http, "a", "b", 20).await;
+        b.until_message("m19").await;
+        wait_until_published(&cluster, 0).await;
+        cluster.redis.kill();
+        cluster.one.wait_ready(false).await;
+        cluster.two.wait_ready(false).await;
+        let forget = "UPDATE outbox SET published_at = NULL, committed_at = committed_at - interval '10 seconds' \
+            WHERE message_ids <> '{}'";
+        assert!(cluster.database.client().await.execute(forget, &[]).await.expect("forgotten") > 0);
+        cluster.redis.restart();
+        cluster.one.wait_ready(true).await;
+        wait_until_published(&cluster, 0).await;
+        say(cluster.two.http, "a", "b", "after").await;
+        b.until_message("after").await;
+        let expected: Vec<String> = flooded(20).into_iter().chain(["after".to_owned()]).collect();
+        assert_eq!(b.contents(), expected);
+        let positions = b.events.iter().filter(|event| event["type"] == "position").count();
+        assert_eq!((b.notices.len(), positions), (1, 20), "{:?}", b.notices);
+        assert_eq!(b.notices[0]["type"], "resync");
+    })
+    .await;
+}
+
 /// Somebody spoiled one user's key: the rows behind are published all the same, and that one when the key is well again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_can_not_be_published_holds_up_no_other() {
