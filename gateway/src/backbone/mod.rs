@@ -193,8 +193,9 @@ pub trait Backbone: Logins + Send + Sync + 'static {
     /// who has left meanwhile must not come back to life.
     async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError>;
 
-    /// The user's last local socket has closed, and [`Backbone::unsubscribe`] was called for it: if no other node is subscribed for them, they are offline at once, and their
-    /// offline check is due after the grace.
+    /// The user's last local socket has closed, and [`Backbone::unsubscribe`] was called for it: if no other node is
+    /// subscribed for them, they are offline and their channel is left at once, and their offline check is due after the
+    /// grace.
     async fn departed(&self, user: &UserId) -> Result<(), BackboneError>;
 
     /// Takes users whose offline check was due and who are offline indeed: announce them. At most `limit`.

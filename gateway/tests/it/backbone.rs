@@ -32,6 +32,7 @@ contract!(
     events_arrive_as_published_with_a_gapless_seq,
     nothing_is_kept_for_whom_nobody_waits,
     a_log_is_kept_without_a_subscriber,
+    who_has_left_is_pushed_to_at_once,
     an_append_opens_a_log_for_a_subscriber,
     many_publishers_make_one_gapless_log,
     every_subscribed_node_gets_every_event,
@@ -104,6 +105,32 @@ async fn a_log_is_kept_without_a_subscriber(rig: Rig) {
     assert_eq!((page.head.last, page.entries), (1, vec![(1, numbered(1, 1).into())]));
 }
 
+/// B12: a channel that lingers must not count as somebody who got the message.
+async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
+    let ann = user("ann");
+    let backbone = &rig.a.backbone;
+    backbone.subscribe(&ann).await.expect("subscribed");
+    backbone.open(&ann).await.expect("opened");
+    backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    backbone.unsubscribe(&ann);
+    backbone.departed(&ann).await.expect("departed");
+    let since = Instant::now();
+    left(&rig.a, &ann).await;
+    assert!(since.elapsed() < Duration::from_millis(1_500), "took {:?}, as long as it lingers", since.elapsed());
+    let push = with(event(&ann, 1), |durable| {
+        durable.message = Some(message(1));
+        durable.push = true;
+    });
+    assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [Delivered::To(0)]);
+    if let Some(redis) = &rig.redis {
+        assert_eq!(redis.number("XLEN chat:push"), 1);
+    }
+    // Who comes back is subscribed anew, and what lingered before doesn't end that.
+    backbone.subscribe(&ann).await.expect("subscribed");
+    tokio::time::sleep(Duration::from_millis(2_300)).await;
+    assert_eq!(rig.b.backbone.publish(vec![event(&ann, 2)]).await.expect("published"), [Delivered::To(1)]);
+}
+
 async fn an_append_opens_a_log_for_a_subscriber(rig: Rig) {
     let ann = user("ann");
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
@@ -146,10 +173,10 @@ async fn many_publishers_make_one_gapless_log(rig: Rig) {
 
 async fn every_subscribed_node_gets_every_event(rig: Rig) {
     let ann = user("ann");
+    rig.b.backbone.open(&ann).await.expect("opened");
     for node in [&rig.a, &rig.b] {
         node.backbone.subscribe(&ann).await.expect("subscribed");
     }
-    rig.b.backbone.open(&ann).await.expect("opened");
     let delivered = rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published");
     assert_eq!(delivered, [Delivered::To(rig.both())]);
     assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));

@@ -173,6 +173,7 @@ impl Backbone for LocalBackbone {
         let mut state = self.shared.state.lock();
         if !state.is_wanted(user) {
             state.online.departed(user, now_ms(), &self.shared.settings);
+            state.stop_lingering(user);
         }
         Ok(())
     }

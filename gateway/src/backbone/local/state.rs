@@ -79,6 +79,13 @@ impl State {
         }
     }
 
+    /// The user is offline, and a channel that lingered on would count as a receiver.
+    pub(super) fn stop_lingering(&mut self, user: &UserId) {
+        if let Some(user) = self.users.get_mut(user) {
+            user.lingers_until_ms = None;
+        }
+    }
+
     pub(super) fn is_wanted(&self, user: &UserId) -> bool {
         self.users.get(user).is_some_and(|user| user.subscriptions > 0)
     }

@@ -182,7 +182,10 @@ impl Backbone for RedisBackbone {
     }
 
     async fn departed(&self, user: &UserId) -> Result<(), BackboneError> {
-        presence::departed(&self.link, user, u32::from(self.subscriptions.lingers(user))).await
+        if presence::departed(&self.link, user, u32::from(self.subscriptions.lingers(user))).await? {
+            self.subscriptions.stop_lingering(user);
+        }
+        Ok(())
     }
 
     async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {

@@ -68,8 +68,8 @@ pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Re
     Ok(())
 }
 
-/// The same for one user.
-pub(super) async fn departed(link: &Link, user: &UserId, own: u32) -> Result<(), BackboneError> {
+/// The same for one user; whether nobody is subscribed for them.
+pub(super) async fn departed(link: &Link, user: &UserId, own: u32) -> Result<bool, BackboneError> {
     link.run_script(&departure(link, user, own)).await
 }
 

@@ -44,7 +44,10 @@ pub(super) async fn serve(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
-            () = subscriptions.queued.notified() => resubscribe(&mut connection, subscriptions).await,
+            () = subscriptions.queued.notified() => match resubscribe(&mut connection, subscriptions).await {
+                Ok(()) => leave(&mut connection, subscriptions, link).await,
+                Err(error) => Err(error),
+            },
             _ = sweep.tick() => leave(&mut connection, subscriptions, link).await,
         };
         if let Err(error) = done {

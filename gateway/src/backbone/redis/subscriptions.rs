@@ -32,7 +32,7 @@ struct Table {
     /// In the order of asking; an entry that is no longer in `users` is void.
     queue: VecDeque<UserId>,
     waiting: HashMap<UserId, Vec<oneshot::Sender<()>>>,
-    /// By the time of leaving.
+    /// By the time of leaving; 0 for those that are to be left at once.
     lingering: VecDeque<(u32, UserId)>,
     /// Which connection's confirmations count.
     generation: u64,
@@ -111,6 +111,20 @@ impl Subscriptions {
         }
     }
 
+    /// The user is offline: a channel that lingered on would count as a receiver, and no push job would be made for what is
+    /// sent to them (NOLOSS B12).
+    pub(super) fn stop_lingering(&self, user: &UserId) {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let Some(subscription) = table.users.get_mut(user).filter(|subscription| subscription.count == 0) else {
+            return;
+        };
+        // Its entry in the queue is void from here on.
+        subscription.left_ms = 0;
+        table.lingering.push_front((0, user.clone()));
+        self.queued.notify_one();
+    }
+
     /// Whether a local socket wants the user's events.
     pub(super) fn is_wanted(&self, user: &UserId) -> bool {
         self.table.lock().users.get(user).is_some_and(|subscription| subscription.count > 0)
@@ -179,7 +193,7 @@ impl Subscriptions {
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some((left_ms, _)) = table.lingering.front()
-            && now_ms.saturating_sub(*left_ms) >= linger_ms
+            && (*left_ms == 0 || now_ms.saturating_sub(*left_ms) >= linger_ms)
             && let Some((left_ms, user)) = table.lingering.pop_front()
         {
             if let Entry::Occupied(entry) = table.users.entry(user)
