@@ -67,6 +67,9 @@ impl Fanout {
     fn deliver(&self, user: &str, payload: &Payload<'_>) {
         if let Some(opened) = &payload.opened {
             self.begin_anew(user, opened);
+            if payload.envelopes.is_empty() {
+                return;
+            }
         }
         let spread = match payload.seq {
             Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),

@@ -71,7 +71,30 @@ async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
     .await;
 }
 
-/// A5: somebody else opens the new log, so that no line announces it and its first events look old.
+/// A5: not an append but a device on another node opens the new log. The other node's sockets are told at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_another_device_opens_anew_is_announced() {
+    bounded(async {
+        let cluster = Cluster::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        for n in 0..5 {
+            say(cluster.two.http, "a", "b", &format!("before {n}")).await;
+        }
+        b.until_message("before 4").await;
+        cluster.redis.ask("FLUSHALL");
+        let mut second = Follower::join(cluster.two.http, "b").await;
+        say(cluster.two.http, "a", "b", "after").await;
+        // Well before the check of every log comes round.
+        tokio::time::timeout(Duration::from_secs(5), b.until_message("after")).await.expect("at once");
+        second.until_message("after").await;
+        assert_eq!(b.notices.len(), 1, "{:?}", b.notices);
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("position"), &json!(0)));
+        assert_eq!((&b.epoch, b.seq), (&second.epoch, second.seq));
+    })
+    .await;
+}
+
+/// A5: nobody announces the new log, and its first events look old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_was_begun_anew_unseen_is_found() {
     bounded(async {
@@ -81,7 +104,10 @@ async fn a_log_that_was_begun_anew_unseen_is_found() {
             say(cluster.two.http, "a", "b", &format!("before {n}")).await;
         }
         b.until_message("before 4").await;
+        let (server, _) = b.epoch.split_once('.').expect("an epoch names its server");
         cluster.redis.ask("FLUSHALL");
+        cluster.redis.ask(&format!("XGROUP CREATE chat:log:{{chat:user:b}} {server}.unseen 1-0 MKSTREAM"));
+        cluster.redis.ask("XSETID chat:log:{chat:user:b} 1-0");
         let mut second = Follower::join(cluster.two.http, "b").await;
         assert_ne!(second.epoch, b.epoch);
         say(cluster.two.http, "a", "b", "after").await;

@@ -50,5 +50,11 @@ local function head_of_open_log(nonce)
   local epoch, floor, last = head()
   if epoch then return epoch, floor, last end
   redis.call('DEL', KEYS[2])
-  return open_log(nonce), '0', '0'
+  epoch = open_log(nonce)
+  -- The log may have vanished under sockets of another node: they are told like by an append that opens a log.
+  local channel = string.match(log, '{(.*)}')
+  if redis.call('PUBSUB', NUMSUB, channel)[2] > 1 then
+    redis.call(PUBLISH, channel, '{"epoch":"' .. epoch .. '","seq":0}\n')
+  end
+  return epoch, '0', '0'
 end
