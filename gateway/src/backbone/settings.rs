@@ -2,6 +2,12 @@
 
 use std::sync::Arc;
 
+/// From this size on, in bytes, an event counts as a long one, and a log holds no more of its size than make up
+/// [`LOG_BYTES`]. So a log of events of one size is never larger, one of mixed sizes seldom.
+pub(super) const LONG_BYTES: usize = 2 * 1024;
+/// How many bytes of long events a log holds.
+pub(super) const LOG_BYTES: usize = 1024 * 1024;
+
 /// The settings of a backbone; the same on all nodes.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -31,6 +37,12 @@ impl Settings {
             online_ttl_seconds: 60,
             offline_grace_seconds: 5,
         }
+    }
+
+    /// How many events a log holds behind one of so many bytes.
+    pub(super) fn log_entries_max(&self, bytes: usize) -> usize {
+        let entries_max = usize::try_from(self.resume_events).unwrap_or(usize::MAX).max(1);
+        if bytes > LONG_BYTES { entries_max.min(LOG_BYTES / bytes).max(1) } else { entries_max }
     }
 
     /// Milliseconds from a sign of life to the check whether the user is gone.

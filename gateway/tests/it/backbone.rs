@@ -44,6 +44,7 @@ contract!(
     a_redo_of_something_old_hides_nothing,
     a_redo_that_can_not_be_judged_begins_the_log_anew,
     logs_are_read_in_pages_and_trimmed,
+    a_log_of_long_events_is_bounded_in_bytes,
     users_arrive_and_depart,
     a_user_on_two_nodes_stays_until_both_are_left,
     a_lost_node_is_noticed_by_the_missing_signs_of_life,
@@ -348,6 +349,33 @@ async fn logs_are_read_in_pages_and_trimmed(rig: Rig) {
     assert_eq!(check_resume(&at(601), &head), Err(ResyncReason::Future));
     let elsewhere: Position = "00000000.1:1".parse().expect("a position");
     assert_eq!(check_resume(&elsewhere, &head), Err(ResyncReason::Epoch));
+}
+
+async fn a_log_of_long_events_is_bounded_in_bytes(rig: Rig) {
+    let ann = user("ann");
+    let before = rig.a.backbone.open(&ann).await.expect("opened");
+    let long = |n| {
+        let mut delivery = event(&ann, n);
+        delivery.body = format!("{{\"type\":\"x\",\"payload\":{{\"n\":\"{}\"}}}}", "x".repeat(20_000)).into();
+        delivery
+    };
+    rig.a.backbone.publish((1..=30).map(|n| event(&ann, n)).collect()).await.expect("published");
+    rig.a.backbone.publish((31..=200).map(long).collect()).await.expect("published");
+    let page = rig.a.backbone.read(&ann, 0, 1_000).await.expect("read");
+    let bytes: usize = page.entries.iter().map(|(_, payload)| payload.len()).sum();
+    assert!((1_000_000..=1_060_000).contains(&bytes), "{bytes} bytes in {} events", page.entries.len());
+    let (head, count) = (page.head, u64::try_from(page.entries.len()).expect("a count"));
+    assert_eq!((&head.epoch, head.last, head.floor), (&before.epoch, 200, 200 - count));
+    let at = |seq| Position { epoch: head.epoch.clone(), seq };
+    assert_eq!(check_resume(&at(head.floor + 1), &head), Ok(()));
+    assert_eq!(check_resume(&at(head.floor - 1), &head), Err(ResyncReason::Trimmed));
+    if let Some(redis) = &rig.redis {
+        let taken = redis.number("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0");
+        assert!(taken < 1_400_000, "Redis takes {taken} bytes");
+    }
+    // Short ones are counted as before.
+    rig.a.backbone.publish((201..=300).map(|n| event(&ann, n)).collect()).await.expect("published");
+    assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").floor, head.floor);
 }
 
 async fn users_arrive_and_depart(rig: Rig) {

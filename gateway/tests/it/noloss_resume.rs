@@ -142,6 +142,32 @@ async fn a_resume_from_n_repeats_the_companions_of_n() {
     .await;
 }
 
+/// The log has more than the socket's queue takes: it comes in portions, and the socket isn't taken for a slow one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_larger_than_the_queue_comes_in_portions() {
+    bounded(async {
+        let cluster = Cluster::start(&[("SEND_QUEUE_BYTES", "65536")]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        say(cluster.two.http, "a", "b", "first").await;
+        b.until_message("first").await;
+        let asked = format!("{}:{}", b.epoch, b.seq);
+        drop(b);
+        let mut sender = Client::join(cluster.two.http, "a").await;
+        let long = "x".repeat(1_000);
+        for n in 0..200 {
+            sender.send("message.send", json!({ "to": "b", "content": format!("{n} {long}") })).await;
+            sender.expect("message.sent").await;
+        }
+        let (mut client, _, resync) = resume(cluster.two.http, &asked).await;
+        assert_eq!(resync, None);
+        for n in 0..200 {
+            let new = client.expect("message.new").await;
+            assert_eq!(new["payload"]["message"]["content"], format!("{n} {long}"));
+        }
+    })
+    .await;
+}
+
 /// A resume in the `auth` frame is the same as one in the query.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_auth_frame_resumes_too() {

@@ -44,9 +44,8 @@ impl Log {
     pub(super) fn append(&mut self, event_id: &Arc<str>, now_ms: i64, body: Bytes, entries_max: usize) -> u64 {
         self.last += 1;
         self.entries.push_back(Entry { event_id: event_id.clone(), appended_ms: now_ms, body });
-        if self.entries.len() > entries_max.max(1) {
-            self.entries.pop_front();
-        }
+        let surplus = self.entries.len().saturating_sub(entries_max.max(1));
+        self.entries.drain(..surplus);
         self.last
     }
 

@@ -154,7 +154,7 @@ impl State {
             user.log = Some(log);
         }
         let Some(log) = &mut user.log else { return Appended::Nowhere };
-        let entries_max = usize::try_from(self.settings.resume_events).unwrap_or(usize::MAX);
+        let entries_max = self.settings.log_entries_max(body.len());
         let seq = log.append(&durable.event_id, now_ms.max(durable.committed_at.unix_ms()), body.clone(), entries_max);
         let mut payload = payload::with_seq(seq, &body);
         if !first_line.is_empty() {

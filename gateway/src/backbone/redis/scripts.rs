@@ -3,6 +3,7 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
+use crate::backbone::settings::{LOG_BYTES, LONG_BYTES};
 
 /// The command that publishes on a user's channel. Cluster wants `SPUBLISH`.
 pub(super) const PUBLISH: &str = "PUBLISH";
@@ -33,7 +34,8 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new(settings: &Settings) -> Self {
         let limits = format!(
-            "local MAXLEN, TTL, PUBLISH, NUMSUB = '{}', '{}', '{PUBLISH}', '{NUMSUB}'\n",
+            "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = {}, {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+             local PUBLISH, NUMSUB = '{PUBLISH}', '{NUMSUB}'\n",
             settings.resume_events, settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));

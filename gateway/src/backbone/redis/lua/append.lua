@@ -58,9 +58,15 @@ local stamp = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
 local committed, event = string.match(ARGV[2], '^(%d+)(:.*)$')
 stamp = (tonumber(committed) > tonumber(stamp) and committed or stamp) .. event
 
+-- Long events are counted by their bytes: no more of them stay than make up LOG_BYTES.
+local keep, how = MAXLEN, '~'
+if #body > LONG_BYTES and LOG_BYTES < #body * keep then
+  keep, how = math.max(1, math.floor(LOG_BYTES / #body)), '='
+end
+
 local id, first_line = false, ''
 if not trimmed and not elsewhere then
-  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', MAXLEN, '1-*', 'i', stamp, 'd', body)
+  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
   if not id and not must_open and subscribers() == 0 then
     -- Without a log the counts would stop moving, so they go with it.
     if count then redis.call('DEL', KEYS[2]) end

@@ -1,5 +1,5 @@
 -- What every script on a user's log shares: KEYS[1] is the log, KEYS[2] the hash of unread counts.
--- MAXLEN, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
+-- MAXLEN, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
 local log = KEYS[1]
 -- Set by a redo that can't tell whether the log had its event.
 local trimmed = false
