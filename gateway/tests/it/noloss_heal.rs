@@ -49,6 +49,25 @@ async fn silent_loss_is_found_without_a_new_event() {
     .await;
 }
 
+/// An event whose push was lost shows with the next one, and is read from the log before that is passed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_is_healed_at_once() {
+    bounded(async {
+        let cluster = Cluster::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        say(cluster.two.http, "a", "b", "before").await;
+        b.until_message("before").await;
+        cluster.redis.ask(r#"XADD chat:log:{chat:user:b} 1-* i 1:x d {"type":"notification","payload":{}}"#);
+        say(cluster.two.http, "a", "b", "after").await;
+        // Well before the check of every log comes round.
+        tokio::time::timeout(Duration::from_secs(5), b.until_message("after")).await.expect("at once");
+        let kinds: Vec<_> = b.events.iter().rev().take(2).map(|event| event["type"].clone()).collect();
+        assert_eq!(kinds, [json!("message.new"), json!("notification")]);
+        assert!(b.notices.is_empty(), "{:?}", b.notices);
+    })
+    .await;
+}
+
 /// A5: nothing was missed when the log of an idle user vanishes, so the client only learns its new position.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {

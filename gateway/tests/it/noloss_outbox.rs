@@ -3,13 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::backbone::{Backbone, LocalBackbone};
+use gateway::chat::lease::Lease;
+use gateway::chat::members::MembersCache;
+use gateway::chat::publish::publisher;
+use gateway::metrics::Metrics;
 use gateway::store::{MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
 use serde_json::{Value, json};
 use shared::{ConversationId, MessageId, Role, UserId};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
+use crate::backbone_rig::{deaf, empty_store, settings};
 use crate::noloss_rig::{Cluster, Follower, acting, bounded, flood, flooded, say};
-use crate::store::{owner, silent};
+use crate::store::{World, event, new_group, owner, silent};
 use crate::support::client::Client;
 use crate::support::node::Node;
 
@@ -161,6 +168,59 @@ async fn a_row_that_can_not_be_published_holds_up_no_other() {
             (b.contents(), c.contents()),
             (vec!["first".into(), "to b".into()], vec!["first".into(), "to c".into()])
         );
+    })
+    .await;
+}
+
+/// A8: a node that was paused doesn't know what others have taken over meanwhile. Its rows are left to the sweep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_lease_a_node_publishes_nothing() {
+    bounded(async {
+        let world = World::sqlite().await;
+        let backbone: Arc<dyn Backbone> = Arc::new(LocalBackbone::start(settings(), deaf(), empty_store()));
+        backbone.open(&user("b")).await.expect("opened");
+        let (lease, owner) = (Arc::new(Lease::default()), owner("n:1"));
+        let members = Arc::new(MembersCache::new(Arc::clone(&world.store)));
+        let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
+        let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
+        let (publisher, task) = publisher(store, Arc::clone(&backbone), members, metrics, direct, Arc::clone(&lease));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(task.run(stop.clone()));
+        let publish = async |row: u64| {
+            publisher.publish_events(row, vec![event(&user("b"), r#"{"type":"x","payload":{}}"#)]);
+            let settled = async {
+                // In flight until it is left to the sweep, or marked.
+                while publisher.in_flight().lock().contains(&row) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(SWEPT_WITHIN, settled).await.expect("settled");
+            backbone.open(&user("b")).await.expect("opened").last
+        };
+        assert_eq!(publish(1).await, 0, "it was never beaten");
+        lease.beat(&*world.store, &owner).await;
+        assert_eq!(publish(2).await, 1);
+        stop.cancel();
+        task.await.expect("it ends");
+    })
+    .await;
+}
+
+/// The embedded mode keeps nothing but its file: what an earlier process had not published is published by the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_node_publishes_what_an_earlier_process_left() {
+    bounded(async {
+        let world = World::sqlite().await;
+        let group = new_group(&world.store, "g", &["a", "b"]).await;
+        commit_silently(&world.store, &group, "dead:1", "left over").await;
+        let node = Node::embedded(&[("DATABASE_URL", &world.url)]).await;
+        let mut b = Follower::join(node.http, "b").await;
+        let file = world.url.strip_prefix("sqlite:").expect("a file");
+        let aged = rusqlite::Connection::open(file).expect("opened");
+        aged.execute("UPDATE outbox SET committed_at = committed_at - 60000", []).expect("aged");
+        b.until_message("left over").await;
+        b.settle().await;
+        assert_eq!(b.contents(), ["left over"]);
     })
     .await;
 }

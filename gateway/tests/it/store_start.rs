@@ -29,6 +29,32 @@ async fn a_store_says_where_it_is(world: World) {
     assert!(place.starts_with("PostgreSQL database") || place.starts_with("SQLite in"), "{place}");
 }
 
+/// What is acknowledged is on the disk, whatever the database's default: each session sees to that. A server that waits for
+/// its standbys goes on doing so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_waits_for_the_disk_whatever_the_default() {
+    let database = Postgres::database().await;
+    connect(&database.url).await.expect("tables");
+    let client = database.client().await;
+    let note = "CREATE TABLE noted (setting text); \
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+            $$ BEGIN INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$; \
+        CREATE TRIGGER note AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION note()";
+    client.batch_execute(note).await.expect("a trigger");
+    for (default, expected) in [("off", "on"), ("local", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {
+        let set = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = {default}', current_database()); END $$"
+        );
+        client.batch_execute(&set).await.expect("set");
+        let store = connect(&database.url).await.expect("a store");
+        new_group(&store, default, &["a"]).await;
+        assert_eq!(send(&store, &[(default, "a", "", "x")]).await.len(), 1);
+        let noted = client.query("DELETE FROM noted RETURNING setting", &[]).await.expect("noted");
+        let noted: Vec<&str> = noted.iter().map(|row| row.get(0)).collect();
+        assert_eq!(noted, [expected], "with the default {default}");
+    }
+}
+
 async fn fault(url: &str) -> String {
     match connect(url).await {
         Ok(_) => panic!("{url} must not connect"),
