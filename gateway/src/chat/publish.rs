@@ -269,8 +269,7 @@ async fn message_deliveries(
 ) -> Result<Vec<Delivery>, StoreError> {
     let mut deliveries = Vec::with_capacity(messages.len() * 2);
     for StoredMessage { message, members_version } in messages {
-        let (now, then) =
-            directory.members.audience(&message.conversation_id, *members_version, message.seq).await?;
+        let (now, then) = directory.members.audience(&message.conversation_id, *members_version, message.seq).await?;
         let count = then.as_ref().map_or(now.list.len(), Vec::len);
         let about = directory.about(message, &now).await;
         let sent = events::message_sent(message, &about, count);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use gateway::backbone::{Backbone, LocalBackbone};
 use gateway::chat::lease::Lease;
 use gateway::chat::members::MembersCache;
-use gateway::chat::publish::publisher;
+use gateway::chat::publish::{Directory, publisher};
+use gateway::chat::usernames::Names;
 use gateway::metrics::Metrics;
 use gateway::store::{MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
 use serde_json::{Value, json};
@@ -180,10 +181,13 @@ async fn without_its_lease_a_node_publishes_nothing() {
         let backbone: Arc<dyn Backbone> = Arc::new(LocalBackbone::start(settings(), deaf(), empty_store()));
         backbone.open(&user("b")).await.expect("opened");
         let (lease, owner) = (Arc::new(Lease::default()), owner("n:1"));
-        let members = Arc::new(MembersCache::new(Arc::clone(&world.store)));
+        let directory = Directory {
+            members: Arc::new(MembersCache::new(Arc::clone(&world.store))),
+            names: Arc::new(Names::new(Arc::clone(&world.store))),
+        };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
         let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
-        let (publisher, task) = publisher(store, Arc::clone(&backbone), members, metrics, direct, Arc::clone(&lease));
+        let (publisher, task) = publisher(store, Arc::clone(&backbone), directory, metrics, direct, Arc::clone(&lease));
         let stop = CancellationToken::new();
         let task = tokio::spawn(task.run(stop.clone()));
         let publish = async |row: u64| {
