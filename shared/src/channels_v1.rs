@@ -43,6 +43,7 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         Event::MessageSent { .. }
         | Event::MessageNew { .. }
         | Event::ConversationUpdated { .. }
+        | Event::NotificationRead { .. }
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }
         | Event::MessageReadUpdate { .. }

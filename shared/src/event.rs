@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Conversation, ConversationId, Epoch, Message, MessageId, ProtocolError, Timestamp, UserId};
+use crate::{
+    Conversation, ConversationId, Epoch, Message, MessageId, NotificationId, ProtocolError, Timestamp, UserId,
+};
 
 /// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,6 +122,12 @@ pub enum Event {
         content: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sent_at: Option<Timestamp>,
+    },
+    /// To the devices of the user who marked notifications as read: these, or all.
+    #[serde(rename = "notification.read")]
+    NotificationRead {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notification_ids: Option<Vec<NotificationId>>,
     },
     #[serde(rename = "goaway")]
     Goaway { reconnect_window_ms: u64, reason: Cow<'static, str> },

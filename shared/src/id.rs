@@ -25,8 +25,8 @@ pub enum InvalidId {
     /// The string holds a character outside `A-Z a-z 0-9 _ . : @ -`.
     #[error("may hold only A-Z a-z 0-9 _ . : @ -")]
     Character,
-    /// The string is no message id: those are decimal integers from 1 to 2^53 - 1.
-    #[error("is not a message id")]
+    /// The string is no generated id: those are decimal integers from 1 to 2^53 - 1.
+    #[error("is not a generated id (a decimal integer)")]
     NotGenerated,
 }
 
@@ -111,63 +111,76 @@ text_id! {
     ConversationId
 }
 
-/// A message: always generated, a decimal string of at most 2^53 - 1 in frames.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId(u64);
+macro_rules! generated_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u64);
 
-impl MessageId {
-    /// The id with this number; `None` for 0 and above [`GENERATED_ID_MAX`].
-    #[must_use]
-    pub fn new(number: u64) -> Option<Self> {
-        (1..=GENERATED_ID_MAX).contains(&number).then_some(Self(number))
-    }
+        impl $name {
+            /// The id with this number; `None` for 0 and above [`GENERATED_ID_MAX`].
+            #[must_use]
+            pub fn new(number: u64) -> Option<Self> {
+                (1..=GENERATED_ID_MAX).contains(&number).then_some(Self(number))
+            }
 
-    /// Takes decimal text without sign or leading zero as an id.
-    pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        check_id(text)?;
-        if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(InvalidId::NotGenerated);
+            /// Takes decimal text without sign or leading zero as an id.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                check_id(text)?;
+                if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
+                    return Err(InvalidId::NotGenerated);
+                }
+                text.parse().ok().and_then(Self::new).ok_or(InvalidId::NotGenerated)
+            }
+
+            /// The number.
+            #[must_use]
+            pub fn get(self) -> u64 {
+                self.0
+            }
         }
-        text.parse().ok().and_then(Self::new).ok_or(InvalidId::NotGenerated)
-    }
 
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::parse(text)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
 }
 
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
+generated_id! {
+    /// A message: always generated, a decimal string of at most 2^53 - 1 in frames.
+    MessageId
 }
-
-impl fmt::Debug for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl FromStr for MessageId {
-    type Err = InvalidId;
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        Self::parse(text)
-    }
-}
-
-impl Serialize for MessageId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for MessageId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
+generated_id! {
+    /// A notification that is kept: generated like a message's id.
+    NotificationId
 }
 
 #[cfg(test)]

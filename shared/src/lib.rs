@@ -22,7 +22,7 @@ pub use command::Command;
 pub use dialect::{Dialect, Wire};
 pub use error::{ErrorCode, ProtocolError};
 pub use event::Event;
-pub use id::{ConversationId, MessageId, UserId};
+pub use id::{ConversationId, MessageId, NotificationId, UserId};
 pub use message::{Conversation, ConversationKind, Message, Role, Visibility};
 pub use position::{Epoch, Position};
 pub use time::Timestamp;

@@ -99,6 +99,7 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         | Event::Position { .. }
         | Event::Resync { .. } => out.push_common(event),
         Event::ConversationUpdated { .. }
+        | Event::NotificationRead { .. }
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }
         | Event::MessageDeliveredUpdate { .. }

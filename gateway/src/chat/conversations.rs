@@ -101,9 +101,12 @@ impl Chat {
         user: &UserId,
         change: MembershipChange,
     ) -> Result<MembershipOutcome, ProtocolError> {
-        let (subject, kind) = (user.clone(), change.clone());
+        if let MembershipChange::Invite { by } = change {
+            return self.invite(conversation, user, by, None).await;
+        }
+        let subject = user.clone();
         let name = self.names.of(user).await;
-        let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), &kind, outcome)).await?;
+        let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), outcome)).await?;
         let row_id = row.id;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
@@ -123,12 +126,7 @@ impl Chat {
     }
 }
 
-fn membership_events(
-    user: &UserId,
-    name: Option<&String>,
-    change: &MembershipChange,
-    outcome: &MembershipOutcome,
-) -> Vec<OutboxEvent> {
+fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
     let conversation_id = outcome.conversation.id.clone();
     let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
@@ -143,13 +141,6 @@ fn membership_events(
             list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
             let event = Event::MemberLeft { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
-        }
-        (false, false) if outcome.changed && matches!(change, MembershipChange::Invite { .. }) => {
-            list.push(own(Event::Notification(serde_json::json!({
-                "subtype": "group_invite",
-                "conversationId": conversation_id,
-                "title": outcome.conversation.title,
-            }))));
         }
         (false, false) | (true, true) => {}
     }

@@ -1,11 +1,18 @@
-//! What backends publish: any event to some users, or to everyone.
+//! What backends publish: any event to some users, or to everyone. Durable notifications are kept, so that who was told
+//! `resync` can fetch them, and are marked as read.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use shared::{ProtocolError, UserId};
+use serde_json::value::{RawValue, to_raw_value};
+use shared::{ErrorCode, Event, NotificationId, ProtocolError, Timestamp, UserId};
 
-use super::Chat;
+use super::{Chat, events};
 use crate::backbone::{Delivery, DeliveryKind};
-use crate::store::OutboxEvent;
+use crate::store::{KeptNotification, OutboxEvent};
+
+/// The members of a notification's payload, each as its sender wrote it.
+pub type NotificationPayload = BTreeMap<String, Box<RawValue>>;
 
 impl Chat {
     /// Sends an envelope (checked by the caller) to users: through their logs if `durable`, else to who is there.
@@ -16,15 +23,77 @@ impl Chat {
             self.backbone.publish(users.into_iter().map(delivery).collect()).await?;
             return Ok(());
         }
-        let row = self.ids.next().await?;
-        let events = vec![OutboxEvent { users, body, unread: None }];
-        self.store.enqueue(row, &self.owner, &events).await?;
-        self.publisher.publish_events(row, events);
-        Ok(())
+        self.enqueue(OutboxEvent { users, body, unread: None }).await
+    }
+
+    /// Sends a durable notification to users, and keeps it for each of them.
+    pub async fn notify(&self, users: Vec<UserId>, payload: NotificationPayload) -> Result<(), ProtocolError> {
+        let id = self.notification_id().await?;
+        self.enqueue(notification_event(users, id, payload)).await
     }
 
     /// Sends an envelope (checked by the caller) to every socket of every node.
     pub async fn broadcast(&self, body: String) -> Result<(), ProtocolError> {
         Ok(self.backbone.broadcast(Bytes::from(body)).await?)
     }
+
+    /// The notifications kept for `user`, newest first, after the first `offset`.
+    pub async fn notifications(
+        &self,
+        user: &UserId,
+        offset: u64,
+        limit: u32,
+    ) -> Result<Vec<KeptNotification>, ProtocolError> {
+        Ok(self.store.notifications(user, offset, limit).await?)
+    }
+
+    /// Marks these notifications as read, or all; how many were not. If any, all the user's devices are told.
+    pub async fn read_notifications(
+        &self,
+        user: &UserId,
+        ids: Option<Vec<NotificationId>>,
+    ) -> Result<u64, ProtocolError> {
+        let (told, devices) = (ids.clone(), user.clone());
+        let (row, built) = self
+            .row(move |count: &u64| match count {
+                0 => Vec::new(),
+                _ => {
+                    let read = Event::NotificationRead { notification_ids: told.clone() };
+                    vec![events::outbox_event(vec![devices.clone()], &read)]
+                }
+            })
+            .await?;
+        let row_id = row.id;
+        let count = self.store.read_notifications(user, ids.as_deref(), row).await?;
+        self.publish_row(row_id, &built);
+        Ok(count)
+    }
+
+    pub(super) async fn notification_id(&self) -> Result<NotificationId, ProtocolError> {
+        NotificationId::new(self.ids.next().await?)
+            .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "the store has no ids left"))
+    }
+
+    async fn enqueue(&self, event: OutboxEvent) -> Result<(), ProtocolError> {
+        let row = self.ids.next().await?;
+        let events = vec![event];
+        self.store.enqueue(row, &self.owner, &events).await?;
+        self.publisher.publish_events(row, events);
+        Ok(())
+    }
+}
+
+/// The event of a notification that the store keeps: its payload says by which id, and when it was sent.
+pub(super) fn notification_event(
+    users: Vec<UserId>,
+    id: NotificationId,
+    mut payload: NotificationPayload,
+) -> OutboxEvent {
+    let stamps = [("notificationId", to_raw_value(&id)), ("createdAt", to_raw_value(&Timestamp::now()))];
+    payload.extend(stamps.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.ok()?))));
+    // String keys and values that were JSON before: writing can't fail.
+    let payload = serde_json::to_string(&payload).unwrap_or_default();
+    // White space between tokens may hold line ends, which separate envelopes on the channel.
+    let payload = payload.replace(['\n', '\r'], " ");
+    OutboxEvent { users, body: format!(r#"{{"type":"notification","payload":{payload}}}"#), unread: None }
 }

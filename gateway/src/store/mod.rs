@@ -4,11 +4,13 @@
 //! [`OutboxRow`] that says what is to be published, so that a crash between commit and publish loses nothing.
 
 mod connect;
+mod directs;
 pub mod group_commit;
 mod ids;
 mod lane;
 mod lookups;
 mod membership;
+mod notifications;
 mod people;
 mod positions;
 mod postgres;
@@ -20,9 +22,11 @@ use async_trait::async_trait;
 use shared::{Conversation, ConversationId, Message, Timestamp, UserId};
 
 pub use connect::connect;
+pub use directs::Directs;
 pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::IdBlock;
 pub use lookups::Lookups;
+pub use notifications::{KeptNotification, Notifications};
 pub use roster::Roster;
 pub use types::*;
 
@@ -65,7 +69,7 @@ impl From<Refusal> for StoreError {
 
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
-pub trait Store: Lookups + Roster + Send + Sync + 'static {
+pub trait Store: Directs + Lookups + Notifications + Roster + Send + Sync + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -17,7 +17,7 @@ use crate::chat::conversations::CreateConversation;
 use crate::store::MembershipChange;
 
 /// The longest title, in characters.
-const TITLE_CHARS_MAX: usize = 200;
+pub(super) const TITLE_CHARS_MAX: usize = 200;
 /// The most members of a new conversation.
 const MEMBERS_MAX: usize = 10_000;
 /// Items of a list, unless the caller says otherwise, and the most.

@@ -8,6 +8,7 @@ pub(super) mod failure;
 mod messages;
 mod presence;
 mod publish;
+mod social;
 mod tickets;
 
 use std::sync::Arc;
@@ -47,6 +48,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/broadcast", post(publish::broadcast))
         .route("/api/v1/control/disconnect", post(control::disconnect))
         .route("/api/v1/control/revoke", post(control::revoke))
+        .route("/api/messages/private", get(social::private_messages))
+        .route("/api/messages/group", get(social::group_messages))
+        .route("/api/groups/invite", post(social::invite))
+        .route("/api/notifications", get(social::notifications))
+        .route("/api/notifications/read", post(social::read_notifications))
         .route("/api/v2/ws-token", post(tickets::issue))
         .route("/api/v1/internal/chat/ws/stats", get(control::stats))
         .fallback(failure::no_such_route)

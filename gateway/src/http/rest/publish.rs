@@ -12,6 +12,7 @@ use super::Api;
 use super::body::Body;
 use super::caller::Caller;
 use super::failure::Failure;
+use crate::chat::notifications::NotificationPayload;
 
 /// Users in one call.
 const USERS_MAX: usize = 1000;
@@ -57,7 +58,10 @@ pub(super) async fn publish(
     let mut users = publish.users;
     users.sort();
     users.dedup();
-    api.node.chat.publish(users, envelope, publish.durable).await?;
+    match publish.event.kept().filter(|_| publish.durable) {
+        Some(payload) => api.node.chat.notify(users, payload?).await?,
+        None => api.node.chat.publish(users, envelope, publish.durable).await?,
+    }
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -72,6 +76,14 @@ pub(super) async fn broadcast(
 }
 
 impl BackendEvent {
+    /// The payload, if the event is a notification: those that are durable are kept.
+    fn kept(&self) -> Option<Result<NotificationPayload, ProtocolError>> {
+        let parse = |payload: &RawValue| {
+            serde_json::from_str(payload.get()).map_err(|_| ProtocolError::field("event.payload", "must be an object"))
+        };
+        (self.kind == "notification").then(|| parse(&self.payload))
+    }
+
     /// The canonical envelope, in one line.
     fn envelope(&self) -> Result<String, ProtocolError> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

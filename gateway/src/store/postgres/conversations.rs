@@ -2,16 +2,26 @@
 
 use std::collections::HashMap;
 
+use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::try_join;
 use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::pool::{Lent, PostgresStore};
 use super::rows::{get, message, message_columns, number, parsed, time, word, word_or_null};
-use super::{execute, outbox, query, query_opt};
+use super::{execute, on_connection, outbox, query, query_opt, within};
 use crate::store::membership::{State, may_see};
-use crate::store::{MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+
+#[async_trait]
+impl Directs for PostgresStore {
+    async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError> {
+        let key = pair_key(pair);
+        on_connection!(self, client => direct(&*client, &key))
+    }
+}
 
 /// A direct conversation's two users in order; `/` stands in no id.
 pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {

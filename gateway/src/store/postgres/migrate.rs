@@ -9,6 +9,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (1, include_str!("migrations/0001_tables.sql")),
     (2, include_str!("migrations/0002_send.sql")),
     (10, include_str!("migrations/0010_past_members.sql")),
+    (11, include_str!("migrations/0011_notifications.sql")),
 ];
 
 /// The advisory lock under which one node at a time migrates.

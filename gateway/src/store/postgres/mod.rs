@@ -8,6 +8,7 @@ mod history;
 mod lookups;
 mod membership;
 mod migrate;
+mod notifications;
 mod outbox;
 mod people;
 mod pool;

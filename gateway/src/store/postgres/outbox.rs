@@ -6,7 +6,8 @@ use deadpool_postgres::GenericClient;
 use shared::{Message, MessageId};
 
 use super::rows::{bigint, get, message, message_columns, number, time};
-use super::{execute, query, query_opt};
+use super::{execute, notifications, query, query_opt};
+use crate::store::notifications::to_keep;
 use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
@@ -33,7 +34,11 @@ pub(super) async fn insert(
     if events.is_empty() {
         return Ok(());
     }
+    let keep = to_keep(events);
     let events = serde_json::to_string(events).map_err(|fault| StoreError::Failed(fault.to_string()))?;
+    if !keep.is_empty() {
+        return notifications::insert_with_row(client, (id, owner, &events), &keep).await;
+    }
     // A second try after an uncertain commit finds the row there.
     let sql = "INSERT INTO outbox (id, owner, committed_at, events) \
         VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";

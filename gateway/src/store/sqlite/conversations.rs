@@ -1,15 +1,24 @@
 //! Conversations: making them, and showing them to a viewer.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 
-use super::outbox;
 use super::rows::{
     execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
 };
+use super::{SqliteStore, outbox};
 use crate::store::membership::{State, may_see};
-use crate::store::{MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+
+#[async_trait]
+impl Directs for SqliteStore {
+    async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError> {
+        let key = pair_key(pair);
+        self.read(move |read| direct(read, &key)).await
+    }
+}
 
 /// A direct conversation's two users in order; `/` stands in no id.
 pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
@@ -24,9 +33,7 @@ pub(super) fn open_direct(
     outbox: &OutboxRow<Conversation>,
 ) -> Result<(Conversation, bool), StoreError> {
     let key = pair_key(pair);
-    let there: Option<ConversationId> =
-        row(change, "SELECT id FROM conversations WHERE pair_key = ?1", [&key], |row| parsed(row, "id", str::parse))?;
-    if let Some(there) = there {
+    if let Some(there) = direct(change, &key)? {
         return Ok((view(change, &there, Some(pair.0))?, false));
     }
     let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
@@ -46,6 +53,10 @@ pub(super) fn open_direct(
     let conversation = view(change, id, Some(pair.0))?;
     outbox::write(change, outbox, &conversation)?;
     Ok((conversation, true))
+}
+
+fn direct(read: &Connection, key: &str) -> Result<Option<ConversationId>, StoreError> {
+    row(read, "SELECT id FROM conversations WHERE pair_key = ?1", [key], |row| parsed(row, "id", str::parse))
 }
 
 pub(super) fn create(

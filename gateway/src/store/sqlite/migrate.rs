@@ -6,8 +6,11 @@ use super::rows::{execute, get, row, rows};
 use crate::store::StoreError;
 
 /// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
-const VERSIONS: &[(u32, &str)] =
-    &[(1, include_str!("migrations/0001_tables.sql")), (10, include_str!("migrations/0010_past_members.sql"))];
+const VERSIONS: &[(u32, &str)] = &[
+    (1, include_str!("migrations/0001_tables.sql")),
+    (10, include_str!("migrations/0010_past_members.sql")),
+    (11, include_str!("migrations/0011_notifications.sql")),
+];
 
 /// Applies what the file lacks, in one transaction that keeps other processes out.
 pub(super) fn run(connection: &mut Connection) -> Result<(), StoreError> {

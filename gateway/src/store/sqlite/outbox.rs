@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use rusqlite::{Connection, params};
 
+use super::notifications;
 use super::rows::{before_ms, execute, get, integer, message, message_columns, now_ms, number, row, rows, time};
+use crate::store::notifications::to_keep;
 use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
@@ -26,6 +28,7 @@ pub(super) fn insert(change: &Connection, id: u64, owner: &str, events: &[Outbox
     if events.is_empty() {
         return Ok(());
     }
+    notifications::insert(change, &to_keep(events))?;
     let events = serde_json::to_string(events).map_err(|fault| StoreError::Failed(fault.to_string()))?;
     // A second try after an uncertain commit finds the row there.
     let sql = "INSERT INTO outbox (id, owner, committed_at, events) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";

@@ -1,0 +1,62 @@
+//! Invitations: the invited user is notified, live and for later. Joining accepts one, leaving declines it.
+
+use serde_json::value::to_raw_value;
+use shared::{ConversationId, NotificationId, ProtocolError, UserId};
+
+use super::Chat;
+use super::notifications::{NotificationPayload, notification_event};
+use crate::store::{MembershipChange, MembershipOutcome, OutboxEvent};
+
+impl Chat {
+    /// Invites `user`, in the name of `by` (`None`: a backend); `name` is what the notification calls the conversation,
+    /// its title or its id if absent. Who is invited already, or a member, is not notified again.
+    pub async fn invite(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        by: Option<UserId>,
+        name: Option<String>,
+    ) -> Result<MembershipOutcome, ProtocolError> {
+        let id = self.notification_id().await?;
+        let (invited, inviter) = (user.clone(), by.clone());
+        let (row, built) = self
+            .row(move |outcome: &MembershipOutcome| match outcome.changed {
+                true => vec![invitation(&invited, id, inviter.as_ref(), name.as_deref(), outcome)],
+                false => Vec::new(),
+            })
+            .await?;
+        let row_id = row.id;
+        let change = MembershipChange::Invite { by };
+        let outcome = self.store.change_membership(conversation, user, &change, row).await?;
+        if outcome.changed {
+            self.tell_members_changed(conversation).await;
+            self.publish_row(row_id, &built);
+        }
+        Ok(outcome)
+    }
+}
+
+fn invitation(
+    user: &UserId,
+    id: NotificationId,
+    by: Option<&UserId>,
+    name: Option<&str>,
+    outcome: &MembershipOutcome,
+) -> OutboxEvent {
+    let conversation = &outcome.conversation;
+    let name = name.or(conversation.title.as_deref()).unwrap_or(conversation.id.as_str());
+    let message = format!("You were invited to join group '{name}'");
+    let members = [
+        ("subtype", to_raw_value("group_invite")),
+        ("message", to_raw_value(&message)),
+        ("conversationId", to_raw_value(&conversation.id)),
+        ("title", to_raw_value(name)),
+    ];
+    let invited_by = by.map(|by| ("invitedBy", to_raw_value(by)));
+    let payload: NotificationPayload = members
+        .into_iter()
+        .chain(invited_by)
+        .filter_map(|(member, value)| Some((member.to_owned(), value.ok()?)))
+        .collect();
+    notification_event(vec![user.clone()], id, payload)
+}

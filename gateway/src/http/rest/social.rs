@@ -1,0 +1,173 @@
+//! The endpoints of seed 004: history and notifications by `limit` and `offset`, and invitations to groups. Items look like
+//! the frames of `social.v1`; ids in bodies may be integers, as they are there.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use shared::social_v1::{MessageFrame, NotificationFrame};
+use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
+
+use super::Api;
+use super::body::{Body, Params};
+use super::caller::Caller;
+use super::conversations::{List, TITLE_CHARS_MAX, limit};
+use super::failure::Failure;
+use crate::store::KeptNotification;
+
+/// Notifications that one request marks as read by their ids.
+const IDS_MAX: usize = 1000;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PrivateParams {
+    user: UserId,
+    limit: Option<u32>,
+    offset: Option<u64>,
+}
+
+/// Messages with one user: the last ones before the `offset` newest, ascending.
+pub(super) async fn private_messages(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<PrivateParams>,
+) -> Result<Json<List<Value>>, Failure> {
+    let (reader, offset, limit) = (caller.user()?, params.offset.unwrap_or(0), limit(params.limit));
+    let page = match api.node.chat.direct_of(reader, &params.user).await? {
+        Some(conversation) => api.node.chat.page_back(&conversation, reader, offset, limit).await?,
+        None => Vec::new(),
+    };
+    let frame = |message: &Message| {
+        let to = if message.sender_id == *reader { &params.user } else { reader };
+        json!(MessageFrame::new(message, Some(to)))
+    };
+    Ok(Json(list(&page, frame, offset, limit)))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct GroupParams {
+    group: ConversationId,
+    limit: Option<u32>,
+    offset: Option<u64>,
+}
+
+/// Messages of a group that the user is a member of, like [`private_messages`].
+pub(super) async fn group_messages(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<GroupParams>,
+) -> Result<Json<List<Value>>, Failure> {
+    let (offset, limit) = (params.offset.unwrap_or(0), limit(params.limit));
+    let reader = caller.user()?;
+    if api.node.chat.members_of(&params.group, reader).await?.kind == ConversationKind::Direct {
+        return Err(ProtocolError::field("group", "is a direct conversation, no group").into());
+    }
+    let page = api.node.chat.page_back(&params.group, reader, offset, limit).await?;
+    Ok(Json(list(&page, |message| json!(MessageFrame::new(message, None)), offset, limit)))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Invite {
+    #[serde(deserialize_with = "flat_id")]
+    group_id: ConversationId,
+    #[serde(deserialize_with = "flat_id")]
+    user_id: UserId,
+    group_name: Option<String>,
+}
+
+/// Invites a user: 201 when that is news, 200 when they were invited or a member before.
+pub(super) async fn invite(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(invite): Body<Invite>,
+) -> Result<(StatusCode, Json<Value>), Failure> {
+    let fits = |name: &String| !name.is_empty() && name.chars().count() <= TITLE_CHARS_MAX && !name.contains('\0');
+    if invite.group_name.as_ref().is_some_and(|name| !fits(name)) {
+        return Err(ProtocolError::field("group_name", "must have 1 to 200 characters without U+0000").into());
+    }
+    let by = caller.acts_for().cloned();
+    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, invite.group_name).await?;
+    let status = if outcome.changed { StatusCode::CREATED } else { StatusCode::OK };
+    let word = if outcome.is_member { "accepted" } else { "invited" };
+    Ok((status, Json(json!({ "group_id": invite.group_id, "user_id": invite.user_id, "status": word }))))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NotificationsParams {
+    limit: Option<u32>,
+    offset: Option<u64>,
+}
+
+/// The user's notifications, newest first, with whether they were read.
+pub(super) async fn notifications(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<NotificationsParams>,
+) -> Result<Json<List<Value>>, Failure> {
+    let (offset, limit) = (params.offset.unwrap_or(0), limit(params.limit));
+    let page = api.node.chat.notifications(caller.user()?, offset, limit).await?;
+    Ok(Json(list(&page, notification, offset, limit)))
+}
+
+fn notification(kept: &KeptNotification) -> Value {
+    let payload: Value = serde_json::from_str(&kept.payload).unwrap_or_default();
+    let frame = NotificationFrame::new(&payload, kept.created_at)
+        .with("id", kept.id.get())
+        .with("read", kept.read_at.is_some())
+        .with("read_at", kept.read_at.map(|at| at.unix_seconds()));
+    json!(frame)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Read {
+    #[serde(default)]
+    ids: Option<Vec<Flat<NotificationId>>>,
+}
+
+/// Marks all notifications as read, or those that the body names.
+pub(super) async fn read_notifications(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Body(read): Body<Read>,
+) -> Result<Json<Value>, Failure> {
+    if read.ids.as_ref().is_some_and(|ids| ids.len() > IDS_MAX) {
+        return Err(ProtocolError::field("ids", "holds more than 1000 ids").into());
+    }
+    let ids = read.ids.map(|ids| ids.into_iter().map(|Flat(id)| id).collect());
+    let marked = api.node.chat.read_notifications(caller.user()?, ids).await?;
+    Ok(Json(json!({ "marked": marked })))
+}
+
+/// A page, and the `offset` of the next one if this one is full.
+fn list<T>(page: &[T], item: impl Fn(&T) -> Value, offset: u64, limit: u32) -> List<Value> {
+    let full = page.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = full.then(|| offset.saturating_add(u64::from(limit)).to_string());
+    List { items: page.iter().map(item).collect(), next }
+}
+
+/// An id that may be written as an integer.
+#[derive(Debug)]
+struct Flat<T>(T);
+
+impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Flat<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        flat_id(deserializer).map(Self)
+    }
+}
+
+fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Number(u64),
+        Text(String),
+    }
+    let text = match Given::deserialize(deserializer)? {
+        Given::Number(number) => number.to_string(),
+        Given::Text(text) => text,
+    };
+    text.parse().map_err(serde::de::Error::custom)
+}

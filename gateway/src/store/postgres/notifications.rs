@@ -1,0 +1,88 @@
+//! Notifications: kept beside their outbox row, listed, marked as read.
+
+use async_trait::async_trait;
+use deadpool_postgres::{GenericClient, Object};
+use shared::{NotificationId, UserId};
+
+use super::pool::{Lent, PostgresStore};
+use super::rows::{bigint, get, number, time, time_or_null, unfit};
+use super::{execute, on_connection, outbox, query, within};
+use crate::store::notifications::{Keep, KeptNotification, Notifications};
+use crate::store::{OutboxRow, StoreError};
+
+#[async_trait]
+impl Notifications for PostgresStore {
+    async fn notifications(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<KeptNotification>, StoreError> {
+        on_connection!(self, client => list(client, user, offset, limit))
+    }
+
+    async fn read_notifications(
+        &self,
+        user: &UserId,
+        ids: Option<&[NotificationId]>,
+        outbox: OutboxRow<u64>,
+    ) -> Result<u64, StoreError> {
+        on_connection!(self, client => read(client, user, ids, &outbox))
+    }
+}
+
+/// Writes an outbox row and keeps its notifications: one statement, because not every caller has a transaction.
+pub(super) async fn insert_with_row(
+    client: &impl GenericClient,
+    (id, owner, events): (u64, &str, &str),
+    keep: &[Keep<'_>],
+) -> Result<(), StoreError> {
+    let sql = "WITH kept AS (\
+            INSERT INTO notifications (user_id, id, payload, created_at) \
+            SELECT u.user_id, n.id, n.payload, date_trunc('milliseconds', clock_timestamp()) \
+            FROM unnest($4::text[], $5::bigint[]) AS u(user_id, id) \
+            JOIN unnest($6::bigint[], $7::text[]) AS n(id, payload) ON n.id = u.id \
+            ORDER BY u.user_id COLLATE \"C\", n.id ON CONFLICT DO NOTHING) \
+        INSERT INTO outbox (id, owner, committed_at, events) \
+        VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";
+    let ids: Vec<i64> = keep.iter().map(|keep| bigint(keep.id.get())).collect();
+    let payloads: Vec<&str> = keep.iter().map(|keep| keep.payload).collect();
+    let pairs = keep.iter().zip(&ids).flat_map(|(keep, id)| keep.users.iter().map(|user| (user.as_str(), *id)));
+    let (users, of): (Vec<&str>, Vec<i64>) = pairs.unzip();
+    execute(client, sql, &[&bigint(id), &owner, &events, &users, &of, &ids, &payloads]).await.map(drop)
+}
+
+async fn list(
+    client: &impl GenericClient,
+    user: &UserId,
+    offset: u64,
+    limit: u32,
+) -> Result<Vec<KeptNotification>, StoreError> {
+    let sql = "SELECT id, payload, created_at, read_at FROM notifications WHERE user_id = $1 \
+        ORDER BY created_at DESC, id DESC OFFSET $2 LIMIT $3";
+    query(client, sql, &[&user.as_str(), &bigint(offset), &i64::from(limit)])
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(KeptNotification {
+                id: NotificationId::new(number(row, "id")?).ok_or_else(|| unfit("id"))?,
+                payload: get(row, "payload")?,
+                created_at: time(row, "created_at")?,
+                read_at: time_or_null(row, "read_at")?,
+            })
+        })
+        .collect()
+}
+
+async fn read(
+    client: &mut Object,
+    user: &UserId,
+    ids: Option<&[NotificationId]>,
+    row: &OutboxRow<u64>,
+) -> Result<u64, StoreError> {
+    let sql = "UPDATE notifications SET read_at = date_trunc('milliseconds', clock_timestamp()) \
+        WHERE read_at IS NULL AND (user_id, id) IN (SELECT n.user_id, n.id FROM notifications n \
+            WHERE n.user_id = $1 AND n.read_at IS NULL AND ($2::bigint[] IS NULL OR n.id = ANY ($2)) \
+            ORDER BY n.id FOR NO KEY UPDATE)";
+    let ids: Option<Vec<i64>> = ids.map(|ids| ids.iter().map(|id| bigint(id.get())).collect());
+    let change = client.transaction().await?;
+    let count = execute(&change, sql, &[&user.as_str(), &ids]).await?;
+    outbox::write(&change, row, &count).await?;
+    change.commit().await?;
+    Ok(count)
+}
