@@ -183,6 +183,8 @@ impl App {
         tasks.spawn(async move { chat.sweep_until(until).await });
         let (authenticator, until) = (Arc::clone(&node.authenticator), stop());
         tasks.spawn(async move { authenticator.keep_keys(until).await });
+        let (chat, until) = (Arc::clone(&node.chat), stop());
+        tasks.spawn(async move { chat.store_late_until(until).await });
         let (readiness, watched, until) = (Arc::clone(&self.readiness), Arc::clone(node), stop());
         tasks.spawn(async move { readiness.watch_store(watched, until).await });
         let until = stop();

@@ -12,6 +12,8 @@ pub struct Asker {
     pub user: UserId,
     /// Whether their token gives admin rights.
     pub admin: bool,
+    /// Whether their messages go on while the store is away.
+    pub live: bool,
 }
 
 /// Carries out a command. `Ok(None)`: the answer goes to all the user's devices, through the backbone.
@@ -23,8 +25,11 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         Command::Auth { .. } => Ok(None),
         Command::Ping { timestamp } => Ok(Some(pong(timestamp))),
         Command::Send(send) => {
-            let sent = chat.send(user, send).await?;
-            Ok(sent.duplicate.then(|| Event::MessageSent {
+            let sent = match asker.live {
+                true => chat.send_live(user, send).await?,
+                false => Some(chat.send(user, send).await?),
+            };
+            Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
                 temp_id: sent.message.temp_id.clone(),
                 message: sent.message,
                 duplicate: true,

@@ -100,6 +100,25 @@ pub fn brought(envelopes: &[u8]) -> Option<Brought> {
     message.filter(|_| brings).map(|message| Brought { message: message.id.get(), temp_id })
 }
 
+/// The type of an envelope for nodes: it holds the event of a message that is not stored yet.
+pub const MESSAGE_LIVE: &str = "message.live";
+
+/// The event in a [`MESSAGE_LIVE`] envelope.
+#[must_use]
+pub fn live_event(envelope: &[u8]) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Live<'a> {
+        #[serde(borrow)]
+        payload: Held<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Held<'a> {
+        #[serde(borrow)]
+        event: &'a RawValue,
+    }
+    serde_json::from_slice::<Live<'_>>(envelope).ok().map(|live| live.payload.event)
+}
+
 /// The companions of the first envelope.
 #[must_use]
 pub fn companions(envelopes: &[u8]) -> &[u8] {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::event::ResyncReason;
@@ -12,11 +12,14 @@ use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
-use crate::envelope::{Opened, Payload};
+use crate::envelope::{MESSAGE_LIVE, Opened, Payload, live_event};
 use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry, Spread};
+
+/// How long after an event of the log a message that is not stored yet may turn out to be that event.
+const LIVE_DOUBT: Duration = Duration::from_secs(1);
 
 /// Something that the node knew has changed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +76,7 @@ impl Fanout {
         }
         let spread = match payload.seq {
             Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),
+            None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
             None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
         };
         self.count(spread);
@@ -80,6 +84,21 @@ impl Fanout {
             && let Ok(user) = UserId::parse(user)
         {
             self.request_heal(&user);
+        }
+    }
+
+    /// A message that was sent while the store was away. A socket to which the log has just brought something may have it
+    /// by that way already, from a try whose outcome was unknown; it is left to the log.
+    fn deliver_live(&self, user: &str, envelopes: &[u8]) {
+        let frames = live_event(envelopes).map(|event| Frames::new(event.get().as_bytes(), None));
+        let tried_at = Instant::now().checked_sub(LIVE_DOUBT);
+        match frames.as_ref().and_then(|frames| Some((frames, frames.brought()?.message, tried_at?))) {
+            Some((frames, message, tried_at)) => {
+                let spread = self.registry.push_live(user, message, frames, tried_at);
+                self.metrics.late_delivered.increment(u64::from(spread.queued));
+                self.count(spread);
+            }
+            None => self.metrics.poisoned.increment(1),
         }
     }
 

@@ -65,6 +65,14 @@ pub struct Metrics {
     pub publish_failed: Counter,
     /// Outbox rows published late, by the sweeper.
     pub redone: Counter,
+    /// Messages delivered live and kept until the store takes them.
+    pub late_kept: Counter,
+    /// Events of such messages queued on sockets.
+    pub late_delivered: Counter,
+    /// Those that it took.
+    pub late_stored: Counter,
+    /// Those that found no room, or that it refused.
+    pub late_refused: Counter,
     /// The age of the oldest unpublished outbox row.
     pub outbox_age_seconds: Gauge,
     /// 1 while the backbone carries events.
@@ -98,6 +106,10 @@ impl Metrics {
             publish_seconds: histogram!("parley_publish_seconds"),
             publish_failed: counter!("parley_outbox_publish_failed_total"),
             redone: counter!("parley_outbox_redone_total"),
+            late_kept: counter!("parley_late_messages_total", "outcome" => "kept"),
+            late_delivered: counter!("parley_late_deliveries_total"),
+            late_stored: counter!("parley_late_messages_total", "outcome" => "stored"),
+            late_refused: counter!("parley_late_messages_total", "outcome" => "refused"),
             outbox_age_seconds: gauge!("parley_outbox_age_seconds"),
             backbone_up: gauge!("parley_backbone_up"),
             store_up: gauge!("parley_store_up"),
@@ -186,6 +198,11 @@ fn describe() {
     describe_histogram!("parley_publish_seconds", "From a commit to the backbone's answer");
     describe_counter!("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
     describe_counter!("parley_outbox_redone_total", "Outbox rows published late");
+    describe_counter!("parley_late_deliveries_total", "Messages handed to sockets before they were stored");
+    describe_counter!(
+        "parley_late_messages_total",
+        "Messages delivered live without the store, by what became of them"
+    );
     describe_gauge!("parley_outbox_age_seconds", "Age of the oldest unpublished outbox row");
     describe_gauge!("parley_backbone_up", "1 while the backbone carries events");
     describe_gauge!("parley_store_up", "1 while the store answers");

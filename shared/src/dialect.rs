@@ -64,6 +64,16 @@ impl Dialect {
         Some((dialect, Some(dialect.subprotocol())))
     }
 
+    /// Whether messages go on while the store is away: they are delivered live between sockets of this dialect, and stored
+    /// later (seed 004: database failures don't interrupt the flow).
+    #[must_use]
+    pub fn delivers_without_store(self) -> bool {
+        match self {
+            Self::Social => true,
+            Self::Chat | Self::Listings | Self::Channels => false,
+        }
+    }
+
     /// Whether the connection that sends a message gets no echo of it. The sender's other devices do.
     #[must_use]
     pub fn mutes_own_sends(self) -> bool {

@@ -70,3 +70,9 @@ pub const CONTROL_CHANNEL: &str = "chat:control";
 
 /// The stream of push jobs for users with nobody online.
 pub const PUSH_STREAM: &str = "chat:push";
+
+/// The stream of messages that wait for the store.
+pub const LATE_STREAM: &str = "chat:late";
+
+/// Who stores late messages at the moment.
+pub const LATE_LEASE: &str = "chat:late:lease";

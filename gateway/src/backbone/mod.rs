@@ -12,6 +12,7 @@ use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
 
 use crate::store::{UnreadCount, UnreadMove};
 
+pub mod late;
 pub mod local;
 mod logins;
 mod payload;
@@ -19,6 +20,7 @@ mod queue;
 pub mod redis;
 mod settings;
 
+pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
 pub use redis::RedisBackbone;
@@ -165,7 +167,7 @@ pub trait UnreadSource: Send + Sync + 'static {
 
 /// The backbone.
 #[async_trait]
-pub trait Backbone: Logins + Send + Sync + 'static {
+pub trait Backbone: Late + Logins + Send + Sync + 'static {
     /// What it is and where, for the start-up log: no password.
     fn describe(&self) -> String;
 

@@ -1,7 +1,7 @@
 //! Who is in which conversation, remembered until the version that a commit saw is another one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use shared::{ConversationId, ErrorCode, ProtocolError, UserId};
@@ -12,34 +12,52 @@ use crate::store::{Members, Store, StoreError};
 const MEMBERS_CACHED_MAX: u64 = 1_000_000;
 /// The longest that an entry is believed without a commit that confirms it. Typing and receipts rely on it alone.
 const BELIEVED: Duration = Duration::from_secs(60);
+/// The longest that an entry is remembered: for what goes on while the store is away.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// The members of the conversations that this node works with.
 pub struct MembersCache {
     store: Arc<dyn Store>,
-    cache: Cache<ConversationId, Arc<Members>>,
+    cache: Cache<ConversationId, Known>,
+}
+
+#[derive(Clone)]
+struct Known {
+    members: Arc<Members>,
+    loaded: Instant,
+}
+
+impl Known {
+    fn believed(self) -> Option<Arc<Members>> {
+        (self.loaded.elapsed() < BELIEVED).then_some(self.members)
+    }
 }
 
 impl MembersCache {
     /// An empty cache over the store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        let weigh =
-            |_: &ConversationId, members: &Arc<Members>| u32::try_from(members.list.len() + 8).unwrap_or(u32::MAX);
-        let cache = Cache::builder().weigher(weigh).max_capacity(MEMBERS_CACHED_MAX).time_to_live(BELIEVED).build();
+        let weigh = |_: &ConversationId, known: &Known| u32::try_from(known.members.list.len() + 8).unwrap_or(u32::MAX);
+        let cache = Cache::builder().weigher(weigh).max_capacity(MEMBERS_CACHED_MAX).time_to_live(REMEMBERED).build();
         Self { store, cache }
     }
 
     /// The members as they are remembered, or from the store.
     pub async fn get(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation) {
+        match self.cache.get(conversation).and_then(Known::believed) {
             Some(members) => Ok(members),
             None => self.load(conversation).await,
         }
     }
 
+    /// The members as they were last seen, however long ago: only for what goes on while the store is away.
+    pub fn remembered(&self, conversation: &ConversationId) -> Option<Arc<Members>> {
+        self.cache.get(conversation).map(|known| known.members)
+    }
+
     /// The members at `version` or later.
     pub async fn at(&self, conversation: &ConversationId, version: u64) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation) {
+        match self.cache.get(conversation).and_then(Known::believed) {
             Some(members) if members.version >= version => Ok(members),
             _ => self.load(conversation).await,
         }
@@ -79,7 +97,8 @@ impl MembersCache {
 
     async fn load(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
         let members = Arc::new(self.store.members(conversation).await?);
-        self.cache.insert(conversation.clone(), Arc::clone(&members));
+        let known = Known { members: Arc::clone(&members), loaded: Instant::now() };
+        self.cache.insert(conversation.clone(), known);
         Ok(members)
     }
 }

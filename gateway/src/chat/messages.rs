@@ -1,7 +1,7 @@
 //! Sending: one commit, whose outcome decides everything; reading history.
 
 use shared::command::{SendMessage, Target};
-use shared::{ConversationId, Event, Message, ProtocolError, UserId};
+use shared::{ConversationId, Event, Message, MessageId, ProtocolError, UserId};
 
 use super::events::About;
 use super::{Chat, events, refused};
@@ -22,6 +22,16 @@ pub struct Sent {
 impl Chat {
     /// Stores a message. Its sender's devices and its recipients are told through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<Sent, ProtocolError> {
+        self.send_as(sender, send, None).await
+    }
+
+    /// The same for a message whose id was made before.
+    pub(super) async fn send_as(
+        &self,
+        sender: &UserId,
+        send: SendMessage,
+        id: Option<MessageId>,
+    ) -> Result<Sent, ProtocolError> {
         let started = std::time::Instant::now();
         let conversation = match send.target {
             Target::Conversation(conversation) => conversation,
@@ -29,6 +39,7 @@ impl Chat {
         };
         self.end_typing(&conversation, sender).await;
         let draft = NewMessageDraft {
+            id,
             conversation,
             sender: sender.clone(),
             temp_id: send.temp_id,
@@ -65,12 +76,17 @@ impl Chat {
         Ok(self.store.messages(conversation, page, limit).await?)
     }
 
+    /// The direct conversation of the two, if this node knows it.
+    pub(super) fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
+        self.directs.get(&pair(one, other))
+    }
+
     /// The direct conversation of the two, opened if need be.
     async fn direct(&self, sender: &UserId, to: &UserId) -> Result<ConversationId, ProtocolError> {
-        let pair = if sender <= to { (sender.clone(), to.clone()) } else { (to.clone(), sender.clone()) };
-        if let Some(known) = self.directs.get(&pair) {
+        if let Some(known) = self.known_direct(sender, to) {
             return Ok(known);
         }
+        let pair = pair(sender, to);
         let id = self.generated_conversation_id().await?;
         let users = if pair.0 == pair.1 { vec![pair.0.clone()] } else { vec![pair.0.clone(), pair.1.clone()] };
         let (row, built) = self
@@ -97,4 +113,9 @@ impl Chat {
         ConversationId::parse(&number.to_string())
             .map_err(|fault| ProtocolError::new(shared::ErrorCode::InternalError, format!("a generated id {fault}")))
     }
+}
+
+/// Two users in order.
+fn pair(one: &UserId, other: &UserId) -> (UserId, UserId) {
+    if one <= other { (one.clone(), other.clone()) } else { (other.clone(), one.clone()) }
 }

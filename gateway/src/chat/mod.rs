@@ -7,6 +7,7 @@ pub mod conversations;
 mod error;
 mod events;
 mod invites;
+mod late;
 pub mod lease;
 pub mod members;
 pub mod messages;
@@ -48,6 +49,7 @@ pub struct Chat {
     typing: typing::Typing,
     names: Arc<usernames::Names>,
     directs: Cache<(UserId, UserId), ConversationId>,
+    late: late::Late,
     presence_audience: u32,
     metrics: Arc<Metrics>,
     lease: Arc<lease::Lease>,
@@ -101,6 +103,7 @@ impl Chat {
             names,
             members,
             directs: Cache::new(DIRECTS_CACHED_MAX),
+            late: late::Late::default(),
             presence_audience,
             metrics,
             lease,

@@ -169,7 +169,19 @@ impl Registry {
         })
     }
 
-    /// The same for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
+    /// Hands a message that is not stored yet to those of the user's sockets whose dialect takes it.
+    pub fn push_live(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> Spread {
+        let temp_id = || frames.brought().and_then(|brought| brought.temp_id.as_deref());
+        self.push(user, |outbox| {
+            if !outbox.wire().dialect.delivers_without_store() {
+                return Pushed::Silent;
+            }
+            let is_muted = |had: &mut Had| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
+            outbox.push_direct(message, frames.on(outbox.wire()), tried_at, is_muted)
+        })
+    }
+
+    /// The same as [`Registry::push_durable`] for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
     pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> Spread {
         let mut spread = Spread::default();
         let mut users = self.shard(user).lock();

@@ -196,7 +196,8 @@ impl State {
             (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(token, reference),
             (Command::Ping { timestamp }, Phase::Live(_)) => self.reply(&pong(timestamp), reference.as_deref()),
             (command, Phase::Live(membership)) => {
-                let asker = Asker { user: membership.user().clone(), admin: membership.is_admin() };
+                let live = self.outbox.wire().dialect.delivers_without_store();
+                let asker = Asker { user: membership.user().clone(), admin: membership.is_admin(), live };
                 let (node, outbox) = (Arc::clone(&self.node), Arc::clone(&self.outbox));
                 self.work = Some(Box::pin(async move {
                     let result = Box::new(carry_out(&node, &asker, &outbox, command).await);

@@ -27,6 +27,9 @@ const RETRY_PAUSE_MS: u64 = 100;
 /// A message to send, without an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessageDraft {
+    /// The message's id, if it was made before; otherwise one is taken. One that was made is stored once at the most if
+    /// every try has the same `temp_id`.
+    pub id: Option<MessageId>,
     /// The conversation; it must exist.
     pub conversation: ConversationId,
     /// Who sends it.
@@ -288,7 +291,7 @@ async fn in_time<T>(attempt: impl Future<Output = Result<T, StoreError>>) -> Res
 
 fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
     Some(NewMessage {
-        id: MessageId::new(id)?,
+        id: draft.id.or_else(|| MessageId::new(id))?,
         conversation: draft.conversation.clone(),
         sender: draft.sender.clone(),
         temp_id: draft.temp_id.clone(),

@@ -15,7 +15,7 @@ pub(super) const MEMBERS_SHOWN_MAX: u32 = 100;
 pub(super) const MARKED_IDS_MAX: u32 = 100;
 
 /// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be recognised.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewMessage {
     /// The id, from [`Store::reserve_ids`].
     pub id: MessageId,

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "frames", "ws"]),
     ("heal", &["backbone", "frames", "metrics", "registry"]),
     ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "registry"]),
-    ("chat", &["backbone", "clock", "metrics", "store"]),
+    ("chat", &["backbone", "envelope", "clock", "metrics", "store"]),
     ("dispatch", &["chat", "store"]),
     ("node", &["auth", "chat", "config", "fanout", "lobby", "metrics", "registry"]),
     ("session", &["auth", "backbone", "clock", "dispatch", "frames", "heal", "lobby", "node", "registry", "ws"]),

@@ -51,6 +51,7 @@ fn line(store: &Arc<dyn Store>) -> Line {
 
 fn draft(to: &str, sender: &str, content: &str) -> NewMessageDraft {
     NewMessageDraft {
+        id: None,
         conversation: conversation(to),
         sender: user(sender),
         temp_id: None,

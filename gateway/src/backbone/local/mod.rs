@@ -2,6 +2,7 @@
 //! beyond the process. For `gateway dev` and for tests; it never talks to another node.
 
 mod counts;
+mod late;
 mod log;
 mod logins;
 mod online;
@@ -35,6 +36,7 @@ const LOAD_WITHIN: Duration = Duration::from_secs(5);
 pub struct LocalBackbone {
     shared: Arc<Shared>,
     queue: Queue,
+    late: late::Kept,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -56,7 +58,7 @@ impl LocalBackbone {
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
-        Self { shared, queue, stop, tasks: Mutex::new(tasks) }
+        Self { shared, queue, late: late::Kept::default(), stop, tasks: Mutex::new(tasks) }
     }
 }
 

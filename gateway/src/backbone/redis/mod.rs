@@ -4,6 +4,7 @@
 //! error at once; nothing is kept for later.
 
 mod inbound;
+mod late;
 mod link;
 mod logins;
 mod presence;

@@ -1,0 +1,300 @@
+//! Live delivery while the store is away, for the dialect whose document says that database failures don't interrupt the
+//! flow (seed 004, DESIGN §3): the message goes to that dialect's sockets at once and is kept in the backbone until the
+//! store takes it; then it is an ordinary message. Nobody is told that it is stored before it is.
+//!
+//! Its id and its `tempId` are made before the first try, so whichever try is carried out, late or not, it is this message.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use shared::chat_v1::check_content;
+use shared::command::{SendMessage, Target};
+use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp, UserId};
+use tokio_util::sync::CancellationToken;
+
+use super::messages::Sent;
+use super::{Chat, refused};
+use crate::backbone::{Delivery, DeliveryKind, LateId};
+use crate::envelope::MESSAGE_LIVE;
+use crate::store::{CommittedBatch, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
+
+/// How long the store may take for a message that can be delivered without it.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// How often late messages are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The lease of the node that stores them.
+const LEASE_MS: u32 = 10_000;
+/// Late messages that are stored in one transaction.
+const PORTION: u32 = 64;
+/// Ids that are held for messages which the store can't be asked about.
+const IDS: u32 = 4_096;
+/// Late messages whose retries a node recognises.
+const RECENT_MAX: u64 = 10_000;
+/// When a client may try again that could not be served.
+const RETRY_AFTER_MS: u64 = 2_000;
+
+/// What a node knows of late messages.
+pub(super) struct Late {
+    /// The store did not take a message, and what was kept since then is not stored yet.
+    away: AtomicBool,
+    /// Ids that were reserved while the store was there.
+    ids: Mutex<Range<u64>>,
+    /// Senders and `tempId`s of what this node kept.
+    recent: Cache<(UserId, String), ()>,
+}
+
+impl Default for Late {
+    fn default() -> Self {
+        let recent = Cache::builder().max_capacity(RECENT_MAX).build();
+        Self { away: AtomicBool::new(false), ids: Mutex::new(0..0), recent }
+    }
+}
+
+impl Late {
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    fn set_away(&self, away: bool) {
+        if self.away.swap(away, Ordering::Relaxed) != away {
+            tracing::info!(away, "messages that may be delivered before they are stored wait for the store");
+        }
+    }
+
+    fn next_id(&self) -> Option<MessageId> {
+        self.ids.lock().next().and_then(MessageId::new)
+    }
+
+    fn ids_left(&self) -> u64 {
+        let ids = self.ids.lock();
+        ids.end.saturating_sub(ids.start)
+    }
+}
+
+impl Chat {
+    /// Sends like [`Chat::send`]; if the store doesn't take it in time, delivers it live and keeps it for later (`None`).
+    pub async fn send_live(&self, sender: &UserId, mut send: SendMessage) -> Result<Option<Sent>, ProtocolError> {
+        send.temp_id.get_or_insert_with(|| format!("~{:032x}", rand::random::<u128>()));
+        let mut id = None;
+        if !self.late.is_away() {
+            id = self.live_id().await;
+            match tokio::time::timeout(PATIENCE, self.send_as(sender, send.clone(), id)).await {
+                Ok(Err(error)) if error.code == ErrorCode::Unavailable => {}
+                Ok(outcome) => return outcome.map(Some),
+                Err(_) => {}
+            }
+            self.late.set_away(true);
+        }
+        let id = id.or_else(|| self.late.next_id()).ok_or_else(|| unavailable("the store is away; try again"))?;
+        self.send_late(sender, send, id).await.map(|()| None)
+    }
+
+    async fn live_id(&self) -> Option<MessageId> {
+        if let Some(id) = self.late.next_id() {
+            return Some(id);
+        }
+        if let Err(error) = self.reserve_late_ids().await {
+            tracing::debug!(%error, "no ids could be reserved");
+        }
+        self.late.next_id()
+    }
+
+    async fn reserve_late_ids(&self) -> Result<(), StoreError> {
+        let reserved = self.store.reserve_ids(IDS).await?;
+        // What was left is lost: ids are many.
+        *self.late.ids.lock() = reserved;
+        Ok(())
+    }
+
+    async fn send_late(&self, sender: &UserId, send: SendMessage, id: MessageId) -> Result<(), ProtocolError> {
+        let unknown = || unavailable("the store is away, and this node doesn't remember who is in the conversation");
+        let conversation = match send.target {
+            Target::Conversation(conversation) => conversation,
+            Target::User(to) => self.known_direct(sender, &to).ok_or_else(unknown)?,
+        };
+        let members = self.members.remembered(&conversation).ok_or_else(unknown)?;
+        match members.role(sender) {
+            None => return Err(refused(Refusal::NotMember)),
+            Some(_) if members.blocked => return Err(refused(Refusal::Blocked)),
+            Some(_) => {}
+        }
+        let key = send.temp_id.clone().map(|temp_id| (sender.clone(), temp_id));
+        if key.as_ref().is_some_and(|key| self.late.recent.contains_key(key)) {
+            return Ok(());
+        }
+        let message = NewMessage {
+            id,
+            conversation,
+            sender: sender.clone(),
+            temp_id: send.temp_id,
+            kind: send.kind,
+            content: send.content,
+            reply_to: send.reply_to,
+        };
+        let entry = serde_json::to_vec(&message)
+            .map_err(|fault| ProtocolError::new(ErrorCode::InternalError, fault.to_string()))?;
+        if !self.backbone.keep_late(entry.into()).await? {
+            self.metrics.late_refused.increment(1);
+            return Err(unavailable("too many messages wait for the store; try again"));
+        }
+        self.metrics.late_kept.increment(1);
+        key.into_iter().for_each(|key| self.late.recent.insert(key, ()));
+        self.tell_live(message, &members).await;
+        Ok(())
+    }
+
+    /// Tells the members' sockets whose dialect takes it. Whoever misses it gets it when it is stored.
+    async fn tell_live(&self, message: NewMessage, members: &Members) {
+        let to = match members.kind {
+            ConversationKind::Direct => {
+                let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender);
+                Some(other.unwrap_or(&message.sender).clone())
+            }
+            ConversationKind::Group | ConversationKind::Channel => None,
+        };
+        let (sender, temp_id) = (message.sender.clone(), message.temp_id.clone());
+        let message = Message {
+            id: message.id,
+            conversation_id: message.conversation,
+            seq: 0,
+            rev: 0,
+            sender_id: message.sender,
+            kind: message.kind,
+            content: message.content,
+            temp_id: message.temp_id,
+            reply_to: message.reply_to,
+            created_at: Timestamp::now(),
+            edited_at: None,
+            deleted_at: None,
+            reactions: std::collections::BTreeMap::new(),
+        };
+        let new = live_envelope(&Event::MessageNew { message: message.clone(), to: to.clone(), sender_name: None });
+        let sent = live_envelope(&Event::MessageSent { temp_id, message, duplicate: false, to, sender_name: None });
+        let delivery = |user: &UserId| Delivery {
+            user: user.clone(),
+            body: if *user == sender { sent.clone() } else { new.clone() },
+            kind: DeliveryKind::Ephemeral,
+        };
+        let deliveries = members.list.iter().map(|(user, _)| delivery(user)).collect();
+        if let Err(error) = self.backbone.publish(deliveries).await {
+            tracing::debug!(%error, "a message that is kept for the store could not be told live");
+        }
+    }
+
+    /// Stores what was kept while the store was away, until `stop`: on whichever node finds it first.
+    pub async fn store_late_until(&self, stop: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.look_after_late(&stop).await {
+                tracing::debug!(%error, "late messages could not be looked after");
+            }
+        }
+    }
+
+    async fn look_after_late(&self, stop: &CancellationToken) -> Result<(), ProtocolError> {
+        let count = self.backbone.late_count().await;
+        let away = self.late.is_away();
+        if away || matches!(count, Ok(1..)) {
+            self.store.ping().await?;
+        }
+        if matches!(count, Ok(1..)) && self.backbone.lease_late(LEASE_MS).await? {
+            while !stop.is_cancelled() && self.store_late().await? && self.backbone.lease_late(LEASE_MS).await? {}
+        }
+        // What was kept goes first; but a backbone that is away must not keep back what the store would take.
+        if away && !matches!(self.backbone.late_count().await, Ok(1..)) {
+            self.late.set_away(false);
+        }
+        if !self.late.is_away() && self.late.ids_left() < u64::from(IDS / 2) {
+            self.reserve_late_ids().await?;
+        }
+        Ok(())
+    }
+
+    /// Stores the first of them; whether there were any.
+    async fn store_late(&self) -> Result<bool, ProtocolError> {
+        let (ids, entries): (Vec<LateId>, Vec<Bytes>) = self.backbone.read_late(PORTION).await?.into_iter().unzip();
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let messages: Vec<NewMessage> = entries.iter().filter_map(|entry| self.read_entry(entry)).collect();
+        match self.store_portion(messages.clone()).await {
+            // One that can't be stored must not hold up the others.
+            Err(StoreError::Failed(_)) if messages.len() > 1 => {
+                for message in messages {
+                    self.store_alone(message).await?;
+                }
+            }
+            Err(StoreError::Failed(fault)) => self.give_up(&fault),
+            other => other?,
+        }
+        self.backbone.drop_late(&ids).await?;
+        Ok(true)
+    }
+
+    /// An entry that is none of ours is dropped.
+    fn read_entry(&self, entry: &[u8]) -> Option<NewMessage> {
+        let message = serde_json::from_slice::<NewMessage>(entry).ok();
+        let message =
+            message.filter(|message| message.temp_id.is_some() && check_content(&message.content, usize::MAX).is_ok());
+        if message.is_none() {
+            self.give_up("it is no message");
+        }
+        message
+    }
+
+    async fn store_alone(&self, message: NewMessage) -> Result<(), StoreError> {
+        match self.store_portion(vec![message]).await {
+            Err(StoreError::Failed(fault)) => {
+                self.give_up(&fault);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// One transaction, with a row of its own: what was stored by an earlier try is recognised by its `tempId`, and
+    /// published from the row of that try.
+    async fn store_portion(&self, messages: Vec<NewMessage>) -> Result<(), StoreError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let row = self.ids.next().await?;
+        let batch = SendBatch { id: row, owner: self.owner.clone(), messages };
+        let mut stored = Vec::new();
+        for outcome in self.store.send(&batch).await? {
+            match outcome {
+                SendOutcome::Stored(message) => stored.push(message),
+                SendOutcome::Duplicate(_) => {}
+                SendOutcome::Refused(refusal) => self.give_up(&format!("the store refused it: {refusal:?}")),
+            }
+        }
+        self.metrics.late_stored.increment(u64::try_from(stored.len()).unwrap_or(0));
+        if !stored.is_empty() {
+            self.publisher.publish_batch(CommittedBatch { row, messages: stored });
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, reason: &str) {
+        tracing::error!(reason, "a message that was delivered live can't be stored");
+        self.metrics.late_refused.increment(1);
+    }
+}
+
+/// An envelope for nodes: only sockets whose dialect takes messages that are not stored yet get the event in it.
+fn live_envelope(event: &Event) -> Bytes {
+    format!(r#"{{"type":"{MESSAGE_LIVE}","payload":{{"event":{}}}}}"#, event.to_json()).into()
+}
+
+fn unavailable(message: &'static str) -> ProtocolError {
+    ProtocolError::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS)
+}
