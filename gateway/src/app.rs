@@ -28,16 +28,18 @@ use crate::chat::publish::{Directory, Publisher, publisher};
 use crate::chat::receipts::receipt_events_builder;
 use crate::chat::usernames::Names;
 use crate::chat::{Chat, Parts};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Proxies};
 use crate::fanout::{Fanout, Stale};
 use crate::heal::Healer;
 use crate::http::ops::{self, Readiness};
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
+use crate::limits::UserRates;
 use crate::lobby::Lobby;
 use crate::metrics::{self, Metrics};
 use crate::node::{JOINS_MAX, Node};
 use crate::pulse;
+use crate::push::Webhook;
 use crate::registry::Registry;
 use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
@@ -131,6 +133,7 @@ impl App {
             authenticator,
             metrics: Arc::clone(&metrics),
             limits: config.limits.clone(),
+            user_rates: UserRates::new(config.limits.user_commands_per_second, Arc::clone(&backbone) as _),
             clocks: config.clocks.clone(),
             boot,
             tasks: background.clone(),
@@ -152,6 +155,7 @@ impl App {
             config,
             node,
         };
+        app.start_push(Arc::clone(&backbone), Arc::clone(&metrics))?;
         app.start_tasks(Healer::new(registry, backbone, metrics), heal_queue);
         app.start_listeners(listener, ops_listener, prometheus);
         Ok(app)
@@ -196,6 +200,14 @@ impl App {
         });
     }
 
+    fn start_push(&self, backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+        let Some(push) = &self.config.push else { return Ok(()) };
+        let webhook = Webhook::new(push, backbone, Arc::clone(self.node.chat.store()), metrics);
+        let webhook = webhook.context("PUSH_WEBHOOK_URL can't be used")?;
+        self.background.spawn(Arc::new(webhook).run(self.clocks.clone()));
+        Ok(())
+    }
+
     fn start_listeners(
         &self,
         listener: TcpListener,
@@ -214,14 +226,16 @@ impl App {
         };
         let public = Arc::new(public);
         let handle = move |request| Arc::clone(&public).answer(request);
-        self.serving.spawn(serve(listener, handle, self.serving.clone(), self.listening.clone()));
+        let proxies = Arc::new(self.config.proxies.clone());
+        self.serving.spawn(serve(listener, proxies, handle, self.serving.clone(), self.listening.clone()));
 
         let upkeep = prometheus.clone();
         let until = self.clocks.clone();
         self.background.spawn(async move { run_upkeep(&upkeep, until).await });
         let routes = ops::router(Arc::clone(&self.node), capacity, prometheus, Arc::clone(&self.readiness));
         let handle = move |request| answer(routes.clone(), request);
-        self.background.spawn(serve(ops_listener, handle, self.background.clone(), self.ops_listening.clone()));
+        let stop = self.ops_listening.clone();
+        self.background.spawn(serve(ops_listener, Arc::<Proxies>::default(), handle, self.background.clone(), stop));
     }
 
     fn public_routes(&self) -> Router {

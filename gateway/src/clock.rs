@@ -1,11 +1,19 @@
-//! The process's own clock: coarse, monotonic, so that a step of the machine's clock ends no connection.
+//! The process's own clock: monotonic, so that a step of the machine's clock ends no connection.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Seconds on this process's monotonic clock, from 1.
+/// Coarse seconds on this process's monotonic clock, from 1.
 pub fn coarse_s() -> u32 {
+    u32::try_from(elapsed().as_secs()).unwrap_or(u32::MAX - 1) + 1
+}
+
+/// Microseconds on the same clock.
+pub fn now_us() -> u64 {
+    u64::try_from(elapsed().as_micros()).unwrap_or(u64::MAX / 2)
+}
+
+fn elapsed() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
-    let elapsed_s = START.get_or_init(Instant::now).elapsed().as_secs();
-    u32::try_from(elapsed_s).unwrap_or(u32::MAX - 1) + 1
+    START.get_or_init(Instant::now).elapsed()
 }

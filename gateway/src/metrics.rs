@@ -147,6 +147,11 @@ impl Metrics {
         counter!("parley_handshakes_total", "result" => result).increment(1);
     }
 
+    /// A try of a push notification ended; `result` is one of a fixed set of words.
+    pub fn push(&self, result: &'static str) {
+        counter!("parley_push_total", "result" => result).increment(1);
+    }
+
     /// A socket ended; who closed it, and why if it was the server.
     pub fn ended(&self, ended: &Ended) {
         let (by, reason) = match ended {
@@ -213,5 +218,6 @@ fn describe() {
     describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and is not asked");
     describe_counter!("parley_jwks_fetches_total", "Fetches of the issuer's public keys by result");
     describe_counter!("parley_handshakes_total", "Handshakes by result");
+    describe_counter!("parley_push_total", "Push notifications by result: delivered, retried, dead, obsolete");
     describe_counter!("parley_closes_total", "Connections that ended, by who closed them and why");
 }

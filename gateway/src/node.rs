@@ -10,6 +10,7 @@ use crate::auth::Authenticator;
 use crate::chat::Chat;
 use crate::config::{Clocks, Limits};
 use crate::fanout::Fanout;
+use crate::limits::UserRates;
 use crate::lobby::Lobby;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -33,6 +34,8 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     /// Sizes and rates.
     pub limits: Limits,
+    /// How many commands each user may send, over all nodes.
+    pub user_rates: UserRates,
     /// A socket's clocks.
     pub clocks: Clocks,
     /// The random name of this boot, part of every connection's id.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,6 +15,8 @@ use shared::{ConversationId, MessageId, UserId};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait before a request that came too soon is repeated.
+const RATE_PAUSE: Duration = Duration::from_millis(100);
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The longest page that the server gives.
@@ -164,7 +166,12 @@ impl Rest {
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let exchange = async {
-            let response = self.client.request(request).await?;
+            let mut response = self.client.request(request.clone()).await?;
+            // A user's requests have a rate like their commands; whoever resyncs with many pages waits for their turn.
+            while response.status() == StatusCode::TOO_MANY_REQUESTS {
+                tokio::time::sleep(RATE_PAUSE).await;
+                response = self.client.request(request.clone()).await?;
+            }
             let status = response.status();
             let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let bytes = bytes.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();

@@ -53,6 +53,12 @@ pub fn ticket_key(ticket: &str) -> String {
     format!("chat:ticket:{ticket}")
 }
 
+/// When the user's allowance of commands is whole again, in microseconds of Redis' clock.
+#[must_use]
+pub fn rate_key(user: &UserId) -> String {
+    format!("chat:rate:{user}")
+}
+
 /// A node's sign of life, and the channel of its probe.
 #[must_use]
 pub fn node_key(node: &str) -> String {
@@ -76,3 +82,6 @@ pub const LATE_STREAM: &str = "chat:late";
 
 /// Who stores late messages at the moment.
 pub const LATE_LEASE: &str = "chat:late:lease";
+
+/// The stream of push jobs that could not be done.
+pub const PUSH_DEAD_STREAM: &str = "chat:push:dead";

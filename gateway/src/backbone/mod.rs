@@ -16,13 +16,17 @@ pub mod late;
 pub mod local;
 mod logins;
 mod payload;
+mod push_jobs;
 mod queue;
+mod rates;
 pub mod redis;
 mod settings;
 
 pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
+pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
+pub use rates::{Draw, Drawn, Rates};
 pub use redis::RedisBackbone;
 pub use settings::Settings;
 
@@ -167,7 +171,7 @@ pub trait UnreadSource: Send + Sync + 'static {
 
 /// The backbone.
 #[async_trait]
-pub trait Backbone: Late + Logins + Send + Sync + 'static {
+pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
     /// What it is and where, for the start-up log: no password.
     fn describe(&self) -> String;
 

@@ -5,17 +5,6 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 
-/// Settings of the contract that this version doesn't carry out yet. To set one stops the start: nothing weaker is
-/// substituted in silence.
-pub(super) const NOT_YET: [&str; 6] = [
-    "TRUSTED_PROXIES",
-    "MAX_CONNECTIONS_PER_IP",
-    "CONNECT_RATE_PER_IP",
-    "USER_COMMANDS_PER_SECOND",
-    "PUSH_WEBHOOK_URL",
-    "PUSH_WEBHOOK_SECRET",
-];
-
 macro_rules! settings {
     ($($field:ident $name:literal $default:literal $help:literal),+ $(,)?) => {
         /// The settings as flags; each can stand in the environment as well, under its name in upper case.
@@ -63,7 +52,8 @@ settings! {
     session_cookie "SESSION_COOKIE" "session_id" "Cookie that names a session in Redis [session_id]",
     api_key "API_KEY" "" "Key of backends (header X-API-Key)",
     allowed_origins "ALLOWED_ORIGINS" "" "Origins of browsers, comma-separated, or * [the same host]",
-    trusted_proxies "TRUSTED_PROXIES" "" "Not supported by this version",
+    trusted_proxies "TRUSTED_PROXIES" "" "Proxies that are believed where a client is, addresses or networks like 10.0.0.0/8, comma-separated",
+    proxy_protocol "PROXY_PROTOCOL" "false" "Connections of trusted proxies begin with a PROXY header [false]",
     heartbeat_seconds "HEARTBEAT_SECONDS" "25" "Silence before a ping [25]",
     heartbeat_timeout_seconds "HEARTBEAT_TIMEOUT_SECONDS" "10" "Silence after the ping that ends a connection [10]",
     auth_deadline_seconds "AUTH_DEADLINE_SECONDS" "10" "Time for the auth frame [10]",
@@ -73,10 +63,10 @@ settings! {
     send_queue_bytes "SEND_QUEUE_BYTES" "1048576" "What may wait for one socket [1048576]",
     max_connections "MAX_CONNECTIONS" "" "Sockets on this node [from the descriptor limit]",
     max_connections_per_user "MAX_CONNECTIONS_PER_USER" "20" "Sockets of one user on this node, 0 for any [20]",
-    max_connections_per_ip "MAX_CONNECTIONS_PER_IP" "" "Not supported by this version",
-    connect_rate_per_ip "CONNECT_RATE_PER_IP" "" "Not supported by this version",
+    max_connections_per_ip "MAX_CONNECTIONS_PER_IP" "0" "Sockets of one address (IPv6: /64) on this node, 0 for any [0]",
+    connect_rate_per_ip "CONNECT_RATE_PER_IP" "0" "Handshakes of one address per second on this node, burst twice that, 0 for any [0]",
     commands_per_second "COMMANDS_PER_SECOND" "50" "Commands of one connection, burst twice that, 0 for any [50]",
-    user_commands_per_second "USER_COMMANDS_PER_SECOND" "" "Not supported by this version",
+    user_commands_per_second "USER_COMMANDS_PER_SECOND" "100" "Commands of one user on all nodes, burst twice that, 0 for any [100]",
     resume_events "RESUME_EVENTS" "256" "Events that a user's log keeps [256]",
     resume_seconds "RESUME_SECONDS" "3600" "How long the log outlives the user's last sign of life [3600]",
     online_ttl_seconds "ONLINE_TTL_SECONDS" "60" "How long a user stays online without a sign of life [60]",
@@ -84,8 +74,8 @@ settings! {
     presence_audience "PRESENCE_AUDIENCE" "500" "How many users are told of a user's presence [500]",
     drain_delay_seconds "DRAIN_DELAY_SECONDS" "5" "How long to serve on, unready, before closing [5]",
     drain_seconds "DRAIN_SECONDS" "30" "The whole of the drain [30]",
-    push_webhook_url "PUSH_WEBHOOK_URL" "" "Not supported by this version",
-    push_webhook_secret "PUSH_WEBHOOK_SECRET" "" "Not supported by this version",
+    push_webhook_url "PUSH_WEBHOOK_URL" "" "Where notifications of messages that nobody received are posted",
+    push_webhook_secret "PUSH_WEBHOOK_SECRET" "" "Signs what is posted there",
 }
 
 /// Settings whose values are never shown.

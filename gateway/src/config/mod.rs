@@ -3,6 +3,7 @@
 //! A wrong value stops the start with its name, its fault and what would be right. Nothing is read later.
 
 mod layers;
+mod networks;
 mod parse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 pub use layers::{Layers, SettingsArgs};
+pub use networks::Networks;
 
 /// A setting that stops the start.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,12 +60,16 @@ pub struct Config {
     pub database_url: String,
     /// Who gets in.
     pub auth: AuthConfig,
+    /// Proxies before the public listener.
+    pub proxies: Proxies,
     /// Sizes, numbers and rates.
     pub limits: Limits,
     /// A socket's clocks.
     pub clocks: Clocks,
     /// The log and presence.
     pub log: LogConfig,
+    /// Where push notifications go; `None`: their jobs are left to others.
+    pub push: Option<PushConfig>,
     /// Shutdown.
     pub drain: Drain,
     /// The name of the host: with the port, the name of this node.
@@ -112,6 +118,15 @@ impl std::fmt::Debug for AuthConfig {
     }
 }
 
+/// Whom to believe where a connection comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// Proxies whose word counts.
+    pub trusted: Networks,
+    /// Whether each connection of theirs begins with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
 /// Sizes, numbers and rates; 0 turns a limit off where PROTOCOL §5 says so.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -125,8 +140,29 @@ pub struct Limits {
     pub connections_max: usize,
     /// Sockets of one user on this node; 0: no limit.
     pub connections_per_user_max: usize,
+    /// Sockets of one address on this node (IPv6: of one /64); 0: no limit.
+    pub connections_per_ip_max: usize,
+    /// Handshakes of one address per second on this node (burst twice that); 0: no limit.
+    pub connect_rate_per_ip: u32,
     /// Commands of one connection per second (burst twice that); 0: no limit.
     pub commands_per_second: u32,
+    /// Commands of one user per second on all nodes (burst twice that); 0: no limit.
+    pub user_commands_per_second: u32,
+}
+
+/// The webhook of push notifications.
+#[derive(Clone)]
+pub struct PushConfig {
+    /// Where notifications are posted.
+    pub url: hyper::Uri,
+    /// Signs them.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for PushConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushConfig").finish_non_exhaustive()
+    }
 }
 
 /// A socket's clocks.
@@ -174,11 +210,6 @@ impl Config {
         if !enabled && mode == Mode::Serve {
             return Err(parse::fault("AUTH_ENABLED", "can be false only with `gateway dev`"));
         }
-        for name in layers::NOT_YET {
-            if value(name).is_some() {
-                return Err(parse::fault(name, "is not supported by this version; leave it out"));
-            }
-        }
         let http_port = parse::number("HTTP_PORT", value("HTTP_PORT"), 0, u16::MAX)?;
         let ops_port = parse::number("OPS_PORT", value("OPS_PORT"), 0, u16::MAX)?;
         let config = Self {
@@ -188,6 +219,7 @@ impl Config {
             redis_url: redis_url(mode, value("REDIS_URL"))?,
             database_url: database_url(mode, value("DATABASE_URL"))?,
             auth: auth(layers, enabled)?,
+            proxies: proxies(layers)?,
             limits: limits(layers)?,
             clocks: Clocks {
                 heartbeat: seconds(layers, "HEARTBEAT_SECONDS", 1, 3600)?,
@@ -202,6 +234,7 @@ impl Config {
                 offline_grace: seconds(layers, "OFFLINE_GRACE_SECONDS", 0, 600)?,
                 presence_audience: parse::number("PRESENCE_AUDIENCE", value("PRESENCE_AUDIENCE"), 0, 10_000)?,
             },
+            push: push(layers)?,
             drain: Drain {
                 delay: seconds(layers, "DRAIN_DELAY_SECONDS", 0, 3600)?,
                 total: seconds(layers, "DRAIN_SECONDS", 1, 3600)?,
@@ -303,6 +336,42 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
     })
 }
 
+fn push(layers: &Layers) -> Result<Option<PushConfig>, ConfigError> {
+    let (url, secret) = (layers.get("PUSH_WEBHOOK_URL"), layers.get("PUSH_WEBHOOK_SECRET"));
+    let Some(url) = url else {
+        let fault = "is set and PUSH_WEBHOOK_URL is not; give the URL, or leave the secret out";
+        return secret.map_or(Ok(None), |_| Err(parse::fault("PUSH_WEBHOOK_SECRET", fault)));
+    };
+    let parsed = url.parse::<hyper::Uri>().ok().filter(|url| {
+        let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        matches!(url.scheme_str(), Some("http" | "https")) && plain
+    });
+    let url = parsed.ok_or_else(|| {
+        parse::fault("PUSH_WEBHOOK_URL", "must look like https://host[:port]/path, without a user or password")
+    })?;
+    match secret {
+        Some(secret) if secret.len() >= 16 => Ok(Some(PushConfig { url, secret: secret.to_owned() })),
+        Some(_) => Err(parse::fault(
+            "PUSH_WEBHOOK_SECRET",
+            "is shorter than 16 bytes; make one with `openssl rand -base64 32`",
+        )),
+        None => Err(parse::fault(
+            "PUSH_WEBHOOK_SECRET",
+            "is not set; PUSH_WEBHOOK_URL needs it to sign requests; make one with `openssl rand -base64 32`",
+        )),
+    }
+}
+
+fn proxies(layers: &Layers) -> Result<Proxies, ConfigError> {
+    let trusted = Networks::parse(&parse::list(layers.get("TRUSTED_PROXIES")))
+        .map_err(|fault| parse::fault("TRUSTED_PROXIES", fault))?;
+    let proxy_protocol = parse::boolean("PROXY_PROTOCOL", layers.get("PROXY_PROTOCOL"))?;
+    if proxy_protocol && trusted.is_empty() {
+        return Err(parse::fault("PROXY_PROTOCOL", "is taken from trusted proxies only; list them in TRUSTED_PROXIES"));
+    }
+    Ok(Proxies { trusted, proxy_protocol })
+}
+
 fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     let value = |name| layers.get(name);
     let most = usize::MAX >> 1;
@@ -320,7 +389,15 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
             0,
             most,
         )?,
+        connections_per_ip_max: parse::number("MAX_CONNECTIONS_PER_IP", value("MAX_CONNECTIONS_PER_IP"), 0, most)?,
+        connect_rate_per_ip: parse::number("CONNECT_RATE_PER_IP", value("CONNECT_RATE_PER_IP"), 0, 1_000_000)?,
         commands_per_second: parse::number("COMMANDS_PER_SECOND", value("COMMANDS_PER_SECOND"), 0, 1_000_000)?,
+        user_commands_per_second: parse::number(
+            "USER_COMMANDS_PER_SECOND",
+            value("USER_COMMANDS_PER_SECOND"),
+            0,
+            1_000_000,
+        )?,
     })
 }
 
@@ -401,11 +478,37 @@ mod tests {
             ("AUTH_TIMEOUT", "0s", "100ms to 60s"),
             ("SESSION_COOKIE", "my session", "session_id"),
             ("SESSION_COOKIE", "token", "another name"),
+            ("TRUSTED_PROXIES", "10.0.0.1/8", "10.0.0.0/8"),
+            ("TRUSTED_PROXIES", "10.0.0.1,haproxy", "10.0.0.0/8"),
+            ("PROXY_PROTOCOL", "true", "TRUSTED_PROXIES"),
+            ("PROXY_PROTOCOL", "v2", "true or false"),
+            ("MAX_CONNECTIONS_PER_IP", "-1", "from 0"),
+            ("CONNECT_RATE_PER_IP", "1.5", "from 0 to 1000000"),
+            ("PUSH_WEBHOOK_SECRET", "0123456789abcdef", "PUSH_WEBHOOK_URL"),
+            ("USER_COMMANDS_PER_SECOND", "many", "from 0 to 1000000"),
         ] {
             let mut pairs = GOOD.to_vec();
             pairs.push((name, value));
             let error = load(Mode::Serve, &pairs).expect_err(name);
             assert!(error.starts_with(name) && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_has_a_url_and_a_secret() {
+        let fault = |url: &str, secret: &str| {
+            let pairs = [&GOOD[..], &[("PUSH_WEBHOOK_URL", url), ("PUSH_WEBHOOK_SECRET", secret)]].concat();
+            load(Mode::Serve, &pairs).map(|config| config.push.is_some())
+        };
+        assert_eq!(fault("https://push.example/hook", "0123456789abcdef"), Ok(true));
+        for (url, secret, name) in [
+            ("https://push.example/hook", "", "PUSH_WEBHOOK_SECRET: is not set"),
+            ("https://push.example/hook", "short", "PUSH_WEBHOOK_SECRET: is shorter"),
+            ("ftp://push.example/hook", "0123456789abcdef", "PUSH_WEBHOOK_URL: must look like"),
+            ("/hook", "0123456789abcdef", "PUSH_WEBHOOK_URL: must look like"),
+            ("https://user:pw@push.example", "0123456789abcdef", "PUSH_WEBHOOK_URL: must look like"),
+        ] {
+            assert!(fault(url, secret).is_err_and(|fault| fault.starts_with(name)), "{url} {secret}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The accept loop of a listener: HTTP/1.1 with upgrades, slow requests cut off, as many connections as there is room for.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,10 +18,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client_address::ClientAddress;
+use super::proxy_protocol::{self, Malformed};
+use crate::config::Proxies;
+
 /// Time for a request's headers to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head, in bytes: a token of 16 KiB fits.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Time for a proxy's header to arrive.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,9 +72,14 @@ impl Drop for Place {
 /// Connections that are not sockets (yet), at the most: more wait to be accepted. None of them can sit there for long.
 const PLAIN_CONNECTIONS_MAX: usize = 2048;
 
-/// Serves requests with `handle` until `stop`; connections that are under way then are left to `tasks`.
-pub async fn serve<F, Fut>(listener: TcpListener, handle: F, tasks: TaskTracker, stop: CancellationToken)
-where
+/// Serves requests with `handle` until `stop`, each with its [`ClientAddress`]; connections that are under way then are left to `tasks`.
+pub async fn serve<F, Fut>(
+    listener: TcpListener,
+    proxies: Arc<Proxies>,
+    handle: F,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -78,8 +90,8 @@ where
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                let connection = connection(stream, handle.clone(), stop.clone());
+            Ok((stream, peer, permit)) => {
+                let connection = connection(stream, peer, Arc::clone(&proxies), handle.clone(), stop.clone());
                 tasks.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -96,14 +108,19 @@ where
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer.ip(), permit))
 }
 
-async fn connection<F, Fut>(stream: TcpStream, handle: F, stop: CancellationToken)
-where
+async fn connection<F, Fut>(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    proxies: Arc<Proxies>,
+    handle: F,
+    stop: CancellationToken,
+) where
     F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -111,7 +128,16 @@ where
         tracing::debug!(%error, "a connection was gone before its first request");
         return;
     }
-    let service = service_fn(move |request| {
+    let peer = match for_whom(&mut stream, peer, &proxies).await {
+        Ok(peer) => peer,
+        Err(fault) => {
+            tracing::warn!(%peer, %fault, "a connection of a trusted proxy is closed");
+            return;
+        }
+    };
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let client = ClientAddress::of(peer, request.headers(), &proxies);
+        request.extensions_mut().insert(client);
         let response = handle(request);
         async move { Ok::<_, Infallible>(response.await) }
     });
@@ -132,4 +158,14 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
     }
+}
+
+/// Where a connection comes from: a trusted proxy says so itself, if it speaks the PROXY protocol.
+async fn for_whom(stream: &mut TcpStream, peer: IpAddr, proxies: &Proxies) -> Result<IpAddr, Malformed> {
+    if !proxies.proxy_protocol || !proxies.trusted.contain(peer) {
+        return Ok(peer);
+    }
+    let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, proxy_protocol::read(stream)).await;
+    let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Ok(header.map_err(|_| late())??.unwrap_or(peer))
 }

@@ -14,9 +14,11 @@ use shared::{CloseCode, Dialect, Wire};
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
+use super::client_address::ClientAddress;
 use super::listener::{Capacity, Place};
 use crate::auth::credentials;
 use crate::config::AuthConfig;
+use crate::limits::{Addresses, Crowded, Stay};
 use crate::node::Node;
 use crate::session::{Opening, Session};
 use crate::ws::handshake::{Upgrading, accept};
@@ -27,6 +29,7 @@ use crate::ws::socket::Socket;
 pub struct Sockets {
     node: Arc<Node>,
     capacity: Arc<Capacity>,
+    addresses: Arc<Addresses>,
     tasks: TaskTracker,
     config: SocketsConfig,
 }
@@ -52,7 +55,9 @@ impl Sockets {
     /// Opens sockets on this node, each in a task of `tasks`.
     #[must_use]
     pub fn new(node: Arc<Node>, capacity: Arc<Capacity>, tasks: TaskTracker, config: SocketsConfig) -> Self {
-        Self { node, capacity, tasks, config }
+        let limits = &node.limits;
+        let addresses = Addresses::new(limits.connections_per_ip_max, limits.connect_rate_per_ip);
+        Self { node, capacity, addresses, tasks, config }
     }
 
     /// Whether the path is one of a dialect.
@@ -67,6 +72,10 @@ impl Sockets {
             self.node.metrics.handshake("origin");
             return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
         }
+        let stay = match self.enter(&request) {
+            Ok(stay) => stay,
+            Err(crowded) => return self.too_many(crowded),
+        };
         let Some(place) = self.capacity.take() else {
             self.node.metrics.handshake("over_capacity");
             let retry = [(RETRY_AFTER, HeaderValue::from_static("2"))];
@@ -93,8 +102,21 @@ impl Sockets {
             None => Opening::Close(CloseCode::UnsupportedVersion),
         };
         let wire = wire.unwrap_or(Wire::CHAT);
-        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, place));
+        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, (place, stay)));
         response.map(|_| Body::empty())
+    }
+
+    /// Counts the handshake for the client's address.
+    fn enter<B>(&self, request: &Request<B>) -> Result<Option<Stay>, Crowded> {
+        let client = request.extensions().get::<ClientAddress>();
+        client.map(|ClientAddress(address)| self.addresses.enter(*address)).transpose()
+    }
+
+    fn too_many(&self, crowded: Crowded) -> Response<Body> {
+        self.node.metrics.handshake("address_limit");
+        let retry = [(RETRY_AFTER, HeaderValue::from(crowded.retry_after_s))];
+        (StatusCode::TOO_MANY_REQUESTS, retry, "too many connections from this address; try again later\n")
+            .into_response()
     }
 
     /// What is known of the user; an answer, if that is not to become a socket.
@@ -148,7 +170,7 @@ fn refused_as(status: StatusCode) -> &'static str {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, place: Place) {
+async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
     let (stream, early) = match upgrade.complete().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -168,7 +190,7 @@ async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, 
             metrics.panics.increment(1);
         }
     }
-    drop(place);
+    drop(places);
 }
 
 /// What a future gives, or `None` if it panicked. What it held is dropped, so a panicking session leaves the registry.

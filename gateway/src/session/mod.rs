@@ -4,7 +4,6 @@
 //! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the outbox.
 
 mod join;
-mod limiter;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,21 +16,22 @@ use shared::command::Resume;
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
 use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
+use crate::clock::now_us;
 use crate::dispatch::{Asker, dispatch, pong};
 use crate::frames::reply_on;
+use crate::limits::{Allowance, Bucket, Rate};
 use crate::lobby::Seat;
 use crate::node::Node;
 use crate::ws::outbox::Outbox;
 use crate::ws::socket::{Ended, Flow, Incoming, Socket};
 use join::{Membership, Refusal};
-use limiter::{Allowance, Limiter};
 
 /// When a connection that could not join may come again.
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
 /// Bad frames in a row that end the connection.
 const BAD_FRAMES_MAX: u8 = 100;
-/// Commands over the limit, in a row, that end the connection.
-const LIMITED_MAX: u8 = 100;
+/// Commands over the limit that a connection is forgiven: ten a second, and a hundred at once. More end it.
+const FORGIVEN: Rate = Rate::new(100_000, 10_000_000);
 
 /// What is known of the user when the socket opens.
 #[derive(Debug)]
@@ -58,9 +58,9 @@ struct State {
     connection: u64,
     phase: Phase,
     work: Option<Pin<Box<dyn Future<Output = Done> + Send>>>,
-    limiter: Limiter,
+    commands: Bucket,
+    forgiven: Bucket,
     bad_frames: u8,
-    limited: u8,
 }
 
 enum Phase {
@@ -72,10 +72,25 @@ enum Phase {
 
 /// What a finished work leaves to do.
 enum Done {
-    Authenticated { result: Result<Box<Identity>, AuthError>, resume: Option<Resume> },
-    Refreshed { result: Result<Box<Identity>, AuthError>, reference: Option<String> },
+    Authenticated {
+        result: Result<Box<Identity>, AuthError>,
+        resume: Option<Resume>,
+    },
+    Refreshed {
+        result: Result<Box<Identity>, AuthError>,
+        reference: Option<String>,
+    },
     Joined(Box<Result<Membership, Refusal>>),
-    Answered { result: Box<Result<Option<Event>, ProtocolError>>, reference: Option<String> },
+    /// Whether the user may send this command now.
+    Decided {
+        allowance: Allowance,
+        command: Box<Command>,
+        reference: Option<String>,
+    },
+    Answered {
+        result: Box<Result<Option<Event>, ProtocolError>>,
+        reference: Option<String>,
+    },
 }
 
 thread_local! {
@@ -86,9 +101,17 @@ impl Session {
     /// A session on a socket whose queue is `outbox`.
     pub fn new(node: Arc<Node>, socket: Socket, outbox: Arc<Outbox>, opening: Opening) -> Self {
         let connection = node.next_connection();
-        let limiter = Limiter::new(node.limits.commands_per_second);
         let phase = Phase::Unknown { _seat: None, resume: None };
-        let mut state = State { node, outbox, connection, phase, work: None, limiter, bad_frames: 0, limited: 0 };
+        let mut state = State {
+            node,
+            outbox,
+            connection,
+            phase,
+            work: None,
+            commands: Bucket::default(),
+            forgiven: Bucket::default(),
+            bad_frames: 0,
+        };
         state.open(opening);
         Self { socket, state }
     }
@@ -158,6 +181,12 @@ impl State {
                 Err(Refusal::Close(code)) => self.send_away(code),
             },
             Done::Answered { result, reference } => self.answer(*result, reference.as_deref()),
+            Done::Decided { allowance: Allowance::Wait(wait_ms), reference, .. } => {
+                self.over_the_limit(wait_ms, reference.as_deref());
+            }
+            Done::Decided { allowance: Allowance::Granted, command, reference } => {
+                self.carry_out(*command, reference);
+            }
         }
     }
 
@@ -179,18 +208,35 @@ impl State {
         match command {
             Ok(command) => {
                 self.bad_frames = 0;
-                match self.limiter.check() {
-                    Allowance::Granted => self.limited = 0,
-                    Allowance::Wait(wait_ms) => return self.over_the_limit(wait_ms, reference.as_deref()),
-                }
-                self.node.metrics.command(command.name());
-                self.carry_out(command, reference)
+                self.admit(command, reference)
             }
             Err(error) => self.bad_frame(&error, reference.as_deref()),
         }
     }
 
+    /// Whether the connection, and its user on all nodes, may send a command now.
+    fn admit(&mut self, command: Command, reference: Option<String>) -> Flow {
+        let rate = Rate::per_second(self.node.limits.commands_per_second);
+        if let Err(wait_us) = self.commands.take(rate, now_us()) {
+            return self.over_the_limit(wait_us.div_ceil(1000), reference.as_deref());
+        }
+        let Phase::Live(membership) = &self.phase else { return self.carry_out(command, reference) };
+        match self.node.user_rates.check(membership.user()) {
+            Some(Allowance::Granted) => self.carry_out(command, reference),
+            Some(Allowance::Wait(wait_ms)) => self.over_the_limit(wait_ms, reference.as_deref()),
+            None => {
+                let (node, user) = (Arc::clone(&self.node), membership.user().clone());
+                self.work = Some(Box::pin(async move {
+                    let allowance = node.user_rates.draw(&user).await;
+                    Done::Decided { allowance, command: Box::new(command), reference }
+                }));
+                Flow::Pause
+            }
+        }
+    }
+
     fn carry_out(&mut self, command: Command, reference: Option<String>) -> Flow {
+        self.node.metrics.command(command.name());
         match (command, &self.phase) {
             (Command::Auth { token, resume }, Phase::Unknown { .. }) => self.authenticate(token, resume),
             (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(token, reference),
@@ -309,8 +355,7 @@ impl State {
     fn over_the_limit(&mut self, wait_ms: u64, reference: Option<&str>) -> Flow {
         let error = ProtocolError::new(ErrorCode::RateLimited, "too many commands").retry_after_ms(wait_ms);
         self.answer(Err(error), reference);
-        self.limited = self.limited.saturating_add(1);
-        if self.limited >= LIMITED_MAX {
+        if self.forgiven.take(FORGIVEN, now_us()).is_err() {
             self.close(CloseCode::RateLimited);
         }
         Flow::Continue

@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("backbone", &["store"]),
     ("auth", &["backbone", "config", "http_client"]),
+    ("limits", &["backbone", "clock"]),
     ("ws", &["clock"]),
     ("frames", &["envelope", "ws"]),
     ("lobby", &["clock", "ws"]),
@@ -20,16 +21,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "registry"]),
     ("chat", &["backbone", "envelope", "clock", "metrics", "store"]),
     ("dispatch", &["chat", "store"]),
-    ("node", &["auth", "chat", "config", "fanout", "lobby", "metrics", "registry"]),
-    ("session", &["auth", "backbone", "clock", "dispatch", "frames", "heal", "lobby", "node", "registry", "ws"]),
+    ("node", &["auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "registry"]),
+    (
+        "session",
+        &["auth", "backbone", "clock", "dispatch", "frames", "heal", "limits", "lobby", "node", "registry", "ws"],
+    ),
+    ("push", &["backbone", "config", "http_client", "metrics", "store"]),
     ("pulse", &["config", "node", "registry"]),
-    ("http", &["auth", "backbone", "chat", "config", "node", "session", "store", "ws"]),
+    ("http", &["auth", "backbone", "chat", "config", "limits", "node", "session", "store", "ws"]),
     ("shutdown", &["config", "frames", "http", "node", "ws"]),
     (
         "app",
         &[
-            "auth", "backbone", "chat", "config", "fanout", "heal", "http", "lobby", "metrics", "node", "pulse",
-            "registry", "shutdown", "store",
+            "auth", "backbone", "chat", "config", "fanout", "heal", "http", "limits", "lobby", "metrics", "node",
+            "pulse", "push", "registry", "shutdown", "store",
         ],
     ),
 ];

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Control, Delivered, LogHead, RedisBackbone, SessionId, Settings, Ticket, check_resume};
+use gateway::backbone::{
+    Control, Delivered, Draw, Drawn, LogHead, RedisBackbone, SessionId, Settings, Ticket, check_resume,
+};
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
 
@@ -56,6 +58,8 @@ contract!(
     subscriptions_are_counted_and_linger,
     what_is_no_envelope_is_refused,
     closing_publishes_what_was_handed_over,
+    a_users_allowance_is_one_for_all_nodes,
+    push_jobs_are_taken_kept_and_ended,
 );
 
 async fn events_arrive_as_published_with_a_gapless_seq(rig: Rig) {
@@ -586,4 +590,64 @@ async fn a_backbone_without_server_does_not_start() {
     let refused = start("http://user:secret@host", settings()).await;
     assert!(!refused.0.contains("secret"), "{refused}");
     start(&redis.url(), Settings::new("a node", "b")).await;
+}
+
+async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    // One in ten seconds, twenty at once: nothing comes back while this runs.
+    let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, wanted: 6, owed: 0 };
+    assert_eq!(rig.a.backbone.draw(&ann, draw).await.expect("drawn"), Drawn::Granted(6));
+    assert_eq!(rig.b.backbone.draw(&ann, draw).await.expect("drawn"), Drawn::Granted(6));
+    let owing = Draw { owed: 4, ..draw };
+    assert_eq!(rig.a.backbone.draw(&ann, owing).await.expect("drawn"), Drawn::Granted(4), "what is owed is paid first");
+    let Drawn::Refused { wait_ms } = rig.b.backbone.draw(&ann, draw).await.expect("drawn") else {
+        panic!("nothing is left")
+    };
+    assert!((30_000..=60_000).contains(&wait_ms), "{wait_ms}");
+    // However much is owed, no more than a whole burst is taken in advance.
+    assert!(matches!(
+        rig.b.backbone.draw(&ann, Draw { owed: 1000, ..draw }).await.expect("drawn"),
+        Drawn::Refused { wait_ms: ..=60_000 }
+    ));
+    assert_eq!(rig.b.backbone.draw(&bob, draw).await.expect("drawn"), Drawn::Granted(6), "each has their own");
+    if let Some(redis) = &rig.redis {
+        let life_s = redis.number("TTL chat:rate:ann");
+        assert!((100..=201).contains(&life_s), "it goes when it is whole again, not in {life_s} s");
+        redis.ask("SET chat:rate:bob nonsense");
+        assert_eq!(rig.a.backbone.draw(&bob, draw).await.expect("drawn"), Drawn::Granted(6));
+    }
+}
+
+async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
+    let (a, b) = (&rig.a.backbone, &rig.b.backbone);
+    let job = |name: &str, n: u64| {
+        with(counted(event(&user(name), n), "c", n, 0), |durable| {
+            durable.message = Some(message(n));
+            durable.push = true;
+        })
+    };
+    assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
+    a.publish(vec![job("ann", 1), job("bob", 2), job("cid", 3)]).await.expect("published");
+    if let Some(redis) = &rig.redis {
+        redis.ask("XADD chat:push * user ann message nonsense");
+    }
+    let mut first = a.take_push_jobs(2).await.expect("taken");
+    let rest = b.take_push_jobs(10).await.expect("taken");
+    assert_eq!((first.len(), rest.len()), (2, 1), "each job is at one node, and what is no job at none");
+    let facts = |job: &gateway::backbone::PushJob| (job.user.clone(), job.message, job.conversation.clone(), job.seq);
+    assert_eq!(facts(&first[0]), (user("ann"), message(1), conversation("c"), 1));
+    assert_eq!(facts(&rest[0]), (user("cid"), message(3), conversation("c"), 3));
+    let handles: Vec<String> = first.iter().map(|job| job.handle.clone()).collect();
+    a.keep_push_jobs(&handles).await.expect("kept");
+    let last = first.pop().expect("two");
+    a.bury_push_job(&last, "a reason").await.expect("buried");
+    a.finish_push_job(&first[0]).await.expect("finished");
+    b.finish_push_job(&rest[0]).await.expect("finished");
+    assert_eq!(a.buried_push_jobs().await.expect("counted"), 1);
+    assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
+    if let Some(redis) = &rig.redis {
+        assert_eq!(redis.number("XLEN chat:push"), 0);
+        let dead = format!("{:?}", redis.ask("XRANGE chat:push:dead - +"));
+        assert!(dead.contains("bob") && dead.contains("a reason"), "{dead}");
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn start(settings: &[(&'static str, &str)]) -> Self {
         let (redis, database) = (Redis::start(), Postgres::database().await);
-        let mut all = vec![("COMMANDS_PER_SECOND", "0")];
+        let mut all = vec![("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")];
         all.extend_from_slice(settings);
         let one = Node::serve(&redis.url(), &database.url, &all).await;
         let two = Node::serve(&redis.url(), &database.url, &all).await;

@@ -6,6 +6,8 @@ mod late;
 mod log;
 mod logins;
 mod online;
+mod push_jobs;
+mod rates;
 mod state;
 
 use std::sync::Arc;
@@ -19,7 +21,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::push_jobs::Jobs;
+use self::rates::Allowances;
 use self::state::{Appended, State, now_ms};
+use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{
     Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Health, Inbox, LogHead, LogPage,
@@ -44,6 +49,8 @@ pub struct LocalBackbone {
 struct Shared {
     settings: Arc<Settings>,
     state: Mutex<State>,
+    allowances: Mutex<Allowances>,
+    jobs: Mutex<Jobs>,
     inbox: Arc<dyn Inbox>,
     unread: Arc<dyn UnreadSource>,
 }
@@ -54,7 +61,8 @@ impl LocalBackbone {
     pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn UnreadSource>) -> Self {
         let settings = Arc::new(settings);
         let state = Mutex::new(State::new(settings.clone()));
-        let shared = Arc::new(Shared { settings, state, inbox, unread });
+        let allowances = Mutex::new(Allowances::new());
+        let shared = Arc::new(Shared { settings, state, allowances, jobs: Mutex::default(), inbox, unread });
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
@@ -76,6 +84,11 @@ impl Shared {
                         self.append(&job.delivery.user, &job.delivery.body, durable).await
                     }
                 };
+                if outcome == Delivered::To(0)
+                    && let Some(push) = job_of(&job.delivery)
+                {
+                    self.jobs.lock().add(push);
+                }
                 job.settle(Ok(outcome));
             }
         }
@@ -96,7 +109,6 @@ impl Shared {
         match appended {
             Appended::Payload { payload, subscribed } => self.give(user, payload, subscribed),
             Appended::Already => Delivered::Already,
-            // Push jobs have no reader inside of one process.
             Appended::Nowhere | Appended::CountsMissing => Delivered::To(0),
         }
     }
@@ -112,7 +124,10 @@ impl Shared {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
-                _ = tick.tick() => self.state.lock().sweep(now_ms()),
+                _ = tick.tick() => {
+                    self.state.lock().sweep(now_ms());
+                    self.allowances.lock().sweep();
+                }
                 () = stop.cancelled() => return,
             }
         }

@@ -9,6 +9,8 @@ mod link;
 mod logins;
 mod presence;
 mod publisher;
+mod push_jobs;
+mod rates;
 mod scripts;
 mod subscriber;
 mod subscriptions;

@@ -9,12 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use shared::UserId;
-use shared::schema::{PUSH_STREAM, log_key, unread_key, user_channel};
+use shared::schema::{log_key, unread_key, user_channel};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::link::{Link, failed};
+use super::push_jobs;
 use super::scripts::{self, PUBLISH};
+use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
 use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, UnreadSource};
 use crate::store::UnreadCount;
@@ -27,9 +29,6 @@ const LOADS_MAX: usize = 16;
 
 /// The longest wait for a user's unread counts. Without them their event goes out, and moves no count.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
-
-/// The stream of push jobs is cut to about this many.
-const PUSH_JOBS_MAX: u32 = 100_000;
 
 /// The publishing task.
 pub(super) struct Publisher {
@@ -232,9 +231,8 @@ impl Publisher {
     async fn add_push_jobs(&self, jobs: Vec<Job>) {
         let mut pipeline = Pipeline::with_capacity(jobs.len());
         for job in &jobs {
-            if let Some(message) = durable(job).filter(|durable| durable.push).and_then(|durable| durable.message) {
-                let add = pipeline.cmd("XADD").arg(PUSH_STREAM).arg("MAXLEN").arg("~").arg(PUSH_JOBS_MAX).arg("*");
-                add.arg("user").arg(job.delivery.user.as_str()).arg("message").arg(message.get());
+            if let Some(push) = job_of(&job.delivery) {
+                push_jobs::add(&mut pipeline, &push);
             }
         }
         let outcome = match self.link.run_pipeline(&pipeline).await {

@@ -29,6 +29,8 @@ pub(super) struct Scripts {
     pub(super) take_offline: Script,
     /// Puts back a revocation.
     pub(super) restore_revocation: Script,
+    /// Draws on a user's allowance of commands.
+    pub(super) draw: Script,
 }
 
 impl Scripts {
@@ -50,13 +52,14 @@ impl Scripts {
             departed: script(&[include_str!("lua/departed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),
             restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
+            draw: script(&[include_str!("lua/draw.lua")]),
         }
     }
 
     /// Loads every script, so that none of a pipeline's calls finds it missing.
     pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let Self { append, append_once, seed, open, read, departed, take_offline, restore_revocation } = self;
-        for script in [append, append_once, seed, open, read, departed, take_offline, restore_revocation] {
+        let Self { append, append_once, seed, open, read, departed, take_offline, restore_revocation, draw } = self;
+        for script in [append, append_once, seed, open, read, departed, take_offline, restore_revocation, draw] {
             script.load_async(connection).await?;
         }
         Ok(())

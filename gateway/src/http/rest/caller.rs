@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 use super::Api;
 use super::failure::Failure;
 use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
+use crate::limits::Allowance;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -63,7 +64,14 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let shown = shown.ok_or_else(|| refused(Refused::Missing))?;
         let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
-        Ok(Self::User(identity))
+        // Backends answer for themselves; a user's requests count as the user's commands do.
+        match api.node.user_rates.admit(&identity.user).await {
+            Allowance::Granted => Ok(Self::User(identity)),
+            Allowance::Wait(wait_ms) => {
+                let error = ProtocolError::new(ErrorCode::RateLimited, "too many requests");
+                Err(Failure(error.retry_after_ms(wait_ms)))
+            }
+        }
     }
 }
 

@@ -1,0 +1,93 @@
+//! A rate with a burst, in one number (GCRA): the time at which the allowance is whole again.
+
+/// How often something may happen. Times are microseconds of the process's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    cost_us: u64,
+    burst_us: u64,
+}
+
+impl Rate {
+    /// One in `cost_us`, and at once as many as fit into `burst_us`; a cost of 0 is no limit.
+    #[must_use]
+    pub const fn new(cost_us: u64, burst_us: u64) -> Self {
+        Self { cost_us, burst_us }
+    }
+
+    /// At most `count` a second and twice that at once; 0: no limit.
+    #[must_use]
+    pub const fn per_second(count: u32) -> Self {
+        if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, 2_000_000) }
+    }
+
+    /// What one costs, in microseconds.
+    #[must_use]
+    pub const fn cost_us(self) -> u64 {
+        self.cost_us
+    }
+
+    /// What may be spent at once, in microseconds.
+    #[must_use]
+    pub const fn burst_us(self) -> u64 {
+        self.burst_us
+    }
+
+    /// Takes one from an allowance that is whole at `full_at_us`: when it is whole then.
+    ///
+    /// # Errors
+    /// There is none left: how many microseconds until there is.
+    pub const fn take(self, full_at_us: u64, now_us: u64) -> Result<u64, u64> {
+        if self.cost_us == 0 {
+            return Ok(full_at_us);
+        }
+        let from_us = if full_at_us > now_us { full_at_us } else { now_us };
+        let full_at_us = from_us.saturating_add(self.cost_us);
+        let latest_us = now_us.saturating_add(self.burst_us);
+        if full_at_us > latest_us { Err(full_at_us - latest_us) } else { Ok(full_at_us) }
+    }
+}
+
+/// One allowance; whole at first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    full_at_us: u64,
+}
+
+impl Bucket {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// There is none left: how many microseconds until there is.
+    pub const fn take(&mut self, rate: Rate, now_us: u64) -> Result<(), u64> {
+        match rate.take(self.full_at_us, now_us) {
+            Ok(full_at_us) => {
+                self.full_at_us = full_at_us;
+                Ok(())
+            }
+            Err(wait_us) => Err(wait_us),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_twice_the_rate_then_the_rate() {
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_second(50));
+        let granted = (0..150).filter(|_| bucket.take(rate, 0).is_ok()).count();
+        assert_eq!(granted, 100);
+        assert_eq!(bucket.take(rate, 0), Err(20_000));
+        assert_eq!(bucket.take(rate, 20_000), Ok(()));
+        assert_eq!(bucket.take(rate, 20_000), Err(20_000));
+        let granted = (0..100).filter(|n| bucket.take(rate, 1_000_000 + n).is_ok()).count();
+        assert_eq!(granted, 49);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let (mut bucket, rate) = (Bucket::default(), Rate::per_second(0));
+        assert!((0..10_000).all(|_| bucket.take(rate, 0).is_ok()));
+    }
+}

@@ -1,0 +1,74 @@
+//! A rate for each of any number of keys, in a table that never grows: a fixed number of slots, each one allowance. A key
+//! has two slots, found by a hash that nobody outside can aim, and passes if either lets it.
+//!
+//! So a key is never held to less than its rate by itself; only one whose two slots are both overrun by others has to wait
+//! without fault, which for k such others among n slots happens to (2k/n)² of the keys. Slots age by themselves: one that
+//! isn't used is whole again after its burst.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Rate;
+
+/// Slots of a table: 512 KiB.
+const SLOTS: usize = 1 << 16;
+
+/// The table.
+pub struct Slots {
+    slots: Box<[AtomicU64]>,
+    hasher: RandomState,
+    rate: Rate,
+}
+
+impl Slots {
+    /// A table in which every key has this rate.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new(), rate }
+    }
+
+    /// Takes one of the key's allowance.
+    ///
+    /// # Errors
+    /// There is none left: how many microseconds until there is.
+    pub fn take<K: Hash + ?Sized>(&self, key: &K, now_us: u64) -> Result<(), u64> {
+        let hash = self.hasher.hash_one(key);
+        let (one, two) = (self.take_at(hash, now_us), self.take_at(hash >> 32, now_us));
+        match (one, two) {
+            (Ok(()), _) | (_, Ok(())) => Ok(()),
+            (Err(one), Err(two)) => Err(one.min(two)),
+        }
+    }
+
+    fn take_at(&self, hash: u64, now_us: u64) -> Result<(), u64> {
+        let place = usize::try_from(hash & (SLOTS as u64 - 1)).unwrap_or_default();
+        let Some(slot) = self.slots.get(place) else { return Ok(()) };
+        let mut full_at_us = slot.load(Ordering::Relaxed);
+        loop {
+            let next_us = self.rate.take(full_at_us, now_us)?;
+            match slot.compare_exchange_weak(full_at_us, next_us, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(other) => full_at_us = other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_has_its_rate_and_a_hundred_abusers_stop_nobody_else() {
+        let slots = Slots::new(Rate::per_second(5));
+        for key in 0..100_u32 {
+            let granted = (0..50).filter(|_| slots.take(&key, 1_000_000).is_ok()).count();
+            // More only if its slots are two that others have taken from less.
+            assert!((10..=20).contains(&granted), "{granted}");
+            assert!(slots.take(&key, 1_000_000).is_err_and(|wait_us| wait_us > 0 && wait_us <= 200_000));
+        }
+        let refused = (1000..11_000_u32).filter(|key| slots.take(key, 1_000_000).is_err()).count();
+        assert!(refused < 50, "of 10,000 others some (200 / 65,536)², not {refused}");
+        assert!((0..100_u32).all(|key| slots.take(&key, 4_000_000).is_ok()), "whole again after the burst");
+    }
+}

@@ -1,0 +1,245 @@
+//! The webhook of push notifications: takes jobs about messages that nobody received, and posts them, signed, to one URL.
+//! Every node does; each job is at one of them at a time. At least once: a job that is done twice has the same id.
+//!
+//! A job is tried ten times over some three minutes. One that the receiver refuses, or that was tried often enough, goes to
+//! the dead ones. While the receiver is away only so many jobs are held; the others wait in the backbone.
+
+mod signature;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use serde::Serialize;
+use shared::{Message, Timestamp, UserId};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::backbone::{Backbone, PUSH_JOB_KEPT, PushJob};
+use crate::config::PushConfig;
+use crate::http_client::{Endpoint, EndpointError};
+use crate::metrics::Metrics;
+use crate::store::{Page, Store};
+
+pub use signature::{SIGNATURE_HEADER, Signer};
+
+/// Jobs that a node is at, those that wait for their next try included.
+const JOBS_HELD_MAX: usize = 64;
+/// How often new jobs are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Tries of one job by one node.
+const TRIES_MAX: u32 = 10;
+/// The wait after the first try; it doubles up to the longest.
+const WAIT_FIRST: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest that the receiver may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// The largest answer; nobody reads it.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The task behind `PUSH_WEBHOOK_URL`.
+pub struct Webhook {
+    endpoint: Endpoint,
+    signer: Signer,
+    backbone: Arc<dyn Backbone>,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+}
+
+/// What is posted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Notice<'a> {
+    /// The same for every try and repetition.
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    user_id: &'a UserId,
+    message: &'a Message,
+}
+
+/// What became of one try.
+enum Tried {
+    Delivered,
+    /// Worth another try.
+    Failed(String),
+    /// The receiver doesn't want it.
+    Refused(String),
+}
+
+impl Webhook {
+    /// A webhook that isn't running yet.
+    ///
+    /// # Errors
+    /// The URL is `https` and no certificate authority is trusted here.
+    pub fn new(
+        config: &PushConfig,
+        backbone: Arc<dyn Backbone>,
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, EndpointError> {
+        let endpoint = Endpoint::new(config.url.clone(), ANSWER_WITHIN, ANSWER_BYTES_MAX)?;
+        Ok(Self { endpoint, signer: Signer::new(&config.secret), backbone, store, metrics })
+    }
+
+    /// Works until `stop`, then ends the requests that are under way. Jobs that are left are taken by other nodes.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut keep = tokio::time::interval(PUSH_JOB_KEPT / 4);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held: HashMap<tokio::task::Id, String> = HashMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                    let id = match ended {
+                        Ok((id, ())) => id,
+                        Err(fault) => {
+                            tracing::error!(%fault, "a push job ended by a fault of the server");
+                            fault.id()
+                        }
+                    };
+                    held.remove(&id);
+                }
+                _ = keep.tick() => self.keep(held.values().cloned().collect()).await,
+                _ = look.tick(), if held.len() < JOBS_HELD_MAX => {
+                    for job in self.take(JOBS_HELD_MAX - held.len()).await {
+                        let handle = job.handle.clone();
+                        // A job that we were too slow to keep, and that comes back to us, is under way already.
+                        if !held.values().any(|known| *known == handle) {
+                            let task = tasks.spawn(Arc::clone(&self).carry_out(job, stop.clone()));
+                            held.insert(task.id(), handle);
+                        }
+                    }
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn take(&self, limit: usize) -> Vec<PushJob> {
+        match self.backbone.take_push_jobs(limit).await {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::debug!(%error, "push jobs could not be taken");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn keep(&self, handles: Vec<String>) {
+        if let Err(error) = self.backbone.keep_push_jobs(&handles).await {
+            tracing::debug!(%error, "push jobs could not be kept: another node may do them as well");
+        }
+    }
+
+    async fn carry_out(self: Arc<Self>, job: PushJob, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            ended = self.try_until_done(&job, &stop) => if let Some(result) = ended { self.end(&job, result).await },
+            // Time for the try that is under way.
+            () = after(&stop, ANSWER_WITHIN) => {}
+        }
+    }
+
+    /// `None`: stopped before it was done.
+    async fn try_until_done(&self, job: &PushJob, stop: &CancellationToken) -> Option<Result<&'static str, String>> {
+        let id = format!("{}.{}", job.message, job.user);
+        let mut tries = 0;
+        loop {
+            let fault = match self.store.messages(&job.conversation, Page::After(job.seq - 1), 1).await {
+                // The store's outages count for nothing.
+                Err(error) => error.to_string(),
+                Ok(found) => {
+                    let message = found.into_iter().find(|message| message.id == job.message);
+                    let Some(message) = message.filter(|message| message.deleted_at.is_none()) else {
+                        return Some(Ok("obsolete"));
+                    };
+                    tries += 1;
+                    match self.post(&id, &job.user, &message).await {
+                        Tried::Delivered => return Some(Ok("delivered")),
+                        Tried::Refused(why) => return Some(Err(why)),
+                        Tried::Failed(why) if tries >= TRIES_MAX => return Some(Err(why)),
+                        Tried::Failed(why) => why,
+                    }
+                }
+            };
+            self.metrics.push("retried");
+            tracing::debug!(id, tries, fault, "a push notification is tried again");
+            tokio::select! {
+                () = tokio::time::sleep(wait(tries)) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    async fn post(&self, id: &str, user: &UserId, message: &Message) -> Tried {
+        let notice = Notice { id, kind: "message.new", user_id: user, message };
+        let body = match serde_json::to_vec(&notice) {
+            Ok(body) => Bytes::from(body),
+            Err(fault) => return Tried::Refused(fault.to_string()),
+        };
+        let mut headers = HeaderMap::new();
+        let signature = self.signer.sign(Timestamp::now().unix_seconds(), &body);
+        match HeaderValue::try_from(signature) {
+            Ok(signature) => headers.insert(SIGNATURE_HEADER, signature),
+            Err(fault) => return Tried::Refused(fault.to_string()),
+        };
+        match self.endpoint.post_json(headers, body).await {
+            Err(error) => Tried::Failed(error.to_string()),
+            Ok(answer) if answer.status.is_success() => Tried::Delivered,
+            Ok(answer) if worth_another_try(answer.status) => Tried::Failed(answer.status.to_string()),
+            Ok(answer) => Tried::Refused(answer.status.to_string()),
+        }
+    }
+
+    async fn end(&self, job: &PushJob, result: Result<&'static str, String>) {
+        let ended = match &result {
+            Ok(_) => self.backbone.finish_push_job(job).await,
+            Err(why) => {
+                tracing::warn!(message = %job.message, why, "a push notification could not be delivered");
+                self.backbone.bury_push_job(job, why).await
+            }
+        };
+        self.metrics.push(result.unwrap_or("dead"));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a push job could not be ended: it will be done once more");
+        }
+    }
+}
+
+fn worth_another_try(status: StatusCode) -> bool {
+    status.is_server_error()
+        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+}
+
+/// The wait after so many tries, from half of it to the whole at random, so that jobs spread.
+fn wait(tries: u32) -> Duration {
+    let whole = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
+    whole.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+async fn after(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_ten_tries_take_some_minutes() {
+        assert!((1..200).all(|tries| wait(tries) <= WAIT_MAX && wait(tries) >= WAIT_FIRST / 2));
+        assert!(wait(3) >= Duration::from_secs(1) && wait(3) <= Duration::from_secs(2));
+        let total: Duration = (1..TRIES_MAX).map(wait).sum();
+        assert!((60..240).contains(&total.as_secs()), "{total:?}");
+    }
+}
