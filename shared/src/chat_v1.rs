@@ -227,7 +227,7 @@ impl<'t, 'i> Fields<'t, 'i> {
         value.as_bool().ok_or_else(|| ProtocolError::field(field, "must be true or false"))
     }
 
-    fn token(&self) -> Result<String, ProtocolError> {
+    pub(crate) fn token(&self) -> Result<String, ProtocolError> {
         self.text("token", TOKEN_BYTES_MAX)?
             .map(str::to_owned)
             .ok_or_else(|| ProtocolError::field("token", "is required"))

@@ -23,6 +23,7 @@ mod noloss_sockets;
 mod push;
 mod rest;
 mod seed002;
+mod seed003_frames;
 mod seed004;
 mod seed004_late;
 mod seed004_socket;

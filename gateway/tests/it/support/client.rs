@@ -119,6 +119,11 @@ impl Client {
         }
     }
 
+    /// What came while something else was waited for.
+    pub(crate) fn kept(&self) -> &VecDeque<Value> {
+        &self.kept
+    }
+
     /// The close frame, after whatever comes before it.
     pub(crate) async fn expect_close(&mut self) -> u16 {
         let wait = async {
