@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::audit::audit_trail;
 use crate::auth::Authenticator;
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
@@ -69,6 +70,8 @@ pub struct App {
     ops_listening: CancellationToken,
     background: TaskTracker,
     publish: tokio::task::JoinHandle<()>,
+    auditing: CancellationToken,
+    audit: tokio::task::JoinHandle<()>,
 }
 
 impl App {
@@ -109,6 +112,7 @@ impl App {
             Box::new(move |user, message, body, tried_at| direct.deliver_direct(user, message, body, tried_at)),
             Arc::clone(&lease),
         );
+        let (audit, audit_task) = audit_trail(Arc::clone(&store), Arc::clone(&metrics));
         let ids = Arc::new(IdBlock::new(Arc::clone(&store)));
         let commit = group_commit(&store, &ids, &owner, &publisher);
         let chat = Arc::new(Chat::new(Parts {
@@ -122,9 +126,11 @@ impl App {
             publisher,
             presence_audience: config.log.presence_audience,
             metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
             lease,
         }));
-        let (background, publishing) = (TaskTracker::new(), CancellationToken::new());
+        let (background, publishing, auditing) =
+            (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let node = Arc::new(Node {
             chat,
             registry: Arc::clone(&registry),
@@ -132,9 +138,11 @@ impl App {
             fanout,
             authenticator,
             metrics: Arc::clone(&metrics),
+            audit,
             limits: config.limits.clone(),
             user_rates: UserRates::new(config.limits.user_commands_per_second, Arc::clone(&backbone) as _),
             clocks: config.clocks.clone(),
+            name,
             boot,
             tasks: background.clone(),
             draining: AtomicBool::new(false),
@@ -151,6 +159,8 @@ impl App {
             ops_listening: CancellationToken::new(),
             publish: tokio::spawn(publish_task.run(publishing.clone())),
             publishing,
+            audit: tokio::spawn(audit_task.run(auditing.clone())),
+            auditing,
             background,
             config,
             node,
@@ -238,9 +248,12 @@ impl App {
         self.background.spawn(serve(ops_listener, Arc::<Proxies>::default(), handle, self.background.clone(), stop));
     }
 
+    fn api(&self) -> Arc<Api> {
+        Arc::new(Api { node: Arc::clone(&self.node), api_key: self.config.auth.api_key.clone() })
+    }
+
     fn public_routes(&self) -> Router {
-        let api = Arc::new(Api { node: Arc::clone(&self.node), api_key: self.config.auth.api_key.clone() });
-        let routes = rest::router(api);
+        let routes = rest::router(self.api());
         match self.config.mode {
             Mode::Serve => routes,
             Mode::Dev => routes.merge(demo::router(self.config.auth.clone())),
@@ -258,6 +271,10 @@ impl App {
         self.publishing.cancel();
         if self.publish.await.is_err() {
             tracing::error!("the publisher ended by a fault of the server");
+        }
+        self.auditing.cancel();
+        if self.audit.await.is_err() {
+            tracing::error!("the audit trail ended by a fault of the server");
         }
         self.clocks.cancel();
         self.ops_listening.cancel();

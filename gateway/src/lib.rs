@@ -1,6 +1,7 @@
 //! Parley's gateway: a stateless WebSocket chat node. `app` puts the parts together; imports go down only.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod backbone;
 pub mod chat;

@@ -79,6 +79,10 @@ pub struct Metrics {
     pub backbone_up: Gauge,
     /// 1 while the store answers.
     pub store_up: Gauge,
+    /// Lines of the audit trail that were written.
+    pub audit_written: Counter,
+    /// Lines of the audit trail that found no room, or that the store didn't take.
+    pub audit_dropped: Counter,
     commands: HashMap<&'static str, Counter>,
     errors: HashMap<ErrorCode, Counter>,
     resyncs: HashMap<ResyncReason, Counter>,
@@ -113,6 +117,8 @@ impl Metrics {
             outbox_age_seconds: gauge!("parley_outbox_age_seconds"),
             backbone_up: gauge!("parley_backbone_up"),
             store_up: gauge!("parley_store_up"),
+            audit_written: counter!("parley_audit_written_total"),
+            audit_dropped: counter!("parley_audit_dropped_total"),
             commands: COMMANDS.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
             errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
             resyncs: [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid]
@@ -211,6 +217,8 @@ fn describe() {
     describe_gauge!("parley_outbox_age_seconds", "Age of the oldest unpublished outbox row");
     describe_gauge!("parley_backbone_up", "1 while the backbone carries events");
     describe_gauge!("parley_store_up", "1 while the store answers");
+    describe_counter!("parley_audit_written_total", "Lines written to the audit trail");
+    describe_counter!("parley_audit_dropped_total", "Lines of the audit trail that were dropped: the store was away");
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
     describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::AuditTrail;
 use crate::auth::Authenticator;
 use crate::chat::Chat;
 use crate::config::{Clocks, Limits};
@@ -32,12 +33,16 @@ pub struct Node {
     pub authenticator: Arc<Authenticator>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is written down of connections.
+    pub audit: AuditTrail,
     /// Sizes and rates.
     pub limits: Limits,
     /// How many commands each user may send, over all nodes.
     pub user_rates: UserRates,
     /// A socket's clocks.
     pub clocks: Clocks,
+    /// The name of this node: host and port.
+    pub name: Arc<str>,
     /// The random name of this boot, part of every connection's id.
     pub boot: Arc<str>,
     /// What sessions leave to be done after them.
@@ -54,5 +59,11 @@ impl Node {
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What clients and operators call a connection: unique over all nodes and boots.
+    #[must_use]
+    pub fn connection_id(&self, connection: u64) -> String {
+        format!("{}-{connection}", self.boot)
     }
 }

@@ -1,11 +1,21 @@
 //! Conversations and who is in them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shared::{Conversation, ConversationId, ConversationKind, ErrorCode, Event, ProtocolError, UserId, Visibility};
+use shared::{
+    Conversation, ConversationId, ConversationKind, ErrorCode, Event, ProtocolError, Role, UserId, Visibility,
+};
 
-use super::{Chat, events, passwords};
-use crate::store::{Members, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent};
+use super::{Chat, events, passwords, refused};
+use crate::store::{
+    MEMBERS_MAX, Members, MembersAdded, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent, Refusal,
+};
+
+/// The most `member.joined` that one addition of many may make.
+const JOINS_TOLD_MAX: usize = 10_000;
+/// Of more newcomers at once the names are not looked up.
+const NEWCOMERS_NAMED_MAX: usize = 100;
 
 /// What a conversation is made from.
 #[derive(Debug, Clone)]
@@ -40,6 +50,9 @@ impl Chat {
         members.dedup();
         let mut users = members.clone();
         users.extend(by.filter(|by| !members.contains(by)).cloned());
+        if users.len() > MEMBERS_MAX {
+            return Err(ProtocolError { field: Some("members".into()), ..refused(Refusal::Full) });
+        }
         let told = users.clone();
         let (row, built) = self
             .row(move |conversation: &Conversation| {
@@ -110,9 +123,42 @@ impl Chat {
         let row_id = row.id;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
+            self.audit.membership(user, conversation, &change);
             self.tell_members_changed(conversation).await;
             self.publish_row(row_id, &built);
         }
+        if outcome.was_member && !outcome.is_member {
+            // On other nodes the next sweep of typing ends it.
+            self.end_typing(conversation, user).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Makes many users members at once; `by` is an owner or admin, or a backend if `None`.
+    pub async fn add_members(
+        &self,
+        conversation: &ConversationId,
+        mut users: Vec<UserId>,
+        by: Option<&UserId>,
+    ) -> Result<MembersAdded, ProtocolError> {
+        users.sort();
+        users.dedup();
+        let mut names = HashMap::new();
+        if users.len() <= NEWCOMERS_NAMED_MAX {
+            for user in &users {
+                names.extend(self.names.of(user).await.map(|name| (user.clone(), name)));
+            }
+        }
+        let (row, built) = self.row(move |outcome| added_events(&names, outcome)).await?;
+        let row_id = row.id;
+        let outcome = self.store.add_members(conversation, &users, by, row).await?;
+        if outcome.added.is_empty() {
+            return Ok(outcome);
+        }
+        let change = MembershipChange::Add { by: by.cloned(), role: Role::Member };
+        outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change));
+        self.tell_members_changed(conversation).await;
+        self.publish_row(row_id, &built);
         Ok(outcome)
     }
 
@@ -143,6 +189,28 @@ fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipO
             list.extend(to_others(user, &event, &outcome.members));
         }
         (false, false) | (true, true) => {}
+    }
+    list
+}
+
+/// The newcomers are told, and those who were there before, as long as that stays within [`JOINS_TOLD_MAX`] events: ten
+/// thousand newcomers in a channel of ten thousand would make a hundred millions.
+fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<OutboxEvent> {
+    if outcome.added.is_empty() {
+        return Vec::new();
+    }
+    let joined = Event::ConversationJoined { conversation: outcome.conversation.clone() };
+    let mut list = vec![events::outbox_event(outcome.added.clone(), &joined)];
+    let newcomers: HashSet<&UserId> = outcome.added.iter().collect();
+    let members = outcome.members.list.iter().map(|(member, _)| member);
+    let others: Vec<UserId> = members.filter(|member| !newcomers.contains(member)).cloned().collect();
+    if !others.is_empty() && others.len().saturating_mul(outcome.added.len()) <= JOINS_TOLD_MAX {
+        let conversation_id = outcome.conversation.id.clone();
+        list.extend(outcome.added.iter().map(|user| {
+            let (user_id, username) = (user.clone(), names.get(user).cloned());
+            let event = Event::MemberJoined { conversation_id: conversation_id.clone(), user_id, username };
+            events::outbox_event(others.clone(), &event)
+        }));
     }
     list
 }

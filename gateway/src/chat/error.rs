@@ -35,6 +35,7 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Banned => ProtocolError::new(ErrorCode::Banned, "you are banned from this conversation"),
         Refusal::Blocked => ProtocolError::new(ErrorCode::Blocked, "one of you has blocked the other"),
         Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
+        Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
         Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
     }
 }

@@ -51,6 +51,7 @@ impl Chat {
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
+                self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
                 Ok(Sent { message: stored.message, duplicate: false, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
 
+use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
@@ -52,6 +53,7 @@ pub struct Chat {
     late: late::Late,
     presence_audience: u32,
     metrics: Arc<Metrics>,
+    audit: AuditTrail,
     lease: Arc<lease::Lease>,
     /// Owners whose rows were taken over and whose connections could not be ended yet.
     unfenced: parking_lot::Mutex<std::collections::BTreeSet<String>>,
@@ -81,6 +83,8 @@ pub struct Parts {
     pub presence_audience: u32,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is written down of memberships and messages.
+    pub audit: AuditTrail,
     /// Whether this node may publish.
     pub lease: Arc<lease::Lease>,
 }
@@ -90,7 +94,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, metrics, lease, .. } = parts;
+        let Parts { presence_audience, metrics, audit, lease, .. } = parts;
         Self {
             store,
             backbone,
@@ -106,6 +110,7 @@ impl Chat {
             late: late::Late::default(),
             presence_audience,
             metrics,
+            audit,
             lease,
             unfenced: parking_lot::Mutex::default(),
             adopted: parking_lot::Mutex::new(None),

@@ -57,10 +57,18 @@ impl Chat {
         self.end_typing_where(|(typist, _), _| typist == user).await;
     }
 
-    /// Ends what has been silent for too long.
+    /// Ends what has been silent for too long, and the typing of those who are no members any more: they may have been
+    /// taken out on another node.
     pub async fn end_silent_typing(&self) {
         let now_s = coarse_s();
         self.end_typing_where(|_, until_s| until_s <= now_s).await;
+        let typing: Vec<_> = self.typing.until_s.lock().keys().cloned().collect();
+        for (user, conversation) in typing {
+            // While the store is away nobody is known to have gone.
+            if self.members.get(&conversation).await.is_ok_and(|members| members.role(&user).is_none()) {
+                self.end_typing(&conversation, &user).await;
+            }
+        }
     }
 
     async fn end_typing_where(&self, ends: impl Fn(&(UserId, ConversationId), u32) -> bool) {

@@ -37,6 +37,9 @@ pub(super) struct Membership {
     connection: u64,
     subscribed: bool,
     admin: bool,
+    /// Coarse seconds of when it became a live one.
+    opened_s: Option<u32>,
+    outbox: Arc<Outbox>,
 }
 
 impl Membership {
@@ -56,8 +59,15 @@ impl Membership {
         if node.registry.add(&user, connection, Arc::clone(&outbox), expiry_s(&identity)).is_err() {
             return Err(Refusal::Close(CloseCode::ConnectionLimit));
         }
-        let mut membership =
-            Self { node: Arc::clone(&node), user: user.clone(), connection, subscribed: false, admin: identity.admin };
+        let mut membership = Self {
+            node: Arc::clone(&node),
+            user: user.clone(),
+            connection,
+            subscribed: false,
+            admin: identity.admin,
+            opened_s: None,
+            outbox: Arc::clone(&outbox),
+        };
         // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
         // either it finds the socket, or this finds the revocation.
         node.authenticator.check_revoked(&identity).await.map_err(Refusal::Auth)?;
@@ -70,6 +80,9 @@ impl Membership {
         let head = backbone.open(&user).await.map_err(unavailable)?;
         membership.open_gate(&head, resume.as_ref(), &outbox).await.map_err(unavailable)?;
         node.metrics.handshake("accepted");
+        membership.opened_s = Some(coarse_s());
+        let dialect = outbox.wire().dialect.subprotocol();
+        node.audit.connection_opened(&user, membership.connection_id(), dialect);
         if let Some(username) = identity.username {
             node.chat.remember_username(&user, username);
         }
@@ -156,10 +169,14 @@ impl Membership {
         Ok(event.map(|payload| companions_on(wire, payload)).unwrap_or_default())
     }
 
+    fn connection_id(&self) -> String {
+        self.node.connection_id(self.connection)
+    }
+
     fn auth_success(&self, epoch: Epoch, seq: u64, resumed: bool) -> Event {
         Event::AuthSuccess {
             user_id: self.user.clone(),
-            connection_id: format!("{}-{}", self.node.boot, self.connection),
+            connection_id: self.connection_id(),
             connected_at: Timestamp::now(),
             epoch,
             seq,
@@ -172,6 +189,10 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let last = self.node.registry.remove(&self.user, self.connection);
+        if let Some(opened_s) = self.opened_s {
+            let open_s = coarse_s().saturating_sub(opened_s);
+            self.node.audit.connection_closed(&self.user, self.connection_id(), open_s, self.outbox.closing());
+        }
         if self.subscribed {
             self.node.chat.backbone().unsubscribe(&self.user);
         }

@@ -2,7 +2,7 @@
 
 use shared::{ConversationKind, Role, UserId, Visibility};
 
-use super::{Members, MembershipChange, Refusal};
+use super::{MEMBERS_MAX, Members, MembershipChange, Refusal};
 
 /// A user's row in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,11 @@ pub(super) fn decide(facts: &Facts<'_>, change: &MembershipChange) -> Result<Opt
 fn join(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
     let state = facts.standing.map(|standing| standing.state);
     may_join(facts.members.kind, facts.visibility, state)?;
-    Ok((state != Some(State::Accepted)).then_some(Standing { state: State::Accepted, role: Role::Member }))
+    if state == Some(State::Accepted) {
+        return Ok(None);
+    }
+    has_room(facts)?;
+    Ok(Some(Standing { state: State::Accepted, role: Role::Member }))
 }
 
 fn leave(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
@@ -134,7 +138,10 @@ fn add(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option<Stan
     match facts.standing.map(|standing| standing.state) {
         Some(State::Accepted) => Ok(None),
         Some(State::Banned) => Err(Refusal::Banned),
-        Some(State::Invited | State::Left) | None => Ok(Some(Standing { state: State::Accepted, role })),
+        Some(State::Invited | State::Left) | None => {
+            has_room(facts)?;
+            Ok(Some(Standing { state: State::Accepted, role }))
+        }
     }
 }
 
@@ -194,13 +201,18 @@ fn set_role(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option
 
 /// The rights of the one who moderates: owner or admin; a backend counts as an owner.
 fn moderator(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Role, Refusal> {
+    may_moderate(facts.actor, by)
+}
+
+/// The same, from the row of the one who moderates.
+pub(super) fn may_moderate(actor: Option<Standing>, by: Option<&UserId>) -> Result<Role, Refusal> {
     if by.is_none() {
         return Ok(Role::Owner);
     }
-    if let Some(refusal) = refusal(facts.actor.map(|actor| actor.state)) {
+    if let Some(refusal) = refusal(actor.map(|actor| actor.state)) {
         return Err(refusal);
     }
-    match facts.actor.map(|actor| actor.role) {
+    match actor.map(|actor| actor.role) {
         Some(role @ (Role::Owner | Role::Admin)) => Ok(role),
         Some(Role::Member) | None => Err(Refusal::Forbidden),
     }
@@ -212,6 +224,10 @@ fn not_direct(facts: &Facts<'_>) -> Result<(), Refusal> {
         ConversationKind::Direct => Err(Refusal::Forbidden),
         ConversationKind::Group | ConversationKind::Channel => Ok(()),
     }
+}
+
+fn has_room(facts: &Facts<'_>) -> Result<(), Refusal> {
+    if facts.members.list.len() < MEMBERS_MAX { Ok(()) } else { Err(Refusal::Full) }
 }
 
 fn is_last_owner(facts: &Facts<'_>) -> bool {

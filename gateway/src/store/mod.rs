@@ -3,6 +3,9 @@
 //! SQL stands only below this folder. Every write that others are told of puts, in the same transaction, one
 //! [`OutboxRow`] that says what is to be published, so that a crash between commit and publish loses nothing.
 
+mod activity;
+mod audit;
+mod bulk;
 mod connect;
 mod directs;
 pub mod group_commit;
@@ -21,6 +24,9 @@ mod types;
 use async_trait::async_trait;
 use shared::{Conversation, ConversationId, Message, Timestamp, UserId};
 
+pub use activity::{Activity, ChannelActivity, ChannelCount};
+pub use audit::{Audit, AuditAct, AuditEntry};
+pub use bulk::{BulkMembers, MembersAdded};
 pub use connect::connect;
 pub use directs::Directs;
 pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
@@ -57,6 +63,8 @@ pub enum Refusal {
     Blocked,
     /// The member's role doesn't allow it.
     Forbidden,
+    /// The conversation has [`MEMBERS_MAX`] members.
+    Full,
     /// It contradicts what is there (an id that is taken, an owner who can't leave).
     Conflict,
 }
@@ -69,7 +77,9 @@ impl From<Refusal> for StoreError {
 
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
-pub trait Store: Directs + Lookups + Notifications + Roster + Send + Sync + 'static {
+pub trait Store:
+    Activity + Audit + BulkMembers + Directs + Lookups + Notifications + Roster + Send + Sync + 'static
+{
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 

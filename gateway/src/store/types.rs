@@ -8,6 +8,9 @@ use shared::{Conversation, ConversationId, ConversationKind, Message, MessageId,
 
 use super::Refusal;
 
+/// The most accepted members of a conversation.
+pub const MEMBERS_MAX: usize = 10_000;
+
 /// The members that a [`Conversation`] lists.
 pub(super) const MEMBERS_SHOWN_MAX: u32 = 100;
 

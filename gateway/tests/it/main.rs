@@ -28,6 +28,7 @@ mod seed004;
 mod seed004_late;
 mod seed004_socket;
 mod store;
+mod store_audit;
 mod store_group_commit;
 mod store_membership;
 mod store_notifications;

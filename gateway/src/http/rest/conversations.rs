@@ -5,21 +5,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use shared::command::PASSWORD_BYTES_MAX;
-use shared::{Conversation, ConversationId, ConversationKind, ErrorCode, ProtocolError, Role, UserId, Visibility};
+use shared::{Conversation, ConversationId, ConversationKind, ProtocolError, Role, UserId, Visibility};
 
 use super::Api;
 use super::body::{Body, Params, Segment};
 use super::caller::Caller;
 use super::failure::Failure;
 use crate::chat::conversations::CreateConversation;
-use crate::store::MembershipChange;
+use crate::store::{MEMBERS_MAX, MembershipChange};
 
 /// The longest title, in characters.
 pub(super) const TITLE_CHARS_MAX: usize = 200;
-/// The most members of a new conversation.
-const MEMBERS_MAX: usize = 10_000;
 /// Items of a list, unless the caller says otherwise, and the most.
 const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 100;
@@ -56,12 +55,6 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Conversation>), Failure> {
     if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
         return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
-    }
-    if create.members.len() > MEMBERS_MAX {
-        return Err(Failure(ProtocolError {
-            field: Some("members".into()),
-            ..ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members")
-        }));
     }
     if create.password.as_ref().is_some_and(|word| word.is_empty() || word.len() > PASSWORD_BYTES_MAX) {
         return Err(ProtocolError::field("password", "must have 1 to 128 bytes").into());
@@ -111,11 +104,23 @@ pub(super) async fn one(
     Ok(Json(api.node.chat.store().conversation(&id, caller.acts_for()).await?))
 }
 
+/// One new member with a role, or many without.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct WhoAndRole {
-    user_id: UserId,
+pub(super) struct NewMembers {
+    user_id: Option<UserId>,
     role: Option<Role>,
+    #[serde(default)]
+    user_ids: Vec<UserId>,
+}
+
+/// What adding many did: who came in, and who is banned.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Added {
+    added: Vec<UserId>,
+    banned: Vec<UserId>,
+    member_count: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,11 +145,24 @@ pub(super) async fn add(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(id): Segment<ConversationId>,
-    Body(who): Body<WhoAndRole>,
-) -> Result<Json<Conversation>, Failure> {
-    let by = caller.acts_for().cloned();
-    let added = MembershipChange::Add { by, role: who.role.unwrap_or(Role::Member) };
-    change(&api, &id, &who.user_id, added).await.map(Json)
+    Body(new): Body<NewMembers>,
+) -> Result<Response, Failure> {
+    let by = caller.acts_for();
+    match (new.user_id, new.role, new.user_ids) {
+        (Some(user), role, users) if users.is_empty() => {
+            let added = MembershipChange::Add { by: by.cloned(), role: role.unwrap_or(Role::Member) };
+            Ok(Json(change(&api, &id, &user, added).await?).into_response())
+        }
+        (None, None, users) if !users.is_empty() => {
+            if users.len() > MEMBERS_MAX {
+                return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
+            }
+            let outcome = api.node.chat.add_members(&id, users, by).await?;
+            let member_count = outcome.conversation.member_count;
+            Ok(Json(Added { added: outcome.added, banned: outcome.banned, member_count }).into_response())
+        }
+        _ => Err(ProtocolError::field("userId", "is required, or userIds without role").into()),
+    }
 }
 
 pub(super) async fn set_role(

@@ -96,7 +96,7 @@ fn is_accepted(standing: Option<Standing>) -> bool {
     standing.is_some_and(|standing| standing.state == State::Accepted)
 }
 
-async fn standing(
+pub(super) async fn standing(
     client: &impl GenericClient,
     id: &ConversationId,
     user: Option<&UserId>,

@@ -2,6 +2,9 @@
 //!
 //! Every call ends within [`CALL_MS_MAX`]. A connection whose call was cut short goes, never back into the pool.
 
+mod activity;
+mod audit;
+mod bulk;
 mod conversations;
 mod errors;
 mod history;

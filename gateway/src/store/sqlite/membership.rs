@@ -78,7 +78,11 @@ fn is_accepted(standing: Option<Standing>) -> bool {
     standing.is_some_and(|standing| standing.state == State::Accepted)
 }
 
-fn standing(read: &Connection, id: &ConversationId, user: Option<&UserId>) -> Result<Option<Standing>, StoreError> {
+pub(super) fn standing(
+    read: &Connection,
+    id: &ConversationId,
+    user: Option<&UserId>,
+) -> Result<Option<Standing>, StoreError> {
     let Some(user) = user else { return Ok(None) };
     let sql = "SELECT state, role FROM members WHERE conversation_id = ?1 AND user_id = ?2";
     row(read, sql, [id.as_str(), user.as_str()], |row| {
@@ -97,7 +101,7 @@ pub(super) fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Re
 
 /// Who comes in begins at the newest message; who goes keeps where they left. An earlier stay is remembered, unless it goes
 /// on because nothing was said in between.
-fn write(
+pub(super) fn write(
     change: &Connection,
     id: &ConversationId,
     user: &UserId,

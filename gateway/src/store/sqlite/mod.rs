@@ -1,6 +1,9 @@
 //! The store in an embedded SQLite file: one thread owns the connection. The same rules as on PostgreSQL, in simple
 //! loops inside one transaction; batches are made above the trait.
 
+mod activity;
+mod audit;
+mod bulk;
 mod conversations;
 mod history;
 mod lookups;

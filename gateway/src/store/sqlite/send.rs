@@ -167,6 +167,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Banned => "banned",
         Refusal::Blocked => "blocked",
         Refusal::Forbidden => "forbidden",
+        Refusal::Full => "full",
         Refusal::Conflict => "conflict",
     }
 }
@@ -178,6 +179,7 @@ fn refusal_of(word: &str) -> Option<Refusal> {
         Refusal::Banned,
         Refusal::Blocked,
         Refusal::Forbidden,
+        Refusal::Full,
         Refusal::Conflict,
     ];
     all.into_iter().find(|refusal| refusal_word(*refusal) == word)

@@ -1,0 +1,171 @@
+//! The audit trail on its way to the store: a bounded queue, and one task that writes batches.
+//!
+//! Nobody ever waits for it. While the store is away lines gather up to a bound; what finds no room is dropped and counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::{CloseCode, ConversationId, MessageId, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::store::{AuditAct, AuditEntry, MembershipChange, Store, StoreError};
+
+/// Lines that may wait; some two megabytes.
+const WAITING_MAX: usize = 16_384;
+/// Places in the queue that messages leave free: the table `messages` names them as well, the other lines stand here alone.
+const KEPT_FREE: usize = 4_096;
+/// Lines that are written in one transaction.
+const BATCH_MAX: usize = 1_024;
+/// How long a batch that isn't full waits for more.
+const GATHER: Duration = Duration::from_millis(200);
+/// How long to wait before a batch is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Takes lines; cheap to clone.
+#[derive(Clone)]
+pub struct AuditTrail {
+    queue: mpsc::Sender<AuditEntry>,
+    metrics: Arc<Metrics>,
+}
+
+/// The task that writes what an [`AuditTrail`] takes.
+pub struct AuditTask {
+    queue: mpsc::Receiver<AuditEntry>,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    batch: Vec<AuditEntry>,
+}
+
+/// An audit trail into the store, and the task that does its work.
+#[must_use]
+pub fn audit_trail(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (AuditTrail, AuditTask) {
+    let (sender, queue) = mpsc::channel(WAITING_MAX);
+    let trail = AuditTrail { queue: sender, metrics: Arc::clone(&metrics) };
+    (trail, AuditTask { queue, store, metrics, batch: Vec::new() })
+}
+
+impl AuditTrail {
+    /// A connection became the user's.
+    pub fn connection_opened(&self, user: &UserId, connection: String, dialect: &'static str) {
+        self.note(entry(user, None, Some(connection), AuditAct::ConnectionOpened { dialect }));
+    }
+
+    /// The connection ended after `open_s` seconds; `code` if this node closed it.
+    pub fn connection_closed(&self, user: &UserId, connection: String, open_s: u32, code: Option<CloseCode>) {
+        let code = code.map(CloseCode::code);
+        self.note(entry(user, None, Some(connection), AuditAct::ConnectionClosed { open_s, code }));
+    }
+
+    /// A change of who is in a conversation was carried out on the user.
+    pub fn membership(&self, user: &UserId, conversation: &ConversationId, change: &MembershipChange) {
+        let act = match change.clone() {
+            MembershipChange::Join => AuditAct::Joined,
+            MembershipChange::Leave => AuditAct::Left,
+            MembershipChange::Add { by, role } => AuditAct::Added { by, role },
+            MembershipChange::Invite { by } => AuditAct::Invited { by },
+            MembershipChange::Kick { by } => AuditAct::Kicked { by },
+            MembershipChange::Ban { by } => AuditAct::Banned { by },
+            MembershipChange::Unban { by } => AuditAct::Unbanned { by },
+            MembershipChange::SetRole { by, role } => AuditAct::RoleChanged { by, role },
+        };
+        self.note(entry(user, Some(conversation), None, act));
+    }
+
+    /// A message was stored.
+    pub fn message(&self, sender: &UserId, conversation: &ConversationId, id: MessageId) {
+        if self.queue.capacity() <= KEPT_FREE {
+            return self.metrics.audit_dropped.increment(1);
+        }
+        self.note(entry(sender, Some(conversation), None, AuditAct::Message { id }));
+    }
+
+    fn note(&self, entry: AuditEntry) {
+        if self.queue.try_send(entry).is_err() {
+            self.metrics.audit_dropped.increment(1);
+        }
+    }
+}
+
+fn entry(
+    user: &UserId,
+    conversation: Option<&ConversationId>,
+    connection: Option<String>,
+    act: AuditAct,
+) -> AuditEntry {
+    AuditEntry { at: Timestamp::now(), user: user.clone(), conversation: conversation.cloned(), connection, act }
+}
+
+impl AuditTask {
+    /// Writes until `stop`, then what is still waiting, with one try for each batch.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = self.gather() => {}
+                () = stop.cancelled() => break,
+            }
+            self.write_until(&stop).await;
+        }
+        // `close` lets what is waiting through.
+        self.queue.close();
+        while !self.batch.is_empty() || self.queue.recv_many(&mut self.batch, BATCH_MAX).await > 0 {
+            if self.write().await.is_err() {
+                self.give_up();
+                return;
+            }
+        }
+    }
+
+    /// Fills the batch: at once if much waits, else with what comes while the first line waits. Loses nothing when dropped.
+    async fn gather(&mut self) {
+        if self.batch.is_empty() && self.queue.recv_many(&mut self.batch, BATCH_MAX).await < BATCH_MAX {
+            tokio::time::sleep(GATHER).await;
+        }
+        while self.batch.len() < BATCH_MAX
+            && let Ok(entry) = self.queue.try_recv()
+        {
+            self.batch.push(entry);
+        }
+    }
+
+    /// Tries until the store takes the batch, or `stop`; then the batch stays.
+    async fn write_until(&mut self, stop: &CancellationToken) {
+        while let Err(StoreError::Unavailable(_)) = self.write().await {
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes the batch and empties it, also if the store refuses it for good: then it is counted as dropped.
+    async fn write(&mut self) -> Result<(), StoreError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let lines = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
+        match self.store.write_audit(&self.batch).await {
+            Ok(()) => self.metrics.audit_written.increment(lines),
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::debug!(%error, lines, "a part of the audit trail waits");
+                return Err(error);
+            }
+            Err(error @ (StoreError::Failed(_) | StoreError::Refused(_))) => {
+                tracing::error!(%error, lines, "a part of the audit trail could not be written");
+                self.metrics.audit_dropped.increment(lines);
+            }
+        }
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn give_up(&mut self) {
+        let mut lines = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
+        while self.queue.try_recv().is_ok() {
+            lines += 1;
+        }
+        tracing::warn!(lines, "the store is away: the end of the audit trail is lost");
+        self.metrics.audit_dropped.increment(lines);
+    }
+}

@@ -1,0 +1,60 @@
+//! Many members at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use shared::{ConversationId, Role, UserId, Visibility};
+
+use super::membership::{members, standing, write};
+use super::rows::{number, row, word};
+use super::{SqliteStore, conversations, outbox};
+use crate::store::bulk::decide_all;
+use crate::store::membership::{Standing, State};
+use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};
+
+#[async_trait]
+impl BulkMembers for SqliteStore {
+    async fn add_members(
+        &self,
+        id: &ConversationId,
+        users: &[UserId],
+        by: Option<&UserId>,
+        outbox: OutboxRow<MembersAdded>,
+    ) -> Result<MembersAdded, StoreError> {
+        let (id, users, by) = (id.clone(), users.to_vec(), by.cloned());
+        self.write(move |change| add(change, &id, &users, by.as_ref(), &outbox)).await
+    }
+}
+
+fn add(
+    change: &Connection,
+    id: &ConversationId,
+    users: &[UserId],
+    by: Option<&UserId>,
+    outbox: &OutboxRow<MembersAdded>,
+) -> Result<MembersAdded, StoreError> {
+    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1";
+    let head = row(change, sql, [id.as_str()], |row| {
+        Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
+    })?;
+    let (visibility, last_seq) = head.ok_or(Refusal::NotFound)?;
+    let mut list = members(change, id)?;
+    let actor = standing(change, id, by)?;
+    let mut known = HashMap::with_capacity(users.len());
+    for user in users {
+        known.insert(user, standing(change, id, Some(user))?);
+    }
+    let of = |user: &UserId| known.get(user).copied().flatten();
+    let asked = users.iter().map(|user| (user.clone(), of(user)));
+    let (added, banned) = decide_all(&mut list, visibility, actor, by, asked)?;
+    for user in &added {
+        write(change, id, user, (of(user), Standing { state: State::Accepted, role: Role::Member }), last_seq)?;
+        list.since_seq = last_seq;
+    }
+    let conversation = conversations::view(change, id, added.first())?;
+    let outcome = MembersAdded { added, banned, conversation, members: Arc::new(list) };
+    outbox::write(change, outbox, &outcome)?;
+    Ok(outcome)
+}
