@@ -242,7 +242,8 @@ impl App {
         let upkeep = prometheus.clone();
         let until = self.clocks.clone();
         self.background.spawn(async move { run_upkeep(&upkeep, until).await });
-        let routes = ops::router(Arc::clone(&self.node), capacity, prometheus, Arc::clone(&self.readiness));
+        let routes = ops::router(Arc::clone(&self.node), capacity, prometheus, Arc::clone(&self.readiness))
+            .merge(rest::admin_router(self.api()));
         let handle = move |request| answer(routes.clone(), request);
         let stop = self.ops_listening.clone();
         self.background.spawn(serve(ops_listener, Arc::<Proxies>::default(), handle, self.background.clone(), stop));

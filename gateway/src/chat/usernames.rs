@@ -99,6 +99,11 @@ impl Chat {
         self.names.remember(user, username);
     }
 
+    /// What a user is called, if that is known.
+    pub async fn username(&self, user: &UserId) -> Option<String> {
+        self.names.of(user).await
+    }
+
     /// Writes the noted names to the store.
     pub async fn flush_usernames(&self) {
         self.names.flush().await;

@@ -114,5 +114,5 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
 }
 
 async fn stats(State(ops): State<Arc<Ops>>) -> Json<Stats> {
-    Json(Stats::of(&ops.node))
+    Json(Stats::of(&ops.node).await)
 }

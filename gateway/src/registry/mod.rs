@@ -3,6 +3,7 @@
 //! Sharded, so that no lock is common to all users; no lock is held while anything waits.
 
 mod clocks;
+mod listing;
 mod log_event;
 mod recent;
 
@@ -22,6 +23,7 @@ use crate::ws::outbox::{Had, Outbox, Pushed};
 use recent::Recent;
 
 pub use clocks::{Sweep, SweepClocks};
+pub use listing::ListedSocket;
 pub use log_event::LogEvent;
 
 const SHARDS: usize = 64;
@@ -35,6 +37,8 @@ pub struct LocalSocket {
     pub outbox: Arc<Outbox>,
     /// Coarse seconds at which its token expires.
     pub expires_s: u32,
+    /// Coarse seconds of when it became the user's.
+    opened_s: u32,
     /// The moment of silence that was answered with a ping: `heard_s` at that time.
     pinged_for_s: u32,
     /// It was here when the user's epoch changed: what it had before that must not come again.
@@ -107,7 +111,9 @@ impl Registry {
             if self.per_user_max > 0 && local.sockets.len() >= self.per_user_max {
                 return Err(TooMany);
             }
-            local.sockets.push(LocalSocket { connection, outbox, expires_s, pinged_for_s: 0, is_older: false });
+            let opened_s = coarse_s();
+            let socket = LocalSocket { connection, outbox, expires_s, opened_s, pinged_for_s: 0, is_older: false };
+            local.sockets.push(socket);
             self.sockets.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })

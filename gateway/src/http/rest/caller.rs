@@ -40,6 +40,14 @@ impl Caller {
         }
     }
 
+    /// Whether nobody else's name is used.
+    pub(super) fn is_in_own_name(&self) -> bool {
+        match self {
+            Self::User(_) | Self::Backend(None) => true,
+            Self::Backend(Some(_)) => false,
+        }
+    }
+
     /// Refuses everybody but backends and admins.
     pub(super) fn must_be_privileged(&self) -> Result<(), Failure> {
         match self {

@@ -57,5 +57,5 @@ pub(super) async fn revoke(
 
 pub(super) async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Stats>, Failure> {
     caller.must_be_privileged()?;
-    Ok(Json(Stats::of(&api.node)))
+    Ok(Json(Stats::of(&api.node).await))
 }

@@ -1,5 +1,6 @@
 //! REST: the routes of PROTOCOL §3, each a thin step from a checked request to the domain.
 
+mod admin;
 mod body;
 mod caller;
 mod control;
@@ -24,6 +25,14 @@ pub struct Api {
     pub node: Arc<Node>,
     /// The key of backends.
     pub api_key: Option<String>,
+}
+
+/// The routes about connections and channels, on the operators' listener.
+pub fn admin_router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/api/v1/admin/connections", get(admin::connections))
+        .route("/api/v1/admin/channels/{id}", get(admin::channel))
+        .with_state(api)
 }
 
 /// All public routes but the sockets.
