@@ -26,6 +26,8 @@ use crate::store::{Members, OutboxEvent, PendingRow, Store, StoreError, StoredMe
 const WAITING_ROWS_MAX: usize = 4096;
 /// Deliveries that go to the backbone in one call.
 const DELIVERIES_PER_CALL: usize = 4096;
+/// Messages of a batch whose deliveries are made at once: ten thousand members each make some 25 MB.
+const MESSAGES_PER_PART: usize = 16;
 /// How long a published row waits to be marked together with others.
 const MARK_EVERY: Duration = Duration::from_millis(500);
 /// Rows that are marked in one call.
@@ -170,24 +172,43 @@ impl PublishTask {
     async fn publish_gathered(&mut self, first: Committed) {
         // Let those who are about to hand over do so: fewer, larger writes.
         tokio::task::yield_now().await;
-        let mut rows = Vec::new();
-        let mut deliveries = Vec::new();
+        let mut gathered = Gathered::default();
         let mut next = Some(first);
         while let Some(committed) = next {
             let row = committed.row();
-            match self.deliveries(committed).await {
-                Ok(mut built) => {
-                    deliveries.append(&mut built);
-                    rows.extend(row);
-                }
-                Err(error) => self.leave(row, &error.to_string()),
+            match self.gather(committed, &mut gathered).await {
+                Ok(()) => gathered.rows.extend(row),
+                Err(reason) => self.leave(row, &reason),
             }
-            next = if deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
+            next = if gathered.deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
         }
-        if !rows.is_empty() && !self.lease.is_held() {
+        // Its rows are marked, or left, there.
+        let _ = self.publish(gathered).await;
+    }
+
+    /// Makes deliveries. Those of a large row go out part by part; when one fails, the others still go, and the row is left.
+    async fn gather(&mut self, committed: Committed, gathered: &mut Gathered) -> Result<(), String> {
+        let mut result = Ok(());
+        for part in committed.parts() {
+            if gathered.deliveries.len() >= DELIVERIES_PER_CALL {
+                result = result.and(self.publish(std::mem::take(gathered)).await);
+            }
+            match self.deliveries(part).await {
+                Ok(mut built) => gathered.deliveries.append(&mut built),
+                Err(error) => result = Err(error.to_string()),
+            }
+        }
+        result
+    }
+
+    async fn publish(&mut self, gathered: Gathered) -> Result<(), String> {
+        let Gathered { mut rows, deliveries } = gathered;
+        let durable = |delivery: &Delivery| matches!(delivery.kind, DeliveryKind::Durable(_));
+        if deliveries.iter().any(durable) && !self.lease.is_held() {
             // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
-            rows.into_iter().for_each(|row| self.leave(Some(row), "the lease is not held"));
-            return;
+            let reason = "the lease is not held";
+            rows.into_iter().for_each(|row| self.leave(Some(row), reason));
+            return Err(reason.to_owned());
         }
         let started = Instant::now();
         let messages = messages_of(&deliveries);
@@ -195,12 +216,15 @@ impl PublishTask {
             Ok(_) => {
                 self.metrics.publish_seconds.record(started.elapsed());
                 self.published.append(&mut rows);
+                Ok(())
             }
             Err(error) => {
                 for (user, message, body) in &messages {
                     (self.direct)(user, *message, body, started);
                 }
-                rows.into_iter().for_each(|row| self.leave(Some(row), &error.to_string()));
+                let reason = error.to_string();
+                rows.into_iter().for_each(|row| self.leave(Some(row), &reason));
+                Err(reason)
             }
         }
     }
@@ -245,7 +269,25 @@ fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
     deliveries.iter().filter_map(message).collect()
 }
 
+/// What goes to the backbone in one call, and the rows that are published with it.
+#[derive(Default)]
+struct Gathered {
+    rows: Vec<u64>,
+    deliveries: Vec<Delivery>,
+}
+
 impl Committed {
+    /// A large batch in parts, in its order.
+    fn parts(self) -> Vec<Self> {
+        match self {
+            Self::Batch(batch) if batch.messages.len() > MESSAGES_PER_PART => {
+                let part = |messages: &[StoredMessage]| CommittedBatch { row: batch.row, messages: messages.to_vec() };
+                batch.messages.chunks(MESSAGES_PER_PART).map(|messages| Self::Batch(part(messages))).collect()
+            }
+            whole => vec![whole],
+        }
+    }
+
     fn row(&self) -> Option<u64> {
         match self {
             Self::Batch(batch) => Some(batch.row),
@@ -260,6 +302,18 @@ pub(super) async fn row_deliveries(directory: &Directory, row: PendingRow) -> Re
     let mut deliveries = message_deliveries(directory, &row.messages, Append::Once).await?;
     deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at, Append::Once));
     Ok(deliveries)
+}
+
+/// A row of many messages in parts that are published one after the other; the row is published when all of them are.
+pub(super) fn row_parts(mut row: PendingRow) -> Vec<PendingRow> {
+    let mut parts = Vec::new();
+    while row.messages.len() > MESSAGES_PER_PART {
+        let rest = row.messages.split_off(MESSAGES_PER_PART);
+        let messages = std::mem::replace(&mut row.messages, rest);
+        parts.push(PendingRow { messages, events: Vec::new(), owner: row.owner.clone(), ..row });
+    }
+    parts.push(row);
+    parts
 }
 
 async fn message_deliveries(
@@ -322,4 +376,35 @@ fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp,
         }));
     }
     deliveries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_row_goes_out_in_parts_in_its_order() {
+        let stored = |n: u64| {
+            let message = serde_json::json!({
+                "id": n.to_string(), "conversationId": "c", "seq": n, "rev": n, "senderId": "u", "kind": "text",
+                "content": "x", "createdAt": "2025-11-21T13:00:00.000Z",
+            });
+            StoredMessage { message: serde_json::from_value(message).expect("a message"), members_version: 1 }
+        };
+        let row = |count: u64| PendingRow {
+            id: 7,
+            owner: "o".into(),
+            committed_at: Timestamp::now(),
+            messages: (1..=count).map(stored).collect(),
+            events: vec![OutboxEvent { users: Vec::new(), body: String::new(), unread: None }],
+        };
+        for (count, sizes) in [(0, vec![0]), (16, vec![16]), (17, vec![16, 1]), (40, vec![16, 16, 8])] {
+            let parts = row_parts(row(count));
+            assert_eq!(parts.iter().map(|part| part.messages.len()).collect::<Vec<_>>(), sizes);
+            let seqs = parts.iter().flat_map(|part| &part.messages).map(|stored| stored.message.seq);
+            assert!(seqs.eq(1..=count) && parts.iter().all(|part| part.id == 7));
+            let with_events = parts.iter().position(|part| !part.events.is_empty());
+            assert_eq!(with_events, Some(parts.len() - 1), "events follow the messages");
+        }
+    }
 }

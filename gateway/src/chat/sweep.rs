@@ -100,7 +100,19 @@ impl Chat {
         let mut rows = rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)).peekable();
         while let Some(row) = rows.next() {
             let id = row.id;
-            let deliveries = publish::row_deliveries(&self.directory, row).await?;
+            let mut parts = publish::row_parts(row);
+            let Some(last) = parts.pop() else { continue };
+            if !parts.is_empty() {
+                // What is older goes first.
+                if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
+                    break;
+                }
+                count = 0;
+                if !self.publish_parts(parts).await? {
+                    continue;
+                }
+            }
+            let deliveries = publish::row_deliveries(&self.directory, last).await?;
             count += deliveries.len();
             gathered.push((id, deliveries));
             if count < DELIVERIES_PER_CALL && rows.peek().is_some() {
@@ -118,6 +130,20 @@ impl Chat {
             self.store.mark_published(&done, &server).await?;
         }
         Ok((done.len(), more))
+    }
+
+    /// Publishes the first parts of a large row, one after the other, so that no more than one's deliveries are held at once.
+    /// Whether the row can go on; if not, it stays unpublished.
+    async fn publish_parts(&self, parts: Vec<PendingRow>) -> Result<bool, StoreError> {
+        for part in parts {
+            let row = part.id;
+            let deliveries = publish::row_deliveries(&self.directory, part).await?;
+            if let Err(error) = self.backbone.publish(deliveries).await {
+                tracing::warn!(row, %error, "a part of a row can't be published");
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Publishes rows together, or, if that fails while the backbone is there, each alone: one that can't be published must

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::noloss_rig::Cluster;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
-use crate::support::node::{API_KEY, token};
+use crate::support::node::{API_KEY, Node, token};
 
 /// Members who are connected, on each node.
 const ONLINE: usize = 20;
@@ -22,6 +22,31 @@ async fn online(at: std::net::SocketAddr, users: &[String]) -> Vec<Client> {
         clients.push(Client::join(at, user).await);
     }
     clients
+}
+
+/// Sixty messages at once to 300 members make 18,000 deliveries: the batch goes out in parts, and nothing is lost or doubled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_messages_at_once_to_many_members_go_out_in_parts() {
+    const MESSAGES: usize = 60;
+    let node = Node::embedded(&[("COMMANDS_PER_SECOND", "0")]).await;
+    let backend = [("x-api-key", API_KEY)];
+    let body = json!({ "kind": "channel", "id": "square", "members": ids(0..300) });
+    assert_eq!(post(node.http, "/api/v1/conversations", &backend, body).await.0, 201);
+    let mut listeners = online(node.http, &ids(0..3)).await;
+    let mut senders = online(node.http, &ids(100..100 + MESSAGES)).await;
+    for sender in &mut senders {
+        sender.send("message.send", json!({ "conversationId": "square", "content": "x" })).await;
+    }
+    for listener in &mut listeners {
+        let mut seen = Vec::with_capacity(MESSAGES);
+        for expected in 1..=MESSAGES as u64 {
+            let new = listener.expect("message.new").await;
+            assert_eq!(new["seq"], expected, "{new}");
+            seen.push(new["payload"]["message"]["seq"].as_u64().expect("a number"));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (1..=MESSAGES as u64).collect::<Vec<_>>(), "each once");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
