@@ -84,7 +84,13 @@ async fn echo(upgrading: Upgrading) {
         };
         match outbox.push_reply(framed) {
             Pushed::Queued | Pushed::Silent => Flow::Continue,
-            Pushed::Old | Pushed::Gap | Pushed::Full | Pushed::Dropped | Pushed::Overflow | Pushed::Closing => {
+            Pushed::Old
+            | Pushed::Gap
+            | Pushed::Joining
+            | Pushed::Full
+            | Pushed::Dropped
+            | Pushed::Overflow
+            | Pushed::Closing => {
                 outbox.close(CloseCode::SlowConsumer);
                 Flow::Pause
             }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ResyncReason;
-use shared::{Epoch, MessageId};
+use shared::{Epoch, MessageId, Timestamp};
 
 /// A checked payload: what the node has to know of it.
 #[derive(Debug, PartialEq)]
@@ -119,6 +119,20 @@ pub fn live_event(envelope: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice::<Live<'_>>(envelope).ok().map(|live| live.payload.event)
 }
 
+/// When the message that an event brings was accepted by the store; `None` for other events.
+///
+/// Searched for, not parsed: this runs for every event. Inside of a string a quote is escaped, so the key can't be content.
+#[must_use]
+pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
+    const KEY: &[u8] = b"\"createdAt\":";
+    const TIME_BYTES: usize = "\"2026-01-01T00:00:00.000Z\"".len();
+    if !matches!(kind, "message.new" | "message.sent") {
+        return None;
+    }
+    let begin = envelopes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    serde_json::from_slice(envelopes.get(begin..begin + TIME_BYTES)?).ok()
+}
+
 /// The companions of the first envelope.
 #[must_use]
 pub fn companions(envelopes: &[u8]) -> &[u8] {
@@ -209,6 +223,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let _ = Payload::parse(&bytes);
             let _ = brought(&bytes);
+            let _ = accepted_at("message.new", &bytes);
         }
     }
 
@@ -226,6 +241,14 @@ mod tests {
         ] {
             assert_eq!(message_id(text.as_bytes()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_time_of_a_message_is_its_own() {
+        let said = r#"{"seq":1,"type":"message.new","payload":{"message":{"content":"\"createdAt\":\"1\"","createdAt":"2026-11-21T12:00:00.007Z"}}}"#;
+        assert_eq!(accepted_at("message.new", said.as_bytes()).map(Timestamp::unix_ms), Some(1_795_262_400_007));
+        assert_eq!(accepted_at("typing", said.as_bytes()), None);
+        assert_eq!(accepted_at("message.new", br#"{"createdAt":"#), None);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::event::ResyncReason;
-use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
+use shared::{CloseCode, ConversationId, Event, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
-use crate::envelope::{MESSAGE_LIVE, Opened, Payload, live_event};
+use crate::envelope::{MESSAGE_LIVE, Opened, Payload, accepted_at, live_event};
 use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
@@ -74,8 +74,12 @@ impl Fanout {
                 return;
             }
         }
+        self.metrics.event(&payload.kind);
         let spread = match payload.seq {
-            Some(seq) => self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes)),
+            Some(seq) => {
+                let accepted = accepted_at(&payload.kind, payload.envelopes).and_then(instant_of);
+                self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes).accepted_at(accepted))
+            }
             None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
             None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
         };
@@ -118,7 +122,14 @@ impl Fanout {
         self.metrics.events_queued.increment(u64::from(spread.queued));
         self.metrics.dropped_ephemeral.increment(u64::from(spread.dropped));
         self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
+        self.metrics.gaps.increment(u64::from(spread.missed));
     }
+}
+
+/// The store's time on this node's monotonic clock; a store whose clock is ahead has accepted it just now.
+fn instant_of(time: Timestamp) -> Option<Instant> {
+    let age_ms = Timestamp::now().unix_ms().saturating_sub(time.unix_ms());
+    Instant::now().checked_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
 }
 
 impl Inbox for Fanout {
@@ -131,7 +142,8 @@ impl Inbox for Fanout {
 
     fn broadcast(&self, payload: Bytes) {
         match Payload::parse(&payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, .. }) => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind }) => {
+                self.metrics.event(&kind);
                 let spread = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(spread);
             }

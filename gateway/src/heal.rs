@@ -66,7 +66,10 @@ impl Healer {
         for attempt in 1..=TRIES {
             match self.heal(user).await {
                 Ok(()) => return true,
-                Err(error) if attempt == TRIES => tracing::debug!(%user, %error, "a log could not be read"),
+                Err(error) if attempt == TRIES => {
+                    self.metrics.heals_failed.increment(1);
+                    tracing::debug!(%user, %error, "a log could not be read");
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(200) * attempt).await,
             }
         }

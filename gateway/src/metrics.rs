@@ -1,8 +1,12 @@
 //! Metrics, each handle made once: looking one up by name on the hot path costs ten times as much.
 //!
-//! No label holds anything that a user can choose.
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows. No label holds anything that a user can
+//! choose: each has a fixed set of values.
+
+mod process;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -16,13 +20,20 @@ use crate::ws::socket::Ended;
 /// Bounds of the histograms of times, in seconds.
 const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
+/// Bounds of the histogram of batches, in messages.
+const MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 /// Every command's label.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 15] = [
     "auth",
     "ping",
     "message.send",
     "message.read",
     "message.delivered",
+    "message.edit",
+    "message.delete",
+    "reaction.add",
+    "reaction.remove",
     "typing",
     "block.add",
     "block.remove",
@@ -31,12 +42,48 @@ const COMMANDS: [&str; 11] = [
     "presence.query",
 ];
 
+/// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name
+/// its own as it likes.
+const EVENTS: [&str; 19] = [
+    "message.sent",
+    "message.new",
+    "message.read_ack",
+    "message.read_update",
+    "message.delivered_update",
+    "message.edited",
+    "message.deleted",
+    "reaction.updated",
+    "typing",
+    "block.added",
+    "block.removed",
+    "conversation.created",
+    "conversation.joined",
+    "conversation.left",
+    "member.joined",
+    "member.left",
+    "user.online",
+    "user.offline",
+    "notification",
+];
+
+/// Why a position can't be resumed from, or is worthless.
+const RESYNCS: [ResyncReason; 4] =
+    [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid];
+
 /// The handles.
 pub struct Metrics {
     /// Open sockets, not yet authenticated ones included.
     pub connections: Gauge,
     /// Users with a socket here.
     pub users: Gauge,
+    /// Sockets of users who said who they are.
+    pub sessions: Gauge,
+    /// How many connections there may be.
+    pub connections_max: Gauge,
+    /// Bytes that wait for sockets.
+    pub queue_bytes: Gauge,
+    /// Bytes that wait for the socket for which the most waits.
+    pub queue_bytes_max: Gauge,
     /// Events queued on sockets.
     pub events_queued: Counter,
     /// Ephemeral events that found no room.
@@ -47,12 +94,14 @@ pub struct Metrics {
     pub poisoned: Counter,
     /// Events brought from the log to open sockets.
     pub healed: Counter,
+    /// Live events that did not fit a socket's position.
+    pub gaps: Counter,
+    /// Logs that could not be read.
+    pub heals_failed: Counter,
     /// Messages handed to local sockets while the backbone was away.
     pub direct: Counter,
     /// Open sockets told of a new epoch without a loss.
     pub positions: Counter,
-    /// Connections that resumed.
-    pub resumed: Counter,
     /// Pings sent.
     pub pings: Counter,
     /// Sessions whose task panicked.
@@ -83,6 +132,15 @@ pub struct Metrics {
     pub audit_written: Counter,
     /// Lines of the audit trail that found no room, or that the store didn't take.
     pub audit_dropped: Counter,
+    /// How long the store takes for the question whether it is there.
+    pub store_ping_seconds: Histogram,
+    /// 1 while the node may be sent users.
+    pub ready: Gauge,
+    /// 1 from SIGTERM on.
+    pub draining: Gauge,
+    resumes: HashMap<Option<ResyncReason>, Counter>,
+    events: HashMap<&'static str, Counter>,
+    other_events: Counter,
     commands: HashMap<&'static str, Counter>,
     errors: HashMap<ErrorCode, Counter>,
     resyncs: HashMap<ResyncReason, Counter>,
@@ -93,17 +151,25 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         describe();
+        gauge!("parley_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let resume = |result: &'static str| counter!("parley_resumes_total", "result" => result);
+        let event = |name: &'static str| counter!("parley_events_total", "type" => name);
         Self {
             connections: gauge!("parley_connections"),
             users: gauge!("parley_users"),
+            sessions: gauge!("parley_sessions"),
+            connections_max: gauge!("parley_connections_limit"),
+            queue_bytes: gauge!("parley_queue_bytes"),
+            queue_bytes_max: gauge!("parley_queue_largest_bytes"),
             events_queued: counter!("parley_events_queued_total"),
             dropped_ephemeral: counter!("parley_ephemeral_dropped_total"),
             slow_consumers: counter!("parley_slow_consumers_total"),
             poisoned: counter!("parley_backbone_poisoned_total"),
             healed: counter!("parley_healed_events_total"),
+            gaps: counter!("parley_gaps_total"),
+            heals_failed: counter!("parley_heals_failed_total"),
             direct: counter!("parley_direct_deliveries_total"),
             positions: counter!("parley_positions_total"),
-            resumed: counter!("parley_resumes_total", "result" => "resumed"),
             pings: counter!("parley_pings_total"),
             panics: counter!("parley_session_panics_total"),
             commit_seconds: histogram!("parley_commit_seconds"),
@@ -119,9 +185,17 @@ impl Metrics {
             store_up: gauge!("parley_store_up"),
             audit_written: counter!("parley_audit_written_total"),
             audit_dropped: counter!("parley_audit_dropped_total"),
+            store_ping_seconds: histogram!("parley_store_ping_seconds"),
+            ready: gauge!("parley_ready"),
+            draining: gauge!("parley_draining"),
+            resumes: std::iter::once((None, resume("resumed")))
+                .chain(RESYNCS.map(|reason| (Some(reason), resume(reason.as_str()))))
+                .collect(),
+            events: EVENTS.map(|name| (name, event(name))).into(),
+            other_events: event("other"),
             commands: COMMANDS.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
             errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
-            resyncs: [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid]
+            resyncs: RESYNCS
                 .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))
                 .into(),
         }
@@ -129,9 +203,30 @@ impl Metrics {
 
     /// A command came.
     pub fn command(&self, name: &'static str) {
-        if let Some(counter) = self.commands.get(name) {
+        match self.commands.get(name) {
+            Some(counter) => counter.increment(1),
+            None => counter!("parley_commands_total", "type" => name).increment(1),
+        }
+    }
+
+    /// An event came over the backbone. Its name is believed only if it is one of ours.
+    pub fn event(&self, name: &str) {
+        self.events.get(name).unwrap_or(&self.other_events).increment(1);
+    }
+
+    /// A connection asked to go on where it was; what stood against it, if anything.
+    pub fn resume(&self, fault: Option<ResyncReason>) {
+        if let Some(counter) = self.resumes.get(&fault) {
             counter.increment(1);
         }
+    }
+
+    /// A request over REST was answered; `route` is its pattern.
+    pub fn request(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        counter!("parley_http_requests_total", &labels).increment(1);
+        histogram!("parley_http_request_seconds", "route" => route.to_owned()).record(took);
     }
 
     /// A command was answered with an error.
@@ -172,6 +267,9 @@ impl Metrics {
     }
 }
 
+/// Methods that some route has.
+const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -186,12 +284,45 @@ pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle.clone());
     }
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), MESSAGES)?;
     let handle = builder.install_recorder()?;
     Ok(HANDLE.get_or_init(|| handle).clone())
 }
 
+/// The metrics as Prometheus reads them: those of the recorder, and the process's own.
+#[must_use]
+pub fn render(prometheus: &PrometheusHandle) -> String {
+    let mut text = prometheus.render();
+    process::render_into(&mut text);
+    text
+}
+
 fn describe() {
+    describe_gauge!("parley_build_info", "1; the version is the label");
+    describe_gauge!("parley_ready", "1 while the node may be sent users, as /readyz says");
+    describe_gauge!("parley_draining", "1 from SIGTERM on");
+    describe_gauge!("parley_sessions", "Open sockets of users who said who they are");
+    describe_gauge!("parley_connections_limit", "How many sockets this node takes (MAX_CONNECTIONS)");
+    describe_gauge!("parley_queue_bytes", "Bytes that wait to be written to sockets");
+    describe_gauge!("parley_queue_largest_bytes", "Bytes that wait for the socket for which the most waits");
+    describe_counter!("parley_gaps_total", "Live events that skipped one on a socket; the log brings what was skipped");
+    describe_counter!("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
+    describe_counter!("parley_events_total", "Events that came over the backbone, by type");
+    describe_counter!("parley_http_requests_total", "Answered REST requests by route, method and status");
+    describe_histogram!("parley_http_request_seconds", "From a REST request to its answer, by route");
+    describe_histogram!(
+        "parley_delivery_seconds",
+        "From a message's acceptance (createdAt) to the write to a socket; per write, the oldest message in it"
+    );
+    describe_histogram!("parley_store_ping_seconds", "How long the store takes to answer the question of readiness");
+    describe_histogram!("parley_store_batch_seconds", "How long the store takes for a batch of messages");
+    describe_histogram!("parley_store_batch_messages", "Messages in a batch");
+    describe_counter!("parley_store_batches_failed_total", "Batches of messages that the store did not take");
+    describe_histogram!("parley_backbone_lag_seconds", "From this node's probe to its return through the subscription");
+    describe_counter!("parley_backbone_reconnects_total", "Times that the backbone's connections were made anew");
+    describe_counter!("parley_backbone_invalid_payloads_total", "Messages on the node's channels that it can't read");
     describe_gauge!("parley_connections", "Open sockets");
     describe_gauge!("parley_users", "Users with a socket on this node");
     describe_counter!("parley_events_queued_total", "Events queued on sockets");

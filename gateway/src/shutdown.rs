@@ -36,7 +36,7 @@ pub async fn signal() -> anyhow::Result<()> {
 /// Closes every socket, spread over the window that the settings leave.
 pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
     let started = Instant::now();
-    readiness.drain();
+    readiness.drain(node);
     tracing::info!(delay_s = drain.delay.as_secs(), "not ready any more; serving on while load balancers notice");
     tokio::time::sleep(drain.delay).await;
 

@@ -56,6 +56,12 @@ impl Capacity {
         (before < self.max).then_some(place)
     }
 
+    /// How many places there are.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// How many places are taken.
     #[must_use]
     pub fn open(&self) -> usize {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::listener::Capacity;
 use super::stats::Stats;
+use crate::metrics;
 use crate::node::Node;
 
 /// How old the store's answer may be.
@@ -37,8 +38,10 @@ pub struct Readiness {
 
 impl Readiness {
     /// Unready from now on.
-    pub fn drain(&self) {
+    pub fn drain(&self, node: &Node) {
         self.draining.store(true, Ordering::Relaxed);
+        node.metrics.draining.set(1.0);
+        node.metrics.ready.set(0.0);
     }
 
     /// Asks the store whether it answers, again and again, until `stop`.
@@ -51,7 +54,9 @@ impl Readiness {
                 _ = beat.tick() => {}
                 () = stop.cancelled() => return,
             }
+            let asked = Instant::now();
             let answered = node.chat.store().ping().await;
+            node.metrics.store_ping_seconds.record(asked.elapsed());
             match (&answered, up) {
                 (Err(error), true) => tracing::warn!(%error, "the store does not answer"),
                 (Ok(()), false) => tracing::info!("the store answers again"),
@@ -63,6 +68,8 @@ impl Readiness {
             if up {
                 *self.store_answered.lock() = Some(Instant::now());
             }
+            let ready = self.faults(&node).is_empty();
+            node.metrics.ready.set(f64::from(u8::from(ready)));
         }
     }
 
@@ -92,17 +99,23 @@ pub fn router(
     readiness: Arc<Readiness>,
 ) -> Router {
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(scrape))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/api/v1/internal/chat/ws/stats", get(stats))
         .with_state(Arc::new(Ops { node, capacity, prometheus, readiness }))
 }
 
-async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
-    #[expect(clippy::cast_precision_loss, reason = "a node holds far fewer than 2^52 connections")]
-    ops.node.metrics.connections.set(ops.capacity.open() as f64);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render()).into_response()
+#[expect(clippy::cast_precision_loss, reason = "a node holds far fewer than 2^52 connections, and bytes of them")]
+async fn scrape(State(ops): State<Arc<Ops>>) -> Response {
+    let gauges = &ops.node.metrics;
+    gauges.connections.set(ops.capacity.open() as f64);
+    gauges.connections_max.set(ops.capacity.max() as f64);
+    gauges.sessions.set(ops.node.registry.socket_count() as f64);
+    let (waiting, most) = ops.node.registry.queued_bytes();
+    gauges.queue_bytes.set(waiting as f64);
+    gauges.queue_bytes_max.set(f64::from(most));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&ops.prometheus)).into_response()
 }
 
 async fn readyz(State(ops): State<Arc<Ops>>) -> Response {

@@ -1,5 +1,7 @@
 //! A durable event on its way to sockets.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use shared::{Epoch, Wire};
 
@@ -14,13 +16,21 @@ pub struct LogEvent<'a> {
     /// Its envelopes as they came, `seq` first.
     envelopes: &'a [u8],
     pub(super) frames: Frames<'a>,
+    /// When the message that it brings was accepted.
+    pub(super) accepted_at: Option<Instant>,
 }
 
 impl<'a> LogEvent<'a> {
     /// The event `seq`, of which these are the envelopes as they came, `seq` first.
     #[must_use]
     pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, envelopes, frames: Frames::new(envelopes, Some(seq)) }
+        Self { seq, envelopes, frames: Frames::new(envelopes, Some(seq)), accepted_at: None }
+    }
+
+    /// The same for an event that brings a message which was accepted at this time.
+    #[must_use]
+    pub fn accepted_at(self, accepted_at: Option<Instant>) -> Self {
+        Self { accepted_at, ..self }
     }
 
     /// The message that the event brings, if any.

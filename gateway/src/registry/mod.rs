@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
 use crate::frames::Frames;
-use crate::ws::outbox::{Had, Outbox, Pushed};
+use crate::ws::outbox::{Came, Had, Outbox, Pushed};
 use recent::Recent;
 
 pub use clocks::{Sweep, SweepClocks};
@@ -84,8 +84,10 @@ pub struct Spread {
     pub dropped: u32,
     /// Sockets closed for being slow.
     pub overflowed: u32,
-    /// Some socket lacks events before it.
+    /// Some socket lacks events before it, or is still joining.
     pub gap: bool,
+    /// Joined sockets that lack events before it.
+    pub missed: u32,
 }
 
 impl Registry {
@@ -161,7 +163,7 @@ impl Registry {
         let mut spread = Spread::default();
         let mut users = self.shard(user).lock();
         if let Some(local) = users.get_mut(user) {
-            local.push(event, false, &mut spread);
+            local.push(event, Came::Live(event.accepted_at), &mut spread);
         }
         spread
     }
@@ -192,7 +194,7 @@ impl Registry {
         let mut spread = Spread::default();
         let mut users = self.shard(user).lock();
         if let Some(local) = users.get_mut(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
-            local.push(event, true, &mut spread);
+            local.push(event, Came::FromLog, &mut spread);
         }
         spread
     }
@@ -352,6 +354,14 @@ impl Registry {
         self.shards.iter().flat_map(of_shard).collect()
     }
 
+    /// Bytes that wait for all sockets together, and for the one for which the most waits.
+    #[must_use]
+    pub fn queued_bytes(&self) -> (u64, u32) {
+        let sockets = self.outboxes();
+        let waiting = sockets.iter().map(|outbox| outbox.queued_bytes());
+        waiting.fold((0, 0), |(sum, most), bytes| (sum + u64::from(bytes), bytes.max(most)))
+    }
+
     /// How many sockets of authenticated users there are.
     #[must_use]
     pub fn socket_count(&self) -> usize {
@@ -394,14 +404,14 @@ impl Registry {
 }
 
 impl LocalUser {
-    fn push(&mut self, event: &LogEvent<'_>, from_log: bool, spread: &mut Spread) {
+    fn push(&mut self, event: &LogEvent<'_>, came: Came, spread: &mut Spread) {
         let message = event.message();
         let repeats = message.zip(self.recent.as_ref()).is_some_and(|(message, recent)| recent.had_before(message));
         let queued_before = spread.queued;
         for socket in &self.sockets {
             let (wire, earlier) = (socket.outbox.wire(), repeats && socket.is_older);
             let instead = |had: Option<&mut Had>| event.instead(had, earlier, wire, self.epoch.as_ref()?);
-            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), from_log, instead));
+            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), came, instead));
         }
         if let Some(message) = message
             && spread.queued > queued_before
@@ -447,7 +457,11 @@ impl Spread {
             Pushed::Queued => self.queued += 1,
             Pushed::Dropped => self.dropped += 1,
             Pushed::Overflow => self.overflowed += 1,
-            Pushed::Gap => self.gap = true,
+            Pushed::Gap => {
+                self.gap = true;
+                self.missed += 1;
+            }
+            Pushed::Joining => self.gap = true,
             Pushed::Silent | Pushed::Old | Pushed::Full | Pushed::Closing => {}
         }
     }

@@ -131,10 +131,11 @@ impl Membership {
             Some(Err(reason)) => {
                 first.extend_from_slice(resync(reason, &head.epoch, head.last).on(wire));
                 self.node.metrics.resync(reason);
+                self.node.metrics.resume(Some(reason));
             }
             Some(Ok(seq)) => {
                 first.extend_from_slice(&self.companions(seq, wire).await?);
-                self.node.metrics.resumed.increment(1);
+                self.node.metrics.resume(None);
             }
             None => {}
         }

@@ -4,8 +4,9 @@
 //! a conversation keeps the order of its arrival, and the sinks are called in commit order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics::{Counter, Histogram};
 use shared::{ConversationId, MessageId, UserId};
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +100,16 @@ impl GroupCommit {
     pub fn start(store: Arc<dyn Store>, ids: Arc<IdBlock>, settings: GroupCommitSettings) -> Self {
         let closing = CancellationToken::new();
         let lanes = settings.send_lanes.max(1);
-        let committer = Arc::new(Committer { store, ids, settings });
+        let committer = Arc::new(Committer {
+            store,
+            ids,
+            settings,
+            measured: Measured {
+                seconds: metrics::histogram!("parley_store_batch_seconds"),
+                messages: metrics::histogram!("parley_store_batch_messages"),
+                failed: metrics::counter!("parley_store_batches_failed_total"),
+            },
+        });
         let sends = (0..lanes)
             .map(|_| {
                 let committer = committer.clone();
@@ -156,6 +166,14 @@ struct Committer {
     store: Arc<dyn Store>,
     ids: Arc<IdBlock>,
     settings: GroupCommitSettings,
+    measured: Measured,
+}
+
+/// What is measured of each batch of messages.
+struct Measured {
+    seconds: Histogram,
+    messages: Histogram,
+    failed: Counter,
 }
 
 impl Committer {
@@ -193,13 +211,20 @@ impl Committer {
 
     /// Tries a batch again, with the same id, if the first try's end is uncertain.
     async fn store_batch(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
-        match in_time(self.store.send(batch)).await {
+        let started = Instant::now();
+        let result = match in_time(self.store.send(batch)).await {
             Err(StoreError::Unavailable(_)) => {
                 tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
                 in_time(self.store.send(batch)).await
             }
             result => result,
+        };
+        self.measured.seconds.record(started.elapsed());
+        match &result {
+            Ok(outcomes) => self.measured.messages.record(f64::from(u32::try_from(outcomes.len()).unwrap_or(u32::MAX))),
+            Err(_) => self.measured.failed.increment(1),
         }
+        result
     }
 
     /// Every message in a batch of its own, whose outbox row has the message's id: ids are unique among both.

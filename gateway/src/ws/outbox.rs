@@ -51,6 +51,8 @@ struct State {
     had: Option<Box<Had>>,
     /// When the last event of the log was queued.
     advanced_at: Option<Instant>,
+    /// When the oldest live message in the queue was accepted.
+    accepted_at: Option<Instant>,
     closing: Option<CloseCode>,
     aborted: bool,
     waker: Option<Waker>,
@@ -94,6 +96,15 @@ enum Gate {
     At { position: u64, seen: u64 },
 }
 
+/// Where a durable event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// Read from the log: it can come later as well, so it never makes a consumer slow, however much there is to catch up on.
+    FromLog,
+    /// Published just now; if it brings a message, when that was accepted, so that its way here can be measured.
+    Live(Option<Instant>),
+}
+
 /// What became of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -101,8 +112,10 @@ pub enum Pushed {
     Queued,
     /// The socket had it already.
     Old,
-    /// Events before it are missing, or the socket is still joining: the log will bring it.
+    /// Events before it are missing: the log will bring them, and it.
     Gap,
+    /// The socket is still joining: the log will bring it.
+    Joining,
     /// Half of the budget is in use: the socket asks for what the log has when that is written.
     Full,
     /// The socket's dialect has no frame for it; it counts as written.
@@ -126,6 +139,8 @@ pub struct Batch {
     pub close: Option<CloseCode>,
     /// Drop the socket at once.
     pub abort: bool,
+    /// When the oldest live message among the frames was accepted.
+    pub accepted_at: Option<Instant>,
 }
 
 impl Outbox {
@@ -142,6 +157,7 @@ impl Outbox {
                 gate: Gate::Joining { seen: 0 },
                 had: None,
                 advanced_at: None,
+                accepted_at: None,
                 closing: None,
                 aborted: false,
                 waker: None,
@@ -186,7 +202,7 @@ impl Outbox {
     pub fn push_reply_at(&self, answer: impl FnOnce(u64) -> Framed) -> Pushed {
         let mut state = self.state.lock();
         match state.gate {
-            Gate::Joining { .. } => Pushed::Gap,
+            Gate::Joining { .. } => Pushed::Joining,
             Gate::At { position, .. } => state.enqueue(answer(position), false),
         }
     }
@@ -234,22 +250,22 @@ impl Outbox {
     }
 
     /// Queues the durable event `seq` if it is the next one. `instead` is told which messages the socket had already, if any,
-    /// and gives the frames that take the event's place if it is one of them. What comes `from_log` can come later as
-    /// well: it never makes a consumer slow, however much there is to catch up on.
+    /// and gives the frames that take the event's place if it is one of them.
     pub fn push_durable(
         &self,
         seq: u64,
         framed: &Framed,
-        from_log: bool,
+        came: Came,
         instead: impl FnOnce(Option<&mut Had>) -> Option<Framed>,
     ) -> Pushed {
         let mut state = self.state.lock();
+        let from_log = came == Came::FromLog;
         let full =
             from_log && !state.queue.is_empty() && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
         match &mut state.gate {
             Gate::Joining { seen } => {
                 *seen = seq.max(*seen);
-                return Pushed::Gap;
+                return Pushed::Joining;
             }
             Gate::At { position, seen } => {
                 *seen = seq.max(*seen);
@@ -271,7 +287,11 @@ impl Outbox {
         if frames.is_some() {
             state.forget_had();
         }
-        state.enqueue(frames.unwrap_or_else(|| framed.clone()), false)
+        let pushed = state.enqueue(frames.unwrap_or_else(|| framed.clone()), false);
+        if let (Pushed::Queued, Came::Live(accepted_at), None) = (pushed, came, state.accepted_at) {
+            state.accepted_at = accepted_at;
+        }
+        pushed
     }
 
     /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.
@@ -370,6 +390,7 @@ impl Outbox {
         batch.ping |= std::mem::take(&mut state.ping);
         batch.close = state.closing;
         batch.abort = state.aborted;
+        batch.accepted_at = state.accepted_at.take();
         state.bytes = 0;
         any
     }
@@ -430,6 +451,7 @@ impl State {
         if self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty() {
             self.queue = VecDeque::new();
             self.bytes = 0;
+            self.accepted_at = None;
             self.closing = Some(CloseCode::SlowConsumer);
             self.wake();
             return Pushed::Overflow;
@@ -482,7 +504,7 @@ mod tests {
         outbox.open_at(0, frame.clone());
         let tried_at = Instant::now();
         // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
-        assert_eq!(outbox.push_durable(1, &frame, false, |_| None), Pushed::Queued);
+        assert_eq!(outbox.push_durable(1, &frame, Came::Live(None), |_| None), Pushed::Queued);
         assert_eq!(outbox.push_direct(7, &frame, tried_at, |_| false), Pushed::Dropped);
         std::thread::sleep(std::time::Duration::from_millis(1));
         assert_eq!(outbox.push_direct(8, &frame, Instant::now(), |_| false), Pushed::Queued);

@@ -11,10 +11,11 @@ mod write;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use metrics::{Histogram, histogram};
 use shared::CloseCode;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -33,6 +34,9 @@ const ITEMS_PER_READ: usize = 256;
 
 /// Bytes of unwritten pongs from which on earlier ones are dropped.
 const PONG_BYTES_MAX: usize = 2 * 1024;
+
+/// From a message's acceptance to the write that handed it to the kernel. Looked up once: the sockets of a process share it.
+static DELIVERY_SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!("parley_delivery_seconds"));
 
 /// One upgraded socket.
 #[derive(Debug)]
@@ -278,7 +282,7 @@ impl Socket {
             return Err(Ended::Aborted);
         }
         if !batch.frames.is_empty() {
-            self.unwritten.refill(batch.frames);
+            self.unwritten.refill(batch.frames, batch.accepted_at);
             all = self.write(cx)?;
         }
         Ok(Flushed { all, close: batch.close })

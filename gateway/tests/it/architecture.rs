@@ -29,7 +29,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("push", &["backbone", "config", "http_client", "metrics", "store"]),
     ("pulse", &["config", "node", "registry"]),
-    ("http", &["auth", "backbone", "chat", "config", "limits", "node", "registry", "session", "store", "ws"]),
+    (
+        "http",
+        &["auth", "backbone", "chat", "config", "limits", "metrics", "node", "registry", "session", "store", "ws"],
+    ),
     ("shutdown", &["config", "frames", "http", "node", "ws"]),
     (
         "app",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::{Counter, Histogram};
 use parking_lot::{Mutex, RwLock};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
@@ -36,6 +37,10 @@ pub(super) struct Link {
     clock_apart_ms: AtomicI64,
     /// Written by the subscribing connection.
     probed: Mutex<Option<Instant>>,
+    /// When the probe under way was published.
+    probe_sent: Mutex<Option<Instant>>,
+    lag_seconds: Histogram,
+    reconnects: Counter,
     server: Mutex<ServerHistory>,
     epochs: AtomicU64,
     /// Cancelled when the link is there for the first time.
@@ -73,6 +78,9 @@ impl Link {
             state: RwLock::new(State::Away("not connected yet".to_owned())),
             clock_apart_ms: AtomicI64::new(0),
             probed: Mutex::new(None),
+            probe_sent: Mutex::new(None),
+            lag_seconds: metrics::histogram!("parley_backbone_lag_seconds"),
+            reconnects: metrics::counter!("parley_backbone_reconnects_total"),
             server: Mutex::new(ServerHistory::default()),
             epochs: AtomicU64::new(0),
             connected: CancellationToken::new(),
@@ -155,8 +163,15 @@ impl Link {
         self.clock_apart_ms.store(server_unix_ms.saturating_sub(Timestamp::now().unix_ms()), Ordering::Relaxed);
     }
 
+    pub(super) fn probe_begins(&self) {
+        *self.probe_sent.lock() = Some(Instant::now());
+    }
+
     pub(super) fn probe_returned(&self) {
         *self.probed.lock() = Some(Instant::now());
+        if let Some(sent) = self.probe_sent.lock().take() {
+            self.lag_seconds.record(sent.elapsed());
+        }
     }
 
     /// The link is there. Called by the supervisor.
@@ -165,6 +180,7 @@ impl Link {
         if history.last.as_ref().is_some_and(|last| *last != live.server) {
             history.changed = Some(Instant::now());
         }
+        self.reconnects.increment(u64::from(history.last.is_some()));
         history.last = Some(live.server.clone());
         drop(history);
         *self.probed.lock() = None;

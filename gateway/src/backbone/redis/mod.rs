@@ -100,7 +100,7 @@ impl RedisBackbone {
             inbox,
             pool: pool.clone(),
             stop: stop.clone(),
-            invalid: metrics::counter!("backbone_invalid_payloads_total"),
+            invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
         };
         let backbone = Self {
             publisher: Mutex::new(Some(tokio::spawn(Publisher::new(link.clone(), jobs, unread).run()))),

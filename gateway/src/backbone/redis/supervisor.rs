@@ -210,6 +210,7 @@ impl Supervisor {
         pipeline.cmd("INFO").arg("replication");
         pipeline.cmd("PUBLISH").arg(&key).arg(probe);
         pipeline.cmd("SET").arg(&key).arg(self.link.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS);
+        self.link.probe_begins();
         let mut replies = commands.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         // A server that is out of memory refuses the key: the connection is none the worse for it.
         replies.truncate(2);

@@ -13,8 +13,12 @@ mod social;
 mod tickets;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use crate::node::Node;
@@ -66,5 +70,15 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/internal/chat/ws/stats", get(control::stats))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
+        .layer(from_fn_with_state(Arc::clone(&api), count))
         .with_state(api)
+}
+
+/// Counts a request under its route's pattern, never under its path: that is the caller's.
+async fn count(State(api): State<Arc<Api>>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let (started, method) = (Instant::now(), request.method().clone());
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    api.node.metrics.request(route, method.as_str(), response.status().as_u16(), started.elapsed());
+    response
 }

@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+
+use super::DELIVERY_SECONDS;
 
 /// Buffers that one vectored write may carry.
 const SLICES_MAX: usize = 64;
@@ -17,6 +20,8 @@ const SLICES_MAX: usize = 64;
 pub(super) struct Unwritten {
     frames: VecDeque<Bytes>,
     first_is_begun: bool,
+    /// When the oldest message among them was accepted.
+    accepted_at: Option<Instant>,
 }
 
 impl Unwritten {
@@ -30,9 +35,10 @@ impl Unwritten {
     }
 
     /// Takes the next frames over; only once the last ones are written.
-    pub(super) fn refill(&mut self, frames: VecDeque<Bytes>) {
+    pub(super) fn refill(&mut self, frames: VecDeque<Bytes>, accepted_at: Option<Instant>) {
         debug_assert!(self.frames.is_empty(), "frames would be lost");
         self.frames = frames;
+        self.accepted_at = accepted_at;
     }
 
     /// Drops every frame of which the peer has seen nothing.
@@ -53,6 +59,9 @@ impl Unwritten {
                 self.frames.pop_front();
             }
             if self.frames.is_empty() {
+                if let Some(accepted_at) = self.accepted_at {
+                    DELIVERY_SECONDS.record(accepted_at.elapsed());
+                }
                 // A socket has nothing allocated while it has nothing to write.
                 *self = Self::default();
                 return Ok(true);
