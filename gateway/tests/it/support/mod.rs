@@ -5,4 +5,5 @@ pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod redis;
