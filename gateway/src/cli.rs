@@ -1,4 +1,4 @@
-//! The commands: serve, dev, token, config.
+//! The commands: serve, dev, token, config, admin.
 
 use std::io::{IsTerminal, Write};
 
@@ -11,6 +11,8 @@ use gateway::http::demo;
 use gateway::shutdown;
 use shared::UserId;
 use tracing_subscriber::EnvFilter;
+
+use crate::admin::{self, AdminArgs};
 
 /// Parley: a horizontally scaled, stateless WebSocket chat gateway with a Redis backbone
 #[derive(Parser)]
@@ -30,6 +32,8 @@ enum Command {
     Token(TokenArgs),
     /// Print the effective settings, secrets masked
     Config(RunArgs),
+    /// Ask a running cluster, or give it an order
+    Admin(AdminArgs),
 }
 
 #[derive(clap::Args)]
@@ -73,6 +77,10 @@ impl Cli {
             Command::Dev(args) => serve(args, Mode::Dev),
             Command::Token(args) => token(args),
             Command::Config(args) => config(args),
+            Command::Admin(args) => {
+                say(&admin::run(&args)?);
+                Ok(())
+            }
         }
     }
 }

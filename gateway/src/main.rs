@@ -1,5 +1,6 @@
 //! The `gateway` binary: config → app → serve → drain.
 
+mod admin;
 mod cli;
 
 use clap::Parser;

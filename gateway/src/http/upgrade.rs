@@ -183,10 +183,15 @@ async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, 
     let socket = Socket::new(stream, early, Arc::clone(&outbox), node.limits.frame_bytes_max);
     let metrics = Arc::clone(&node.metrics);
     let session = Session::new(node, socket, outbox, opening);
+    let connection = session.connection();
+    tracing::debug!(connection, "a connection begins");
     match contained(session).await {
-        Some(ended) => metrics.ended(&ended),
+        Some(ended) => {
+            metrics.ended(&ended);
+            tracing::debug!(connection, reason = ended.label(), "a connection ended");
+        }
         None => {
-            tracing::error!("a session ended by a fault of the server");
+            tracing::error!(connection, "a session ended by a fault of the server");
             metrics.panics.increment(1);
         }
     }

@@ -83,6 +83,7 @@ impl Membership {
         membership.opened_s = Some(coarse_s());
         let dialect = outbox.wire().dialect.subprotocol();
         node.audit.connection_opened(&user, membership.connection_id(), dialect);
+        tracing::debug!(%user, connection, resume = resume.is_some(), "joined");
         if let Some(username) = identity.username {
             node.chat.remember_username(&user, username);
         }

@@ -115,6 +115,12 @@ impl Session {
         state.open(opening);
         Self { socket, state }
     }
+
+    /// The connection's number on this node.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.state.connection
+    }
 }
 
 impl Future for Session {

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod admin;
 mod architecture;
 mod auth;
 mod auth_remote;
@@ -14,6 +15,7 @@ mod bad_input;
 mod drain;
 mod limits;
 mod limits_addresses;
+mod metrics;
 mod noloss_epoch;
 mod noloss_heal;
 mod noloss_outbox;

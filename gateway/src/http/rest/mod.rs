@@ -17,9 +17,11 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use tracing::Instrument;
 
 use crate::node::Node;
 
@@ -70,15 +72,37 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/internal/chat/ws/stats", get(control::stats))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
-        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .layer(from_fn_with_state(Arc::clone(&api), account))
         .with_state(api)
 }
 
-/// Counts a request under its route's pattern, never under its path: that is the caller's.
-async fn count(State(api): State<Arc<Api>>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+/// Counts and logs a request under its route's pattern, never under its path: that is the caller's. The request's id is the
+/// proxy's or a new one; what is logged on the way carries it, and so does the answer.
+async fn account(State(api): State<Arc<Api>>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let (started, method) = (Instant::now(), request.method().clone());
-    let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    api.node.metrics.request(route, method.as_str(), response.status().as_u16(), started.elapsed());
+    let id = request_id(request.headers());
+    let span = tracing::info_span!("request", id);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    api.node.metrics.request(route, method.as_str(), status, took);
+    span.in_scope(|| tracing::debug!(%method, route, status, took_ms = took.as_millis(), "answered"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
 }
+
+/// The id that a proxy gave the request, if it is one that can stand in a log.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    match given {
+        Some(id) if id.len() <= REQUEST_ID_BYTES_MAX && shared::id::check_id(id).is_ok() => id.to_owned(),
+        Some(_) | None => format!("{:016x}", rand::random::<u64>()),
+    }
+}
+
+/// Where a request's id stands.
+const REQUEST_ID: &str = "x-request-id";
+/// The longest that is taken from a proxy.
+const REQUEST_ID_BYTES_MAX: usize = 64;
