@@ -45,6 +45,7 @@ use crate::registry::Registry;
 use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
 use crate::store::{self, IdBlock, Owner, Store, UnreadCount};
+use crate::traces;
 
 /// Refresh batches that may wait while the backbone is slow.
 const REFRESH_WAITING: usize = 256;
@@ -86,6 +87,10 @@ impl App {
         let name: Arc<str> = format!("{}-{}", config.host_name, http.port()).into();
         let owner: Owner = format!("{name}:{boot}").into();
 
+        let traces = match &config.traces {
+            Some(to) => Some(traces::install(&to.url, to.share, &name).context("OTEL_EXPORTER_OTLP_ENDPOINT")?),
+            None => None,
+        };
         let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
         let names = Arc::new(Names::new(Arc::clone(&store)));
@@ -168,6 +173,9 @@ impl App {
         app.start_push(Arc::clone(&backbone), Arc::clone(&metrics))?;
         app.start_tasks(Healer::new(registry, backbone, metrics), heal_queue);
         app.start_listeners(listener, ops_listener, prometheus);
+        if let Some(exporter) = traces {
+            app.background.spawn(exporter.run(app.clocks.clone()));
+        }
         Ok(app)
     }
 

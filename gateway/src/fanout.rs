@@ -12,11 +12,12 @@ use shared::{CloseCode, ConversationId, Event, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
-use crate::envelope::{MESSAGE_LIVE, Opened, Payload, accepted_at, live_event};
+use crate::envelope::{MESSAGE_LIVE, Opened, Payload, accepted_at, live_event, message_id};
 use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
 use crate::registry::{LogEvent, Registry, Spread};
+use crate::traces::{self, Step};
 
 /// How long after an event of the log a message that is not stored yet may turn out to be that event.
 const LIVE_DOUBT: Duration = Duration::from_secs(1);
@@ -77,8 +78,16 @@ impl Fanout {
         self.metrics.event(&payload.kind);
         let spread = match payload.seq {
             Some(seq) => {
-                let accepted = accepted_at(&payload.kind, payload.envelopes).and_then(instant_of);
-                self.registry.push_durable(user, &LogEvent::new(seq, payload.envelopes).accepted_at(accepted))
+                let (began, accepted) = (Instant::now(), accepted_at(&payload.kind, payload.envelopes));
+                let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted.and_then(instant_of));
+                let spread = self.registry.push_durable(user, &event);
+                if traces::on()
+                    && accepted.is_some()
+                    && let Some(message) = message_id(payload.envelopes).and_then(MessageId::new)
+                {
+                    traces::record(Step::Deliver, message, began, usize::try_from(spread.queued).unwrap_or(0));
+                }
+                spread
             }
             None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
             None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),

@@ -24,4 +24,5 @@ pub mod registry;
 pub mod session;
 pub mod shutdown;
 pub mod store;
+pub mod traces;
 pub mod ws;

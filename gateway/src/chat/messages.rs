@@ -7,6 +7,7 @@ use super::events::About;
 use super::{Chat, events, refused};
 use crate::store::group_commit::NewMessageDraft;
 use crate::store::{Page, Refusal, SendOutcome, StoreError};
+use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,7 @@ impl Chat {
         match outcome {
             SendOutcome::Stored(stored) => {
                 self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
+                traces::record(Step::Send, stored.message.id, started, 1);
                 Ok(Sent { message: stored.message, duplicate: false, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {

@@ -21,6 +21,7 @@ use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
 use crate::metrics::Metrics;
 use crate::store::group_commit::CommittedBatch;
 use crate::store::{Members, OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove};
+use crate::traces::{self, Step};
 
 /// Rows that may wait for publication; more are left to the sweep.
 const WAITING_ROWS_MAX: usize = 4096;
@@ -212,9 +213,15 @@ impl PublishTask {
         }
         let started = Instant::now();
         let messages = messages_of(&deliveries);
+        let count = deliveries.len();
         match self.backbone.publish(deliveries).await {
             Ok(_) => {
                 self.metrics.publish_seconds.record(started.elapsed());
+                if traces::on() {
+                    // A message's deliveries stand side by side.
+                    let ids = messages.chunk_by(|one, next| one.1 == next.1).filter_map(<[_]>::first);
+                    ids.for_each(|(_, message, _)| traces::record(Step::Publish, *message, started, count));
+                }
                 self.published.append(&mut rows);
                 Ok(())
             }

@@ -72,6 +72,8 @@ pub struct Config {
     pub push: Option<PushConfig>,
     /// Shutdown.
     pub drain: Drain,
+    /// Where traces go, if anywhere.
+    pub traces: Option<TracesConfig>,
     /// The name of the host: with the port, the name of this node.
     pub host_name: String,
 }
@@ -202,6 +204,15 @@ pub struct Drain {
     pub total: Duration,
 }
 
+/// Traces.
+#[derive(Debug, Clone)]
+pub struct TracesConfig {
+    /// The collector's URL, without `/v1/traces`.
+    pub url: String,
+    /// Which share of the messages is traced, 0 to 1.
+    pub share: f64,
+}
+
 impl Config {
     /// Checks the layers' values.
     pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
@@ -239,6 +250,7 @@ impl Config {
                 delay: seconds(layers, "DRAIN_DELAY_SECONDS", 0, 3600)?,
                 total: seconds(layers, "DRAIN_SECONDS", 1, 3600)?,
             },
+            traces: traces(layers)?,
             host_name: host_name(),
         };
         config.check_together()?;
@@ -401,6 +413,20 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     })
 }
 
+fn traces(layers: &Layers) -> Result<Option<TracesConfig>, ConfigError> {
+    const URL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    const SHARE: &str = "OTEL_TRACES_SAMPLER_ARG";
+    let share = layers.get(SHARE).unwrap_or_default().parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    let Some(share) = share else { return Err(parse::fault(SHARE, "won't do; give a number from 0 to 1, like 0.01")) };
+    match layers.get(URL) {
+        None => Ok(None),
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+            Ok(Some(TracesConfig { url: url.to_owned(), share }))
+        }
+        Some(_) => Err(parse::fault(URL, "must look like http://host:4318 (OTLP over HTTP, not gRPC)")),
+    }
+}
+
 fn seconds(layers: &Layers, name: &'static str, least: u64, most: u64) -> Result<Duration, ConfigError> {
     parse::number(name, layers.get(name), least, most).map(Duration::from_secs)
 }
@@ -486,6 +512,8 @@ mod tests {
             ("CONNECT_RATE_PER_IP", "1.5", "from 0 to 1000000"),
             ("PUSH_WEBHOOK_SECRET", "0123456789abcdef", "PUSH_WEBHOOK_URL"),
             ("USER_COMMANDS_PER_SECOND", "many", "from 0 to 1000000"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://host:4318"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2", "from 0 to 1"),
         ] {
             let mut pairs = GOOD.to_vec();
             pairs.push((name, value));

@@ -15,6 +15,7 @@ use super::{
     IdBlock, NewMessage, OutboxEvent, OutboxRow, Owner, Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store,
     StoreError, StoredMessage,
 };
+use crate::traces::{self, Step};
 
 /// Batches of messages in flight at once, if the settings don't say otherwise.
 pub const SEND_LANES: usize = 2;
@@ -182,9 +183,10 @@ impl Committer {
             Ok(batch) => batch,
             Err(error) => return answer_all(asked, &error),
         };
+        let began = Instant::now();
         match self.store_batch(&batch).await {
             Ok(outcomes) => {
-                self.committed(batch.id, &outcomes);
+                self.committed(batch.id, &outcomes, began);
                 for (asked, outcome) in asked.into_iter().zip(outcomes) {
                     asked.answer(Ok(outcome));
                 }
@@ -236,9 +238,10 @@ impl Committer {
                 continue;
             }
             let single = SendBatch { id: message.id.get(), owner: batch.owner.clone(), messages: vec![message] };
+            let began = Instant::now();
             match self.store_batch(&single).await {
                 Ok(outcomes) => {
-                    self.committed(single.id, &outcomes);
+                    self.committed(single.id, &outcomes, began);
                     let outcome = outcomes.into_iter().next();
                     asked.answer(outcome.ok_or_else(|| StoreError::Failed("the store gave no outcome".into())));
                 }
@@ -250,7 +253,7 @@ impl Committer {
         }
     }
 
-    fn committed(&self, row: u64, outcomes: &[SendOutcome]) {
+    fn committed(&self, row: u64, outcomes: &[SendOutcome], began: Instant) {
         let messages: Vec<StoredMessage> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
@@ -258,6 +261,9 @@ impl Committer {
                 SendOutcome::Duplicate(_) | SendOutcome::Refused(_) => None,
             })
             .collect();
+        if traces::on() {
+            messages.iter().for_each(|stored| traces::record(Step::Commit, stored.message.id, began, outcomes.len()));
+        }
         if !messages.is_empty() {
             (self.settings.on_committed)(CommittedBatch { row, messages });
         }

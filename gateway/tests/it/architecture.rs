@@ -8,7 +8,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("envelope", &[]),
     ("http_client", &[]),
-    ("store", &[]),
+    ("traces", &["http_client"]),
+    ("store", &["traces"]),
     ("backbone", &["store"]),
     ("auth", &["backbone", "config", "http_client"]),
     ("limits", &["backbone", "clock"]),
@@ -19,8 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("audit", &["metrics", "store"]),
     ("registry", &["clock", "frames", "ws"]),
     ("heal", &["backbone", "frames", "metrics", "registry"]),
-    ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "registry"]),
-    ("chat", &["audit", "backbone", "envelope", "clock", "metrics", "store"]),
+    ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "registry", "traces"]),
+    ("chat", &["audit", "backbone", "clock", "envelope", "metrics", "store", "traces"]),
     ("dispatch", &["chat", "store"]),
     ("node", &["audit", "auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "registry"]),
     (
@@ -38,7 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "audit", "auth", "backbone", "chat", "config", "fanout", "heal", "http", "limits", "lobby", "metrics",
-            "node", "pulse", "push", "registry", "shutdown", "store",
+            "node", "pulse", "push", "registry", "shutdown", "store", "traces",
         ],
     ),
 ];

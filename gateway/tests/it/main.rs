@@ -41,4 +41,5 @@ mod store_receipts;
 mod store_sends;
 mod store_start;
 mod support;
+mod traces;
 mod two_nodes;
