@@ -78,8 +78,6 @@ settings! {
     push_webhook_secret "PUSH_WEBHOOK_SECRET" "" "Signs what is posted there",
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT" "" "Collector of traces (OTLP over HTTP), like http://127.0.0.1:4318 [none: no traces]",
     otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" "0.01" "Which share of the messages is traced, 0 to 1 [0.01]",
-    push_webhook_url "PUSH_WEBHOOK_URL" "" "Not supported by this version",
-    push_webhook_secret "PUSH_WEBHOOK_SECRET" "" "Not supported by this version",
 }
 
 /// Settings whose values are never shown.
