@@ -16,6 +16,7 @@ use crate::envelope::{MESSAGE_LIVE, Opened, Payload, accepted_at, live_event, me
 use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
+use crate::off;
 use crate::registry::{LogEvent, Registry, Spread};
 use crate::traces::{self, Step};
 
@@ -94,6 +95,7 @@ impl Fanout {
         };
         self.count(spread);
         if spread.gap
+            && !off::is("gap-heal")
             && let Ok(user) = UserId::parse(user)
         {
             self.request_heal(&user);
@@ -116,6 +118,9 @@ impl Fanout {
     }
 
     fn begin_anew(&self, user: &str, opened: &Opened) {
+        if off::is("opened-line") {
+            return;
+        }
         let position = Frames::of(&Event::Position { epoch: opened.epoch.clone(), seq: 0 });
         let reason = opened.reason.unwrap_or(ResyncReason::Epoch);
         let resync = resync(reason, &opened.epoch, 0);
@@ -176,7 +181,9 @@ impl Inbox for Fanout {
 
     fn resubscribed(&self) {
         (self.on_stale)(Stale::Everything);
-        self.registry.users().iter().for_each(|user| self.request_heal(user));
+        if !off::is("reconnect-heal") {
+            self.registry.users().iter().for_each(|user| self.request_heal(user));
+        }
         // From here on each user's own healing says that something may be missing.
         self.interrupted.store(false, Ordering::Release);
     }

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod lobby;
 pub mod metrics;
 pub mod node;
+pub mod off;
 pub mod pulse;
 pub mod push;
 pub mod registry;

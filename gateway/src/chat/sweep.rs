@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::LEASE;
 use super::{Chat, publish};
 use crate::backbone::Delivery;
+use crate::off;
 use crate::store::{PendingRow, StoreError};
 
 /// How often a node looks for rows.
@@ -47,7 +48,7 @@ impl Chat {
         self.adopt_server().await?;
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
-        if age_ms >= ROW_AGE_MS && self.backbone.health().ready {
+        if !off::is("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
             let mut rows = 0;
             loop {
                 let (done, more) = self.redo().await?;
@@ -155,7 +156,7 @@ impl Chat {
             return true;
         }
         for (id, deliveries) in rows {
-            if !self.backbone.health().ready {
+            if !self.backbone.health().ready || off::is("rows-one-by-one") {
                 return false;
             }
             match self.backbone.publish(deliveries).await {

@@ -15,6 +15,7 @@ use super::{
     IdBlock, NewMessage, OutboxEvent, OutboxRow, Owner, Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store,
     StoreError, StoredMessage,
 };
+use crate::off;
 use crate::traces::{self, Step};
 
 /// Batches of messages in flight at once, if the settings don't say otherwise.
@@ -192,7 +193,9 @@ impl Committer {
                 }
             }
             // One message that can't be stored must not take the others down with it.
-            Err(StoreError::Failed(_)) if asked.len() > 1 => self.commit_singly(asked, batch).await,
+            Err(StoreError::Failed(_)) if asked.len() > 1 && !off::is("one-by-one") => {
+                self.commit_singly(asked, batch).await
+            }
             Err(error) => answer_all(asked, &error),
         }
     }
@@ -215,7 +218,7 @@ impl Committer {
     async fn store_batch(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
         let started = Instant::now();
         let result = match in_time(self.store.send(batch)).await {
-            Err(StoreError::Unavailable(_)) => {
+            Err(StoreError::Unavailable(_)) if !off::is("batch-retry") => {
                 tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
                 in_time(self.store.send(batch)).await
             }
@@ -325,7 +328,7 @@ fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
         id: draft.id.or_else(|| MessageId::new(id))?,
         conversation: draft.conversation.clone(),
         sender: draft.sender.clone(),
-        temp_id: draft.temp_id.clone(),
+        temp_id: draft.temp_id.clone().filter(|_| !off::is("temp-id")),
         kind: draft.kind.clone(),
         content: draft.content.clone(),
         reply_to: draft.reply_to,

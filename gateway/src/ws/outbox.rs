@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use shared::{CloseCode, Wire};
 
 use crate::clock::coarse_s;
+use crate::off;
 
 /// Framed bytes that one write may carry, shared between sockets.
 pub type Framed = Bytes;
@@ -242,7 +243,9 @@ impl Outbox {
         if had.direct.contains(&message) {
             return Pushed::Old;
         }
-        had.direct.push(message);
+        if !off::is("direct-position") {
+            had.direct.push(message);
+        }
         if !had.muted.is_empty() && is_muted(had) {
             return Pushed::Silent;
         }
@@ -260,8 +263,10 @@ impl Outbox {
     ) -> Pushed {
         let mut state = self.state.lock();
         let from_log = came == Came::FromLog;
-        let full =
-            from_log && !state.queue.is_empty() && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
+        let full = from_log
+            && !off::is("room")
+            && !state.queue.is_empty()
+            && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
         match &mut state.gate {
             Gate::Joining { seen } => {
                 *seen = seq.max(*seen);
@@ -269,10 +274,10 @@ impl Outbox {
             }
             Gate::At { position, seen } => {
                 *seen = seq.max(*seen);
-                if seq <= *position {
+                if seq <= *position && !off::is("once") {
                     return Pushed::Old;
                 }
-                if seq != *position + 1 {
+                if seq != *position + 1 && !off::is("gate") && !(off::is("once") && seq <= *position) {
                     return if self.starved.load(Ordering::Relaxed) { Pushed::Full } else { Pushed::Gap };
                 }
                 if full {
@@ -448,7 +453,8 @@ impl State {
             self.shed_ephemeral();
         }
         // A single event that is larger than the budget has to pass, or nobody could ever get beyond it.
-        if self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty() {
+        let is_over = self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty();
+        if is_over && !off::is("slow-consumer") {
             self.queue = VecDeque::new();
             self.bytes = 0;
             self.accepted_at = None;

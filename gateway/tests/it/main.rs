@@ -42,4 +42,5 @@ mod store_sends;
 mod store_start;
 mod support;
 mod traces;
+mod switches;
 mod two_nodes;

@@ -75,6 +75,17 @@ fn a_socket_that_had_everything_gets_its_position() {
     assert_eq!(rig.frames(), [r#""position""#, FIRST]);
 }
 
+/// Healing reads on while events come live: whichever is first, the other is dropped.
+#[test]
+fn a_socket_is_given_each_event_once() {
+    let rig = Rig::new();
+    let event = |seq| format!(r#"{{"seq":{seq},"type":"x","payload":{{}}}}"#);
+    for seq in [5, 6, 6, 4, 7] {
+        rig.push(&event(seq));
+    }
+    assert_eq!(rig.frames(), [r#""x" 6"#, r#""x" 7"#]);
+}
+
 /// A4: the script ran and was answered, but its push died with the server; then another node is the first to publish.
 #[test]
 fn a_log_of_another_server_is_told_as_a_resync() {

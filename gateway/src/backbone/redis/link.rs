@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::scripts::Scripts;
 use crate::backbone::{BackboneError, Health, Settings};
+use crate::off;
 
 /// How long a probe that came back counts.
 const PROBE_VALID: Duration = Duration::from_secs(3);
@@ -202,7 +203,7 @@ impl Link {
 
     /// Whether appends open logs everywhere (NOLOSS M2).
     pub(super) fn must_open_logs(&self) -> bool {
-        self.server.lock().changed.is_some_and(|at| at.elapsed() < SERVER_NEW)
+        !off::is("open-logs") && self.server.lock().changed.is_some_and(|at| at.elapsed() < SERVER_NEW)
     }
 
     /// Whether other nodes may not have come back yet after a change of server.

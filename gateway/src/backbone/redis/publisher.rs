@@ -19,6 +19,7 @@ use super::scripts::{self, PUBLISH};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
 use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, UnreadSource};
+use crate::off;
 use crate::store::UnreadCount;
 
 /// Deliveries per pipeline, so that one doesn't keep Redis busy for more than some 20 ms.
@@ -263,6 +264,7 @@ impl Publisher {
             DeliveryKind::Durable(durable) => {
                 let script = match durable.append {
                     Append::First => &self.link.scripts.append,
+                    Append::Once if off::is("append-once") => &self.link.scripts.append,
                     Append::Once => &self.link.scripts.append_once,
                 };
                 let mut call = scripts::call(script, &[&log_key(user), &unread_key(user)]);

@@ -10,6 +10,7 @@ use shared::UserId;
 use tokio::sync::{Notify, oneshot};
 
 use crate::backbone::BackboneError;
+use crate::off;
 
 /// The longest wait for a confirmation.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
@@ -114,6 +115,9 @@ impl Subscriptions {
     /// The user is offline: a channel that lingered on would count as a receiver, and no push job would be made for what is
     /// sent to them (NOLOSS B12).
     pub(super) fn stop_lingering(&self, user: &UserId) {
+        if off::is("linger-ends") {
+            return;
+        }
         let mut table = self.table.lock();
         let table = &mut *table;
         let Some(subscription) = table.users.get_mut(user).filter(|subscription| subscription.count == 0) else {
@@ -193,7 +197,7 @@ impl Subscriptions {
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some((left_ms, _)) = table.lingering.front()
-            && (*left_ms == 0 || now_ms.saturating_sub(*left_ms) >= linger_ms)
+            && (*left_ms == 0 || off::is("linger") || now_ms.saturating_sub(*left_ms) >= linger_ms)
             && let Some((left_ms, user)) = table.lingering.pop_front()
         {
             if let Entry::Occupied(entry) = table.users.entry(user)
