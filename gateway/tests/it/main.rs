@@ -41,6 +41,6 @@ mod store_receipts;
 mod store_sends;
 mod store_start;
 mod support;
-mod traces;
 mod switches;
+mod traces;
 mod two_nodes;
