@@ -122,7 +122,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     let since = Instant::now();
     left(&rig.a, &ann).await;
     assert!(since.elapsed() < Duration::from_millis(1_500), "took {:?}, as long as it lingers", since.elapsed());
-    let push = with(event(&ann, 1), |durable| {
+    let push = with(counted(event(&ann, 1), "c", 1, 0), |durable| {
         durable.message = Some(message(1));
         durable.push = true;
     });
