@@ -104,6 +104,7 @@ install_missing() {
   need curl curl
   need redis-server redis-server
   need haproxy haproxy
+  need nginx nginx
   need chromium chromium
   need node nodejs
   need npm npm

@@ -24,7 +24,7 @@ const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1
 const MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Every command's label.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "auth",
     "ping",
     "message.send",
@@ -40,6 +40,7 @@ const COMMANDS: [&str; 15] = [
     "conversation.join",
     "conversation.leave",
     "presence.query",
+    "broadcast",
 ];
 
 /// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name

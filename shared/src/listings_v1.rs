@@ -134,3 +134,107 @@ fn new_message<'a>(message: &'a Message, to: Option<&'a UserId>) -> Frame<'a> {
         timestamp: Seconds(message.created_at),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::chat_v1::Decoder;
+    use crate::{Dialect, Wire};
+
+    fn decode(frame: &str) -> Result<Command, ProtocolError> {
+        Decoder::new(4000).decode_as(Dialect::Listings, &mut frame.as_bytes().to_vec()).command
+    }
+
+    /// The frames of a canonical envelope.
+    fn frames(envelope: &Value) -> Vec<Value> {
+        let event: Event = serde_json::from_value(envelope.clone()).expect("an event");
+        let texts = Wire { dialect: Dialect::Listings, numbered: false }.encode(&event, Some(7));
+        texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
+    }
+
+    /// "Client → Server" of seed 000, and "От клиента к серверу" of seed 001, which are the same.
+    #[test]
+    fn the_documents_client_frames() {
+        assert_eq!(decode(r#"{"type": "ping"}"#), Ok(Command::Ping { timestamp: None }));
+        let typing = Command::Typing { conversation: "123".parse().expect("an id"), is_typing: true };
+        assert_eq!(decode(r#"{"type": "typing", "chat_id": 123, "is_typing": true}"#), Ok(typing));
+        let read = Command::ReadMessage { message: "456".parse().expect("an id") };
+        assert_eq!(decode(r#"{"type": "mark_read", "message_id": 456}"#), Ok(read));
+    }
+
+    /// "Server → Client" of seed 000: every field with its value.
+    #[test]
+    fn the_server_frames_of_seed_000() {
+        let message = json!({ "id": "789", "conversationId": "3", "seq": 1, "rev": 1, "senderId": "5", "kind": "text",
+            "content": "Hello!", "createdAt": "2025-11-21T13:00:00.000Z" });
+        let shown = json!({
+            "type": "new_message",
+            "chat_id": 3,
+            "message": {
+                "id": 789,
+                "chat_id": 3,
+                "sender_id": 5,
+                "receiver_id": 6,
+                "content": "Hello!",
+                "created_at": "2025-11-21T13:00:00Z"
+            },
+            "timestamp": "2025-11-21T13:00:00Z"
+        });
+        for kind in ["message.new", "message.sent"] {
+            let envelope = json!({ "type": kind, "payload": { "message": message, "to": "6" } });
+            assert_eq!(frames(&envelope), [shown.clone()], "{kind}");
+        }
+        let read = json!({ "type": "message.read_update", "payload": { "conversationId": "3", "messageIds": ["456"],
+            "readBy": "6", "readAt": "2025-11-21T13:00:00.000Z" } });
+        let shown = json!({
+            "type": "message_read",
+            "chat_id": 3,
+            "message_id": 456,
+            "read_by": 6,
+            "timestamp": "2025-11-21T13:00:00Z"
+        });
+        assert_eq!(frames(&read), [shown]);
+        let connected = json!({ "type": "auth_success", "payload": { "userId": "6", "connectionId": "x-1",
+            "connectedAt": "2025-11-21T13:00:00.000Z", "epoch": "e", "seq": 1, "resumed": false,
+            "heartbeatSeconds": 25 } });
+        let shown = json!({
+            "type": "connected",
+            "user_id": 6,
+            "timestamp": "2025-11-21T13:00:00Z"
+        });
+        assert_eq!(frames(&connected), [shown]);
+        let typing = json!({ "type": "typing", "payload": { "conversationId": "3", "userId": "5", "isTyping": true } });
+        let mut frame = frames(&typing).pop().expect("a frame");
+        frame["timestamp"] = json!("2025-11-21T13:00:00Z");
+        let shown = json!({
+            "type": "typing",
+            "chat_id": 3,
+            "user_id": 5,
+            "is_typing": true,
+            "timestamp": "2025-11-21T13:00:00Z"
+        });
+        assert_eq!(frame, shown);
+    }
+
+    #[test]
+    fn a_receipt_is_told_for_its_hundred_newest_messages() {
+        let ids: Vec<String> = (1..=150).map(|id| id.to_string()).collect();
+        let read = json!({ "type": "message.read_update", "payload": { "conversationId": "c", "messageIds": ids,
+            "readBy": "u", "readAt": "2025-11-21T13:00:00.000Z" } });
+        let told: Vec<u64> = frames(&read).iter().filter_map(|frame| frame["message_id"].as_u64()).collect();
+        assert_eq!(told, (51..=150).collect::<Vec<_>>());
+    }
+
+    /// Only the last frame of an event carries its `seq`.
+    #[test]
+    fn who_resumes_gets_an_event_whole() {
+        let read = json!({ "type": "message.read_update", "payload": { "conversationId": "c", "messageIds": ["1", "2"],
+            "readBy": "u", "readAt": "2025-11-21T13:00:00.000Z" } });
+        let event: Event = serde_json::from_value(read).expect("an event");
+        let texts = Wire { dialect: Dialect::Listings, numbered: true }.encode(&event, Some(7));
+        let seqs: Vec<bool> = texts.iter().map(|text| text.ends_with(",\"seq\":7}")).collect();
+        assert_eq!(seqs, [false, true]);
+    }
+}

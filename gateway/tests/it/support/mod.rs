@@ -1,8 +1,10 @@
 //! Real servers, real clients.
 
 pub(crate) mod client;
+pub(crate) mod flat;
 pub(crate) mod haproxy;
 pub(crate) mod http;
+pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
