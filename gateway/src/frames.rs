@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use bytes::{Bytes, BytesMut};
 use shared::{Dialect, Epoch, Event, Wire};
 
-use crate::envelope::{Brought, brought, companions};
+use crate::envelope::{Brought, brought, companions, message_id};
 use crate::ws::frame::{frame_lines, frame_text};
 
 /// The frames of an event and its companions; each form is made when the first socket asks for it.
@@ -46,6 +46,11 @@ impl<'a> Frames<'a> {
         };
         let made = if wire.numbered { numbered } else { plain };
         made.get_or_init(|| translate(wire, &self.envelopes, self.seq))
+    }
+
+    /// The id of the message that the event brings, if it does; mostly without parsing it.
+    pub fn message(&self) -> Option<u64> {
+        message_id(&self.envelopes)
     }
 
     /// The message that the event brings, if it does.

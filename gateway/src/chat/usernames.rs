@@ -18,6 +18,8 @@ const WAITING_MAX: usize = 10_000;
 const KNOWN_MAX: u64 = 100_000;
 /// How long it is believed what the store says of a user who did not come here.
 const BELIEVED: Duration = Duration::from_secs(60);
+/// How long an event waits for a name. One without it is worth more than one that comes late.
+const LOOKED_UP_WITHIN: Duration = Duration::from_millis(250);
 
 /// Names, from tokens and from the store.
 pub struct Names {
@@ -38,7 +40,7 @@ impl Names {
         Self { store, waiting: Mutex::default(), known: Cache::new(KNOWN_MAX), found }
     }
 
-    /// The user's name, if one is known. A store that is away makes nobody wait: then there is none.
+    /// The user's name, if one is known or quickly found: a store that is away makes nobody wait for long.
     pub async fn of(&self, user: &UserId) -> Option<String> {
         if let Some(name) = self.waiting.lock().get(user) {
             return Some(name.clone());
@@ -49,13 +51,17 @@ impl Names {
         if let Some(found) = self.found.get(user) {
             return found;
         }
-        match self.store.username(user).await {
-            Ok(found) => {
+        match tokio::time::timeout(LOOKED_UP_WITHIN, self.store.username(user)).await {
+            Ok(Ok(found)) => {
                 self.found.insert(user.clone(), found.clone());
                 found
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "a user name could not be looked up");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a user name could not be looked up in time");
                 None
             }
         }

@@ -5,7 +5,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use shared::{Epoch, Wire};
 
-use crate::envelope::message_id;
 use crate::frames::{Frames, position_on};
 use crate::ws::outbox::Had;
 
@@ -13,8 +12,6 @@ use crate::ws::outbox::Had;
 #[derive(Debug)]
 pub struct LogEvent<'a> {
     pub(super) seq: u64,
-    /// Its envelopes as they came, `seq` first.
-    envelopes: &'a [u8],
     pub(super) frames: Frames<'a>,
     /// When the message that it brings was accepted.
     pub(super) accepted_at: Option<Instant>,
@@ -24,7 +21,7 @@ impl<'a> LogEvent<'a> {
     /// The event `seq`, of which these are the envelopes as they came, `seq` first.
     #[must_use]
     pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, envelopes, frames: Frames::new(envelopes, Some(seq)), accepted_at: None }
+        Self { seq, frames: Frames::new(envelopes, Some(seq)), accepted_at: None }
     }
 
     /// The same for an event that brings a message which was accepted at this time.
@@ -35,7 +32,7 @@ impl<'a> LogEvent<'a> {
 
     /// The message that the event brings, if any.
     pub(super) fn message(&self) -> Option<u64> {
-        message_id(self.envelopes)
+        self.frames.message()
     }
 
     /// What a socket gets that had the message already: if directly, or under an earlier epoch (`earlier`), its position in
