@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::audit::audit_trail;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, LiveSessions};
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
@@ -41,6 +41,7 @@ use crate::metrics::{self, Metrics};
 use crate::node::{JOINS_MAX, Node};
 use crate::pulse;
 use crate::push::Webhook;
+use crate::recheck;
 use crate::registry::Registry;
 use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
@@ -94,14 +95,19 @@ impl App {
         let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
         let names = Arc::new(Names::new(Arc::clone(&store)));
+        let doubtful = Arc::new(AtomicBool::new(false));
         let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
         #[expect(
             clippy::disallowed_methods,
             reason = "a user stands in it at most once, so it is bounded by the users"
         )]
         let (heal, heal_queue) = mpsc::unbounded_channel();
-        let fanout =
-            Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(&metrics), heal, forgets(Arc::clone(&members))));
+        let fanout = Arc::new(Fanout::new(
+            Arc::clone(&registry),
+            Arc::clone(&metrics),
+            heal,
+            forgets(Arc::clone(&members), Arc::clone(&doubtful)),
+        ));
         let backbone = backbone(&config, (&name, &boot), Arc::clone(&fanout) as _, Arc::clone(&store)).await?;
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*name, "connected");
 
@@ -142,6 +148,8 @@ impl App {
             lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
             fanout,
             authenticator,
+            sessions: LiveSessions::default(),
+            doubtful,
             metrics: Arc::clone(&metrics),
             audit,
             limits: config.limits.clone(),
@@ -201,6 +209,7 @@ impl App {
         tasks.spawn(pulse::clocks(clocks_node, log, refresh, stop()));
         tasks.spawn(pulse::refresh(Arc::clone(node), refresh_queue));
         tasks.spawn(pulse::errands(Arc::clone(node), stop()));
+        tasks.spawn(recheck::run(Arc::clone(node), stop()));
         let (chat, until) = (Arc::clone(&node.chat), stop());
         tasks.spawn(async move { chat.sweep_until(until).await });
         let (authenticator, until) = (Arc::clone(&node.authenticator), stop());
@@ -372,10 +381,13 @@ fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publi
     )
 }
 
-fn forgets(members: Arc<MembersCache>) -> Box<dyn Fn(Stale) + Send + Sync> {
+fn forgets(members: Arc<MembersCache>, doubtful: Arc<AtomicBool>) -> Box<dyn Fn(Stale) + Send + Sync> {
     Box::new(move |stale| match stale {
         Stale::Members(conversation) => members.forget(&conversation),
-        Stale::Everything => members.forget_all(),
+        Stale::Everything => {
+            members.forget_all();
+            doubtful.store(true, Ordering::Release);
+        }
     })
 }
 

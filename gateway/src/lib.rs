@@ -21,6 +21,7 @@ pub mod node;
 pub mod off;
 pub mod pulse;
 pub mod push;
+pub mod recheck;
 pub mod registry;
 pub mod session;
 pub mod shutdown;

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::AuditTrail;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, LiveSessions};
 use crate::chat::Chat;
 use crate::config::{Clocks, Limits};
 use crate::fanout::Fanout;
@@ -31,6 +31,10 @@ pub struct Node {
     pub fanout: Arc<Fanout>,
     /// Says who somebody is.
     pub authenticator: Arc<Authenticator>,
+    /// Connections that stand on a session cookie.
+    pub sessions: LiveSessions,
+    /// Orders may have been missed since this was last looked at.
+    pub doubtful: Arc<AtomicBool>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is written down of connections.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::jwks::Jwks;
 use super::remote::Remote;
 use super::token::{Fault, KeyError, Verifier};
-use super::{AuthError, Credential, Identity, Refused, Unavailable, session, tickets};
+use super::{AuthError, Credential, Due, Identity, Refused, Unavailable, session, tickets};
 use crate::backbone::{Backbone, SessionId, Ticket};
 use crate::config::AuthConfig;
 use crate::http_client::EndpointError;
@@ -114,6 +114,13 @@ impl Authenticator {
             Ok(true) => Err(Refused::Revoked.into()),
             Err(error) => Err(Unavailable::backbone(&error).into()),
         }
+    }
+
+    /// Whether the session is still the user's.
+    pub async fn still_there(&self, due: &Due) -> Result<bool, Unavailable> {
+        let value = self.backbone.session(&due.session).await.map_err(|error| Unavailable::backbone(&error))?;
+        let identity = value.and_then(|value| session::identity(due.session.clone(), &value).ok());
+        Ok(identity.is_some_and(|identity| identity.user == due.user))
     }
 
     async fn ask(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {

@@ -5,6 +5,7 @@ mod breaker;
 mod claims;
 pub mod credentials;
 pub mod jwks;
+mod live;
 pub mod remote;
 mod session;
 pub mod tickets;
@@ -16,6 +17,7 @@ use crate::backbone::SessionId;
 
 pub use authenticator::Authenticator;
 pub use credentials::Credential;
+pub use live::{Due, Guest, LiveSessions};
 
 /// How long a connection lasts, in seconds, when whoever vouches for the user names no end.
 pub const NO_EXPIRY_S: i64 = 86_400;

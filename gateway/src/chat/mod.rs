@@ -17,6 +17,7 @@ mod passwords;
 pub mod presence;
 pub mod publish;
 pub mod receipts;
+pub mod revocations;
 pub mod sweep;
 pub mod typing;
 pub mod usernames;

@@ -40,6 +40,8 @@ pub struct LocalSocket {
     pub expires_s: u32,
     /// Coarse seconds of when it became the user's.
     opened_s: u32,
+    /// Unix seconds at which its token was issued; 0 if that isn't known, which counts as long ago.
+    issued_s: u32,
     /// The moment of silence that was answered with a ping: `heard_s` at that time.
     pinged_for_s: u32,
     /// It was here when the user's epoch changed: what it had before that must not come again.
@@ -115,7 +117,8 @@ impl Registry {
                 return Err(TooMany);
             }
             let opened_s = coarse_s();
-            let socket = LocalSocket { connection, outbox, expires_s, opened_s, pinged_for_s: 0, is_older: false };
+            let socket =
+                LocalSocket { connection, outbox, expires_s, opened_s, issued_s: 0, pinged_for_s: 0, is_older: false };
             local.sockets.push(socket);
             self.sockets.fetch_add(1, Ordering::Relaxed);
             Ok(())
@@ -148,6 +151,25 @@ impl Registry {
                 socket.expires_s = expires_s;
             }
         });
+    }
+
+    /// When the token of a connection was issued.
+    pub fn set_issued(&self, user: &UserId, connection: u64, issued_at_s: Option<i64>) {
+        let issued_s = u32::try_from(issued_at_s.unwrap_or_default().max(0)).unwrap_or(u32::MAX);
+        self.with_user(user, |local| {
+            for socket in local.sockets.iter_mut().filter(|socket| socket.connection == connection) {
+                socket.issued_s = issued_s;
+            }
+        });
+    }
+
+    /// Closes the user's sockets whose tokens were issued up to that second: how many.
+    pub fn close_issued_until(&self, user: &UserId, revoked_s: i64, code: CloseCode) -> usize {
+        let worthless = |socket: &&LocalSocket| i64::from(socket.issued_s) <= revoked_s;
+        let close = |local: &mut LocalUser| {
+            local.sockets.iter().filter(worthless).map(|socket| socket.outbox.close(code)).count()
+        };
+        self.with_user(user, close).unwrap_or(0)
     }
 
     /// Acts on the queue of one socket.

@@ -9,7 +9,7 @@ use shared::command::Resume;
 use shared::event::ResyncReason;
 use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId, Wire};
 
-use crate::auth::{AuthError, Identity};
+use crate::auth::{AuthError, Guest, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
 use crate::clock::coarse_s;
 use crate::frames::{companions_on, event_on, reply_on};
@@ -37,6 +37,8 @@ pub(super) struct Membership {
     user: UserId,
     connection: u64,
     subscribed: bool,
+    /// What the connection stands on, if that is a session.
+    guest: Option<Box<Guest>>,
     admin: bool,
     /// Coarse seconds of when it became a live one.
     opened_s: Option<u32>,
@@ -67,10 +69,12 @@ impl Membership {
             user: user.clone(),
             connection,
             subscribed: false,
+            guest: None,
             admin: identity.admin,
             opened_s: None,
             outbox: Arc::clone(&outbox),
         };
+        membership.stands_on(&identity);
         // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
         // either it finds the socket, or this finds the revocation.
         node.authenticator.check_revoked(&identity).await.map_err(Refusal::Auth)?;
@@ -106,10 +110,20 @@ impl Membership {
         self.admin
     }
 
+    /// What is looked at again while the connection lasts.
+    fn stands_on(&mut self, identity: &Identity) {
+        self.node.registry.set_issued(&self.user, self.connection, identity.issued_at_s);
+        let begin = |session| Box::new(self.node.sessions.begin(self.connection, &self.user, session));
+        // The one before goes first: both stand under the same connection.
+        self.guest = None;
+        self.guest = identity.session.clone().map(begin);
+    }
+
     /// A fresh token came: the connection lasts as long as that.
     pub(super) fn refresh(&mut self, identity: &Identity, reference: Option<&str>) {
         self.admin = identity.admin;
         self.node.registry.set_expiry(&self.user, self.connection, expiry_s(identity));
+        self.stands_on(identity);
         let Some(epoch) = self.node.registry.epoch(self.user.as_str()) else { return };
         self.node.registry.with_outbox(&self.user, self.connection, |outbox| {
             outbox.push_reply_at(|position| {

@@ -17,6 +17,7 @@ mod notifications;
 mod people;
 mod positions;
 mod postgres;
+mod revocations;
 mod roster;
 mod sqlite;
 mod types;
@@ -33,6 +34,7 @@ pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupComm
 pub use ids::IdBlock;
 pub use lookups::Lookups;
 pub use notifications::{KeptNotification, Notifications};
+pub use revocations::Revocations;
 pub use roster::Roster;
 pub use types::*;
 
@@ -78,7 +80,7 @@ impl From<Refusal> for StoreError {
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
 pub trait Store:
-    Activity + Audit + BulkMembers + Directs + Lookups + Notifications + Roster + Send + Sync + 'static
+    Activity + Audit + BulkMembers + Directs + Lookups + Notifications + Revocations + Roster + Send + Sync + 'static
 {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

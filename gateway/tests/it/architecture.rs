@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("traces", &["http_client"]),
     ("store", &["off", "traces"]),
     ("backbone", &["off", "store"]),
-    ("auth", &["backbone", "config", "http_client", "off"]),
+    ("auth", &["backbone", "clock", "config", "http_client", "off"]),
     ("limits", &["backbone", "clock"]),
     ("ws", &["clock", "off"]),
     ("frames", &["envelope", "ws"]),
@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("chat", &["audit", "backbone", "clock", "envelope", "metrics", "off", "store", "traces"]),
     ("dispatch", &["chat", "store"]),
     ("node", &["audit", "auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "registry"]),
+    ("recheck", &["auth", "backbone", "chat", "node", "ws"]),
     (
         "session",
         &[
@@ -43,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "audit", "auth", "backbone", "chat", "config", "fanout", "heal", "http", "limits", "lobby", "metrics",
-            "node", "pulse", "push", "registry", "shutdown", "store", "traces",
+            "node", "pulse", "push", "recheck", "registry", "shutdown", "store", "traces",
         ],
     ),
 ];

@@ -105,15 +105,18 @@ struct Issued {
 
 impl Issued {
     fn make(folder: &std::path::Path, kid: &str, algorithm: Algorithm) -> Self {
-        let (options, read): (&[&str], fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>) = match algorithm {
-            Algorithm::RS256 => (&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], EncodingKey::from_rsa_pem),
-            Algorithm::ES256 => {
-                (&["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], EncodingKey::from_ec_pem)
-            }
-            _ => (&["-algorithm", "ed25519"], EncodingKey::from_ed_pem),
+        let options: &[&str] = match algorithm {
+            Algorithm::RS256 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            Algorithm::ES256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            _ => &["-algorithm", "ed25519"],
         };
         let (private, _) = key_pair(folder, kid, options);
-        let key = read(&private).expect("a key");
+        let key = match algorithm {
+            Algorithm::RS256 => EncodingKey::from_rsa_pem(&private),
+            Algorithm::ES256 => EncodingKey::from_ec_pem(&private),
+            _ => EncodingKey::from_ed_pem(&private),
+        }
+        .expect("a key");
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).expect("a JWK")).expect("JSON");
         jwk["kid"] = kid.into();
         Self { jwk, key, algorithm }
@@ -240,7 +243,7 @@ async fn a_service_that_can_not_be_asked_is_503_and_soon_not_asked() {
     let service = Server::start(|_| Some(answer(500, ANN))).await;
     let node = Node::embedded(&[("AUTH_SERVICE_URL", &service.url), ("AUTH_TIMEOUT", "300ms")]).await;
     let ten_megabytes = answer(200, &format!(r#"{{"valid":true,"user_id":"a","x":"{}"}}"#, "x".repeat(10 << 20)));
-    let faults: [Box<dyn Fn(&str) -> Option<String> + Send + Sync>; 4] = [
+    let faults: [Script; 4] = [
         Box::new(|_| Some(answer(500, ANN))),
         Box::new(|_| Some(answer(200, "<html>we are sorry</html>"))),
         Box::new(move |_| Some(ten_megabytes.clone())),

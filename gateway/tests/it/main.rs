@@ -5,7 +5,9 @@
 mod admin;
 mod architecture;
 mod auth;
+mod auth_recheck;
 mod auth_remote;
+mod auth_secrecy;
 mod auth_sessions;
 mod backbone;
 mod backbone_faults;
@@ -43,6 +45,7 @@ mod store_membership;
 mod store_notifications;
 mod store_outbox;
 mod store_receipts;
+mod store_revocations;
 mod store_sends;
 mod store_start;
 mod support;

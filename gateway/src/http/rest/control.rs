@@ -49,9 +49,7 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");
-    let backbone = api.node.chat.backbone();
-    backbone.revoke(&order.user_id).await?;
-    backbone.control(&Control::Disconnect { user_id: order.user_id, revoked: true }).await?;
+    api.node.chat.revoke(&order.user_id).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

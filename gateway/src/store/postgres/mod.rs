@@ -16,6 +16,7 @@ mod outbox;
 mod people;
 mod pool;
 mod receipts;
+mod revocations;
 mod roster;
 mod rows;
 mod send;

@@ -13,6 +13,7 @@ mod notifications;
 mod outbox;
 mod people;
 mod receipts;
+mod revocations;
 mod roster;
 mod rows;
 mod send;

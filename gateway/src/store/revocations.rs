@@ -1,0 +1,19 @@
+//! Revocations outlive the backbone, which may forget them.
+
+use async_trait::async_trait;
+use shared::UserId;
+
+use super::StoreError;
+
+/// Who was revoked, and up to which second their tokens are worthless.
+#[async_trait]
+pub trait Revocations: Send + Sync + 'static {
+    /// Keeps a revocation; one that was kept for a later second stays.
+    async fn keep_revocation(&self, user: &UserId, revoked_s: i64) -> Result<(), StoreError>;
+
+    /// At most `limit` revocations of users after `after`, in the order of the users.
+    async fn revocations(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<(UserId, i64)>, StoreError>;
+
+    /// Forgets those from before that second: how many.
+    async fn prune_revocations(&self, before_s: i64) -> Result<u64, StoreError>;
+}
