@@ -86,7 +86,7 @@ go_tool() {
 
 overlays() {
   export GOPATH=$tools/go GOCACHE=$tools/go-cache GOTOOLCHAIN=local GOFLAGS='-mod=readonly -modcacherw'
-  (cd k8s/check && "$go" build -o "$tools/manifest-check" . && "$go" vet .) &&
+  (cd k8s/check && "$go" build -buildvcs=false -o "$tools/manifest-check" . && "$go" vet .) &&
     "$tools/manifest-check" k8s/overlays/dev "$out/dev.yaml" k8s/overlays/production "$out/production.yaml"
 }
 

@@ -114,7 +114,7 @@ install_missing() {
   need ps procps
   find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | grep -q . || packages+=(libfaketime)
   [ -n "$(find_postgres)" ] || packages+=(postgresql)
-  command -v k6 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
   [ ${#packages[@]} -gt 0 ] || return 0
 
   say "installing ${packages[*]}"
