@@ -166,7 +166,7 @@ up_parley() {
   for number in 1 2; do
     port=$(free_port) ops=$(free_port)
     node "gateway-$number" "$port" env REDIS_URL="$redis_url" DATABASE_URL="${pg_url%/*}/$name" HTTP_HOST=127.0.0.1 \
-      HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops" COMMANDS_PER_SECOND=0 \
+      HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 \
       API_KEY=$API_KEY "$GATEWAY" serve
     wait_for 30 "gateway-$number" answers 200 "http://127.0.0.1:$ops/readyz"
   done
