@@ -45,7 +45,7 @@ const COMMANDS: [&str; 16] = [
 
 /// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name
 /// its own as it likes.
-const EVENTS: [&str; 19] = [
+const EVENTS: [&str; 22] = [
     "message.sent",
     "message.new",
     "message.read_ack",
@@ -64,7 +64,10 @@ const EVENTS: [&str; 19] = [
     "member.left",
     "user.online",
     "user.offline",
+    "message.live",
     "notification",
+    "notification.read",
+    "broadcast",
 ];
 
 /// Why a position can't be resumed from, or is worthless.

@@ -234,24 +234,43 @@ async fn notifications_are_listed_and_marked_as_read() {
     }
 }
 
-/// NOLOSS A4: a push that died with Redis is fetched from the store by whoever is told `resync`.
+/// NOLOSS A4: what died with Redis is fetched from the store by whoever is told `resync`: a notification whose publication
+/// failed, and one that was published, stood in a log, and was received by nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_whose_push_died_with_redis_is_fetched() {
     let mut cluster = Cluster::start(&[]).await;
     let mut device = Client::join(cluster.two.http, "u").await;
     device.settle().await;
+    let (gone, success) = Client::join_with(cluster.two.http, &token("v")).await;
+    drop(gone);
     let backend = Asker::backend(&cluster.one);
-    // While Redis stands still the event is committed, and can't be published; then Redis is back empty.
+    let publish = async |user: &str| {
+        let event = json!({ "type": "notification", "payload": { "subtype": "x", "message": "survives" } });
+        let body = json!({ "users": [user], "event": event, "durable": true });
+        assert_eq!(backend.post("/api/v1/publish", body).await.0, 202);
+    };
+    publish("v").await;
+    let logged = async {
+        while cluster.redis.number("XLEN chat:log:{chat:user:v}") != 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), logged).await.expect("it stands in the log");
     cluster.redis.freeze();
-    let event = json!({ "type": "notification", "payload": { "subtype": "x", "message": "survives" } });
-    let body = json!({ "users": ["u"], "event": event, "durable": true });
-    assert_eq!(backend.post("/api/v1/publish", body).await.0, 202);
+    publish("u").await;
     cluster.redis.kill();
     cluster.redis.restart();
     cluster.one.wait_ready(true).await;
     cluster.two.wait_ready(true).await;
+
     assert_eq!(device.expect("resync").await["payload"]["reason"], "epoch");
-    let (items, _) = Asker::user(&cluster.two, "u").list("/api/notifications").await;
-    assert_eq!(items.len(), 1, "{items:?}");
-    assert_eq!((&items[0]["message"], &items[0]["read"]), (&json!("survives"), &json!(false)));
+    let (epoch, seq) = (success["epoch"].as_str().expect("an epoch"), &success["seq"]);
+    let path = format!("/chat/ws?token={}&resume={epoch}:{seq}", token("v"));
+    let mut back = Client::open(cluster.one.http, &path, &[]).await.expect("an upgrade");
+    assert_eq!(back.expect("resync").await["payload"]["reason"], "epoch");
+    for user in ["u", "v"] {
+        let (items, _) = Asker::user(&cluster.two, user).list("/api/notifications").await;
+        assert_eq!(items.len(), 1, "{items:?}");
+        assert_eq!((&items[0]["message"], &items[0]["read"]), (&json!("survives"), &json!(false)));
+    }
 }

@@ -200,3 +200,56 @@ async fn a_backends_notification_is_passed_on_word_for_word() {
     expected["type"] = json!("notification");
     assert_eq!(ann.expect("notification").await, expected);
 }
+
+/// The document's authentication: a session cookie, looked up in Redis; and a token in a cookie. Before the upgrade.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cookies_let_in_and_strangers_are_refused() {
+    let cluster = Cluster::start(&[]).await;
+    let node = &cluster.one;
+    cluster.redis.ask("SET session:a-session 42");
+    let open = async |cookie: String| Client::open(node.http, "/ws", &[("cookie", &cookie)]).await;
+    let mut ann = open("theme=dark; session_id=a-session".into()).await.expect("a session lets in");
+    assert_eq!(ann.expect("connected").await["user_id"], 42);
+    let mut bob = Social(open(format!("token={}", token("7"))).await.expect("a token in a cookie lets in"));
+    assert_eq!(bob.expect("connected").await["user_id"], 7);
+    let mut ann = Social(ann);
+    ann.say(json!({ "type": "private", "to": 7, "content": "by session" })).await;
+    assert_eq!(bob.expect("private").await["from"], 42);
+    // The same over HTTP.
+    let (status, page) = get(node.http, "/api/messages/private?user=7", &[("cookie", "session_id=a-session")]).await;
+    assert_eq!((status, &page["items"][0]["content"]), (200, &json!("by session")));
+
+    for cookie in ["", "session_id=unknown", "token=nonsense"] {
+        let refused = open(cookie.into()).await.err().expect("no socket for a stranger");
+        assert!(refused.0.contains("401"), "{cookie}: {refused:?}");
+    }
+    let refused = Client::open(node.http, "/ws?token=nonsense", &[]).await.err().expect("no socket for a bad token");
+    assert!(refused.0.contains("401"), "{refused:?}");
+}
+
+/// A connection is there from its upgrade to its end: it says since when, answers pings, and makes its user online.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_is_there_while_it_is_open() {
+    let node = Node::embedded(&[]).await;
+    let is_online = async || {
+        let headers = [("x-api-key", API_KEY)];
+        get(node.http, "/api/v1/presence?users=5", &headers).await.1["users"]["5"]["online"] == json!(true)
+    };
+    assert!(!is_online().await);
+    let client = Client::open(node.http, &format!("/ws?token={}", token("5")), &[]).await.expect("an upgrade");
+    let mut ann = Social(client);
+    let connected = ann.expect("connected").await;
+    assert_eq!(connected["user_id"], 5);
+    assert_now(&connected);
+    ann.say(json!({ "type": "ping" })).await;
+    assert_now(&ann.expect("pong").await);
+    let until = async |online: bool| {
+        while is_online().await != online {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, until(true)).await.expect("online while the socket is open");
+    drop(ann);
+    tokio::time::timeout(patience, until(false)).await.expect("and not afterwards");
+}
