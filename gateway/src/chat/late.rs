@@ -272,7 +272,11 @@ impl Chat {
         let mut stored = Vec::new();
         for outcome in self.store.send(&batch).await? {
             match outcome {
-                SendOutcome::Stored(message) => stored.push(message),
+                SendOutcome::Stored(message) => {
+                    let sent = &message.message;
+                    self.audit.message(&sent.sender_id, &sent.conversation_id, sent.id);
+                    stored.push(message);
+                }
                 SendOutcome::Duplicate(_) => {}
                 SendOutcome::Refused(refusal) => self.give_up(&format!("the store refused it: {refusal:?}")),
             }

@@ -145,6 +145,9 @@ async fn tokens_come_by_header_or_cookie_and_can_be_renewed() {
     let mut ann = Client::open(node.http, PATH, &[("cookie", &cookie)]).await.expect("an upgrade");
     assert_eq!(timeless(ann.expect("connected").await), json!({ "type": "connected", "user_id": "ann" }));
 
+    let refused = Client::open(node.http, PATH, &[("cookie", "token=nonsense")]).await.err().expect("no upgrade");
+    assert!(refused.0.contains("401"), "{refused:?}");
+
     let short = |user: &str| token_with(json!({ "sub": user, "exp": in_seconds(3), "iat": in_seconds(0) }));
     let (name, value) = bearer(&short("bob"));
     let mut bob = Client::open(node.http, PATH, &[(name, &value)]).await.expect("an upgrade");
