@@ -39,6 +39,7 @@ use crate::limits::UserRates;
 use crate::lobby::Lobby;
 use crate::metrics::{self, Metrics};
 use crate::node::{JOINS_MAX, Node};
+use crate::pollers::Pollers;
 use crate::pulse;
 use crate::push::Webhook;
 use crate::recheck;
@@ -160,6 +161,7 @@ impl App {
             tasks: background.clone(),
             draining: AtomicBool::new(false),
             connections: AtomicU64::new(1),
+            pollers: Pollers::default(),
             joining: Semaphore::new(JOINS_MAX),
         });
         let app = Self {

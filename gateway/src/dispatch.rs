@@ -1,9 +1,10 @@
 //! From a command to the domain: one exhaustive match. What answers this connection alone comes back as an event.
 
 use serde_json::value::RawValue;
-use shared::{Command, ErrorCode, Event, ProtocolError, Timestamp, UserId};
+use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
+use crate::store::MessageChange;
 
 /// Who asks.
 #[derive(Debug)]
@@ -49,6 +50,14 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
             chat.delivered(user, &conversation, up_to).await?;
             Ok(None)
         }
+        Command::Edit { message, content } => change(chat, user, message, MessageChange::Edit { content }).await,
+        Command::Delete { message } => change(chat, user, message, MessageChange::Delete).await,
+        Command::ReactionAdd { message, emoji } => {
+            change(chat, user, message, MessageChange::React { emoji, on: true }).await
+        }
+        Command::ReactionRemove { message, emoji } => {
+            change(chat, user, message, MessageChange::React { emoji, on: false }).await
+        }
         Command::Typing { conversation, is_typing } => {
             chat.typing(user, &conversation, is_typing).await?;
             Ok(None)
@@ -75,6 +84,17 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         }
         Command::PresenceQuery { users } => chat.status(&users).await.map(Some),
     }
+}
+
+/// Who asks for what is so already is told on this connection alone.
+async fn change(
+    chat: &Chat,
+    user: &UserId,
+    message: MessageId,
+    change: MessageChange,
+) -> Result<Option<Event>, ProtocolError> {
+    let changed = chat.change_message(message, Some(user), change).await?;
+    Ok((!changed.changed).then_some(changed.event))
 }
 
 /// The answer to a ping: the client's timestamp as it came, or this node's.

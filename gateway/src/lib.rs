@@ -19,6 +19,7 @@ pub mod lobby;
 pub mod metrics;
 pub mod node;
 pub mod off;
+pub mod pollers;
 pub mod pulse;
 pub mod push;
 pub mod recheck;

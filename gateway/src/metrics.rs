@@ -12,8 +12,8 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use shared::ErrorCode;
 use shared::event::ResyncReason;
+use shared::{Command, ErrorCode};
 
 use crate::ws::socket::Ended;
 
@@ -22,26 +22,6 @@ const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1
 
 /// Bounds of the histogram of batches, in messages.
 const MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-
-/// Every command's label.
-const COMMANDS: [&str; 16] = [
-    "auth",
-    "ping",
-    "message.send",
-    "message.read",
-    "message.delivered",
-    "message.edit",
-    "message.delete",
-    "reaction.add",
-    "reaction.remove",
-    "typing",
-    "block.add",
-    "block.remove",
-    "conversation.join",
-    "conversation.leave",
-    "presence.query",
-    "broadcast",
-];
 
 /// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name
 /// its own as it likes.
@@ -197,7 +177,7 @@ impl Metrics {
                 .collect(),
             events: EVENTS.map(|name| (name, event(name))).into(),
             other_events: event("other"),
-            commands: COMMANDS.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
+            commands: Command::NAMES.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
             errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
             resyncs: RESYNCS
                 .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))

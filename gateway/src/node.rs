@@ -14,6 +14,7 @@ use crate::fanout::Fanout;
 use crate::limits::UserRates;
 use crate::lobby::Lobby;
 use crate::metrics::Metrics;
+use crate::pollers::Pollers;
 use crate::registry::Registry;
 
 /// Connections that join at the same time; more wait for their turn.
@@ -55,6 +56,8 @@ pub struct Node {
     pub draining: AtomicBool,
     /// Counts connections.
     pub connections: AtomicU64,
+    /// Polls that wait for events.
+    pub pollers: Pollers,
     /// Places for connections that subscribe and read their log at the same time: a herd waits here.
     pub joining: Semaphore,
 }

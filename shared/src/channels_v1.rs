@@ -145,6 +145,9 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         | Event::MessageReadAck { .. }
         | Event::MessageReadUpdate { .. }
         | Event::MessageDeliveredUpdate { .. }
+        | Event::MessageEdited { .. }
+        | Event::MessageDeleted { .. }
+        | Event::ReactionUpdated { .. }
         | Event::BlockAdded { .. }
         | Event::BlockRemoved { .. }
         | Event::StatusBulk { .. }

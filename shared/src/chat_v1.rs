@@ -6,8 +6,8 @@ use simd_json::tape::{Object, Tape, Value};
 use simd_json::{Buffers, prelude::*};
 
 use crate::command::{
-    KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage, TEMP_ID_BYTES_MAX,
-    Target, UserRef,
+    EMOJI_BYTES_MAX, KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage,
+    TEMP_ID_BYTES_MAX, Target, UserRef,
 };
 use crate::{Command, Dialect, ErrorCode, Position, ProtocolError, channels_v1, listings_v1, social_v1};
 
@@ -116,6 +116,17 @@ impl Decoder {
                 conversation: payload.required_id("conversationId")?,
                 up_to: payload.required_id("upTo")?,
             }),
+            "message.edit" => Ok(Command::Edit {
+                message: payload.required_id("messageId")?,
+                content: payload.content(self.content_chars_max)?,
+            }),
+            "message.delete" => Ok(Command::Delete { message: payload.required_id("messageId")? }),
+            "reaction.add" => {
+                Ok(Command::ReactionAdd { message: payload.required_id("messageId")?, emoji: payload.emoji()? })
+            }
+            "reaction.remove" => {
+                Ok(Command::ReactionRemove { message: payload.required_id("messageId")?, emoji: payload.emoji()? })
+            }
             "typing" => Ok(Command::Typing {
                 conversation: payload.required_id("conversationId")?,
                 is_typing: payload.required_bool("isTyping")?,
@@ -278,6 +289,12 @@ impl<'t, 'i> Fields<'t, 'i> {
         Ok(text.to_owned())
     }
 
+    fn emoji(&self) -> Result<String, ProtocolError> {
+        let emoji = self.text("emoji", EMOJI_BYTES_MAX)?.ok_or_else(|| ProtocolError::field("emoji", "is required"))?;
+        check_emoji(emoji)?;
+        Ok(emoji.to_owned())
+    }
+
     fn user_ref(&self) -> Result<UserRef, ProtocolError> {
         match (self.id("userId")?, self.text("username", USERNAME_BYTES_MAX)?) {
             (Some(user), None) => Ok(UserRef::Id(user)),
@@ -312,6 +329,15 @@ pub fn check_content(text: &str, chars_max: usize) -> Result<(), ProtocolError> 
     }
     if text.contains('\0') {
         return Err(ProtocolError::field("content", "holds U+0000"));
+    }
+    Ok(())
+}
+
+/// Checks what somebody reacts with: 1 to 64 bytes without white space and control characters. An emoji, or an
+/// application's own name for a picture.
+pub fn check_emoji(text: &str) -> Result<(), ProtocolError> {
+    if text.is_empty() || text.len() > EMOJI_BYTES_MAX || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(ProtocolError::field("emoji", "must have 1 to 64 bytes, without white space"));
     }
     Ok(())
 }
@@ -378,6 +404,11 @@ mod tests {
                 ValidationError,
                 Some("tempId"),
             ),
+            (r#"{"type":"message.edit","payload":{"content":"x"}}"#, ValidationError, Some("messageId")),
+            (r#"{"type":"message.edit","payload":{"messageId":"7"}}"#, ValidationError, Some("content")),
+            (r#"{"type":"message.delete","payload":{"messageId":"07"}}"#, ValidationError, Some("messageId")),
+            (r#"{"type":"reaction.add","payload":{"messageId":"7"}}"#, ValidationError, Some("emoji")),
+            (r#"{"type":"reaction.add","payload":{"messageId":"7","emoji":" "}}"#, ValidationError, Some("emoji")),
             (r#"{"type":"block.add","payload":{}}"#, ValidationError, Some("userId")),
             (r#"{"type":"presence.query","payload":{"userIds":"u"}}"#, ValidationError, Some("userIds")),
             (r#"{"type":"auth"}"#, ValidationError, Some("token")),
@@ -412,8 +443,8 @@ mod tests {
 
         #[test]
         fn no_json_panics(
-            kind in "auth|ping|message\\.send|message\\.read|typing|block\\.add|presence\\.query|x",
-            field in "conversationId|to|content|tempId|upTo|userIds|resume|timestamp",
+            kind in "auth|ping|message\\.send|message\\.read|message\\.edit|reaction\\.add|typing|block\\.add|presence\\.query|x",
+            field in "conversationId|messageId|emoji|to|content|tempId|upTo|userIds|resume|timestamp",
             value in "null|true|-1|1e400|\"[\\x00-\\x7f]{0,5}\"|\\[[0-9,]{0,5}\\]|\\{\\}|[0-9]{1,25}",
         ) {
             let frame = format!("{{\"type\":\"{kind}\",\"ref\":{value},\"payload\":{{\"{field}\":{value}}}}}");

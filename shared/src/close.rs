@@ -57,6 +57,34 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every code, for the contract documents.
+    pub const ALL: [Self; 24] = [
+        Self::Normal,
+        Self::WebSocketProtocol,
+        Self::UnsupportedData,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::ProtocolError,
+        Self::InvalidToken,
+        Self::SessionRevoked,
+        Self::Forbidden,
+        Self::UnsupportedVersion,
+        Self::Superseded,
+        Self::ConnectionLimit,
+        Self::TooManyErrors,
+        Self::OverCapacity,
+        Self::RateLimited,
+        Self::AuthTimeout,
+        Self::InternalError,
+        Self::BackboneUnavailable,
+        Self::SlowConsumer,
+        Self::Draining,
+        Self::HeartbeatTimeout,
+        Self::ForceReconnect,
+        Self::TokenExpired,
+        Self::PositionLost,
+    ];
+
     /// The number in the close frame.
     #[must_use]
     pub fn code(self) -> u16 {

@@ -38,6 +38,32 @@ pub enum Command {
         /// The last message that arrived.
         up_to: MessageId,
     },
+    /// Replaces the content of one's own message.
+    Edit {
+        /// The message.
+        message: MessageId,
+        /// 1 to `MAX_CONTENT_CHARS` characters, without U+0000.
+        content: String,
+    },
+    /// Deletes a message.
+    Delete {
+        /// The message.
+        message: MessageId,
+    },
+    /// Reacts to a message.
+    ReactionAdd {
+        /// The message.
+        message: MessageId,
+        /// With what: see [`crate::chat_v1::check_emoji`].
+        emoji: String,
+    },
+    /// Takes a reaction back.
+    ReactionRemove {
+        /// The message.
+        message: MessageId,
+        /// Which.
+        emoji: String,
+    },
     /// Starts or ends typing.
     Typing {
         /// The conversation.
@@ -85,6 +111,9 @@ pub const KIND_BYTES_MAX: usize = 32;
 /// The longest password of a conversation, in bytes.
 pub const PASSWORD_BYTES_MAX: usize = 128;
 
+/// The longest emoji of a reaction, in bytes: the longest sequences that are one picture have 35.
+pub const EMOJI_BYTES_MAX: usize = 64;
+
 /// The kind of a message whose sender names none.
 pub const KIND_TEXT: &str = "text";
 
@@ -131,6 +160,26 @@ pub enum UserRef {
 }
 
 impl Command {
+    /// The `type` of every command; `broadcast` is spoken in `social.v1` alone.
+    pub const NAMES: [&'static str; 16] = [
+        "auth",
+        "ping",
+        "message.send",
+        "message.read",
+        "message.delivered",
+        "message.edit",
+        "message.delete",
+        "reaction.add",
+        "reaction.remove",
+        "typing",
+        "block.add",
+        "block.remove",
+        "conversation.join",
+        "conversation.leave",
+        "broadcast",
+        "presence.query",
+    ];
+
     /// The canonical `type`, for metric labels.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -140,6 +189,10 @@ impl Command {
             Self::Send(_) => "message.send",
             Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
             Self::Delivered { .. } => "message.delivered",
+            Self::Edit { .. } => "message.edit",
+            Self::Delete { .. } => "message.delete",
+            Self::ReactionAdd { .. } => "reaction.add",
+            Self::ReactionRemove { .. } => "reaction.remove",
             Self::Typing { .. } => "typing",
             Self::BlockAdd(_) => "block.add",
             Self::BlockRemove(_) => "block.remove",

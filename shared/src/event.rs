@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
 pub enum Event {
@@ -28,7 +29,11 @@ pub enum Event {
     #[serde(rename = "auth_failed")]
     AuthFailed { code: crate::ErrorCode, message: Cow<'static, str> },
     #[serde(rename = "pong")]
-    Pong { timestamp: Box<RawValue>, server_time: Timestamp },
+    Pong {
+        #[schemars(schema_with = "any_scalar")]
+        timestamp: Box<RawValue>,
+        server_time: Timestamp,
+    },
     #[serde(rename = "message.sent")]
     MessageSent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +80,20 @@ pub enum Event {
         user_id: UserId,
         delivered_at: Timestamp,
     },
+    #[serde(rename = "message.edited")]
+    MessageEdited { message: Message },
+    #[serde(rename = "message.deleted")]
+    MessageDeleted { message_id: MessageId, conversation_id: ConversationId, deleted_at: Timestamp, rev: u64 },
+    #[serde(rename = "reaction.updated")]
+    ReactionUpdated {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        user_id: UserId,
+        emoji: String,
+        added: bool,
+        reactions: BTreeMap<String, Vec<UserId>>,
+        rev: u64,
+    },
     #[serde(rename = "typing")]
     Typing {
         conversation_id: ConversationId,
@@ -115,7 +134,7 @@ pub enum Event {
     #[serde(rename = "user.offline")]
     UserOffline { user_id: UserId, last_seen: Timestamp },
     #[serde(rename = "notification")]
-    Notification(serde_json::Value),
+    Notification(#[schemars(schema_with = "any_object")] serde_json::Value),
     /// To everybody who is connected; an admin's.
     #[serde(rename = "broadcast")]
     Broadcast {
@@ -139,8 +158,18 @@ pub enum Event {
     Error(ProtocolError),
 }
 
+/// What a client sent as its timestamp comes back as it is.
+fn any_scalar(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": ["string", "number"] })
+}
+
+/// A backend's own.
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "object" })
+}
+
 /// Whether a user is online, and since when not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserStatus {
     /// Connected to some node now.
@@ -151,7 +180,7 @@ pub struct UserStatus {
 }
 
 /// Why a client has to fetch what it missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ResyncReason {
     /// The log has another epoch.

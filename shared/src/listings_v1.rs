@@ -103,6 +103,9 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }
         | Event::MessageDeliveredUpdate { .. }
+        | Event::MessageEdited { .. }
+        | Event::MessageDeleted { .. }
+        | Event::ReactionUpdated { .. }
         | Event::BlockAdded { .. }
         | Event::BlockRemoved { .. }
         | Event::ConversationCreated { .. }

@@ -4,14 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The longest epoch, in bytes.
 const EPOCH_BYTES_MAX: usize = 64;
 
 /// The name under which a log's `seq` counts. Another name is another log.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Epoch(Arc<str>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+pub struct Epoch(#[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9._-]+$"))] Arc<str>);
 
 impl Epoch {
     /// Takes 1 to 64 characters of `A-Z a-z 0-9 . _ -` as an epoch.
@@ -48,7 +49,7 @@ impl<'de> Deserialize<'de> for Epoch {
 }
 
 /// The last durable event that was seen: its `seq` under its `epoch`. The next one is `seq + 1`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// The log's epoch.
     pub epoch: Epoch,

@@ -150,6 +150,9 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         | Event::MessageReadAck { .. }
         | Event::MessageReadUpdate { .. }
         | Event::MessageDeliveredUpdate { .. }
+        | Event::MessageEdited { .. }
+        | Event::MessageDeleted { .. }
+        | Event::ReactionUpdated { .. }
         | Event::Typing { .. }
         | Event::BlockAdded { .. }
         | Event::BlockRemoved { .. }

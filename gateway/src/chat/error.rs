@@ -36,6 +36,7 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Blocked => ProtocolError::new(ErrorCode::Blocked, "one of you has blocked the other"),
         Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
         Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
+        Refusal::Limit => ProtocolError::new(ErrorCode::LimitExceeded, "there can't be more of these"),
         Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
     }
 }

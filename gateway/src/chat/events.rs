@@ -59,6 +59,16 @@ pub(super) fn message_sent(message: &Message, about: &About, member_count: usize
     body.into()
 }
 
+/// A change of a message, for all members; `conversation.updated` behind it if `last` is the conversation's newest.
+pub(super) fn message_changed(users: Vec<UserId>, event: &Event, last: Option<&Message>) -> OutboxEvent {
+    let mut body = event.to_json();
+    if let Some(message) = last {
+        let json = (users.len() <= LARGE_CONVERSATION).then(|| message_json(message));
+        push_conversation_updated(&mut body, message, json.as_ref());
+    }
+    OutboxEvent { users, body, unread: None }
+}
+
 /// A durable event for `users`, without companions.
 pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
     OutboxEvent { users, body: event.to_json(), unread: None }

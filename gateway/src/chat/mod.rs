@@ -3,6 +3,7 @@
 //! A command ends when its change is committed; what others are told of it goes through the [`publish::Publisher`].
 
 pub mod blocks;
+pub mod changes;
 pub mod conversations;
 mod error;
 mod events;

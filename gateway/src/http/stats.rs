@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::{ConversationId, Timestamp};
 
@@ -13,7 +14,7 @@ const CHANNELS_MAX: u32 = 50;
 const USERS_LOOKED_UP_MAX: usize = 10_000;
 
 /// The answer of the stats endpoint; of this node alone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// This node's name.
@@ -35,7 +36,7 @@ pub struct Stats {
 }
 
 /// Who of a channel is on this node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Channel {
     channel_id: ConversationId,

@@ -241,7 +241,7 @@ async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
 }
 
 /// Coarse seconds at which the token expires.
-fn expiry_s(identity: &Identity) -> u32 {
+pub(super) fn expiry_s(identity: &Identity) -> u32 {
     let left_s = identity.expires_at_s.saturating_sub(Timestamp::now().unix_seconds());
     coarse_s().saturating_add(u32::try_from(left_s.max(0)).unwrap_or(u32::MAX))
 }

@@ -4,6 +4,7 @@
 //! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the outbox.
 
 mod join;
+pub mod poller;
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -6,6 +6,7 @@
 mod activity;
 mod audit;
 mod bulk;
+mod changes;
 mod connect;
 mod directs;
 pub mod group_commit;
@@ -28,6 +29,7 @@ use shared::{Conversation, ConversationId, Message, Timestamp, UserId};
 pub use activity::{Activity, ChannelActivity, ChannelCount};
 pub use audit::{Audit, AuditAct, AuditEntry};
 pub use bulk::{BulkMembers, MembersAdded};
+pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use connect::connect;
 pub use directs::Directs;
 pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
@@ -69,6 +71,8 @@ pub enum Refusal {
     Full,
     /// It contradicts what is there (an id that is taken, an owner who can't leave).
     Conflict,
+    /// There is as much of it as there may be.
+    Limit,
 }
 
 impl From<Refusal> for StoreError {
@@ -80,7 +84,18 @@ impl From<Refusal> for StoreError {
 /// The store. Every method ends within five seconds, with `Unavailable` if the store didn't answer.
 #[async_trait]
 pub trait Store:
-    Activity + Audit + BulkMembers + Directs + Lookups + Notifications + Revocations + Roster + Send + Sync + 'static
+    Activity
+    + Audit
+    + BulkMembers
+    + Changes
+    + Directs
+    + Lookups
+    + Notifications
+    + Revocations
+    + Roster
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -9,6 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("envelope", &[]),
     ("http_client", &[]),
+    ("pollers", &[]),
     ("traces", &["http_client"]),
     ("store", &["off", "traces"]),
     ("backbone", &["off", "store"]),
@@ -24,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "off", "registry", "traces"]),
     ("chat", &["audit", "backbone", "clock", "envelope", "metrics", "off", "store", "traces"]),
     ("dispatch", &["chat", "store"]),
-    ("node", &["audit", "auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "registry"]),
+    ("node", &["audit", "auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "pollers", "registry"]),
     ("recheck", &["auth", "backbone", "chat", "node", "ws"]),
     (
         "session",
@@ -44,7 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "audit", "auth", "backbone", "chat", "config", "fanout", "heal", "http", "limits", "lobby", "metrics",
-            "node", "pulse", "push", "recheck", "registry", "shutdown", "store", "traces",
+            "node", "pollers", "pulse", "push", "recheck", "registry", "shutdown", "store", "traces",
         ],
     ),
 ];

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, Got};
+use crate::support::http::get;
 use crate::support::node::{Node, token};
+use crate::support::postgres::Postgres;
+use crate::support::redis::Redis;
 
 /// Opens a direct conversation by a first message; its id.
 async fn introduce(from: &mut Client, to: &mut Client, to_id: &str) -> String {
@@ -193,6 +196,96 @@ async fn the_token_may_come_with_the_first_frame() {
     assert_eq!((&refreshed["ref"], &refreshed["payload"]["resumed"]), (&json!(1), &json!(true)));
     client.send("auth", json!({ "token": token("b") })).await;
     assert_eq!(client.expect("error").await["payload"]["code"], "FORBIDDEN");
+}
+
+/// §3.2 and §3.3: what the document's handlers refuse, by the document's codes. The connection stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_have_the_documents_codes() {
+    let node = Node::embedded(&[]).await;
+    let mut a = Client::join(node.http, "a").await;
+    let mut b = Client::join(node.http, "b").await;
+    let conversation = introduce(&mut a, &mut b, "b").await;
+    let frame = |kind: &str, payload: Value| json!({ "type": kind, "payload": payload }).to_string();
+    for (text, code) in [
+        ("not JSON".to_owned(), "INVALID_MESSAGE"),
+        (frame("no.such.event", json!({})), "UNKNOWN_EVENT"),
+        (frame("message.send", json!({ "content": "x" })), "VALIDATION_ERROR"),
+        (frame("message.send", json!({ "conversationId": "not an id", "content": "x" })), "VALIDATION_ERROR"),
+        (frame("message.send", json!({ "conversationId": conversation, "content": "" })), "VALIDATION_ERROR"),
+        (frame("message.send", json!({ "conversationId": conversation })), "VALIDATION_ERROR"),
+        (frame("message.read", json!({})), "VALIDATION_ERROR"),
+        (frame("message.read", json!({ "conversationId": "not an id" })), "VALIDATION_ERROR"),
+    ] {
+        a.send_text(&text).await;
+        let error = a.expect("error").await;
+        assert_eq!(error["payload"]["code"], code, "{text}");
+        assert!(error["payload"]["message"].is_string());
+    }
+    a.send("message.send", json!({ "conversationId": conversation, "content": "still here" })).await;
+    b.expect("message.new").await;
+}
+
+/// §3.4 and §4.1: `online:<id>` holds unix seconds, lives 60 s at most, and a ping makes it live on; §2.1: what stands on
+/// `chat:user:<id>` reaches the user, whoever published it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_holds_who_is_online_and_carries_what_is_published() {
+    let (redis, database) = (Redis::start(), Postgres::database().await);
+    let node =
+        Node::serve(&redis.url(), &database.url, &[("ONLINE_TTL_SECONDS", "6"), ("HEARTBEAT_SECONDS", "4")]).await;
+    node.wait_ready(true).await;
+    let mut a = Client::join(node.http, "a").await;
+    let fresh = async |a: &mut Client, at_least_ms: i64| {
+        let refreshed = async {
+            while redis.number("PTTL online:a") < at_least_ms {
+                a.send("ping", json!({})).await;
+                a.expect("pong").await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), refreshed).await.expect("the key is refreshed");
+    };
+    fresh(&mut a, 1).await;
+    let since: String = redis::from_redis_value(redis.ask("GET online:a")).expect("text");
+    let age_s = shared::Timestamp::now().unix_seconds() - since.parse::<i64>().expect("unix seconds");
+    assert!((0..60).contains(&age_s), "{age_s}");
+    // Without a refresh it would be gone after six seconds; by pings it lives on.
+    redis.ask("PEXPIRE online:a 2500");
+    fresh(&mut a, 3000).await;
+    assert!(redis.number("PTTL online:a") <= 6000);
+
+    let event = r#"{"type":"notification","payload":{"by":"hand"}}"#;
+    assert_eq!(redis.number(&format!("PUBLISH chat:user:a {event}")), 1);
+    let got = a.expect("notification").await;
+    assert_eq!((&got["payload"], got.get("seq")), (&json!({ "by": "hand" }), None));
+}
+
+/// §3.2: the server pings, and a connection without a sign of life ends. (The document's deadline is 90 s.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_is_pinged_and_ends() {
+    let settings = [("HEARTBEAT_SECONDS", "1"), ("HEARTBEAT_TIMEOUT_SECONDS", "1")];
+    let node = Node::embedded(&settings).await;
+    let open = async |user: &str| {
+        let path = format!("/chat/ws?token={}", token(user));
+        Client::open(node.http, &path, &[]).await.expect("upgrade")
+    };
+    // One reads, and so answers pings; the other doesn't.
+    let (mut alive, mut silent) = (open("alive").await, open("silent").await);
+    assert_eq!(alive.expect("auth_success").await["payload"]["heartbeatSeconds"], 1);
+    let only_one_left = async {
+        loop {
+            alive.settle().await;
+            if node.app.node().registry.user_count() == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), only_one_left).await.expect("the silent one ends");
+    // Its own pong may cross the close, so what it reads last need not be the close frame; the node says why it ended.
+    while matches!(silent.next().await, Got::Frame(_)) {}
+    let (_, metrics) = get(node.ops, "/metrics", &[]).await;
+    assert!(metrics.as_str().is_some_and(|text| text.contains("reason=\"heartbeat_timeout\"")), "{metrics}");
+    alive.settle().await;
 }
 
 pub(crate) fn types(frames: &[Value]) -> Vec<String> {

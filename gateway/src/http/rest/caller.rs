@@ -48,6 +48,14 @@ impl Caller {
         }
     }
 
+    /// The identity of a user who asks for themselves.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::User(identity) => Some(identity),
+            Self::Backend(_) => None,
+        }
+    }
+
     /// Refuses everybody but backends and admins.
     pub(super) fn must_be_privileged(&self) -> Result<(), Failure> {
         match self {

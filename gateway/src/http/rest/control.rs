@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::UserId;
 
 use super::Api;
 use super::body::Body;
 use super::caller::Caller;
+use super::describe::Accepted;
 use super::failure::Failure;
 use crate::backbone::Control;
 use crate::http::stats::Stats;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Disconnect {
     user_id: UserId,
@@ -24,7 +25,7 @@ pub(super) struct Disconnect {
     reason: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Revoke {
     user_id: UserId,
@@ -34,23 +35,23 @@ pub(super) async fn disconnect(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(order): Body<Disconnect>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
     let control = Control::Disconnect { user_id: order.user_id, revoked: false };
     api.node.chat.backbone().control(&control).await?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(Accepted)
 }
 
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(order): Body<Revoke>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");
     api.node.chat.revoke(&order.user_id).await?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(Accepted)
 }
 
 pub(super) async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Stats>, Failure> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::command::PASSWORD_BYTES_MAX;
 use shared::{Conversation, ConversationId, ConversationKind, ProtocolError, Role, UserId, Visibility};
@@ -13,6 +13,7 @@ use shared::{Conversation, ConversationId, ConversationKind, ProtocolError, Role
 use super::Api;
 use super::body::{Body, Params, Segment};
 use super::caller::Caller;
+use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use crate::chat::conversations::CreateConversation;
 use crate::store::{MEMBERS_MAX, MembershipChange};
@@ -24,7 +25,7 @@ const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 100;
 
 /// A list of at most `limit` items; `next` goes into the next request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct List<T> {
     pub(super) items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,15 +37,19 @@ pub(super) fn limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Create {
     id: Option<ConversationId>,
     kind: ConversationKind,
+    #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
     title: Option<String>,
     #[serde(default)]
+    #[schemars(length(max = MEMBERS_MAX))]
     members: Vec<UserId>,
     visibility: Option<Visibility>,
+    /// At most 128 bytes.
+    #[schemars(length(min = 1, max = PASSWORD_BYTES_MAX))]
     password: Option<String>,
 }
 
@@ -52,7 +57,7 @@ pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(create): Body<Create>,
-) -> Result<(StatusCode, Json<Conversation>), Failure> {
+) -> Result<Created<Conversation>, Failure> {
     if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
         return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
     }
@@ -75,12 +80,16 @@ pub(super) async fn create(
         members: create.members,
     };
     let conversation = api.node.chat.create_conversation(caller.acts_for(), new).await?;
-    Ok((StatusCode::CREATED, Json(conversation)))
+    Ok(Created(conversation))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ListParams {
+    /// The `next` of the page before.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
     cursor: Option<u64>,
+    /// How many; more than 100 counts as 100.
+    #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
 }
 
@@ -105,17 +114,25 @@ pub(super) async fn one(
 }
 
 /// One new member with a role, or many without.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["userId"], "properties": { "userId": { "type": "string" }, "userIds": { "maxItems": 0 } } },
+    {
+        "required": ["userIds"],
+        "properties": { "userId": { "type": "null" }, "role": { "type": "null" }, "userIds": { "minItems": 1 } },
+    },
+]))]
 pub(super) struct NewMembers {
     user_id: Option<UserId>,
     role: Option<Role>,
     #[serde(default)]
+    #[schemars(length(max = MEMBERS_MAX))]
     user_ids: Vec<UserId>,
 }
 
 /// What adding many did: who came in, and who is banned.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Added {
     added: Vec<UserId>,
@@ -123,21 +140,43 @@ pub(super) struct Added {
     member_count: u64,
 }
 
-#[derive(Debug, Deserialize)]
+/// The conversation with its new member, or what adding many did.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum AddAnswer {
+    One(Box<Conversation>),
+    Many(Added),
+}
+
+impl IntoResponse for AddAnswer {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+impl Answer for AddAnswer {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.answers(200, "The conversation, or what adding many did.", Some(schemas.answer::<Self>()));
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Who {
     user_id: UserId,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewRole {
     role: Role,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Password {
+    /// At most 128 bytes.
+    #[schemars(length(max = PASSWORD_BYTES_MAX))]
     password: Option<String>,
 }
 
@@ -146,12 +185,12 @@ pub(super) async fn add(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
     Body(new): Body<NewMembers>,
-) -> Result<Response, Failure> {
+) -> Result<AddAnswer, Failure> {
     let by = caller.acts_for();
     match (new.user_id, new.role, new.user_ids) {
         (Some(user), role, users) if users.is_empty() => {
             let added = MembershipChange::Add { by: by.cloned(), role: role.unwrap_or(Role::Member) };
-            Ok(Json(change(&api, &id, &user, added).await?).into_response())
+            Ok(AddAnswer::One(Box::new(change(&api, &id, &user, added).await?)))
         }
         (None, None, users) if !users.is_empty() => {
             if users.len() > MEMBERS_MAX {
@@ -159,7 +198,7 @@ pub(super) async fn add(
             }
             let outcome = api.node.chat.add_members(&id, users, by).await?;
             let member_count = outcome.conversation.member_count;
-            Ok(Json(Added { added: outcome.added, banned: outcome.banned, member_count }).into_response())
+            Ok(AddAnswer::Many(Added { added: outcome.added, banned: outcome.banned, member_count }))
         }
         _ => Err(ProtocolError::field("userId", "is required, or userIds without role").into()),
     }
@@ -178,9 +217,9 @@ pub(super) async fn kick(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment((id, user)): Segment<(ConversationId, UserId)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<NoContent, Failure> {
     change(&api, &id, &user, MembershipChange::Kick { by: caller.acts_for().cloned() }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 pub(super) async fn ban(
@@ -188,18 +227,18 @@ pub(super) async fn ban(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
     Body(who): Body<Who>,
-) -> Result<StatusCode, Failure> {
+) -> Result<NoContent, Failure> {
     change(&api, &id, &who.user_id, MembershipChange::Ban { by: caller.acts_for().cloned() }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 pub(super) async fn unban(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment((id, user)): Segment<(ConversationId, UserId)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<NoContent, Failure> {
     change(&api, &id, &user, MembershipChange::Unban { by: caller.acts_for().cloned() }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 pub(super) async fn invite(
@@ -207,9 +246,9 @@ pub(super) async fn invite(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
     Body(who): Body<Who>,
-) -> Result<StatusCode, Failure> {
+) -> Result<NoContent, Failure> {
     change(&api, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 pub(super) async fn join(
@@ -225,9 +264,9 @@ pub(super) async fn leave(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(id): Segment<ConversationId>,
-) -> Result<StatusCode, Failure> {
+) -> Result<NoContent, Failure> {
     change(&api, &id, caller.user()?, MembershipChange::Leave).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 async fn change(

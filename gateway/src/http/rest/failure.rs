@@ -4,7 +4,15 @@ use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::{ErrorCode, ProtocolError};
+
+/// The body of an error answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ErrorAnswer {
+    error: ProtocolError,
+}
 
 /// An error on its way to a client.
 #[derive(Debug)]

@@ -3,26 +3,39 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::chat_v1::Decoder;
-use shared::command::TEMP_ID_BYTES_MAX;
+use serde_json::json;
+use shared::chat_v1::{Decoder, check_content};
+use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
+use shared::frames::{Content, SendBody};
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
 use super::body::{Body, Params, RawBody, Segment};
 use super::caller::Caller;
 use super::conversations::{List, limit};
+use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
-use crate::store::Page;
+use crate::store::{MessageChange, Page};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HistoryParams {
+    /// The last ones before this `seq`.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
     before: Option<u64>,
+    /// The first ones after this `seq`.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
     after: Option<u64>,
+    /// Those that changed after this `rev`.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
     changed_since: Option<u64>,
+    /// How many; more than 100 counts as 100.
+    #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
 }
 
@@ -53,39 +66,101 @@ pub(super) async fn history(
     Ok(Json(List { next: edge.filter(|_| full).map(|edge| edge.to_string()), items }))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SentAnswer {
     message: Message,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
 }
 
+impl IntoResponse for SentAnswer {
+    fn into_response(self) -> Response {
+        let status = if self.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl Answer for SentAnswer {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let schema = schemas.answer::<Self>();
+        operation.answers(200, "An earlier try had stored it.", Some(schema.clone()));
+        operation.answers(201, "Stored.", Some(schema));
+    }
+}
+
+/// The body of `message.send`, read by the decoder of the socket; the header `Idempotency-Key` is its `tempId`.
+pub(super) struct Sending(SendMessage);
+
+impl FromRequest<Arc<Api>> for Sending {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
+        let key = request.headers().get("idempotency-key").cloned();
+        let RawBody(body) = RawBody::from_request(request, api).await?;
+        let mut send = Decoder::new(api.node.limits.content_chars_max).decode_send(&mut body.to_vec())?;
+        if let Some(key) = key {
+            let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= TEMP_ID_BYTES_MAX);
+            let key =
+                key.ok_or_else(|| ProtocolError::field("Idempotency-Key", "must have 1 to 128 visible characters"))?;
+            send.temp_id = Some(key.to_owned());
+        }
+        Ok(Self(send))
+    }
+}
+
+impl Input for Sending {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let key = json!({ "type": "string", "minLength": 1, "maxLength": TEMP_ID_BYTES_MAX, "pattern": "^[!-~]*$" });
+        operation.parameter("header", "Idempotency-Key", false, key);
+        let body = schemas.input::<SendBody>();
+        operation.body(true, body);
+    }
+}
+
 pub(super) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    headers: HeaderMap,
-    RawBody(body): RawBody,
-) -> Result<(StatusCode, Json<SentAnswer>), Failure> {
-    let sender = caller.user()?;
-    let mut send = Decoder::new(api.node.limits.content_chars_max).decode_send(&mut body.to_vec())?;
-    if let Some(key) = headers.get("idempotency-key") {
-        let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= TEMP_ID_BYTES_MAX);
-        let key =
-            key.ok_or_else(|| ProtocolError::field("Idempotency-Key", "must have 1 to 128 visible characters"))?;
-        send.temp_id = Some(key.to_owned());
-    }
-    let sent = api.node.chat.send(sender, send).await?;
-    let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(SentAnswer { message: sent.message, duplicate: sent.duplicate })))
+    Sending(send): Sending,
+) -> Result<SentAnswer, Failure> {
+    let sent = api.node.chat.send(caller.user()?, send).await?;
+    Ok(SentAnswer { message: sent.message, duplicate: sent.duplicate })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewContent {
+    #[schemars(with = "Content")]
+    content: String,
+}
+
+pub(super) async fn edit(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<MessageId>,
+    Body(NewContent { content }): Body<NewContent>,
+) -> Result<Json<Message>, Failure> {
+    let editor = caller.user()?;
+    check_content(&content, api.node.limits.content_chars_max)?;
+    let changed = api.node.chat.change_message(id, Some(editor), MessageChange::Edit { content }).await?;
+    Ok(Json(changed.message))
+}
+
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<MessageId>,
+) -> Result<NoContent, Failure> {
+    api.node.chat.change_message(id, caller.acts_for(), MessageChange::Delete).await?;
+    Ok(NoContent)
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct UpTo {
     up_to: Option<MessageId>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadAnswer {
     conversation_id: ConversationId,

@@ -1,14 +1,19 @@
 //! REST: the routes of PROTOCOL §3, each a thin step from a checked request to the domain.
 
 mod admin;
+mod asyncapi;
 mod body;
 mod caller;
 mod control;
 mod conversations;
+mod describe;
+mod events;
 pub(super) mod failure;
 mod messages;
+mod openapi;
 mod presence;
 mod publish;
+mod routes;
 mod social;
 mod tickets;
 
@@ -20,10 +25,11 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use tracing::Instrument;
 
 use crate::node::Node;
+use routes::Routes;
 
 /// What every route works with.
 pub struct Api {
@@ -45,31 +51,37 @@ pub fn admin_router(api: Arc<Api>) -> Router {
 pub fn router(api: Arc<Api>) -> Router {
     let one = "/api/v1/conversations/{id}";
     let of = |rest: &str| format!("{one}{rest}");
-    Router::new()
-        .route("/api/v1/conversations", post(conversations::create).get(conversations::list))
-        .route(one, get(conversations::one))
-        .route(&of("/members"), post(conversations::add))
-        .route(&of("/members/{user}"), delete(conversations::kick).patch(conversations::set_role))
-        .route(&of("/bans"), post(conversations::ban))
-        .route(&of("/bans/{user}"), delete(conversations::unban))
-        .route(&of("/invites"), post(conversations::invite))
-        .route(&of("/join"), post(conversations::join))
-        .route(&of("/leave"), post(conversations::leave))
-        .route(&of("/read"), post(messages::read))
-        .route(&of("/messages"), get(messages::history))
-        .route("/api/v1/messages", post(messages::send))
-        .route("/api/v1/presence", get(presence::presence))
-        .route("/api/v1/publish", post(publish::publish))
-        .route("/api/v1/broadcast", post(publish::broadcast))
-        .route("/api/v1/control/disconnect", post(control::disconnect))
-        .route("/api/v1/control/revoke", post(control::revoke))
-        .route("/api/messages/private", get(social::private_messages))
-        .route("/api/messages/group", get(social::group_messages))
-        .route("/api/groups/invite", post(social::invite))
-        .route("/api/notifications", get(social::notifications))
-        .route("/api/notifications/read", post(social::read_notifications))
-        .route("/api/v2/ws-token", post(tickets::issue))
-        .route("/api/v1/internal/chat/ws/stats", get(control::stats))
+    Routes::new()
+        .post("/api/v1/conversations", conversations::create, "Make a conversation")
+        .get("/api/v1/conversations", conversations::list, "The user's conversations, newest activity first")
+        .get(one, conversations::one, "A conversation")
+        .post(&of("/members"), conversations::add, "Add a member")
+        .patch(&of("/members/{user}"), conversations::set_role, "Give a member another role")
+        .delete(&of("/members/{user}"), conversations::kick, "Remove a member")
+        .post(&of("/bans"), conversations::ban, "Remove a user and keep them out")
+        .delete(&of("/bans/{user}"), conversations::unban, "Lift a ban")
+        .post(&of("/invites"), conversations::invite, "Invite a user")
+        .post(&of("/join"), conversations::join, "Join, or accept an invitation")
+        .post(&of("/leave"), conversations::leave, "Leave, or decline an invitation")
+        .post(&of("/read"), messages::read, "Mark messages as read")
+        .get(&of("/messages"), messages::history, "Messages, ascending")
+        .post("/api/v1/messages", messages::send, "Send a message")
+        .patch("/api/v1/messages/{id}", messages::edit, "Edit one's own message")
+        .delete("/api/v1/messages/{id}", messages::delete, "Delete a message")
+        .get("/api/v1/events", events::events, "Wait for events (long polling)")
+        .get("/api/v1/presence", presence::presence, "Who is online")
+        .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")
+        .post("/api/v1/broadcast", publish::broadcast, "Send an event to every socket (backends, admins)")
+        .post("/api/v1/control/disconnect", control::disconnect, "Close a user's sockets (backends, admins)")
+        .post("/api/v1/control/revoke", control::revoke, "Make a user's tokens worthless (backends, admins)")
+        .get("/api/messages/private", social::private_messages, "Messages with a user (social)")
+        .get("/api/messages/group", social::group_messages, "Messages of a group (social)")
+        .post("/api/groups/invite", social::invite, "Invite a user to a group (social)")
+        .get("/api/notifications", social::notifications, "The user's notifications, newest first (social)")
+        .post("/api/notifications/read", social::read_notifications, "Mark notifications as read (social)")
+        .post("/api/v2/ws-token", tickets::issue, "A ticket for one connection")
+        .get("/api/v1/internal/chat/ws/stats", control::stats, "What this node holds (backends, admins)")
+        .finish(api.node.limits.content_chars_max)
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
         .layer(from_fn_with_state(Arc::clone(&api), account))

@@ -1,11 +1,14 @@
 //! Who is online.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::command::PRESENCE_QUERY_USERS_MAX;
+use shared::event::UserStatus;
 use shared::{Event, ProtocolError, UserId};
 
 use super::Api;
@@ -13,24 +16,34 @@ use super::body::Params;
 use super::caller::Caller;
 use super::failure::Failure;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct PresenceParams {
+    /// User ids, separated by commas; at most 500.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.:@-]{1,128}(,[A-Za-z0-9_.:@-]{1,128}){0,499}$"))]
     users: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PresenceAnswer {
+    users: BTreeMap<UserId, UserStatus>,
 }
 
 pub(super) async fn presence(
     State(api): State<Arc<Api>>,
     _caller: Caller,
     Params(params): Params<PresenceParams>,
-) -> Result<Json<serde_json::Value>, Failure> {
-    let ids = params.users.split(',').filter(|id| !id.is_empty());
-    let users: Vec<UserId> =
-        ids.map(UserId::parse).collect::<Result<_, _>>().map_err(|fault| ProtocolError::field("users", fault))?;
+) -> Result<Json<PresenceAnswer>, Failure> {
+    let users: Vec<UserId> = params
+        .users
+        .split(',')
+        .map(UserId::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|fault| ProtocolError::field("users", fault))?;
     if users.len() > PRESENCE_QUERY_USERS_MAX {
         return Err(ProtocolError::field("users", "holds more than 500 ids").into());
     }
     match api.node.chat.status(&users).await? {
-        Event::StatusBulk { users } => Ok(Json(serde_json::json!({ "users": users }))),
-        _ => Ok(Json(serde_json::json!({ "users": {} }))),
+        Event::StatusBulk { users } => Ok(Json(PresenceAnswer { users })),
+        _ => Ok(Json(PresenceAnswer { users: BTreeMap::new() })),
     }
 }

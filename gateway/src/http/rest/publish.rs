@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::{ProtocolError, UserId};
@@ -11,6 +11,7 @@ use shared::{ProtocolError, UserId};
 use super::Api;
 use super::body::Body;
 use super::caller::Caller;
+use super::describe::Accepted;
 use super::failure::Failure;
 use crate::chat::notifications::NotificationPayload;
 
@@ -21,9 +22,10 @@ const TYPE_BYTES_MAX: usize = 64;
 /// The largest payload, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish {
+    #[schemars(length(min = 1, max = USERS_MAX))]
     users: Vec<UserId>,
     event: BackendEvent,
     /// A notification is history unless its sender says otherwise.
@@ -31,17 +33,20 @@ pub(super) struct Publish {
     durable: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Broadcast {
     event: BackendEvent,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BackendEvent {
     #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = TYPE_BYTES_MAX), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     kind: String,
+    /// An object of at most 64 KiB.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     payload: Box<RawValue>,
 }
 
@@ -49,7 +54,7 @@ pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(publish): Body<Publish>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     if publish.users.is_empty() || publish.users.len() > USERS_MAX {
         return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into());
@@ -62,17 +67,17 @@ pub(super) async fn publish(
         Some(payload) => api.node.chat.notify(users, payload?).await?,
         None => api.node.chat.publish(users, envelope, publish.durable).await?,
     }
-    Ok(StatusCode::ACCEPTED)
+    Ok(Accepted)
 }
 
 pub(super) async fn broadcast(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(broadcast): Body<Broadcast>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     api.node.chat.broadcast(broadcast.event.envelope()?).await?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(Accepted)
 }
 
 impl BackendEvent {

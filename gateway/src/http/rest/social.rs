@@ -7,8 +7,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Deserializer};
+use axum::response::{IntoResponse, Response};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use shared::id::ID_BYTES_MAX;
 use shared::social_v1::{MessageFrame, NotificationFrame};
 use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 
@@ -16,16 +19,21 @@ use super::Api;
 use super::body::{Body, Params};
 use super::caller::Caller;
 use super::conversations::{List, TITLE_CHARS_MAX, limit};
+use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use crate::store::KeptNotification;
 
 /// Notifications that one request marks as read by their ids.
 const IDS_MAX: usize = 1000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct PrivateParams {
     user: UserId,
+    /// How many; more than 100 counts as 100.
+    #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
+    /// How many to pass over.
+    #[schemars(range(max = u64::MAX))]
     offset: Option<u64>,
 }
 
@@ -47,10 +55,14 @@ pub(super) async fn private_messages(
     Ok(Json(list(&page, frame, offset, limit)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct GroupParams {
     group: ConversationId,
+    /// How many; more than 100 counts as 100.
+    #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
+    /// How many to pass over.
+    #[schemars(range(max = u64::MAX))]
     offset: Option<u64>,
 }
 
@@ -69,13 +81,42 @@ pub(super) async fn group_messages(
     Ok(Json(list(&page, |message| json!(MessageFrame::new(message, None)), offset, limit)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Invite {
     #[serde(deserialize_with = "flat_id")]
+    #[schemars(schema_with = "flat_schema")]
     group_id: ConversationId,
     #[serde(deserialize_with = "flat_id")]
+    #[schemars(schema_with = "flat_schema")]
     user_id: UserId,
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
     group_name: Option<String>,
+}
+
+/// Where an invitation stands.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Invited {
+    #[serde(skip)]
+    is_new: bool,
+    group_id: ConversationId,
+    user_id: UserId,
+    /// `invited` or `accepted`.
+    status: &'static str,
+}
+
+impl IntoResponse for Invited {
+    fn into_response(self) -> Response {
+        let status = if self.is_new { StatusCode::CREATED } else { StatusCode::OK };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl Answer for Invited {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        let schema = schemas.answer::<Self>();
+        operation.answers(200, "They were invited, or a member, before.", Some(schema.clone()));
+        operation.answers(201, "Invited.", Some(schema));
+    }
 }
 
 /// Invites a user: 201 when that is news, 200 when they were invited or a member before.
@@ -83,21 +124,24 @@ pub(super) async fn invite(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(invite): Body<Invite>,
-) -> Result<(StatusCode, Json<Value>), Failure> {
+) -> Result<Invited, Failure> {
     let fits = |name: &String| !name.is_empty() && name.chars().count() <= TITLE_CHARS_MAX && !name.contains('\0');
     if invite.group_name.as_ref().is_some_and(|name| !fits(name)) {
         return Err(ProtocolError::field("group_name", "must have 1 to 200 characters without U+0000").into());
     }
     let by = caller.acts_for().cloned();
     let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, invite.group_name).await?;
-    let status = if outcome.changed { StatusCode::CREATED } else { StatusCode::OK };
-    let word = if outcome.is_member { "accepted" } else { "invited" };
-    Ok((status, Json(json!({ "group_id": invite.group_id, "user_id": invite.user_id, "status": word }))))
+    let status = if outcome.is_member { "accepted" } else { "invited" };
+    Ok(Invited { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct NotificationsParams {
+    /// How many; more than 100 counts as 100.
+    #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
+    /// How many to pass over.
+    #[schemars(range(max = u64::MAX))]
     offset: Option<u64>,
 }
 
@@ -121,10 +165,17 @@ fn notification(kept: &KeptNotification) -> Value {
     json!(frame)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Read {
     #[serde(default)]
+    #[schemars(with = "Option<Vec<NotificationId>>", length(max = IDS_MAX))]
     ids: Option<Vec<Flat<NotificationId>>>,
+}
+
+/// How many notifications were marked as read.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Marked {
+    marked: u64,
 }
 
 /// Marks all notifications as read, or those that the body names.
@@ -132,13 +183,13 @@ pub(super) async fn read_notifications(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(read): Body<Read>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Marked>, Failure> {
     if read.ids.as_ref().is_some_and(|ids| ids.len() > IDS_MAX) {
         return Err(ProtocolError::field("ids", "holds more than 1000 ids").into());
     }
     let ids = read.ids.map(|ids| ids.into_iter().map(|Flat(id)| id).collect());
     let marked = api.node.chat.read_notifications(caller.user()?, ids).await?;
-    Ok(Json(json!({ "marked": marked })))
+    Ok(Json(Marked { marked }))
 }
 
 /// A page, and the `offset` of the next one if this one is full.
@@ -156,6 +207,14 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Flat<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         flat_id(deserializer).map(Self)
     }
+}
+
+/// An id as a string, or as an integer.
+fn flat_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@-]+$",
+        "minimum": 0, "maximum": u64::MAX,
+    })
 }
 
 fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {

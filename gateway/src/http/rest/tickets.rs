@@ -5,27 +5,42 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::Timestamp;
 
 use super::Api;
 use super::caller::{Caller, unavailable};
+use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use crate::auth::tickets::{TICKET_S, issue as issue_ticket};
 use crate::auth::{Identity, NO_EXPIRY_S};
 
-#[derive(Serialize)]
+/// A ticket: good once, for a connection.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Issued<'a> {
-    ticket: &'a str,
+pub(super) struct Issued {
+    ticket: String,
     /// The same: the seed documents call it a token.
-    token: &'a str,
+    token: String,
     /// In seconds.
     expires_in: u32,
 }
 
-pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result<impl IntoResponse, Failure> {
+impl IntoResponse for Issued {
+    fn into_response(self) -> Response {
+        ([(CACHE_CONTROL, "no-store")], Json(self)).into_response()
+    }
+}
+
+impl Answer for Issued {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.answers(200, "The ticket.", Some(schemas.answer::<Self>()));
+    }
+}
+
+pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result<Issued, Failure> {
     let identity = match caller {
         Caller::User(identity) => identity,
         Caller::Backend(_) => {
@@ -41,6 +56,5 @@ pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result
         }
     };
     let ticket = issue_ticket(&**api.node.chat.backbone(), &identity).await.map_err(unavailable)?;
-    let issued = Issued { ticket: ticket.as_str(), token: ticket.as_str(), expires_in: TICKET_S };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(issued).into_response()))
+    Ok(Issued { ticket: ticket.as_str().to_owned(), token: ticket.as_str().to_owned(), expires_in: TICKET_S })
 }

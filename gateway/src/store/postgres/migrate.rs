@@ -10,6 +10,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (2, include_str!("migrations/0002_send.sql")),
     (10, include_str!("migrations/0010_past_members.sql")),
     (11, include_str!("migrations/0011_notifications.sql")),
+    (13, include_str!("migrations/0013_changes.sql")),
     (14, include_str!("migrations/0014_revocations.sql")),
     (20, include_str!("migrations/0020_usernames_by_user.sql")),
 ];

@@ -1,8 +1,9 @@
 //! Rows into typed values. A value that doesn't fit its type is a fault in the data, never a panic.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::{Message, MessageId, Timestamp};
+use shared::{Message, MessageId, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -14,7 +15,7 @@ macro_rules! message_columns {
         "m.id AS m_id, m.conversation_id AS m_conversation_id, m.seq AS m_seq, m.rev AS m_rev, \
          m.sender_id AS m_sender_id, m.temp_id AS m_temp_id, m.kind AS m_kind, m.content AS m_content, \
          m.reply_to AS m_reply_to, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
-         m.deleted_at AS m_deleted_at"
+         m.deleted_at AS m_deleted_at, m.reactions AS m_reactions"
     };
 }
 pub(super) use message_columns;
@@ -76,8 +77,13 @@ pub(super) fn message(row: &Row) -> Result<Message, StoreError> {
         created_at: time(row, "m_created_at")?,
         edited_at: time_or_null(row, "m_edited_at")?,
         deleted_at: time_or_null(row, "m_deleted_at")?,
-        reactions: std::collections::BTreeMap::new(),
+        reactions: reactions(get(row, "m_reactions")?, "m_reactions")?,
     })
+}
+
+/// Who reacted, from the column of a message.
+pub(super) fn reactions(json: Option<&str>, column: &str) -> Result<BTreeMap<String, Vec<UserId>>, StoreError> {
+    json.map_or_else(|| Ok(BTreeMap::new()), |json| serde_json::from_str(json).map_err(|_| unfit(column)))
 }
 
 /// A message id from its column.

@@ -1,11 +1,14 @@
 //! The group commit: one call of the function `parley_send`, one round trip.
 
+use std::collections::HashMap;
+
 use deadpool_postgres::{GenericClient, Object};
 use shared::Message;
 use tokio_postgres::Row;
 
 use super::errors::is_worth_a_retry;
-use super::rows::{bigint, get, message_id, number, parsed, time, time_or_null, unfit, unsigned};
+use super::query;
+use super::rows::{bigint, get, message_id, number, parsed, reactions, time, time_or_null, unfit, unsigned};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
 
 const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -25,7 +28,31 @@ pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendO
             result => break result?,
         }
     };
-    outcomes(batch, &rows)
+    let mut outcomes = outcomes(batch, &rows)?;
+    add_reactions(client, &mut outcomes).await?;
+    Ok(outcomes)
+}
+
+/// What was stored before may have been reacted to meanwhile; the function doesn't tell that.
+async fn add_reactions(client: &Object, outcomes: &mut [SendOutcome]) -> Result<(), StoreError> {
+    let mut originals: HashMap<i64, &mut Message> = outcomes
+        .iter_mut()
+        .filter_map(|outcome| match outcome {
+            SendOutcome::Duplicate(original) => Some((bigint(original.id.get()), original)),
+            SendOutcome::Stored(_) | SendOutcome::Refused(_) => None,
+        })
+        .collect();
+    if originals.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = originals.keys().copied().collect();
+    let sql = "SELECT id, reactions FROM messages WHERE id = ANY ($1) AND reactions IS NOT NULL";
+    for row in query(client, sql, &[&ids]).await? {
+        if let Some(original) = originals.get_mut(&get(&row, "id")?) {
+            original.reactions = reactions(get(&row, "reactions")?, "reactions")?;
+        }
+    }
+    Ok(())
 }
 
 async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_postgres::Error> {
@@ -79,7 +106,12 @@ fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreEr
     Ok(outcomes)
 }
 
+/// A retry after an uncertain commit finds the message as it is now: it may have been edited already.
 fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
+    let members_version = number(row, "out_members_version")?;
+    if get::<Option<i64>>(row, "out_id")?.is_some() {
+        return Ok(StoredMessage { message: original(new, row)?, members_version });
+    }
     let message = Message {
         id: new.id,
         conversation_id: new.conversation.clone(),
@@ -95,7 +127,7 @@ fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
         deleted_at: None,
         reactions: std::collections::BTreeMap::new(),
     };
-    Ok(StoredMessage { message, members_version: number(row, "out_members_version")? })
+    Ok(StoredMessage { message, members_version })
 }
 
 fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {

@@ -4,6 +4,7 @@
 mod activity;
 mod audit;
 mod bulk;
+mod changes;
 mod conversations;
 mod history;
 mod lookups;

@@ -29,7 +29,7 @@ macro_rules! message_columns {
         "m.id AS m_id, m.conversation_id AS m_conversation_id, m.seq AS m_seq, m.rev AS m_rev, \
          m.sender_id AS m_sender_id, m.temp_id AS m_temp_id, m.kind AS m_kind, m.content AS m_content, \
          m.reply_to AS m_reply_to, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
-         m.deleted_at AS m_deleted_at"
+         m.deleted_at AS m_deleted_at, m.reactions AS m_reactions"
     };
 }
 pub(super) use message_columns;
@@ -122,7 +122,10 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, StoreError> {
         created_at: time(row, "m_created_at")?,
         edited_at: get::<Option<i64>>(row, "m_edited_at")?.map(Timestamp::from_unix_ms),
         deleted_at: get::<Option<i64>>(row, "m_deleted_at")?.map(Timestamp::from_unix_ms),
-        reactions: std::collections::BTreeMap::new(),
+        reactions: match get::<Option<String>>(row, "m_reactions")? {
+            Some(json) => serde_json::from_str(&json).map_err(|_| unfit("m_reactions"))?,
+            None => std::collections::BTreeMap::new(),
+        },
     })
 }
 

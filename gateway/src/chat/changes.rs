@@ -1,0 +1,71 @@
+//! Edits, deletions and reactions: what they change, and who is told.
+
+use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
+
+use super::{Chat, events};
+use crate::store::{MessageChange, MessageOutcome, OutboxEvent};
+
+/// What a change of a message did.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// The message afterwards.
+    pub message: Message,
+    /// Whether anything changed. If not, nobody else is told.
+    pub changed: bool,
+    /// What the members are told.
+    pub event: Event,
+}
+
+impl Chat {
+    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is told through the
+    /// backbone, the one who asks included.
+    pub async fn change_message(
+        &self,
+        id: MessageId,
+        by: Option<&UserId>,
+        change: MessageChange,
+    ) -> Result<Changed, ProtocolError> {
+        let (what, who) = (change.clone(), by.cloned());
+        let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
+        let row_id = row.id;
+        let outcome = self.store.change_message(id, by, &change, row).await?;
+        if outcome.changed {
+            self.publish_row(row_id, &built);
+        }
+        let event = event_of(&change, by, &outcome.message).ok_or_else(|| {
+            ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event to tell it")
+        })?;
+        Ok(Changed { message: outcome.message, changed: outcome.changed, event })
+    }
+}
+
+fn told(change: &MessageChange, by: Option<&UserId>, outcome: &MessageOutcome) -> Vec<OutboxEvent> {
+    let Some(event) = event_of(change, by, &outcome.message) else { return Vec::new() };
+    let members: Vec<UserId> = outcome.members.list.iter().map(|(member, _)| member.clone()).collect();
+    if members.is_empty() {
+        return Vec::new();
+    }
+    vec![events::message_changed(members, &event, outcome.is_last.then_some(&outcome.message))]
+}
+
+/// `None` for a deleted message without a time, and for a reaction of nobody: the store makes neither.
+fn event_of(change: &MessageChange, by: Option<&UserId>, message: &Message) -> Option<Event> {
+    Some(match change {
+        MessageChange::Edit { .. } => Event::MessageEdited { message: message.clone() },
+        MessageChange::Delete => Event::MessageDeleted {
+            message_id: message.id,
+            conversation_id: message.conversation_id.clone(),
+            deleted_at: message.deleted_at?,
+            rev: message.rev,
+        },
+        MessageChange::React { emoji, on } => Event::ReactionUpdated {
+            message_id: message.id,
+            conversation_id: message.conversation_id.clone(),
+            user_id: by?.clone(),
+            emoji: emoji.clone(),
+            added: *on,
+            reactions: message.reactions.clone(),
+            rev: message.rev,
+        },
+    })
+}

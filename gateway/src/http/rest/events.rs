@@ -1,0 +1,123 @@
+//! Long polling, for those who can't hold a socket: the same log, the same events, on any node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::command::Resume;
+use shared::event::ResyncReason;
+use shared::{CloseCode, Epoch, ErrorCode, ProtocolError};
+
+use super::Api;
+use super::body::Params;
+use super::caller::Caller;
+use super::describe::{Answer, Operation, Schemas};
+use super::failure::Failure;
+use crate::session::poller::{Polled, poll};
+
+/// How long a poll waits unless the caller says otherwise, and at the most.
+const WAIT_S_DEFAULT: u64 = 25;
+const WAIT_S_MAX: u64 = 30;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct EventsParams {
+    /// The position `epoch:seq` up to which the caller has everything. Without it, the answer is the current position.
+    #[schemars(length(max = 128))]
+    since: Option<String>,
+    /// How many seconds to wait for an event; 25 by default, more than 30 counts as 30.
+    #[schemars(range(max = u32::MAX))]
+    wait: Option<u32>,
+}
+
+/// Events after the asked position, in order.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Events {
+    epoch: Epoch,
+    /// The position after these events.
+    seq: u64,
+    /// Envelopes as they go over a socket: each event with its `seq`, its companions without behind it.
+    #[schemars(with = "Vec<Envelope>")]
+    events: Vec<Box<RawValue>>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Envelope {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(rename = "type")]
+    kind: String,
+    payload: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The asked position can't be served: fetch what is missing, then go on from this one.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Moved {
+    error: ProtocolError,
+    reason: ResyncReason,
+    epoch: Epoch,
+    seq: u64,
+}
+
+/// What a poll answers.
+pub(super) enum PollAnswer {
+    Events(Events),
+    Moved(Moved),
+}
+
+impl IntoResponse for PollAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Events(events) => Json(events).into_response(),
+            Self::Moved(moved) => (StatusCode::CONFLICT, Json(moved)).into_response(),
+        }
+    }
+}
+
+impl Answer for PollAnswer {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.answers(200, "The events; none if the time was up.", Some(schemas.answer::<Events>()));
+        operation.answers(409, "The position can't be served.", Some(schemas.answer::<Moved>()));
+    }
+}
+
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<EventsParams>,
+) -> Result<PollAnswer, Failure> {
+    let user = caller.user()?;
+    let wait_s = params.wait.map_or(WAIT_S_DEFAULT, u64::from).min(WAIT_S_MAX);
+    let since = params.since.map(|text| text.parse().map_or(Resume::Invalid, Resume::From));
+    let wait = Duration::from_secs(wait_s);
+    match poll(&api.node, user, caller.identity(), since, wait).await? {
+        Polled::Events { epoch, seq, entries } => {
+            let lines = entries.iter().flat_map(|payload| payload.split(|byte| *byte == b'\n'));
+            let events = lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|fault| {
+                tracing::error!(%fault, "a log holds something that is no envelope");
+                ProtocolError::new(ErrorCode::InternalError, "the log can't be read")
+            })?;
+            Ok(PollAnswer::Events(Events { epoch, seq, events }))
+        }
+        Polled::Moved { reason, position } => Ok(PollAnswer::Moved(Moved {
+            error: ProtocolError::new(ErrorCode::Conflict, "this position can't be served: fetch what is missing"),
+            reason,
+            epoch: position.epoch,
+            seq: position.seq,
+        })),
+        Polled::Ended(CloseCode::TokenExpired) => {
+            Err(ProtocolError::new(ErrorCode::TokenExpired, "the token has expired").into())
+        }
+        Polled::Ended(_) => Err(ProtocolError::new(ErrorCode::Unauthenticated, "the token was revoked").into()),
+        Polled::TooMany => {
+            let error =
+                ProtocolError::new(ErrorCode::RateLimited, "too many polls or sockets of this user are waiting");
+            Err(error.retry_after_ms(1000).into())
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Long polling: a reader of the same log as a socket, which waits in the registry like one, so that an event wakes it
+//! and nothing is read in vain. Holds no position of its own: each poll brings it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::command::Resume;
+use shared::event::ResyncReason;
+use shared::{CloseCode, Epoch, Position, UserId, Wire};
+use tokio::time::Instant;
+
+use super::join::expiry_s;
+use crate::auth::{AuthError, Identity};
+use crate::backbone::{BackboneError, LogHead, check_resume};
+use crate::heal::resync;
+use crate::node::Node;
+use crate::registry::Joined;
+use crate::ws::outbox::{Batch, Outbox};
+
+/// Entries of the log in one answer.
+const ENTRIES_MAX: u32 = 100;
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Polled {
+    /// The events after the asked position, in order; none if the time was up.
+    Events {
+        /// The log's epoch.
+        epoch: Epoch,
+        /// The position after these events.
+        seq: u64,
+        /// Each a payload of newline-separated envelopes: the event, then its companions.
+        entries: Vec<Bytes>,
+    },
+    /// The asked position can't be served. The client fetches what it lacks, then goes on from this one.
+    Moved {
+        /// Why.
+        reason: ResyncReason,
+        /// The new position.
+        position: Position,
+    },
+    /// The user may no longer listen.
+    Ended(CloseCode),
+    /// The user, or the node, has as many polls waiting as there may be.
+    TooMany,
+}
+
+/// A user who listens in the registry. Dropping it takes them out, also when the client went away.
+struct Listening {
+    node: Arc<Node>,
+    user: UserId,
+    connection: u64,
+    outbox: Arc<Outbox>,
+    subscribed: bool,
+}
+
+/// Waits for events of `user` after `since`, at most for `wait`. Without `since`, or with nothing to wait for, it ends at
+/// once. `identity`: the user's own, whose right to listen may end meanwhile; a backend that acts for them has none.
+pub async fn poll(
+    node: &Arc<Node>,
+    user: &UserId,
+    identity: Option<&Identity>,
+    since: Option<Resume>,
+    wait: Duration,
+) -> Result<Polled, BackboneError> {
+    let backbone = node.chat.backbone();
+    let deadline = Instant::now() + wait;
+    let asked = match since {
+        Some(Resume::From(position)) => position,
+        Some(Resume::Invalid) => return moved(ResyncReason::Invalid, backbone.open(user).await?),
+        None => {
+            let head = backbone.open(user).await?;
+            return Ok(Polled::Events { epoch: head.epoch, seq: head.last, entries: Vec::new() });
+        }
+    };
+    let Some(_turn) = node.pollers.take(user) else { return Ok(Polled::TooMany) };
+    let expires_s = identity.map_or(u32::MAX, expiry_s);
+    let Some(listening) = Listening::enter(node, user, expires_s).await? else { return Ok(Polled::TooMany) };
+    if let Some(identity) = identity {
+        // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
+        match node.authenticator.check_revoked(identity).await {
+            Ok(()) => {}
+            Err(AuthError::Refused(_)) => return Ok(Polled::Ended(CloseCode::SessionRevoked)),
+            Err(AuthError::Unavailable(reason)) => return Err(BackboneError(reason.to_string())),
+        }
+    }
+    let head = backbone.open(user).await?;
+    listening.open_gate(&head);
+    if let Err(reason) = check_resume(&asked, &head) {
+        return moved(reason, head);
+    }
+    let mut batch = Batch::default();
+    loop {
+        let page = backbone.read(user, asked.seq, ENTRIES_MAX).await?;
+        if page.head.epoch != asked.epoch {
+            return moved(ResyncReason::Epoch, page.head);
+        }
+        if page.head.floor > asked.seq || page.entries.first().is_some_and(|(first, _)| *first != asked.seq + 1) {
+            return moved(ResyncReason::Trimmed, page.head);
+        }
+        if let Some((last, _)) = page.entries.last() {
+            let (epoch, seq) = (page.head.epoch, *last);
+            let entries = page.entries.into_iter().map(|(_, payload)| payload).collect();
+            return Ok(Polled::Events { epoch, seq, entries });
+        }
+        match listening.wait(&asked, deadline, &mut batch).await {
+            Woken::Event => {}
+            Woken::Closed(code @ (CloseCode::SessionRevoked | CloseCode::TokenExpired)) => {
+                return Ok(Polled::Ended(code));
+            }
+            // Whatever else ends a socket ends this poll early; the next one is as good on any node.
+            Woken::Closed(_) | Woken::TimeUp => {
+                return Ok(Polled::Events { epoch: asked.epoch, seq: asked.seq, entries: Vec::new() });
+            }
+        }
+    }
+}
+
+fn moved(reason: ResyncReason, head: LogHead) -> Result<Polled, BackboneError> {
+    Ok(Polled::Moved { reason, position: Position { epoch: head.epoch, seq: head.last } })
+}
+
+/// Why a poll goes on.
+enum Woken {
+    Event,
+    Closed(CloseCode),
+    TimeUp,
+}
+
+impl Listening {
+    /// Registers and subscribes; `None` if the user has as many sockets as they may have.
+    async fn enter(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Option<Self>, BackboneError> {
+        let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes, Wire::CHAT));
+        let connection = node.next_connection();
+        if node.registry.add(user, connection, Arc::clone(&outbox), expires_s).is_err() {
+            return Ok(None);
+        }
+        // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
+        let mut listening = Self { node: Arc::clone(node), user: user.clone(), connection, outbox, subscribed: true };
+        if let Err(error) = node.chat.backbone().subscribe(user).await {
+            listening.subscribed = false;
+            return Err(error);
+        }
+        // Every poll refreshes presence, which lasts longer than the longest one.
+        if let Err(error) = node.chat.arrived(user).await {
+            tracing::debug!(%user, %error, "an arrival could not be told");
+        }
+        Ok(Some(listening))
+    }
+
+    /// From here on events after `head` wake this poll.
+    fn open_gate(&self, head: &LogHead) {
+        let registry = &self.node.registry;
+        loop {
+            match registry.join(&self.user, self.connection, &head.epoch, head.last, Bytes::new()) {
+                Joined::At { gap: true } => return self.node.fanout.request_heal(&self.user),
+                Joined::At { gap: false } | Joined::Gone => return,
+                Joined::OtherEpoch => {
+                    // The log was opened anew and this poll sees it first.
+                    let notice = resync(ResyncReason::Epoch, &head.epoch, head.last);
+                    registry.change_epoch(self.user.as_str(), &head.epoch, head.last, &notice);
+                }
+            }
+        }
+    }
+
+    /// Until a durable event came, the log was begun anew, or the socket that this stands for would be closed.
+    async fn wait(&self, asked: &Position, deadline: Instant, batch: &mut Batch) -> Woken {
+        let woken = poll_fn(|context| {
+            if !self.outbox.take(batch, context.waker()) {
+                return Poll::Pending;
+            }
+            batch.frames.clear();
+            if let Some(code) = batch.close {
+                return Poll::Ready(Woken::Closed(code));
+            }
+            if batch.abort {
+                return Poll::Ready(Woken::Closed(CloseCode::SlowConsumer));
+            }
+            let news = self.outbox.position().is_some_and(|(position, _)| position > asked.seq);
+            let anew = self.node.registry.epoch(self.user.as_str()).is_some_and(|epoch| epoch != asked.epoch);
+            if news || anew { Poll::Ready(Woken::Event) } else { Poll::Pending }
+        });
+        tokio::time::timeout_at(deadline, woken).await.unwrap_or(Woken::TimeUp)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let last = self.node.registry.remove(&self.user, self.connection);
+        if self.subscribed {
+            self.node.chat.backbone().unsubscribe(&self.user);
+        }
+        if last && self.subscribed {
+            let (node, user) = (Arc::clone(&self.node), self.user.clone());
+            self.node.tasks.spawn(async move { node.chat.departed(&user).await });
+        }
+    }
+}
