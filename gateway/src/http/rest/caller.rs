@@ -80,6 +80,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let shown = shown.ok_or_else(|| refused(Refused::Missing))?;
         let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
+        named_user(parts)?;
         // Backends answer for themselves; a user's requests count as the user's commands do.
         match api.node.user_rates.admit(&identity.user).await {
             Allowance::Granted => Ok(Self::User(identity)),
@@ -96,14 +97,14 @@ fn backend(given: &[u8], api: &Api, parts: &Parts) -> Result<Caller, Failure> {
     if !known {
         return Err(Failure(ProtocolError::new(ErrorCode::Unauthenticated, "the API key is not valid")));
     }
-    let user = match parts.headers.get("x-user-id") {
-        None => None,
-        Some(value) => {
-            let text = value.to_str().map_err(|_| ProtocolError::field("X-User-Id", "is not a user id"))?;
-            Some(UserId::parse(text).map_err(|fault| ProtocolError::field("X-User-Id", fault))?)
-        }
-    };
-    Ok(Caller::Backend(user))
+    Ok(Caller::Backend(named_user(parts)?))
+}
+
+/// The user in `X-User-Id`. It names nobody beside a user's token, but has to be an id there as well.
+fn named_user(parts: &Parts) -> Result<Option<UserId>, ProtocolError> {
+    let Some(value) = parts.headers.get("x-user-id") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| ProtocolError::field("X-User-Id", "is not a user id"))?;
+    UserId::parse(text).map(Some).map_err(|fault| ProtocolError::field("X-User-Id", fault))
 }
 
 fn not_let_in(error: AuthError) -> Failure {

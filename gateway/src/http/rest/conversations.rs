@@ -86,7 +86,7 @@ pub(super) async fn create(
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ListParams {
     /// The `next` of the page before.
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    #[schemars(range(max = u64::MAX))]
     cursor: Option<u64>,
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]
@@ -257,6 +257,9 @@ pub(super) async fn join(
     Segment(id): Segment<ConversationId>,
     Body(Password { password }): Body<Password>,
 ) -> Result<Json<Conversation>, Failure> {
+    if password.as_ref().is_some_and(|word| word.len() > PASSWORD_BYTES_MAX) {
+        return Err(ProtocolError::field("password", "is longer than 128 bytes").into());
+    }
     Ok(Json(api.node.chat.join(caller.user()?, &id, password).await?.conversation))
 }
 

@@ -26,13 +26,13 @@ use crate::store::{MessageChange, Page};
 #[serde(rename_all = "camelCase")]
 pub(super) struct HistoryParams {
     /// The last ones before this `seq`.
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    #[schemars(range(max = u64::MAX))]
     before: Option<u64>,
     /// The first ones after this `seq`.
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    #[schemars(range(max = u64::MAX))]
     after: Option<u64>,
     /// Those that changed after this `rev`.
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    #[schemars(range(max = u64::MAX))]
     changed_since: Option<u64>,
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]

@@ -35,6 +35,7 @@ use super::{
     Members, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent, OutboxRow, Owner, Page, PendingRow,
     Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store, StoreError, UnreadCount,
 };
+use pool::Lent;
 pub(super) use pool::PostgresStore;
 
 /// The longest that a call may take, in milliseconds; the trait promises five seconds.
@@ -44,7 +45,7 @@ const CALL_MS_MAX: u64 = 4_700;
 macro_rules! on_connection {
     ($store:expr, $client:ident => $call:expr) => {
         within(async {
-            let mut lent: $crate::store::postgres::pool::Lent = $store.lend().await?;
+            let mut lent: Lent = $store.lend().await?;
             let $client = lent.client()?;
             let result = $call.await;
             lent.finish(result)
@@ -52,8 +53,6 @@ macro_rules! on_connection {
         .await
     };
 }
-use on_connection;
-
 use on_connection;
 
 async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
