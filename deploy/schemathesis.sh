@@ -73,8 +73,10 @@ start_node() {
   token=$("$GATEWAY" token --user fuzzed-user)
 }
 
+# Schemathesis keeps what it found in the working directory.
 drive() {
-  run "$venv/bin/schemathesis" --config-file deploy/schemathesis.toml run "$work/openapi.json" --url "$url" \
+  run env -C "$work" "$venv/bin/schemathesis" --config-file "$root/deploy/schemathesis.toml" \
+    run "$work/openapi.json" --url "$url" \
     --max-examples "$CASES" --seed "$SEED" --request-timeout 40 --no-color "$@"
 }
 

@@ -100,7 +100,11 @@ impl Schemas {
     /// Everything that was named, with the node's limit for content.
     pub(super) fn components(&mut self, content_chars_max: usize) -> Value {
         let mut all = self.answers.take_definitions(true);
-        all.extend(self.inputs.take_definitions(true));
+        for (name, schema) in self.inputs.take_definitions(true) {
+            // What comes in and goes out under one name must look the same: there is one schema of that name.
+            debug_assert!(all.get(&name).is_none_or(|known| *known == schema), "{name} means two things");
+            all.insert(name, schema);
+        }
         let content = all.get_mut("Content").and_then(Value::as_object_mut);
         if let Some(content) = content {
             content.insert("maxLength".into(), content_chars_max.into());

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use shared::id::ID_BYTES_MAX;
+use shared::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
 use shared::social_v1::{MessageFrame, NotificationFrame};
 use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 
@@ -168,7 +168,7 @@ fn notification(kept: &KeptNotification) -> Value {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Read {
     #[serde(default)]
-    #[schemars(with = "Option<Vec<NotificationId>>", length(max = IDS_MAX))]
+    #[schemars(schema_with = "ids_schema", default)]
     ids: Option<Vec<Flat<NotificationId>>>,
 }
 
@@ -207,6 +207,18 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Flat<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         flat_id(deserializer).map(Self)
     }
+}
+
+/// Generated ids as strings, or as integers.
+fn ids_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["array", "null"],
+        "maxItems": IDS_MAX,
+        "items": {
+            "type": ["string", "integer"], "pattern": "^([1-9][0-9]{0,14}|[1-8][0-9]{15}|900[0-6][0-9]{12})$",
+            "minimum": 1, "maximum": GENERATED_ID_MAX,
+        },
+    })
 }
 
 /// An id as a string, or as an integer.
