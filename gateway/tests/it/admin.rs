@@ -57,6 +57,15 @@ fn stats(one: &ServedNode, two: &ServedNode) {
     assert_eq!((&nodes[0]["connections"], &nodes[1]["users"]), (&json!(1), &json!(1)));
 
     let ops = format!("http://{},http://{}", one.ops, two.ops);
+    let shown = good(&admin(&["connections", "--ops-url", &ops], Some(API_KEY)));
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["USER", "alice", "bob"], "{shown}");
+    assert_eq!((rows[1][2], rows[2][2]), ("chat.v1", "chat.v1"), "{shown}");
+    let listed = good(&admin(&["connections", "--json", "--limit", "1", "--ops-url", &ops], Some(API_KEY)));
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&listed[0]["userId"], &listed[1]["userId"]), (&json!("alice"), &json!("bob")));
+    assert!(listed[0]["connectionId"].is_string(), "{listed}");
+
     assert_eq!(good(&admin(&["ready", "--ops-url", &ops], None)), "ready");
 }
 
