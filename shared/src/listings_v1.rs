@@ -187,7 +187,7 @@ mod tests {
         });
         for kind in ["message.new", "message.sent"] {
             let envelope = json!({ "type": kind, "payload": { "message": message, "to": "6" } });
-            assert_eq!(frames(&envelope), [shown.clone()], "{kind}");
+            assert_eq!(frames(&envelope), std::slice::from_ref(&shown), "{kind}");
         }
         let read = json!({ "type": "message.read_update", "payload": { "conversationId": "3", "messageIds": ["456"],
             "readBy": "6", "readAt": "2025-11-21T13:00:00.000Z" } });

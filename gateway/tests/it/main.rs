@@ -18,6 +18,7 @@ mod changes;
 mod contract_documents;
 mod dialects;
 mod drain;
+mod five_front_ends;
 mod limits;
 mod limits_addresses;
 mod metrics;

@@ -44,7 +44,7 @@ fn has_test(source: &str, name: &str) -> bool {
     let declared = [format!("fn {name}("), format!("async fn {name}(")];
     let is_declaration =
         |line: &&str| declared.iter().any(|start| line.trim_start_matches("pub(crate) ").starts_with(start));
-    let Some(place) = lines.iter().position(|line| is_declaration(&line)) else { return false };
+    let Some(place) = lines.iter().position(is_declaration) else { return false };
     let attributes = lines[..place].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
     let is_test = attributes.into_iter().any(|line| line.contains("test]") || line.contains("test("));
     let mut in_contract = source.split("contract!(").skip(1).filter_map(|rest| rest.split(");").next());
