@@ -11,6 +11,7 @@
 #
 #   GATEWAY    the binary (default target/debug/gateway)
 #   CASES      cases an operation
+#   WORKERS    requests at the same time (default 3)
 #   SEED       the random seed (default: another one in each run; it is printed)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,6 +28,7 @@ venv=$target/test-tools/schemathesis-$SCHEMATHESIS_VERSION
 CASES=${CASES:-300}
 [ "${1:-}" != --short ] || CASES=20
 SEED=${SEED:-$RANDOM}
+WORKERS=${WORKERS:-3}
 
 main() {
   trap stop_all EXIT
@@ -77,7 +79,7 @@ start_node() {
 drive() {
   run env -C "$work" "$venv/bin/schemathesis" --config-file "$root/deploy/schemathesis.toml" \
     run "$work/openapi.json" --url "$url" \
-    --max-examples "$CASES" --seed "$SEED" --request-timeout 40 --no-color "$@"
+    --max-examples "$CASES" --workers "$WORKERS" --seed "$SEED" --request-timeout 40 --no-color "$@"
 }
 
 main "$@"
