@@ -142,7 +142,9 @@ impl Input for Caller {
 impl<T: JsonSchema> Input for Body<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         let schema = schemas.input::<T>();
-        let required = schemas.resolve_input(&schema).get("required").is_some();
+        // An absent body counts as `{}`.
+        let fields = schemas.resolve_input(&schema);
+        let required = ["required", "oneOf"].iter().any(|word| fields.get(word).is_some());
         operation.body(required, schema);
     }
 }
