@@ -108,6 +108,8 @@ install_missing() {
   need cmake cmake
   need curl curl
   need redis-server redis-server
+  need redis-sentinel redis-sentinel
+  need openssl openssl
   need haproxy haproxy
   need nginx nginx
   need chromium chromium

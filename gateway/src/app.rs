@@ -361,7 +361,7 @@ async fn backbone(
     let unread = Arc::new(StoreUnread(store));
     match &config.redis_url {
         Some(url) => {
-            let redis = RedisBackbone::start(url, settings, inbox, unread).await;
+            let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, unread).await;
             Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used; is it running there?")?))
         }
         None => Ok(Arc::new(LocalBackbone::start(settings, inbox, unread))),

@@ -54,8 +54,10 @@ pub struct Config {
     pub http: SocketAddr,
     /// The listener for operators.
     pub ops: SocketAddr,
-    /// `redis://…`; `None` only in dev.
+    /// `redis://…`, `rediss://…` or `redis-sentinel://…`; `None` only in dev.
     pub redis_url: Option<String>,
+    /// Whom to believe about a `rediss://` server.
+    pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
     pub database_url: String,
     /// Who gets in.
@@ -228,6 +230,7 @@ impl Config {
             http: SocketAddr::new(host("HTTP_HOST", value("HTTP_HOST"))?, http_port),
             ops: SocketAddr::new(host("OPS_HOST", value("OPS_HOST"))?, ops_port),
             redis_url: redis_url(mode, value("REDIS_URL"))?,
+            redis_ca_file: redis_ca_file(value("REDIS_URL"), value("REDIS_CA_FILE"))?,
             database_url: database_url(mode, value("DATABASE_URL"))?,
             auth: auth(layers, enabled)?,
             proxies: proxies(layers)?,
@@ -290,19 +293,32 @@ fn host(name: &'static str, value: Option<&str>) -> Result<IpAddr, ConfigError> 
 
 fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigError> {
     match value {
-        Some(url) if url.starts_with("redis://") => Ok(Some(url.to_owned())),
-        Some(url) if url.contains(',') || url.starts_with("redis-sentinel://") || url.starts_with("rediss://") => {
-            Err(parse::fault(
-                "REDIS_URL",
-                "Cluster, Sentinel and TLS are not supported by this version; give one redis:// URL",
-            ))
-        }
-        Some(_) => Err(parse::fault("REDIS_URL", "must look like redis://[:password@]host:port[/database]")),
+        Some(url) if url.starts_with("redis-sentinel://") => Ok(Some(url.to_owned())),
+        Some(url) if url.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) => Err(parse::fault(
+            "REDIS_URL",
+            "Redis Cluster is not supported by this version; give one redis:// URL, or Sentinels as \
+             redis-sentinel://host:port,host:port/name",
+        )),
+        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Some(url.to_owned())),
+        Some(_) => Err(parse::fault(
+            "REDIS_URL",
+            "must look like redis://[:password@]host:port[/database], rediss://… for TLS, or redis-sentinel://host:port,host:port/name",
+        )),
         None if mode == Mode::Dev => Ok(None),
         None => Err(parse::fault(
             "REDIS_URL",
             "is not set; `gateway serve` needs Redis, for example redis://127.0.0.1:6379 (to try Parley without, run `gateway dev`)",
         )),
+    }
+}
+
+fn redis_ca_file(url: Option<&str>, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+    match value {
+        Some(_) if !url.is_some_and(|url| url.starts_with("rediss://")) => Err(parse::fault(
+            "REDIS_CA_FILE",
+            "is of no use without TLS; give REDIS_URL as rediss://host:port, or leave REDIS_CA_FILE out",
+        )),
+        value => Ok(value.map(PathBuf::from)),
     }
 }
 
@@ -492,6 +508,8 @@ mod tests {
             ("HTTP_HOST", "nowhere", "0.0.0.0"),
             ("MAX_FRAME_BYTES", "12", "from 1024"),
             ("REDIS_URL", "http://x", "redis://"),
+            ("REDIS_URL", "redis://a:1,redis://b:2", "Cluster is not supported"),
+            ("REDIS_CA_FILE", "/ca.pem", "rediss://host:port"),
             ("DATABASE_URL", "mysql://x", "sqlite:"),
             ("JWT_SECRET", "short", "16 bytes"),
             ("AUTH_ENABLED", "maybe", "true or false"),

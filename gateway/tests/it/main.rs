@@ -41,6 +41,7 @@ mod seed003_large;
 mod seed004;
 mod seed004_late;
 mod seed004_socket;
+mod sentinel;
 mod store;
 mod store_audit;
 mod store_changes;

@@ -61,6 +61,8 @@ pub(super) struct Live {
     pub(super) client_id: i64,
     /// The server's replication id.
     pub(super) server: Arc<str>,
+    /// Connections to the same server for what isn't hot.
+    pub(super) pool: deadpool_redis::Pool,
     /// Cancelled when the connection is given up.
     pub(super) lost: CancellationToken,
 }

@@ -12,6 +12,8 @@ mod publisher;
 mod push_jobs;
 mod rates;
 mod scripts;
+mod sentinel;
+mod servers;
 mod subscriber;
 mod subscriptions;
 mod supervisor;
@@ -21,7 +23,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deadpool_redis::{Manager, Pool, Runtime};
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, cmd};
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, revoked_key, unread_key};
@@ -31,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use self::publisher::Publisher;
+pub use self::servers::Address;
+use self::servers::Servers;
 use self::subscriptions::Subscriptions;
 use self::supervisor::Supervisor;
 use super::queue::Queue;
@@ -39,35 +42,31 @@ use super::{
     UnreadSource, payload,
 };
 
-/// Connections for what is not hot, and the longest wait for one.
-const POOL_SIZE: usize = 4;
-const POOL_WAIT: Duration = Duration::from_secs(2);
-
 /// How long the first connection may take.
 const START_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a revocation is kept: longer than any token should live.
 const REVOKED_SECONDS: u32 = 30 * 24 * 3600;
 
-/// The backbone on one Redis server.
+/// The backbone on one Redis server, or on the master that Sentinels name.
 pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
     queue: Queue,
-    pool: Pool,
-    address: String,
+    described: String,
     stop: CancellationToken,
     publisher: Mutex<Option<JoinHandle<()>>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedisBackbone {
-    /// Connects to the server at `url` (`redis://[user:password@]host:port[/db]`) and starts the tasks.
+    /// Connects to the server at `address` (`redis://[user:password@]host:port[/db]`, `rediss:` for TLS, or
+    /// `redis-sentinel://[user:password@]host:port,host:port/name[/db]`) and starts the tasks.
     ///
     /// # Errors
     /// The URL or the node's name is invalid, or no connection came about within 10 s.
     pub async fn start(
-        url: &str,
+        address: impl Into<Address<'_>>,
         settings: Settings,
         inbox: Arc<dyn Inbox>,
         unread: Arc<dyn UnreadSource>,
@@ -75,30 +74,17 @@ impl RedisBackbone {
         for name in [&settings.node, &settings.boot_id] {
             shared::id::check_id(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
         }
-        // The crate's message repeats the URL's parts; a password is none of the log's business.
-        let client = supervisor::client(url).map_err(|_| BackboneError("the URL of Redis is invalid".to_owned()))?;
-        let info = client.get_connection_info().clone();
-        let address = info.addr().to_string();
-        let pool = Manager::new_with_config(info, supervisor::config()).map_err(link::failed).and_then(|manager| {
-            Pool::builder(manager)
-                .max_size(POOL_SIZE)
-                .wait_timeout(Some(POOL_WAIT))
-                .create_timeout(Some(POOL_WAIT))
-                .recycle_timeout(Some(POOL_WAIT))
-                .runtime(Runtime::Tokio1)
-                .build()
-                .map_err(|error| BackboneError(error.to_string()))
-        })?;
+        let servers = Servers::parse(address.into())?;
+        let described = servers.describe();
         let link = Arc::new(Link::new(settings));
         let subscriptions = Arc::new(Subscriptions::new());
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let supervisor = Supervisor {
-            client,
+            servers,
             link: link.clone(),
             subscriptions: subscriptions.clone(),
             inbox,
-            pool: pool.clone(),
             stop: stop.clone(),
             invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
         };
@@ -108,14 +94,14 @@ impl RedisBackbone {
             link,
             subscriptions,
             queue,
-            pool,
-            address,
+            described,
             stop,
         };
         match tokio::time::timeout(START_WITHIN, backbone.link.first_connection()).await {
             Ok(()) => Ok(backbone),
             Err(_) => {
                 let why = backbone.health().detail;
+                let why = servers::explain(why);
                 backbone.close().await;
                 Err(BackboneError(why))
             }
@@ -124,14 +110,14 @@ impl RedisBackbone {
 
     /// Runs a command that isn't hot on a connection of the pool.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
-        let lost = self.link.live()?.lost;
+        let live = self.link.live()?;
         let ask = async {
-            let mut connection = self.pool.get().await.map_err(|error| BackboneError(error.to_string()))?;
+            let mut connection = live.pool.get().await.map_err(|error| BackboneError(error.to_string()))?;
             command.query_async(&mut connection).await.map_err(link::failed)
         };
         tokio::select! {
             reply = ask => reply,
-            () = lost.cancelled() => Err(link::lost()),
+            () = live.lost.cancelled() => Err(link::lost()),
         }
     }
 }
@@ -145,7 +131,7 @@ impl Drop for RedisBackbone {
 #[async_trait]
 impl Backbone for RedisBackbone {
     fn describe(&self) -> String {
-        format!("Redis at {}", self.address)
+        self.described.clone()
     }
 
     async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {

@@ -5,14 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use deadpool_redis::{Manager, Pool, Runtime};
 use metrics::Counter;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, RedisResult, Value, cmd,
-    from_redis_value,
-};
+use redis::{AsyncConnectionConfig, Client, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value};
 use shared::UserId;
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
@@ -20,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbound::Inbound;
 use super::link::{Link, Live};
+use super::sentinel::Named;
+use super::servers::{Found, Servers};
 use super::subscriber;
 use super::subscriptions::Subscriptions;
 use crate::backbone::Inbox;
@@ -46,16 +45,23 @@ const PINGS_FAILED_MAX: u32 = 2;
 /// Requests that wait inside of the crate for a socket that takes no more.
 const PIPELINE_BUFFER: usize = 64;
 
+/// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
+/// then the others have left the old one too, and what they published there is told by this node's `resync` (NOLOSS A2).
+const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
+
+/// Connections for what is not hot, and the longest wait for one.
+const POOL_SIZE: usize = 4;
+const POOL_WAIT: Duration = Duration::from_secs(2);
+
 /// How long the node's key tells of its life.
 const NODE_KEY_SECONDS: u32 = 10;
 
 /// The task that keeps the link.
 pub(super) struct Supervisor {
-    pub(super) client: Client,
+    pub(super) servers: Servers,
     pub(super) link: Arc<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
-    pub(super) pool: deadpool_redis::Pool,
     pub(super) stop: CancellationToken,
     pub(super) invalid: Counter,
 }
@@ -63,6 +69,7 @@ pub(super) struct Supervisor {
 struct Connections {
     live: Live,
     receiving: MultiplexedConnection,
+    server: Found,
     /// Users who have left since the connection before; they may be gone from every node.
     left: Vec<UserId>,
 }
@@ -73,9 +80,10 @@ impl Supervisor {
         let mut backoff = BACKOFF_MIN;
         let mut away_since: Option<Instant> = None;
         let mut was_up = false;
+        let mut last: Option<Named> = None;
         loop {
             generation += 1;
-            let attempt = timeout(ATTEMPT_MAX, self.connect(generation));
+            let attempt = timeout(ATTEMPT_MAX, self.connect(generation, last.as_ref()));
             let attempt = tokio::select! {
                 attempt = attempt => attempt.unwrap_or_else(|_| Err(fault("connecting took too long"))),
                 () = self.stop.cancelled() => break,
@@ -84,10 +92,10 @@ impl Supervisor {
                 Ok(connections) => {
                     backoff = BACKOFF_MIN;
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
+                    last = connections.server.named().cloned();
                     let why = self.watch(connections).await;
                     self.inbox.interrupted();
                     self.subscriptions.close();
-                    self.pool.retain(|_, _| false);
                     why
                 }
                 Err(error) => error.to_string(),
@@ -123,7 +131,7 @@ impl Supervisor {
         }
     }
 
-    async fn connect(&self, generation: u64) -> RedisResult<Connections> {
+    async fn connect(&self, generation: u64, last: Option<&Named>) -> RedisResult<Connections> {
         let lost = CancellationToken::new();
         let name = client_name(&format!("{}:{}", self.link.settings.node, self.link.settings.boot_id));
 
@@ -134,7 +142,13 @@ impl Supervisor {
             }
             Ok::<(), redis::aio::SendError>(())
         });
-        let mut commands = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let found = self.servers.find().await?;
+        if let (Some(last), Some(named)) = (last, found.named())
+            && !named.is_at(last)
+        {
+            tokio::time::sleep(LEAVE_TOGETHER).await;
+        }
+        let mut commands = found.client.get_multiplexed_async_connection_with_config(&config).await?;
         cmd("CLIENT").arg("SETNAME").arg(&name).exec_async(&mut commands).await?;
         let client_id: i64 = cmd("CLIENT").arg("ID").query_async(&mut commands).await?;
         let server = identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
@@ -156,24 +170,26 @@ impl Supervisor {
             invalid: self.invalid.clone(),
         };
         let config = config_for_receiving(inbound);
-        let mut receiving = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut receiving = found.client.get_multiplexed_async_connection_with_config(&config).await?;
         cmd("CLIENT").arg("SETNAME").arg(format!("{name}:sub")).exec_async(&mut receiving).await?;
         let own = node_key(&self.link.settings.node);
         receiving.subscribe(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
         let left = self.subscriptions.begin(generation);
         subscriber::resubscribe(&mut receiving, &self.subscriptions).await?;
-        Ok(Connections { live: Live { commands, client_id, server, lost }, receiving, left })
+        let pool = pool(&found.client)?;
+        Ok(Connections { live: Live { commands, client_id, server, pool, lost }, receiving, server: found, left })
     }
 
-    /// Serves subscriptions and pings until a connection is lost; says why.
+    /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
     async fn watch(&self, connections: Connections) -> String {
-        let Connections { live, receiving, left } = connections;
+        let Connections { live, receiving, server, left } = connections;
         let lost = live.lost.clone();
         let serve = subscriber::serve(receiving.clone(), &self.subscriptions, &self.link, left);
         tokio::select! {
             error = serve => error.to_string(),
             why = self.ping(live, receiving) => why,
             () = lost.cancelled() => "the connection was closed".to_owned(),
+            () = self.servers.moved(server.named()) => "the Sentinels name another master".to_owned(),
             () = self.stop.cancelled() => "this node is stopping".to_owned(),
         }
     }
@@ -221,14 +237,16 @@ impl Supervisor {
     }
 }
 
-/// Reads the URL; connects to nothing.
-pub(super) fn client(url: &str) -> RedisResult<Client> {
-    let info = url.into_connection_info()?;
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
-    let tcp =
-        TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10));
-    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
+fn pool(client: &Client) -> RedisResult<Pool> {
+    let manager = Manager::new_with_config(client.get_connection_info().clone(), config())?;
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .wait_timeout(Some(POOL_WAIT))
+        .create_timeout(Some(POOL_WAIT))
+        .recycle_timeout(Some(POOL_WAIT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|_| fault("no pool of connections can be made"))
 }
 
 /// The time-outs and bounds of every connection.

@@ -33,6 +33,10 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends it as by `kill -9`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -81,7 +85,7 @@ impl Redis {
         redis::from_redis_value(self.ask(command)).expect("a number")
     }
 
-    fn try_ask(&self, command: &str) -> redis::RedisResult<redis::Value> {
+    pub(crate) fn try_ask(&self, command: &str) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
         let mut words = command.split(' ');

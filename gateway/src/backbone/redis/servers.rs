@@ -1,0 +1,189 @@
+//! Where Redis is: one server that the settings name, or the master that the Sentinels name at the moment.
+
+use std::path::Path;
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, TlsCertificates,
+};
+
+use super::sentinel::{Named, Sentinels};
+use crate::backbone::BackboneError;
+
+const PEM_BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+const SENTINEL_SCHEME: &str = "redis-sentinel://";
+
+/// Where the settings say that Redis is.
+pub struct Address<'a> {
+    url: &'a str,
+    /// A PEM file with the authorities that may sign the certificate of a `rediss://` server, instead of those that this
+    /// machine trusts.
+    ca_file: Option<&'a Path>,
+}
+
+/// The same, read.
+pub(super) struct Servers {
+    /// How to connect: user, password, database, and the address unless Sentinels tell it.
+    server: ConnectionInfo,
+    sentinels: Option<Sentinels>,
+}
+
+/// The server to connect to now.
+pub(super) struct Found {
+    pub(super) client: Client,
+    /// What the Sentinels said, if there are any.
+    named: Option<Named>,
+}
+
+impl Servers {
+    /// Reads the URL; connects to nothing.
+    pub(super) fn parse(address: Address<'_>) -> Result<Self, BackboneError> {
+        match address.url.strip_prefix(SENTINEL_SCHEME) {
+            Some(rest) => Self::of_sentinels(rest),
+            None => Ok(Self { server: with_authorities(server(address.url)?, address.ca_file)?, sentinels: None }),
+        }
+    }
+
+    fn of_sentinels(rest: &str) -> Result<Self, BackboneError> {
+        let (credentials, rest) = rest.rsplit_once('@').map_or((None, rest), |(before, rest)| (Some(before), rest));
+        let invalid = || BackboneError("it must look like redis-sentinel://host:port,host:port/name".to_owned());
+        let (hosts, path) = rest.split_once('/').ok_or_else(invalid)?;
+        let (name, database) = path.split_once('/').unwrap_or((path, ""));
+        if name.is_empty() || hosts.split(',').any(str::is_empty) || name.contains(['?', '#']) {
+            return Err(invalid());
+        }
+        let with = |credentials: Option<&str>, host: &str, database: &str| {
+            let credentials = credentials.map_or(String::new(), |credentials| format!("{credentials}@"));
+            server(&format!("redis://{credentials}{}/{database}", with_port(host)))
+        };
+        let mut sentinels = Vec::new();
+        for host in hosts.split(',') {
+            let locked = credentials.map(|credentials| with(Some(credentials), host, "")).transpose()?;
+            sentinels.push((with(None, host, "")?, locked));
+        }
+        let any = hosts.split(',').next().unwrap_or_default();
+        Ok(Self {
+            server: with(credentials, any, database)?,
+            sentinels: Some(Sentinels::new(name.to_owned(), sentinels)),
+        })
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        match &self.sentinels {
+            Some(sentinels) => format!("Redis, {}", sentinels.describe()),
+            None => format!("Redis at {}", self.server.addr()),
+        }
+    }
+
+    /// The server to connect to now. Whether it is a master it has to say itself.
+    pub(super) async fn find(&self) -> RedisResult<Found> {
+        let Some(sentinels) = &self.sentinels else {
+            return Ok(Found { client: Client::open(self.server.clone())?, named: None });
+        };
+        let named = sentinels.master().await?;
+        let address = ConnectionAddr::Tcp(named.host.clone(), named.port);
+        Ok(Found { client: Client::open(self.server.clone().set_addr(address))?, named: Some(named) })
+    }
+
+    /// Waits until the Sentinels name another server; for ever where there are none.
+    pub(super) async fn moved(&self, from: Option<&Named>) {
+        match (&self.sentinels, from) {
+            (Some(sentinels), Some(from)) => sentinels.moved(from).await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Address<'a> {
+    fn from(url: &'a str) -> Self {
+        Self { url, ca_file: None }
+    }
+}
+
+impl<'a> From<&'a String> for Address<'a> {
+    fn from(url: &'a String) -> Self {
+        url.as_str().into()
+    }
+}
+
+impl<'a> From<(&'a str, Option<&'a Path>)> for Address<'a> {
+    fn from((url, ca_file): (&'a str, Option<&'a Path>)) -> Self {
+        Self { url, ca_file }
+    }
+}
+
+impl Found {
+    pub(super) fn named(&self) -> Option<&Named> {
+        self.named.as_ref()
+    }
+}
+
+/// Adds to why no connection came about what to do about it.
+pub(super) fn explain(why: String) -> String {
+    if why.contains("certificate") {
+        format!(
+            "{why}; the server's certificate must name the host of REDIS_URL and be signed by an authority in \
+             REDIS_CA_FILE, or by one that this machine trusts"
+        )
+    } else {
+        why
+    }
+}
+
+fn with_authorities(info: ConnectionInfo, file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {
+    let Some(file) = file else { return Ok(info) };
+    let fault = |why: String| BackboneError(format!("REDIS_CA_FILE {}: {why}", file.display()));
+    let authorities = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
+    if !authorities.windows(PEM_BEGINS.len()).any(|part| part == PEM_BEGINS) {
+        return Err(fault("there is no certificate in it; it must be a PEM file".to_owned()));
+    }
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+    let client = Client::build_with_tls(info, certificates).map_err(|error| fault(error.to_string()))?;
+    Ok(client.get_connection_info().clone())
+}
+
+fn with_port(host: &str) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port && !host.ends_with(']') { host.to_owned() } else { format!("{host}:26379") }
+}
+
+fn server(url: &str) -> Result<ConnectionInfo, BackboneError> {
+    // The crate's message repeats the URL's parts; a password is none of the log's business.
+    let info = url.into_connection_info().map_err(|_| BackboneError("the URL of Redis is invalid".to_owned()))?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    let tcp =
+        TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10));
+    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Ok(info.set_tcp_settings(tcp).set_redis_settings(redis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_sentinels_is_read() {
+        let servers = Servers::parse("redis-sentinel://me:p%40ss@one:1,[::1],two/chat/3".into()).expect("a right URL");
+        assert_eq!(servers.server.redis_settings().password(), Some("p@ss"));
+        assert_eq!(servers.server.redis_settings().username(), Some("me"));
+        assert_eq!(servers.server.redis_settings().db(), 3);
+        let expected = "Redis, the master \"chat\" of the Sentinels at one:1, ::1:26379, two:26379";
+        assert_eq!(servers.describe(), expected);
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_its_password() {
+        for url in [
+            "redis-sentinel://:secret@a,b",
+            "redis-sentinel://:secret@a,,b/n",
+            "redis-sentinel://:secret@a/",
+            "redis://:secret@",
+        ] {
+            let why = Servers::parse(url.into()).err().unwrap_or_else(|| panic!("{url} is wrong")).to_string();
+            assert!(!why.contains("secret"), "{why}");
+        }
+    }
+}

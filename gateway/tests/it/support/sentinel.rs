@@ -1,0 +1,120 @@
+//! A master, its replica and three Sentinels, on free loopback ports.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::redis::Redis;
+
+/// The servers; all killed when dropped.
+pub(crate) struct Guarded {
+    pub(crate) master: Redis,
+    pub(crate) replica: Redis,
+    sentinels: Vec<Sentinel>,
+}
+
+/// One Sentinel.
+struct Sentinel {
+    port: u16,
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Guarded {
+    /// Starts them, and waits until each Sentinel knows all others.
+    pub(crate) fn start() -> Self {
+        let master = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+        let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+        wait("the replica follows", || info(&replica, "replication").contains("master_link_status:up"));
+        let sentinels = (0..3).map(|_| Sentinel::start(master.port())).collect();
+        let guarded = Self { master, replica, sentinels };
+        for sentinel in &guarded.sentinels {
+            wait("the Sentinels find each other", || {
+                let state = sentinel.state();
+                let is = |field: &str, value: &str| state.get(field).is_some_and(|is| is == value);
+                is("num-other-sentinels", "2") && is("num-slaves", "1") && is("flags", "master")
+            });
+        }
+        guarded
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<String> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        format!("redis-sentinel://{}/chat", hosts.join(","))
+    }
+
+    /// A failover as an operator asks for it, of a master that is well.
+    pub(crate) fn fail_over(&self) {
+        let sentinel = self.sentinels.first().expect("there are three");
+        redis::cmd("SENTINEL").arg("FAILOVER").arg("chat").exec(&mut sentinel.connect()).expect("it begins");
+    }
+
+    /// Waits until the replica is the master.
+    pub(crate) async fn wait_promoted(&self) {
+        let since = Instant::now();
+        while !info(&self.replica, "replication").contains("role:master") {
+            assert!(since.elapsed() < Duration::from_secs(20), "the Sentinels promote the replica");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Sentinel {
+    fn start(master: u16) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let folder = std::env::temp_dir().join(format!("parley-sentinel-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for a Sentinel");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor chat 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds chat 1000\nsentinel failover-timeout chat 4000\n"
+        );
+        let file = folder.join("sentinel.conf");
+        std::fs::write(&file, settings).expect("its settings are written");
+        let process = Command::new("redis-sentinel")
+            .arg(&file)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-sentinel is installed");
+        let sentinel = Self { port, folder, process };
+        wait("a Sentinel answers", || sentinel.try_connect().is_ok());
+        sentinel
+    }
+
+    fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(("127.0.0.1", self.port))?.get_connection_with_timeout(Duration::from_secs(1))
+    }
+
+    fn connect(&self) -> redis::Connection {
+        self.try_connect().expect("a Sentinel answers")
+    }
+
+    fn state(&self) -> HashMap<String, String> {
+        redis::cmd("SENTINEL").arg("MASTER").arg("chat").query(&mut self.connect()).expect("it knows the master")
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // Only one that has ended by itself can't be killed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn info(server: &Redis, section: &str) -> String {
+    redis::from_redis_value(server.ask(&format!("INFO {section}"))).expect("text")
+}
+
+fn wait(what: &str, done: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
