@@ -56,5 +56,6 @@ mod store_sends;
 mod store_start;
 mod support;
 mod switches;
+mod tls;
 mod traces;
 mod two_nodes;

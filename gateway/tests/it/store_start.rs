@@ -109,7 +109,8 @@ async fn wrong_urls_are_explained_without_the_password() {
             ("sqlite:/nowhere/at/all.db", "folder must exist"),
             ("postgres://u:geheim@host:port/db", "postgres://user:password@host"),
             ("postgres://u:geheim@127.0.0.1:1/db", "is the server up"),
-            ("postgres://u:geheim@127.0.0.1:1/db?sslmode=require", "TLS"),
+            ("postgres://u:geheim@127.0.0.1:1/db?sslmode=require", "is the server up"),
+            ("postgres://u:geheim@127.0.0.1:1/db?sslrootcert=/ca.pem", "sslmode=verify-full"),
         ] {
             let fault = fault(url).await;
             assert!(fault.contains(part), "{url}: {fault}");

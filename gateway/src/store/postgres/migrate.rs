@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
 const VERSIONS: &[(i32, &str)] = &[
@@ -38,16 +40,29 @@ impl From<tokio_postgres::Error> for MigrateError {
 }
 
 /// Applies what the database lacks, on a connection of its own.
-pub(super) async fn run(config: &Config) -> Result<(), MigrateError> {
+pub(super) async fn run(config: &Config, tls: Option<&MakeRustlsConnect>) -> Result<(), MigrateError> {
     let first_answer = Duration::from_secs(FIRST_ANSWER_SECONDS_MAX);
     let (mut client, connection) =
-        tokio::time::timeout(first_answer, config.connect(NoTls)).await.map_err(|_| MigrateError::Timeout)??;
-    let connection = tokio::spawn(connection);
+        tokio::time::timeout(first_answer, connect(config, tls)).await.map_err(|_| MigrateError::Timeout)??;
     let applied = tokio::time::timeout(Duration::from_secs(SECONDS_MAX), apply(&mut client)).await;
     // Ends the connection, and with it the lock.
     drop(client);
     connection.abort();
     applied.map_err(|_| MigrateError::Timeout)?
+}
+
+type Connection = JoinHandle<Result<(), tokio_postgres::Error>>;
+
+async fn connect(
+    config: &Config,
+    tls: Option<&MakeRustlsConnect>,
+) -> Result<(Client, Connection), tokio_postgres::Error> {
+    if let Some(tls) = tls {
+        let (client, connection) = config.connect(tls.clone()).await?;
+        return Ok((client, tokio::spawn(connection)));
+    }
+    let (client, connection) = config.connect(NoTls).await?;
+    Ok((client, tokio::spawn(connection)))
 }
 
 async fn apply(client: &mut Client) -> Result<(), MigrateError> {

@@ -21,6 +21,7 @@ mod revocations;
 mod roster;
 mod rows;
 mod send;
+mod tls;
 
 use std::ops::Range;
 use std::time::Duration;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
 use super::errors::describe;
 use super::migrate;
+use super::tls::{self, Url};
 use crate::store::{Store, StoreError};
 
 /// Connections of one node. More wait.
@@ -39,10 +40,15 @@ pub(in crate::store) struct PostgresStore {
 impl PostgresStore {
     /// Connects, brings the tables up to date, and opens the pool.
     pub(in crate::store) async fn connect(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-        let config = config(url)?;
+        let Url { plain, tls } = tls::read(url)?;
+        let config = config(&plain)?;
         let place = place(&config);
-        migrate::run(&config).await.map_err(|error| explain(&place, error))?;
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        migrate::run(&config, tls.as_ref()).await.map_err(|error| explain(&place, error))?;
+        let fast = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match tls {
+            Some(tls) => Manager::from_config(config, tls, fast),
+            None => Manager::from_config(config, NoTls, fast),
+        };
         let patience = Some(Duration::from_millis(CONNECT_MS_MAX));
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS_MAX)
@@ -103,13 +109,6 @@ fn config(url: &str) -> Result<Config, StoreError> {
             "DATABASE_URL is no PostgreSQL URL ({reason}); it looks like postgres://user:password@host:5432/database"
         ))
     })?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(StoreError::Failed(
-            "DATABASE_URL asks for TLS (sslmode=require), which this build can't do yet; use a TLS proxy beside the \
-             gateway, or sslmode=disable on a trusted network"
-                .into(),
-        ));
-    }
     if config.get_application_name().is_none() {
         config.application_name("parley");
     }
@@ -161,6 +160,10 @@ fn explain(place: &str, error: migrate::MigrateError) -> StoreError {
         }
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => "the user needs CREATE on the schema",
         Some(_) => return prefixed(place, error),
+        None if error.to_string().starts_with("error performing TLS handshake") => {
+            "the server must speak TLS (ssl = on), its certificate must name the host of DATABASE_URL and be signed by an \
+             authority in the file of sslrootcert, or by one that this machine trusts"
+        }
         None => return StoreError::Unavailable(format!("{place}: {reason}; is the server up and reachable there?")),
     };
     StoreError::Failed(format!("{place}: {reason}; {advice}"))

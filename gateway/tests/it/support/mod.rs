@@ -1,5 +1,6 @@
 //! Real servers, real clients.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod flat;
 pub(crate) mod haproxy;

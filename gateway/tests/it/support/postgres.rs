@@ -72,6 +72,29 @@ impl Postgres {
         self.cluster().start();
     }
 
+    /// Has a server of one's own speak TLS beside plain text, with this certificate and its key.
+    pub(crate) async fn speak_tls(&self, certificate: &str, key: &str) {
+        let folder = &self.cluster().folder;
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            // As the server's user: it takes no key that others may read.
+            let script = "umask 077; printf %s \"$1\" >\"$0\"";
+            run(as_server("sh").args(["-c", script, path(&folder.join(name)), text]));
+        }
+        administer(&self.admin_url, "ALTER SYSTEM SET ssl = on").await;
+        administer(&self.admin_url, "SELECT pg_reload_conf()").await;
+        let is_on = async || {
+            let (client, connection) = tokio_postgres::connect(&self.admin_url, NoTls).await.expect("it answers");
+            tokio::spawn(connection);
+            client.query_one("SHOW ssl", &[]).await.expect("a setting").get::<_, &str>(0) == "on"
+        };
+        let reloaded = async {
+            while !is_on().await {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), reloaded).await.expect("it speaks TLS");
+    }
+
     fn cluster(&self) -> &Cluster {
         self.own.as_ref().expect("only a server of one's own can be treated like that")
     }
