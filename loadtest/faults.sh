@@ -8,8 +8,8 @@
 # --list names them. --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row,
 # --json writes the table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
 #
-# GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server postgresql haproxy
-# curl iproute2 libfaketime. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
+# GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server redis-sentinel
+# postgresql haproxy curl iproute2 libfaketime. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH=$PATH:/usr/sbin:/sbin
@@ -23,6 +23,8 @@ PATH=$PATH:/usr/sbin:/sbin
 . "$root/loadtest/faults/network.sh"
 # shellcheck source=loadtest/faults/list.sh
 . "$root/loadtest/faults/list.sh"
+# shellcheck source=loadtest/faults/sentinel.sh
+. "$root/loadtest/faults/sentinel.sh"
 
 # The exit code of a fault that this machine doesn't allow.
 readonly SKIPPED=77
@@ -82,9 +84,9 @@ arguments() {
 
 programs() {
   local program
-  for program in redis-server redis-cli haproxy curl ip; do
+  for program in redis-server redis-sentinel redis-cli haproxy curl ip; do
     command -v "$program" >/dev/null ||
-      die "$program is not installed" 'apt-get install redis-server postgresql haproxy curl iproute2 libfaketime'
+      die "$program is not installed" 'apt-get install redis-server redis-sentinel postgresql haproxy curl iproute2 libfaketime'
   done
   gateway=${GATEWAY:-} driver=${LOADTEST:-}
   if [ -z "$gateway" ] || [ -z "$driver" ]; then
