@@ -88,6 +88,9 @@ impl Answer for SentAnswer {
     }
 }
 
+/// Printable ASCII; blanks at the ends are no part of a header's value.
+const KEY_PATTERN: &str = "^[!-~]([ -~]*[!-~])?$";
+
 /// The body of `message.send`, read by the decoder of the socket; the header `Idempotency-Key` is its `tempId`.
 pub(super) struct Sending(SendMessage);
 
@@ -99,9 +102,10 @@ impl FromRequest<Arc<Api>> for Sending {
         let RawBody(body) = RawBody::from_request(request, api).await?;
         let mut send = Decoder::new(api.node.limits.content_chars_max).decode_send(&mut body.to_vec())?;
         if let Some(key) = key {
-            let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= TEMP_ID_BYTES_MAX);
-            let key =
-                key.ok_or_else(|| ProtocolError::field("Idempotency-Key", "must have 1 to 128 visible characters"))?;
+            let is_good = |key: &&str| (1..=TEMP_ID_BYTES_MAX).contains(&key.len()) && !key.contains('\t');
+            let key = key.to_str().ok().filter(is_good);
+            let fault = "must have 1 to 128 printable ASCII characters";
+            let key = key.ok_or_else(|| ProtocolError::field("Idempotency-Key", fault))?;
             send.temp_id = Some(key.to_owned());
         }
         Ok(Self(send))
@@ -110,7 +114,7 @@ impl FromRequest<Arc<Api>> for Sending {
 
 impl Input for Sending {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        let key = json!({ "type": "string", "minLength": 1, "maxLength": TEMP_ID_BYTES_MAX, "pattern": "^[!-~]*$" });
+        let key = json!({ "type": "string", "minLength": 1, "maxLength": TEMP_ID_BYTES_MAX, "pattern": KEY_PATTERN });
         operation.parameter("header", "Idempotency-Key", false, key);
         let body = schemas.input::<SendBody>();
         operation.body(true, body);

@@ -234,10 +234,14 @@ fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deseri
     #[serde(untagged)]
     enum Given {
         Number(u64),
+        // JSON doesn't tell 7.0 from 7, and some clients write their integers like that.
+        Float(f64),
         Text(String),
     }
     let text = match Given::deserialize(deserializer)? {
         Given::Number(number) => number.to_string(),
+        Given::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
+        Given::Float(_) => return Err(serde::de::Error::custom("is no integer")),
         Given::Text(text) => text,
     };
     text.parse().map_err(serde::de::Error::custom)
