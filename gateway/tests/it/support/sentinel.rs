@@ -73,9 +73,11 @@ impl Guarded {
         }
     }
 
-    /// Whether the replica is the master.
+    /// Whether the replica is the master. A Sentinel that promotes it ends the connections of all clients, this one's too.
     pub(crate) fn is_promoted(&self) -> bool {
-        info(&self.replica, "replication").contains("role:master")
+        let info =
+            self.replica.try_ask("INFO replication").and_then(|info| Ok(redis::from_redis_value::<String>(info)?));
+        info.is_ok_and(|info| info.contains("role:master"))
     }
 }
 
