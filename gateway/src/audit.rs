@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::{CloseCode, ConversationId, MessageId, Timestamp, UserId};
+use shared::{CloseCode, ConversationId, Message, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -75,10 +75,28 @@ impl AuditTrail {
 
     /// A message was stored.
     pub fn message(&self, sender: &UserId, conversation: &ConversationId, id: MessageId) {
+        self.note_if_roomy(entry(sender, Some(conversation), None, AuditAct::Message { id }));
+    }
+
+    /// A message was edited.
+    pub fn message_edited(&self, message: &Message) {
+        let act = AuditAct::MessageEdited { id: message.id };
+        self.note_if_roomy(entry(&message.sender_id, Some(&message.conversation_id), None, act));
+    }
+
+    /// A message was deleted by this user, or by a backend. Who deletes what others said is named nowhere else.
+    pub fn message_deleted(&self, message: &Message, by: Option<&UserId>) {
+        let act = AuditAct::MessageDeleted { id: message.id, by: by.cloned() };
+        let entry = entry(&message.sender_id, Some(&message.conversation_id), None, act);
+        if by == Some(&message.sender_id) { self.note_if_roomy(entry) } else { self.note(entry) }
+    }
+
+    /// Notes what the table `messages` tells as well.
+    fn note_if_roomy(&self, entry: AuditEntry) {
         if self.queue.capacity() <= KEPT_FREE {
             return self.metrics.audit_dropped.increment(1);
         }
-        self.note(entry(sender, Some(conversation), None, AuditAct::Message { id }));
+        self.note(entry);
     }
 
     fn note(&self, entry: AuditEntry) {

@@ -31,11 +31,21 @@ impl Chat {
         let outcome = self.store.change_message(id, by, &change, row).await?;
         if outcome.changed {
             self.publish_row(row_id, &built);
+            self.note(by, &change, &outcome.message);
         }
         let event = event_of(&change, by, &outcome.message).ok_or_else(|| {
             ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event to tell it")
         })?;
         Ok(Changed { message: outcome.message, changed: outcome.changed, event })
+    }
+
+    /// Edits and deletions stand in the audit trail, as what was sent does.
+    fn note(&self, by: Option<&UserId>, change: &MessageChange, message: &Message) {
+        match change {
+            MessageChange::Edit { .. } => self.audit.message_edited(message),
+            MessageChange::Delete => self.audit.message_deleted(message, by),
+            MessageChange::React { .. } => {}
+        }
     }
 }
 

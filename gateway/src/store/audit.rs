@@ -79,6 +79,18 @@ pub enum AuditAct {
         /// Which.
         id: MessageId,
     },
+    /// The user changed a message of theirs.
+    MessageEdited {
+        /// Which.
+        id: MessageId,
+    },
+    /// A message of the user's was deleted.
+    MessageDeleted {
+        /// Which.
+        id: MessageId,
+        /// By whom: themselves, a moderator, or a backend.
+        by: Option<UserId>,
+    },
 }
 
 impl AuditAct {
@@ -97,6 +109,8 @@ impl AuditAct {
             Self::Unbanned { .. } => "unbanned",
             Self::RoleChanged { .. } => "role_changed",
             Self::Message { .. } => "message",
+            Self::MessageEdited { .. } => "message_edited",
+            Self::MessageDeleted { .. } => "message_deleted",
         }
     }
 
@@ -112,7 +126,8 @@ impl AuditAct {
             Self::Invited { by } | Self::Kicked { by } | Self::Banned { by } | Self::Unbanned { by } => {
                 json!({ "by": by })
             }
-            Self::Message { id } => json!({ "messageId": id }),
+            Self::Message { id } | Self::MessageEdited { id } => json!({ "messageId": id }),
+            Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),
         };
         Some(detail.to_string())
     }

@@ -118,7 +118,14 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
     m.send("typing", json!({ "conversationId": "c", "isTyping": true })).await;
     assert_eq!(o.expect("typing").await["payload"]["isTyping"], true);
     m.send("message.send", json!({ "conversationId": "c", "content": "a secret" })).await;
-    m.expect("message.sent").await;
+    let sent = m.expect("message.sent").await["payload"]["message"]["id"].clone();
+    for content in ["another secret", "another secret"] {
+        // The second time nothing changes, and nothing is written down.
+        m.send("message.edit", json!({ "messageId": sent, "content": content })).await;
+        m.expect("message.edited").await;
+    }
+    o.send("message.delete", json!({ "messageId": sent })).await;
+    m.expect("message.deleted").await;
     m.send("typing", json!({ "conversationId": "c", "isTyping": true })).await;
     for is_typing in [false, true] {
         assert_eq!(o.expect("typing").await["payload"]["isTyping"], is_typing);
@@ -147,6 +154,8 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
         on_connection("connection_opened"),
         in_channel("joined"),
         in_channel("message"),
+        in_channel("message_edited"),
+        in_channel("message_deleted"),
         in_channel("kicked"),
         in_channel("banned"),
         on_connection("connection_closed"),
@@ -154,6 +163,7 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
     assert_eq!(of("m"), expected);
     let details: String = rows.iter().filter_map(|row| row.get::<_, Option<String>>("detail")).collect();
     assert!(details.contains(r#"{"by":"o"}"#) && details.contains("messageId"), "{details}");
+    assert!(details.contains(r#"{"by":"o","messageId""#), "who deleted it: {details}");
     assert!(!details.contains("secret"), "no content in the trail");
     drop(redis);
 }

@@ -49,6 +49,8 @@ async fn lines_stand_as_they_were_given(world: World) {
         entry(AuditAct::Unbanned { by: Some(user("o")) }),
         entry(AuditAct::RoleChanged { by: Some(user("o")), role: Role::Owner }),
         entry(AuditAct::Message { id: MessageId::new(12).expect("an id") }),
+        entry(AuditAct::MessageEdited { id: MessageId::new(12).expect("an id") }),
+        entry(AuditAct::MessageDeleted { id: MessageId::new(12).expect("an id"), by: Some(user("o")) }),
     ];
     all[0].connection = Some("boot-1".into());
     all[3].conversation = Some(conversation("c"));
@@ -69,6 +71,8 @@ async fn lines_stand_as_they_were_given(world: World) {
         "unbanned",
         "role_changed",
         "message",
+        "message_edited",
+        "message_deleted",
     ];
     assert_eq!(kinds, expected);
     assert!(found.iter().all(|line| line.1.as_deref() == Some("u")));
@@ -77,6 +81,8 @@ async fn lines_stand_as_they_were_given(world: World) {
     assert_eq!(found[1].4.as_deref(), Some(r#"{"code":4200,"openSeconds":7}"#));
     assert_eq!(found[8].4.as_deref(), Some(r#"{"by":null}"#));
     assert_eq!(found[11].4.as_deref(), Some(r#"{"messageId":"12"}"#));
+    assert_eq!(found[12].4, found[11].4);
+    assert_eq!(found[13].4.as_deref(), Some(r#"{"by":"o","messageId":"12"}"#));
 }
 
 async fn add(world: &World, users: &[&str], by: Option<&str>) -> Result<MembersAdded, StoreError> {
