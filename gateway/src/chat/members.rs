@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
-use shared::{ConversationId, ErrorCode, ProtocolError, UserId};
+use shared::{ConversationId, ProtocolError, UserId};
 
+use super::refused;
 use crate::off;
-use crate::store::{Members, Store, StoreError};
+use crate::store::{Members, Refusal, Store, StoreError};
 
 /// Members that the cache holds, over all conversations.
 const MEMBERS_CACHED_MAX: u64 = 1_000_000;
@@ -86,7 +87,9 @@ impl MembersCache {
         let members = self.get(conversation).await?;
         match members.role(user) {
             Some(_) => Ok(members),
-            None => Err(ProtocolError::new(ErrorCode::NotMember, "you are not a member of this conversation")),
+            // Who is banned is told so, as they are when they say something.
+            None if self.store.is_banned(conversation, user).await? => Err(refused(Refusal::Banned)),
+            None => Err(refused(Refusal::NotMember)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What dialects have to look up: a user's name, and where a message stands.
+//! Single values: a user's name, where a message stands, and whether somebody is banned.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
@@ -13,4 +13,7 @@ pub trait Lookups: Send + Sync {
 
     /// The conversation in which a message stands.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;
+
+    /// Whether a user is kept out of a conversation; `false` also where there is no such conversation.
+    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError>;
 }

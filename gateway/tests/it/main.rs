@@ -32,6 +32,7 @@ mod polling;
 mod push;
 mod requirements;
 mod rest;
+mod rights;
 mod seed000;
 mod seed001;
 mod seed002;

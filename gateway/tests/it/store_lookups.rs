@@ -1,8 +1,9 @@
 //! The contract of single look-ups, on both stores.
 
+use gateway::store::MembershipChange;
 use shared::MessageId;
 
-use crate::store::{World, contract, new_group, say, user};
+use crate::store::{World, contract, conversation, new_group, say, silent, user};
 
 contract!(names_and_places_are_looked_up);
 
@@ -19,6 +20,12 @@ async fn names_and_places_are_looked_up(world: World) {
     let id = say(store, "g", "a", "here").await.message.id;
     let place = store.conversation_of(id).await.expect("looked up");
     assert_eq!(place.map(|id| id.to_string()).as_deref(), Some("g"));
+    let ban = MembershipChange::Ban { by: None };
+    store.change_membership(&conversation("g"), &b, &ban, silent()).await.expect("banned");
+    for (user, of, banned) in [(&b, "g", true), (&a, "g", false), (&user("nobody"), "g", false), (&b, "nowhere", false)]
+    {
+        assert_eq!(store.is_banned(&conversation(of), user).await.expect("looked up"), banned, "{user} of {of}");
+    }
     let other = MessageId::new(id.get() + 1000).expect("an id");
     assert_eq!(store.conversation_of(other).await.expect("looked up"), None);
 }

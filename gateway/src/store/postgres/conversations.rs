@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use super::pool::{Lent, PostgresStore};
 use super::rows::{get, message, message_columns, number, parsed, time, word, word_or_null};
 use super::{execute, on_connection, outbox, query, query_opt, within};
-use crate::store::membership::{State, may_see};
+use crate::store::membership::{State, may_see, refusal};
 use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
@@ -130,7 +130,7 @@ pub(super) async fn one(
 ) -> Result<Conversation, StoreError> {
     let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
     if viewer.is_some() && !may_see(seen.conversation.visibility, seen.state) {
-        return Err(Refusal::NotMember.into());
+        return Err(refusal(seen.state).unwrap_or(Refusal::NotMember).into());
     }
     Ok(seen.conversation)
 }

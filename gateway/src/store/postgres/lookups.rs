@@ -1,4 +1,4 @@
-//! A user's name, and where a message stands.
+//! A user's name, where a message stands, and whether somebody is banned.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
@@ -17,6 +17,10 @@ impl Lookups for PostgresStore {
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
         on_connection!(self, client => conversation_of(client, message))
     }
+
+    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError> {
+        on_connection!(self, client => is_banned(client, conversation, user))
+    }
 }
 
 async fn username(client: &impl GenericClient, user: &UserId) -> Result<Option<String>, StoreError> {
@@ -32,4 +36,14 @@ async fn conversation_of(
     let sql = "SELECT conversation_id FROM messages WHERE id = $1";
     let row = query_opt(client, sql, &[&bigint(message.get())]).await?;
     row.map(|row| parsed(&row, "conversation_id", str::parse)).transpose()
+}
+
+async fn is_banned(
+    client: &impl GenericClient,
+    conversation: &ConversationId,
+    user: &UserId,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT state = 'banned' AS is_banned FROM members WHERE conversation_id = $1 AND user_id = $2";
+    let row = query_opt(client, sql, &[&conversation.as_str(), &user.as_str()]).await?;
+    Ok(row.map(|row| get(&row, "is_banned")).transpose()?.unwrap_or(false))
 }

@@ -9,7 +9,7 @@ use super::rows::{
     execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
 };
 use super::{SqliteStore, outbox};
-use crate::store::membership::{State, may_see};
+use crate::store::membership::{State, may_see, refusal};
 use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
@@ -99,7 +99,7 @@ fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) ->
 pub(super) fn one(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
     let (conversation, state) = seen(read, id, viewer)?;
     if viewer.is_some() && !may_see(conversation.visibility, state) {
-        return Err(Refusal::NotMember.into());
+        return Err(refusal(state).unwrap_or(Refusal::NotMember).into());
     }
     Ok(conversation)
 }

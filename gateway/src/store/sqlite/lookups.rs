@@ -1,4 +1,4 @@
-//! A user's name, and where a message stands.
+//! A user's name, where a message stands, and whether somebody is banned.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
@@ -19,5 +19,14 @@ impl Lookups for SqliteStore {
         let sql = "SELECT conversation_id FROM messages WHERE id = ?1";
         let id = integer(message.get());
         self.read(move |read| row(read, sql, [id], |row| parsed(row, "conversation_id", str::parse))).await
+    }
+
+    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError> {
+        let (conversation, user) = (conversation.clone(), user.clone());
+        let sql = "SELECT state = 'banned' AS is_banned FROM members WHERE conversation_id = ?1 AND user_id = ?2";
+        let found = self.read(move |read| {
+            row(read, sql, [conversation.as_str(), user.as_str()], |row| get::<bool>(row, "is_banned"))
+        });
+        Ok(found.await?.unwrap_or(false))
     }
 }
