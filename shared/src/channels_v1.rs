@@ -1,6 +1,7 @@
 //! The dialect `channels.v1` (seed 003, which shows no frame: PROTOCOL §2 has them). Ids are strings and times RFC 3339 with
 //! milliseconds, as in `chat.v1`; an id may come as an integer. Groups are channels here.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::chat_v1::Fields;
@@ -51,9 +52,12 @@ fn check_characters(content: &str) -> Result<(), ProtocolError> {
     }
 }
 
-#[derive(Serialize)]
+/// A frame to a client.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Frame<'a> {
+#[schemars(rename = "ChannelsFrame")]
+#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+pub enum Frame<'a> {
     Connected {
         user_id: &'a UserId,
         timestamp: Timestamp,
@@ -80,22 +84,28 @@ enum Frame<'a> {
     },
 }
 
-#[derive(Serialize)]
-struct Member<'a> {
+/// A member of a channel.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChannelMember")]
+pub struct Member<'a> {
     user_id: &'a UserId,
     role: Role,
 }
 
-#[derive(Serialize)]
-struct About<'a> {
+/// Who came or went.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct About<'a> {
     channel_id: &'a ConversationId,
     user_id: &'a UserId,
     username: &'a str,
     timestamp: Timestamp,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A message.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Body<'a> {
     id: crate::MessageId,
     channel_id: &'a ConversationId,
     user_id: &'a UserId,

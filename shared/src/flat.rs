@@ -1,6 +1,7 @@
 //! What the flat dialects have in common: frames without envelope, ids that may be integers, and the frames for errors
 //! and for positions.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::chat_v1::Fields;
@@ -16,9 +17,11 @@ pub struct Texts {
 }
 
 /// Frames that every flat dialect has.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Common<'a> {
+#[schemars(rename = "CommonFrame")]
+#[expect(missing_docs, reason = "the fields are those of the events, under the same names")]
+pub enum Common<'a> {
     Error {
         code: ErrorCode,
         message: &'a str,
@@ -28,6 +31,7 @@ enum Common<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
+    /// Only for who asked to resume, as the next two.
     Position {
         epoch: &'a Epoch,
     },
@@ -113,6 +117,20 @@ impl Serialize for Id<'_> {
     }
 }
 
+impl JsonSchema for Id<'_> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "FlatId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "description": "An integer if the id is written as one." })
+    }
+}
+
 /// The integer that an id is, if it is written as one writes integers and fits 63 bits.
 fn integer(id: &str) -> Option<u64> {
     let plain = id == "0" || (!id.starts_with('0') && id.bytes().all(|byte| byte.is_ascii_digit()));
@@ -130,6 +148,23 @@ impl Serialize for Seconds {
         text.truncate("2025-11-21T13:00:00".len());
         text.push('Z');
         serializer.serialize_str(&text)
+    }
+}
+
+impl JsonSchema for Seconds {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
+            "description": "RFC 3339, UTC, with whole seconds.",
+        })
     }
 }
 

@@ -26,7 +26,7 @@ impl JsonSchema for Content {
 }
 
 /// A string of 1 to so many bytes without U+0000, or null, which counts as absent.
-fn text(bytes_max: usize) -> Schema {
+pub(crate) fn text(bytes_max: usize) -> Schema {
     json_schema!({
         "type": ["string", "null"], "minLength": 1, "maxLength": bytes_max, "pattern": r"^[^\u0000]*$",
         "description": format!("At most {bytes_max} bytes."),

@@ -9,6 +9,7 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod flat;
+pub mod flat_frames;
 pub mod frames;
 pub mod id;
 pub mod listings_v1;

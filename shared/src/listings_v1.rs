@@ -1,6 +1,7 @@
 //! The dialect `listings.v1` (seeds 000 and 001): snake_case, ids as integers where they are integers, times with seconds.
 //! Where the two documents differ, 000's larger frame serves both.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::chat_v1::Fields;
@@ -41,9 +42,12 @@ pub(crate) fn decode(kind: &str, fields: &Fields<'_, '_>, content_chars_max: usi
     }
 }
 
-#[derive(Serialize)]
+/// A frame to a client.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Frame<'a> {
+#[schemars(rename = "ListingsFrame")]
+#[expect(missing_docs, reason = "the fields are those of seed 000, under the same names")]
+pub enum Frame<'a> {
     Connected { user_id: Id<'a>, timestamp: Seconds },
     Pong { timestamp: Seconds },
     NewMessage { chat_id: Id<'a>, message: Body<'a>, timestamp: Seconds },
@@ -51,8 +55,10 @@ enum Frame<'a> {
     Typing { chat_id: Id<'a>, user_id: Id<'a>, is_typing: bool, timestamp: Seconds },
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A message in a frame.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListingsMessage")]
+pub struct Body<'a> {
     id: u64,
     chat_id: Id<'a>,
     sender_id: Id<'a>,

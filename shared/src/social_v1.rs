@@ -1,6 +1,7 @@
 //! The dialect `social.v1` (seed 004, and the generic socket of seed 002): `private`, `group`, `broadcast` and
 //! `notification`, times in Unix seconds. Seed 004 shows no frame for anything else; what else there is, is ours.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -35,10 +36,12 @@ pub(crate) fn decode(kind: &str, fields: &Fields<'_, '_>, content_chars_max: usi
     }
 }
 
-/// A frame to a client.
-#[derive(Debug, Serialize)]
+/// A frame to a client; messages and notifications have types of their own.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Frame<'a> {
+#[schemars(rename = "SocialFrame")]
+#[expect(missing_docs, reason = "the fields are those of seed 004, under the same names")]
+pub enum Frame<'a> {
     Connected { user_id: Id<'a>, timestamp: i64 },
     Pong { timestamp: i64 },
     Broadcast { content: &'a str, timestamp: i64 },
@@ -47,9 +50,11 @@ enum Frame<'a> {
 }
 
 /// A message: a `private` or `group` frame, and an item of a page of history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct MessageFrame<'a> {
     #[serde(rename = "type")]
+    #[schemars(skip)]
     kind: &'static str,
     id: u64,
     from: Id<'a>,
@@ -92,6 +97,28 @@ pub struct NotificationFrame {
     kind: &'static str,
     #[serde(flatten)]
     fields: Map<String, Value>,
+}
+
+impl JsonSchema for NotificationFrame {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NotificationFrame".into()
+    }
+
+    /// A backend's own members besides.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let id = generator.subschema_for::<Id<'_>>();
+        json_schema!({
+            "type": "object", "required": ["timestamp"], "additionalProperties": true,
+            "properties": {
+                "timestamp": {}, "group_id": id, "id": id, "invited_by": id,
+                "subtype": { "type": "string" }, "message": { "type": "string" }, "title": { "type": "string" },
+            },
+        })
+    }
 }
 
 impl NotificationFrame {

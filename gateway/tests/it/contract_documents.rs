@@ -135,8 +135,48 @@ async fn every_command_and_event_is_in_the_asyncapi_document() {
     ];
     assert_eq!(of("server."), BTreeSet::from(events));
     for message in messages.values() {
+        // AsyncAPI's readers look at nothing that stands beside a reference.
+        assert_eq!(message.pointer("/payload/$ref"), None, "{message}");
         let kind = message.pointer("/payload/properties/type/const");
         assert_eq!(kind, message.get("name"), "{message}");
+    }
+}
+
+/// The frames themselves are held against the codecs where the codecs are, in `shared`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_dialect_is_a_channel_of_the_asyncapi_document() {
+    let node = Node::embedded(&[]).await;
+    let (_, document) = get(node.http, "/asyncapi.json", &[]).await;
+    let channels = document["channels"].as_object().expect("channels");
+    assert_eq!(channels.keys().collect::<Vec<_>>(), ["channels.v1", "chat.v1", "listings.v1", "social.v1"]);
+    for dialect in shared::Dialect::ALL {
+        let (name, channel) = (dialect.subprotocol(), &channels[dialect.subprotocol()]);
+        assert_eq!(channel["address"], dialect.path());
+        let messages = channel["messages"].as_object().expect("messages");
+        for (action, side) in [("receive", "client."), ("send", "server.")] {
+            let operation = &document["operations"][format!("{name}.{action}")];
+            assert_eq!(
+                (&operation["action"], operation["channel"]["$ref"].as_str()),
+                (&Value::from(action), Some(&*format!("#/channels/{name}")))
+            );
+            let count = operation["messages"].as_array().expect("messages").len();
+            assert_eq!(count, messages.keys().filter(|key| key.contains(side)).count(), "{name} {action}");
+        }
+    }
+    // What the seeds' front ends know.
+    for (key, pointer) in [
+        ("listings.v1.client.mark_read", "/properties/message_id"),
+        ("listings.v1.server.new_message", "/properties/timestamp"),
+        ("listings.v1.server.message_read", "/properties/read_by"),
+        ("social.v1.client.private", "/properties/to"),
+        ("social.v1.server.group", "/properties/group_id"),
+        ("social.v1.server.notification", "/properties/timestamp"),
+        ("channels.v1.client.join_room", "/properties/room"),
+        ("channels.v1.server.connected", "/properties/resumed"),
+        ("channels.v1.server.error", "/properties/code"),
+    ] {
+        let payload = &document["components"]["messages"][key]["payload"];
+        assert!(payload.pointer(pointer).is_some(), "{key} {pointer}: {payload}");
     }
 }
 

@@ -1,31 +1,29 @@
-//! The AsyncAPI document of the sockets (PROTOCOL §1): the frames are read off the types that the code writes them with.
+//! The AsyncAPI document of the sockets (PROTOCOL §1, §2): a channel for each dialect, its frames read off the types that
+//! the code writes them with.
 
 use serde_json::{Map, Value, json};
-use shared::Event;
-use shared::chat_v1::SUBPROTOCOL;
 use shared::close::CloseCode;
+use shared::flat::Common;
+use shared::flat_frames::{ChannelsClientFrame, ListingsClientFrame, SocialClientFrame, SocialMessage};
 use shared::frames::ClientFrame;
+use shared::{Dialect, Event, channels_v1, listings_v1, social_v1};
 
 use super::describe::Schemas;
 
-/// The document of `chat.v1`.
+/// The document of all dialects.
 pub(super) fn document(content_chars_max: usize) -> Value {
     let mut schemas = Schemas::new();
-    let incoming = schemas.input::<ClientFrame>();
-    let outgoing = schemas.answer::<Event>();
+    let spoken = Dialect::ALL.map(|dialect| Spoken::new(dialect, &mut schemas));
     let mut components = schemas.components(content_chars_max);
-    let mut messages = Map::new();
-    let received = take_frames(&mut components, &incoming, "client", &mut messages);
-    let sent = take_frames(&mut components, &outgoing, "server", &mut messages);
-    let channel = json!({
-        "address": "/chat/ws",
-        "title": SUBPROTOCOL,
-        "description": description(),
-        "messages": messages.keys().map(|name| {
-            (name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }))
-        }).collect::<Map<_, _>>(),
-        "bindings": { "ws": { "method": "GET", "query": query(), "bindingVersion": "0.1.0" } },
-    });
+    let (mut messages, mut channels, mut operations) = (Map::new(), Map::new(), Map::new());
+    for one in &spoken {
+        one.describe(&components, &mut messages, &mut channels, &mut operations);
+    }
+    if let Some(components) = components.as_object_mut() {
+        // Their frames are messages now.
+        let unions = spoken.iter().flat_map(|one| one.incoming.iter().chain(&one.outgoing));
+        unions.for_each(|union| drop(components.remove(name_of(union))));
+    }
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -35,58 +33,158 @@ pub(super) fn document(content_chars_max: usize) -> Value {
             "license": { "name": "Apache 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0" },
         },
         "defaultContentType": "application/json",
-        "channels": { SUBPROTOCOL: channel },
-        "operations": {
-            "receiveCommand": operation("receive", "What clients send.", &received),
-            "sendEvent": operation("send", "What clients get.", &sent),
-        },
+        "channels": channels,
+        "operations": operations,
         "components": { "messages": messages, "schemas": components },
     })
 }
 
-fn operation(action: &str, summary: &str, names: &[String]) -> Value {
-    let channel = format!("#/channels/{SUBPROTOCOL}");
-    let messages = names.iter().map(|name| json!({ "$ref": format!("{channel}/messages/{name}") }));
-    json!({
-        "action": action, "summary": summary, "channel": { "$ref": channel }, "messages": messages.collect::<Vec<_>>(),
-    })
+/// A dialect, and references to the unions of its frames.
+struct Spoken {
+    dialect: Dialect,
+    incoming: Vec<Value>,
+    outgoing: Vec<Value>,
 }
 
-/// Takes the frames of one side out of the schemas, each as a message of its own; their names.
-fn take_frames(components: &mut Value, side: &Value, prefix: &str, messages: &mut Map<String, Value>) -> Vec<String> {
-    let name = side.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    let union = components.as_object_mut().and_then(|all| all.remove(name)).unwrap_or_default();
-    let frames = union.get("oneOf").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut names = Vec::new();
-    for frame in frames {
-        let Some(kind) = frame.pointer("/properties/type/const").and_then(Value::as_str).map(str::to_owned) else {
-            continue;
+impl Spoken {
+    fn new(dialect: Dialect, schemas: &mut Schemas) -> Self {
+        let (incoming, outgoing) = match dialect {
+            Dialect::Chat => (schemas.input::<ClientFrame>(), vec![schemas.answer::<Event>()]),
+            Dialect::Listings => (
+                schemas.input::<ListingsClientFrame>(),
+                vec![schemas.answer::<listings_v1::Frame<'_>>(), schemas.answer::<Common<'_>>()],
+            ),
+            Dialect::Social => (
+                schemas.input::<SocialClientFrame>(),
+                vec![
+                    schemas.answer::<social_v1::Frame<'_>>(),
+                    schemas.answer::<SocialMessage<'_>>(),
+                    schemas.answer::<Common<'_>>(),
+                ],
+            ),
+            Dialect::Channels => (
+                schemas.input::<ChannelsClientFrame>(),
+                vec![schemas.answer::<channels_v1::Frame<'_>>(), schemas.answer::<Common<'_>>()],
+            ),
         };
-        let key = format!("{prefix}.{kind}");
-        messages.insert(key.clone(), json!({ "name": kind, "title": kind, "payload": envelope(frame, prefix) }));
-        names.push(key);
+        Self { dialect, incoming: vec![incoming], outgoing }
     }
-    names
+
+    fn describe(
+        &self,
+        components: &Value,
+        messages: &mut Map<String, Value>,
+        channels: &mut Map<String, Value>,
+        operations: &mut Map<String, Value>,
+    ) {
+        let received = self.take_frames(components, Side::Client, messages);
+        let sent = self.take_frames(components, Side::Server, messages);
+        let all = received.iter().chain(&sent);
+        let name = self.dialect.subprotocol();
+        let channel = json!({
+            "address": self.dialect.path(),
+            "title": name,
+            "description": self.description(),
+            "messages": all.map(|key| (key.clone(), json!({ "$ref": format!("#/components/messages/{key}") })))
+                .collect::<Map<_, _>>(),
+            "bindings": { "ws": { "method": "GET", "query": query(), "bindingVersion": "0.1.0" } },
+        });
+        channels.insert(name.into(), channel);
+        operations.insert(format!("{name}.receive"), self.operation("receive", "What clients send.", &received));
+        operations.insert(format!("{name}.send"), self.operation("send", "What clients get.", &sent));
+    }
+
+    /// Makes each frame of one side a message of its own; their keys.
+    fn take_frames(&self, components: &Value, side: Side, messages: &mut Map<String, Value>) -> Vec<String> {
+        let (unions, word) = match side {
+            Side::Client => (&self.incoming, "client"),
+            Side::Server => (&self.outgoing, "server"),
+        };
+        let frames = unions.iter().filter_map(|union| components.get(name_of(union))?.get("oneOf")?.as_array());
+        let mut keys = Vec::new();
+        for frame in frames.flatten() {
+            let Some(kind) = frame.pointer("/properties/type/const").and_then(Value::as_str) else { continue };
+            let key = match self.dialect {
+                Dialect::Chat => format!("{word}.{kind}"),
+                flat @ (Dialect::Listings | Dialect::Social | Dialect::Channels) => {
+                    format!("{}.{word}.{kind}", flat.subprotocol())
+                }
+            };
+            let payload = match self.dialect {
+                Dialect::Chat => envelope(frame.clone(), side),
+                Dialect::Listings | Dialect::Social | Dialect::Channels => flat(frame.clone(), kind, side),
+            };
+            messages.insert(key.clone(), json!({ "name": kind, "title": kind, "payload": payload }));
+            keys.push(key);
+        }
+        keys
+    }
+
+    fn operation(&self, action: &str, summary: &str, keys: &[String]) -> Value {
+        let channel = format!("#/channels/{}", self.dialect.subprotocol());
+        let messages = keys.iter().map(|key| json!({ "$ref": format!("{channel}/messages/{key}") }));
+        json!({
+            "action": action, "summary": summary, "channel": { "$ref": channel },
+            "messages": messages.collect::<Vec<_>>(),
+        })
+    }
+
+    fn description(&self) -> String {
+        let codes = CloseCode::ALL.iter().map(|code| format!("{} {}", code.code(), code.reason()));
+        let first = match self.dialect {
+            Dialect::Chat => "The first frame is `auth` unless the upgrade carried a token.",
+            Dialect::Listings | Dialect::Social | Dialect::Channels => {
+                "The upgrade carries a token. Frames have no envelope, and carry `seq` only for who asks to resume."
+            }
+        };
+        format!("One JSON object per text frame. {first} Close codes: {}.", codes.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Whose frames.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// The name behind a reference to a component.
+fn name_of(reference: &Value) -> &str {
+    reference.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()).unwrap_or_default()
 }
 
 /// The frame with what every envelope may hold besides `type` and `payload`.
-fn envelope(mut frame: Value, prefix: &str) -> Value {
+fn envelope(mut frame: Value, side: Side) -> Value {
     let payload_may_lack =
         frame.pointer("/properties/payload/required").is_none() && frame.pointer("/properties/payload/$ref").is_none();
     if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut) {
         let reference =
             json!({ "type": ["string", "number"], "description": "Comes back in what answers this frame." });
         fields.insert("ref".into(), reference);
-        if prefix == "server" {
-            let seq =
-                json!({ "type": "integer", "minimum": 1, "description": "Durable events only: counts one by one." });
-            fields.insert("seq".into(), seq);
+        if side == Side::Server {
+            fields.insert("seq".into(), seq("Durable events only: counts one by one."));
         }
     }
     if let Some(required) = frame.get_mut("required").and_then(Value::as_array_mut) {
-        required.retain(|name| prefix != "client" || !payload_may_lack || name != "payload");
+        required.retain(|name| side == Side::Server || !payload_may_lack || name != "payload");
     }
     frame
+}
+
+/// The flat frame with what it carries for who asked to resume.
+fn flat(mut frame: Value, kind: &str, side: Side) -> Value {
+    if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut).filter(|_| side == Side::Server) {
+        fields.insert("seq".into(), seq("Only for who asked to resume."));
+        if kind == "connected" {
+            fields.insert("epoch".into(), json!({ "type": "string", "description": "With seq, the position." }));
+            fields.insert("resumed".into(), json!({ "type": "boolean", "description": "Whether nothing was missed." }));
+        }
+    }
+    frame
+}
+
+fn seq(description: &str) -> Value {
+    json!({ "type": "integer", "minimum": 0, "description": description })
 }
 
 fn query() -> Value {
@@ -97,12 +195,4 @@ fn query() -> Value {
             "resume": { "type": "string", "description": "Go on from this position: epoch:seq." },
         },
     })
-}
-
-fn description() -> String {
-    let codes = CloseCode::ALL.iter().map(|code| format!("{} {}", code.code(), code.reason()));
-    format!(
-        "One JSON object per text frame. The first frame is `auth` unless the upgrade carried a token. Close codes: {}.",
-        codes.collect::<Vec<_>>().join(", ")
-    )
 }
