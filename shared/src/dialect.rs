@@ -123,6 +123,8 @@ fn canonical(event: &Event, seq: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat_v1::Decoder;
+    use crate::{Command, ErrorCode};
 
     #[test]
     fn a_subprotocol_wins_over_the_path() {
@@ -133,5 +135,110 @@ mod tests {
         }
         assert_eq!(Dialect::choose("/ws", ["chat.v2"].into_iter()), None);
         assert_eq!(Dialect::choose("/elsewhere", [].into_iter()), None);
+    }
+
+    /// The code with which a dialect refuses a frame; `None` if it takes it.
+    fn refused(dialect: Dialect, frame: &[u8]) -> Option<ErrorCode> {
+        Decoder::new(100).decode_as(dialect, &mut frame.to_vec()).command.err().map(|error| error.code)
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_by_every_dialect() {
+        let deep = |open: &str, close: &str| {
+            format!(r#"{{"type":"ping","x":{}1{}}}"#, open.repeat(30_000), close.repeat(30_000))
+        };
+        for dialect in Dialect::ALL {
+            for frame in [
+                &b"\xff\xfe{}"[..],
+                b"{\"type\":\"ping\xff\"}",
+                b"{\"type\":\"\\ud800\"}",
+                b"\xef\xbb\xbf{\"type\":\"ping\"}",
+                b"{\"type\":\"ping\"}{\"type\":\"ping\"}",
+                b"{\"type\":\"ping\"}x",
+                b"{\"type\":\"ping\",}",
+                b"{'type':'ping'}",
+                b"{\"type\":\"pi\nng\"}",
+                b"NaN",
+                deep("[", "").as_bytes(),
+                deep("{\"x\":", "").as_bytes(),
+            ] {
+                let code = refused(dialect, frame);
+                assert_eq!(code, Some(ErrorCode::InvalidMessage), "{dialect:?} {}", frame.escape_ascii());
+            }
+            for kind in ["", "PING", "ping ", "рing", "__proto__", "type"] {
+                let frame = format!(r#"{{"type":"{kind}"}}"#);
+                assert_eq!(refused(dialect, frame.as_bytes()), Some(ErrorCode::UnknownEvent), "{dialect:?} {kind:?}");
+            }
+            // Deep and whole is JSON like any other; what nobody asks for is passed over.
+            for frame in [deep("[", "]"), deep("{\"x\":", "}")] {
+                assert!(matches!(refused(dialect, frame.as_bytes()), None | Some(ErrorCode::InvalidMessage)));
+            }
+        }
+    }
+
+    #[test]
+    fn ids_that_are_none_are_refused_by_every_dialect() {
+        let long = "x".repeat(129);
+        let longest = "x".repeat(128);
+        let texts = ["", " ", "a b", "a\\u0000b", "a\\nb", "a\\u202eb", "ü", "🦜", "*", "{a}", "a/b", "a,b", &long];
+        let quoted = texts.iter().map(|text| format!("\"{text}\""));
+        let other = ["-1", "1.5", "1e3", "18446744073709551616", "-9223372036854775809", "1e400", "true", "[]", "{}"];
+        for id in quoted.chain(other.map(str::to_owned)) {
+            for frame in frames_with(&id) {
+                let code = refused(frame.0, frame.1.as_bytes());
+                assert!(
+                    matches!(code, Some(ErrorCode::ValidationError | ErrorCode::InvalidMessage)),
+                    "{:?} takes {}: {code:?}",
+                    frame.0,
+                    frame.1
+                );
+            }
+        }
+        for (dialect, frame) in frames_with(&format!("\"{longest}\"")) {
+            assert_eq!(refused(dialect, frame.as_bytes()), None, "{dialect:?} {frame}");
+        }
+        // The largest integer is an id where integers are.
+        for (dialect, frame) in frames_with("18446744073709551615") {
+            assert_eq!(refused(dialect, frame.as_bytes()).is_some(), dialect == Dialect::Chat, "{dialect:?} {frame}");
+        }
+    }
+
+    /// A frame of each dialect with this id.
+    fn frames_with(id: &str) -> [(Dialect, String); 6] {
+        [
+            (Dialect::Chat, format!(r#"{{"type":"message.send","payload":{{"conversationId":{id},"content":"x"}}}}"#)),
+            (Dialect::Chat, format!(r#"{{"type":"presence.query","payload":{{"userIds":[{id}]}}}}"#)),
+            (Dialect::Listings, format!(r#"{{"type":"send_message","receiver_id":{id},"content":"x"}}"#)),
+            (Dialect::Social, format!(r#"{{"type":"private","to":{id},"content":"x"}}"#)),
+            (Dialect::Social, format!(r#"{{"type":"join_room","room":{id}}}"#)),
+            (Dialect::Channels, format!(r#"{{"type":"chat_message","channel_id":{id},"content":"x"}}"#)),
+        ]
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_a_decoder(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            for dialect in Dialect::ALL {
+                let _ = refused(dialect, &bytes);
+            }
+        }
+
+        /// One decoder reads a connection's frames one after the other.
+        #[test]
+        fn no_frame_panics_a_decoder_or_changes_the_next(
+            kind in "auth|ping|typing|mark_read|send_message|private|group|broadcast|(join|leave)_(room|channel)|chat_message|\\PC{0,4}",
+            field in "chat_id|message_id|receiver_id|to|group_id|room|channel_id|content|temp_id|password|token|is_typing|ref|type",
+            value in "null|true|-?[0-9]{1,25}(\\.[0-9]{1,3})?|1e400|\"\\PC{0,9}\"|\"(\\\\u[0-9a-f]{4}){1,3}\"|\\[[0-9,]{0,5}\\]|\\{\\}",
+            twice in "null|7|\"x\"",
+        ) {
+            let frame = format!(r#"{{"type":"{kind}","{field}":{value},"content":"x","{field}":{twice}}}"#);
+            for dialect in Dialect::ALL {
+                let mut decoder = Decoder::new(10);
+                let first = decoder.decode_as(dialect, &mut frame.clone().into_bytes());
+                let ping = decoder.decode_as(dialect, &mut br#"{"type":"ping"}"#.to_vec());
+                proptest::prop_assert_eq!(ping.command, Ok(Command::Ping { timestamp: None }));
+                proptest::prop_assert_eq!(decoder.decode_as(dialect, &mut frame.clone().into_bytes()), first);
+            }
+        }
     }
 }

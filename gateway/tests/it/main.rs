@@ -19,6 +19,7 @@ mod contract_documents;
 mod dialects;
 mod drain;
 mod five_front_ends;
+mod hostile;
 mod limits;
 mod limits_addresses;
 mod metrics;

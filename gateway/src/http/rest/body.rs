@@ -11,7 +11,7 @@ use super::failure::Failure;
 /// The largest body, in bytes: a conversation of ten thousand members with the longest ids fits.
 const BODY_BYTES_MAX: usize = 2 << 20;
 
-/// A JSON body. An empty one counts as `{}`.
+/// A JSON object as body. An empty body counts as `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
@@ -20,6 +20,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let bytes = RawBody::from_request(request, state).await?.0;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // An array would count as the fields in their order.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
+            return Err(ProtocolError::new(ErrorCode::InvalidMessage, "the body is not a JSON object").into());
+        }
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| invalid(&error))?;
         json.end().map_err(|_| ProtocolError::new(ErrorCode::InvalidMessage, "something follows the JSON value"))?;

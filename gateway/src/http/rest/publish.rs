@@ -104,7 +104,19 @@ impl BackendEvent {
         }
         // White space between tokens may hold line ends, which separate envelopes on the channel.
         let payload = payload.replace(['\n', '\r'], " ");
-        Ok(format!(r#"{{"type":"{}","payload":{payload}}}"#, self.kind))
+        let envelope = format!(r#"{{"type":"{}","payload":{payload}}}"#, self.kind);
+        check_readable(&envelope)?;
+        Ok(envelope)
+    }
+}
+
+/// Refuses what usual parsers don't read: it would reach some dialects and clients, and be passed over by others.
+fn check_readable(envelope: &str) -> Result<(), ProtocolError> {
+    // In the answer to a poll an envelope stands two levels down; one is spare.
+    let (open, close) = ("[[[", "]]]");
+    match serde_json::from_str::<serde_json::Value>(&format!("{open}{envelope}{close}")) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(ProtocolError::field("event.payload", format_args!("can't be passed on: {fault}"))),
     }
 }
 
