@@ -53,7 +53,7 @@ readonly SECONDS_MAX=90
 
 main() {
   local binary switch test failed=0
-  binary=$(cargo test --quiet -p gateway --test it --no-run --message-format=json |
+  binary=$(cargo test --quiet --workspace --test it --no-run --message-format=json |
     sed -n 's/.*"name":"it".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
   [[ -x $binary ]] || { echo "the tests could not be built" >&2; exit 1; }
   cd gateway
