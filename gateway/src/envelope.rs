@@ -121,7 +121,8 @@ pub fn live_event(envelope: &[u8]) -> Option<&RawValue> {
 
 /// When the message that an event brings was accepted by the store; `None` for other events.
 ///
-/// Searched for, not parsed: this runs for every event. Inside of a string a quote is escaped, so the key can't be content.
+/// Searched for, not parsed, and from the end: this runs for every event, and the time stands behind the content, as it does
+/// in the companion that repeats the message. Inside of a string a quote is escaped, so the key can't be content.
 #[must_use]
 pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
     const KEY: &[u8] = b"\"createdAt\":";
@@ -129,7 +130,7 @@ pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
     if !matches!(kind, "message.new" | "message.sent") {
         return None;
     }
-    let begin = envelopes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let begin = envelopes.windows(KEY.len()).rposition(|window| window == KEY)? + KEY.len();
     serde_json::from_slice(envelopes.get(begin..begin + TIME_BYTES)?).ok()
 }
 

@@ -156,12 +156,11 @@ fault_node_and_redis_killed() {
 
 # Mostly large messages in large groups, and little patience: the kernel's buffers take in a lot before a node notices.
 fault_stalled_receivers() {
-  # What two cores carry in a debug build, and enough for each receiver to fill the kernel's buffers.
-  users=$(sized 80 1000)
+  users=$(sized 200 1000)
   group_size=40
   groups=$((users / 40))
   pairs=$groups
-  rate=$(sized 60 400)
+  rate=$(sized 150 400)
   node_env=(SEND_QUEUE_BYTES=32768 WRITE_TIMEOUT_SECONDS=3)
   nodes_up
   # They stop reading after a quarter of the time.
