@@ -378,7 +378,7 @@ fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publi
             send_lanes: SEND_LANES,
             on_committed: Arc::new(move |batch| messages.publish_batch(batch)),
             receipt_events: receipt_events_builder(),
-            on_receipts: Arc::new(move |committed| receipts.publish_events(committed.row, committed.events)),
+            on_receipts: Arc::new(move |committed| receipts.publish_events(committed)),
         },
     )
 }

@@ -25,11 +25,10 @@ impl Chat {
                 false => Vec::new(),
             })
             .await?;
-        let row_id = row.id;
         if !self.store.set_block(blocker, &blocked, on, row).await? {
             return Ok(Some(event));
         }
-        self.publish_row(row_id, &built);
+        self.publish_row(&built);
         self.forget_direct(blocker, &blocked).await;
         Ok(None)
     }

@@ -27,10 +27,9 @@ impl Chat {
     ) -> Result<Changed, ProtocolError> {
         let (what, who) = (change.clone(), by.cloned());
         let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
-        let row_id = row.id;
         let outcome = self.store.change_message(id, by, &change, row).await?;
         if outcome.changed {
-            self.publish_row(row_id, &built);
+            self.publish_row(&built);
             self.note(by, &change, &outcome.message);
         }
         let event = event_of(&change, by, &outcome.message).ok_or_else(|| {

@@ -60,14 +60,13 @@ impl Chat {
                 vec![events::outbox_event(told.clone(), &created)]
             })
             .await?;
-        let row_id = row.id;
         if create.kind == ConversationKind::Direct {
             let [one, other] = users.as_slice() else {
                 return Err(ProtocolError::field("members", "must make two users together with the one who asks"));
             };
             let (conversation, made) = self.store.open_direct((one, other), &id, row).await?;
             if made {
-                self.publish_row(row_id, &built);
+                self.publish_row(&built);
             }
             return Ok(conversation);
         }
@@ -85,7 +84,7 @@ impl Chat {
             members,
         };
         let conversation = self.store.create_conversation(&new, row).await?;
-        self.publish_row(row_id, &built);
+        self.publish_row(&built);
         Ok(conversation)
     }
 
@@ -120,12 +119,11 @@ impl Chat {
         let subject = user.clone();
         let name = self.names.of(user).await;
         let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), outcome)).await?;
-        let row_id = row.id;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
             self.audit.membership(user, conversation, &change);
             self.tell_members_changed(conversation).await;
-            self.publish_row(row_id, &built);
+            self.publish_row(&built);
         }
         if outcome.was_member && !outcome.is_member {
             // On other nodes the next sweep of typing ends it.
@@ -150,7 +148,6 @@ impl Chat {
             }
         }
         let (row, built) = self.row(move |outcome| added_events(&names, outcome)).await?;
-        let row_id = row.id;
         let outcome = self.store.add_members(conversation, &users, by, row).await?;
         if outcome.added.is_empty() {
             return Ok(outcome);
@@ -158,7 +155,7 @@ impl Chat {
         let change = MembershipChange::Add { by: by.cloned(), role: Role::Member };
         outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change));
         self.tell_members_changed(conversation).await;
-        self.publish_row(row_id, &built);
+        self.publish_row(&built);
         Ok(outcome)
     }
 

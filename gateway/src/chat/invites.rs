@@ -25,13 +25,12 @@ impl Chat {
                 false => Vec::new(),
             })
             .await?;
-        let row_id = row.id;
         let change = MembershipChange::Invite { by };
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
             self.audit.membership(user, conversation, &change);
             self.tell_members_changed(conversation).await;
-            self.publish_row(row_id, &built);
+            self.publish_row(&built);
         }
         Ok(outcome)
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use moka::sync::Cache;
@@ -267,7 +267,7 @@ impl Chat {
         if messages.is_empty() {
             return Ok(());
         }
-        let row = self.ids.next().await?;
+        let (row, begun) = (self.ids.next().await?, Instant::now());
         let batch = SendBatch { id: row, owner: self.owner.clone(), messages };
         let mut stored = Vec::new();
         for outcome in self.store.send(&batch).await? {
@@ -283,7 +283,7 @@ impl Chat {
         }
         self.metrics.late_stored.increment(u64::try_from(stored.len()).unwrap_or(0));
         if !stored.is_empty() {
-            self.publisher.publish_batch(CommittedBatch { row, messages: stored });
+            self.publisher.publish_batch(CommittedBatch { row, messages: stored, begun });
         }
         Ok(())
     }

@@ -12,47 +12,43 @@ use crate::store::{Owner, Store};
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// How long this node believes in its own beat: well below [`LEASE`], for a publication takes its time.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// So long without a beat, and others may have taken over what this node committed before.
+/// So long from one beat to the next, and others may have taken over what this node committed before.
 const LAPSE: Duration = Duration::from_secs(8);
-/// How long a lease that may have lapsed is not believed in, though it is beaten again: longer than any call of the store, so
-/// that no commit from before the lapse is published from here. The sweep has it, and knows what others published.
-const LAPSE_PAUSE: Duration = Duration::from_secs(6);
 /// How often it is beaten.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
-/// When the lease was last beaten.
+/// Since when the lease is held without a lapse, and when it was last beaten.
 #[derive(Debug, Default)]
 pub struct Lease {
-    beaten: Mutex<Option<Beat>>,
+    held: Mutex<Option<Held>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Beat {
-    at: Instant,
-    /// Not believed in before.
-    believed_from: Instant,
+struct Held {
+    since: Instant,
+    beaten: Instant,
 }
 
-impl Beat {
-    fn after(earlier: Option<Self>, at: Instant) -> Self {
-        let believed_from = match earlier {
-            None => at,
-            Some(earlier) if at.saturating_duration_since(earlier.at) < LAPSE => earlier.believed_from,
-            Some(_) => Instant::now() + LAPSE_PAUSE,
+impl Held {
+    fn beat(earlier: Option<Self>, beaten: Instant) -> Self {
+        let since = match earlier {
+            Some(earlier) if beaten.saturating_duration_since(earlier.beaten) < LAPSE => earlier.since,
+            Some(_) | None => beaten,
         };
-        Self { at, believed_from }
+        Self { since, beaten }
+    }
+
+    fn covers(self, begun: Instant, now: Instant) -> bool {
+        self.since <= begun && now.saturating_duration_since(self.beaten) < BELIEVED
     }
 }
 
 impl Lease {
-    /// Whether this node may publish what it committed.
+    /// Whether this node may publish what it began to commit at `begun`: its lease is held, and did not lapse meanwhile,
+    /// though it be beaten again since. What was begun before belongs to the sweep, which knows what others published.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        off::is("lease")
-            || self
-                .beaten
-                .lock()
-                .is_some_and(|beat| beat.at.elapsed() < BELIEVED && beat.believed_from <= Instant::now())
+    pub fn is_held_since(&self, begun: Instant) -> bool {
+        off::is("lease") || self.held.lock().is_some_and(|held| held.covers(begun, Instant::now()))
     }
 
     /// Beats until `stop`.
@@ -73,10 +69,32 @@ impl Lease {
         let asked = Instant::now();
         match store.beat(owner).await {
             Ok(()) => {
-                let mut beaten = self.beaten.lock();
-                *beaten = Some(Beat::after(*beaten, asked));
+                let mut held = self.held.lock();
+                *held = Some(Held::beat(*held, asked));
             }
             Err(error) => tracing::debug!(%error, "the lease could not be beaten"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_before_a_lapse_is_not_covered_though_the_lease_is_beaten_again() {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let first = Held::beat(None, at(1.0));
+        assert!(!first.covers(at(0.9), at(1.1)), "begun before the first beat");
+        assert!(first.covers(at(1.0), at(5.9)) && !first.covers(at(1.0), at(6.0)), "believed for five seconds");
+
+        let kept = Held::beat(Some(first), at(8.9));
+        assert!(kept.covers(at(1.0), at(9.0)), "no lapse");
+
+        let again = Held::beat(Some(kept), at(39.0));
+        assert!(!again.covers(at(8.9), at(39.1)) && !again.covers(at(38.9), at(39.1)), "begun before the lapse's end");
+        assert!(again.covers(at(39.0), at(39.1)));
+        assert!(!Held::beat(Some(again), at(40.0)).covers(at(38.9), at(40.1)), "a further beat changes nothing");
     }
 }

@@ -98,13 +98,12 @@ impl Chat {
                 vec![events::outbox_event(users.clone(), &created)]
             })
             .await?;
-        let row_id = row.id;
         let (conversation, made) = match self.store.open_direct((&pair.0, &pair.1), &id, row).await {
             Err(StoreError::Refused(Refusal::Blocked)) => return Err(refused(Refusal::Blocked)),
             other => other?,
         };
         if made {
-            self.publish_row(row_id, &built);
+            self.publish_row(&built);
         }
         self.directs.insert(pair, conversation.id.clone());
         Ok(conversation.id)

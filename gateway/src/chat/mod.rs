@@ -24,6 +24,7 @@ pub mod typing;
 pub mod usernames;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
@@ -32,7 +33,7 @@ use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
-use crate::store::{IdBlock, OutboxEvent, OutboxRow, Owner, Store};
+use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Store};
 
 pub use error::refused;
 
@@ -140,10 +141,10 @@ impl Chat {
     async fn row<T: 'static>(
         &self,
         events: impl Fn(&T) -> Vec<OutboxEvent> + Send + Sync + 'static,
-    ) -> Result<(OutboxRow<T>, BuiltEvents), ProtocolError> {
+    ) -> Result<(OutboxRow<T>, Built), ProtocolError> {
         let id = self.ids.next().await?;
-        let built: BuiltEvents = Arc::default();
-        let keep = Arc::clone(&built);
+        let built = Built { row: id, events: Arc::default(), begun: Instant::now() };
+        let keep = Arc::clone(&built.events);
         let events = move |outcome: &T| {
             let events = events(outcome);
             keep.lock().clone_from(&events);
@@ -153,13 +154,17 @@ impl Chat {
     }
 
     /// Publishes the events of a committed row.
-    fn publish_row(&self, row: u64, built: &BuiltEvents) {
-        let events = std::mem::take(&mut *built.lock());
+    fn publish_row(&self, built: &Built) {
+        let events = std::mem::take(&mut *built.events.lock());
         if !events.is_empty() {
-            self.publisher.publish_events(row, events);
+            self.publisher.publish_events(CommittedEvents { row: built.row, events, begun: built.begun });
         }
     }
 }
 
-/// The events that a transaction built, to be published when it has committed.
-type BuiltEvents = Arc<parking_lot::Mutex<Vec<OutboxEvent>>>;
+/// What a transaction built for its outbox row, to be published when it has committed.
+struct Built {
+    row: u64,
+    events: Arc<parking_lot::Mutex<Vec<OutboxEvent>>>,
+    begun: Instant,
+}

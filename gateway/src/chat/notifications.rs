@@ -2,6 +2,7 @@
 //! `resync` can fetch them, and are marked as read.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
@@ -9,7 +10,7 @@ use shared::{ErrorCode, Event, NotificationId, ProtocolError, Timestamp, UserId}
 
 use super::{Chat, events};
 use crate::backbone::{Delivery, DeliveryKind};
-use crate::store::{KeptNotification, OutboxEvent};
+use crate::store::{CommittedEvents, KeptNotification, OutboxEvent};
 
 /// The members of a notification's payload, each as its sender wrote it.
 pub type NotificationPayload = BTreeMap<String, Box<RawValue>>;
@@ -63,9 +64,8 @@ impl Chat {
                 }
             })
             .await?;
-        let row_id = row.id;
         let count = self.store.read_notifications(user, ids.as_deref(), row).await?;
-        self.publish_row(row_id, &built);
+        self.publish_row(&built);
         Ok(count)
     }
 
@@ -75,10 +75,9 @@ impl Chat {
     }
 
     async fn enqueue(&self, event: OutboxEvent) -> Result<(), ProtocolError> {
-        let row = self.ids.next().await?;
-        let events = vec![event];
-        self.store.enqueue(row, &self.owner, &events).await?;
-        self.publisher.publish_events(row, events);
+        let committed = CommittedEvents { row: self.ids.next().await?, events: vec![event], begun: Instant::now() };
+        self.store.enqueue(committed.row, &self.owner, &committed.events).await?;
+        self.publisher.publish_events(committed);
         Ok(())
     }
 }

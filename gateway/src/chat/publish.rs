@@ -19,8 +19,9 @@ use super::members::MembersCache;
 use super::usernames::Names;
 use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
 use crate::metrics::Metrics;
-use crate::store::group_commit::CommittedBatch;
-use crate::store::{Members, OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove};
+use crate::store::{
+    CommittedBatch, CommittedEvents, Members, OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove,
+};
 use crate::traces::{self, Step};
 
 /// Rows that may wait for publication; more are left to the sweep.
@@ -71,7 +72,7 @@ pub type InFlight = Arc<Mutex<HashSet<u64>>>;
 
 enum Committed {
     Batch(CommittedBatch),
-    Events(u64, Vec<OutboxEvent>),
+    Events(CommittedEvents),
     Ephemeral(Vec<Delivery>),
 }
 
@@ -114,9 +115,9 @@ impl Publisher {
         self.hand_over(batch.row, Committed::Batch(batch));
     }
 
-    /// Durable events were committed in the outbox row `row`.
-    pub fn publish_events(&self, row: u64, events: Vec<OutboxEvent>) {
-        self.hand_over(row, Committed::Events(row, events));
+    /// Durable events were committed.
+    pub fn publish_events(&self, committed: CommittedEvents) {
+        self.hand_over(committed.row, Committed::Events(committed));
     }
 
     /// Ephemeral events: gone if they can't be published now.
@@ -177,6 +178,7 @@ impl PublishTask {
         let mut next = Some(first);
         while let Some(committed) = next {
             let row = committed.row();
+            gathered.begun = gathered.begun.into_iter().chain(committed.begun()).min();
             match self.gather(committed, &mut gathered).await {
                 Ok(()) => gathered.rows.extend(row),
                 Err(reason) => self.leave(row, &reason),
@@ -192,7 +194,8 @@ impl PublishTask {
         let mut result = Ok(());
         for part in committed.parts() {
             if gathered.deliveries.len() >= DELIVERIES_PER_CALL {
-                result = result.and(self.publish(std::mem::take(gathered)).await);
+                let rest = Gathered { begun: gathered.begun, ..Gathered::default() };
+                result = result.and(self.publish(std::mem::replace(gathered, rest)).await);
             }
             match self.deliveries(part).await {
                 Ok(mut built) => gathered.deliveries.append(&mut built),
@@ -203,11 +206,10 @@ impl PublishTask {
     }
 
     async fn publish(&mut self, gathered: Gathered) -> Result<(), String> {
-        let Gathered { mut rows, deliveries } = gathered;
-        let durable = |delivery: &Delivery| matches!(delivery.kind, DeliveryKind::Durable(_));
-        if deliveries.iter().any(durable) && !self.lease.is_held() {
+        let Gathered { mut rows, deliveries, begun } = gathered;
+        if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
             // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
-            let reason = "the lease is not held";
+            let reason = "the lease was not held all the time";
             rows.into_iter().for_each(|row| self.leave(Some(row), reason));
             return Err(reason.to_owned());
         }
@@ -239,7 +241,9 @@ impl PublishTask {
     async fn deliveries(&self, committed: Committed) -> Result<Vec<Delivery>, StoreError> {
         match committed {
             Committed::Batch(batch) => message_deliveries(&self.directory, &batch.messages, Append::First).await,
-            Committed::Events(row, events) => Ok(event_deliveries(row, events, Timestamp::now(), Append::First)),
+            Committed::Events(CommittedEvents { row, events, .. }) => {
+                Ok(event_deliveries(row, events, Timestamp::now(), Append::First))
+            }
             Committed::Ephemeral(deliveries) => Ok(deliveries),
         }
     }
@@ -281,6 +285,8 @@ fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
 struct Gathered {
     rows: Vec<u64>,
     deliveries: Vec<Delivery>,
+    /// When the first of their commits was begun.
+    begun: Option<Instant>,
 }
 
 impl Committed {
@@ -288,7 +294,7 @@ impl Committed {
     fn parts(self) -> Vec<Self> {
         match self {
             Self::Batch(batch) if batch.messages.len() > MESSAGES_PER_PART => {
-                let part = |messages: &[StoredMessage]| CommittedBatch { row: batch.row, messages: messages.to_vec() };
+                let part = |messages: &[StoredMessage]| CommittedBatch { messages: messages.to_vec(), ..batch };
                 batch.messages.chunks(MESSAGES_PER_PART).map(|messages| Self::Batch(part(messages))).collect()
             }
             whole => vec![whole],
@@ -298,7 +304,15 @@ impl Committed {
     fn row(&self) -> Option<u64> {
         match self {
             Self::Batch(batch) => Some(batch.row),
-            Self::Events(row, _) => Some(*row),
+            Self::Events(committed) => Some(committed.row),
+            Self::Ephemeral(_) => None,
+        }
+    }
+
+    fn begun(&self) -> Option<Instant> {
+        match self {
+            Self::Batch(batch) => Some(batch.begun),
+            Self::Events(committed) => Some(committed.begun),
             Self::Ephemeral(_) => None,
         }
     }

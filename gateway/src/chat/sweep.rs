@@ -3,7 +3,7 @@
 //! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
 //! unpublished row (NOLOSS A9, A10). Publishing twice does no harm: the log recognises an event by its id.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -89,10 +89,11 @@ impl Chat {
 
     /// Publishes one portion of old rows: how many, and whether there may be more.
     async fn redo(&self) -> Result<(usize, bool), StoreError> {
+        let asked = Instant::now();
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let rows = self.store.take_unpublished(&self.owner, lease_ms, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
         let taken = rows.len();
-        if !self.fence_owners(&rows).await || !self.lease.is_held() {
+        if !self.fence_owners(&rows).await || !self.lease.is_held_since(asked) {
             return Ok((0, false));
         }
         let in_flight = self.publisher.in_flight();

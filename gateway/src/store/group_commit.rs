@@ -54,22 +54,26 @@ pub struct CommittedBatch {
     pub row: u64,
     /// The messages in commit order, at least one.
     pub messages: Vec<StoredMessage>,
+    /// When its first try was begun.
+    pub begun: Instant,
 }
 
-/// What a batch of receipts told others, to be published and then marked by `row`.
+/// Durable events that were committed with a change, to be published and then marked by `row`.
 #[derive(Debug, Clone)]
-pub struct CommittedReceipts {
+pub struct CommittedEvents {
     /// The outbox row.
     pub row: u64,
     /// Its events, at least one.
     pub events: Vec<OutboxEvent>,
+    /// When its first try was begun.
+    pub begun: Instant,
 }
 
 /// Takes a committed batch; called in commit order, before the callers are answered. It must not block.
 pub type OnCommitted = Arc<dyn Fn(CommittedBatch) + Send + Sync>;
 
 /// Takes committed receipts, like [`OnCommitted`].
-pub type OnReceipts = Arc<dyn Fn(CommittedReceipts) + Send + Sync>;
+pub type OnReceipts = Arc<dyn Fn(CommittedEvents) + Send + Sync>;
 
 /// Builds the events of a batch of receipts from what they changed; the same for the same input.
 pub type ReceiptEvents = Arc<dyn Fn(&[Receipt], &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> + Send + Sync>;
@@ -184,10 +188,10 @@ impl Committer {
             Ok(batch) => batch,
             Err(error) => return answer_all(asked, &error),
         };
-        let began = Instant::now();
+        let begun = Instant::now();
         match self.store_batch(&batch).await {
             Ok(outcomes) => {
-                self.committed(batch.id, &outcomes, began);
+                self.committed(batch.id, &outcomes, begun);
                 for (asked, outcome) in asked.into_iter().zip(outcomes) {
                     asked.answer(Ok(outcome));
                 }
@@ -241,10 +245,10 @@ impl Committer {
                 continue;
             }
             let single = SendBatch { id: message.id.get(), owner: batch.owner.clone(), messages: vec![message] };
-            let began = Instant::now();
+            let begun = Instant::now();
             match self.store_batch(&single).await {
                 Ok(outcomes) => {
-                    self.committed(single.id, &outcomes, began);
+                    self.committed(single.id, &outcomes, begun);
                     let outcome = outcomes.into_iter().next();
                     asked.answer(outcome.ok_or_else(|| StoreError::Failed("the store gave no outcome".into())));
                 }
@@ -256,7 +260,7 @@ impl Committer {
         }
     }
 
-    fn committed(&self, row: u64, outcomes: &[SendOutcome], began: Instant) {
+    fn committed(&self, row: u64, outcomes: &[SendOutcome], begun: Instant) {
         let messages: Vec<StoredMessage> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
@@ -265,15 +269,16 @@ impl Committer {
             })
             .collect();
         if traces::on() {
-            messages.iter().for_each(|stored| traces::record(Step::Commit, stored.message.id, began, outcomes.len()));
+            messages.iter().for_each(|stored| traces::record(Step::Commit, stored.message.id, begun, outcomes.len()));
         }
         if !messages.is_empty() {
-            (self.settings.on_committed)(CommittedBatch { row, messages });
+            (self.settings.on_committed)(CommittedBatch { row, messages, begun });
         }
     }
 
     async fn commit_receipts(self: Arc<Self>, asked: Vec<Asked<Receipt>>) {
         let receipts: Arc<[Receipt]> = asked.iter().map(|asked| asked.item.clone()).collect();
+        let begun = Instant::now();
         let result = match self.ids.next().await {
             Ok(row) => self.store_receipts(row, &receipts).await.map(|changes| (row, changes)),
             Err(error) => Err(error),
@@ -282,7 +287,7 @@ impl Committer {
             Ok((row, changes)) => {
                 let events = (self.settings.receipt_events)(&receipts, &changes);
                 if !events.is_empty() {
-                    (self.settings.on_receipts)(CommittedReceipts { row, events });
+                    (self.settings.on_receipts)(CommittedEvents { row, events, begun });
                 }
                 for (asked, change) in asked.into_iter().zip(changes) {
                     asked.answer(Ok(change));

@@ -32,7 +32,7 @@ pub use bulk::{BulkMembers, MembersAdded};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use connect::connect;
 pub use directs::Directs;
-pub use group_commit::{CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, NewMessageDraft};
+pub use group_commit::{CommittedBatch, CommittedEvents, GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::IdBlock;
 pub use lookups::Lookups;
 pub use notifications::{KeptNotification, Notifications};

@@ -1,7 +1,7 @@
 //! What was committed is published, whoever died in between, and never twice.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway::backbone::{Backbone, LocalBackbone};
 use gateway::chat::lease::Lease;
@@ -9,7 +9,7 @@ use gateway::chat::members::MembersCache;
 use gateway::chat::publish::{Directory, publisher};
 use gateway::chat::usernames::Names;
 use gateway::metrics::Metrics;
-use gateway::store::{MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
+use gateway::store::{CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
 use serde_json::{Value, json};
 use shared::{ConversationId, MessageId, Role, UserId};
 use tokio::runtime::Runtime;
@@ -190,8 +190,9 @@ async fn without_its_lease_a_node_publishes_nothing() {
         let (publisher, task) = publisher(store, Arc::clone(&backbone), directory, metrics, direct, Arc::clone(&lease));
         let stop = CancellationToken::new();
         let task = tokio::spawn(task.run(stop.clone()));
-        let publish = async |row: u64| {
-            publisher.publish_events(row, vec![event(&user("b"), r#"{"type":"x","payload":{}}"#)]);
+        let publish = async |row: u64, begun: Instant| {
+            let events = vec![event(&user("b"), r#"{"type":"x","payload":{}}"#)];
+            publisher.publish_events(CommittedEvents { row, events, begun });
             let settled = async {
                 // In flight until it is left to the sweep, or marked.
                 while publisher.in_flight().lock().contains(&row) {
@@ -201,9 +202,11 @@ async fn without_its_lease_a_node_publishes_nothing() {
             tokio::time::timeout(SWEPT_WITHIN, settled).await.expect("settled");
             backbone.open(&user("b")).await.expect("opened").last
         };
-        assert_eq!(publish(1).await, 0, "it was never beaten");
+        let early = Instant::now();
+        assert_eq!(publish(1, early).await, 0, "it was never beaten");
         lease.beat(&*world.store, &owner).await;
-        assert_eq!(publish(2).await, 1);
+        assert_eq!(publish(2, early).await, 0, "begun when it was not held");
+        assert_eq!(publish(3, Instant::now()).await, 1);
         stop.cancel();
         task.await.expect("it ends");
     })

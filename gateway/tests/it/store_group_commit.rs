@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gateway::store::group_commit::SEND_LANES;
 use gateway::store::{
-    CommittedBatch, CommittedReceipts, GroupCommit, GroupCommitSettings, IdBlock, NewMessageDraft, Page, Receipt,
+    CommittedBatch, CommittedEvents, GroupCommit, GroupCommitSettings, IdBlock, NewMessageDraft, Page, Receipt,
     ReceiptKind, Refusal, SendOutcome, Store, StoreError, connect,
 };
 use shared::MessageId;
@@ -27,7 +27,7 @@ contract!(
 struct Line {
     commit: Arc<GroupCommit>,
     batches: UnboundedReceiver<CommittedBatch>,
-    receipts: UnboundedReceiver<CommittedReceipts>,
+    receipts: UnboundedReceiver<CommittedEvents>,
 }
 
 fn line(store: &Arc<dyn Store>) -> Line {
