@@ -15,6 +15,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (13, include_str!("migrations/0013_changes.sql")),
     (14, include_str!("migrations/0014_revocations.sql")),
     (20, include_str!("migrations/0020_usernames_by_user.sql")),
+    (21, include_str!("migrations/0021_send_plan.sql")),
 ];
 
 /// The advisory lock under which one node at a time migrates.
