@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ResyncReason;
@@ -58,7 +59,7 @@ fn as_we_write_it(envelopes: &[u8]) -> Written {
             new.strip_prefix(ID)?
         } else if let Some(sent) = kind.strip_prefix(br#"message.sent","payload":{"#) {
             // A quotation mark inside of the tempId is escaped, so this is the member and nothing in a text.
-            let at = sent.windows(ID.len()).position(|window| window == ID)?;
+            let at = memmem::find(sent, ID)?;
             sent.get(at + ID.len()..)?
         } else {
             return (!kind.starts_with(b"message.new\"") && !kind.starts_with(b"message.sent\"")).then_some(None);
@@ -130,7 +131,7 @@ pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
     if !matches!(kind, "message.new" | "message.sent") {
         return None;
     }
-    let begin = envelopes.windows(KEY.len()).rposition(|window| window == KEY)? + KEY.len();
+    let begin = memmem::rfind(envelopes, KEY)? + KEY.len();
     serde_json::from_slice(envelopes.get(begin..begin + TIME_BYTES)?).ok()
 }
 

@@ -79,10 +79,11 @@ impl Fanout {
         self.metrics.event(&payload.kind);
         let spread = match payload.seq {
             Some(seq) => {
-                let (began, accepted) = (Instant::now(), accepted_at(&payload.kind, payload.envelopes));
+                let began = traces::on().then(Instant::now);
+                let accepted = accepted_at(&payload.kind, payload.envelopes);
                 let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted.and_then(instant_of));
                 let spread = self.registry.push_durable(user, &event);
-                if traces::on()
+                if let Some(began) = began
                     && accepted.is_some()
                     && let Some(message) = message_id(payload.envelopes).and_then(MessageId::new)
                 {
