@@ -33,7 +33,7 @@ use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
-use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Store};
+use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
 
 pub use error::refused;
 
@@ -55,6 +55,7 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     late: late::Late,
     presence_audience: u32,
+    partners: Partners,
     metrics: Arc<Metrics>,
     audit: AuditTrail,
     lease: Arc<lease::Lease>,
@@ -98,6 +99,7 @@ impl Chat {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
         let Parts { presence_audience, metrics, audit, lease, .. } = parts;
+        let partners = Partners::start(Arc::clone(&store), presence_audience);
         Self {
             store,
             backbone,
@@ -112,6 +114,7 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
             presence_audience,
+            partners,
             metrics,
             audit,
             lease,

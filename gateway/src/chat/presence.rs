@@ -13,14 +13,19 @@ use crate::backbone::{BackboneError, Delivery, DeliveryKind};
 const OFFLINE_PER_PASS: u32 = 500;
 
 impl Chat {
-    /// Marks a user online who is subscribed now; tells their partners if that is news.
-    pub async fn arrived(&self, user: &UserId) -> Result<(), ProtocolError> {
-        let news = self.backbone.arrived(std::slice::from_ref(user)).await?;
-        if news.first() == Some(&true) {
-            let event = Event::UserOnline { user_id: user.clone(), online_at: Timestamp::now() };
-            self.tell_partners(user, &event).await?;
+    /// Marks a user online who is subscribed now, and tells their partners if that is news. With `status`, gives the
+    /// `status.bulk` of their conversation partners.
+    pub async fn arrived(&self, user: &UserId, status: bool) -> Result<Option<Event>, ProtocolError> {
+        let is_news = self.backbone.arrived(std::slice::from_ref(user)).await?.first() == Some(&true);
+        if !is_news && !status {
+            return Ok(None);
         }
-        Ok(())
+        let partners = self.partners.of(user).await?;
+        if is_news {
+            let event = Event::UserOnline { user_id: user.clone(), online_at: Timestamp::now() };
+            self.tell(&partners, &event);
+        }
+        if status { self.status(&partners).await.map(Some) } else { Ok(None) }
     }
 
     /// Refreshes the presence of users with a sign of life.
@@ -40,20 +45,16 @@ impl Chat {
     /// Announces the users whose offline check was due and who are gone.
     pub async fn announce_departures(&self) -> Result<(), ProtocolError> {
         let gone = self.backbone.take_offline(OFFLINE_PER_PASS).await?;
-        for (user, last_seen) in &gone {
-            let event = Event::UserOffline { user_id: user.clone(), last_seen: *last_seen };
-            self.tell_partners(user, &event).await?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        if !gone.is_empty() {
-            self.store.set_last_seen(&gone).await?;
+        let users: Vec<UserId> = gone.iter().map(|(user, _)| user.clone()).collect();
+        let partners = self.store.partners(&users, self.presence_audience).await?;
+        for ((user, last_seen), partners) in gone.iter().zip(partners) {
+            self.tell(&partners, &Event::UserOffline { user_id: user.clone(), last_seen: *last_seen });
         }
+        self.store.set_last_seen(&gone).await?;
         Ok(())
-    }
-
-    /// `status.bulk` of the user's conversation partners.
-    pub async fn partners_status(&self, user: &UserId) -> Result<Event, ProtocolError> {
-        let partners = self.store.partners(user, self.presence_audience).await?;
-        self.status(&partners).await
     }
 
     /// `status.bulk` of these users.
@@ -65,11 +66,10 @@ impl Chat {
         Ok(Event::StatusBulk { users: status.collect::<BTreeMap<_, _>>() })
     }
 
-    async fn tell_partners(&self, user: &UserId, event: &Event) -> Result<(), ProtocolError> {
-        let partners = self.store.partners(user, self.presence_audience).await?;
+    fn tell(&self, users: &[UserId], event: &Event) {
         let body = Bytes::from(event.to_json());
-        let delivery = |partner: UserId| Delivery { user: partner, body: body.clone(), kind: DeliveryKind::Ephemeral };
-        self.publisher.publish_ephemeral(partners.into_iter().map(delivery).collect());
-        Ok(())
+        let delivery =
+            |user: &UserId| Delivery { user: user.clone(), body: body.clone(), kind: DeliveryKind::Ephemeral };
+        self.publisher.publish_ephemeral(users.iter().map(delivery).collect());
     }
 }

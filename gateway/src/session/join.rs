@@ -227,16 +227,12 @@ impl Drop for Membership {
 /// What a new connection is told after `auth_success`, and others of it. The store may be away: then it goes without.
 async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
     node.chat.flush_usernames().await;
-    if let Err(error) = node.chat.arrived(&user).await {
-        tracing::debug!(%user, %error, "an arrival could not be told");
-    }
-    if outbox.wire().dialect != Dialect::Chat {
-        // The flat dialects have no frame for it.
-        return;
-    }
-    match node.chat.partners_status(&user).await {
-        Ok(event) => drop(outbox.push_reply(event_on(outbox.wire(), &event))),
-        Err(error) => tracing::debug!(%user, %error, "the partners' presence is not known"),
+    // The flat dialects have no frame for it.
+    let status = outbox.wire().dialect == Dialect::Chat;
+    match node.chat.arrived(&user, status).await {
+        Ok(Some(event)) => drop(outbox.push_reply(event_on(outbox.wire(), &event))),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%user, %error, "an arrival could not be told"),
     }
 }
 

@@ -145,7 +145,7 @@ impl Listening {
             return Err(error);
         }
         // Every poll refreshes presence, which lasts longer than the longest one.
-        if let Err(error) = node.chat.arrived(user).await {
+        if let Err(error) = node.chat.arrived(user, false).await {
             tracing::debug!(%user, %error, "an arrival could not be told");
         }
         Ok(Some(listening))

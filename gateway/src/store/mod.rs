@@ -15,6 +15,7 @@ mod lane;
 mod lookups;
 mod membership;
 mod notifications;
+mod partners;
 mod people;
 mod positions;
 mod postgres;
@@ -36,6 +37,7 @@ pub use group_commit::{CommittedBatch, CommittedEvents, GroupCommit, GroupCommit
 pub use ids::IdBlock;
 pub use lookups::Lookups;
 pub use notifications::{KeptNotification, Notifications};
+pub use partners::Partners;
 pub use revocations::Revocations;
 pub use roster::Roster;
 pub use types::*;
@@ -181,8 +183,9 @@ pub trait Store:
     /// When users' last connections closed.
     async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError>;
 
-    /// The users that share a conversation with `user`: direct ones first, then by newest activity, at most `limit`.
-    async fn partners(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError>;
+    /// For each of `users`, in their order, the users that share a conversation with them: direct ones first, then by newest
+    /// activity, at most `limit` of each.
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError>;
 
     /// The unread counts of `user` in every conversation of theirs, from which the backbone's cache is rebuilt.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError>;

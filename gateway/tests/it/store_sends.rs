@@ -332,10 +332,15 @@ async fn partners_and_names(world: World) {
     new_group(store, "g", &["a", "x", "y"]).await;
     store.open_direct((&a, &b), &conversation("ab"), silent()).await.expect("opened");
     say(store, "g", "a", "newer than the direct one").await;
-    let names = |users: Vec<UserId>| users.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(names(store.partners(&a, 10).await.expect("partners")), ["b", "x", "y"]);
-    assert_eq!(names(store.partners(&a, 2).await.expect("partners")), ["b", "x"]);
-    assert!(store.partners(&user("nobody"), 2).await.expect("partners").is_empty());
+    let names = |users: &Vec<UserId>| users.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let partners = async |limit| {
+        let users = [user("nobody"), a.clone(), b.clone(), a.clone(), user("x")];
+        store.partners(&users, limit).await.expect("partners").iter().map(names).collect::<Vec<_>>()
+    };
+    let of_a = vec!["b", "x", "y"];
+    assert_eq!(partners(10).await, [vec![], of_a.clone(), vec!["a"], of_a.clone(), vec!["a", "y"]]);
+    assert_eq!(partners(2).await, [vec![], vec!["b", "x"], vec!["a"], vec!["b", "x"], vec!["a", "y"]]);
+    assert!(store.partners(&[], 2).await.expect("partners").is_empty());
 
     let long = "n".repeat(100_000);
     let given = [

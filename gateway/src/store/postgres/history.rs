@@ -58,24 +58,35 @@ pub(super) async fn unread(client: &impl GenericClient, user: &UserId) -> Result
         .collect()
 }
 
-/// Looks at no more than `limit` conversations and `limit` members of each, so that a large channel costs no more.
+/// Looks at no more than `limit` conversations of a user and `limit` members of each, so that a large channel costs no more.
 pub(super) async fn partners(
     client: &impl GenericClient,
-    user: &UserId,
+    users: &[UserId],
     limit: u32,
-) -> Result<Vec<UserId>, StoreError> {
-    let sql = "SELECT o.user_id FROM (\
-            SELECT c.id, c.kind = 'direct' AS direct, c.last_activity FROM members p \
-            JOIN conversations c ON c.id = p.conversation_id \
-            WHERE p.user_id = $1 AND p.state = 'accepted' \
-            ORDER BY c.kind = 'direct' DESC, c.last_activity DESC, c.id LIMIT $2\
-        ) c CROSS JOIN LATERAL (\
-            SELECT o.user_id FROM members o \
-            WHERE o.conversation_id = c.id AND o.user_id <> $1 AND o.state = 'accepted' ORDER BY o.user_id LIMIT $2\
-        ) o GROUP BY o.user_id ORDER BY bool_or(c.direct) DESC, max(c.last_activity) DESC, o.user_id LIMIT $2";
-    query(client, sql, &[&user.as_str(), &i64::from(limit)])
-        .await?
-        .iter()
-        .map(|row| parsed(row, "user_id", str::parse))
-        .collect()
+) -> Result<Vec<Vec<UserId>>, StoreError> {
+    let sql = "SELECT i.place, partner.user_id \
+        FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\
+            SELECT o.user_id, \
+                row_number() OVER (ORDER BY bool_or(c.direct) DESC, max(c.last_activity) DESC, o.user_id) AS nth \
+            FROM (\
+                SELECT c.id, c.kind = 'direct' AS direct, c.last_activity FROM members p \
+                JOIN conversations c ON c.id = p.conversation_id \
+                WHERE p.user_id = i.user_id AND p.state = 'accepted' \
+                ORDER BY c.kind = 'direct' DESC, c.last_activity DESC, c.id LIMIT $2\
+            ) c CROSS JOIN LATERAL (\
+                SELECT o.user_id FROM members o \
+                WHERE o.conversation_id = c.id AND o.user_id <> i.user_id AND o.state = 'accepted' \
+                ORDER BY o.user_id LIMIT $2\
+            ) o GROUP BY o.user_id ORDER BY nth LIMIT $2\
+        ) partner ORDER BY i.place, partner.nth";
+    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let mut partners = vec![Vec::new(); users.len()];
+    for row in query(client, sql, &[&names, &i64::from(limit)]).await? {
+        let place: u64 = number(&row, "place")?;
+        let of_one = usize::try_from(place).ok().and_then(|place| partners.get_mut(place.checked_sub(1)?));
+        if let Some(of_one) = of_one {
+            of_one.push(parsed(&row, "user_id", str::parse)?);
+        }
+    }
+    Ok(partners)
 }

@@ -186,8 +186,8 @@ impl Store for PostgresStore {
         on_connection!(self, client => people::set_last_seen(client, users))
     }
 
-    async fn partners(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        on_connection!(self, client => history::partners(client, user, limit))
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+        on_connection!(self, client => history::partners(client, users, limit))
     }
 
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {

@@ -140,9 +140,9 @@ impl Store for SqliteStore {
         self.write(move |change| people::set_last_seen(change, &users)).await
     }
 
-    async fn partners(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let user = user.clone();
-        self.read(move |read| history::partners(read, &user, limit)).await
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |read| users.iter().map(|user| history::partners(read, user, limit)).collect()).await
     }
 
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
