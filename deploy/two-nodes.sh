@@ -11,28 +11,24 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=deploy/services.sh
 . "$root/deploy/services.sh"
 
-for program in redis-server haproxy curl; do
-  command -v "$program" >/dev/null || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null ||
-    die "$program is not installed" 'apt-get install redis-server postgresql haproxy curl'
-done
 PATH=$PATH:/usr/sbin
+require_programs 'redis-server postgresql haproxy curl' redis-server haproxy curl
 port=${1:-$(free_port)}
-[[ $port =~ ^[0-9]+$ ]] && [ "$port" -ge 1 ] && [ "$port" -le 65535 ] || die "\"$port\" is no port" 'give a number from 1 to 65535'
+if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
+  die "\"$port\" is no port" 'give a number from 1 to 65535'
+fi
 if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
   die "something listens on 127.0.0.1:$port already" 'give another port, or none for a free one'
 fi
-if [ -z "${GATEWAY:-}" ]; then
-  cargo build --release -p gateway --manifest-path "$root/Cargo.toml"
-  GATEWAY=${CARGO_TARGET_DIR:-$root/target}/release/gateway
-fi
-export JWT_SECRET=${JWT_SECRET:-$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')}
+find_gateway
+export JWT_SECRET=${JWT_SECRET:-$(random_secret)}
 
 trap stop_all EXIT
 trap 'exit 0' INT TERM
 make_work_dir
 start_postgres
 start_redis
-start_two_nodes "$GATEWAY" "$port"
+start_two_nodes "$gateway" "$port"
 prometheus='not installed (apt-get install prometheus)'
 if command -v prometheus >/dev/null; then
   start_prometheus "127.0.0.1:$ops_1" "127.0.0.1:$ops_2"
@@ -43,7 +39,7 @@ cat <<READY
 
 Two nodes run behind HAProxy.
   clients connect to   ws://127.0.0.1:$port/chat/ws
-  a token for alice    JWT_SECRET=$JWT_SECRET $GATEWAY token --user alice
+  a token for alice    JWT_SECRET=$JWT_SECRET $gateway token --user alice
   metrics              http://127.0.0.1:$ops_1/metrics  http://127.0.0.1:$ops_2/metrics
   Prometheus           $prometheus
   logs                 $work/*.log

@@ -38,7 +38,7 @@ main() {
   mkdir -p "$out"
   rm -f "$out"/*.json
   export JWT_SECRET API_KEY=a-key-for-comparing
-  JWT_SECRET=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  JWT_SECRET=$(random_secret)
   build
   start_postgres
   local round peer
@@ -51,10 +51,7 @@ main() {
 }
 
 build() {
-  if [ -z "${GATEWAY:-}" ] || [ -z "${LOADTEST:-}" ]; then
-    cargo build --release --workspace
-    GATEWAY=${CARGO_TARGET_DIR:-$root/target}/release/gateway LOADTEST=${CARGO_TARGET_DIR:-$root/target}/release/loadtest
-  fi
+  find_gateway_and_driver
   tools=${CARGO_TARGET_DIR:-$root/target}/test-tools/peers
   mkdir -p "$tools"
   local peer
@@ -118,7 +115,7 @@ one() {
   [ "$peer" != parley ] || echo "PostgreSQL: $(($(cpu_of_postgres) - postgres)) hundredths of a core-second"
 }
 
-driver() { run timeout --kill-after=5 300 "$LOADTEST" "$@" || echo "exit code $?"; }
+driver() { run timeout --kill-after=5 300 "$driver" "$@" || echo "exit code $?"; }
 
 # The highest rate of which 99 % arrive while it lasts: up by a quarter until it fails.
 peak() {
@@ -167,7 +164,7 @@ up_parley() {
     port=$(free_port) ops=$(free_port)
     node "gateway-$number" "$port" env REDIS_URL="$redis_url" DATABASE_URL="${pg_url%/*}/$name" HTTP_HOST=127.0.0.1 \
       HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 \
-      API_KEY=$API_KEY "$GATEWAY" serve
+      API_KEY=$API_KEY "$gateway" serve
     wait_for 30 "gateway-$number" answers 200 "http://127.0.0.1:$ops/readyz"
   done
   group=("${urls[@]}" --http "http://127.0.0.1:$port")

@@ -42,13 +42,15 @@ main() {
   trap finish EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  programs
+  require_programs 'redis-server redis-sentinel postgresql haproxy curl iproute2 libfaketime' \
+    redis-server redis-sentinel redis-cli haproxy curl ip
+  find_gateway_and_driver
   sizes
   make_work_dir
   results=$work/results
   mkdir "$results"
   export JWT_SECRET API_KEY
-  JWT_SECRET=$(secret) API_KEY=$(secret)
+  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   start_postgres fsync=on full_page_writes=on synchronous_commit=on
   pg_data_of_all=$pg_data
 
@@ -81,22 +83,6 @@ arguments() {
   [[ $times =~ ^[1-9][0-9]*$ ]] || die "\"$times\" is no number of times" 'give 1 or more'
   [ ${#faults[@]} -gt 0 ] || faults=("${all_faults[@]}")
 }
-
-programs() {
-  local program
-  for program in redis-server redis-sentinel redis-cli haproxy curl ip; do
-    command -v "$program" >/dev/null ||
-      die "$program is not installed" 'apt-get install redis-server redis-sentinel postgresql haproxy curl iproute2 libfaketime'
-  done
-  gateway=${GATEWAY:-} driver=${LOADTEST:-}
-  if [ -z "$gateway" ] || [ -z "$driver" ]; then
-    cargo build --release -p gateway -p loadtest --manifest-path "$root/Cargo.toml"
-    gateway=${gateway:-${CARGO_TARGET_DIR:-$root/target}/release/gateway}
-    driver=${driver:-${CARGO_TARGET_DIR:-$root/target}/release/loadtest}
-  fi
-}
-
-secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # skip REASON: this machine doesn't allow the fault. Said aloud now and in the end.
 skip() {
@@ -188,10 +174,10 @@ finish() {
   trap '' INT TERM
   if $keep && [ -n "$work" ] && [ "$failed" -gt 0 ]; then
     echo "logs and verdicts of what failed: $work/kept-*"
-    local kept=$work
+    local work_kept=$work
     work=''
     stop_all
-    rm -rf "${kept:?}/postgres" "$kept/results"
+    rm -rf "${work_kept:?}/postgres" "$work_kept/results"
   else
     stop_all
   fi

@@ -26,11 +26,12 @@ main() {
   trap stop_all EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  programs
+  require_programs 'redis-server postgresql haproxy nginx curl python3-venv' redis-server curl "${balancers[@]}"
+  find_gateway_and_driver
   make_work_dir
   find_k6
   export JWT_SECRET API_KEY
-  JWT_SECRET=$(secret) API_KEY=$(secret)
+  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   # A drain leaves a load balancer the time that haproxy.cfg needs to notice (inter + fastinter: 2.5 s).
   drain_delay=3
   if $short; then drain=6 users=20 rate=50; else drain=15 users=100 rate=300; fi
@@ -60,22 +61,6 @@ arguments() {
   done
   [ ${#balancers[@]} -gt 0 ] || balancers=(haproxy nginx)
 }
-
-programs() {
-  local program
-  for program in redis-server curl "${balancers[@]}"; do
-    command -v "$program" >/dev/null ||
-      die "$program is not installed" 'apt-get install redis-server postgresql haproxy nginx curl python3-venv'
-  done
-  gateway=${GATEWAY:-} driver=${LOADTEST:-}
-  if [ -z "$gateway" ] || [ -z "$driver" ]; then
-    cargo build --release -p gateway -p loadtest --manifest-path "$root/Cargo.toml"
-    gateway=${gateway:-${CARGO_TARGET_DIR:-$root/target}/release/gateway}
-    driver=${driver:-${CARGO_TARGET_DIR:-$root/target}/release/loadtest}
-  fi
-}
-
-secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 restart_all_behind() {
   local balancer=$1 node seconds status=0 begun k6_pid oracle_pid balancer_pid

@@ -153,7 +153,7 @@ metric() {
 
 # expect NUMBER OPERATOR NUMBER EXPLANATION: that the fault took place at all, or a promise beside the oracle's.
 expect() {
-  [ "$1" "-$2" "$3" ] || object "$4 ($1, expected $2 $3)"
+  test "$1" "-$2" "$3" || object "$4 ($1, expected $2 $3)"
 }
 
 object() { objections+=("$1"); }
