@@ -122,13 +122,14 @@ explained() {
 haproxy_valid() {
   PARLEY_BIND=127.0.0.1:8080 GATEWAY_1=127.0.0.1:1 GATEWAY_2=127.0.0.1:2 haproxy -c -f deploy/haproxy.cfg &&
     PARLEY_BIND=127.0.0.1:8080 GATEWAY_1=127.0.0.1:1 GATEWAY_2=127.0.0.1:2 GATEWAY_3=127.0.0.1:3 \
-      HAPROXY_STATS_BIND=127.0.0.1:8404 haproxy -c -f deploy/haproxy.cfg
+      HAPROXY_STATS_BIND=127.0.0.1:8404 HAPROXY_USER=daemon haproxy -c -f deploy/haproxy.cfg
 }
 
-# With a program that is there in place of the one that will be.
+# With a program that is there in place of the one that will be. What systemd doesn't know it only mentions.
 unit() {
-  sed 's|/usr/local/bin/gateway|/bin/true|' deploy/systemd/parley-gateway.service >"$out/parley-gateway.service"
-  systemd-analyze verify "$out/parley-gateway.service"
+  sed 's|/usr/local/bin/gateway|/bin/true|' deploy/systemd/parley-gateway@.service >"$out/parley-gateway@.service"
+  systemd-analyze verify "$out/parley-gateway@.service" 2>&1 | tee "$out/unit.log"
+  ! [ -s "$out/unit.log" ]
 }
 
 main

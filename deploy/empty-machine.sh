@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Follows "Two nodes as services" of deploy/README.md to the letter on an empty Debian 12, and sees whether it ends as the page
+# says: two nodes behind HAProxy, and a Prometheus that has an answer to every query of the dashboard.
+#
+#   deploy/empty-machine.sh GATEWAY
+#
+# GATEWAY is a binary that runs on Debian 12. The machine is a container with a systemd and a network of its own, so that the
+# units run as they will, with all that they forbid. Its first commands, which install packages, run before it is booted and
+# through this machine's network. Needs root, and the Debian packages mmdebstrap, systemd-container and python3; takes some
+# three minutes. It isn't part of deploy/test.sh. Grafana isn't in Debian: what the page says of it is not tested.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PATH=$PATH:/usr/sbin
+# shellcheck source=deploy/services.sh
+. "$root/deploy/services.sh"
+
+readonly SECTION='## Two nodes as services'
+
+main() {
+  [ $# = 1 ] || die 'which gateway?' 'usage: deploy/empty-machine.sh GATEWAY'
+  must_be_a_program GATEWAY "$1"
+  [ "$(id -u)" = 0 ] || die 'only root can boot a container' 'run it as root'
+  require_programs 'mmdebstrap systemd-container python3' mmdebstrap systemd-nspawn python3
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  trap leave EXIT
+  make_work_dir
+  machine=$work/machine
+  commands
+
+  say 'an empty Debian 12'
+  run mmdebstrap --quiet --variant=minbase --include=systemd-sysv,dbus bookworm "$machine"
+  mkdir -p "$machine/root/parley/target/release"
+  cp -a "$root/deploy" "$machine/root/parley/"
+  cp "$1" "$machine/root/parley/target/release/gateway"
+  cp "$work/packages.sh" "$work/services.sh" "$machine/root/"
+
+  say 'the packages'
+  run systemd-nspawn --quiet --directory="$machine" --register=no --keep-unit --pipe --resolv-conf=bind-host \
+    --setenv=DEBIAN_FRONTEND=noninteractive bash -euo pipefail /root/packages.sh >"$work/packages.log" 2>&1 ||
+    { tail -n 20 "$work/packages.log" >&2; die 'the packages could not be installed' 'the last lines stand above'; }
+  boot
+  say 'everything else'
+  inside bash -euxo pipefail -c 'cd /root/parley && . /root/services.sh' >"$work/services.log" 2>&1 ||
+    { tail -n 30 "$work/services.log"; die 'a command of the page failed' 'the last lines stand above'; }
+  say 'what the page promises'
+  two_nodes_behind_haproxy
+  dashboard
+  echo 'The page leads where it says.'
+}
+
+# The code of the section: its first block installs packages, the others are one script.
+commands() {
+  awk -v section="$SECTION" -v out="$work" '
+    $0 == section { in_it = 1; next }
+    /^## / { in_it = 0 }
+    in_it && /^```sh$/ { block++; in_code = 1; next }
+    /^```$/ { in_code = 0 }
+    in_it && in_code { print > (out (block == 1 ? "/packages.sh" : "/services.sh")) }' "$root/deploy/README.md"
+  [ -s "$work/packages.sh" ] && [ -s "$work/services.sh" ] || die "deploy/README.md has no commands under \"$SECTION\""
+}
+
+boot() {
+  start machine systemd-nspawn --quiet --directory="$machine" --register=no --keep-unit --private-network --boot \
+    --console=pipe
+  machine_pid=$started
+  wait_for 60 machine inside systemctl is-system-running --wait
+}
+
+# inside COMMAND…: in the booted machine, with nothing of the caller's environment.
+inside() {
+  local init
+  init=$(pgrep -P "$machine_pid") &&
+    nsenter --target "$init" --all env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+two_nodes_behind_haproxy() {
+  local unit
+  for unit in redis-server postgresql parley-gateway@1 parley-gateway@2 haproxy prometheus; do
+    inside systemctl is-active --quiet "$unit" || { inside journalctl -u "$unit" -n 20; die "$unit does not run"; }
+    inside systemctl is-enabled --quiet "$unit" || die "$unit would not start with the machine"
+  done
+  inside systemctl --failed --no-legend | { ! grep .; } || die 'units have failed' 'they stand above'
+  inside journalctl --no-pager -u haproxy -o cat | grep -o ' gateways/gateway-[12] 20[0-9] ' | sort | uniq -c
+  [ "$(inside journalctl -u haproxy -o cat | grep -o ' gateways/gateway-[12] 20[0-9] ' | sort -u | wc -l)" = 2 ] ||
+    die 'HAProxy did not send requests to both nodes'
+}
+
+# Every query of the dashboard, its variables filled in, is answered with at least one figure.
+dashboard() {
+  python3 - "$root/deploy/grafana/parley.json" >"$work/queries" <<'P'
+import json, sys
+def queries(value):
+    if isinstance(value, dict):
+        if isinstance(value.get("expr"), str):
+            yield value["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
+        for item in value.values():
+            yield from queries(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from queries(item)
+print("\n".join(queries(json.load(open(sys.argv[1]))["panels"])))
+P
+  local query answered=0 silent=0
+  while read -r query; do
+    if inside curl -sS -G --data-urlencode "query=$query" http://127.0.0.1:9090/api/v1/query </dev/null | grep -q '"value":\['; then
+      answered=$((answered + 1))
+    else
+      echo "no figure: $query"
+      silent=$((silent + 1))
+    fi
+  done <"$work/queries"
+  echo "queries of the dashboard with live figures: $answered, without: $silent"
+  [ "$answered" -gt 40 ] && [ "$silent" = 0 ] || die 'the dashboard would stay empty in places'
+}
+
+# The machine is switched off, not killed, so that it leaves nothing behind.
+leave() {
+  local status=$? init
+  trap '' INT TERM
+  init=$(pgrep -P "${machine_pid:-0}" || true)
+  if [ -n "$init" ]; then
+    kill -RTMIN+4 "$init"
+    wait "$machine_pid" || true
+    forget "$machine_pid"
+  fi
+  stop_all
+  exit "$status"
+}
+
+main "$@"
