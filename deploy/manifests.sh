@@ -34,6 +34,7 @@ main() {
   check 'schemas of the Kubernetes API' "$python/kubernetes-validate" --strict --quiet "$out/dev.yaml" "$out/production.yaml"
   [ -z "$gateway" ] || check 'settings of the overlays' settings
   check 'compose.yml' "$python/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yml
+  check 'whom nodes believe where clients are' proxies
   check 'Dockerfile' "$python/hadolint" deploy/Dockerfile
   check 'Prometheus rules' promtool check rules deploy/prometheus/recording.yml deploy/prometheus/alerts.yml
   check 'Prometheus rules, unit tests' promtool test rules deploy/prometheus/tests/alerts.yml
@@ -109,6 +110,31 @@ PYTHON
     env -i "${names[@]}" REDIS_URL=redis://redis:6379 DATABASE_URL=postgres://a@b/c JWT_SECRET=0123456789abcdef \
       "$gateway" config || return 1
   done
+}
+
+# Behind a proxy that isn't believed all clients have one address, and everybody is believed behind one that lists too much:
+# in compose.yml that's HAProxy's address alone, which nobody else can be given; in production a network that is private.
+proxies() {
+  "$python/python" - deploy/compose.yml "$out/production.yaml" <<'PYTHON'
+import sys, ipaddress, ruamel.yaml
+yaml = ruamel.yaml.YAML(typ="safe")
+compose = yaml.load(open(sys.argv[1]))
+haproxy = ipaddress.ip_address(compose["services"]["haproxy"]["networks"]["default"]["ipv4_address"])
+given = compose["networks"]["default"]["ipam"]["config"][0]
+assert haproxy in ipaddress.ip_network(given["subnet"]), "HAProxy is outside of its network"
+assert haproxy not in ipaddress.ip_network(given["ip_range"]), "another container could get HAProxy's address"
+for name, service in compose["services"].items():
+    if name.startswith("gateway-"):
+        assert service["environment"]["TRUSTED_PROXIES"] == str(haproxy), f"{name} doesn't believe HAProxy alone"
+settings = {}
+for item in yaml.load_all(open(sys.argv[2])):
+    if item["kind"] == "ConfigMap":
+        settings |= item["data"]
+trusted = settings.get("TRUSTED_PROXIES")
+assert trusted, "in production nobody is believed where clients are"
+for network in trusted.split(","):
+    assert ipaddress.ip_network(network).is_private, f"in production strangers in {network} are believed"
+PYTHON
 }
 
 # Each alert has a heading of its own in the operations page.
