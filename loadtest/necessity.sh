@@ -32,6 +32,7 @@ rows-one-by-one     noloss_outbox::a_row_that_can_not_be_published_holds_up_no_o
 lease               noloss_outbox::without_its_lease_a_node_publishes_nothing
 fence               backbone_faults::a_fence_ends_the_connections_of_an_owner
 server-watch        backbone_faults::a_log_of_another_server_is_begun_anew
+retire              noloss_left_behind::what_is_published_on_a_server_that_was_left_is_published_again
 open-logs           backbone_faults::a_killed_server_that_comes_back_empty
 members-version     noloss_outbox::members_that_changed_unheard_are_noticed_by_the_next_message
 members-then        noloss_outbox::what_is_published_late_goes_to_the_members_of_then

@@ -403,12 +403,16 @@ async fn run_upkeep(prometheus: &metrics_exporter_prometheus::PrometheusHandle, 
     }
 }
 
-/// Unread counts for the backbone's cache, from the store.
+/// What the backbone asks of the store, and tells it.
 struct StoreUnread(Arc<dyn Store>);
 
 #[async_trait]
 impl UnreadSource for StoreUnread {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.0.unread(user).await.map_err(|error| BackboneError(error.to_string()))
+    }
+
+    async fn server_left(&self, left: &str) -> Result<(), BackboneError> {
+        self.0.retire_backbone(left).await.map_err(|error| BackboneError(error.to_string()))
     }
 }

@@ -168,6 +168,10 @@ pub struct Health {
 pub trait UnreadSource: Send + Sync + 'static {
     /// All of the user's counts.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
+
+    /// This node leaves the server `left` for another: nothing counts as published there any more. Said before anything
+    /// that the new server carries is told to anybody, so that who is told `resync` finds in the store what they lack.
+    async fn server_left(&self, left: &str) -> Result<(), BackboneError>;
 }
 
 /// The backbone.
@@ -230,6 +234,9 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
     /// The store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none is. The backbone does
     /// the same by itself when it sees the server change.
     fn server_is_new(&self);
+
+    /// The other nodes have left this node's server: connect anew, perhaps to the one where they are.
+    fn server_is_old(&self);
 
     /// Whether it carries events now.
     fn health(&self) -> Health;

@@ -1,5 +1,6 @@
 //! This node's lease in the store, by its own monotonic clock: a node that was paused must not publish what others took over.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Lease {
     held: Mutex<Option<Held>>,
+    /// Others shall publish what this node commits: it isn't beaten.
+    is_left: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,11 @@ impl Lease {
         off::is("lease") || self.held.lock().is_some_and(|held| held.covers(begun, Instant::now()))
     }
 
+    /// Leaves what this node commits to the others, or takes it back.
+    pub(super) fn leave(&self, to_others: bool) {
+        self.is_left.store(to_others, Ordering::Relaxed);
+    }
+
     /// Beats until `stop`.
     pub async fn keep(&self, store: &dyn Store, owner: &Owner, stop: CancellationToken) {
         let mut beat = tokio::time::interval(BEAT_EVERY);
@@ -60,7 +68,9 @@ impl Lease {
                 _ = beat.tick() => {}
                 () = stop.cancelled() => return,
             }
-            self.beat(store, owner).await;
+            if !self.is_left.load(Ordering::Relaxed) {
+                self.beat(store, owner).await;
+            }
         }
     }
 

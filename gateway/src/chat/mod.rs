@@ -61,6 +61,8 @@ pub struct Chat {
     lease: Arc<lease::Lease>,
     /// Owners whose rows were taken over and whose connections could not be ended yet.
     unfenced: parking_lot::Mutex<std::collections::BTreeSet<String>>,
+    /// The other nodes have left the backbone's server; since when this node tries to follow them.
+    left_behind: parking_lot::Mutex<Option<Instant>>,
     /// The backbone server that the store knows of.
     adopted: parking_lot::Mutex<Option<Arc<str>>>,
 }
@@ -119,6 +121,7 @@ impl Chat {
             audit,
             lease,
             unfenced: parking_lot::Mutex::default(),
+            left_behind: parking_lot::Mutex::new(None),
             adopted: parking_lot::Mutex::new(None),
         }
     }

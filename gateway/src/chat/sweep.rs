@@ -3,6 +3,7 @@
 //! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
 //! unpublished row (NOLOSS A9, A10). Publishing twice does no harm: the log recognises an event by its id.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ const ROW_AGE_MS: u64 = 5_000;
 const ROWS_PER_SWEEP: u32 = 128;
 /// Deliveries that are published in one call.
 const DELIVERIES_PER_CALL: usize = 1024;
+/// How often a node that the others have left behind connects anew.
+const CONNECT_ANEW_EVERY: Duration = Duration::from_secs(10);
 /// How long a published row is kept.
 const KEEP_MS: u64 = 60_000;
 
@@ -45,10 +48,10 @@ impl Chat {
     }
 
     async fn sweep(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        self.adopt_server().await?;
+        let is_current = self.follow_server().await?;
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
-        if !off::is("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
+        if is_current && !off::is("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
             let mut rows = 0;
             loop {
                 let (done, more) = self.redo().await?;
@@ -64,10 +67,36 @@ impl Chat {
         self.store.prune_outbox(KEEP_MS).await.map(drop)
     }
 
+    /// Whether the backbone's server is the one where the other nodes are. If not, this node is cut off from them: it leaves
+    /// its rows to them, is not ready, and connects anew from time to time (NOLOSS A2).
+    async fn follow_server(&self) -> Result<bool, StoreError> {
+        let Some(server) = self.backbone.health().server else { return Ok(true) };
+        let is_retired = self.store.is_backbone_retired(&server).await?;
+        self.lease.leave(is_retired);
+        if !is_retired {
+            self.left_behind.lock().take();
+            self.adopt_server(server).await?;
+            return Ok(true);
+        }
+        let mut left_behind = self.left_behind.lock();
+        if left_behind.is_none() {
+            tracing::warn!(server = &*server, "the other nodes have left this Redis server for another");
+        }
+        if left_behind.is_none_or(|at| at.elapsed() >= CONNECT_ANEW_EVERY) {
+            *left_behind = Some(Instant::now());
+            self.backbone.server_is_old();
+        }
+        Ok(false)
+    }
+
+    /// Whether the other nodes have left the backbone's server for another.
+    pub fn is_left_behind(&self) -> bool {
+        self.left_behind.lock().is_some()
+    }
+
     /// Follows the backbone to another server. What was published under the old one needs no redo: every log has a new
     /// epoch there, and who comes with the old one is told to fetch from the store.
-    async fn adopt_server(&self) -> Result<(), StoreError> {
-        let Some(server) = self.backbone.health().server else { return Ok(()) };
+    async fn adopt_server(&self, server: Arc<str>) -> Result<(), StoreError> {
         if self.adopted.lock().as_ref() == Some(&server) {
             return Ok(());
         }

@@ -84,6 +84,9 @@ impl Readiness {
         if !health.ready {
             faults.push(format!("backbone: {}", health.detail));
         }
+        if node.chat.is_left_behind() {
+            faults.push("backbone: the other nodes have left this Redis server for another".to_owned());
+        }
         if !self.store_answered.lock().is_some_and(|at| at.elapsed() < STORE_ANSWER_FRESH) {
             faults.push("store: no answer within 3 s".to_owned());
         }

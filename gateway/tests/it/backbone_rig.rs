@@ -71,6 +71,8 @@ pub(crate) struct Store {
     /// Every load takes a permit; there are plenty unless a test takes them away.
     pub(crate) gate: Semaphore,
     pub(crate) away: std::sync::atomic::AtomicBool,
+    /// Servers that were left.
+    pub(crate) left: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -83,6 +85,11 @@ impl UnreadSource for Store {
         }
         Ok(self.counts.lock().get(user).cloned().unwrap_or_default())
     }
+
+    async fn server_left(&self, left: &str) -> Result<(), BackboneError> {
+        self.left.lock().push(left.to_owned());
+        Ok(())
+    }
 }
 
 impl Store {
@@ -92,6 +99,7 @@ impl Store {
             loads: AtomicUsize::new(0),
             gate: Semaphore::new(100_000),
             away: false.into(),
+            left: Mutex::default(),
         })
     }
 

@@ -25,6 +25,7 @@ mod limits_addresses;
 mod metrics;
 mod noloss_epoch;
 mod noloss_heal;
+mod noloss_left_behind;
 mod noloss_outbox;
 mod noloss_resume;
 mod noloss_rig;

@@ -168,6 +168,19 @@ async fn a_backbone_is_adopted_once(world: World) {
         let changed = [here.expect("adopted"), there.expect("adopted")];
         assert_eq!(changed.iter().flatten().count(), 1, "{changed:?}");
     }
+    // What is published on a server that was left doesn't count, until it is published elsewhere.
+    let row = world.store.reserve_ids(1).await.expect("an id").start;
+    other.retire_backbone("one").await.expect("retired");
+    other.retire_backbone("one").await.expect("retired twice");
+    assert!(world.store.is_backbone_retired("one").await.expect("asked"));
+    assert!(!world.store.is_backbone_retired("server-9").await.expect("asked"));
+    world.store.enqueue(row, &owner("n:1"), &[event(&user("a"), "x")]).await.expect("enqueued");
+    a_tick().await;
+    world.store.mark_published(&[row], "one").await.expect("told");
+    assert_eq!(taken(&world.store, "n:1", ENDED).await, [row]);
+    world.store.mark_published(&[row], "server-9").await.expect("marked");
+    assert!(taken(&world.store, "n:1", ENDED).await.is_empty());
+
     let made = world.store.open_direct((&user("a"), &user("b")), &conversation("ab"), silent()).await;
     assert!(made.is_ok_and(|(_, made)| made));
 }

@@ -234,6 +234,8 @@ impl Backbone for LocalBackbone {
     /// A new process has new epochs, and nobody else could be subscribed.
     fn server_is_new(&self) {}
 
+    fn server_is_old(&self) {}
+
     fn health(&self) -> Health {
         Health { ready: true, detail: "ready".to_owned(), server: Some(self.shared.settings.boot_id.clone()) }
     }

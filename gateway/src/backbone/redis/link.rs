@@ -199,6 +199,18 @@ impl Link {
         }
     }
 
+    /// Gives up the connection; the supervisor makes another.
+    pub(super) fn leave(&self) {
+        if let State::Up(live) = &*self.state.read() {
+            live.lost.cancel();
+        }
+    }
+
+    /// The server that was there last.
+    pub(super) fn last_server(&self) -> Option<Arc<str>> {
+        self.server.lock().last.clone()
+    }
+
     pub(super) fn server_is_new(&self) {
         self.server.lock().changed = Some(Instant::now());
     }

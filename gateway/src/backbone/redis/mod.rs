@@ -85,6 +85,7 @@ impl RedisBackbone {
             link: link.clone(),
             subscriptions: subscriptions.clone(),
             inbox,
+            source: unread.clone(),
             stop: stop.clone(),
             invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
         };
@@ -219,6 +220,10 @@ impl Backbone for RedisBackbone {
         let mut live = self.link.live()?;
         let name = supervisor::client_name(owner);
         supervisor::kill_others(&mut live.commands, &name, live.client_id).await.map_err(link::failed)
+    }
+
+    fn server_is_old(&self) {
+        self.link.leave();
     }
 
     fn server_is_new(&self) {

@@ -21,7 +21,7 @@ use super::sentinel::Named;
 use super::servers::{Found, Servers};
 use super::subscriber;
 use super::subscriptions::Subscriptions;
-use crate::backbone::Inbox;
+use crate::backbone::{BackboneError, Inbox, UnreadSource};
 use crate::off;
 
 /// The first and the longest pause between attempts to connect.
@@ -46,8 +46,11 @@ const PINGS_FAILED_MAX: u32 = 2;
 const PIPELINE_BUFFER: usize = 64;
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
-/// then the others have left the old one too, and what they published there is told by this node's `resync` (NOLOSS A2).
+/// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
 const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
+
+/// How long the store may take to note that a server was left.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// Connections for what is not hot, and the longest wait for one.
 const POOL_SIZE: usize = 4;
@@ -62,6 +65,7 @@ pub(super) struct Supervisor {
     pub(super) link: Arc<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
+    pub(super) source: Arc<dyn UnreadSource>,
     pub(super) stop: CancellationToken,
     pub(super) invalid: Counter,
 }
@@ -91,6 +95,7 @@ impl Supervisor {
             let why = match attempt {
                 Ok(connections) => {
                     backoff = BACKOFF_MIN;
+                    self.leave_last(&connections.live.server).await;
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
                     last = connections.server.named().cloned();
                     let why = self.watch(connections).await;
@@ -117,6 +122,15 @@ impl Supervisor {
         }
         self.link.set_away("this node is stopping");
         self.subscriptions.close();
+    }
+
+    /// Nothing counts as published any more on a server that is left for another (NOLOSS A2).
+    async fn leave_last(&self, next: &Arc<str>) {
+        let Some(last) = self.link.last_server().filter(|last| last != next && !off::is("retire")) else { return };
+        let told = timeout(LEAVE_MAX, self.source.server_left(&last)).await;
+        if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it took too long".to_owned()))) {
+            tracing::warn!(server = &*last, %why, "the store could not be told that this Redis server was left");
+        }
     }
 
     fn up(&self, connections: &Connections, away_since: Option<Instant>, was_up: bool) {

@@ -16,6 +16,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (14, include_str!("migrations/0014_revocations.sql")),
     (20, include_str!("migrations/0020_usernames_by_user.sql")),
     (21, include_str!("migrations/0021_send_plan.sql")),
+    (22, include_str!("migrations/0022_retired_backbones.sql")),
 ];
 
 /// The advisory lock under which one node at a time migrates.

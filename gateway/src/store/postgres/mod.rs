@@ -220,6 +220,14 @@ impl Store for PostgresStore {
         on_connection!(self, client => outbox::take_unpublished(client, owner, lease_ms, min_age_ms, limit))
     }
 
+    async fn retire_backbone(&self, server: &str) -> Result<(), StoreError> {
+        on_connection!(self, client => outbox::retire_backbone(client, server))
+    }
+
+    async fn is_backbone_retired(&self, server: &str) -> Result<bool, StoreError> {
+        on_connection!(self, client => outbox::is_backbone_retired(client, server))
+    }
+
     async fn adopt_backbone(&self, server: &str) -> Result<Option<String>, StoreError> {
         on_connection!(self, client => outbox::adopt_backbone(client, server))
     }

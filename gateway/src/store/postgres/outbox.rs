@@ -48,7 +48,8 @@ pub(super) async fn insert(
 pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
     let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
     let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id IN \
-        (SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE)";
+        (SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE) \
+        AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = $2)";
     execute(client, sql, &[&ids, &server]).await.map(drop)
 }
 
@@ -86,6 +87,16 @@ pub(super) async fn take_unpublished(
         ) SELECT * FROM taken ORDER BY committed_at, id";
     let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit)]).await?;
     pending(client, &rows).await
+}
+
+pub(super) async fn retire_backbone(client: &impl GenericClient, server: &str) -> Result<(), StoreError> {
+    let sql = "INSERT INTO retired_backbones (server) VALUES ($1) ON CONFLICT DO NOTHING";
+    execute(client, sql, &[&server]).await.map(drop)
+}
+
+pub(super) async fn is_backbone_retired(client: &impl GenericClient, server: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM retired_backbones WHERE server = $1";
+    Ok(query_opt(client, sql, &[&server]).await?.is_some())
 }
 
 /// Makes `server` the backbone server, in one statement that two nodes can race.

@@ -13,6 +13,7 @@ const VERSIONS: &[(u32, &str)] = &[
     (13, include_str!("migrations/0013_changes.sql")),
     (14, include_str!("migrations/0014_revocations.sql")),
     (20, include_str!("migrations/0020_usernames_by_user.sql")),
+    (22, include_str!("migrations/0022_retired_backbones.sql")),
 ];
 
 /// Applies what the file lacks, in one transaction that keeps other processes out.

@@ -181,6 +181,16 @@ impl Store for SqliteStore {
         self.write(move |change| outbox::take_unpublished(change, &owner, lease_ms, min_age_ms, limit)).await
     }
 
+    async fn retire_backbone(&self, server: &str) -> Result<(), StoreError> {
+        let server = server.to_owned();
+        self.write(move |change| outbox::retire_backbone(change, &server)).await
+    }
+
+    async fn is_backbone_retired(&self, server: &str) -> Result<bool, StoreError> {
+        let server = server.to_owned();
+        self.read(move |read| outbox::is_backbone_retired(read, &server)).await
+    }
+
     async fn adopt_backbone(&self, server: &str) -> Result<Option<String>, StoreError> {
         let server = server.to_owned();
         self.write(move |change| outbox::adopt_backbone(change, &server)).await

@@ -38,7 +38,8 @@ pub(super) fn insert(change: &Connection, id: u64, owner: &str, events: &[Outbox
 pub(super) fn mark_published(change: &Connection, ids: &[u64], server: &str) -> Result<(), StoreError> {
     let now = now_ms();
     for id in ids {
-        let sql = "UPDATE outbox SET published_at = ?2, server = ?3 WHERE id = ?1";
+        let sql = "UPDATE outbox SET published_at = ?2, server = ?3 WHERE id = ?1 \
+            AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = ?3)";
         execute(change, sql, params![integer(*id), now, server])?;
     }
     Ok(())
@@ -75,6 +76,16 @@ pub(super) fn take_unpublished(
         execute(change, "UPDATE outbox SET owner = ?2 WHERE id = ?1", params![integer(row.id), owner])?;
     }
     Ok(taken)
+}
+
+pub(super) fn retire_backbone(change: &Connection, server: &str) -> Result<(), StoreError> {
+    let sql = "INSERT INTO retired_backbones (server, retired_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    execute(change, sql, params![server, now_ms()]).map(drop)
+}
+
+pub(super) fn is_backbone_retired(view: &Connection, server: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM retired_backbones WHERE server = ?1";
+    Ok(row(view, sql, [server], |_| Ok(()))?.is_some())
 }
 
 pub(super) fn adopt_backbone(change: &Connection, server: &str) -> Result<Option<String>, StoreError> {
