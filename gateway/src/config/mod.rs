@@ -54,9 +54,9 @@ pub struct Config {
     pub http: SocketAddr,
     /// The listener for operators.
     pub ops: SocketAddr,
-    /// `redis://…`, `rediss://…` or `redis-sentinel://…`; `None` only in dev.
+    /// `redis://…` or `redis-sentinel://…`, `rediss…` for TLS; `None` only in dev.
     pub redis_url: Option<String>,
-    /// Whom to believe about a `rediss://` server.
+    /// Whom to believe about a server with TLS.
     pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
     pub database_url: String,
@@ -293,7 +293,9 @@ fn host(name: &'static str, value: Option<&str>) -> Result<IpAddr, ConfigError> 
 
 fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigError> {
     match value {
-        Some(url) if url.starts_with("redis-sentinel://") => Ok(Some(url.to_owned())),
+        Some(url) if url.starts_with("redis-sentinel://") || url.starts_with("rediss-sentinel://") => {
+            Ok(Some(url.to_owned()))
+        }
         Some(url) if url.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) => Err(parse::fault(
             "REDIS_URL",
             "Redis Cluster is not supported by this version; give one redis:// URL, or Sentinels as \
@@ -302,7 +304,8 @@ fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigEr
         Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Some(url.to_owned())),
         Some(_) => Err(parse::fault(
             "REDIS_URL",
-            "must look like redis://[:password@]host:port[/database], rediss://… for TLS, or redis-sentinel://host:port,host:port/name",
+            "must look like redis://[:password@]host:port[/database] or redis-sentinel://host:port,host:port/name; for TLS \
+             rediss://… or rediss-sentinel://…",
         )),
         None if mode == Mode::Dev => Ok(None),
         None => Err(parse::fault(
@@ -314,10 +317,12 @@ fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigEr
 
 fn redis_ca_file(url: Option<&str>, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
     match value {
-        Some(_) if !url.is_some_and(|url| url.starts_with("rediss://")) => Err(parse::fault(
-            "REDIS_CA_FILE",
-            "is of no use without TLS; give REDIS_URL as rediss://host:port, or leave REDIS_CA_FILE out",
-        )),
+        Some(_) if !url.is_some_and(|url| url.starts_with("rediss://") || url.starts_with("rediss-sentinel://")) => {
+            Err(parse::fault(
+                "REDIS_CA_FILE",
+                "is of no use without TLS; give REDIS_URL as rediss://host:port or rediss-sentinel://…, or leave REDIS_CA_FILE out",
+            ))
+        }
         value => Ok(value.map(PathBuf::from)),
     }
 }

@@ -4,9 +4,12 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use gateway::backbone::{RedisBackbone, Settings};
 use serde_json::json;
 
+use crate::backbone_rig::{deaf, empty_store};
 use crate::noloss_rig::{Follower, bounded};
+use crate::support::certificates::Authority;
 use crate::support::client::Client;
 use crate::support::node::Node;
 use crate::support::postgres::Postgres;
@@ -20,9 +23,13 @@ const END: &str = "the end";
 /// Sends a message every 20 ms while the master changes, and judges what a follower on the other node knows in the end: what
 /// came as an event, and what the store had whenever it was told `resync`.
 async fn nothing_is_lost_when(harm: impl FnOnce(&mut Guarded)) {
-    let (mut guarded, database) = (Guarded::start(), Postgres::database().await);
-    let one = Node::serve(&guarded.url(), &database.url, &SETTINGS).await;
-    let two = Node::serve(&guarded.url(), &database.url, &SETTINGS).await;
+    nothing_is_lost_of(Guarded::start(), &SETTINGS, harm).await;
+}
+
+async fn nothing_is_lost_of(mut guarded: Guarded, settings: &[(&'static str, &str)], harm: impl FnOnce(&mut Guarded)) {
+    let database = Postgres::database().await;
+    let one = Node::serve(&guarded.url(), &database.url, settings).await;
+    let two = Node::serve(&guarded.url(), &database.url, settings).await;
     one.wait_ready(true).await;
     two.wait_ready(true).await;
     let store = database.client().await;
@@ -138,4 +145,37 @@ async fn a_planned_failover_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_answers_on_loses_nothing() {
     bounded(nothing_is_lost_when(|guarded| guarded.lock_out_sentinels())).await;
+}
+
+/// Sentinels, master and replica are spoken to over TLS, before and after the failover: their ports in the URL, and those that
+/// the Sentinels tell, know nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_over_tls_loses_nothing() {
+    let authority = Authority::new();
+    let believed = authority.path("authority.pem");
+    let settings = [SETTINGS[0], SETTINGS[1], ("REDIS_CA_FILE", &believed)];
+    bounded(nothing_is_lost_of(Guarded::start_encrypted(&authority), &settings, |guarded| guarded.master.kill())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_that_nobody_vouches_for_are_refused() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (guarded, plain) = (Guarded::start_encrypted(&authority), Guarded::start());
+    let refused = async |url: String, authority: &Authority| {
+        let believed = authority.path("authority.pem");
+        let address = (&*url, Some(std::path::Path::new(&believed)));
+        let started = RedisBackbone::start(address, Settings::new("a", "b"), deaf(), empty_store()).await;
+        started.err().expect("it does not start").0
+    };
+    let (issuer, name, unencrypted) = tokio::join!(
+        refused(guarded.url(), &other),
+        refused(guarded.url().replace("127.0.0.1", "localhost"), &authority),
+        refused(plain.url().replace("redis-", "rediss-"), &authority)
+    );
+    assert!(
+        issuer.contains("invalid peer certificate") && issuer.contains("REDIS_CA_FILE"),
+        "another authority: {issuer}"
+    );
+    assert!(name.contains("must name the host"), "another name: {name}");
+    assert!(unencrypted.contains("no Sentinel names the master"), "Sentinels without TLS: {unencrypted}");
 }

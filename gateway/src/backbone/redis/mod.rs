@@ -61,7 +61,7 @@ pub struct RedisBackbone {
 
 impl RedisBackbone {
     /// Connects to the server at `address` (`redis://[user:password@]host:port[/db]`, `rediss:` for TLS, or
-    /// `redis-sentinel://[user:password@]host:port,host:port/name[/db]`) and starts the tasks.
+    /// `redis-sentinel://[user:password@]host:port,host:port/name[/db]`, `rediss-sentinel:` for TLS) and starts the tasks.
     ///
     /// # Errors
     /// The URL or the node's name is invalid, or no connection came about within 10 s.

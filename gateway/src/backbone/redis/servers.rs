@@ -13,13 +13,14 @@ use crate::backbone::BackboneError;
 
 const PEM_BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-const SENTINEL_SCHEME: &str = "redis-sentinel://";
+/// How the URL of Sentinels begins, and that of a server which is spoken to as they and their master are.
+const SENTINEL_SCHEMES: [(&str, &str); 2] = [("redis-sentinel://", "redis://"), ("rediss-sentinel://", "rediss://")];
 
 /// Where the settings say that Redis is.
 pub struct Address<'a> {
     url: &'a str,
-    /// A PEM file with the authorities that may sign the certificate of a `rediss://` server, instead of those that this
-    /// machine trusts.
+    /// A PEM file with the authorities that may sign the certificates of `rediss://` servers and Sentinels, instead of those
+    /// that this machine trusts.
     ca_file: Option<&'a Path>,
 }
 
@@ -40,13 +41,14 @@ pub(super) struct Found {
 impl Servers {
     /// Reads the URL; connects to nothing.
     pub(super) fn parse(address: Address<'_>) -> Result<Self, BackboneError> {
-        match address.url.strip_prefix(SENTINEL_SCHEME) {
-            Some(rest) => Self::of_sentinels(rest),
-            None => Ok(Self { server: with_authorities(server(address.url)?, address.ca_file)?, sentinels: None }),
+        let of_sentinels = |(begin, scheme)| Some((scheme, address.url.strip_prefix(begin)?));
+        match SENTINEL_SCHEMES.into_iter().find_map(of_sentinels) {
+            Some((scheme, rest)) => Self::of_sentinels(scheme, rest, address.ca_file),
+            None => Ok(Self { server: server(address.url, address.ca_file)?, sentinels: None }),
         }
     }
 
-    fn of_sentinels(rest: &str) -> Result<Self, BackboneError> {
+    fn of_sentinels(scheme: &str, rest: &str, ca_file: Option<&Path>) -> Result<Self, BackboneError> {
         let (credentials, rest) = rest.rsplit_once('@').map_or((None, rest), |(before, rest)| (Some(before), rest));
         let invalid = || BackboneError("it must look like redis-sentinel://host:port,host:port/name".to_owned());
         let (hosts, path) = rest.split_once('/').ok_or_else(invalid)?;
@@ -56,7 +58,7 @@ impl Servers {
         }
         let with = |credentials: Option<&str>, host: &str, database: &str| {
             let credentials = credentials.map_or(String::new(), |credentials| format!("{credentials}@"));
-            server(&format!("redis://{credentials}{}/{database}", with_port(host)))
+            server(&format!("{scheme}{credentials}{}/{database}", with_port(host)), ca_file)
         };
         let mut sentinels = Vec::new();
         for host in hosts.split(',') {
@@ -84,7 +86,11 @@ impl Servers {
             return Ok(Found { client: Client::open(self.server.clone())?, named: None });
         };
         let named = sentinels.master().await?;
-        let address = ConnectionAddr::Tcp(named.host.clone(), named.port);
+        let mut address = self.server.addr().clone();
+        match &mut address {
+            ConnectionAddr::TcpTls { host, port, .. } => (*host, *port) = (named.host.clone(), named.port),
+            _ => address = ConnectionAddr::Tcp(named.host.clone(), named.port),
+        }
         Ok(Found { client: Client::open(self.server.clone().set_addr(address))?, named: Some(named) })
     }
 
@@ -125,8 +131,8 @@ impl Found {
 pub(super) fn explain(why: String) -> String {
     if why.contains("certificate") {
         format!(
-            "{why}; the server's certificate must name the host of REDIS_URL and be signed by an authority in \
-             REDIS_CA_FILE, or by one that this machine trusts"
+            "{why}; the server's certificate must name the host of REDIS_URL (a master's the one that the Sentinels give) \
+             and be signed by an authority in REDIS_CA_FILE, or by one that this machine trusts"
         )
     } else {
         why
@@ -150,14 +156,14 @@ fn with_port(host: &str) -> String {
     if has_port && !host.ends_with(']') { host.to_owned() } else { format!("{host}:26379") }
 }
 
-fn server(url: &str) -> Result<ConnectionInfo, BackboneError> {
+fn server(url: &str, ca_file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {
     // The crate's message repeats the URL's parts; a password is none of the log's business.
     let info = url.into_connection_info().map_err(|_| BackboneError("the URL of Redis is invalid".to_owned()))?;
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     let tcp =
         TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10));
     let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_tcp_settings(tcp).set_redis_settings(redis))
+    with_authorities(info.set_tcp_settings(tcp).set_redis_settings(redis), ca_file)
 }
 
 #[cfg(test)]
@@ -172,6 +178,15 @@ mod tests {
         assert_eq!(servers.server.redis_settings().db(), 3);
         let expected = "Redis, the master \"chat\" of the Sentinels at one:1, ::1:26379, two:26379";
         assert_eq!(servers.describe(), expected);
+        assert!(matches!(servers.server.addr(), ConnectionAddr::Tcp(..)), "{:?}", servers.server.addr());
+    }
+
+    #[test]
+    fn sentinels_are_spoken_to_over_tls() {
+        let servers = Servers::parse("rediss-sentinel://one,two:2/chat".into()).expect("a right URL");
+        let encrypted = matches!(servers.server.addr(), ConnectionAddr::TcpTls { insecure: false, .. });
+        assert!(encrypted, "{:?}", servers.server.addr());
+        assert_eq!(servers.describe(), "Redis, the master \"chat\" of the Sentinels at one:26379, two:2");
     }
 
     #[test]
@@ -180,6 +195,7 @@ mod tests {
             "redis-sentinel://:secret@a,b",
             "redis-sentinel://:secret@a,,b/n",
             "redis-sentinel://:secret@a/",
+            "rediss-sentinel://:secret@a/",
             "redis://:secret@",
         ] {
             let why = Servers::parse(url.into()).err().unwrap_or_else(|| panic!("{url} is wrong")).to_string();

@@ -1,4 +1,5 @@
-//! A master, its replica and three Sentinels, on free loopback ports.
+//! A master, its replica and three Sentinels, on free loopback ports; among themselves and towards nodes over TLS if there is
+//! an authority.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -6,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::certificates::Authority;
 use super::redis::Redis;
 
 /// The servers; all killed when dropped.
@@ -13,11 +15,16 @@ pub(crate) struct Guarded {
     pub(crate) master: Redis,
     pub(crate) replica: Redis,
     sentinels: Vec<Sentinel>,
+    /// The scheme of their URL.
+    scheme: &'static str,
 }
 
 /// One Sentinel.
 struct Sentinel {
+    /// For the test's own questions.
     port: u16,
+    /// For everybody else; the same without TLS.
+    port_of_nodes: u16,
     folder: PathBuf,
     process: Child,
 }
@@ -27,9 +34,27 @@ impl Guarded {
     pub(crate) fn start() -> Self {
         let master = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
         let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+        let port = master.port();
+        Self::guard(master, replica, port, None)
+    }
+
+    /// All of them speak TLS on ports of their own, and know only those of each other.
+    pub(crate) fn start_encrypted(authority: &Authority) -> Self {
+        let (of_master, of_replica) = (free_port(), free_port());
+        let mut options = tls(authority, of_master);
+        options.extend(["--repl-diskless-sync-delay", "0"].map(str::to_owned));
+        let master = Redis::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut options = tls(authority, of_replica);
+        options.extend(["--replicaof".to_owned(), "127.0.0.1".to_owned(), of_master.to_string()]);
+        let replica = Redis::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        Self::guard(master, replica, of_master, Some(authority))
+    }
+
+    fn guard(master: Redis, replica: Redis, port: u16, authority: Option<&Authority>) -> Self {
         wait("the replica follows", || info(&replica, "replication").contains("master_link_status:up"));
-        let sentinels = (0..3).map(|_| Sentinel::start(master.port())).collect();
-        let guarded = Self { master, replica, sentinels };
+        let sentinels = (0..3).map(|_| Sentinel::start(port, authority)).collect();
+        let scheme = if authority.is_some() { "rediss-sentinel" } else { "redis-sentinel" };
+        let guarded = Self { master, replica, sentinels, scheme };
         for sentinel in &guarded.sentinels {
             wait("the Sentinels find each other", || {
                 let state = sentinel.state();
@@ -41,8 +66,9 @@ impl Guarded {
     }
 
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-        format!("redis-sentinel://{}/chat", hosts.join(","))
+        let hosts: Vec<String> =
+            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port_of_nodes)).collect();
+        format!("{}://{}/chat", self.scheme, hosts.join(","))
     }
 
     /// A failover as an operator asks for it, of a master that is well.
@@ -82,8 +108,10 @@ impl Guarded {
 }
 
 impl Sentinel {
-    fn start(master: u16) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    fn start(master: u16, authority: Option<&Authority>) -> Self {
+        let port = free_port();
+        let port_of_nodes = authority.map_or(port, |_| free_port());
+        let encrypted = authority.map_or(Vec::new(), |authority| tls(authority, port_of_nodes));
         let folder = std::env::temp_dir().join(format!("parley-sentinel-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for a Sentinel");
         let settings = format!(
@@ -94,13 +122,14 @@ impl Sentinel {
         std::fs::write(&file, settings).expect("its settings are written");
         let process = Command::new("redis-sentinel")
             .arg(&file)
+            .args(encrypted)
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-sentinel is installed");
-        let sentinel = Self { port, folder, process };
+        let sentinel = Self { port, port_of_nodes, folder, process };
         wait("a Sentinel answers", || sentinel.try_connect().is_ok());
         sentinel
     }
@@ -125,6 +154,23 @@ impl Drop for Sentinel {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The options of a server that speaks TLS on a second port, and to other servers.
+fn tls(authority: &Authority, port: u16) -> Vec<String> {
+    let options = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", authority.path("server.pem")),
+        ("--tls-key-file", authority.path("server.key")),
+        ("--tls-ca-cert-file", authority.path("authority.pem")),
+        ("--tls-auth-clients", "no".to_owned()),
+        ("--tls-replication", "yes".to_owned()),
+    ];
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
 fn info(server: &Redis, section: &str) -> String {
