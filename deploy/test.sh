@@ -53,7 +53,7 @@ main() {
   stop "$dev_pid"
   step 'REST from its document, short form' run timeout --kill-after=10 "$SCHEMATHESIS_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" deploy/schemathesis.sh --short
   step 'two nodes behind HAProxy' two_nodes
-  step 'rolling restart behind HAProxy' rolling
+  step 'rolling restart behind HAProxy and nginx' rolling
   step 'faults, short form' faults
 }
 
@@ -232,10 +232,10 @@ manifests() {
   return "$status"
 }
 
-# Three nodes restarted in turn under k6 and the oracle; behind nginx too with `loadtest/rolling.sh`.
+# Three nodes restarted in turn under k6 and the oracle, behind HAProxy and behind nginx.
 rolling() {
   TMPDIR=$work GATEWAY=$target/debug/gateway LOADTEST=$target/debug/loadtest \
-    run timeout --kill-after=60 "$ROLLING_SECONDS_MAX" loadtest/rolling.sh --short haproxy
+    run timeout --kill-after=60 "$ROLLING_SECONDS_MAX" loadtest/rolling.sh --short haproxy nginx
 }
 
 # Every fault of the suite once, with less load and shorter outages than `loadtest/faults.sh` without --short. What this

@@ -32,13 +32,11 @@ main() {
   find_k6
   export JWT_SECRET API_KEY
   JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
-  # A drain leaves a load balancer the time that haproxy.cfg needs to notice (inter + fastinter: 2.5 s).
-  drain_delay=3
-  if $short; then drain=6 users=20 rate=50; else drain=15 users=100 rate=300; fi
   start_postgres fsync=off
   local balancer
   for balancer in "${balancers[@]}"; do
     say "three nodes behind $balancer"
+    sizes "$balancer"
     if restart_all_behind "$balancer"; then
       echo "-- $balancer: passed"
     else
@@ -60,6 +58,19 @@ arguments() {
     shift
   done
   [ ${#balancers[@]} -gt 0 ] || balancers=(haproxy nginx)
+}
+
+# A drain leaves a load balancer the time to notice: haproxy.cfg needs inter + fastinter, 2.5 s; nginx asks nobody, so that in
+# the short form nothing is waited for.
+sizes() {
+  drain_delay=3
+  if ! $short; then
+    drain=15 users=100 rate=300
+  elif [ "$1" = haproxy ]; then
+    drain=6 users=20 rate=50
+  else
+    drain_delay=0 drain=3 users=20 rate=50
+  fi
 }
 
 restart_all_behind() {
@@ -106,6 +117,8 @@ restart_all_behind() {
     tail -n 20 "$work/oracle-$balancer.log"
   fi
   stop "$balancer_pid"
+  # All at once, because each drains.
+  for node in "${nodes[@]}"; do kill -TERM "${pid[$node]}"; done
   for node in "${nodes[@]}"; do stop "${pid[$node]}" 60; done
   stop "$redis_pid"
   return "$status"

@@ -42,7 +42,8 @@ export const options = {
     },
     requests: {
       executor: 'constant-arrival-rate', exec: 'requests', rate: 20, timeUnit: '1s', duration: `${seconds}s`,
-      preAllocatedVUs: 10, maxVUs: 50,
+      // All of them from the beginning: while k6 makes another one, it drops the request that needs it.
+      preAllocatedVUs: 50, maxVUs: 50,
     },
   },
   thresholds: {
