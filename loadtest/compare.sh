@@ -2,13 +2,13 @@
 # Parley and what else one could install, side by side on this machine: the same driver, the same Redis, two nodes each,
 # peers in turn, the whole several times over.
 #
-#   loadtest/compare.sh [--times N] [--peers "NAME …"] [--work "WORK …"] [--short] [--out DIRECTORY]
+#   loadtest/compare.sh [--times N] [--peers "NAME …"] [--work "WORK …"] [--short | --results] [--out DIRECTORY]
 #
-# Peers: parley, centrifuge (the library behind Centrifugo), socket.io, ws-ioredis (what
-# one would write by hand), nats. Work: idle (10,000 connections), storm (10,000 connects), 5000 and 10000 (messages a
-# second from user to user), peak, group (of 1,000). --short: a tenth of everything, to see that it works.
-# Writes one JSON file per peer, work and round into the directory, and a table and a plot from all of them.
-# GATEWAY and LOADTEST name binaries instead of building them.
+# Peers: parley, centrifuge (the library behind Centrifugo), socket.io, ws-ioredis (what one would write by hand), nats.
+# Work: idle (10,000 connections), storm (10,000 connects), 5000 and 10000 (messages a second from user to user), peak, group
+# (of 1,000). --short: a tenth of everything, to see that it works. Writes one JSON file per peer, work and round into the
+# directory, and a table (compare.md) and a plot of CPU per message over the rate (compare.svg) from all of them; --results
+# also puts both into loadtest/RESULTS.md. GATEWAY and LOADTEST name binaries instead of building them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -16,18 +16,27 @@ PATH=$PATH:/usr/sbin
 # shellcheck source=deploy/services.sh
 . deploy/services.sh
 
-times=3 peers='parley centrifuge socket.io ws-ioredis nats' works='idle storm 5000 10000 peak group' share=1 out=''
+times=3 peers='parley centrifuge socket.io ws-ioredis nats' works='idle storm 5000 10000 peak group' share=1 out='' page=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --times) times=$2; shift ;;
-    --peers) peers=$2; shift ;;
-    --work) works=$2; shift ;;
-    --out) out=$2; shift ;;
+    --times | --peers | --work | --out)
+      [ $# -gt 1 ] || die "$1 needs a value" 'see the head of this script'
+      case $1 in
+        --times) times=$2 ;;
+        --peers) peers=$2 ;;
+        --work) works=$2 ;;
+        --out) out=$2 ;;
+      esac
+      shift
+      ;;
     --short) share=10 ;;
-    *) die "\"$1\" is unknown" "usage: loadtest/compare.sh [--times N] [--peers \"NAME …\"] [--work \"WORK …\"] [--short] [--out DIRECTORY]" ;;
+    --results) page=(loadtest/RESULTS.md) ;;
+    *) die "\"$1\" is unknown" 'see the head of this script' ;;
   esac
   shift
 done
+[[ $times =~ ^[1-9][0-9]*$ ]] || die "\"$times\" is no number of times" 'give 1 or more'
+[ "$share" = 1 ] || [ ${#page[@]} = 0 ] || die 'the short form gives no results to keep' 'leave out --short or --results'
 
 main() {
   trap stop_all EXIT
@@ -47,7 +56,7 @@ main() {
       if available "$peer"; then measure "$peer" "$round"; fi
     done
   done
-  python3 loadtest/compare.py "$out"
+  python3 loadtest/compare.py "$out" ${page[@]+"${page[@]}"}
 }
 
 build() {
