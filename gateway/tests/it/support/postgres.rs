@@ -144,7 +144,9 @@ impl Cluster {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("parley-postgres-{}-{count}", std::process::id()));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        run(as_server("mkdir").args(["-p", "-m", "700"]).arg(&folder));
+        // Made by this process, for the server's user may not write where temporary files go.
+        let owner: &[&str] = if is_root() { &["-o", "postgres"] } else { &[] };
+        run(Command::new("install").args(["-d", "-m", "700"]).args(owner).arg(&folder));
         run(as_server(&program("initdb")).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]).args([
             "--no-sync",
             "-D",
@@ -228,9 +230,8 @@ impl Drop for Cluster {
 
 /// A command as the user that a server runs as: PostgreSQL refuses to run as root.
 fn as_server(program: &str) -> Command {
-    let uid = Command::new("id").arg("-u").output().expect("id");
     let mut command;
-    if uid.stdout == b"0\n" {
+    if is_root() {
         command = Command::new("runuser");
         command.args(["-u", "postgres", "--", program]);
     } else {
@@ -238,6 +239,10 @@ fn as_server(program: &str) -> Command {
     }
     command.current_dir(std::env::temp_dir());
     command
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().expect("id").stdout == b"0\n"
 }
 
 /// One of PostgreSQL's programs: beside `pg_config`, or where Debian puts them.
