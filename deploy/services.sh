@@ -184,6 +184,16 @@ start_postgres() {
   pg_url=postgres://postgres@127.0.0.1:$port/postgres
 }
 
+# cpu_of_postgres DATA: CPU time of PostgreSQL and all of its processes so far, those that have ended included, in hundredths of seconds.
+cpu_of_postgres() {
+  local main pid
+  main=$(head -n 1 "$1/postmaster.pid")
+  for pid in "$main" $(pgrep -P "$main"); do
+    # It may have ended meanwhile.
+    sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d' ' -f12,13,14,15 || true
+  done | awk '{ sum += $1 + $2 + $3 + $4 } END { print sum + 0 }'
+}
+
 # start_redis: an empty server that writes nothing to disk; its URL is in $redis_url.
 start_redis() {
   local port

@@ -113,7 +113,7 @@ one() {
   [ "$peer" = nats ] || { start_redis && pids+=(--pid "$started"); }
   "up_${peer//[.-]/_}"
   local load=(--jwt-secret "$JWT_SECRET" "${speak[@]}" "${pids[@]}" --json "$json") postgres
-  postgres=$(cpu_of_postgres)
+  postgres=$(cpu_of_postgres "$base/postgres")
   case $what in
     idle) driver idle --connections $((10000 / share)) --seconds 10 "${load[@]}" "${urls[@]}" ;;
     storm) driver storm --connections $((10000 / share)) "${load[@]}" "${urls[@]}" ;;
@@ -121,7 +121,7 @@ one() {
     peak) peak "$json" "${load[@]}" "${urls[@]}" ;;
     *) driver user-to-user --users 1000 --rate $((what / share)) --seconds $((20 / (share > 1 ? 4 : 1))) "${load[@]}" "${urls[@]}" ;;
   esac
-  [ "$peer" != parley ] || echo "PostgreSQL: $(($(cpu_of_postgres) - postgres)) hundredths of a core-second"
+  [ "$peer" != parley ] || echo "PostgreSQL: $(($(cpu_of_postgres "$base/postgres") - postgres)) hundredths of a core-second"
 }
 
 driver() { run timeout --kill-after=5 300 "$driver" "$@" || echo "exit code $?"; }
@@ -143,15 +143,6 @@ P
   done
   rm -f "$json.try"
   echo "sustained: ${last:-less than the first rate}"
-}
-
-# CPU time of PostgreSQL and all of its processes so far, those that have ended included, in hundredths of seconds.
-cpu_of_postgres() {
-  local main pid
-  main=$(head -n 1 "$base/postgres/postmaster.pid")
-  for pid in "$main" $(pgrep -P "$main"); do
-    sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d' ' -f12,13,14,15
-  done | awk '{ sum += $1 + $2 + $3 + $4 } END { print sum + 0 }'
 }
 
 # Two nodes: their ids in $pids, their addresses in $urls, what makes a group in $group.
