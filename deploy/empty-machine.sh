@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Follows "Two nodes as services" of deploy/README.md to the letter on an empty Debian 12, and sees whether it ends as the page
-# says: two nodes behind HAProxy, and a Prometheus that has an answer to every query of the dashboard.
+# Follows deploy/README.md to the letter on an empty Debian 12, and sees whether it ends as the page says: "Two nodes as
+# services" with two nodes behind HAProxy and a Prometheus that has an answer to every query of the dashboard; "Rolling update"
+# with new processes that nobody had to wait for; "Backup" with the messages of the dump.
 #
 #   deploy/empty-machine.sh GATEWAY
 #
@@ -13,8 +14,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH=$PATH:/usr/sbin
 # shellcheck source=deploy/services.sh
 . "$root/deploy/services.sh"
-
-readonly SECTION='## Two nodes as services'
 
 main() {
   [ $# = 1 ] || die 'which gateway?' 'usage: deploy/empty-machine.sh GATEWAY'
@@ -33,31 +32,43 @@ main() {
   mkdir -p "$machine/root/parley/target/release"
   cp -a "$root/deploy" "$machine/root/parley/"
   cp "$1" "$machine/root/parley/target/release/gateway"
-  cp "$work/packages.sh" "$work/services.sh" "$machine/root/"
+  cp "$work"/*.sh "$machine/root/"
 
   say 'the packages'
   run systemd-nspawn --quiet --directory="$machine" --register=no --keep-unit --pipe --resolv-conf=bind-host \
     --setenv=DEBIAN_FRONTEND=noninteractive bash -euo pipefail /root/packages.sh >"$work/packages.log" 2>&1 ||
     { tail -n 20 "$work/packages.log" >&2; die 'the packages could not be installed' 'the last lines stand above'; }
   boot
-  say 'everything else'
-  inside bash -euxo pipefail -c 'cd /root/parley && . /root/services.sh' >"$work/services.log" 2>&1 ||
-    { tail -n 30 "$work/services.log"; die 'a command of the page failed' 'the last lines stand above'; }
-  say 'what the page promises'
+  follow services
   two_nodes_behind_haproxy
   dashboard
+  rolling_update
+  backup
   echo 'The page leads where it says.'
 }
 
-# The code of the section: its first block installs packages, the others are one script.
+# The code of the sections. Of the first, the first block installs packages, and the others are one script.
 commands() {
-  awk -v section="$SECTION" -v out="$work" '
-    $0 == section { in_it = 1; next }
-    /^## / { in_it = 0 }
-    in_it && /^```sh$/ { block++; in_code = 1; next }
+  local script
+  awk -v out="$work" '
+    /^## / { script = ""; block = 0 }
+    /^## Two nodes as services$/ { script = "services" }
+    /^## Rolling update$/ { script = "rolling" }
+    /^## Backup$/ { script = "backup" }
+    /^```sh$/ { block++; in_code = 1; next }
     /^```$/ { in_code = 0 }
-    in_it && in_code { print > (out (block == 1 ? "/packages.sh" : "/services.sh")) }' "$root/deploy/README.md"
-  [ -s "$work/packages.sh" ] && [ -s "$work/services.sh" ] || die "deploy/README.md has no commands under \"$SECTION\""
+    script && in_code { print > (out "/" (script == "services" && block == 1 ? "packages" : script) ".sh") }' \
+    "$root/deploy/README.md"
+  for script in packages services rolling backup; do
+    [ -s "$work/$script.sh" ] || die "deploy/README.md has no commands for $script any more" 'see commands()'
+  done
+}
+
+# follow SCRIPT: as root, in the checkout.
+follow() {
+  say "the page: $1"
+  inside bash -euxo pipefail -c "cd /root/parley && . /root/$1.sh" >"$work/$1.log" 2>&1 ||
+    { tail -n 30 "$work/$1.log"; die 'a command of the page failed' 'the last lines stand above'; }
 }
 
 boot() {
@@ -113,6 +124,36 @@ P
   echo "queries of the dashboard with live figures: $answered, without: $silent"
   [ "$answered" -gt 40 ] && [ "$silent" = 0 ] || die 'the dashboard would stay empty in places'
 }
+
+# Both nodes are other processes afterwards, and whoever asked over HAProxy meanwhile was answered.
+rolling_update() {
+  local before after asker
+  before=$(node_pids)
+  start asked nsenter --target "$(pgrep -P "$machine_pid")" --net bash -c \
+    'while :; do curl -s -o /dev/null -m 10 -w "%{http_code}\n" http://127.0.0.1:8080/api/v1/conversations; sleep 0.2; done'
+  asker=$started
+  follow rolling
+  stop "$asker"
+  after=$(node_pids)
+  echo "node processes: $before, then $after; answers over HAProxy meanwhile: $(sort "$work/asked.log" | uniq -c | paste -sd ' ')"
+  [ "$(tr ' ' '\n' <<<"$before $after" | sort -u | wc -l)" = 4 ] || die 'not every node was restarted'
+  # 401: they show no token.
+  [ "$(sort -u "$work/asked.log")" = 401 ] || die 'requests failed during the rolling update'
+}
+
+node_pids() { inside systemctl show --value -p MainPID parley-gateway@1 parley-gateway@2 | paste -sd ' ' | tr -s ' '; }
+
+backup() {
+  local before port
+  before=$(messages)
+  follow backup
+  started=$machine_pid
+  for port in 8087 8187; do wait_for 30 machine inside curl -s --fail "http://127.0.0.1:$port/readyz"; done
+  echo "messages before and after: $before, $(messages)"
+  [ "$before" -ge 60 ] && [ "$(messages)" = "$before" ] || die 'the backup has not all messages'
+}
+
+messages() { inside runuser -u postgres -- psql -XAtq parley -c 'SELECT count(*) FROM messages'; }
 
 # The machine is switched off, not killed, so that it leaves nothing behind.
 leave() {
