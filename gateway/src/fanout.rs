@@ -180,6 +180,18 @@ impl Inbox for Fanout {
         self.interrupted.store(true, Ordering::Release);
     }
 
+    fn user_resubscribed(&self, user: &str) {
+        if !off::is("reconnect-heal")
+            && let Ok(user) = UserId::parse(user)
+        {
+            self.request_heal(&user);
+        }
+    }
+
+    fn orders_missed(&self) {
+        (self.on_stale)(Stale::Everything);
+    }
+
     fn resubscribed(&self) {
         (self.on_stale)(Stale::Everything);
         if !off::is("reconnect-heal") {

@@ -150,6 +150,11 @@ pub trait Inbox: Send + Sync + 'static {
     fn interrupted(&self);
     /// The subscriptions were made anew after a loss: pushes may be missing since then.
     fn resubscribed(&self);
+    /// The subscription of this user alone was made anew, for another server has it now, or its server was lost: pushes may
+    /// be missing up to here. Said before anything that comes through the new one.
+    fn user_resubscribed(&self, user: &str);
+    /// Orders may be missing up to here.
+    fn orders_missed(&self);
 }
 
 /// Whether the backbone carries events now.

@@ -104,12 +104,12 @@ impl Chat {
             tracing::info!(server = &*server, previous, "the backbone is another server");
             self.backbone.server_is_new();
         }
+        let mut after = 0;
         loop {
-            let rows = self.store.published_elsewhere(&server, 0, ROWS_PER_SWEEP).await?;
-            if rows.is_empty() {
-                break;
-            }
+            let rows = self.store.published_elsewhere(&server, after, ROWS_PER_SWEEP).await?;
             let rows: Vec<u64> = rows.iter().map(|row| row.id).collect();
+            let Some(last) = rows.last() else { break };
+            after = *last;
             self.store.mark_published(&rows, &server).await?;
         }
         *self.adopted.lock() = Some(server);

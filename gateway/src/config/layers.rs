@@ -38,7 +38,7 @@ settings! {
     http_port "HTTP_PORT" "8086" "Port of the public listener [8086]",
     ops_host "OPS_HOST" "0.0.0.0" "Address of the operators' listener [0.0.0.0]",
     ops_port "OPS_PORT" "8087" "Port of the operators' listener [8087]",
-    redis_url "REDIS_URL" "" "redis://host:port, or redis-sentinel://host:port,host:port,…/name of the master; with TLS rediss://… and rediss-sentinel://…",
+    redis_url "REDIS_URL" "" "redis://host:port, several separated by commas (Redis Cluster), or redis-sentinel://host:port,host:port,…/name of the master; with TLS rediss://… and rediss-sentinel://…",
     redis_ca_file "REDIS_CA_FILE" "" "PEM file with the authorities that sign for Redis servers and Sentinels with TLS [those that this machine trusts]",
     database_url "DATABASE_URL" "" "postgres://…?sslmode=verify-full&sslrootcert=<file> or sqlite:<file>",
     jwt_secret "JWT_SECRET" "" "HMAC secrets of tokens, comma-separated; the first signs",
@@ -136,6 +136,13 @@ impl Layers {
 /// A URL's password is masked; everything else stays.
 #[must_use]
 fn without_password(value: &str) -> String {
+    if let Some((at, _)) = value.match_indices(",redis").find(|(at, _)| {
+        let rest = value.get(at + 1..).unwrap_or_default();
+        rest.starts_with("redis://") || rest.starts_with("rediss://")
+    }) {
+        let (first, others) = value.split_at(at);
+        return format!("{},{}", without_password(first), without_password(others.trim_start_matches(',')));
+    }
     let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
     let authority_end = rest.find('/').unwrap_or(rest.len());
     let Some(at) = rest.get(..authority_end).and_then(|authority| authority.rfind('@')) else {
@@ -187,6 +194,8 @@ mod tests {
         assert_eq!(without_password("postgres://u:p@h/d"), "postgres://u:********@h/d");
         assert_eq!(without_password("postgres://u:p@x@h/d"), "postgres://u:********@h/d");
         assert_eq!(without_password("redis://h:1"), "redis://h:1");
+        let masked = "redis://:********@h:1,redis://u:********@i:2,redis://k";
+        assert_eq!(without_password("redis://:p@h:1,redis://u:q,r@i:2,redis://k"), masked);
         let layers = Layers::from_pairs(&[("JWT_SECRET", "s3cret"), ("REDIS_URL", "redis://:pw@h")]);
         let shown: Vec<_> = layers.shown().collect();
         assert!(shown.iter().all(|(_, value)| !value.contains("s3cret") && !value.contains("pw")), "{shown:?}");

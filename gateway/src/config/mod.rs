@@ -54,7 +54,7 @@ pub struct Config {
     pub http: SocketAddr,
     /// The listener for operators.
     pub ops: SocketAddr,
-    /// `redis://…` or `redis-sentinel://…`, `rediss…` for TLS; `None` only in dev.
+    /// `redis://…`, several of them for a Cluster, or `redis-sentinel://…`, `rediss…` for TLS; `None` only in dev.
     pub redis_url: Option<String>,
     /// Whom to believe about a server with TLS.
     pub redis_ca_file: Option<PathBuf>,
@@ -296,16 +296,17 @@ fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigEr
         Some(url) if url.starts_with("redis-sentinel://") || url.starts_with("rediss-sentinel://") => {
             Ok(Some(url.to_owned()))
         }
-        Some(url) if url.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) => Err(parse::fault(
-            "REDIS_URL",
-            "Redis Cluster is not supported by this version; give one redis:// URL, or Sentinels as \
-             redis-sentinel://host:port,host:port/name",
-        )),
+        Some(url) if url.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) && !is_cluster(url) => {
+            Err(parse::fault(
+                "REDIS_URL",
+                "must name each server of a Redis Cluster by a URL of its own: redis://host:port,redis://host:port",
+            ))
+        }
         Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Some(url.to_owned())),
         Some(_) => Err(parse::fault(
             "REDIS_URL",
-            "must look like redis://[:password@]host:port[/database] or redis-sentinel://host:port,host:port/name; for TLS \
-             rediss://… or rediss-sentinel://…",
+            "must look like redis://[:password@]host:port[/database], several of them separated by commas for a Redis \
+             Cluster, or redis-sentinel://host:port,host:port/name; for TLS rediss://… or rediss-sentinel://…",
         )),
         None if mode == Mode::Dev => Ok(None),
         None => Err(parse::fault(
@@ -313,6 +314,12 @@ fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigEr
             "is not set; `gateway serve` needs Redis, for example redis://127.0.0.1:6379 (to try Parley without, run `gateway dev`)",
         )),
     }
+}
+
+/// Whether each of several servers has a URL of its own. A comma elsewhere belongs to a password.
+fn is_cluster(url: &str) -> bool {
+    let hosts = url.rsplit('@').next().unwrap_or_default();
+    hosts.split(',').skip(1).all(|other| other.starts_with("redis://") || other.starts_with("rediss://"))
 }
 
 fn redis_ca_file(url: Option<&str>, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
@@ -513,7 +520,7 @@ mod tests {
             ("HTTP_HOST", "nowhere", "0.0.0.0"),
             ("MAX_FRAME_BYTES", "12", "from 1024"),
             ("REDIS_URL", "http://x", "redis://"),
-            ("REDIS_URL", "redis://a:1,redis://b:2", "Cluster is not supported"),
+            ("REDIS_URL", "redis://a:1,b:2", "a URL of its own"),
             ("REDIS_CA_FILE", "/ca.pem", "rediss://host:port"),
             ("DATABASE_URL", "mysql://x", "sqlite:"),
             ("JWT_SECRET", "short", "16 bytes"),

@@ -193,7 +193,8 @@ pub trait Store:
     /// Writes an outbox row of its own, for durable events that change nothing else (notifications).
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError>;
 
-    /// Marks rows as published under the backbone server `server`, unless that is retired: then they stay unpublished.
+    /// Marks rows as published under the backbone server `server`, unless that is retired: then they stay unpublished. Of
+    /// several servers, named with `-` between them, none may be retired.
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError>;
 
     /// Beats this owner's lease (the store's clock); other owners' leases that are older than `lease_ms` count as ended.
@@ -215,7 +216,7 @@ pub trait Store:
     /// Retires a backbone server: a node has left it for another.
     async fn retire_backbone(&self, server: &str) -> Result<(), StoreError>;
 
-    /// Whether a node has left this backbone server for another.
+    /// Whether a node has left this backbone server for another; of several, named with `-` between them, any.
     async fn is_backbone_retired(&self, server: &str) -> Result<bool, StoreError>;
 
     /// Makes `server` the backbone server; `Some(previous)` if it was another one.

@@ -1,4 +1,4 @@
-//! The contract of `Backbone`: one suite, run on Redis and on the local one.
+//! The contract of `Backbone`: one suite, run on Redis, on a Redis Cluster and on the local one.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,6 +21,11 @@ macro_rules! contract {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { bounded(async { super::$case(Rig::redis(settings()).await).await }).await; })+
+        }
+        mod on_cluster {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { bounded(async { super::$case(Rig::cluster(settings()).await).await }).await; })+
         }
         mod on_local {
             use super::*;
@@ -185,7 +190,7 @@ async fn every_subscribed_node_gets_every_event(rig: Rig) {
     let delivered = rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published");
     assert_eq!(delivered, [Delivered::To(rig.both())]);
     assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
-    if rig.redis.is_some() {
+    if rig.is_shared() {
         assert_eq!(rig.b.payload(&ann).await, numbered(1, 1));
     }
 }
@@ -230,7 +235,7 @@ async fn events_keep_their_order_while_counts_are_loaded(rig: Rig) {
         let (backbone, event) = (rig.a.backbone.clone(), event(&ann, 4));
         async move { backbone.publish(vec![event]).await }
     });
-    if rig.redis.is_some() {
+    if rig.is_shared() {
         // Others needn't wait.
         rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published");
         assert_eq!(rig.a.payload(&bob).await, numbered(1, 1));

@@ -291,32 +291,6 @@ async fn what_others_wrote_does_no_harm() {
     .await;
 }
 
-/// A14: in Cluster a script that touched a key outside of the log's slot would die halfway. This server has hardly any other.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_scripts_of_a_log_touch_only_its_slot() {
-    bounded(async {
-        let redis = Redis::start_with(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]);
-        for key in ["chat:user:ann", "chat:node:a", "chat:node:b"] {
-            let slot = redis.number(&format!("CLUSTER KEYSLOT {key}"));
-            redis.ask(&format!("CLUSTER ADDSLOTS {slot}"));
-        }
-        let serves = async || format!("{:?}", redis.ask("CLUSTER INFO")).contains("cluster_state:ok").then_some(());
-        eventually(Duration::from_secs(10), serves).await;
-        let rig = Rig::on(redis, settings()).await;
-        let ann = user("ann");
-        rig.store.set(&ann, &[("c", 0, 0)]);
-        rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-        // Opens a log, loads counts, appends, redoes, reads: every path of the scripts.
-        let events = vec![counted(event(&ann, 1), "c", 1, 0), counted(event(&ann, 2), "c", 2, 0), redo(&ann, 2)];
-        let delivered = rig.a.backbone.publish(events).await.expect("published");
-        assert_eq!(delivered, [Delivered::To(1), Delivered::To(1), Delivered::Already]);
-        assert!(rig.a.payload(&ann).await.ends_with(&(numbered(1, 1) + &unread_line("c", 1, 1))));
-        assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 2);
-        assert_eq!(rig.a.backbone.read(&ann, 0, 10).await.expect("read").entries.len(), 2);
-    })
-    .await;
-}
-
 /// B4: a redo looks at the last entries, not at the whole log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redo_of_something_new_looks_at_one_chunk() {

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use shared::{ConversationId, MessageId, Timestamp, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::support::cluster::Cluster;
 use crate::support::redis::Redis;
 
 /// Longer than anything that a test waits for.
@@ -28,6 +29,7 @@ pub(crate) struct Rig {
     pub(crate) b: Node,
     pub(crate) store: Arc<Store>,
     pub(crate) redis: Option<Redis>,
+    pub(crate) cluster: Option<Cluster>,
 }
 
 /// One node.
@@ -44,6 +46,9 @@ pub(crate) enum Seen {
     Broadcast(Bytes),
     Control(Control),
     Resubscribed,
+    /// Of one user.
+    Anew(String),
+    OrdersMissed,
 }
 
 struct Recorder(mpsc::UnboundedSender<Seen>);
@@ -61,6 +66,12 @@ impl Inbox for Recorder {
     fn interrupted(&self) {}
     fn resubscribed(&self) {
         let _ = self.0.send(Seen::Resubscribed);
+    }
+    fn user_resubscribed(&self, user: &str) {
+        let _ = self.0.send(Seen::Anew(user.to_owned()));
+    }
+    fn orders_missed(&self) {
+        let _ = self.0.send(Seen::OrdersMissed);
     }
 }
 
@@ -123,22 +134,44 @@ impl Rig {
 
     pub(crate) async fn on(redis: Redis, settings: Settings) -> Self {
         let store = Store::new();
-        let a = Node::on_redis(&redis, settings.clone(), &store).await;
-        let b = Settings { node: "b".into(), boot_id: "boot-b".into(), ..settings };
-        let b = Node::on_redis(&redis, b, &store).await;
-        Self { a, b, store, redis: Some(redis) }
+        let (a, b) = Self::two_nodes(&redis.url(), settings, &store).await;
+        Self { a, b, store, redis: Some(redis), cluster: None }
+    }
+
+    pub(crate) async fn cluster(settings: Settings) -> Self {
+        Self::on_cluster(Cluster::start(), settings).await
+    }
+
+    pub(crate) async fn on_cluster(cluster: Cluster, settings: Settings) -> Self {
+        let store = Store::new();
+        let (a, b) = Self::two_nodes(&cluster.url(), settings, &store).await;
+        Self { a, b, store, redis: None, cluster: Some(cluster) }
+    }
+
+    async fn two_nodes(url: &str, settings: Settings, store: &Arc<Store>) -> (Node, Node) {
+        let b = Settings { node: "b".into(), boot_id: "boot-b".into(), ..settings.clone() };
+        (Node::at(url, settings, store).await, Node::at(url, b, store).await)
     }
 
     pub(crate) async fn local(settings: Settings) -> Self {
         let store = Store::new();
         let (inbox, seen) = recorder();
         let a = Node { backbone: Arc::new(LocalBackbone::start(settings, inbox, store.clone())), seen };
-        Self { b: a.clone(), a, store, redis: None }
+        Self { b: a.clone(), a, store, redis: None, cluster: None }
     }
 
     /// How many subscriptions a user has who is subscribed on both nodes.
     pub(crate) fn both(&self) -> u64 {
-        if self.redis.is_some() { 2 } else { 1 }
+        if self.is_shared() { 2 } else { 1 }
+    }
+
+    /// Whether the nodes are two indeed.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.redis.is_some() || self.cluster.is_some()
+    }
+
+    pub(crate) fn the_cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("this test is about a Cluster")
     }
 
     pub(crate) fn server(&mut self) -> &mut Redis {
@@ -148,9 +181,12 @@ impl Rig {
 
 impl Node {
     pub(crate) async fn on_redis(redis: &Redis, settings: Settings, store: &Arc<Store>) -> Self {
+        Self::at(&redis.url(), settings, store).await
+    }
+
+    async fn at(url: &str, settings: Settings, store: &Arc<Store>) -> Self {
         let (inbox, seen) = recorder();
-        let backbone =
-            RedisBackbone::start(&redis.url(), settings, inbox, store.clone()).await.expect("Redis is there");
+        let backbone = RedisBackbone::start(url, settings, inbox, store.clone()).await.expect("Redis is there");
         Self { backbone: Arc::new(backbone), seen }
     }
 
@@ -169,6 +205,11 @@ impl Node {
                 return String::from_utf8(payload.to_vec()).expect("text");
             }
         }
+    }
+
+    /// Waits until the user's subscription was made anew.
+    pub(crate) async fn anew(&self, user: &UserId) {
+        while self.next().await != Seen::Anew(user.to_string()) {}
     }
 
     /// Waits until the subscriptions were made anew.

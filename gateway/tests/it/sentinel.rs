@@ -15,10 +15,10 @@ use crate::support::node::Node;
 use crate::support::postgres::Postgres;
 use crate::support::sentinel::Guarded;
 
-const SETTINGS: [(&str, &str); 2] = [("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")];
+pub(crate) const SETTINGS: [(&str, &str); 2] = [("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")];
 
 /// What the last message says.
-const END: &str = "the end";
+pub(crate) const END: &str = "the end";
 
 /// Sends a message every 20 ms while the master changes, and judges what a follower on the other node knows in the end: what
 /// came as an event, and what the store had whenever it was told `resync`.
@@ -92,7 +92,7 @@ async fn nothing_is_lost_of(mut guarded: Guarded, settings: &[(&'static str, &st
 }
 
 /// What the store holds.
-async fn stored(store: &tokio_postgres::Client) -> HashSet<String> {
+pub(crate) async fn stored(store: &tokio_postgres::Client) -> HashSet<String> {
     let rows = store.query("SELECT content FROM messages", &[]).await.expect("the store answers");
     let contents: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(contents.len(), rows.len(), "each is stored once");
@@ -105,7 +105,7 @@ fn nodes_on(guarded: &Guarded) -> i64 {
     answer.map_or(0, |answer| redis::from_redis_value::<(String, i64)>(answer).expect("a channel and its count").1)
 }
 
-async fn flood_for(sender: &mut Client, sent: &mut usize, time: Duration) {
+pub(crate) async fn flood_for(sender: &mut Client, sent: &mut usize, time: Duration) {
     let since = Instant::now();
     while since.elapsed() < time {
         let n = *sent;
@@ -116,7 +116,7 @@ async fn flood_for(sender: &mut Client, sent: &mut usize, time: Duration) {
 }
 
 /// The contents of those that were acknowledged; each of the `sent` has an answer.
-async fn acknowledged(sender: &mut Client, sent: usize) -> HashSet<String> {
+pub(crate) async fn acknowledged(sender: &mut Client, sent: usize) -> HashSet<String> {
     let mut acked = HashSet::new();
     while acked.len() < sent {
         let ack = sender.expect("message.sent").await;

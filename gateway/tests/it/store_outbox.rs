@@ -178,6 +178,11 @@ async fn a_backbone_is_adopted_once(world: World) {
     a_tick().await;
     world.store.mark_published(&[row], "one").await.expect("told");
     assert_eq!(taken(&world.store, "n:1", ENDED).await, [row]);
+    // Of a Cluster's masters none may be one that was left.
+    assert!(world.store.is_backbone_retired("a-one-b").await.expect("asked"));
+    assert!(!world.store.is_backbone_retired("a-none-b").await.expect("asked"));
+    world.store.mark_published(&[row], "a-one-b").await.expect("told");
+    assert_eq!(taken(&world.store, "n:1", ENDED).await, [row]);
     world.store.mark_published(&[row], "server-9").await.expect("marked");
     assert!(taken(&world.store, "n:1", ENDED).await.is_empty());
 

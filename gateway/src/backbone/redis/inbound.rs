@@ -9,13 +9,17 @@ use redis::{PushInfo, PushKind, Value};
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
 use tokio_util::sync::CancellationToken;
 
-use super::link::Link;
-use super::subscriptions::Subscriptions;
+use super::cluster::{Cluster, Lane};
+use super::server::Server;
+use super::subscriptions::{Confirmed, Subscriptions};
 use crate::backbone::{Control, Inbox};
 
 /// The receiving end of one connection.
 pub(super) struct Inbound {
-    pub(super) link: Arc<Link>,
+    pub(super) server: Arc<Server>,
+    /// Of which the server is a master.
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) lane: Lane,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
     /// Which connection this is.
@@ -37,13 +41,28 @@ impl Inbound {
                 if let Some(Value::BulkString(channel)) = push.data.first()
                     && let Some(user) = user_of(channel)
                 {
-                    self.subscriptions.confirmed(user, self.generation);
+                    let confirmed = self.subscriptions.confirmed(user, self.lane, self.generation);
+                    if confirmed == Confirmed::Anew {
+                        // Before any push of this channel is received: it can't be taken for one without a hole.
+                        self.inbox.user_resubscribed(user);
+                    }
                 }
             }
-            // In Cluster a slot has moved: the channel must be subscribed elsewhere, and so must every other one.
-            PushKind::Disconnection | PushKind::SUnsubscribe => self.lost.cancel(),
+            PushKind::Disconnection => self.lost.cancel(),
             _ => {}
         }
+    }
+
+    /// The server has ended the subscription of a channel: its slot has moved.
+    pub(super) fn evicted(&self, channel: &[u8]) {
+        if let Some(user) = user_of(channel) {
+            self.subscriptions.evicted(user, self.lane, self.generation);
+        }
+    }
+
+    /// Every master of a Cluster passes on what is for all nodes; it's taken from one of them.
+    fn is_for_all_nodes(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.leads(self.lane))
     }
 
     fn message(&self, data: Vec<Value>) {
@@ -54,6 +73,12 @@ impl Inbound {
         };
         if let Some(user) = user_of(&channel) {
             self.inbox.user_event(user, Bytes::from(payload));
+        } else if channel == self.probe_channel.as_bytes() {
+            if payload == self.probe.as_bytes() {
+                self.server.probe_returned();
+            }
+        } else if !self.is_for_all_nodes() {
+            // Another connection brings it, too.
         } else if channel == ALL_CHANNEL.as_bytes() {
             self.inbox.broadcast(Bytes::from(payload));
         } else if channel == CONTROL_CHANNEL.as_bytes() {
@@ -61,8 +86,6 @@ impl Inbound {
                 Ok(control) => self.inbox.control(control),
                 Err(_) => self.invalid.increment(1),
             }
-        } else if channel == self.probe_channel.as_bytes() && payload == self.probe.as_bytes() {
-            self.link.probe_returned();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One supervised pair of connections carries what is hot, a small pool the rest. While Redis is away everything is an
 //! error at once; nothing is kept for later.
 
+mod cluster;
 mod inbound;
 mod late;
 mod link;
@@ -11,8 +12,11 @@ mod presence;
 mod publisher;
 mod push_jobs;
 mod rates;
+mod receiving;
+mod scattered;
 mod scripts;
 mod sentinel;
+mod server;
 mod servers;
 mod subscriber;
 mod subscriptions;
@@ -30,12 +34,14 @@ use shared::{Epoch, Timestamp, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::link::Link;
+use self::cluster::{Cluster, Keeper};
+use self::link::{Link, Route};
 use self::publisher::Publisher;
+use self::server::Server;
 pub use self::servers::Address;
-use self::servers::Servers;
+use self::servers::Target;
 use self::subscriptions::Subscriptions;
-use self::supervisor::Supervisor;
+use self::supervisor::{Shared, Supervisor};
 use super::queue::Queue;
 use super::{
     Backbone, BackboneError, Control, Delivered, Delivery, Health, Inbox, LogHead, LogPage, Presence, Settings,
@@ -48,7 +54,7 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 /// How long a revocation is kept: longer than any token should live.
 const REVOKED_SECONDS: u32 = 30 * 24 * 3600;
 
-/// The backbone on one Redis server, or on the master that Sentinels name.
+/// The backbone on one Redis server, on the master that Sentinels name, or on the masters of a Redis Cluster.
 pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
@@ -56,12 +62,13 @@ pub struct RedisBackbone {
     described: String,
     stop: CancellationToken,
     publisher: Mutex<Option<JoinHandle<()>>>,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedisBackbone {
-    /// Connects to the server at `address` (`redis://[user:password@]host:port[/db]`, `rediss:` for TLS, or
-    /// `redis-sentinel://[user:password@]host:port,host:port/name[/db]`, `rediss-sentinel:` for TLS) and starts the tasks.
+    /// Connects to the server at `address` (`redis://[user:password@]host:port[/db]`, `rediss:` for TLS; several of them,
+    /// separated by commas, for a Redis Cluster; or `redis-sentinel://[user:password@]host:port,host:port/name[/db]`,
+    /// `rediss-sentinel:` for TLS) and starts the tasks.
     ///
     /// # Errors
     /// The URL or the node's name is invalid, or no connection came about within 10 s.
@@ -74,24 +81,27 @@ impl RedisBackbone {
         for name in [&settings.node, &settings.boot_id] {
             shared::id::check_id(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
         }
-        let servers = Servers::parse(address.into())?;
-        let described = servers.describe();
-        let link = Arc::new(Link::new(settings));
-        let subscriptions = Arc::new(Subscriptions::new());
+        let target = Target::parse(address.into())?;
+        let described = target.describe();
+        let cluster = match &target {
+            Target::One(_) => None,
+            Target::Cluster(_) => Some(Arc::new(Cluster::new())),
+        };
+        let subscriptions = Arc::new(Subscriptions::new(cluster.clone()));
+        let route = cluster.map_or_else(|| Route::One(Arc::new(Server::new())), Route::Cluster);
+        let link = Arc::new(Link::new(settings, route));
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
-        let supervisor = Supervisor {
-            servers,
+        let shared = Shared {
             link: link.clone(),
             subscriptions: subscriptions.clone(),
             inbox,
             source: unread.clone(),
-            stop: stop.clone(),
             invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
         };
         let backbone = Self {
             publisher: Mutex::new(Some(tokio::spawn(Publisher::new(link.clone(), jobs, unread).run()))),
-            supervisor: Mutex::new(Some(tokio::spawn(supervisor.run()))),
+            keeper: Mutex::new(Some(tokio::spawn(keep(target, shared, stop.clone())))),
             link,
             subscriptions,
             queue,
@@ -99,9 +109,11 @@ impl RedisBackbone {
             stop,
         };
         match tokio::time::timeout(START_WITHIN, backbone.link.first_connection()).await {
-            Ok(()) => Ok(backbone),
-            Err(_) => {
-                let why = backbone.health().detail;
+            Ok(()) if backbone.link.refused().is_none() => Ok(backbone),
+            // A node may start while a master is being replaced.
+            Err(_) if backbone.link.is_enough() => Ok(backbone),
+            Ok(()) | Err(_) => {
+                let why = backbone.link.refused().unwrap_or_else(|| backbone.health().detail);
                 let why = servers::explain(why);
                 backbone.close().await;
                 Err(BackboneError(why))
@@ -109,17 +121,9 @@ impl RedisBackbone {
         }
     }
 
-    /// Runs a command that isn't hot on a connection of the pool.
+    /// Runs a command that isn't hot.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
-        let live = self.link.live()?;
-        let ask = async {
-            let mut connection = live.pool.get().await.map_err(|error| BackboneError(error.to_string()))?;
-            command.query_async(&mut connection).await.map_err(link::failed)
-        };
-        tokio::select! {
-            reply = ask => reply,
-            () = live.lost.cancelled() => Err(link::lost()),
-        }
+        self.link.ask(command).await
     }
 }
 
@@ -137,7 +141,7 @@ impl Backbone for RedisBackbone {
 
     async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
         payload::check(&deliveries)?;
-        self.link.live()?;
+        self.link.check()?;
         self.queue.publish(deliveries).await
     }
 
@@ -182,17 +186,11 @@ impl Backbone for RedisBackbone {
         if self.link.is_unsettled() {
             return Ok(Vec::new());
         }
-        let call = presence::taking_offline(&self.link, limit);
-        Ok(presence::taken_offline(self.link.run_script(&call).await?))
+        presence::take_offline(&self.link, limit).await
     }
 
     async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
-        let mut all = Vec::with_capacity(users.len());
-        for (command, count) in presence::asking(users) {
-            let values: Vec<Option<String>> = self.ask(&command).await?;
-            all.extend(presence::answered(&values).take(count));
-        }
-        Ok(all)
+        presence::presence(&self.link, users).await
     }
 
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
@@ -217,9 +215,16 @@ impl Backbone for RedisBackbone {
     }
 
     async fn fence(&self, owner: &str) -> Result<(), BackboneError> {
-        let mut live = self.link.live()?;
         let name = supervisor::client_name(owner);
-        supervisor::kill_others(&mut live.commands, &name, live.client_id).await.map_err(link::failed)
+        let servers = match &self.link.route {
+            Route::One(server) => vec![server.live()?],
+            // On every master: which of them the owner's last commands are for is not known.
+            Route::Cluster(cluster) => cluster.all_live()?,
+        };
+        for mut live in servers {
+            supervisor::kill_others(&mut live.commands, &name, live.client_id).await.map_err(server::failed)?;
+        }
+        Ok(())
     }
 
     fn server_is_old(&self) {
@@ -243,12 +248,27 @@ impl Backbone for RedisBackbone {
             tracing::error!("the publisher ended by a panic");
         }
         self.stop.cancel();
-        let supervisor = self.supervisor.lock().take();
-        if let Some(supervisor) = supervisor
-            && supervisor.await.is_err()
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper
+            && keeper.await.is_err()
         {
-            tracing::error!("the supervisor of Redis ended by a panic");
+            tracing::error!("the keeper of the connections to Redis ended by a panic");
         }
+    }
+}
+
+/// Keeps the connections until `stop`.
+async fn keep(target: Target, shared: Shared, stop: CancellationToken) {
+    match (target, &shared.link.route) {
+        (Target::One(servers), Route::One(server)) => {
+            let server = server.clone();
+            Supervisor { servers: *servers, server, cluster: None, shared, stop }.run().await;
+        }
+        (Target::Cluster(seeds), Route::Cluster(cluster)) => {
+            let cluster = cluster.clone();
+            Keeper::new(cluster, seeds, shared, stop).run().await;
+        }
+        (Target::One(_), Route::Cluster(_)) | (Target::Cluster(_), Route::One(_)) => {}
     }
 }
 

@@ -4,12 +4,12 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use shared::schema::{OFFLINE_DUE, last_seen_key, log_key, online_key, unread_key, user_channel};
 use shared::{Timestamp, UserId};
 
-use super::link::{Link, failed};
-use super::scripts;
+use super::link::Link;
+use super::{scattered, scripts};
 use crate::backbone::{BackboneError, Presence};
 
 /// Users per pipeline or command.
-const USERS_MAX: usize = 500;
+pub(super) const USERS_MAX: usize = 500;
 
 /// Marks users online; for each, whether it is news.
 pub(super) async fn arrived(link: &Link, users: &[UserId]) -> Result<Vec<bool>, BackboneError> {
@@ -19,7 +19,7 @@ pub(super) async fn arrived(link: &Link, users: &[UserId]) -> Result<Vec<bool>, 
         for user in users {
             sign_of_life(link, user, &mut pipeline);
         }
-        let replies = link.run_pipeline(&pipeline).await?;
+        let replies = link.run_pipeline(&pipeline).await?.whole()?;
         for pair in replies.chunks(2) {
             match pair {
                 [Value::Okay, Value::Int(added)] => news.push(*added == 1),
@@ -40,10 +40,7 @@ pub(super) async fn refresh(link: &Link, users: &[UserId]) -> Result<(), Backbon
             pipeline.cmd("EXPIRE").arg(log_key(user)).arg(ttl);
             pipeline.cmd("EXPIRE").arg(unread_key(user)).arg(ttl);
         }
-        let replies = link.run_pipeline(&pipeline).await?;
-        if replies.iter().any(|reply| matches!(reply, Value::ServerError(_))) {
-            return Err(BackboneError("Redis refused to keep users online".to_owned()));
-        }
+        link.run_pipeline(&pipeline).await?.whole()?;
     }
     Ok(())
 }
@@ -56,21 +53,22 @@ fn sign_of_life(link: &Link, user: &UserId, pipeline: &mut Pipeline) {
 
 /// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
 pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Result<(), BackboneError> {
+    if let Some(cluster) = link.cluster() {
+        return scattered::mark_departed(link, cluster, users, own).await;
+    }
     let mut pipeline = Pipeline::with_capacity(users.len());
     for user in users {
         pipeline.add_command(departure(link, user, own));
     }
-    for reply in link.run_pipeline(&pipeline).await? {
-        if let Value::ServerError(error) = reply {
-            return Err(failed(error.into()));
-        }
-    }
-    Ok(())
+    link.run_pipeline(&pipeline).await?.whole().map(drop)
 }
 
 /// The same for one user; whether nobody is subscribed for them.
 pub(super) async fn departed(link: &Link, user: &UserId, own: u32) -> Result<bool, BackboneError> {
-    link.run_script(&departure(link, user, own)).await
+    match link.cluster() {
+        None => link.run_script(&departure(link, user, own)).await,
+        Some(cluster) => scattered::departed(link, cluster, user, own).await,
+    }
 }
 
 fn departure(link: &Link, user: &UserId, own: u32) -> Cmd {
@@ -80,32 +78,39 @@ fn departure(link: &Link, user: &UserId, own: u32) -> Cmd {
     call
 }
 
-/// The call that takes users whose offline check is due.
-pub(super) fn taking_offline(link: &Link, limit: u32) -> Cmd {
+/// Takes users whose offline check is due.
+pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+    if link.cluster().is_some() {
+        return scattered::take_offline(link, limit).await;
+    }
     let mut call = scripts::call(&link.scripts.take_offline, &[OFFLINE_DUE]);
     call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms()).arg(ONLINE_PREFIX).arg(LAST_SEEN_PREFIX);
-    call
-}
-
-/// Redis' answer to [`taking_offline`]; a member that is no user id was written by somebody else.
-pub(super) fn taken_offline(gone: Vec<(String, i64)>) -> Vec<(UserId, Timestamp)> {
-    gone.into_iter()
+    let gone: Vec<(String, i64)> = link.run_script(&call).await?;
+    // A member that is no user id was written by somebody else.
+    let gone = gone.into_iter();
+    Ok(gone
         .filter_map(|(user, seen_ms)| Some((UserId::parse(&user).ok()?, Timestamp::from_unix_ms(seen_ms))))
-        .collect()
+        .collect())
 }
 
-/// The commands that ask who is online, each with the users it asks about.
-pub(super) fn asking(users: &[UserId]) -> impl Iterator<Item = (Cmd, usize)> + '_ {
-    users.chunks(USERS_MAX).map(|users| {
+/// Who is online, in the order asked.
+pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
+    if link.cluster().is_some() {
+        return scattered::presence(link, users).await;
+    }
+    let mut all = Vec::with_capacity(users.len());
+    for users in users.chunks(USERS_MAX) {
         let mut command = cmd("MGET");
         for user in users {
             command.arg(online_key(user)).arg(last_seen_key(user));
         }
-        (command, users.len())
-    })
+        let values: Vec<Option<String>> = link.ask(&command).await?;
+        all.extend(answered(&values));
+    }
+    Ok(all)
 }
 
-/// Redis' answer to one of [`asking`].
+/// What pairs of [`online_key`] and [`last_seen_key`] hold.
 pub(super) fn answered(values: &[Option<String>]) -> impl Iterator<Item = Presence> + '_ {
     values.chunks(2).map(|pair| {
         let online = matches!(pair.first(), Some(Some(_)));

@@ -13,9 +13,9 @@ use shared::schema::{log_key, unread_key, user_channel};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::link::{Link, failed};
-use super::push_jobs;
-use super::scripts::{self, PUBLISH};
+use super::link::{Link, Replies};
+use super::server::failed;
+use super::{push_jobs, scripts};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
 use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, UnreadSource};
@@ -207,7 +207,7 @@ impl Publisher {
 
     async fn attempt(&self, calls: &Pipeline) -> Vec<Reply> {
         match self.link.run_pipeline(calls).await {
-            Ok(replies) => replies.into_iter().map(Reply::of).collect(),
+            Ok(replies) => replies.each().map(|reply| reply.map_or_else(Reply::Failed, Reply::of)).collect(),
             Err(fault) => calls.cmd_iter().map(|_| Reply::Failed(fault.clone())).collect(),
         }
     }
@@ -236,16 +236,8 @@ impl Publisher {
                 push_jobs::add(&mut pipeline, &push);
             }
         }
-        let outcome = match self.link.run_pipeline(&pipeline).await {
-            Ok(replies) => match replies.into_iter().find_map(|reply| match reply {
-                Value::ServerError(error) => Some(failed(error.into())),
-                _ => None,
-            }) {
-                Some(fault) => Err(fault),
-                None => Ok(Delivered::To(0)),
-            },
-            Err(fault) => Err(fault),
-        };
+        let replies = self.link.run_pipeline(&pipeline).await;
+        let outcome = replies.and_then(Replies::whole).map(|_| Delivered::To(0));
         for job in jobs {
             job.settle(outcome.clone());
         }
@@ -257,7 +249,7 @@ impl Publisher {
         let body: &[u8] = &job.delivery.body;
         match &job.delivery.kind {
             DeliveryKind::Ephemeral => {
-                let mut publish = redis::cmd(PUBLISH);
+                let mut publish = redis::cmd(self.link.scripts.publish);
                 publish.arg(channel).arg(body);
                 publish
             }
@@ -272,7 +264,7 @@ impl Publisher {
                     .arg(format!("{}:{}", durable.committed_at.unix_ms(), durable.event_id))
                     .arg(body)
                     .arg(self.link.epoch_nonce())
-                    .arg(u8::from(self.link.must_open_logs()))
+                    .arg(u8::from(self.link.must_open_logs(user)))
                     .arg(mark);
                 if let Some(unread) = &durable.unread {
                     call.arg(unread.conversation.as_str())

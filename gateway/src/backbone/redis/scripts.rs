@@ -5,14 +5,10 @@ use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 use crate::backbone::Settings;
 use crate::backbone::settings::{LOG_BYTES, LONG_BYTES};
 
-/// The command that publishes on a user's channel. Cluster wants `SPUBLISH`.
-pub(super) const PUBLISH: &str = "PUBLISH";
-
-/// The subcommand of `PUBSUB` that counts subscriptions. Cluster wants `SHARDNUMSUB`.
-const NUMSUB: &str = "NUMSUB";
-
 /// All scripts.
 pub(super) struct Scripts {
+    /// The command that publishes on a user's channel.
+    pub(super) publish: &'static str,
     /// Appends an event.
     pub(super) append: Script,
     /// Appends an event unless the log has it.
@@ -25,8 +21,12 @@ pub(super) struct Scripts {
     pub(super) read: Script,
     /// Makes a user offline.
     pub(super) departed: Script,
+    /// Counts who is subscribed for a user.
+    pub(super) subscribed: Script,
     /// Takes users whose offline check is due.
     pub(super) take_offline: Script,
+    /// The end of the same where a user's keys lie on other servers than the list of those who are due.
+    pub(super) settle_offline: Script,
     /// Puts back a revocation.
     pub(super) restore_revocation: Script,
     /// Draws on a user's allowance of commands.
@@ -34,23 +34,28 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// In a Cluster users' channels are sharded: what is published there reaches only the server that has the slot.
+    pub(super) fn new(settings: &Settings, is_cluster: bool) -> Self {
+        let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
             "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = {}, {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
-             local PUBLISH, NUMSUB = '{PUBLISH}', '{NUMSUB}'\n",
+             local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
             settings.resume_events, settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
         let log = include_str!("lua/log.lua");
         let append = include_str!("lua/append.lua");
         Self {
+            publish,
             append: script(&[log, append]),
             append_once: script(&[log, include_str!("lua/once.lua"), append]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[log, include_str!("lua/open.lua")]),
             read: script(&[log, include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
+            subscribed: script(&[include_str!("lua/subscribed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),
+            settle_offline: script(&[include_str!("lua/settle_offline.lua")]),
             restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
             draw: script(&[include_str!("lua/draw.lua")]),
         }
@@ -58,11 +63,28 @@ impl Scripts {
 
     /// Loads every script, so that none of a pipeline's calls finds it missing.
     pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let Self { append, append_once, seed, open, read, departed, take_offline, restore_revocation, draw } = self;
-        for script in [append, append_once, seed, open, read, departed, take_offline, restore_revocation, draw] {
+        for script in self.all() {
             script.load_async(connection).await?;
         }
         Ok(())
+    }
+
+    fn all(&self) -> [&Script; 11] {
+        let Self { publish: _, append, append_once, seed, open, read, departed, .. } = self;
+        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
+        [
+            append,
+            append_once,
+            seed,
+            open,
+            read,
+            departed,
+            subscribed,
+            take_offline,
+            settle_offline,
+            restore_revocation,
+            draw,
+        ]
     }
 }
 

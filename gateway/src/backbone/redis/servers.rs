@@ -8,6 +8,7 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, TlsCertificates,
 };
 
+use super::cluster::{Seeds, Tls};
 use super::sentinel::{Named, Sentinels};
 use crate::backbone::BackboneError;
 
@@ -25,6 +26,12 @@ pub struct Address<'a> {
 }
 
 /// The same, read.
+pub(super) enum Target {
+    One(Box<Servers>),
+    Cluster(Seeds),
+}
+
+/// One server, or the Sentinels that name it.
 pub(super) struct Servers {
     /// How to connect: user, password, database, and the address unless Sentinels tell it.
     server: ConnectionInfo,
@@ -38,14 +45,37 @@ pub(super) struct Found {
     named: Option<Named>,
 }
 
-impl Servers {
+impl Target {
     /// Reads the URL; connects to nothing.
     pub(super) fn parse(address: Address<'_>) -> Result<Self, BackboneError> {
         let of_sentinels = |(begin, scheme)| Some((scheme, address.url.strip_prefix(begin)?));
         match SENTINEL_SCHEMES.into_iter().find_map(of_sentinels) {
-            Some((scheme, rest)) => Self::of_sentinels(scheme, rest, address.ca_file),
-            None => Ok(Self { server: server(address.url, address.ca_file)?, sentinels: None }),
+            Some((scheme, rest)) => {
+                Servers::of_sentinels(scheme, rest, address.ca_file).map(|servers| Self::One(Box::new(servers)))
+            }
+            None if several(address.url).nth(1).is_some() => seeds(&address).map(Self::Cluster),
+            None => Ok(Self::One(Box::new(Servers::at(server(address.url, address.ca_file)?)))),
         }
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::One(servers) => servers.describe(),
+            Self::Cluster(seeds) => seeds.describe(),
+        }
+    }
+}
+
+impl Servers {
+    /// One server.
+    pub(super) fn at(server: ConnectionInfo) -> Self {
+        Self { server, sentinels: None }
+    }
+
+    /// How to connect.
+    pub(super) fn info(&self) -> &ConnectionInfo {
+        &self.server
     }
 
     fn of_sentinels(scheme: &str, rest: &str, ca_file: Option<&Path>) -> Result<Self, BackboneError> {
@@ -139,6 +169,52 @@ pub(super) fn explain(why: String) -> String {
     }
 }
 
+/// The URLs of several servers. A comma that no URL follows belongs to a password.
+fn several(urls: &str) -> impl Iterator<Item = &str> {
+    let begins = |at: &usize| {
+        let rest = urls.get(*at..).unwrap_or_default();
+        rest.starts_with("redis://") || rest.starts_with("rediss://")
+    };
+    let mut from = 0;
+    let mut ends = urls.match_indices(',').map(|(at, _)| at + 1).filter(begins).collect::<Vec<_>>().into_iter();
+    std::iter::from_fn(move || {
+        if from > urls.len() {
+            return None;
+        }
+        let next = ends.next().unwrap_or(urls.len() + 1);
+        let url = urls.get(from..next - 1);
+        from = next;
+        url
+    })
+}
+
+/// Servers of one Cluster: its others are found through them, and entered with the same user and password.
+fn seeds(address: &Address<'_>) -> Result<Seeds, BackboneError> {
+    let differ =
+        |what: &str| BackboneError(format!("the servers of a Redis Cluster must have the same {what} in REDIS_URL"));
+    let mut servers = Vec::new();
+    for url in several(address.url) {
+        let info = server(url, address.ca_file)?;
+        if info.redis_settings().db() != 0 {
+            return Err(BackboneError("a Redis Cluster has no databases but 0; name none in REDIS_URL".to_owned()));
+        }
+        servers.push(info);
+    }
+    let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    let login = |info: &ConnectionInfo| {
+        let settings = info.redis_settings();
+        (settings.username().map(str::to_owned), settings.password().map(str::to_owned))
+    };
+    let tls = servers.first().is_some_and(is_tls);
+    if servers.iter().any(|info| is_tls(info) != tls) {
+        return Err(differ("scheme, redis:// or rediss://,"));
+    }
+    if servers.windows(2).any(|pair| matches!(pair, [one, other] if login(one) != login(other))) {
+        return Err(differ("user and password"));
+    }
+    Ok(Seeds { servers, tls: if tls { Some(Tls::new(address.ca_file)?) } else { None } })
+}
+
 fn with_authorities(info: ConnectionInfo, file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {
     let Some(file) = file else { return Ok(info) };
     let fault = |why: String| BackboneError(format!("REDIS_CA_FILE {}: {why}", file.display()));
@@ -172,7 +248,8 @@ mod tests {
 
     #[test]
     fn the_url_of_sentinels_is_read() {
-        let servers = Servers::parse("redis-sentinel://me:p%40ss@one:1,[::1],two/chat/3".into()).expect("a right URL");
+        let target = Target::parse("redis-sentinel://me:p%40ss@one:1,[::1],two/chat/3".into()).expect("a right URL");
+        let Target::One(servers) = target else { panic!("one master") };
         assert_eq!(servers.server.redis_settings().password(), Some("p@ss"));
         assert_eq!(servers.server.redis_settings().username(), Some("me"));
         assert_eq!(servers.server.redis_settings().db(), 3);
@@ -183,10 +260,20 @@ mod tests {
 
     #[test]
     fn sentinels_are_spoken_to_over_tls() {
-        let servers = Servers::parse("rediss-sentinel://one,two:2/chat".into()).expect("a right URL");
+        let target = Target::parse("rediss-sentinel://one,two:2/chat".into()).expect("a right URL");
+        let Target::One(servers) = target else { panic!("one master") };
         let encrypted = matches!(servers.server.addr(), ConnectionAddr::TcpTls { insecure: false, .. });
         assert!(encrypted, "{:?}", servers.server.addr());
         assert_eq!(servers.describe(), "Redis, the master \"chat\" of the Sentinels at one:26379, two:2");
+    }
+
+    #[test]
+    fn several_urls_are_those_of_a_cluster() {
+        let urls = "redis://:a,b@one:1,redis://:a,b@two:2";
+        assert_eq!(several(urls).collect::<Vec<_>>(), ["redis://:a,b@one:1", "redis://:a,b@two:2"]);
+        let target = Target::parse(urls.into()).expect("right URLs");
+        assert_eq!(target.describe(), "the Redis Cluster of one:1, two:2");
+        assert!(matches!(Target::parse("redis://:a,b@one:1".into()), Ok(Target::One(_))));
     }
 
     #[test]
@@ -197,8 +284,11 @@ mod tests {
             "redis-sentinel://:secret@a/",
             "rediss-sentinel://:secret@a/",
             "redis://:secret@",
+            "redis://:secret@a,redis://b",
+            "redis://:secret@a,rediss://:secret@b",
+            "redis://:secret@a/1,redis://:secret@b/1",
         ] {
-            let why = Servers::parse(url.into()).err().unwrap_or_else(|| panic!("{url} is wrong")).to_string();
+            let why = Target::parse(url.into()).err().unwrap_or_else(|| panic!("{url} is wrong")).to_string();
             assert!(!why.contains("secret"), "{why}");
         }
     }

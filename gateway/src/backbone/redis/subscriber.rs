@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 use shared::UserId;
-use shared::schema::user_channel;
 use tokio::time::MissedTickBehavior;
 
+use super::cluster::Lane;
 use super::link::Link;
 use super::presence;
+use super::receiving::Receiving;
 use super::subscriptions::Subscriptions;
 
 /// Channels per command.
@@ -18,37 +18,60 @@ const CHANNELS_MAX: usize = 1000;
 /// How often channels that nobody wants any more are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// Subscribes to everything that is wanted already.
+/// The pause after a server has refused a channel: its slot is on the way.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Subscribes to everything that is wanted already. Whether the server took it all; what it refused is queued again, where
+/// its slot is by now.
 pub(super) async fn resubscribe(
-    connection: &mut MultiplexedConnection,
+    connection: &Receiving,
     subscriptions: &Subscriptions,
-) -> RedisResult<()> {
+    lane: Lane,
+    link: &Link,
+) -> RedisResult<bool> {
     loop {
-        let users = subscriptions.take_queued(CHANNELS_MAX);
+        let users = subscriptions.take_queued(lane, CHANNELS_MAX);
         if users.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        connection.subscribe(channels(&users)).await?;
+        let refused = connection.subscribe(users).await?;
+        if refused.is_empty() {
+            continue;
+        }
+        for refused in refused {
+            if let Some(cluster) = link.cluster() {
+                cluster.channel_refused(&refused.error);
+            }
+            subscriptions.refused(&refused.users);
+        }
+        return Ok(false);
     }
 }
 
 /// Serves until the connection fails; the error says why. Begins with users who have `left` already.
 pub(super) async fn serve(
-    mut connection: MultiplexedConnection,
+    connection: &Receiving,
     subscriptions: &Subscriptions,
+    lane: Lane,
     link: &Link,
     left: Vec<UserId>,
 ) -> RedisError {
     depart(left, subscriptions, link).await;
+    let queued = subscriptions.queued(lane);
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
-            () = subscriptions.queued.notified() => match resubscribe(&mut connection, subscriptions).await {
-                Ok(()) => leave(&mut connection, subscriptions, link).await,
+            () = queued.notified() => match resubscribe(connection, subscriptions, lane, link).await {
+                Ok(true) => leave(connection, subscriptions, lane, link).await,
+                Ok(false) => {
+                    tokio::time::sleep(PAUSE).await;
+                    queued.notify_one();
+                    Ok(())
+                }
                 Err(error) => Err(error),
             },
-            _ = sweep.tick() => leave(&mut connection, subscriptions, link).await,
+            _ = sweep.tick() => leave(connection, subscriptions, lane, link).await,
         };
         if let Err(error) = done {
             return error;
@@ -57,13 +80,13 @@ pub(super) async fn serve(
 }
 
 /// Leaves channels that have lingered long enough.
-async fn leave(connection: &mut MultiplexedConnection, subscriptions: &Subscriptions, link: &Link) -> RedisResult<()> {
+async fn leave(connection: &Receiving, subscriptions: &Subscriptions, lane: Lane, link: &Link) -> RedisResult<()> {
     loop {
-        let users = subscriptions.take_left(CHANNELS_MAX);
+        let users = subscriptions.take_left(lane, CHANNELS_MAX);
         if users.is_empty() {
             return Ok(());
         }
-        connection.unsubscribe(channels(&users)).await?;
+        connection.unsubscribe(&users).await?;
         depart(users, subscriptions, link).await;
     }
 }
@@ -75,8 +98,4 @@ async fn depart(mut users: Vec<UserId>, subscriptions: &Subscriptions, link: &Li
         // Their keys expire by themselves.
         tracing::debug!(%error, "could not check who is offline");
     }
-}
-
-fn channels(users: &[UserId]) -> Vec<String> {
-    users.iter().map(user_channel).collect()
 }

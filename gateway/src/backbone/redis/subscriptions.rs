@@ -1,4 +1,6 @@
 //! Who is subscribed: a count per user, and how far Redis has confirmed it. Holds no connection and sends nothing.
+//!
+//! Each master of a Cluster has a lane of its own, in which its users wait; one server is one lane.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -7,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shared::UserId;
+use shared::schema::user_channel;
 use tokio::sync::{Notify, oneshot};
 
+use super::cluster::{Cluster, Lane, Slot, slot_of};
 use crate::backbone::BackboneError;
 use crate::off;
 
@@ -18,11 +22,11 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 /// How long a channel is kept after its last subscription ended.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The table of subscriptions, shared by callers, the subscriber and the receiving connection.
+/// The table of subscriptions, shared by callers, the subscribers and the receiving connections.
 pub(super) struct Subscriptions {
     table: Mutex<Table>,
-    /// Wakes the subscriber when something is queued.
-    pub(super) queued: Notify,
+    /// Which master has which slot; none where there is one server.
+    cluster: Option<Arc<Cluster>>,
     started: Instant,
 }
 
@@ -30,21 +34,48 @@ pub(super) struct Subscriptions {
 struct Table {
     /// Small per user on purpose: the channel's name follows from the id.
     users: HashMap<UserId, Subscription>,
-    /// In the order of asking; an entry that is no longer in `users` is void.
-    queue: VecDeque<UserId>,
     waiting: HashMap<UserId, Vec<oneshot::Sender<()>>>,
+    /// By their number.
+    lanes: Vec<Line>,
+    /// The number of the newest connection.
+    generation: u64,
+}
+
+/// What one server has to be told.
+#[derive(Default)]
+struct Line {
+    /// In the order of asking; an entry that isn't queued in this lane is void.
+    queue: VecDeque<UserId>,
     /// By the time of leaving; 0 for those that are to be left at once.
     lingering: VecDeque<(u32, UserId)>,
     /// Which connection's confirmations count.
     generation: u64,
     open: bool,
+    /// Wakes the subscriber when something is queued.
+    queued: Arc<Notify>,
 }
 
 struct Subscription {
     count: u32,
     /// Milliseconds from `started` to the end of the last subscription.
     left_ms: u32,
+    /// Of the channel; 0 where there is one server.
+    slot: Slot,
+    /// Where it is queued or subscribed.
+    lane: Lane,
     stage: Stage,
+    /// It was subscribed before: pushes may be missing.
+    again: bool,
+}
+
+/// What a confirmation is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    /// Not of a subscription that was asked for on this connection.
+    Unasked,
+    First,
+    /// Of one that was lost.
+    Anew,
 }
 
 /// A channel is in at most one unconfirmed command, because the subscriber sends one command at a time and waits for all of
@@ -57,8 +88,13 @@ enum Stage {
 }
 
 impl Subscriptions {
-    pub(super) fn new() -> Self {
-        Self { table: Mutex::new(Table::default()), queued: Notify::new(), started: Instant::now() }
+    pub(super) fn new(cluster: Option<Arc<Cluster>>) -> Self {
+        Self { table: Mutex::new(Table::default()), cluster, started: Instant::now() }
+    }
+
+    /// Wakes the subscriber of a lane when something is queued there.
+    pub(super) fn queued(&self, lane: Lane) -> Arc<Notify> {
+        self.table.lock().line(lane).queued.clone()
     }
 
     /// Counts one more subscription, and waits until Redis has confirmed the channel.
@@ -76,11 +112,16 @@ impl Subscriptions {
     }
 
     fn add(&self, user: &UserId) -> Result<Option<oneshot::Receiver<()>>, BackboneError> {
+        let away = || BackboneError("Redis is away".to_owned());
+        let slot = self.slot_of(user);
         let mut table = self.table.lock();
-        if !table.open {
-            return Err(BackboneError("Redis is away".to_owned()));
-        }
         let table = &mut *table;
+        // One that is on its way stays where it is until it's moved: it may wait, a new one must find an open lane.
+        let lane = match table.users.get(user) {
+            Some(subscription) => subscription.lane,
+            None => self.lane_of(slot).ok_or_else(away)?,
+        };
+        let line = table.lanes.get_mut(usize::from(lane)).filter(|line| line.open).ok_or_else(away)?;
         match table.users.entry(user.clone()) {
             Entry::Occupied(mut entry) => {
                 let subscription = entry.get_mut();
@@ -90,14 +131,22 @@ impl Subscriptions {
                 }
             }
             Entry::Vacant(entry) => {
-                entry.insert(Subscription { count: 1, left_ms: 0, stage: Stage::Queued });
-                table.queue.push_back(user.clone());
-                self.queued.notify_one();
+                entry.insert(Subscription { count: 1, left_ms: 0, slot, lane, stage: Stage::Queued, again: false });
+                line.queue.push_back(user.clone());
+                line.queued.notify_one();
             }
         }
         let (confirm, confirmation) = oneshot::channel();
         table.waiting.entry(user.clone()).or_default().push(confirm);
         Ok(Some(confirmation))
+    }
+
+    fn slot_of(&self, user: &UserId) -> Slot {
+        if self.cluster.is_some() { slot_of(user_channel(user).as_bytes()) } else { 0 }
+    }
+
+    fn lane_of(&self, slot: Slot) -> Option<Lane> {
+        self.cluster.as_ref().map_or(Some(0), |cluster| cluster.lane_of(slot))
     }
 
     /// Counts one subscription less; the channel lingers after the last.
@@ -108,7 +157,8 @@ impl Subscriptions {
         subscription.count = subscription.count.saturating_sub(1);
         if subscription.count == 0 {
             subscription.left_ms = left_ms;
-            table.lingering.push_back((left_ms, user.clone()));
+            let lane = subscription.lane;
+            table.line(lane).lingering.push_back((left_ms, user.clone()));
         }
     }
 
@@ -125,8 +175,10 @@ impl Subscriptions {
         };
         // Its entry in the queue is void from here on.
         subscription.left_ms = 0;
-        table.lingering.push_front((0, user.clone()));
-        self.queued.notify_one();
+        let lane = subscription.lane;
+        let line = table.line(lane);
+        line.lingering.push_front((0, user.clone()));
+        line.queued.notify_one();
     }
 
     /// Whether a local socket wants the user's events.
@@ -140,69 +192,138 @@ impl Subscriptions {
         table.users.get(user).is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)
     }
 
-    /// A new connection: queues every channel that is wanted, and returns the users of those that no longer are.
-    /// Confirmations of older connections no longer count.
-    pub(super) fn begin(&self, generation: u64) -> Vec<UserId> {
+    /// The number of a connection that is about to be made.
+    pub(super) fn next_generation(&self) -> u64 {
         let mut table = self.table.lock();
-        table.generation = generation;
-        let left = table.users.extract_if(|_, subscription| subscription.count == 0).map(|(user, _)| user).collect();
-        table.lingering = VecDeque::new();
-        for subscription in table.users.values_mut() {
-            subscription.stage = Stage::Queued;
+        table.generation += 1;
+        table.generation
+    }
+
+    /// A new connection: queues every channel of its lane that is wanted, and returns the users of those that no longer are.
+    /// Confirmations of older connections no longer count.
+    pub(super) fn begin(&self, lane: Lane, generation: u64) -> Vec<UserId> {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let gone = |subscription: &Subscription| subscription.count == 0 && subscription.lane == lane;
+        let left = table.users.extract_if(|_, subscription| gone(subscription)).map(|(user, _)| user).collect();
+        let mut queue = VecDeque::new();
+        for (user, subscription) in table.users.iter_mut().filter(|(_, subscription)| subscription.lane == lane) {
+            subscription.lose();
+            queue.push_back(user.clone());
         }
-        table.queue = table.users.keys().cloned().collect();
+        let line = table.line(lane);
+        line.generation = generation;
+        line.lingering = VecDeque::new();
+        line.queue = queue;
         left
     }
 
-    /// The connection is ready for new subscriptions.
-    pub(super) fn open(&self) {
-        self.table.lock().open = true;
+    /// The lane's connection is ready for new subscriptions.
+    pub(super) fn open(&self, lane: Lane) {
+        self.table.lock().line(lane).open = true;
     }
 
-    /// The connection is gone: those who wait for a confirmation are told so.
-    pub(super) fn close(&self) {
+    /// The lane's connection is gone: those who wait for a confirmation there are told so.
+    pub(super) fn close(&self, lane: Lane) {
         let mut table = self.table.lock();
-        table.open = false;
-        table.waiting = HashMap::new();
+        let Table { users, waiting, .. } = &mut *table;
+        waiting.retain(|user, _| users.get(user).is_some_and(|subscription| subscription.lane != lane));
+        let line = table.line(lane);
+        line.open = false;
+        // Nothing that it still brings counts.
+        line.generation = 0;
     }
 
-    /// Takes at most `limit` users for one SUBSCRIBE command.
-    pub(super) fn take_queued(&self, limit: usize) -> Vec<UserId> {
+    /// The server has ended a subscription: it is asked for again, of whoever has the slot now.
+    pub(super) fn evicted(&self, user: &str, lane: Lane, generation: u64) {
         let mut table = self.table.lock();
         let table = &mut *table;
-        let mut taken = Vec::with_capacity(limit.min(table.queue.len()));
+        if table.line(lane).generation != generation {
+            return;
+        }
+        let Some((user, subscription)) = table.users.get_key_value(user) else { return };
+        if subscription.lane == lane && subscription.stage == Stage::Confirmed {
+            let user = user.clone();
+            self.place(table, &user);
+        }
+    }
+
+    /// The server has refused these subscriptions, because the slot is another's, or because of a fault that passes.
+    pub(super) fn refused(&self, users: &[UserId]) {
+        let mut table = self.table.lock();
+        for user in users {
+            self.place(&mut table, user);
+        }
+    }
+
+    /// Slots have moved: their subscriptions follow.
+    pub(super) fn follow(&self) {
+        let mut table = self.table.lock();
+        let moved =
+            |subscription: &Subscription| self.lane_of(subscription.slot).is_some_and(|lane| lane != subscription.lane);
+        let users: Vec<UserId> =
+            table.users.iter().filter(|(_, subscription)| moved(subscription)).map(|(user, _)| user.clone()).collect();
+        for user in users {
+            self.place(&mut table, &user);
+        }
+    }
+
+    /// Queues a subscription that is lost where its slot is now; one that nobody wants is forgotten.
+    fn place(&self, table: &mut Table, user: &UserId) {
+        let Some(subscription) = table.users.get_mut(user) else { return };
+        if subscription.count == 0 {
+            table.users.remove(user);
+            return;
+        }
+        subscription.lose();
+        subscription.lane = self.lane_of(subscription.slot).unwrap_or(subscription.lane);
+        let lane = subscription.lane;
+        let line = table.line(lane);
+        line.queue.push_back(user.clone());
+        line.queued.notify_one();
+    }
+
+    /// Takes at most `limit` users of a lane for one SUBSCRIBE command.
+    pub(super) fn take_queued(&self, lane: Lane, limit: usize) -> Vec<UserId> {
+        let mut table = self.table.lock();
+        let Table { users, lanes, .. } = &mut *table;
+        let Some(line) = lanes.get_mut(usize::from(lane)) else { return Vec::new() };
+        let mut taken = Vec::with_capacity(limit.min(line.queue.len()));
         while taken.len() < limit
-            && let Some(user) = table.queue.pop_front()
+            && let Some(user) = line.queue.pop_front()
         {
-            if let Some(subscription) = table.users.get_mut(&user)
+            if let Some(subscription) = users.get_mut(&user)
                 && subscription.stage == Stage::Queued
+                && subscription.lane == lane
             {
                 subscription.stage = Stage::Asked;
                 taken.push(user);
             }
         }
-        if table.queue.is_empty() {
-            table.queue = VecDeque::new();
+        if line.queue.is_empty() {
+            line.queue = VecDeque::new();
         }
         taken
     }
 
-    /// Takes at most `limit` users whose channels have lingered long enough, for one UNSUBSCRIBE command.
+    /// Takes at most `limit` users of a lane whose channels have lingered long enough, for one UNSUBSCRIBE command.
     /// Called only while no SUBSCRIBE is unconfirmed.
-    pub(super) fn take_left(&self, limit: usize) -> Vec<UserId> {
+    pub(super) fn take_left(&self, lane: Lane, limit: usize) -> Vec<UserId> {
         let now_ms = self.now_ms();
         let linger_ms = u32::try_from(LINGER.as_millis()).unwrap_or(u32::MAX);
         let mut table = self.table.lock();
-        let table = &mut *table;
+        let Table { users, lanes, .. } = &mut *table;
+        let Some(line) = lanes.get_mut(usize::from(lane)) else { return Vec::new() };
         let mut taken = Vec::new();
         while taken.len() < limit
-            && let Some((left_ms, _)) = table.lingering.front()
+            && let Some((left_ms, _)) = line.lingering.front()
             && (*left_ms == 0 || off::is("linger") || now_ms.saturating_sub(*left_ms) >= linger_ms)
-            && let Some((left_ms, user)) = table.lingering.pop_front()
+            && let Some((left_ms, user)) = line.lingering.pop_front()
         {
-            if let Entry::Occupied(entry) = table.users.entry(user)
+            if let Entry::Occupied(entry) = users.entry(user)
                 && entry.get().count == 0
                 && entry.get().left_ms == left_ms
+                && entry.get().lane == lane
             {
                 let (user, subscription) = entry.remove_entry();
                 if subscription.stage == Stage::Confirmed {
@@ -213,24 +334,48 @@ impl Subscriptions {
         taken
     }
 
-    /// Redis confirmed a subscription on the connection `generation`.
-    pub(super) fn confirmed(&self, user: &str, generation: u64) {
+    /// Redis confirmed a subscription on the connection `generation` of a lane.
+    pub(super) fn confirmed(&self, user: &str, lane: Lane, generation: u64) -> Confirmed {
         let mut table = self.table.lock();
-        if table.generation != generation {
-            return;
+        let table = &mut *table;
+        if table.line(lane).generation != generation {
+            return Confirmed::Unasked;
         }
-        let Some(subscription) = table.users.get_mut(user) else { return };
-        if subscription.stage == Stage::Asked {
-            subscription.stage = Stage::Confirmed;
-            for waiting in table.waiting.remove(user).into_iter().flatten() {
-                // Whoever stopped waiting has taken their count back.
-                let _ = waiting.send(());
-            }
+        let Some(subscription) = table.users.get_mut(user) else { return Confirmed::Unasked };
+        if subscription.stage != Stage::Asked || subscription.lane != lane {
+            return Confirmed::Unasked;
         }
+        subscription.stage = Stage::Confirmed;
+        for waiting in table.waiting.remove(user).into_iter().flatten() {
+            // Whoever stopped waiting has taken their count back.
+            let _ = waiting.send(());
+        }
+        // One server's loss is told of all users at once.
+        let is_anew = std::mem::take(&mut subscription.again) && self.cluster.is_some();
+        if is_anew { Confirmed::Anew } else { Confirmed::First }
     }
 
     fn now_ms(&self) -> u32 {
         u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Table {
+    fn line(&mut self, lane: Lane) -> &mut Line {
+        let lane = usize::from(lane);
+        if self.lanes.len() <= lane {
+            self.lanes.resize_with(lane + 1, Line::default);
+        }
+        #[expect(clippy::indexing_slicing, reason = "made just now, if it wasn't there")]
+        &mut self.lanes[lane]
+    }
+}
+
+impl Subscription {
+    /// Whether it was confirmed or not, it has to be asked for again.
+    fn lose(&mut self) {
+        self.again |= self.stage == Stage::Confirmed;
+        self.stage = Stage::Queued;
     }
 }
 

@@ -9,15 +9,20 @@ use deadpool_redis::{Manager, Pool, Runtime};
 use metrics::Counter;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value,
+};
 use shared::UserId;
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{self, Cluster, Door, Lane, Sharded, Tls, slot_of};
 use super::inbound::Inbound;
-use super::link::{Link, Live};
+use super::link::Link;
+use super::receiving::Receiving;
 use super::sentinel::Named;
+use super::server::{Live, Server};
 use super::servers::{Found, Servers};
 use super::subscriber;
 use super::subscriptions::Subscriptions;
@@ -47,7 +52,7 @@ const PIPELINE_BUFFER: usize = 64;
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
 /// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
-const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
+pub(super) const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
 
 /// How long the store may take to note that a server was left.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -59,20 +64,41 @@ const POOL_WAIT: Duration = Duration::from_secs(2);
 /// How long the node's key tells of its life.
 const NODE_KEY_SECONDS: u32 = 10;
 
-/// The task that keeps the link.
+/// Why a server is refused that stands alone in the settings.
+const ONE_OF_A_CLUSTER: &str = "the server is one of a Redis Cluster; name several of its servers in REDIS_URL, as in \
+    redis://one:6379,redis://two:6379";
+
+/// The task that keeps the link to one server.
 pub(super) struct Supervisor {
     pub(super) servers: Servers,
+    pub(super) server: Arc<Server>,
+    /// Of which the server is a master.
+    pub(super) cluster: Option<Membership>,
+    pub(super) shared: Shared,
+    pub(super) stop: CancellationToken,
+}
+
+/// A master's place in its Cluster; one server alone has lane 0.
+pub(super) struct Membership {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) lane: Lane,
+    /// Whom to believe, if the connections are encrypted.
+    pub(super) tls: Option<Tls>,
+}
+
+/// What all supervisors share.
+#[derive(Clone)]
+pub(super) struct Shared {
     pub(super) link: Arc<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
     pub(super) source: Arc<dyn UnreadSource>,
-    pub(super) stop: CancellationToken,
     pub(super) invalid: Counter,
 }
 
 struct Connections {
     live: Live,
-    receiving: MultiplexedConnection,
+    receiving: Receiving,
     server: Found,
     /// Users who have left since the connection before; they may be gone from every node.
     left: Vec<UserId>,
@@ -80,14 +106,12 @@ struct Connections {
 
 impl Supervisor {
     pub(super) async fn run(self) {
-        let mut generation = 0;
         let mut backoff = BACKOFF_MIN;
         let mut away_since: Option<Instant> = None;
         let mut was_up = false;
         let mut last: Option<Named> = None;
         loop {
-            generation += 1;
-            let attempt = timeout(ATTEMPT_MAX, self.connect(generation, last.as_ref()));
+            let attempt = timeout(ATTEMPT_MAX, self.connect(was_up, last.as_ref()));
             let attempt = tokio::select! {
                 attempt = attempt => attempt.unwrap_or_else(|_| Err(fault("connecting took too long"))),
                 () = self.stop.cancelled() => break,
@@ -99,18 +123,20 @@ impl Supervisor {
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
                     last = connections.server.named().cloned();
                     let why = self.watch(connections).await;
-                    self.inbox.interrupted();
-                    self.subscriptions.close();
+                    if self.cluster.is_none() {
+                        self.shared.inbox.interrupted();
+                    }
+                    self.shared.subscriptions.close(self.lane());
                     why
                 }
                 Err(error) => error.to_string(),
             };
-            self.link.set_away(&why);
+            self.away(&why);
             if self.stop.is_cancelled() {
                 break;
             }
             if away_since.is_none() {
-                tracing::warn!(reason = why, "Redis is away");
+                tracing::warn!(server = self.servers.describe(), reason = why, "Redis is away");
                 away_since = Some(Instant::now());
             }
             let pause = backoff.mul_f64(rand::rng().random_range(0.5..1.0));
@@ -120,34 +146,56 @@ impl Supervisor {
                 () = self.stop.cancelled() => break,
             }
         }
-        self.link.set_away("this node is stopping");
-        self.subscriptions.close();
+        self.shared.subscriptions.close(self.lane());
+        self.away("this node has left it");
+    }
+
+    fn lane(&self) -> Lane {
+        self.cluster.as_ref().map_or(0, |membership| membership.lane)
     }
 
     /// Nothing counts as published any more on a server that is left for another (NOLOSS A2).
     async fn leave_last(&self, next: &Arc<str>) {
-        let Some(last) = self.link.last_server().filter(|last| last != next && !off::is("retire")) else { return };
-        let told = timeout(LEAVE_MAX, self.source.server_left(&last)).await;
-        if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it took too long".to_owned()))) {
-            tracing::warn!(server = &*last, %why, "the store could not be told that this Redis server was left");
+        if let Some(last) = self.server.last_identity().filter(|last| last != next) {
+            let last = if self.cluster.is_some() { cluster::short(&last) } else { &last };
+            retire(&*self.shared.source, last).await;
         }
     }
 
     fn up(&self, connections: &Connections, away_since: Option<Instant>, was_up: bool) {
         // In this order: whoever sees the link may subscribe.
-        self.subscriptions.open();
-        self.link.set_up(connections.live.clone());
+        self.shared.subscriptions.open(self.lane());
+        let is_another = self.server.set_up(connections.live.clone());
         if let Some(since) = away_since {
-            tracing::info!(away_ms = since.elapsed().as_millis(), "Redis is back");
+            tracing::info!(server = self.servers.describe(), away_ms = since.elapsed().as_millis(), "Redis is back");
         }
-        if was_up {
-            self.inbox.resubscribed();
+        match &self.cluster {
+            Some(Membership { cluster, lane, .. }) => {
+                if is_another {
+                    cluster.server_changed(*lane);
+                }
+                if cluster.member_up(*lane) && was_up {
+                    self.shared.inbox.orders_missed();
+                }
+            }
+            None if was_up => self.shared.inbox.resubscribed(),
+            None => {}
         }
     }
 
-    async fn connect(&self, generation: u64, last: Option<&Named>) -> RedisResult<Connections> {
+    fn away(&self, why: &str) {
+        self.server.set_away(why);
+        if let Some(Membership { cluster, lane, .. }) = &self.cluster
+            && cluster.member_away(*lane)
+        {
+            self.shared.inbox.orders_missed();
+        }
+    }
+
+    async fn connect(&self, was_up: bool, last: Option<&Named>) -> RedisResult<Connections> {
+        let Shared { link, subscriptions, .. } = &self.shared;
         let lost = CancellationToken::new();
-        let name = client_name(&format!("{}:{}", self.link.settings.node, self.link.settings.boot_id));
+        let name = client_name(&format!("{}:{}", link.settings.node, link.settings.boot_id));
 
         let ended = lost.clone();
         let config = config().set_push_sender(move |push: PushInfo| {
@@ -168,54 +216,84 @@ impl Supervisor {
         let server = identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
         // What an earlier connection of ours has left in Redis' buffers must not run after what comes now.
         kill_others(&mut commands, &name, client_id).await?;
-        self.link.scripts.load(&mut commands).await?;
-        if generation == 1 {
+        link.scripts.load(&mut commands).await?;
+        if !was_up {
+            if self.cluster.is_none() {
+                check_mode(&mut commands).await?;
+            }
             check_memory_policy(&mut commands).await;
         }
 
-        let inbound = Inbound {
-            link: self.link.clone(),
-            subscriptions: self.subscriptions.clone(),
-            inbox: self.inbox.clone(),
-            generation,
-            probe_channel: node_key(&self.link.settings.node),
-            probe: self.link.settings.boot_id.to_string(),
-            lost: lost.clone(),
-            invalid: self.invalid.clone(),
-        };
-        let config = config_for_receiving(inbound);
-        let mut receiving = found.client.get_multiplexed_async_connection_with_config(&config).await?;
-        cmd("CLIENT").arg("SETNAME").arg(format!("{name}:sub")).exec_async(&mut receiving).await?;
-        let own = node_key(&self.link.settings.node);
-        receiving.subscribe(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
-        let left = self.subscriptions.begin(generation);
-        subscriber::resubscribe(&mut receiving, &self.subscriptions).await?;
+        let generation = subscriptions.next_generation();
+        let receiving = self.receiving(&found, &format!("{name}:sub"), self.inbound(generation, lost.clone())).await?;
+        let own = node_key(&link.settings.node);
+        receiving.subscribe_plain(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
+        let left = subscriptions.begin(self.lane(), generation);
+        subscriber::resubscribe(&receiving, subscriptions, self.lane(), link).await?;
         let pool = pool(&found.client)?;
         Ok(Connections { live: Live { commands, client_id, server, pool, lost }, receiving, server: found, left })
+    }
+
+    fn inbound(&self, generation: u64, lost: CancellationToken) -> Inbound {
+        let Shared { link, subscriptions, inbox, invalid, source: _ } = &self.shared;
+        Inbound {
+            server: self.server.clone(),
+            cluster: self.cluster.as_ref().map(|membership| membership.cluster.clone()),
+            lane: self.lane(),
+            subscriptions: subscriptions.clone(),
+            inbox: inbox.clone(),
+            generation,
+            probe_channel: node_key(&link.settings.node),
+            probe: self.probe_text(),
+            lost,
+            invalid: invalid.clone(),
+        }
+    }
+
+    /// A master of a Cluster passes probes on to all the others, so each has a text of its own.
+    fn probe_text(&self) -> String {
+        let boot_id = &self.shared.link.settings.boot_id;
+        self.cluster.as_ref().map_or_else(|| boot_id.to_string(), |own| format!("{boot_id}:{}", own.lane))
+    }
+
+    async fn receiving(&self, found: &Found, name: &str, inbound: Inbound) -> RedisResult<Receiving> {
+        let Some(Membership { tls, .. }) = &self.cluster else {
+            let config = config_for_receiving(inbound);
+            let receiving = found.client.get_multiplexed_async_connection_with_config(&config).await?;
+            cmd("CLIENT").arg("SETNAME").arg(name).exec_async(&mut receiving.clone()).await?;
+            return Ok(Receiving::Plain(receiving));
+        };
+        let info = self.servers.info();
+        let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) = info.addr() else {
+            return Err(fault("a Redis Cluster has no other addresses than host and port"));
+        };
+        let settings = info.redis_settings();
+        let (username, password) = (settings.username(), settings.password());
+        let door = Door { host, port: *port, username, password, tls: tls.as_ref() };
+        Sharded::connect(door, name, inbound, (CONNECT_MAX, RESPONSE_MAX)).await.map(Receiving::Sharded)
     }
 
     /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
     async fn watch(&self, connections: Connections) -> String {
         let Connections { live, receiving, server, left } = connections;
         let lost = live.lost.clone();
-        let serve = subscriber::serve(receiving.clone(), &self.subscriptions, &self.link, left);
+        let Shared { link, subscriptions, .. } = &self.shared;
         tokio::select! {
-            error = serve => error.to_string(),
-            why = self.ping(live, receiving) => why,
+            error = subscriber::serve(&receiving, subscriptions, self.lane(), link, left) => error.to_string(),
+            why = self.ping(live, &receiving) => why,
             () = lost.cancelled() => "the connection was closed".to_owned(),
             () = self.servers.moved(server.named()) => "the Sentinels name another master".to_owned(),
             () = self.stop.cancelled() => "this node is stopping".to_owned(),
         }
     }
 
-    async fn ping(&self, live: Live, mut receiving: MultiplexedConnection) -> String {
+    async fn ping(&self, live: Live, receiving: &Receiving) -> String {
         let mut tick = tokio::time::interval(PING_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failed = 0;
         loop {
             tick.tick().await;
-            let ping = cmd("PING");
-            let pings = async { tokio::join!(self.probe(live.commands.clone()), ping.exec_async(&mut receiving)) };
+            let pings = async { tokio::join!(self.probe(live.commands.clone()), receiving.ping()) };
             let why = match timeout(PING_MAX, pings).await {
                 Ok((Ok(server), Ok(()))) if server == live.server || off::is("server-watch") => {
                     failed = 0;
@@ -234,20 +312,33 @@ impl Supervisor {
 
     /// Publishes the probe, reads the clock, and says which server it is.
     async fn probe(&self, mut commands: MultiplexedConnection) -> RedisResult<Arc<str>> {
-        let key = node_key(&self.link.settings.node);
-        let probe = &*self.link.settings.boot_id;
+        let key = node_key(&self.shared.link.settings.node);
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
         pipeline.cmd("INFO").arg("replication");
-        pipeline.cmd("PUBLISH").arg(&key).arg(probe);
-        pipeline.cmd("SET").arg(&key).arg(self.link.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS);
-        self.link.probe_begins();
+        pipeline.cmd("PUBLISH").arg(&key).arg(self.probe_text());
+        let keeps_key = |own: &Membership| own.cluster.lane_of(slot_of(key.as_bytes())) == Some(own.lane);
+        if self.cluster.as_ref().is_none_or(keeps_key) {
+            pipeline.cmd("SET").arg(&key).arg(self.server.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS);
+        }
+        self.server.probe_begins();
         let mut replies = commands.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         // A server that is out of memory refuses the key: the connection is none the worse for it.
         replies.truncate(2);
         let ((seconds, micros), info): ((i64, i64), String) = from_redis_value(Value::Array(replies))?;
-        self.link.set_clock(seconds.saturating_mul(1000).saturating_add(micros / 1000));
+        self.server.set_clock(seconds.saturating_mul(1000).saturating_add(micros / 1000));
         identity(&info)
+    }
+}
+
+/// Tells the store that this node leaves a server.
+pub(super) async fn retire(source: &dyn UnreadSource, server: &str) {
+    if off::is("retire") {
+        return;
+    }
+    let told = timeout(LEAVE_MAX, source.server_left(server)).await;
+    if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it took too long".to_owned()))) {
+        tracing::warn!(server, %why, "the store could not be told that this Redis server was left");
     }
 }
 
@@ -308,6 +399,12 @@ fn identity(info: &str) -> RedisResult<Arc<str>> {
     }
 }
 
+/// A server of a Cluster answers for its own slots alone.
+async fn check_mode(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let info: String = cmd("INFO").arg("cluster").query_async(connection).await?;
+    if info.contains("cluster_enabled:1") { Err(fault(ONE_OF_A_CLUSTER)) } else { Ok(()) }
+}
+
 async fn check_memory_policy(connection: &mut MultiplexedConnection) {
     let policy: RedisResult<HashMap<String, String>> =
         cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(connection).await;
@@ -318,6 +415,6 @@ async fn check_memory_policy(connection: &mut MultiplexedConnection) {
     }
 }
 
-fn fault(what: &'static str) -> RedisError {
+pub(super) fn fault(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::Client, what))
 }

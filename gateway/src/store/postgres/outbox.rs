@@ -49,7 +49,7 @@ pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], se
     let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
     let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id IN \
         (SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE) \
-        AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = $2)";
+        AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = ANY (string_to_array($2, '-')))";
     execute(client, sql, &[&ids, &server]).await.map(drop)
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn retire_backbone(client: &impl GenericClient, server: &str) -
 }
 
 pub(super) async fn is_backbone_retired(client: &impl GenericClient, server: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM retired_backbones WHERE server = $1";
+    let sql = "SELECT 1 FROM retired_backbones WHERE server = ANY (string_to_array($1, '-')) LIMIT 1";
     Ok(query_opt(client, sql, &[&server]).await?.is_some())
 }
 

@@ -39,7 +39,7 @@ pub(super) fn mark_published(change: &Connection, ids: &[u64], server: &str) -> 
     let now = now_ms();
     for id in ids {
         let sql = "UPDATE outbox SET published_at = ?2, server = ?3 WHERE id = ?1 \
-            AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = ?3)";
+            AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE instr('-' || ?3 || '-', '-' || r.server || '-') > 0)";
         execute(change, sql, params![integer(*id), now, server])?;
     }
     Ok(())
@@ -84,7 +84,7 @@ pub(super) fn retire_backbone(change: &Connection, server: &str) -> Result<(), S
 }
 
 pub(super) fn is_backbone_retired(view: &Connection, server: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM retired_backbones WHERE server = ?1";
+    let sql = "SELECT 1 FROM retired_backbones WHERE instr('-' || ?1 || '-', '-' || server || '-') > 0 LIMIT 1";
     Ok(row(view, sql, [server], |_| Ok(()))?.is_some())
 }
 

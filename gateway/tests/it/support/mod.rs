@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod flat;
 pub(crate) mod haproxy;
 pub(crate) mod http;

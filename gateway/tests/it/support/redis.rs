@@ -96,8 +96,12 @@ impl Redis {
         ask.query(&mut connection)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("Redis runs").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().expect("Redis runs").id().to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
         assert!(status.success(), "{signal} reached Redis");
     }
