@@ -25,6 +25,8 @@ PATH=$PATH:/usr/sbin:/sbin
 . "$root/loadtest/faults/list.sh"
 # shellcheck source=loadtest/faults/sentinel.sh
 . "$root/loadtest/faults/sentinel.sh"
+# shellcheck source=loadtest/faults/cluster.sh
+. "$root/loadtest/faults/cluster.sh"
 
 # The exit code of a fault that this machine doesn't allow.
 readonly SKIPPED=77
