@@ -30,8 +30,22 @@ impl About {
     }
 }
 
-/// `message.new` with `conversation.updated`, for everybody but the sender.
-pub(super) fn message_new(message: &Message, about: &About, member_count: usize) -> Bytes {
+/// What a message's sender gets, and everybody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageBodies {
+    /// `message.sent` with `conversation.updated`, for the sender's devices.
+    pub sent: Bytes,
+    /// `message.new` with `conversation.updated`, for everybody but the sender.
+    pub new: Bytes,
+}
+
+/// The events of a new message in a conversation of so many members.
+#[must_use]
+pub fn message_bodies(message: &Message, about: &About, member_count: usize) -> MessageBodies {
+    MessageBodies { sent: message_sent(message, about, member_count), new: message_new(message, about, member_count) }
+}
+
+fn message_new(message: &Message, about: &About, member_count: usize) -> Bytes {
     let json = message_json(message);
     let mut body = String::with_capacity(2 * json.len() + 160);
     // Writing to a String can't fail.
@@ -42,8 +56,7 @@ pub(super) fn message_new(message: &Message, about: &About, member_count: usize)
     body.into()
 }
 
-/// `message.sent` with `conversation.updated`, for the sender's devices.
-pub(super) fn message_sent(message: &Message, about: &About, member_count: usize) -> Bytes {
+fn message_sent(message: &Message, about: &About, member_count: usize) -> Bytes {
     let json = message_json(message);
     let temp_id = message.temp_id.as_ref().and_then(|temp_id| serde_json::to_string(temp_id).ok());
     let mut body = String::with_capacity(2 * json.len() + 300);

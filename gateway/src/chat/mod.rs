@@ -6,7 +6,7 @@ pub mod blocks;
 pub mod changes;
 pub mod conversations;
 mod error;
-mod events;
+pub mod events;
 mod invites;
 mod late;
 pub mod lease;

@@ -13,7 +13,7 @@ use shared::{ConversationKind, Message, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::events::{self, About};
+use super::events::{About, MessageBodies, message_bodies};
 use super::lease::Lease;
 use super::members::MembersCache;
 use super::usernames::Names;
@@ -347,8 +347,7 @@ async fn message_deliveries(
         let (now, then) = directory.members.audience(&message.conversation_id, *members_version, message.seq).await?;
         let count = then.as_ref().map_or(now.list.len(), Vec::len);
         let about = directory.about(message, &now).await;
-        let sent = events::message_sent(message, &about, count);
-        let new = events::message_new(message, &about, count);
+        let MessageBodies { sent, new } = message_bodies(message, &about, count);
         let event_id: Arc<str> = format!("m{}", message.id).into();
         // Who has left gets what was said while they were there; it is no longer unread, and wakes nobody.
         let is_member = |user: &UserId| then.is_none() || now.role(user).is_some();

@@ -1,0 +1,80 @@
+//! The delivering side of a node with some sockets of one user, and a client's side of the wire.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use gateway::fanout::Fanout;
+use gateway::metrics::{self, Metrics};
+use gateway::registry::Registry;
+use gateway::ws::outbox::{Batch, Outbox};
+use shared::{Epoch, UserId, Wire};
+use tokio::sync::mpsc;
+
+/// Whose sockets they are.
+pub(super) const USER: &str = "100201";
+
+/// A fan-out to sockets that have joined.
+pub(super) struct Rig {
+    /// Where payloads go in.
+    pub(super) fanout: Fanout,
+    outboxes: Vec<Arc<Outbox>>,
+    seq: Cell<u64>,
+}
+
+impl Rig {
+    /// A socket for each of these, at position 0.
+    #[expect(clippy::disallowed_methods, reason = "nobody is healed")]
+    pub(super) fn new(wires: &[Wire]) -> Self {
+        metrics::recorder().expect("a recorder");
+        let registry = Arc::new(Registry::new(0));
+        let (heal, _) = mpsc::unbounded_channel();
+        let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), heal, Box::new(|_| {}));
+        let user: UserId = USER.parse().expect("an id");
+        let epoch = Epoch::parse("redis.1").expect("an epoch");
+        let join = |(wire, connection)| {
+            let outbox = Arc::new(Outbox::new(1 << 20, wire));
+            registry.add(&user, connection, Arc::clone(&outbox), u32::MAX).expect("room");
+            registry.join(&user, connection, &epoch, 0, Bytes::new());
+            outbox
+        };
+        let outboxes = wires.iter().copied().zip(1..).map(join).collect();
+        Self { fanout, outboxes, seq: Cell::new(0) }
+    }
+
+    /// The next payload on the user's channel: the body with its `seq`, and the unread counts behind it.
+    pub(super) fn payload(&self, body: &[u8]) -> Bytes {
+        self.seq.set(self.seq.get() + 1);
+        let body = std::str::from_utf8(body).expect("UTF-8").strip_prefix('{').expect("an envelope");
+        let unread = r#"{"conversationId":"1002003004","unread":3,"totalUnread":12}"#;
+        let seq = self.seq.get();
+        format!("{{\"seq\":{seq},{body}\n{{\"type\":\"notification.unread\",\"payload\":{unread}}}").into()
+    }
+
+    /// Takes what waits, as the sockets' tasks do; every socket has something.
+    pub(super) fn take(&self) -> usize {
+        let take = |outbox: &Arc<Outbox>| {
+            let mut batch = Batch::default();
+            assert!(outbox.take(&mut batch, Waker::noop()), "something was queued");
+            batch.frames.iter().map(Bytes::len).sum::<usize>()
+        };
+        self.outboxes.iter().map(take).sum()
+    }
+}
+
+/// A client's text frame (RFC 6455 §5.3).
+pub(super) fn masked(text: &str) -> Vec<u8> {
+    let mask = [0x37, 0xFA, 0x21, 0x3D];
+    let mut frame = vec![0x81];
+    match u8::try_from(text.len()) {
+        Ok(short @ 0..=125) => frame.push(0x80 | short),
+        Ok(_) | Err(_) => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(text.len()).expect("less than 64 KiB").to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(text.bytes().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
