@@ -1,7 +1,6 @@
 //! One group of many online members: how long until the last of them has a message.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,14 +10,14 @@ use serde::Serialize;
 use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
 
-use super::{Quantiles, link, micros_histogram};
+use super::{MeasureArgs, Quantiles, link, micros, micros_histogram, with};
 use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::rest::Rest;
 use crate::speech::{Heard, Speech, content};
 use crate::target::{Target, TargetArgs};
-use crate::ws::{Incoming, Opcode, Reader, Writer};
+use crate::ws::{Reader, Writer};
 
 /// Sends into one group and measures the last delivery of each message.
 #[derive(Debug, Clone, Args)]
@@ -47,12 +46,9 @@ pub struct GroupArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
-    /// A process under test; may be repeated.
-    #[arg(long = "pid")]
-    pub pids: Vec<u32>,
-    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// What is measured, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,7 +112,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     // What connecting has set going (presence, for one) is no part of what is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
 
-    let cpu = CpuWatch::start(&args.pids)?;
+    let cpu = CpuWatch::start(&args.measure.pids)?;
     let mut tick = tokio::time::interval(Duration::from_millis(args.interval_ms.max(1)));
     for number in 0..args.messages {
         tick.tick().await;
@@ -138,29 +134,18 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     progress.clear();
     readers.shutdown().await;
     let outcome = with(&tally, |tally| tally.outcome(writers.len(), due, recipients, cpu_seconds))?;
-    report(&outcome).show(&outcome, args.json.as_deref())?;
+    report(&outcome).show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.delivered == outcome.due)
 }
 
-async fn read(mut reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Option<Shared>) {
-    loop {
-        match reader.next().await {
-            Ok(Incoming::Text(text)) => {
-                speech.hear(&text, |heard| {
-                    if let (Heard::Delivered(Some(number)), Some(tally)) = (heard, &tally) {
-                        with(tally, |tally| tally.take(number));
-                    }
-                });
-                if link::answer(speech, &text, &writer).is_err() {
-                    return;
-                }
-            }
-            Ok(Incoming::Pong) => {}
-            Ok(Incoming::Ping(payload)) if writer.send(Opcode::Pong, &payload).is_ok() => {}
-            // A member that is gone shows as deliveries that are missing.
-            Ok(Incoming::Ping(_) | Incoming::Close(_)) | Err(_) => return,
+/// A member that is gone shows as deliveries that are missing.
+async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Option<Shared>) {
+    let take = |heard| {
+        if let (Heard::Delivered(Some(number)), Some(tally)) = (heard, &tally) {
+            with(tally, |tally| tally.take(number));
         }
-    }
+    };
+    link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, take)).await;
 }
 
 impl Tally {
@@ -188,14 +173,6 @@ impl Tally {
             cpu_seconds,
         })
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn with<T>(tally: &Shared, f: impl FnOnce(&mut Tally) -> T) -> T {
-    f(&mut tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn report(outcome: &Outcome) -> Report {

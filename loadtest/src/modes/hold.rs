@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::link;
 use crate::speech::Speech;
 use crate::target::{Target, TargetArgs};
-use crate::ws::{Incoming, Opcode, Reader, Writer};
+use crate::ws::{Reader, Writer};
 
 /// Holds connections for `idle`.
 #[derive(Debug, Clone, Args)]
@@ -86,18 +86,8 @@ fn say(held: &Held) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(held)?)?)
 }
 
-/// Answers pings until the connection ends.
-async fn keep(mut reader: Reader, writer: Writer, speech: Speech, lost: Arc<AtomicU64>) {
-    loop {
-        let alive = match reader.next().await {
-            Ok(Incoming::Ping(payload)) => writer.send(Opcode::Pong, &payload).is_ok(),
-            Ok(Incoming::Text(text)) => link::answer(speech, &text, &writer).is_ok(),
-            Ok(Incoming::Pong) => true,
-            Ok(Incoming::Close(_)) | Err(_) => false,
-        };
-        if !alive {
-            lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-    }
+/// Answers the peer until the connection ends.
+async fn keep(reader: Reader, writer: Writer, speech: Speech, lost: Arc<AtomicU64>) {
+    link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, |_| {})).await;
+    lost.fetch_add(1, Ordering::Relaxed);
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::MeasureArgs;
 use super::hold::Held;
 use crate::process::{name, rss_kb};
 use crate::report::{Progress, Report};
@@ -42,12 +42,9 @@ pub struct IdleArgs {
     /// How long after the last close memory is read again.
     #[arg(long, default_value_t = 5)]
     pub after_seconds: u64,
-    /// A process under test; may be repeated.
-    #[arg(long = "pid")]
-    pub pids: Vec<u32>,
-    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// What is measured, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -80,7 +77,7 @@ struct Holder {
 #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 KB")]
 pub async fn idle(args: &IdleArgs) -> Result<bool> {
     let progress = Progress::new();
-    let read = || args.pids.iter().map(|pid| rss_kb(*pid)).collect::<Result<Vec<_>>>();
+    let read = || args.measure.pids.iter().map(|pid| rss_kb(*pid)).collect::<Result<Vec<_>>>();
     let before = read()?;
     progress.show(&format!("connecting {}", args.connections));
     let mut holders = start(args)?;
@@ -105,13 +102,13 @@ pub async fn idle(args: &IdleArgs) -> Result<bool> {
     let after = read()?;
     progress.clear();
 
-    for (((pid, before_kb), with_kb), after_kb) in args.pids.iter().zip(before).zip(with).zip(after) {
+    for (((pid, before_kb), with_kb), after_kb) in args.measure.pids.iter().zip(before).zip(with).zip(after) {
         outcome.processes.push(Memory { name: name(*pid), before_kb, with_kb, after_kb });
     }
     let grown: u64 = outcome.processes.iter().map(|memory| memory.with_kb.saturating_sub(memory.before_kb)).sum();
     let measured = !outcome.processes.is_empty() && outcome.connected > 0;
     outcome.kb_per_connection = measured.then(|| grown as f64 / outcome.connected as f64);
-    report(&outcome).show(&outcome, args.json.as_deref())?;
+    report(&outcome).show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.failed.is_empty() && outcome.lost == 0)
 }
 

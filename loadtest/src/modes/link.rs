@@ -69,13 +69,27 @@ pub(super) async fn open(
     }
 }
 
-/// Gives the signs of life that a frame asks for.
-pub(super) fn answer(speech: Speech, frame: &[u8], writer: &Writer) -> io::Result<()> {
-    let mut answered = Ok(());
-    speech.hear(frame, |heard| {
-        if let Heard::Answer(answer) = heard {
-            answered = writer.send(Opcode::Text, answer.as_bytes());
+/// Gives every message to `take` and answers pings, until the connection ends or `take` can't go on.
+pub(super) async fn listen(mut reader: Reader, writer: &Writer, mut take: impl FnMut(&[u8]) -> io::Result<()>) {
+    loop {
+        let alive = match reader.next().await {
+            Ok(Incoming::Text(text)) => take(&text).is_ok(),
+            Ok(Incoming::Ping(payload)) => writer.send(Opcode::Pong, &payload).is_ok(),
+            Ok(Incoming::Pong) => true,
+            Ok(Incoming::Close(_)) | Err(_) => false,
+        };
+        if !alive {
+            return;
         }
+    }
+}
+
+/// Gives what a frame says to `take`, and the signs of life that it asks for to the peer.
+pub(super) fn hear(speech: Speech, frame: &[u8], writer: &Writer, mut take: impl FnMut(Heard)) -> io::Result<()> {
+    let mut answered = Ok(());
+    speech.hear(frame, |heard| match heard {
+        Heard::Answer(answer) => answered = writer.send(Opcode::Text, answer.as_bytes()),
+        heard => take(heard),
     });
     answered
 }

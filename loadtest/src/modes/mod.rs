@@ -4,9 +4,16 @@ mod group;
 mod hold;
 mod idle;
 mod link;
+mod opening;
+mod schedule;
 mod storm;
 mod user_to_user;
 
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -15,6 +22,17 @@ pub use hold::{HoldArgs, hold};
 pub use idle::{IdleArgs, idle};
 pub use storm::{StormArgs, storm};
 pub use user_to_user::{UserToUserArgs, user_to_user};
+
+/// What every measurement is told beside its load.
+#[derive(Debug, Clone, Args)]
+pub struct MeasureArgs {
+    /// A process under test; may be repeated.
+    #[arg(long = "pid")]
+    pub pids: Vec<u32>,
+    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
 
 /// The quantiles of a latency, in milliseconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -58,6 +76,15 @@ impl std::fmt::Display for Quantiles {
 /// A histogram of microseconds up to a minute, exact to three digits.
 fn micros_histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Reads or changes what a mode's readers share.
+fn with<S, T>(shared: &Mutex<S>, f: impl FnOnce(&mut S) -> T) -> T {
+    f(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^52 microseconds")]

@@ -1,7 +1,6 @@
 //! How many connections per second come through to `auth_success` when everybody connects at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +8,7 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 
-use super::{Quantiles, link, micros_histogram};
+use super::{MeasureArgs, Quantiles, link, micros, micros_histogram};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::target::{Target, TargetArgs};
@@ -26,12 +25,9 @@ pub struct StormArgs {
     /// How many handshakes at once.
     #[arg(long, default_value_t = 500)]
     pub in_flight: usize,
-    /// A process under test; may be repeated.
-    #[arg(long = "pid")]
-    pub pids: Vec<u32>,
-    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// What is measured, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +49,7 @@ pub async fn storm(args: &StormArgs) -> Result<bool> {
     let target = Target::new(&args.target)?;
     // Signing is no part of what is measured.
     let tokens = (0..args.connections).map(|user| target.user(user)).collect::<Result<Vec<_>>>()?;
-    let cpu = CpuWatch::start(&args.pids)?;
+    let cpu = CpuWatch::start(&args.measure.pids)?;
     let progress = Progress::new();
     let mut times = micros_histogram()?;
     let mut failed: BTreeMap<String, u64> = BTreeMap::new();
@@ -71,7 +67,7 @@ pub async fn storm(args: &StormArgs) -> Result<bool> {
     while let Some((opened, took)) = opening.next().await {
         match opened {
             Ok(link) => {
-                times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                times.saturating_record(micros(took));
                 held.push(link);
             }
             Err(error) => *failed.entry(error.label()).or_default() += 1,
@@ -97,6 +93,6 @@ pub async fn storm(args: &StormArgs) -> Result<bool> {
     report.row("connects per second", format!("{:.0}", outcome.connects_per_second));
     report.row("ms to auth_success, p50 / p90 / p99 / p99.9 / max", &outcome.auth_success_ms);
     report.row("CPU, core-seconds", &outcome.cpu_seconds);
-    report.show(&outcome, args.json.as_deref())?;
+    report.show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.failed.is_empty())
 }

@@ -1,8 +1,7 @@
 //! Messages from user to user at an open-loop rate: latency from the intended moment of sending, and CPU per message.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,13 +12,15 @@ use serde::Serialize;
 use shared::UserId;
 use tokio::task::JoinSet;
 
-use super::{Quantiles, link, micros_histogram};
+use super::opening::open_directs;
+use super::schedule::{self, Schedule};
+use super::{MeasureArgs, Quantiles, link, micros_histogram, with};
 use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::speech::{Heard, Speech, content};
 use crate::target::{Target, TargetArgs};
-use crate::ws::{Incoming, Opcode, Reader, Writer};
+use crate::ws::{Reader, Writer};
 
 /// Sends from user to user at a fixed rate, whatever the deployment does.
 #[derive(Debug, Clone, Args)]
@@ -31,7 +32,7 @@ pub struct UserToUserArgs {
     #[arg(long, default_value_t = 1000)]
     pub users: usize,
     /// Messages per second.
-    #[arg(long, default_value_t = 5000.0)]
+    #[arg(long, default_value_t = 5000.0, value_parser = schedule::rate)]
     pub rate: f64,
     /// For how long.
     #[arg(long, default_value_t = 20)]
@@ -42,12 +43,9 @@ pub struct UserToUserArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
-    /// A process under test; may be repeated.
-    #[arg(long = "pid")]
-    pub pids: Vec<u32>,
-    /// Writes the result as JSON to this file, or to standard output instead of the table (-).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// What is measured, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,20 +61,6 @@ struct Outcome {
     ack_ms: Quantiles,
     cpu_seconds: CpuUse,
     cpu_seconds_per_million: f64,
-}
-
-/// When each message is meant to leave: number n at `start + n / rate`.
-#[derive(Debug, Clone, Copy)]
-struct Schedule {
-    start: Instant,
-    rate: f64,
-}
-
-impl Schedule {
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 messages")]
-    fn moment(self, number: u64) -> Instant {
-        self.start + Duration::from_secs_f64(number as f64 / self.rate)
-    }
 }
 
 /// What the readers found.
@@ -105,10 +89,12 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     let speech = target.speech();
     let links = connect(&target, users, &tally, &mut readers).await?;
     let progress = Progress::new();
-    warm_up(args, speech, &links, &tally, &progress).await?;
+    let openers = links.iter().step_by(2).map(|link| (&*link.writer, &link.partner));
+    let opened = || with(&tally, |tally| (tally.opened, tally.errors.clone()));
+    open_directs(speech, openers, args.rate, &progress, opened).await?;
 
-    let cpu = CpuWatch::start(&args.pids)?;
-    let schedule = Schedule { start: Instant::now() + Duration::from_millis(50), rate: args.rate };
+    let cpu = CpuWatch::start(&args.measure.pids)?;
+    let schedule = Schedule::soon(args.rate);
     with(&tally, |tally| tally.schedule = Some(schedule));
     let sent = send_all(args, speech, &links, schedule, &tally, &progress).await;
     let deadline = Instant::now() + Duration::from_secs(args.drain_seconds);
@@ -122,7 +108,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     let cpu_seconds = cpu.read();
     progress.clear();
     let outcome = with(&tally, |tally| {
-        let seconds = tally.last.map_or(0.0, |last| last.saturating_duration_since(schedule.start).as_secs_f64());
+        let seconds = tally.last.map_or(0.0, |last| last.saturating_duration_since(schedule.start()).as_secs_f64());
         let delivered = tally.delivered.len();
         Outcome {
             sent,
@@ -139,7 +125,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
         }
     });
     readers.shutdown().await;
-    report(args, &outcome).show(&outcome, args.json.as_deref())?;
+    report(args, &outcome).show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.delivered == outcome.sent && (outcome.acked == outcome.sent || !speech.acknowledges()))
 }
 
@@ -164,44 +150,6 @@ async fn connect(target: &Target, users: usize, tally: &Shared, readers: &mut Jo
     Ok(opened.into_iter().map(take).collect())
 }
 
-/// Opens every direct conversation with one message, so that the measured ones find them open.
-async fn warm_up(
-    args: &UserToUserArgs,
-    speech: Speech,
-    links: &[Link],
-    tally: &Shared,
-    progress: &Progress,
-) -> Result<()> {
-    let pairs = links.len() as u64 / 2;
-    let run: u32 = rand::random();
-    let openers = links.iter().step_by(2).enumerate();
-    for (number, link) in openers {
-        let (opcode, payload) = speech.send(None, link.message(format!("open-{run:x}-{number}"), "hello".into()));
-        link.writer.send(opcode, &payload)?;
-        tokio::time::sleep(Duration::from_secs_f64(1.0 / args.rate.clamp(1.0, 2000.0))).await;
-    }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let opened = with(tally, |tally| tally.opened);
-        progress.show(&format!("{opened} of {pairs} conversations open"));
-        if opened >= pairs {
-            return Ok(());
-        }
-        let errors = with(tally, |tally| tally.errors.clone());
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{opened} of {pairs} conversations are open after 30 s; errors: {errors:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "small positive numbers"
-)]
 async fn send_all(
     args: &UserToUserArgs,
     speech: Speech,
@@ -210,27 +158,25 @@ async fn send_all(
     tally: &Shared,
     progress: &Progress,
 ) -> u64 {
-    let total = (args.rate * args.seconds as f64) as u64;
+    let total = schedule.total(args.seconds);
     let run: u32 = rand::random();
-    let mut tick = tokio::time::interval(Duration::from_millis(1));
-    let mut sent = 0;
-    while sent < total {
-        tick.tick().await;
-        while sent < total && schedule.moment(sent) <= Instant::now() {
-            let Some(link) = links.get(sent as usize % links.len().max(1)) else { return sent };
-            let message = link.message(format!("{run:x}-{sent}"), content(sent, args.content_bytes));
-            let (opcode, payload) = speech.send(Some(sent), message);
+    let senders = links.iter().cycle();
+    let mut senders = senders.take(usize::try_from(total).unwrap_or(usize::MAX));
+    schedule
+        .run(total, |number| {
+            let Some(link) = senders.next() else { return };
+            let message = link.message(format!("{run:x}-{number}"), content(number, args.content_bytes));
+            let (opcode, payload) = speech.send(Some(number), message);
             if let Err(error) = link.writer.send(opcode, &payload) {
                 with(tally, |tally| *tally.errors.entry(format!("send: {:?}", error.kind())).or_default() += 1);
             }
-            sent += 1;
-        }
-        if sent % 256 == 0 {
-            let delivered = with(tally, |tally| tally.delivered.len());
-            progress.show(&format!("sent {sent} of {total}, delivered {delivered}"));
-        }
-    }
-    sent
+            if number.is_multiple_of(256) {
+                let delivered = with(tally, |tally| tally.delivered.len());
+                progress.show(&format!("sent {number} of {total}, delivered {delivered}"));
+            }
+        })
+        .await;
+    total
 }
 
 impl Link {
@@ -239,26 +185,10 @@ impl Link {
     }
 }
 
-async fn read(mut reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Shared) {
-    loop {
-        match reader.next().await {
-            Ok(Incoming::Text(text)) => {
-                let mut answer = None;
-                with(&tally, |tally| {
-                    speech.hear(&text, |heard| match heard {
-                        Heard::Answer(text) => answer = Some(text),
-                        heard => tally.take(heard),
-                    });
-                });
-                if answer.is_some_and(|answer| writer.send_text(answer).is_err()) {
-                    return with(&tally, |tally| tally.lost += 1);
-                }
-            }
-            Ok(Incoming::Ping(payload)) if writer.send(Opcode::Pong, &payload).is_ok() => {}
-            Ok(Incoming::Pong) => {}
-            Ok(Incoming::Ping(_) | Incoming::Close(_)) | Err(_) => return with(&tally, |tally| tally.lost += 1),
-        }
-    }
+async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Shared) {
+    let take = |heard| with(&tally, |tally| tally.take(heard));
+    link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, take)).await;
+    with(&tally, |tally| tally.lost += 1);
 }
 
 impl Tally {
@@ -288,16 +218,10 @@ impl Tally {
             Heard::Ready | Heard::Answer(_) => return,
         };
         if let (Some(number), Some(schedule)) = (number, self.schedule) {
-            let now = Instant::now();
-            let took = now.saturating_duration_since(schedule.moment(number));
-            of.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            self.last = Some(now);
+            of.saturating_record(schedule.since_us(number));
+            self.last = Some(Instant::now());
         }
     }
-}
-
-fn with<T>(tally: &Shared, f: impl FnOnce(&mut Tally) -> T) -> T {
-    f(&mut tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn report(args: &UserToUserArgs, outcome: &Outcome) -> Report {
