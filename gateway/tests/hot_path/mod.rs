@@ -136,7 +136,7 @@ fn message() -> Message {
     let send: serde_json::Value = serde_json::from_str(SEND).expect("JSON");
     serde_json::from_value(serde_json::json!({
         "id": "7001002", "conversationId": "1002003004", "seq": 812, "rev": 900, "senderId": "100200", "kind": "text",
-        "content": send["payload"]["content"], "tempId": "temp-1795262400007-1", "createdAt": "2026-11-21T12:00:00.007Z",
+        "content": send.pointer("/payload/content"), "tempId": "temp-1795262400007-1", "createdAt": "2026-11-21T12:00:00.007Z",
     }))
     .expect("a message")
 }
