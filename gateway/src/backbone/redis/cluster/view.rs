@@ -2,7 +2,7 @@
 //! the highest configuration epoch, as the servers themselves decide. So a master that was cut off, or woke up late, holds
 //! nobody: its successor's epoch is higher.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::slots::{SLOTS, Slot};
 
@@ -10,7 +10,7 @@ use super::slots::{SLOTS, Slot};
 pub(super) struct View {
     nodes: Vec<Node>,
     /// The server itself, master or not, and what it says it has.
-    myself: Option<(Master, HashSet<Slot>)>,
+    myself: Option<(Master, Vec<(Slot, Slot)>)>,
 }
 
 /// A master, as one server sees it.
@@ -37,7 +37,7 @@ pub(super) struct Topology {
     /// For each slot the place of its master in `masters`.
     pub(super) owners: Vec<Option<usize>>,
     /// What each server that was asked says it has, by its names.
-    own: HashMap<String, HashSet<Slot>>,
+    own: HashMap<String, Vec<(Slot, Slot)>>,
 }
 
 impl View {
@@ -52,7 +52,7 @@ impl View {
             let id = words.next()?;
             let master = Master::parse(words.next()?, asked)?;
             // A replica has none.
-            let slots = nodes.iter().find(|node| node.id == id).into_iter().flat_map(Node::slots).collect();
+            let slots = nodes.iter().find(|node| node.id == id).map(|node| node.slots.clone()).unwrap_or_default();
             Some((master, slots))
         });
         Self { nodes, myself }
@@ -126,7 +126,8 @@ impl Topology {
 
     /// Whether the server with one of these names says that it has the slot; none if it did not answer.
     pub(super) fn claims(&self, names: &[String], slot: Slot) -> Option<bool> {
-        names.iter().find_map(|name| self.own.get(name)).map(|slots| slots.contains(&slot))
+        let own = names.iter().find_map(|name| self.own.get(name))?;
+        Some(own.iter().any(|(from, to)| (*from..=*to).contains(&slot)))
     }
 }
 
