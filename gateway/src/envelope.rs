@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ResyncReason;
@@ -94,8 +94,7 @@ pub fn brought(envelopes: &[u8]) -> Option<Brought> {
     struct Identified {
         id: MessageId,
     }
-    let line = envelopes.split(|byte| *byte == b'\n').next()?;
-    let event: Event<'_> = serde_json::from_slice(line).ok()?;
+    let event: Event<'_> = serde_json::from_slice(first_line(envelopes).0).ok()?;
     let brings = matches!(&*event.kind, "message.new" | "message.sent");
     let Body { message, temp_id } = event.payload;
     message.filter(|_| brings).map(|message| Brought { message: message.id.get(), temp_id })
@@ -135,11 +134,28 @@ pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
     serde_json::from_slice(envelopes.get(begin..begin + TIME_BYTES)?).ok()
 }
 
+/// The lines of a payload. Many bytes are searched at once, because this runs for every event.
+pub fn lines(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(payload);
+    std::iter::from_fn(move || {
+        let (line, after) = first_line(rest?);
+        rest = after;
+        Some(line)
+    })
+}
+
 /// The companions of the first envelope.
 #[must_use]
 pub fn companions(envelopes: &[u8]) -> &[u8] {
-    let end = envelopes.iter().position(|byte| *byte == b'\n');
-    end.and_then(|end| envelopes.get(end + 1..)).unwrap_or_default()
+    first_line(envelopes).1.unwrap_or_default()
+}
+
+/// The first line, and what stands behind its newline if it has one.
+fn first_line(payload: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr(b'\n', payload).and_then(|end| payload.split_at_checked(end)) {
+        Some((line, rest)) => (line, rest.get(1..)),
+        None => (payload, None),
+    }
 }
 
 /// A payload that is no sequence of envelopes.
@@ -179,16 +195,15 @@ impl<'a> Payload<'a> {
         let (opened, envelopes) = match payload.starts_with(b"{\"epoch\":") {
             false => (None, payload),
             true => {
-                let end = payload.iter().position(|byte| *byte == b'\n').ok_or(Poisoned)?;
-                let (line, rest) = payload.split_at(end);
+                let (line, rest) = first_line(payload);
                 let opened: Opened = serde_json::from_slice(line).map_err(|_| Poisoned)?;
-                (Some(opened), rest.get(1..).unwrap_or_default())
+                (Some(opened), rest.ok_or(Poisoned)?)
             }
         };
         if opened.is_some() && envelopes.is_empty() {
             return Ok(Self { opened, seq: None, kind: Cow::Borrowed(""), envelopes });
         }
-        let mut lines = envelopes.split(|byte| *byte == b'\n');
+        let mut lines = lines(envelopes);
         let first = lines.next().and_then(Envelope::parse).filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
         let is_companion = |line| Envelope::parse(line).is_some_and(|companion| companion.seq.is_none());
         if !lines.all(is_companion) {

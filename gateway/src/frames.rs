@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use bytes::{Bytes, BytesMut};
 use shared::{Dialect, Epoch, Event, Wire};
 
-use crate::envelope::{Brought, brought, companions, message_id};
+use crate::envelope::{Brought, brought, companions, lines, message_id};
 use crate::ws::frame::{frame_lines, frame_text};
 
 /// The frames of an event and its companions; each form is made when the first socket asks for it.
@@ -97,7 +97,7 @@ pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
 
 /// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
 fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
-    let lines = envelopes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate();
+    let lines = lines(envelopes).filter(|line| !line.is_empty()).enumerate();
     let events = lines.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
     framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0))).collect())
 }

@@ -5,6 +5,8 @@
 use bytes::Bytes;
 use shared::CloseCode;
 
+use crate::envelope;
+
 /// FIN and the opcode of a text frame.
 const TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary frame.
@@ -31,7 +33,7 @@ pub fn frame_binary(payload: &[u8]) -> Bytes {
 /// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
 #[must_use]
 pub fn frame_lines(envelopes: &[u8]) -> Bytes {
-    let lines = || envelopes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = || envelope::lines(envelopes).filter(|line| !line.is_empty());
     let mut framed = Vec::with_capacity(lines().map(|line| framed_len(line.len())).sum());
     for line in lines() {
         put_frame(&mut framed, TEXT, line);

@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backbone", &["off", "store"]),
     ("auth", &["backbone", "clock", "config", "http_client", "off"]),
     ("limits", &["backbone", "clock"]),
-    ("ws", &["clock", "off"]),
+    ("ws", &["clock", "envelope", "off"]),
     ("frames", &["envelope", "ws"]),
     ("lobby", &["clock", "ws"]),
     ("metrics", &["ws"]),
