@@ -1,7 +1,5 @@
 //! The bodies of durable events: the event's envelope, then its companions, one line each, without `seq`.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use shared::{Event, Message, UserId};
 
@@ -9,6 +7,12 @@ use crate::store::{OutboxEvent, UnreadMove};
 
 /// Above this many members, companions carry no content (NOLOSS, medium).
 const LARGE_CONVERSATION: usize = 500;
+
+/// What an event with its companion takes beside the message, in bytes; a longer id or name makes it grow.
+const REST_BYTES: usize = 300;
+
+/// The same for a message beside its content.
+const MESSAGE_REST_BYTES: usize = 320;
 
 /// What an event says of a message beside the message itself, for dialects whose frames need it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,10 +26,13 @@ pub struct About {
 impl About {
     fn push(&self, body: &mut String) {
         if let Some(to) = &self.to {
-            let _ = write!(body, r#","to":"{to}""#);
+            body.push_str(r#","to":""#);
+            body.push_str(to.as_str());
+            body.push('"');
         }
         if let Some(name) = self.sender_name.as_ref().and_then(|name| serde_json::to_string(name).ok()) {
-            let _ = write!(body, r#","senderName":{name}"#);
+            body.push_str(r#","senderName":"#);
+            body.push_str(&name);
         }
     }
 }
@@ -42,34 +49,25 @@ pub struct MessageBodies {
 /// The events of a new message in a conversation of so many members.
 #[must_use]
 pub fn message_bodies(message: &Message, about: &About, member_count: usize) -> MessageBodies {
-    MessageBodies { sent: message_sent(message, about, member_count), new: message_new(message, about, member_count) }
-}
-
-fn message_new(message: &Message, about: &About, member_count: usize) -> Bytes {
     let json = message_json(message);
-    let mut body = String::with_capacity(2 * json.len() + 160);
-    // Writing to a String can't fail.
-    let _ = write!(body, r#"{{"type":"message.new","payload":{{"message":{json}"#);
-    about.push(&mut body);
-    body.push_str("}}");
-    push_conversation_updated(&mut body, message, (member_count <= LARGE_CONVERSATION).then_some(&json));
-    body.into()
-}
-
-fn message_sent(message: &Message, about: &About, member_count: usize) -> Bytes {
-    let json = message_json(message);
-    let temp_id = message.temp_id.as_ref().and_then(|temp_id| serde_json::to_string(temp_id).ok());
-    let mut body = String::with_capacity(2 * json.len() + 300);
-    let _ = match temp_id {
-        Some(temp_id) => {
-            write!(body, r#"{{"type":"message.sent","payload":{{"tempId":{temp_id},"message":{json}"#)
-        }
-        None => write!(body, r#"{{"type":"message.sent","payload":{{"message":{json}"#),
-    };
-    about.push(&mut body);
-    body.push_str("}}");
-    push_conversation_updated(&mut body, message, (member_count <= LARGE_CONVERSATION).then_some(&json));
-    body.into()
+    let mut new = String::with_capacity(2 * json.len() + REST_BYTES);
+    new.push_str(r#"{"type":"message.new","payload":{"#);
+    let shared_from = new.len();
+    new.push_str(r#""message":"#);
+    new.push_str(&json);
+    about.push(&mut new);
+    new.push_str("}}");
+    push_conversation_updated(&mut new, message, (member_count <= LARGE_CONVERSATION).then_some(&json));
+    let shared = new.get(shared_from..).unwrap_or_default();
+    let mut sent = String::with_capacity(shared.len() + REST_BYTES);
+    sent.push_str(r#"{"type":"message.sent","payload":{"#);
+    if let Some(temp_id) = message.temp_id.as_ref().and_then(|temp_id| serde_json::to_string(temp_id).ok()) {
+        sent.push_str(r#""tempId":"#);
+        sent.push_str(&temp_id);
+        sent.push(',');
+    }
+    sent.push_str(shared);
+    MessageBodies { sent: sent.into(), new: new.into() }
 }
 
 /// A change of a message, for all members; `conversation.updated` behind it if `last` is the conversation's newest.
@@ -93,22 +91,21 @@ pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMov
 }
 
 fn message_json(message: &Message) -> String {
+    let mut json = Vec::with_capacity(message.content.len() + MESSAGE_REST_BYTES);
     // A message has string keys only, and writing to memory can't fail.
-    serde_json::to_string(message).unwrap_or_default()
+    let _ = serde_json::to_writer(&mut json, message);
+    String::from_utf8(json).unwrap_or_default()
 }
 
 fn push_conversation_updated(body: &mut String, message: &Message, json: Option<&String>) {
-    let conversation = &message.conversation_id;
-    let _ = match json {
-        Some(json) => write!(
-            body,
-            "\n{{\"type\":\"conversation.updated\",\"payload\":{{\"conversationId\":\"{conversation}\",\"lastMessage\":{json}}}}}"
-        ),
-        None => write!(
-            body,
-            "\n{{\"type\":\"conversation.updated\",\"payload\":{{\"conversationId\":\"{conversation}\"}}}}"
-        ),
-    };
+    body.push_str("\n{\"type\":\"conversation.updated\",\"payload\":{\"conversationId\":\"");
+    body.push_str(message.conversation_id.as_str());
+    body.push('"');
+    if let Some(json) = json {
+        body.push_str(r#","lastMessage":"#);
+        body.push_str(json);
+    }
+    body.push_str("}}");
 }
 
 #[cfg(test)]
@@ -128,7 +125,8 @@ mod tests {
         };
         let direct = About { to: "v".parse().ok(), sender_name: None };
         let new = Event::MessageNew { message: message.clone(), to: direct.to.clone(), sender_name: None };
-        assert_eq!(message_new(&message, &direct, 2), format!("{}\n{}", new.to_json(), updated.to_json()));
+        let bodies = message_bodies(&message, &direct, 2);
+        assert_eq!(bodies.new, format!("{}\n{}", new.to_json(), updated.to_json()));
         let group = About { to: None, sender_name: Some("a \"name\"".into()) };
         let sent = Event::MessageSent {
             temp_id: message.temp_id.clone(),
@@ -137,8 +135,10 @@ mod tests {
             to: None,
             sender_name: group.sender_name.clone(),
         };
-        assert_eq!(message_sent(&message, &group, 2), format!("{}\n{}", sent.to_json(), updated.to_json()));
+        let bodies = message_bodies(&message, &group, 2);
+        assert_eq!(bodies.sent, format!("{}\n{}", sent.to_json(), updated.to_json()));
         let bare = Event::ConversationUpdated { conversation_id: message.conversation_id.clone(), last_message: None };
-        assert_eq!(message_new(&message, &direct, 501), format!("{}\n{}", new.to_json(), bare.to_json()));
+        let bodies = message_bodies(&message, &direct, 501);
+        assert_eq!(bodies.new, format!("{}\n{}", new.to_json(), bare.to_json()));
     }
 }
