@@ -50,6 +50,15 @@ const EVENTS: [&str; 22] = [
     "broadcast",
 ];
 
+/// Counters by name. The frequent names stand first: finding one costs less than hashing it would.
+struct ByName<const COUNT: usize>([(&'static str, Counter); COUNT]);
+
+impl<const COUNT: usize> ByName<COUNT> {
+    fn get(&self, name: &str) -> Option<&Counter> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, counter)| counter)
+    }
+}
+
 /// Why a position can't be resumed from, or is worthless.
 const RESYNCS: [ResyncReason; 4] =
     [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid];
@@ -123,9 +132,9 @@ pub struct Metrics {
     /// 1 from SIGTERM on.
     pub draining: Gauge,
     resumes: HashMap<Option<ResyncReason>, Counter>,
-    events: HashMap<&'static str, Counter>,
+    events: ByName<{ EVENTS.len() }>,
     other_events: Counter,
-    commands: HashMap<&'static str, Counter>,
+    commands: ByName<{ Command::NAMES.len() }>,
     errors: HashMap<ErrorCode, Counter>,
     resyncs: HashMap<ResyncReason, Counter>,
 }
@@ -175,9 +184,9 @@ impl Metrics {
             resumes: std::iter::once((None, resume("resumed")))
                 .chain(RESYNCS.map(|reason| (Some(reason), resume(reason.as_str()))))
                 .collect(),
-            events: EVENTS.map(|name| (name, event(name))).into(),
+            events: ByName(EVENTS.map(|name| (name, event(name)))),
             other_events: event("other"),
-            commands: Command::NAMES.map(|name| (name, counter!("parley_commands_total", "type" => name))).into(),
+            commands: ByName(Command::NAMES.map(|name| (name, counter!("parley_commands_total", "type" => name)))),
             errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
             resyncs: RESYNCS
                 .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))
