@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memrchr_iter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ResyncReason;
@@ -58,9 +58,14 @@ fn as_we_write_it(envelopes: &[u8]) -> Written {
         let payload = if let Some(new) = kind.strip_prefix(br#"message.new","payload":{"#) {
             new.strip_prefix(ID)?
         } else if let Some(sent) = kind.strip_prefix(br#"message.sent","payload":{"#) {
-            // A quotation mark inside of the tempId is escaped, so this is the member and nothing in a text.
-            let at = memmem::find(sent, ID)?;
-            sent.get(at + ID.len()..)?
+            match sent.strip_prefix(br#""tempId":""#) {
+                Some(temp_id) => {
+                    // One with an escape is left to those who read it in full.
+                    let end = memchr2(b'"', b'\\', temp_id)?;
+                    temp_id.get(end..)?.strip_prefix(b"\",")?.strip_prefix(ID)?
+                }
+                None => sent.strip_prefix(ID)?,
+            }
         } else {
             return (!kind.starts_with(b"message.new\"") && !kind.starts_with(b"message.sent\"")).then_some(None);
         };
@@ -121,17 +126,21 @@ pub fn live_event(envelope: &[u8]) -> Option<&RawValue> {
 
 /// When the message that an event brings was accepted by the store; `None` for other events.
 ///
-/// Searched for, not parsed, and from the end: this runs for every event, and the time stands behind the content, as it does
-/// in the companion that repeats the message. Inside of a string a quote is escaped, so the key can't be content.
+/// Searched for by its last letter, not parsed, and from the end: this runs for every event, and the time stands behind the
+/// content, as it does in the companion that repeats the message. Inside of a string a quote is escaped, so the key can't be
+/// content.
 #[must_use]
 pub fn accepted_at(kind: &str, envelopes: &[u8]) -> Option<Timestamp> {
-    const KEY: &[u8] = b"\"createdAt\":";
-    const TIME_BYTES: usize = "\"2026-01-01T00:00:00.000Z\"".len();
+    const KEY: &[u8] = b"\"createdAt\":\"";
+    const TIME_BYTES: usize = "2026-01-01T00:00:00.000Z".len();
+    /// Letters that are looked at: behind the time stand ids and names, which may have the letter too.
+    const LETTERS_MAX: usize = 512;
     if !matches!(kind, "message.new" | "message.sent") {
         return None;
     }
-    let begin = memmem::rfind(envelopes, KEY)? + KEY.len();
-    serde_json::from_slice(envelopes.get(begin..begin + TIME_BYTES)?).ok()
+    let time = |letter: usize| envelopes.get(..=letter)?.last_chunk::<{ TIME_BYTES + KEY.len() }>()?.strip_prefix(KEY);
+    let time = memrchr_iter(b'Z', envelopes).take(LETTERS_MAX).find_map(time)?;
+    Timestamp::parse(time)
 }
 
 /// The lines of a payload. Many bytes are searched at once, because this runs for every event.
