@@ -43,7 +43,9 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<Item>,
+    queue: VecDeque<Framed>,
+    /// The places in the queue of what is dropped first, ascending.
+    ephemeral: Vec<u32>,
     bytes: u32,
     bytes_max: u32,
     ping: bool,
@@ -57,12 +59,6 @@ struct State {
     closing: Option<CloseCode>,
     aborted: bool,
     waker: Option<Waker>,
-}
-
-#[derive(Debug)]
-struct Item {
-    framed: Framed,
-    ephemeral: bool,
 }
 
 /// Events that a socket must not get as they are when they come from the log.
@@ -152,6 +148,7 @@ impl Outbox {
             wire,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                ephemeral: Vec::new(),
                 bytes: 0,
                 bytes_max,
                 ping: false,
@@ -391,7 +388,13 @@ impl Outbox {
             || state.ping
             || (state.closing.is_some() && batch.close.is_none())
             || (state.aborted && !batch.abort);
-        batch.frames.extend(std::mem::take(&mut state.queue).into_iter().map(|item| item.framed));
+        let queue = std::mem::take(&mut state.queue);
+        if batch.frames.is_empty() {
+            batch.frames = queue;
+        } else {
+            batch.frames.extend(queue);
+        }
+        state.ephemeral = Vec::new();
         batch.ping |= std::mem::take(&mut state.ping);
         batch.close = state.closing;
         batch.abort = state.aborted;
@@ -456,6 +459,7 @@ impl State {
         let is_over = self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty();
         if is_over && !off::is("slow-consumer") {
             self.queue = VecDeque::new();
+            self.ephemeral = Vec::new();
             self.bytes = 0;
             self.accepted_at = None;
             self.closing = Some(CloseCode::SlowConsumer);
@@ -463,7 +467,10 @@ impl State {
             return Pushed::Overflow;
         }
         self.bytes += bytes;
-        self.queue.push_back(Item { framed, ephemeral });
+        if ephemeral {
+            self.ephemeral.push(place_of(self.queue.len()));
+        }
+        self.queue.push_back(framed);
         self.wake();
         Pushed::Queued
     }
@@ -477,8 +484,10 @@ impl State {
 
     /// Drops queued ephemeral events to make room for durable ones.
     fn shed_ephemeral(&mut self) {
-        self.queue.retain(|item| !item.ephemeral);
-        self.bytes = self.queue.iter().map(|item| len_of(&item.framed)).sum();
+        let ephemeral = std::mem::take(&mut self.ephemeral);
+        let mut places = 0..;
+        self.queue.retain(|_| places.next().is_some_and(|place| ephemeral.binary_search(&place_of(place)).is_err()));
+        self.bytes = self.queue.iter().map(len_of).sum();
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -496,7 +505,11 @@ impl State {
 
 /// What an item weighs: its bytes, and its place in the queue, so that many tiny frames weigh something too.
 fn len_of(framed: &Framed) -> u32 {
-    u32::try_from(framed.len() + size_of::<Item>()).unwrap_or(u32::MAX)
+    u32::try_from(framed.len() + size_of::<Framed>()).unwrap_or(u32::MAX)
+}
+
+fn place_of(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
