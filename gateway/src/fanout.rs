@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::event::ResyncReason;
-use shared::{CloseCode, ConversationId, Event, MessageId, Timestamp, UserId};
+use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::{Control, Inbox};
@@ -81,7 +81,7 @@ impl Fanout {
             Some(seq) => {
                 let began = traces::on().then(Instant::now);
                 let accepted = accepted_at(&payload.kind, payload.envelopes);
-                let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted.and_then(instant_of));
+                let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted);
                 let spread = self.registry.push_durable(user, &event);
                 if let Some(began) = began
                     && accepted.is_some()
@@ -139,12 +139,6 @@ impl Fanout {
         self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
         self.metrics.gaps.increment(u64::from(spread.missed));
     }
-}
-
-/// The store's time on this node's monotonic clock; a store whose clock is ahead has accepted it just now.
-fn instant_of(time: Timestamp) -> Option<Instant> {
-    let age_ms = Timestamp::now().unix_ms().saturating_sub(time.unix_ms());
-    Instant::now().checked_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
 }
 
 impl Inbox for Fanout {

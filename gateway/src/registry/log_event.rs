@@ -1,9 +1,9 @@
 //! A durable event on its way to sockets.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use shared::{Epoch, Wire};
+use shared::{Epoch, Timestamp, Wire};
 
 use crate::frames::{Frames, position_on};
 use crate::ws::outbox::Had;
@@ -13,6 +13,8 @@ use crate::ws::outbox::Had;
 pub struct LogEvent<'a> {
     pub(super) seq: u64,
     pub(super) frames: Frames<'a>,
+    /// When it reached this node: one reading of the clock for all sockets.
+    pub(super) at: Instant,
     /// When the message that it brings was accepted.
     pub(super) accepted_at: Option<Instant>,
 }
@@ -21,13 +23,16 @@ impl<'a> LogEvent<'a> {
     /// The event `seq`, of which these are the envelopes as they came, `seq` first.
     #[must_use]
     pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, frames: Frames::new(envelopes, Some(seq)), accepted_at: None }
+        Self { seq, frames: Frames::new(envelopes, Some(seq)), at: Instant::now(), accepted_at: None }
     }
 
-    /// The same for an event that brings a message which was accepted at this time.
+    /// The same for an event that brings a message which was accepted at this time, if it does.
     #[must_use]
-    pub fn accepted_at(self, accepted_at: Option<Instant>) -> Self {
-        Self { accepted_at, ..self }
+    pub fn accepted_at(self, accepted: Option<Timestamp>) -> Self {
+        // A store whose clock is ahead has accepted it just now.
+        let age_ms = |time: Timestamp| Timestamp::now().unix_ms().saturating_sub(time.unix_ms());
+        let age = accepted.map(|time| Duration::from_millis(u64::try_from(age_ms(time)).unwrap_or(0)));
+        Self { accepted_at: age.and_then(|age| self.at.checked_sub(age)), ..self }
     }
 
     /// The message that the event brings, if any.

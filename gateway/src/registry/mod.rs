@@ -435,7 +435,7 @@ impl LocalUser {
         for socket in &self.sockets {
             let (wire, earlier) = (socket.outbox.wire(), repeats && socket.is_older && !off::is("recent"));
             let instead = |had: Option<&mut Had>| event.instead(had, earlier, wire, self.epoch.as_ref()?);
-            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), came, instead));
+            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), event.at, came, instead));
         }
         if let Some(message) = message
             && spread.queued > queued_before

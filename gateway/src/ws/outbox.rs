@@ -52,7 +52,7 @@ struct State {
     gate: Gate,
     /// Events that must not come as they are. Few sockets have any.
     had: Option<Box<Had>>,
-    /// When the last event of the log was queued.
+    /// When the last event of the log that was queued had reached this node.
     advanced_at: Option<Instant>,
     /// When the oldest live message in the queue was accepted.
     accepted_at: Option<Instant>,
@@ -249,12 +249,13 @@ impl Outbox {
         state.enqueue(framed.clone(), false)
     }
 
-    /// Queues the durable event `seq` if it is the next one. `instead` is told which messages the socket had already, if any,
-    /// and gives the frames that take the event's place if it is one of them.
+    /// Queues the durable event `seq`, which reached this node at the time `at`, if it is the next one. `instead` is told
+    /// which messages the socket had already, if any, and gives the frames that take the event's place if it is one of them.
     pub fn push_durable(
         &self,
         seq: u64,
         framed: &Framed,
+        at: Instant,
         came: Came,
         instead: impl FnOnce(Option<&mut Had>) -> Option<Framed>,
     ) -> Pushed {
@@ -284,7 +285,7 @@ impl Outbox {
                 *position = seq;
             }
         }
-        state.advanced_at = Some(Instant::now());
+        state.advanced_at = state.advanced_at.max(Some(at));
         let frames = instead(state.had.as_deref_mut());
         if frames.is_some() {
             state.forget_had();
@@ -523,7 +524,7 @@ mod tests {
         outbox.open_at(0, frame.clone());
         let tried_at = Instant::now();
         // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
-        assert_eq!(outbox.push_durable(1, &frame, Came::Live(None), |_| None), Pushed::Queued);
+        assert_eq!(outbox.push_durable(1, &frame, Instant::now(), Came::Live(None), |_| None), Pushed::Queued);
         assert_eq!(outbox.push_direct(7, &frame, tried_at, |_| false), Pushed::Dropped);
         std::thread::sleep(std::time::Duration::from_millis(1));
         assert_eq!(outbox.push_direct(8, &frame, Instant::now(), |_| false), Pushed::Queued);

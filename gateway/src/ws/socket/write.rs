@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::DELIVERY_SECONDS;
-use crate::clock::now_us;
+use crate::clock::{now_us, us_at};
 
 /// Buffers that one vectored write may carry.
 const SLICES_MAX: usize = 64;
@@ -40,8 +40,7 @@ impl Unwritten {
     pub(super) fn refill(&mut self, frames: VecDeque<Bytes>, accepted_at: Option<Instant>) {
         debug_assert!(self.frames.is_empty(), "frames would be lost");
         self.frames = frames;
-        let us_ago = |at: Instant| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.accepted_us = accepted_at.map_or(0, |at| now_us().saturating_sub(us_ago(at)).max(1));
+        self.accepted_us = accepted_at.map_or(0, |at| us_at(at).max(1));
     }
 
     /// Drops every frame of which the peer has seen nothing.
