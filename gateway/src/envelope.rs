@@ -1,5 +1,7 @@
 //! What comes over the backbone is not trusted: each line is checked here before a socket sees it.
 
+mod json;
+
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2, memrchr_iter};
@@ -172,18 +174,48 @@ fn first_line(payload: &[u8]) -> (&[u8], Option<&[u8]>) {
 #[error("the payload is no newline-separated sequence of JSON envelopes")]
 pub struct Poisoned;
 
-#[derive(Deserialize)]
+/// What has to be known of an envelope.
 struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     seq: Option<u64>,
-    #[serde(borrow)]
-    payload: &'a RawValue,
 }
 
 impl<'a> Envelope<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(line).ok().filter(|envelope: &Self| envelope.payload.get().starts_with('{'))
+        Self::as_we_write_it(line).or_else(|| Self::in_any_form(line))
+    }
+
+    /// Says yes or that it doesn't know.
+    fn as_we_write_it(line: &'a [u8]) -> Option<Self> {
+        let rest = line.strip_prefix(b"{")?;
+        let (seq, rest) = match rest.strip_prefix(br#""seq":"#) {
+            None => (None, rest),
+            Some(rest) => {
+                let (digits, rest) = rest.split_at_checked(memchr(b',', rest)?)?;
+                let is_written = digits.first().is_some_and(|first| matches!(first, b'1'..=b'9'));
+                let seq = std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_written)?;
+                (Some(seq), rest.strip_prefix(b",")?)
+            }
+        };
+        let rest = rest.strip_prefix(br#""type":""#)?;
+        let (kind, rest) = rest.split_at_checked(memchr2(b'"', b'\\', rest)?)?;
+        let payload = rest.strip_prefix(br#"","payload":"#)?;
+        let is_whole = json::is_plain(line) && json::behind_object(payload)? == b"}";
+        let kind = Cow::Borrowed(std::str::from_utf8(kind).ok()?);
+        is_whole.then_some(Self { kind, seq })
+    }
+
+    fn in_any_form(line: &'a [u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Read<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Cow<'a, str>,
+            seq: Option<u64>,
+            #[serde(borrow)]
+            payload: &'a RawValue,
+        }
+        let Read { kind, seq, payload } = serde_json::from_slice(line).ok()?;
+        payload.get().starts_with('{').then_some(Self { kind, seq })
     }
 }
 
@@ -242,6 +274,32 @@ mod tests {
         assert_eq!(payload.envelopes, b"{\"seq\":1,\"type\":\"t\",\"payload\":{}}");
         let alone = Payload::parse(b"{\"epoch\":\"a.1\",\"seq\":0}\n").expect("a good payload");
         assert!(alone.opened.is_some() && alone.envelopes.is_empty());
+    }
+
+    #[test]
+    fn as_we_write_it_is_read_as_in_any_form() {
+        let form = |envelope: Option<Envelope<'_>>| envelope.map(|envelope| (envelope.kind.into_owned(), envelope.seq));
+        for text in [
+            r#"{"seq":12,"type":"message.new","payload":{"message":{"id":"7","content":"a \"b\""},"to":"u"}}"#,
+            r#"{"type":"typing","payload":{"isTyping":true}}"#,
+            r#"{"type":"ü","payload":{}}"#,
+        ] {
+            let written = form(Envelope::as_we_write_it(text.as_bytes()));
+            assert!(written.is_some(), "{text}");
+            assert_eq!(written, form(Envelope::in_any_form(text.as_bytes())), "{text}");
+        }
+        for text in [
+            r#"{"seq":012,"type":"x","payload":{}}"#,
+            r#"{"seq":+1,"type":"x","payload":{}}"#,
+            r#"{"seq":1.0,"type":"x","payload":{}}"#,
+            r#"{"seq":18446744073709551616,"type":"x","payload":{}}"#,
+            r#"{"type":"x","payload":{}"#,
+            r#"{"type":"x","payload":{}}}"#,
+            r#"{"type":"x","payload":{},"type":"y"}"#,
+            r#"{"type":"x\n","payload":{}}"#,
+        ] {
+            assert_eq!(form(Envelope::as_we_write_it(text.as_bytes())), None, "{text}");
+        }
     }
 
     proptest::proptest! {
