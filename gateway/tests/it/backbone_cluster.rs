@@ -265,14 +265,13 @@ async fn orders_come_once_also_when_the_leading_master_is_lost() {
             }
             assert_eq!((orders, broadcasts), (1, 1));
             rig.the_cluster().servers[place].restart();
-            // What is published at a master that the others don't hear yet reaches only those who receive from it.
-            rig.the_cluster().wait_connected();
             for node in [&rig.a, &rig.b] {
                 let is_back = async || node.backbone.open(user).await.ok();
                 eventually(Duration::from_secs(10), is_back).await;
             }
         }
-        assert!((1..=2).contains(&missed), "the one that led was lost, {missed} times");
+        // The one that is there for the longest time leads: here that may be the next one to be killed.
+        assert!((1..=3).contains(&missed), "the one that led was lost, {missed} times");
         assert!(rig.a.is_quiet().await, "nothing comes twice");
     })
     .await;

@@ -52,6 +52,8 @@ pub(super) struct Live {
     pub(super) server: Arc<str>,
     /// Connections to the same server for what isn't hot.
     pub(super) pool: deadpool_redis::Pool,
+    /// When it came about.
+    pub(super) since: Instant,
     /// Cancelled when the connection is given up.
     pub(super) lost: CancellationToken,
 }

@@ -54,6 +54,9 @@ const PIPELINE_BUFFER: usize = 64;
 /// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
 pub(super) const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
 
+/// Within this time masters of a Cluster that came back together hear each other.
+const MASTERS_MEET: Duration = Duration::from_secs(2);
+
 /// How long the store may take to note that a server was left.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -176,6 +179,12 @@ impl Supervisor {
                 }
                 if cluster.member_up(*lane) && was_up {
                     self.shared.inbox.orders_missed();
+                    // And once more when they hear each other: until then some nodes' orders reach only some masters.
+                    let inbox = Arc::clone(&self.shared.inbox);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(MASTERS_MEET).await;
+                        inbox.orders_missed();
+                    });
                 }
             }
             None if was_up => self.shared.inbox.resubscribed(),
@@ -231,7 +240,8 @@ impl Supervisor {
         let left = subscriptions.begin(self.lane(), generation);
         subscriber::resubscribe(&receiving, subscriptions, self.lane(), link).await?;
         let pool = pool(&found.client)?;
-        Ok(Connections { live: Live { commands, client_id, server, pool, lost }, receiving, server: found, left })
+        let live = Live { commands, client_id, server, pool, since: Instant::now(), lost };
+        Ok(Connections { live, receiving, server: found, left })
     }
 
     fn inbound(&self, generation: u64, lost: CancellationToken) -> Inbound {

@@ -119,16 +119,6 @@ impl Cluster {
         }
     }
 
-    /// Waits until all servers hear each other again.
-    pub(crate) fn wait_connected(&self) {
-        wait("the servers hear each other", || {
-            self.servers.iter().all(|server| {
-                let nodes = text(server, "CLUSTER NODES");
-                !nodes.contains("fail") && nodes.matches(" connected").count() == self.servers.len()
-            })
-        });
-    }
-
     /// Lets a frozen master go on as soon as its replica is the master.
     pub(crate) fn thaw_when_replaced(&self, master: usize) {
         let (pid, replica) = (self.servers[master].pid(), self.servers[Self::replica_of(master)].url());

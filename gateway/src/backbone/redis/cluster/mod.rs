@@ -165,8 +165,15 @@ impl Cluster {
     /// Some master that is there, the one that leads first.
     pub(super) fn any(&self) -> Result<Arc<Member>, BackboneError> {
         let lead = self.member(self.lead.load(Ordering::Acquire)).filter(|member| !member.is_away());
-        let any = || self.serving().into_iter().find(|member| !member.is_away());
-        lead.or_else(any).ok_or_else(|| BackboneError("Redis is away: no master of the Cluster is there".to_owned()))
+        lead.or_else(|| self.longest_there())
+            .ok_or_else(|| BackboneError("Redis is away: no master of the Cluster is there".to_owned()))
+    }
+
+    /// The master that is there for the longest time: one that has just come back isn't heard by the others for a second.
+    fn longest_there(&self) -> Option<Arc<Member>> {
+        let since = |member: &Arc<Member>| Some(member.server.live().ok()?.since);
+        let there = self.serving().into_iter().filter_map(|member| Some((since(&member)?, member)));
+        there.min_by_key(|(since, _)| *since).map(|(_, member)| member)
     }
 
     /// The masters' connections, for what has to be done on each of them.
@@ -244,8 +251,7 @@ impl Cluster {
     /// A master is away. Whether another leads from now on.
     pub(super) fn member_away(&self, lane: Lane) -> bool {
         self.look_again.notify_one();
-        let up = |member: &&Arc<Member>| member.lane != lane && !member.is_away();
-        let next = self.serving().iter().find(up).map_or(NOBODY, |member| member.lane);
+        let next = self.longest_there().filter(|member| member.lane != lane).map_or(NOBODY, |member| member.lane);
         self.lead.compare_exchange(lane, next, Ordering::AcqRel, Ordering::Acquire).is_ok() && next != NOBODY
     }
 
