@@ -49,7 +49,7 @@ main() {
   rust_tests
   start_dev_node
   step 'demo page in a browser' browser_test
-  step 'load on one node' load "ws://127.0.0.1:$dev_port/chat/ws"
+  step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups
   step 'contract documents' contract_documents
   stop "$dev_pid"
   step 'REST from its document, short form' run timeout --kill-after=10 "$SCHEMATHESIS_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" deploy/schemathesis.sh --short
@@ -194,10 +194,16 @@ contract_documents() {
     run bash -c 'timeout --kill-after=10 60 node "$1" <"$2"' - "$tools/asyncapi/check.mjs" "$work/asyncapi.json"
 }
 
-# load URL: the short profile.
+# load HOST:PORT SCRIPT…: the short profile of each.
 load() {
-  find_k6 &&
-    PROFILE=short URL=$1 K6_NO_USAGE_REPORT=true run timeout --kill-after=10 120 "$k6" run --quiet --no-color loadtest/k6/chat.js
+  local address=$1 script status=0
+  shift
+  find_k6 || return 1
+  for script in "$@"; do
+    PROFILE=short URL=ws://$address/chat/ws HTTP=http://$address K6_NO_USAGE_REPORT=true \
+      run timeout --kill-after=10 120 "$k6" run --quiet --no-color "loadtest/k6/$script.js" || status=1
+  done
+  return "$status"
 }
 
 # The script that people use for trying it out: it starts, carries load over both nodes, and leaves nothing behind.
@@ -209,7 +215,7 @@ two_nodes() {
   start two-nodes.sh env TMPDIR="$work/two-nodes" GATEWAY="$target/debug/gateway" deploy/two-nodes.sh "$port"
   pid=$started
   wait_for 60 two-nodes.sh grep -q 'Two nodes run' "$work/two-nodes.sh.log"
-  load "ws://127.0.0.1:$port/chat/ws" || status=1
+  load "127.0.0.1:$port" chat || status=1
   for node in gateway-1 gateway-2; do
     echo "$node: $(grep -c "gateways/$node 101" "$work"/two-nodes/*/haproxy.log) connections through HAProxy"
     grep -q "gateways/$node 101" "$work"/two-nodes/*/haproxy.log || status=1

@@ -9,14 +9,13 @@
 // User k6-<n> writes to the other one of its pair. The content carries the time of sending, so that the receiver, in the
 // same process and so by the same clock, measures the delivery.
 
-import crypto from 'k6/crypto';
-import encoding from 'k6/encoding';
 import exec from 'k6/execution';
 import ws from 'k6/ws';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
+import { chosen, holes, token } from './client.js';
 
-const PROFILES = {
+const profile = chosen({
   full: {
     stages: [
       { duration: '1m', target: 100 },
@@ -35,20 +34,13 @@ const PROFILES = {
     connectionMs: 8000,
     sendEveryMs: 1000,
   },
-};
-
-const name = __ENV.PROFILE || 'full';
-const profile = PROFILES[name];
-if (!profile) throw new Error(`PROFILE=${name}: there are full and short`);
-const secret = __ENV.JWT_SECRET;
-if (!secret) throw new Error('JWT_SECRET is not set: give the secret that the gateway checks tokens with');
+});
 const url = __ENV.URL || 'ws://127.0.0.1:8086/chat/ws';
 
 // The acknowledgements of what was sent last have this long to come before the connection is closed.
 const ACK_WAIT_MS = 2000;
 // Two nodes may deliver neighbours in a conversation out of order, by less than this.
 const REORDER_MS = 1000;
-const TOKEN_SECONDS = 3600;
 
 const delivery = new Trend('delivery', true);
 const acknowledgement = new Trend('acknowledgement', true);
@@ -140,23 +132,4 @@ export default function () {
     'no hole in the conversation': () => holes(seen, authenticated + REORDER_MS, Date.now() - REORDER_MS) === 0,
     'no error frame': () => faults === 0,
   });
-}
-
-// How many messages of the conversation did not come, among those between the first and the last that came in this time:
-// both sides' messages are numbered together, without a gap.
-function holes(seen, from, to) {
-  const seqs = Object.keys(seen).map(Number).filter((seq) => seen[seq] >= from && seen[seq] <= to);
-  let missing = 0;
-  for (let seq = Math.min(...seqs); seq <= Math.max(...seqs); seq += 1) {
-    if (!(seq in seen)) missing += 1;
-  }
-  return missing;
-}
-
-// A token that the gateway takes: HS256, the user in `sub`.
-function token(user) {
-  const now = Math.floor(Date.now() / 1000);
-  const part = (value) => encoding.b64encode(JSON.stringify(value), 'rawurl');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: user, iat: now, exp: now + TOKEN_SECONDS })}`;
-  return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
 }

@@ -9,16 +9,13 @@
 // MOVES    1                             how often each is moved at least
 // It ends with a table of its own counters; a check that failed once fails the run.
 
-import crypto from 'k6/crypto';
-import encoding from 'k6/encoding';
 import exec from 'k6/execution';
 import http from 'k6/http';
 import ws from 'k6/ws';
 import { check, sleep } from 'k6';
 import { Counter } from 'k6/metrics';
+import { token } from './client.js';
 
-const secret = __ENV.JWT_SECRET;
-if (!secret) throw new Error('JWT_SECRET is not set: give the secret that the gateways check tokens with');
 const url = __ENV.URL || 'ws://127.0.0.1:8080/chat/ws';
 const rest = __ENV.HTTP || 'http://127.0.0.1:8080';
 const seconds = Number(__ENV.SECONDS || 60);
@@ -140,12 +137,4 @@ function connection(client) {
   if (code === DRAINING) moved.add(1);
   else if (code !== CLOSED_BY_US) fault(`closed with ${code} ${reason}`);
   return faults;
-}
-
-// A token that the gateways take: HS256, the user in `sub`.
-function token(user) {
-  const now = Math.floor(Date.now() / 1000);
-  const part = (value) => encoding.b64encode(JSON.stringify(value), 'rawurl');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: user, iat: now, exp: now + 3600 })}`;
-  return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
 }
