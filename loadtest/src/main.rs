@@ -25,6 +25,9 @@ enum Mode {
     Storm(modes::StormArgs),
     UserToUser(modes::UserToUserArgs),
     Group(modes::GroupArgs),
+    Presence(modes::PresenceArgs),
+    Herd(modes::HerdArgs),
+    Mixed(modes::MixedArgs),
     #[command(hide = true)]
     Hold(modes::HoldArgs),
 }
@@ -60,6 +63,9 @@ fn run(cli: &Cli) -> Result<bool> {
             Mode::Storm(args) => modes::storm(args).await,
             Mode::UserToUser(args) => modes::user_to_user(args).await,
             Mode::Group(args) => modes::group(args).await,
+            Mode::Presence(args) => modes::presence(args).await,
+            Mode::Herd(args) => modes::herd(args).await,
+            Mode::Mixed(args) => modes::mixed(args).await,
             Mode::Hold(args) => modes::hold(args).await,
         }
     })

@@ -1,6 +1,7 @@
 //! What the kernel knows of the processes under test: CPU time and memory, from /proc.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -8,6 +9,8 @@ use serde::Serialize;
 /// What /proc/<pid>/stat counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
 /// today except Alpha.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// How often memory is read while a measurement runs; reading it holds the process up for a moment.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// CPU time of one process since its start, in core-seconds.
 ///
@@ -74,7 +77,7 @@ impl CpuWatch {
     pub fn read(&self) -> CpuUse {
         let used = |(pid, begun): &(u32, f64)| (name(*pid), cpu_seconds(*pid).map_or(0.0, |now| now - begun));
         let by_process: Vec<_> = self.begun.iter().map(used).collect();
-        CpuUse { total: by_process.iter().map(|(_, seconds)| seconds).sum(), by_process }
+        CpuUse { total: by_process.iter().fold(0.0, |total, (_, seconds)| total + seconds), by_process }
     }
 }
 
@@ -85,6 +88,73 @@ impl fmt::Display for CpuUse {
             write!(f, "  {name}: {seconds:.2}")?;
         }
         Ok(())
+    }
+}
+
+/// The memory of one process over a measurement, in KB.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemoryUse {
+    /// Which process.
+    pub name: String,
+    /// In the beginning.
+    pub before_kb: u64,
+    /// The most that was seen.
+    pub highest_kb: u64,
+    /// In the end; 0 when it has gone.
+    pub after_kb: u64,
+}
+
+/// What a measurement cost the processes under test.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cost {
+    /// Their CPU time.
+    pub cpu_seconds: CpuUse,
+    /// Their memory.
+    pub memory: Vec<MemoryUse>,
+}
+
+/// Watches what a measurement costs.
+#[derive(Debug)]
+pub struct CostWatch {
+    cpu: CpuWatch,
+    memory: Vec<(u32, MemoryUse)>,
+    looked: Instant,
+}
+
+impl CostWatch {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// One of the processes isn't there.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        let memory = pids.iter().map(|pid| {
+            let kb = rss_kb(*pid)?;
+            Ok((*pid, MemoryUse { name: name(*pid), before_kb: kb, highest_kb: kb, after_kb: kb }))
+        });
+        let memory = memory.collect::<Result<_>>()?;
+        Ok(Self { cpu: CpuWatch::start(pids)?, memory, looked: Instant::now() })
+    }
+
+    /// Looks at the memory, if the last look was not just now; to be called often.
+    pub fn look(&mut self) {
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            self.read_memory();
+        }
+    }
+
+    /// What was used since the start.
+    #[must_use]
+    pub fn read(mut self) -> Cost {
+        self.read_memory();
+        Cost { cpu_seconds: self.cpu.read(), memory: self.memory.into_iter().map(|(_, memory)| memory).collect() }
+    }
+
+    fn read_memory(&mut self) {
+        for (pid, memory) in &mut self.memory {
+            memory.after_kb = rss_kb(*pid).unwrap_or(0);
+            memory.highest_kb = memory.highest_kb.max(memory.after_kb);
+        }
     }
 }
 
@@ -101,6 +171,8 @@ mod tests {
         while watch.read().total < 0.01 {
             assert!(std::time::Instant::now() < end, "no CPU time is seen");
         }
+        let cost = CostWatch::start(&[pid]).expect("a watch").read();
+        assert!(cost.memory[0].before_kb > 500 && cost.memory[0].highest_kb >= cost.memory[0].after_kb, "{cost:?}");
         assert!(cpu_seconds(u32::MAX).is_err() && rss_kb(u32::MAX).is_err());
     }
 }

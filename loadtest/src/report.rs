@@ -7,11 +7,14 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// Names and values in the order in which they are shown, and sentences below them.
+use crate::process::{Cost, MemoryUse};
+
+/// Names and values in the order in which they are shown, a table of details and sentences below them.
 #[derive(Debug, Clone)]
 pub struct Report {
     title: &'static str,
     rows: Vec<(String, String)>,
+    details: Option<Vec<Vec<String>>>,
     notes: Vec<String>,
 }
 
@@ -19,12 +22,26 @@ impl Report {
     /// An empty report.
     #[must_use]
     pub fn new(title: &'static str) -> Self {
-        Self { title, rows: Vec::new(), notes: Vec::new() }
+        Self { title, rows: Vec::new(), details: None, notes: Vec::new() }
     }
 
     /// Adds a row.
     pub fn row(&mut self, name: impl Into<String>, value: impl ToString) {
         self.rows.push((name.into(), value.to_string()));
+    }
+
+    /// Adds what the measurement cost the processes under test.
+    pub fn cost(&mut self, cost: &Cost) {
+        self.row("CPU, core-seconds", &cost.cpu_seconds);
+        for MemoryUse { name, before_kb, highest_kb, after_kb } in &cost.memory {
+            let kb = format!("{before_kb} / {highest_kb} / {after_kb}");
+            self.row(format!("{name}: RSS before / highest / after, KB"), kb);
+        }
+    }
+
+    /// Adds a line to the table of details below; the first one is its header.
+    pub fn detail(&mut self, line: Vec<String>) {
+        self.details.get_or_insert_default().push(line);
     }
 
     /// Adds a sentence.
@@ -47,21 +64,28 @@ impl Report {
             Some(path) => std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?,
             None => {}
         }
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([self.title, ""]);
-        for (name, value) in &self.rows {
-            table.add_row([name, value]);
-        }
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
         let mut out = stdout().lock();
-        writeln!(out, "{table}")?;
+        let rows = self.rows.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
+        writeln!(out, "{}", table(std::iter::once(vec![self.title.to_owned(), String::new()]).chain(rows)))?;
+        if let Some(details) = &self.details {
+            writeln!(out, "{}", table(details.iter().cloned()))?;
+        }
         for note in &self.notes {
             writeln!(out, "{note}")?;
         }
         Ok(())
     }
+}
+
+/// A header and rows, all but the first column to the right.
+fn table(mut lines: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(lines.next().unwrap_or_default());
+    table.add_rows(lines);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// A line on the terminal that is written over and over; nothing when standard error is no terminal.

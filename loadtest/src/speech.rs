@@ -202,6 +202,31 @@ pub fn kind(frame: &[u8]) -> &str {
     field(frame, "\"type\":\"")
 }
 
+/// The `ref` of a canonical frame.
+#[must_use]
+pub fn reference(frame: &[u8]) -> &str {
+    field(frame, "\"ref\":\"")
+}
+
+/// The user whom a canonical frame is about, in presence and typing.
+#[must_use]
+pub fn user_id(frame: &[u8]) -> &str {
+    field(frame, "\"userId\":\"")
+}
+
+/// The conversation that a canonical frame is about.
+#[must_use]
+pub fn conversation_id(frame: &[u8]) -> &str {
+    field(frame, "\"conversationId\":\"")
+}
+
+/// Whether a canonical frame says that this is so.
+#[must_use]
+pub fn flag(frame: &[u8], name: &str) -> bool {
+    let text = std::str::from_utf8(frame).unwrap_or_default();
+    text.split_once(&format!("\"{name}\":")).is_some_and(|(_, rest)| rest.starts_with("true"))
+}
+
 /// The number of the measured message in a frame, from content that [`content`] made.
 #[must_use]
 pub fn message_number(frame: &[u8]) -> Option<u64> {
@@ -272,6 +297,9 @@ mod tests {
             format!(r#"{{"seq":3,"type":"message.new","payload":{{"message":{{"content":"{}"}}}}}}"#, content(42, 9));
         assert_eq!((kind(frame.as_bytes()), message_number(frame.as_bytes())), ("message.new", Some(42)));
         assert_eq!((kind(b"{}"), message_number(b"{}")), ("", None));
+        let typing = br#"{"type":"typing","payload":{"conversationId":"c1","userId":"u2","isTyping":true},"ref":"r3"}"#;
+        assert_eq!((conversation_id(typing), user_id(typing), reference(typing)), ("c1", "u2", "r3"));
+        assert!(flag(typing, "isTyping") && !flag(typing, "isRead") && !flag(br#"{"isTyping":false}"#, "isTyping"));
         assert_eq!(content(7, 20).len(), 20);
     }
 }

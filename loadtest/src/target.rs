@@ -99,6 +99,14 @@ impl Target {
         self.speech
     }
 
+    /// For what only Parley can be asked.
+    ///
+    /// # Errors
+    /// Somebody else's frames are spoken.
+    pub fn only_parley(&self) -> Result<()> {
+        if self.speech == Speech::Parley { Ok(()) } else { bail!("this mode speaks Parley's frames only") }
+    }
+
     /// The request by which connection number `connection` reaches node number `node` (both wrap around) as a user,
     /// with `resume` (`epoch:seq`) if given.
     #[must_use]

@@ -66,6 +66,103 @@ async fn a_group_message_is_through_when_the_last_member_has_it() {
 }
 
 #[tokio::test]
+async fn presence_tells_every_partner_once_and_fails_when_one_is_not_told() {
+    // Told 300 ms after a departure, so it is early to those who expect it after a second.
+    for (mute, grace_ms, code, missing) in [(0, 300, 0, 0), (10, 1000, 1, 24)] {
+        let fake = Fake::start().await;
+        fake.faults.mute_presence.store(mute, Relaxed);
+        let args = format!(
+            "presence --users 40 --watchers 5 --partners 3 --rate 10 --seconds 8 --grace-ms {grace_ms} --drain-seconds 1"
+        );
+        let (exit, json) = loadtest(&fake, &args).await;
+        assert_eq!((exit, &json["arrivals"], &json["departures"]), (Some(code), &40.into(), &40.into()), "{json}");
+        assert_eq!(
+            (&json["due"], &json["missing"], &json["repeated"]),
+            (&240.into(), &missing.into(), &0.into()),
+            "{json}"
+        );
+        let told =
+            json["online_ms"]["count"].as_u64().expect("a count") + json["offline_ms"]["count"].as_u64().expect("one");
+        assert_eq!((json["told"].as_u64(), json["early"] == 0), (Some(told), missing == 0), "{json}");
+    }
+}
+
+/// A herd of 40 at the fake server.
+async fn herd(fake: &Fake) -> (Option<i32>, Value) {
+    let args = "herd --connections 40 --senders 4 --rate 100 --seconds 3 --cut-at 1 --settle-seconds 10 --http";
+    let (code, json) = loadtest(fake, &format!("{args} http://{}", fake.address)).await;
+    let counts = &json["oracle"]["counts"];
+    assert_eq!((&json["back"], &json["back_ms"]["count"]), (&40.into(), &40.into()), "{json}");
+    assert_eq!((&counts["acked"], counts["stored"].as_u64()), (&counts["attempted"], Some(340)), "{json}");
+    let deliveries = |of: &str| json[of]["count"].as_u64().expect("a count");
+    let heard = deliveries("delivery_ms_meanwhile") + deliveries("delivery_ms_otherwise");
+    assert!(deliveries("delivery_ms_meanwhile") > 0 && heard == 340, "{json}");
+    (code, json)
+}
+
+#[tokio::test]
+async fn a_herd_resumes_and_misses_nothing() {
+    let fake = Fake::start().await;
+    let (code, json) = herd(&fake).await;
+    assert_eq!((code, &json["resumed"], &json["resyncs"]), (Some(0), &40.into(), &0.into()), "{json}");
+    assert_eq!((&json["refusals"], &json["oracle"]["counts"]["connects_failed"]), (&serde_json::json!({}), &0.into()));
+}
+
+#[tokio::test]
+async fn a_herd_that_is_turned_away_stays_away_as_long_as_it_is_told_and_is_counted() {
+    let fake = Fake::start().await;
+    fake.faults.turn_away.store(4, Relaxed);
+    let (code, json) = herd(&fake).await;
+    assert_eq!((code, &json["resumed"]), (Some(0), &40.into()), "{json}");
+    assert!(json["refusals"]["close 4100"].as_u64().expect("a count") >= 10, "{json}");
+    assert!(json["back_ms"]["max"].as_f64().expect("ms") >= fake::RETRY_AFTER_MS as f64, "{json}");
+    assert!(json["back_ms"]["p50"].as_f64() < json["back_ms"]["max"].as_f64(), "{json}");
+}
+
+#[tokio::test]
+async fn a_herd_counts_resyncs_and_fails_when_a_message_comes_twice() {
+    let fake = Fake::start().await;
+    fake.faults.deny_resume.store(4, Relaxed);
+    let (code, json) = herd(&fake).await;
+    assert_eq!((code, &json["resumed"], &json["resyncs"]), (Some(0), &30.into(), &10.into()), "{json}");
+
+    let fake = Fake::start().await;
+    fake.faults.double_push.store(50, Relaxed);
+    let (code, json) = herd(&fake).await;
+    assert_eq!(code, Some(1), "{json}");
+    assert!(json["oracle"]["faults"]["doubled"].as_u64().expect("a count") > 0, "{json}");
+}
+
+#[tokio::test]
+async fn a_mixed_load_counts_every_kind_apart_and_fails_when_one_is_not_served() {
+    let fake = Fake::start().await;
+    let args = format!(
+        "mixed --users 20 --visitors 10 --groups 2 --group-size 5 --rate 200 --seconds 2 --drain-seconds 2 --http http://{}",
+        fake.address
+    );
+    let (code, json) = loadtest(&fake, &args).await;
+    let of = |json: &Value, kind: &str| {
+        let of = &json["kinds"][kind];
+        ["asked", "answered", "due", "delivered"].map(|count| of[count].as_u64().expect("a count"))
+    };
+    assert_eq!((code, &json["departures"]), (Some(0), &10.into()), "{json}");
+    let kinds = ["direct", "group", "typing", "read", "presence", "connect"].map(|kind| of(&json, kind));
+    let expected =
+        [[160, 160, 160, 160], [60, 60, 240, 240], [80, 0, 80, 80], [60, 60, 0, 0], [20, 20, 0, 0], [10, 10, 0, 0]];
+    assert_eq!(kinds, expected, "{json}");
+    assert_eq!(
+        (&json["kinds"]["group"]["delivery_ms"]["count"], &json["errors"]),
+        (&240.into(), &serde_json::json!({}))
+    );
+
+    fake.faults.ignore.store(10, Relaxed);
+    let (code, json) = loadtest(&fake, &args).await;
+    let [[.., typed], [_, read, ..], [_, told, ..]] = ["typing", "read", "presence"].map(|kind| of(&json, kind));
+    assert_eq!((code, typed + read + told), (Some(1), 160 - 16), "{json}");
+    assert_eq!(of(&json, "direct"), [160, 160, 160, 160], "{json}");
+}
+
+#[tokio::test]
 async fn the_oracle_exits_with_one_when_something_is_lost() {
     let fake = Fake::start().await;
     let args = format!("oracle --users 6 --rate 100 --seconds 1 --http http://{}", fake.address);

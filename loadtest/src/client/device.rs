@@ -60,6 +60,8 @@ struct Link {
     pinged: bool,
     stalled_until: Option<Instant>,
     leave_at: Option<Instant>,
+    /// How long the server wants this client to stay away once it has closed.
+    wish: Option<Duration>,
     fetch: Option<BoxFuture<'static, Fetched>>,
 }
 
@@ -94,7 +96,7 @@ impl Device {
     pub async fn run(mut self) {
         loop {
             let (next, wish) = match self.connect().await {
-                Ok(link) => (self.live(link).await, None),
+                Ok(link) => self.live(link).await,
                 Err(error) => self.refused(&error),
             };
             let wait = match next {
@@ -129,16 +131,14 @@ impl Device {
             pinged: false,
             stalled_until: None,
             leave_at: None,
+            wish: None,
             fetch: None,
         })
     }
 
     fn refused(&mut self, error: &ConnectError) -> (Next, Option<Duration>) {
         self.node = self.node.wrapping_add(1);
-        self.setup.recorder.with(|log| {
-            log.connects_failed += 1;
-            log.last_failure = Some(error.to_string());
-        });
+        self.setup.recorder.failed(error.label());
         match error {
             ConnectError::Refused { status, retry_after } => (after_refusal(*status), *retry_after),
             ConnectError::Io(_) | ConnectError::BadAnswer | ConnectError::TimedOut => (Next::BackOff, None),
@@ -161,7 +161,7 @@ impl Device {
     }
 
     /// Lives with one connection until it ends.
-    async fn live(&mut self, mut link: Link) -> Next {
+    async fn live(&mut self, mut link: Link) -> (Next, Option<Duration>) {
         let end = match self.serve(&mut link).await {
             Ok(end) => end,
             Err(_) => End::Broken,
@@ -172,15 +172,18 @@ impl Device {
         self.setup.recorder.with(|log| *log.closes.entry(code.unwrap_or(0)).or_default() += 1);
         if opened {
             self.setup.recorder.record(Entry::Closed);
+        } else if !matches!(end, End::Moved) {
+            self.setup.recorder.failed(format!("close {}", code.unwrap_or(0)));
         }
         if !matches!(end, End::Moved) || link.leave_at.is_some() {
             self.node = self.node.wrapping_add(1);
         }
-        match end {
+        let next = match end {
             End::Closed(code) => after_close(code),
             End::Broken => Next::BackOff,
             End::Moved => Next::Resume,
-        }
+        };
+        (next, link.wish)
     }
 
     async fn serve(&mut self, link: &mut Link) -> io::Result<End> {
@@ -342,7 +345,11 @@ impl Device {
                 link.leave_at.get_or_insert(moment);
             }
             Body::Error { code, retryable, retry_after_ms } => {
-                let Some(temp_id) = &frame.reference else { return Ok(()) };
+                let Some(temp_id) = &frame.reference else {
+                    // An answer to no command: the server is about to close, and says for how long.
+                    link.wish = retry_after_ms.map(Duration::from_millis);
+                    return Ok(());
+                };
                 if *retryable {
                     let wait =
                         Duration::from_millis(retry_after_ms.unwrap_or(500)).mul_f64(rand::random_range(1.0..=1.5));

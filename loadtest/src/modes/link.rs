@@ -29,10 +29,8 @@ impl OpenError {
     /// A short name to count by.
     pub(super) fn label(&self) -> String {
         match self {
-            Self::Connect(ConnectError::Refused { status, .. }) => format!("status {status}"),
-            Self::Connect(ConnectError::Io(error)) | Self::Io(error) => format!("{:?}", error.kind()),
-            Self::Connect(ConnectError::BadAnswer) => "bad answer".into(),
-            Self::Connect(ConnectError::TimedOut) => "timed out".into(),
+            Self::Connect(error) => error.label(),
+            Self::Io(error) => format!("{:?}", error.kind()),
             Self::Refused(why) => why.clone(),
             Self::Closed(close) => format!("close {}", close.code.unwrap_or(0)),
         }

@@ -1,10 +1,15 @@
-//! The measurements of DESIGN §11. They neither heal nor retry: what goes wrong is counted.
+//! The measurements of DESIGN §11. They neither heal nor retry (but for `herd`, whose subject that is):
+//! what goes wrong is counted.
 
 mod group;
+mod guests;
+mod herd;
 mod hold;
 mod idle;
 mod link;
+mod mixed;
 mod opening;
+mod presence;
 mod schedule;
 mod storm;
 mod user_to_user;
@@ -18,8 +23,11 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use group::{GroupArgs, group};
+pub use herd::{HerdArgs, herd};
 pub use hold::{HoldArgs, hold};
 pub use idle::{IdleArgs, idle};
+pub use mixed::{MixedArgs, Shares, mixed};
+pub use presence::{PresenceArgs, presence};
 pub use storm::{StormArgs, storm};
 pub use user_to_user::{UserToUserArgs, user_to_user};
 

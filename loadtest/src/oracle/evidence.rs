@@ -101,6 +101,15 @@ pub struct Ack {
     pub at_us: u64,
 }
 
+/// An attempt to connect that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Microseconds since the run's start.
+    pub at_us: u64,
+    /// Why, in a short name to count by.
+    pub why: String,
+}
+
 /// Everything about one device.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceLog {
@@ -114,10 +123,8 @@ pub struct DeviceLog {
     pub refused: BTreeMap<String, u64>,
     /// Connections that ended, by close code (0: without one).
     pub closes: BTreeMap<u16, u64>,
-    /// Attempts to connect that failed.
-    pub connects_failed: u64,
-    /// Why the last of them did.
-    pub last_failure: Option<String>,
+    /// Attempts to connect that failed, refused ones and those that were closed before `auth_success` among them.
+    pub failures: Vec<Failure>,
     /// Frames that were not understood.
     pub malformed: u64,
     /// Whether a 40xx code or a final refusal stopped it.
@@ -229,6 +236,12 @@ impl Recorder {
     pub fn duplicate(&self, temp_id: &str, message: Sighting) {
         let at_us = self.now_us();
         self.with(|log| log.duplicates.push(Ack { temp_id: temp_id.to_owned(), message, at_us }));
+    }
+
+    /// Writes down an attempt to connect that failed.
+    pub fn failed(&self, why: String) {
+        let at_us = self.now_us();
+        self.with(|log| log.failures.push(Failure { at_us, why }));
     }
 
     /// Reads or changes the log.

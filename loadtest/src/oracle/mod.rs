@@ -3,6 +3,7 @@
 
 mod check;
 mod evidence;
+mod herd;
 mod scenario;
 mod store;
 mod verdict;
@@ -10,8 +11,8 @@ mod walk;
 
 pub use check::check;
 pub use evidence::{
-    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, Record, Recorder,
-    Sighting, Stored,
+    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, Failure, FetchReason, Record,
+    Recorder, Sighting, Stored,
 };
-pub use scenario::{OracleArgs, run};
+pub use scenario::{Cast, OracleArgs, Run, play, run};
 pub use verdict::{Counts, Kind, Verdict, Violation};

@@ -13,9 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::evidence::{Attempt, ConversationFacts, DeviceEvidence, Evidence, Recorder, Stored};
+use super::herd::Herd;
 use super::verdict::{Kind, Verdict};
 use super::{check, store};
 use crate::client::{Device, DeviceSetup, Directory, Order, Send, SendTo};
+use crate::process::Cost;
 use crate::report::Progress;
 use crate::rest::Rest;
 use crate::target::{Target, TargetArgs};
@@ -86,6 +88,26 @@ pub struct OracleArgs {
     pub json: Option<PathBuf>,
 }
 
+/// Who talks to whom, and who is cut off when a herd is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cast {
+    /// Neighbours with each other; everybody is cut off.
+    Everybody,
+    /// The first so many users send to all the others; those only listen, and they are cut off.
+    Speakers(usize),
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Run {
+    /// What was written down.
+    pub evidence: Evidence,
+    /// What the oracle says to it.
+    pub verdict: Verdict,
+    /// When the herd was cut off, in microseconds since the run's start, and what it cost until the last one was back.
+    pub herd: Option<(u64, Option<Cost>)>,
+}
+
 /// A device as the driver sees it.
 struct Handle {
     user: UserId,
@@ -95,6 +117,9 @@ struct Handle {
 
 struct Scenario {
     args: OracleArgs,
+    cast: Cast,
+    pids: Vec<u32>,
+    herd: Option<Herd>,
     run: String,
     start: Instant,
     rest: Rest,
@@ -112,6 +137,14 @@ struct Scenario {
 /// # Errors
 /// The run could not be set up, or the store could not be read in the end.
 pub async fn run(args: &OracleArgs) -> Result<Verdict> {
+    Ok(play(args, Cast::Everybody, &[]).await?.verdict)
+}
+
+/// Runs an oracle with this cast, and watches what a herd costs these processes.
+///
+/// # Errors
+/// As [`run`].
+pub async fn play(args: &OracleArgs, cast: Cast, pids: &[u32]) -> Result<Run> {
     let target = Arc::new(Target::new(&args.target)?);
     if args.users < 2 || args.devices == 0 {
         bail!("at least two users with a device each are needed");
@@ -121,6 +154,9 @@ pub async fn run(args: &OracleArgs) -> Result<Verdict> {
     }
     let mut scenario = Scenario {
         args: args.clone(),
+        cast,
+        pids: pids.to_vec(),
+        herd: None,
         run: format!("{:08x}", rand::random::<u32>()),
         start: Instant::now(),
         rest: Rest::new(&args.http),
@@ -136,6 +172,7 @@ pub async fn run(args: &OracleArgs) -> Result<Verdict> {
     scenario.open_pairs().await?;
     scenario.open_groups().await?;
     scenario.drive().await;
+    scenario.await_herd().await;
     scenario.settle().await;
     let stored = store::by_rest(&scenario.rest, &scenario.conversations, &scenario.tokens).await?;
     let by_sql = match &args.database_url {
@@ -180,22 +217,21 @@ impl Scenario {
 
     /// Opens direct conversations by their first message, and learns their ids from the acknowledgements.
     async fn open_pairs(&mut self) -> Result<()> {
-        let users = self.args.users;
-        let farthest = if users == 2 { 1 } else { (users - 1) / 2 };
-        let pairs = self.args.pairs.unwrap_or(users).min(users * farthest).min(if users == 2 { 1 } else { usize::MAX });
+        let pairs = self.pairs();
         let mut opening = HashMap::new();
-        for pair in 0..pairs {
-            let (a, b) = (pair % users, (pair % users + 1 + pair / users) % users);
+        for (pair, (a, b)) in pairs.iter().copied().enumerate() {
             let (Some(from), Some(to)) = (self.user(a), self.user(b)) else { continue };
             let temp_id = format!("{}-open-{pair}", self.run);
             opening.insert(temp_id.clone(), vec![from, to.clone()]);
-            self.send(a, 0, Send { temp_id, to: SendTo::User(to), content: "hello".into() });
+            let send = Send { temp_id, to: SendTo::User(to), content: "hello".into() };
+            self.send(a, 0, send, Instant::now());
             // Within the rate that the run itself has.
             tokio::time::sleep(Duration::from_secs_f64(1.0 / self.args.rate.max(1.0))).await;
         }
         self.wait(|scenario| {
             let acks: usize = scenario.devices().map(|device| device.recorder.with(|log| log.acks.len())).sum();
-            (acks >= pairs).then_some(()).ok_or(format!("{acks} of {pairs} direct conversations opened"))
+            let all = pairs.len();
+            (acks >= all).then_some(()).ok_or(format!("{acks} of {all} direct conversations opened"))
         })
         .await?;
         let acks: Vec<_> = self.devices().flat_map(|device| device.recorder.with(|log| log.acks.clone())).collect();
@@ -205,6 +241,19 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Who opens a conversation with whom.
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let users = self.args.users;
+        match self.cast {
+            Cast::Speakers(speakers) => (speakers..users).map(|user| (user % speakers.max(1), user)).collect(),
+            Cast::Everybody => {
+                let all = if users == 2 { 1 } else { users * ((users - 1) / 2) };
+                let pairs = 0..self.args.pairs.unwrap_or(users).min(all);
+                pairs.map(|pair| (pair % users, (pair % users + 1 + pair / users) % users)).collect()
+            }
+        }
     }
 
     async fn open_groups(&mut self) -> Result<()> {
@@ -236,23 +285,29 @@ impl Scenario {
         let mut stall_at =
             (self.args.stalled_receivers > 0).then(|| begin + Duration::from_secs(self.args.seconds) / 4);
         let mut sent = 0;
+        let mut looked = begin;
         let mut tick = tokio::time::interval(Duration::from_millis(2));
         while sent < total {
             tick.tick().await;
             let now = Instant::now();
             if herd_at.take_if(|at| now >= *at).is_some() {
-                self.order_all(usize::MAX, || Order::Drop);
+                let now_us = self.run_us(now);
+                self.herd = Some(Herd::cut(now_us, &self.pids));
+                order_all(self.herd(), || Order::Drop);
             }
             if stall_at.take_if(|at| now >= *at).is_some() {
                 let time = Duration::from_secs(self.args.stall_seconds);
-                self.order_all(self.args.stalled_receivers, || Order::Stall(time));
+                order_all(self.devices().take(self.args.stalled_receivers), || Order::Stall(time));
             }
             let due = ((now - begin).as_secs_f64() * self.args.rate) as u64;
             while sent < due.min(total) {
-                self.send_one(sent, &conversations, &numbers);
+                let at = begin + Duration::from_secs_f64(sent as f64 / self.args.rate);
+                self.send_one(sent, at, &conversations, &numbers);
                 sent += 1;
             }
-            if sent % 64 == 0 {
+            if now.duration_since(looked) >= LOOK {
+                looked = now;
+                self.look_at_herd();
                 let open: usize = self.devices().map(|device| device.recorder.with(|log| log.unsettled)).sum();
                 self.progress.show(&format!("sent {sent} of {total}, {open} without an answer"));
             }
@@ -262,13 +317,19 @@ impl Scenario {
     fn send_one(
         &mut self,
         number: u64,
+        at: Instant,
         conversations: &[(ConversationId, Vec<UserId>)],
         numbers: &HashMap<UserId, usize>,
     ) {
         let mut random = rand::rng();
         let (Some(choice), device) = (pick(conversations), random.random_range(0..self.args.devices)) else { return };
         let (conversation, members) = choice;
-        let Some(sender) = pick(members) else { return };
+        // Whoever opened a conversation stands first.
+        let sender = match self.cast {
+            Cast::Everybody => pick(members),
+            Cast::Speakers(_) => members.first(),
+        };
+        let Some(sender) = sender else { return };
         let to = match members.as_slice() {
             // Both forms of addressing a direct conversation.
             [a, b] if number.is_multiple_of(4) => SendTo::User(if a == sender { b.clone() } else { a.clone() }),
@@ -281,30 +342,46 @@ impl Scenario {
             let send = Send { temp_id, to, content };
             if self.args.raced {
                 // Neighbours: with two addresses they are on two nodes.
-                self.send(*user, (device + 1) % self.args.devices, send.clone());
+                self.send(*user, (device + 1) % self.args.devices, send.clone(), at);
             }
-            self.send(*user, device, send);
+            self.send(*user, device, send, at);
         }
     }
 
     /// Hands a send to a device. If that has thousands waiting, the send is not made and not counted as attempted.
-    fn send(&mut self, user: usize, device: usize, send: Send) {
+    fn send(&mut self, user: usize, device: usize, send: Send, at: Instant) {
         let Some(handle) = self.handles.get(user).and_then(|devices| devices.get(device)) else { return };
-        let attempt = Attempt {
-            temp_id: send.temp_id.clone(),
-            sender: handle.user.clone(),
-            at_us: u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX),
-        };
+        let attempt = Attempt { temp_id: send.temp_id.clone(), sender: handle.user.clone(), at_us: self.run_us(at) };
         if handle.orders.try_send(Order::Send(send)).is_ok() {
             self.attempts.push(attempt);
         }
     }
 
-    fn order_all(&self, how_many: usize, order: impl Fn() -> Order) {
-        for device in self.devices().take(how_many) {
-            // A device with a full inbox is far behind already.
-            let _ = device.orders.try_send(order());
+    /// Those who are cut off.
+    fn herd(&self) -> impl Iterator<Item = &Handle> {
+        let stay = if let Cast::Speakers(speakers) = self.cast { speakers } else { 0 };
+        self.handles.iter().skip(stay).flatten()
+    }
+
+    /// Whether those who were cut off are back; `true` as well if nobody was.
+    fn look_at_herd(&mut self) -> bool {
+        let Some(mut herd) = self.herd.take() else { return true };
+        let back = herd.is_back(self.herd().map(|device| &*device.recorder));
+        self.herd = Some(herd);
+        back
+    }
+
+    /// Waits, within bounds, until they are.
+    async fn await_herd(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(self.args.settle_seconds);
+        while !self.look_at_herd() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Microseconds from the run's start to this moment.
+    fn run_us(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Waits, within bounds, until every send is settled and every device has what the store holds.
@@ -348,20 +425,20 @@ impl Scenario {
         due
     }
 
-    fn judge(self, stored: Vec<Stored>, by_sql: Option<Vec<Stored>>) -> Verdict {
+    fn judge(self, stored: Vec<Stored>, by_sql: Option<Vec<Stored>>) -> Run {
         let devices = self.devices().enumerate().map(|(number, device)| DeviceEvidence {
             user: device.user.clone(),
             number,
             log: device.recorder.with(std::mem::take),
         });
         let devices = devices.collect();
-        let Self { conversations, attempts, .. } = self;
+        let Self { conversations, attempts, herd, .. } = self;
         let evidence = Evidence { conversations, attempts, devices, stored };
         let mut verdict = check::check(&evidence);
         if let Some(rows) = by_sql {
             store_agrees(&evidence.stored, &rows, &mut verdict);
         }
-        verdict
+        Run { evidence, verdict, herd: herd.map(Herd::end) }
     }
 
     fn devices(&self) -> impl Iterator<Item = &Handle> {
@@ -377,13 +454,21 @@ impl Scenario {
         loop {
             let Err(state) = done(self) else { return Ok(()) };
             if Instant::now() >= deadline {
-                let failure = self.devices().find_map(|device| device.recorder.with(|log| log.last_failure.clone()));
-                let failure = failure.map(|failure| format!("; a connect failed: {failure}")).unwrap_or_default();
+                let failure =
+                    self.devices().find_map(|device| device.recorder.with(|log| log.failures.last().cloned()));
+                let failure = failure.map(|failure| format!("; a connect failed: {}", failure.why)).unwrap_or_default();
                 bail!("{state} after {} s{failure}", SETUP_TIMEOUT.as_secs());
             }
             self.progress.show(&state);
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+fn order_all<'a>(devices: impl Iterator<Item = &'a Handle>, order: impl Fn() -> Order) {
+    for device in devices {
+        // A device with a full inbox is far behind already.
+        let _ = device.orders.try_send(order());
     }
 }
 

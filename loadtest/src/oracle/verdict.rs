@@ -187,10 +187,15 @@ impl Verdict {
         if !self.refusals.is_empty() {
             report.row("refusals by code", format!("{:?}", self.refusals));
         }
+        self.judgement(&mut report);
+        report
+    }
+
+    /// Adds what is wrong, or that nothing is.
+    pub fn judgement(&self, report: &mut Report) {
         for violation in &self.violations {
             report.note(format!("{:?}: {}", violation.kind, violation.detail));
         }
         report.note(if self.is_clean() { "PASS: nothing lost, doubled or out of order".into() } else { "FAIL".into() });
-        report
     }
 }

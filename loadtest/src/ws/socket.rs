@@ -54,6 +54,19 @@ pub enum ConnectError {
     TimedOut,
 }
 
+impl ConnectError {
+    /// A short name to count by.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Refused { status, .. } => format!("status {status}"),
+            Self::Io(error) => format!("{:?}", error.kind()),
+            Self::BadAnswer => "bad answer".into(),
+            Self::TimedOut => "timed out".into(),
+        }
+    }
+}
+
 /// What arrives.
 #[derive(Debug)]
 pub enum Incoming {

@@ -15,6 +15,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// How long after the last socket of a user closes the partners are told.
+const GRACE: Duration = Duration::from_millis(300);
+/// How long clients are asked to stay away that are turned away.
+pub(crate) const RETRY_AFTER_MS: u64 = 400;
+
 /// What goes to a socket.
 #[derive(Clone)]
 enum Out {
@@ -27,6 +32,8 @@ enum Out {
 struct UserLog {
     events: Vec<String>,
     sockets: Vec<UnboundedSender<Out>>,
+    open: usize,
+    online: bool,
 }
 
 #[derive(Default)]
@@ -50,6 +57,14 @@ pub(crate) struct Faults {
     pub forget: AtomicU64,
     /// Upgrades are refused with 503.
     pub refuse: AtomicU64,
+    /// Clients are let in and closed with 4100 before `auth_success`.
+    pub turn_away: AtomicU64,
+    /// A resume is answered with another position and `resync`.
+    pub deny_resume: AtomicU64,
+    /// Somebody is not told that a partner came or went.
+    pub mute_presence: AtomicU64,
+    /// A `typing`, `message.read` or `presence.query` goes unheard.
+    pub ignore: AtomicU64,
     /// Acknowledgements that don't leave; the message is stored.
     pub swallow_ack: AtomicU64,
 }
@@ -161,14 +176,24 @@ impl Fake {
         let user = user_of(head, path);
         let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        stream.write_all(answer.as_bytes()).await.expect("an answer");
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
         #[expect(clippy::disallowed_methods, reason = "a fake server for tests, which end")]
         let (to_socket, from_state) = unbounded_channel();
-        self.open(&user, path.split("resume=").nth(1), &to_socket);
         let (read, write) = stream.into_split();
+        if self.strikes(&self.faults.turn_away) {
+            let error = json!({ "code": "UNAVAILABLE", "message": "later", "retryable": true,
+                "retryAfterMs": RETRY_AFTER_MS });
+            let _ = to_socket.send(Out::Text(json!({ "type": "error", "payload": error }).to_string()));
+            let _ = to_socket.send(Out::Close(4100));
+            return write_out(write, from_state).await;
+        }
+        self.open(&user, path.split("resume=").nth(1), &to_socket);
         let writer = tokio::spawn(write_out(write, from_state));
         self.read_in(read, &user, &to_socket).await;
         writer.abort();
+        self.closed(user);
     }
 
     /// Answers a resume or opens at the log's end, and registers the socket.
@@ -180,6 +205,7 @@ impl Fake {
         let asked = resume.and_then(|text| text.split_once(':'));
         let asked = asked.map(|(epoch, seq)| (epoch.to_owned(), seq.parse::<u64>().expect("a seq")));
         let resumed = asked.as_ref().filter(|(of, seq)| *of == format!("e{epoch}") && *seq <= end).map(|(_, seq)| *seq);
+        let resumed = resumed.filter(|_| !self.strikes(&self.faults.deny_resume));
         let _ = socket.send(Out::Text(
             json!({ "type": "auth_success", "payload": {
                 "userId": user, "connectionId": "1", "connectedAt": "2026-01-01T00:00:00.000Z",
@@ -194,6 +220,55 @@ impl Fake {
             let _ = socket.send(Out::Text(event.clone()));
         }
         log.sockets.push(socket.clone());
+        log.open += 1;
+        if !std::mem::replace(&mut log.online, true) {
+            self.tell_partners(&mut state, user, "user.online");
+        }
+    }
+
+    /// A socket has closed; the partners are told when the user stays away.
+    fn closed(self: Arc<Self>, user: String) {
+        self.state.lock().expect("the state").users.get_mut(&user).expect("a user").open -= 1;
+        tokio::spawn(async move {
+            tokio::time::sleep(GRACE).await;
+            let mut state = self.state.lock().expect("the state");
+            let log = state.users.get_mut(&user).expect("a user");
+            if log.open == 0 && std::mem::replace(&mut log.online, false) {
+                self.tell_partners(&mut state, &user, "user.offline");
+            }
+        });
+    }
+
+    fn tell_partners(&self, state: &mut State, user: &str, kind: &str) {
+        let directs = state.conversations.values().map(|(members, _)| members).filter(|members| members.len() == 2);
+        let partners = directs.filter(|members| members.iter().any(|member| member == user)).flatten();
+        let partners: Vec<String> = partners.filter(|member| *member != user).cloned().collect();
+        for partner in partners.iter().filter(|_| !self.strikes(&self.faults.mute_presence)) {
+            tell(state, partner, &json!({ "type": kind, "payload": { "userId": user } }));
+        }
+    }
+
+    /// A command that leaves nothing behind.
+    fn passing(&self, user: &str, frame: &Value, socket: &UnboundedSender<Out>) {
+        if self.strikes(&self.faults.ignore) {
+            return;
+        }
+        let mut state = self.state.lock().expect("the state");
+        let (kind, id) = (frame["type"].as_str().expect("a type"), frame["payload"]["conversationId"].as_str());
+        let answer = match kind {
+            "typing" => {
+                let (members, _) = &state.conversations[id.expect("a conversation")];
+                let payload = json!({ "conversationId": id, "userId": user, "isTyping": frame["payload"]["isTyping"] });
+                for other in members.clone().iter().filter(|member| *member != user) {
+                    tell(&mut state, other, &json!({ "type": "typing", "payload": payload }));
+                }
+                return;
+            }
+            "message.read" => json!({ "type": "message.read_ack", "payload": { "conversationId": id } }),
+            "presence.query" => json!({ "type": "status.bulk", "payload": { "users": {} }, "ref": frame["ref"] }),
+            other => panic!("the driver sent {other:?}"),
+        };
+        let _ = socket.send(Out::Text(answer.to_string()));
     }
 
     async fn read_in(&self, mut read: OwnedReadHalf, user: &str, socket: &UnboundedSender<Out>) {
@@ -204,7 +279,7 @@ impl Fake {
                     match frame["type"].as_str() {
                         Some("message.send") => self.send(user, &frame["payload"], socket),
                         Some("ping") => drop(socket.send(Out::Text(json!({ "type": "pong" }).to_string()))),
-                        other => panic!("the driver sent {other:?}"),
+                        _ => self.passing(user, &frame, socket),
                     }
                 }
                 8 => return,
@@ -255,6 +330,13 @@ impl Fake {
         for frame in (0..if lost { 0 } else { 1 + usize::from(twice) }).flat_map(|_| [&text, &companion]) {
             log.sockets.retain(|socket| socket.send(Out::Text(frame.clone())).is_ok());
         }
+    }
+}
+
+/// Sends to all sockets of a user, and into no log.
+fn tell(state: &mut State, user: &str, frame: &Value) {
+    if let Some(log) = state.users.get_mut(user) {
+        log.sockets.retain(|socket| socket.send(Out::Text(frame.to_string())).is_ok());
     }
 }
 
