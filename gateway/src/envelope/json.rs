@@ -24,10 +24,18 @@ pub(super) fn behind_object(text: &[u8]) -> Option<&[u8]> {
             b'{' | b'[' if depth == DEPTH_MAX => return None,
             b'{' => {
                 (open, depth) = (open << 1, depth + 1);
-                if behind.first() == Some(&b'}') { behind } else { behind_key(behind)? }
+                if behind.first() != Some(&b'}') {
+                    rest = behind_key(behind)?;
+                    continue;
+                }
+                behind
             }
             b'[' => {
                 (open, depth) = (open << 1 | 1, depth + 1);
+                if behind.first() != Some(&b']') {
+                    rest = behind;
+                    continue;
+                }
                 behind
             }
             b'"' => behind_string(behind)?,
@@ -38,24 +46,21 @@ pub(super) fn behind_object(text: &[u8]) -> Option<&[u8]> {
             b'n' => behind.strip_prefix(b"ull")?,
             _ => return None,
         };
-        let begins_array = *first == b'[' && rest.first() != Some(&b']');
-        if begins_array {
-            continue;
-        }
-        // Behind a value: the ends of what ends with it, then the next one.
+        // The ends of what ends with this value, then what comes before the next one.
         loop {
             if depth == 0 {
                 return Some(rest);
             }
             let (first, behind) = rest.split_first()?;
+            let in_array = open & 1 == 1;
             rest = behind;
-            match (first, open & 1) {
-                (b'}', 0) | (b']', 1) => (open, depth) = (open >> 1, depth - 1),
-                (b',', 0) => {
+            match (first, in_array) {
+                (b'}', false) | (b']', true) => (open, depth) = (open >> 1, depth - 1),
+                (b',', false) => {
                     rest = behind_key(rest)?;
                     break;
                 }
-                (b',', _) => break,
+                (b',', true) => break,
                 _ => return None,
             }
         }
