@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use bytes::{Bytes, BytesMut};
+use shared::dialect::CANONICAL_ONLY;
 use shared::{Dialect, Epoch, Event, Wire};
 
 use crate::envelope::{Brought, brought, companions, lines, message_id};
@@ -98,8 +99,15 @@ pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
 /// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
 fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
     let lines = lines(envelopes).filter(|line| !line.is_empty()).enumerate();
-    let events = lines.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
+    let read = lines.filter(|(_, line)| !is_canonical_only(line));
+    let events = read.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
     framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0))).collect())
+}
+
+/// Whether a line, as we write it, is one of those that no flat dialect has a frame for: they repeat whole messages.
+fn is_canonical_only(line: &[u8]) -> bool {
+    let kind = line.strip_prefix(br#"{"type":""#).unwrap_or_default();
+    CANONICAL_ONLY.iter().any(|known| kind.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.starts_with(b"\"")))
 }
 
 fn framed(texts: Vec<String>) -> Bytes {

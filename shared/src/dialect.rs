@@ -84,6 +84,9 @@ impl Dialect {
     }
 }
 
+/// The types of companions for which no flat dialect has a frame, so that nobody has to read them to know that.
+pub const CANONICAL_ONLY: [&str; 2] = ["conversation.updated", "notification.unread"];
+
 /// What the bytes for a socket depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wire {
@@ -125,6 +128,21 @@ mod tests {
     use super::*;
     use crate::chat_v1::Decoder;
     use crate::{Command, ErrorCode};
+
+    #[test]
+    fn what_is_canonical_only_has_no_flat_frame() {
+        let id: crate::ConversationId = "c".parse().expect("an id");
+        let events = [
+            Event::ConversationUpdated { conversation_id: id.clone(), last_message: None },
+            Event::NotificationUnread { conversation_id: id, unread: 1, total_unread: 1 },
+        ];
+        for (event, kind) in events.iter().zip(CANONICAL_ONLY) {
+            assert!(event.to_json().starts_with(&format!("{{\"type\":\"{kind}\"")), "{kind}");
+            for dialect in [Dialect::Listings, Dialect::Social, Dialect::Channels] {
+                assert!(Wire { dialect, numbered: true }.encode(event, Some(1)).is_empty(), "{kind} {dialect:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_subprotocol_wins_over_the_path() {
