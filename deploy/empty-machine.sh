@@ -97,8 +97,12 @@ two_nodes_behind_haproxy() {
     die 'HAProxy did not send requests to both nodes'
 }
 
-# Every query of the dashboard, its variables filled in, is answered with at least one figure.
+# Prometheus' own page has every figure of both nodes, and every query of Grafana's dashboard, its variables filled in, is
+# answered with at least one.
 dashboard() {
+  inside curl -sS --fail http://127.0.0.1:9090/consoles/parley.html >"$work/console.html"
+  grep -q '<tr><th>nodes ready</th><td>2</td>' "$work/console.html" || die 'the page does not say that two nodes are ready'
+  ! grep -n '–' "$work/console.html" || die 'figures are missing on the page' 'where, stands above'
   python3 - "$root/deploy/grafana/parley.json" >"$work/queries" <<'P'
 import json, sys
 def queries(value):

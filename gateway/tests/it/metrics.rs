@@ -43,11 +43,20 @@ async fn prometheus_scrapes_two_nodes_answers_the_dashboard_and_fires_when_redis
     }
     prometheus.wait_for(r#"count(ALERTS{alertstate="firing"})"#, |value| value.is_none()).await;
 
+    let page = prometheus.console().await;
+    assert!(!page.contains('–'), "a figure is missing: {page}");
+    for node in [one.ops, two.ops] {
+        assert!(page.contains(&format!("<tr><th>{node}</th>\n<td>yes</td>\n<td>")), "{page}");
+    }
+    assert!(page.contains("<tr><th>nodes ready</th><td>2</td>") && page.contains("none firing"), "{page}");
+
     redis.kill();
     for alert in ["ParleyBackboneAway", "ParleyNodeNotReady"] {
         let firing = format!(r#"count(ALERTS{{alertname="{alert}", alertstate="firing"}})"#);
         prometheus.wait_for(&firing, |value| value == Some("2".to_owned())).await;
     }
+    let page = prometheus.console().await;
+    assert!(page.contains("<th>ParleyBackboneAway</th>") && page.contains("<td>no</td>"), "{page}");
     redis.restart();
     let firing = r#"count(ALERTS{alertname="ParleyBackboneAway", alertstate="firing"})"#;
     prometheus.wait_for(firing, |value| value.is_none()).await;
@@ -204,6 +213,7 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))
+            .arg(format!("--web.console.templates={DEPLOY}/prometheus/consoles"))
             .arg(format!("--web.listen-address={address}"));
         let prometheus = Self { _process: Process::start(&mut command, &log), address, log };
         let up = async {
@@ -216,6 +226,14 @@ impl Prometheus {
             panic!("Prometheus is not ready: {}", prometheus.said());
         }
         prometheus
+    }
+
+    /// The page that operators see without Grafana.
+    async fn console(&self) -> String {
+        let url = format!("http://{}/consoles/parley.html", self.address);
+        let output = Command::new("curl").args(["-sS", "--fail", &url]).output().expect("curl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
     }
 
     /// Asks again and again until the first value of the answer (`None`: no series) is as expected.
