@@ -115,6 +115,10 @@ async fn a_herd_that_is_turned_away_stays_away_as_long_as_it_is_told_and_is_coun
     let (code, json) = herd(&fake).await;
     assert_eq!((code, &json["resumed"]), (Some(0), &40.into()), "{json}");
     assert!(json["refusals"]["close 4100"].as_u64().expect("a count") >= 10, "{json}");
+    assert_eq!(
+        json["oracle"]["counts"]["connects_failed"], 0,
+        "a WebSocket that is closed is no failed connect: {json}"
+    );
     assert!(json["back_ms"]["max"].as_f64().expect("ms") >= fake::RETRY_AFTER_MS as f64, "{json}");
     assert!(json["back_ms"]["p50"].as_f64() < json["back_ms"]["max"].as_f64(), "{json}");
 }

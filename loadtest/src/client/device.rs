@@ -138,7 +138,7 @@ impl Device {
 
     fn refused(&mut self, error: &ConnectError) -> (Next, Option<Duration>) {
         self.node = self.node.wrapping_add(1);
-        self.setup.recorder.failed(error.label());
+        self.setup.recorder.failed(false, error.label());
         match error {
             ConnectError::Refused { status, retry_after } => (after_refusal(*status), *retry_after),
             ConnectError::Io(_) | ConnectError::BadAnswer | ConnectError::TimedOut => (Next::BackOff, None),
@@ -173,7 +173,7 @@ impl Device {
         if opened {
             self.setup.recorder.record(Entry::Closed);
         } else if !matches!(end, End::Moved) {
-            self.setup.recorder.failed(format!("close {}", code.unwrap_or(0)));
+            self.setup.recorder.failed(true, format!("close {}", code.unwrap_or(0)));
         }
         if !matches!(end, End::Moved) || link.leave_at.is_some() {
             self.node = self.node.wrapping_add(1);

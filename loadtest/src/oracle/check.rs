@@ -57,7 +57,7 @@ fn count(evidence: &Evidence, verdict: &mut Verdict) {
         counts.duplicates += log.duplicates.len() as u64;
         counts.refused += log.refused.values().sum::<u64>();
         counts.unsettled += log.unsettled as u64;
-        counts.connects_failed += log.failures.len() as u64;
+        counts.connects_failed += log.failures.iter().filter(|failure| !failure.upgraded).count() as u64;
         counts.malformed += log.malformed;
         counts.stopped += u64::from(log.stopped);
         for (code, times) in &log.closes {

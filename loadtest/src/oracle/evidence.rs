@@ -106,6 +106,8 @@ pub struct Ack {
 pub struct Failure {
     /// Microseconds since the run's start.
     pub at_us: u64,
+    /// Whether there was a WebSocket, which was closed before `auth_success`; a draining node does that.
+    pub upgraded: bool,
     /// Why, in a short name to count by.
     pub why: String,
 }
@@ -239,9 +241,9 @@ impl Recorder {
     }
 
     /// Writes down an attempt to connect that failed.
-    pub fn failed(&self, why: String) {
+    pub fn failed(&self, upgraded: bool, why: String) {
         let at_us = self.now_us();
-        self.with(|log| log.failures.push(Failure { at_us, why }));
+        self.with(|log| log.failures.push(Failure { at_us, upgraded, why }));
     }
 
     /// Reads or changes the log.

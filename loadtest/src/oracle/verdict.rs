@@ -90,7 +90,7 @@ pub struct Counts {
     pub resyncs: u64,
     /// Connections beyond each device's first.
     pub reconnects: u64,
-    /// Attempts to connect that failed.
+    /// Attempts to connect that got no WebSocket.
     pub connects_failed: u64,
     /// Frames that were not understood.
     pub malformed: u64,
