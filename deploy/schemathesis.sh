@@ -3,16 +3,17 @@
 # every status and body must be one that the document names. Twice: as a user with a token, and as a backend that acts
 # for a user.
 #
-#   deploy/schemathesis.sh          300 cases an operation
-#   deploy/schemathesis.sh --short  20
+#   deploy/schemathesis.sh          300 cases an operation, other ones in each run
+#   deploy/schemathesis.sh --short  20, the same ones in each run
 #
 # Starts `gateway dev` for itself, on free loopback ports. Schemathesis and the OpenAPI validator come from PyPI into
 # target/test-tools.
 #
 #   GATEWAY    the binary (default target/debug/gateway)
 #   CASES      cases an operation
-#   WORKERS    requests at the same time (default 3)
-#   SEED       the random seed (default: another one in each run; it is printed)
+#   WORKERS    requests at the same time (default 1: with more of them, Python 3.11 sometimes fails in its own parser with
+#              "AST constructor recursion depth mismatch")
+#   SEED       the random seed; it is printed
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -26,9 +27,9 @@ target=${CARGO_TARGET_DIR:-$root/target}
 GATEWAY=${GATEWAY:-$target/debug/gateway}
 venv=$target/test-tools/schemathesis-$SCHEMATHESIS_VERSION
 CASES=${CASES:-300}
-[ "${1:-}" != --short ] || CASES=20
 SEED=${SEED:-$RANDOM}
-WORKERS=${WORKERS:-3}
+[ "${1:-}" != --short ] || CASES=20 SEED=1
+WORKERS=${WORKERS:-1}
 
 main() {
   trap stop_all EXIT

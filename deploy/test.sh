@@ -160,7 +160,8 @@ licences() {
 
 rust_tests() {
   start_postgres fsync=off
-  export TEST_DATABASE_URL=$pg_url
+  # Most tests wait most of the time, for servers and for clocks.
+  export TEST_DATABASE_URL=$pg_url RUST_TEST_THREADS=$(($(nproc) + 1))
   step 'Rust tests' run bash -c 'set -o pipefail; timeout --kill-after=10 "$1" cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$2"' \
     - "$CARGO_TEST_SECONDS_MAX" "$work/cargo-test.log"
 }
