@@ -1,13 +1,12 @@
 //! Two nodes on a Redis Cluster: whatever becomes of a master, or of a slot, what was acknowledged is delivered once and in
 //! order, or told by `resync` and found in the store; users of other masters notice nothing (NOLOSS A2, A14).
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::noloss_rig::{Follower, bounded};
-use crate::sentinel::{END, SETTINGS, acknowledged, flood_for, stored};
+use crate::sentinel::{END, SETTINGS, acknowledged, fetched_until_the_end, flood_for, nothing_is_missed};
 use crate::support::client::Client;
 use crate::support::cluster::Cluster;
 use crate::support::node::Node;
@@ -48,38 +47,8 @@ async fn nothing_is_lost_when(mut cluster: Cluster, harm: impl FnOnce(&mut Clust
         a.send("message.send", json!({ "to": well, "content": END })).await;
         (settled_at, sent, acknowledged(&mut a, sent + 1).await)
     };
-    let following = async {
-        let mut fetched = HashSet::new();
-        loop {
-            let frame = b.step().await;
-            if frame["type"] == "resync" {
-                fetched = stored(&store).await;
-            }
-            if frame["seq"].is_u64() && frame["payload"]["message"]["content"] == END {
-                return fetched;
-            }
-        }
-    };
-    let ((settled_at, sent, acked), fetched) = tokio::join!(sending, following);
-
-    let missed = |b: &Follower| {
-        let got = b.contents();
-        let is_missed = |content: &&String| !got.contains(content) && !fetched.contains(*content);
-        acked.iter().filter(is_missed).cloned().collect::<Vec<_>>()
-    };
-    let since = Instant::now();
-    while !missed(&b).is_empty() && since.elapsed() < Duration::from_secs(15) {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        b.settle().await;
-    }
-    assert_eq!(missed(&b), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
-    let got = b.contents();
-    let distinct: HashSet<&String> = got.iter().collect();
-    assert_eq!(distinct.len(), got.len(), "each comes once: {got:?}");
-    let later: Vec<usize> = got.iter().filter_map(|content| content.strip_prefix('m')?.parse().ok()).collect();
-    let later: Vec<usize> = later.into_iter().filter(|n| *n >= settled_at).collect();
-    assert_eq!(later, (settled_at..sent).collect::<Vec<_>>(), "afterwards everything comes as before");
-    assert!(b.notices.iter().any(|notice| notice["type"] == "resync"), "the log is another: {:?}", b.notices);
+    let ((settled_at, sent, acked), fetched) = tokio::join!(sending, fetched_until_the_end(&mut b, &store));
+    nothing_is_missed(&mut b, &acked, &fetched, settled_at..sent).await;
     other.until_message(END).await;
     assert_eq!(other.notices, Vec::<serde_json::Value>::new(), "users of other masters notice nothing");
 }

@@ -2,6 +2,7 @@
 //! in order, or told by `resync` and found in the store (NOLOSS A1, A2).
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use gateway::backbone::{RedisBackbone, Settings};
@@ -51,48 +52,58 @@ async fn nothing_is_lost_of(mut guarded: Guarded, settings: &[(&'static str, &st
         a.send("message.send", json!({ "to": "b", "content": END })).await;
         (settled_at, sent, acknowledged(&mut a, sent + 1).await)
     };
-    let following = async {
-        let mut fetched = HashSet::new();
-        loop {
-            let frame = b.step().await;
-            if frame["type"] == "resync" {
-                fetched = stored(&store).await;
-            }
-            if frame["seq"].is_u64() && frame["payload"]["message"]["content"] == END {
-                return fetched;
-            }
-        }
-    };
-    let ((settled_at, sent, acked), fetched) = tokio::join!(sending, following);
+    let ((settled_at, sent, acked), fetched) = tokio::join!(sending, fetched_until_the_end(&mut b, &store));
 
+    nothing_is_missed(&mut b, &acked, &fetched, settled_at..sent).await;
+    let stored = stored(&store).await;
+    assert!(acked.iter().all(|content| stored.contains(content)), "what was acknowledged is in the store");
+}
+
+/// Follows `b` to the [`END`]: what the store had when it was last told `resync`.
+pub(crate) async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client) -> HashSet<String> {
+    let mut fetched = HashSet::new();
+    loop {
+        let frame = b.step().await;
+        if frame["type"] == "resync" {
+            fetched = stored(store).await;
+        }
+        if frame["seq"].is_u64() && frame["payload"]["message"]["content"] == END {
+            return fetched;
+        }
+    }
+}
+
+/// What was acknowledged came once as an event or was fetched, the messages of `settled` in order, as events; and `b` was told
+/// that the log is another.
+pub(crate) async fn nothing_is_missed(
+    b: &mut Follower,
+    acked: &HashSet<String>,
+    fetched: &HashSet<String>,
+    settled: Range<usize>,
+) {
     // What could not be published meanwhile is redone behind what could: the follower checks the order of the log.
     let missed = |b: &Follower| {
         let got = b.contents();
-        acked
-            .iter()
-            .filter(|content| !got.contains(content) && !fetched.contains(*content))
-            .cloned()
-            .collect::<Vec<_>>()
+        let is_missed = |content: &&String| !got.contains(content) && !fetched.contains(*content);
+        acked.iter().filter(is_missed).cloned().collect::<Vec<_>>()
     };
     let since = Instant::now();
-    while !missed(&b).is_empty() && since.elapsed() < Duration::from_secs(15) {
+    while !missed(b).is_empty() && since.elapsed() < Duration::from_secs(15) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         b.settle().await;
     }
-    assert_eq!(missed(&b), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
+    assert_eq!(missed(b), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
     let got = b.contents();
     let distinct: HashSet<&String> = got.iter().collect();
     assert_eq!(distinct.len(), got.len(), "each comes once: {got:?}");
     let later: Vec<usize> = got.iter().filter_map(|content| content.strip_prefix('m')?.parse().ok()).collect();
-    let later: Vec<usize> = later.into_iter().filter(|n| *n >= settled_at).collect();
-    assert_eq!(later, (settled_at..sent).collect::<Vec<_>>(), "afterwards everything comes as before");
-    let stored = stored(&store).await;
-    assert!(acked.iter().all(|content| stored.contains(content)), "what was acknowledged is in the store");
+    let later: Vec<usize> = later.into_iter().filter(|n| *n >= settled.start).collect();
+    assert_eq!(later, settled.collect::<Vec<_>>(), "afterwards everything comes as before");
     assert!(b.notices.iter().any(|notice| notice["type"] == "resync"), "the log is another: {:?}", b.notices);
 }
 
 /// What the store holds.
-pub(crate) async fn stored(store: &tokio_postgres::Client) -> HashSet<String> {
+async fn stored(store: &tokio_postgres::Client) -> HashSet<String> {
     let rows = store.query("SELECT content FROM messages", &[]).await.expect("the store answers");
     let contents: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(contents.len(), rows.len(), "each is stored once");
