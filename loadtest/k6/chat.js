@@ -13,7 +13,7 @@ import exec from 'k6/execution';
 import ws from 'k6/ws';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, holes, token } from './client.js';
+import { chosen, holes, listen, token } from './client.js';
 
 const profile = chosen({
   full: {
@@ -116,12 +116,7 @@ export default function () {
 
     const lastSend = Date.now() + profile.connectionMs - ACK_WAIT_MS;
     socket.on('open', () => command('auth', { token: token(me) }));
-    socket.on('message', (data) => {
-      const frame = JSON.parse(data);
-      const handler = handlers[frame.type];
-      if (handler) handler(frame.payload);
-    });
-    socket.on('error', (error) => fault('socket', String(error.error())));
+    listen(socket, handlers, (what) => fault('socket', what));
     socket.setTimeout(() => socket.close(), profile.connectionMs);
   });
 

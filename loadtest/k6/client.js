@@ -23,6 +23,16 @@ export function token(user) {
   return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
 }
 
+// Gives the payload of each frame to the handler of its type, and what goes wrong with the socket to `fault`.
+export function listen(socket, handlers, fault) {
+  socket.on('message', (data) => {
+    const frame = JSON.parse(data);
+    const handler = handlers[frame.type];
+    if (handler) handler(frame.payload);
+  });
+  socket.on('error', (error) => fault(String(error.error())));
+}
+
 // How many messages of a conversation did not come, among those between the first and the last that came in this time:
 // all its messages are numbered together, without a gap. `seen` says when each number came.
 export function holes(seen, from, to) {

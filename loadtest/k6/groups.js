@@ -15,7 +15,7 @@ import http from 'k6/http';
 import ws from 'k6/ws';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, holes, token } from './client.js';
+import { chosen, holes, listen, token } from './client.js';
 
 const profile = chosen({
   full: { groups: 10, size: 50, seconds: 120, sendEveryMs: 10000 },
@@ -117,12 +117,7 @@ export default function ({ run, groups, begin, end }) {
       auth_failed: (payload) => fault(`auth_failed ${JSON.stringify(payload)}`),
       error: (payload) => fault(`error ${JSON.stringify(payload)}`),
     };
-    socket.on('message', (data) => {
-      const frame = JSON.parse(data);
-      const handler = handlers[frame.type];
-      if (handler) handler(frame.payload);
-    });
-    socket.on('error', (error) => fault(String(error.error())));
+    listen(socket, handlers, fault);
     socket.setTimeout(() => socket.close(), Math.max(1, end - Date.now()));
   });
 

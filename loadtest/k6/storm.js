@@ -14,7 +14,7 @@ import exec from 'k6/execution';
 import ws from 'k6/ws';
 import { check, sleep } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, token } from './client.js';
+import { chosen, listen, token } from './client.js';
 
 const profile = chosen({
   full: { users: 1000, waves: 6, waveMs: 10000, connectingMs: 3000, deliveryMs: 200 },
@@ -101,12 +101,7 @@ export default function ({ begin }) {
       auth_failed: (payload) => fault(`auth_failed ${JSON.stringify(payload)}`),
       error: (payload) => fault(`error ${JSON.stringify(payload)}`),
     };
-    socket.on('message', (data) => {
-      const frame = JSON.parse(data);
-      const handler = handlers[frame.type];
-      if (handler) handler(frame.payload);
-    });
-    socket.on('error', (error) => fault(String(error.error())));
+    listen(socket, handlers, fault);
     socket.setTimeout(() => socket.close(), at(CLOSE_AT));
   });
   check(response, {
