@@ -22,7 +22,7 @@ use crate::audit::audit_trail;
 use crate::auth::{Authenticator, LiveSessions};
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
-use crate::backbone::{self, Backbone, BackboneError, Inbox, UnreadSource};
+use crate::backbone::{self, Backbone, BackboneError, Inbox, StoreSide};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, Publisher, publisher};
@@ -358,7 +358,7 @@ async fn backbone(
         online_ttl_seconds: seconds(config.log.online_ttl),
         offline_grace_seconds: seconds(config.log.offline_grace),
     };
-    let unread = Arc::new(StoreUnread(store));
+    let unread = Arc::new(BackbonesStore(store));
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, unread).await;
@@ -403,11 +403,11 @@ async fn run_upkeep(prometheus: &metrics_exporter_prometheus::PrometheusHandle, 
     }
 }
 
-/// What the backbone asks of the store, and tells it.
-struct StoreUnread(Arc<dyn Store>);
+/// The store as the backbone knows it.
+struct BackbonesStore(Arc<dyn Store>);
 
 #[async_trait]
-impl UnreadSource for StoreUnread {
+impl StoreSide for BackbonesStore {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.0.unread(user).await.map_err(|error| BackboneError(error.to_string()))
     }

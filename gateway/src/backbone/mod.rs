@@ -168,9 +168,9 @@ pub struct Health {
     pub server: Option<Arc<str>>,
 }
 
-/// Rebuilds a user's unread counts from the store when the cache has none.
+/// What the backbone asks of the store, to rebuild unread counts that it has not, and tells it.
 #[async_trait]
-pub trait UnreadSource: Send + Sync + 'static {
+pub trait StoreSide: Send + Sync + 'static {
     /// All of the user's counts.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gateway::backbone::{
     Append, Backbone, BackboneError, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone, RedisBackbone,
-    Settings, UnreadSource,
+    Settings, StoreSide,
 };
 use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
@@ -87,7 +87,7 @@ pub(crate) struct Store {
 }
 
 #[async_trait]
-impl UnreadSource for Store {
+impl StoreSide for Store {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.expect("the gate stays").forget();

@@ -28,7 +28,7 @@ use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{
     Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Health, Inbox, LogHead, LogPage,
-    Presence, Settings, UnreadSource, payload,
+    Presence, Settings, StoreSide, payload,
 };
 
 /// How often what has expired is looked for.
@@ -52,13 +52,13 @@ struct Shared {
     allowances: Mutex<Allowances>,
     jobs: Mutex<Jobs>,
     inbox: Arc<dyn Inbox>,
-    unread: Arc<dyn UnreadSource>,
+    unread: Arc<dyn StoreSide>,
 }
 
 impl LocalBackbone {
     /// Starts its tasks; needs a tokio runtime.
     #[must_use]
-    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn UnreadSource>) -> Self {
+    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn StoreSide>) -> Self {
         let settings = Arc::new(settings);
         let state = Mutex::new(State::new(settings.clone()));
         let allowances = Mutex::new(Allowances::new());

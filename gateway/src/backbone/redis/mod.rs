@@ -45,7 +45,7 @@ use self::supervisor::{Shared, Supervisor};
 use super::queue::Queue;
 use super::{
     Backbone, BackboneError, Control, Delivered, Delivery, Health, Inbox, LogHead, LogPage, Presence, Settings,
-    UnreadSource, payload,
+    StoreSide, payload,
 };
 
 /// How long the first connection may take.
@@ -76,7 +76,7 @@ impl RedisBackbone {
         address: impl Into<Address<'_>>,
         settings: Settings,
         inbox: Arc<dyn Inbox>,
-        unread: Arc<dyn UnreadSource>,
+        unread: Arc<dyn StoreSide>,
     ) -> Result<Self, BackboneError> {
         for name in [&settings.node, &settings.boot_id] {
             shared::id::check_id(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;

@@ -18,7 +18,7 @@ use super::server::failed;
 use super::{push_jobs, scripts};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
-use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, UnreadSource};
+use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, StoreSide};
 use crate::off;
 use crate::store::UnreadCount;
 
@@ -35,7 +35,7 @@ const LOAD_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Publisher {
     link: Arc<Link>,
     jobs: mpsc::UnboundedReceiver<Vec<Job>>,
-    source: Arc<dyn UnreadSource>,
+    source: Arc<dyn StoreSide>,
     /// Durable events that wait, in order, for their user's counts.
     parked: HashMap<UserId, Parked>,
     /// Users whose counts are to be loaded, and until when.
@@ -60,7 +60,7 @@ enum Reply {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Arc<Link>, jobs: mpsc::UnboundedReceiver<Vec<Job>>, source: Arc<dyn UnreadSource>) -> Self {
+    pub(super) fn new(link: Arc<Link>, jobs: mpsc::UnboundedReceiver<Vec<Job>>, source: Arc<dyn StoreSide>) -> Self {
         Self { link, jobs, source, parked: HashMap::new(), unloaded: VecDeque::new(), marks: 0 }
     }
 
@@ -296,7 +296,7 @@ impl Reply {
 }
 
 /// A user's counts; none if the store doesn't tell them in time.
-async fn load(source: Arc<dyn UnreadSource>, user: UserId, deadline: Instant) -> (UserId, Option<Vec<UnreadCount>>) {
+async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> (UserId, Option<Vec<UnreadCount>>) {
     let counts = match tokio::time::timeout_at(deadline, source.unread(&user)).await {
         Ok(Ok(counts)) => Some(counts),
         Ok(Err(error)) => {

@@ -26,7 +26,7 @@ use super::server::{Live, Server};
 use super::servers::{Found, Servers};
 use super::subscriber;
 use super::subscriptions::Subscriptions;
-use crate::backbone::{BackboneError, Inbox, UnreadSource};
+use crate::backbone::{BackboneError, Inbox, StoreSide};
 use crate::off;
 
 /// The first and the longest pause between attempts to connect.
@@ -95,7 +95,7 @@ pub(super) struct Shared {
     pub(super) link: Arc<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
-    pub(super) source: Arc<dyn UnreadSource>,
+    pub(super) source: Arc<dyn StoreSide>,
     pub(super) invalid: Counter,
 }
 
@@ -342,7 +342,7 @@ impl Supervisor {
 }
 
 /// Tells the store that this node leaves a server.
-pub(super) async fn retire(source: &dyn UnreadSource, server: &str) {
+pub(super) async fn retire(source: &dyn StoreSide, server: &str) {
     if off::is("retire") {
         return;
     }
