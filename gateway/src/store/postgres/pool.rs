@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
+};
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
@@ -52,6 +54,7 @@ impl PostgresStore {
         let patience = Some(Duration::from_millis(CONNECT_MS_MAX));
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS_MAX)
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(patience)
             .create_timeout(patience)
             .recycle_timeout(patience)
