@@ -51,12 +51,12 @@ row() {
   printf "| %s | %'d |\n" "$1" "$2"
 }
 
-# What a call costs the server, its reading and answering included: the difference between many calls and none.
+# What an event costs the server, its reading and answering included: the difference between many calls and none.
 redis() {
   local none some
   none=$(served 0)
   some=$(served "$CALLS")
-  echo '| call of the Redis server | instructions |'
+  echo '| Redis server, for each event | instructions |'
   echo '|---|---|'
   row 'append of message.new: log, unread count, publication' "$(((some - none) / CALLS))"
 }
@@ -81,7 +81,7 @@ import pathlib, socket, sys
 lua = pathlib.Path("gateway/src/backbone/redis/lua")
 # The line that gateway/src/backbone/redis/scripts.rs writes, with the settings that a node has by itself.
 limits = "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = 256, 2048, 1048576, '3600'\nlocal PUBLISH, NUMSUB = 'PUBLISH', 'NUMSUB'\n"
-script = limits + (lua / "log.lua").read_text() + (lua / "append.lua").read_text()
+script = limits + "".join((lua / part).read_text() for part in ("log.lua", "once.lua", "append.lua"))
 server = socket.socket(socket.AF_UNIX)
 server.connect(sys.argv[1])
 answers = server.makefile("rb")
@@ -97,6 +97,8 @@ def answer():
     line = answers.readline()
     if line[:1] == b"-":
         sys.exit(line.decode())
+    if line[:1] == b"*":
+        return [answer() for _ in range(int(line[1:]))]
     if line[:1] == b"$" and int(line[1:]) >= 0:
         return answers.read(int(line[1:]) + 2)[:-2].decode()
     return line[1:].strip().decode()
@@ -105,14 +107,20 @@ def answer():
 message = '{"id":"7001002","conversationId":"1002003004","seq":812,"rev":900,"senderId":"100200","kind":"text","content":"' \
     + "x" * 200 + '","tempId":"temp-1795262400007-1","createdAt":"2026-11-21T12:00:00.007Z"}'
 body = '{"type":"message.new","payload":{"message":' + message + ',"to":"100201"}}\n' \
-    '{"type":"conversation.updated","payload":{"conversationId":"1002003004","lastMessage":' + message + '}}'
+    '{"type":"conversation.updated","repeats":%d}' % len(message)
 log, unread, sha = "chat:log:{chat:user:100201}", "chat:unread:{chat:user:100201}", ask("SCRIPT", "LOAD", script)
 ask("XGROUP", "CREATE", log, "epoch.1", "1-0", "MKSTREAM")
 ask("XSETID", log, "1-0")
 ask("HSET", unread, "c:1002003004", "1 0", "total", 1)
-for call in range(int(sys.argv[2])):
-    event = f"1795262400007:m{7001002 + call}"
-    ask("EVALSHA", sha, 2, log, unread, "chat:user:100201", event, body, "nonce", 0, "", "1002003004", call + 2, 0, 1, 0)
+# As many events a call as a node puts into one under load, all of one user.
+EVENTS = 20
+for call in range(0, int(sys.argv[2]), EVENTS):
+    events = []
+    for event in range(call, call + EVENTS):
+        events += ["chat:user:100201", 1795262400007, f":m{7001002 + event}", body[1:], 0, "", "1002003004", event + 2, 0, 1]
+    outcomes = ask("EVALSHA", sha, 2 * EVENTS, *[log, unread] * EVENTS, "nonce", 0, 0, 1795262400007, *events)
+    if outcomes != ["0"] * EVENTS:
+        sys.exit(f"not every event was appended: {outcomes}")
 if int(ask("XLEN", log)) < min(int(sys.argv[2]), 256):
     sys.exit("not every call appended")
 server.sendall(b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n")

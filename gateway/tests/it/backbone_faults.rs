@@ -277,6 +277,11 @@ async fn what_others_wrote_does_no_harm() {
         assert_eq!(rig.a.payload(&ann).await, "not-json");
         rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect_err("the key is no stream");
         rig.a.backbone.publish(vec![counted(event(&bob, 1), "c", 1, 0)]).await.expect_err("the key is no hash");
+        let together = vec![event(&bob, 2), event(&ann, 2), counted(event(&bob, 3), "c", 1, 0), event(&ann, 3)];
+        rig.a.backbone.publish(together).await.expect_err("one user's keys are damaged");
+        for n in [2, 3] {
+            assert!(rig.a.payload(&ann).await.contains(&format!("\"n\":{n}")), "another user's events are published");
+        }
         assert_eq!(rig.a.backbone.open(&bob).await.expect("opened anew").last, 0);
         rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published");
         for name in ["carl", "dora"] {
@@ -398,6 +403,9 @@ async fn concurrent_publishers_share_pipelines() {
             published.await.expect("no panic").expect("published");
         }
         assert!(since.elapsed() < Duration::from_secs(3), "took {:?}", since.elapsed());
+        let stats = format!("{:?}", rig.redis.as_ref().expect("Redis").ask("INFO commandstats"));
+        let calls = stats.split("cmdstat_evalsha:calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
+        assert!(calls.is_some_and(|calls: u32| calls < 1_000), "{calls:?} calls of the script");
     })
     .await;
 }

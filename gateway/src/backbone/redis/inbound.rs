@@ -10,6 +10,7 @@ use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, Lane};
+use super::repeated;
 use super::server::Server;
 use super::subscriptions::{Confirmed, Subscriptions};
 use crate::backbone::{Control, Inbox};
@@ -72,7 +73,7 @@ impl Inbound {
             return;
         };
         if let Some(user) = user_of(&channel) {
-            self.inbox.user_event(user, Bytes::from(payload));
+            self.inbox.user_event(user, repeated::whole(Bytes::from(payload)));
         } else if channel == self.probe_channel.as_bytes() {
             if payload == self.probe.as_bytes() {
                 self.server.probe_returned();

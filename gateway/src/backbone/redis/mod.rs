@@ -13,6 +13,7 @@ mod publisher;
 mod push_jobs;
 mod rates;
 mod receiving;
+mod repeated;
 mod scattered;
 mod scripts;
 mod sentinel;
@@ -287,7 +288,9 @@ fn page(reply: Vec<Bytes>) -> Result<LogPage, BackboneError> {
     let entries = entries
         .chunks(2)
         .map(|entry| match entry {
-            [seq, body] => number(seq).map(|seq| (seq, payload::with_seq(seq, body))).ok_or_else(invalid),
+            [seq, body] => {
+                number(seq).map(|seq| (seq, repeated::whole(payload::with_seq(seq, body)))).ok_or_else(invalid)
+            }
             _ => Err(invalid()),
         })
         .collect::<Result<_, _>>()?;

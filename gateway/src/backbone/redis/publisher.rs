@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::link::{Link, Replies};
 use super::server::failed;
-use super::{push_jobs, scripts};
+use super::{push_jobs, repeated, scripts};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
 use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, StoreSide};
@@ -24,6 +24,9 @@ use crate::store::UnreadCount;
 
 /// Deliveries per pipeline, so that one doesn't keep Redis busy for more than some 20 ms.
 const PIPELINE_MAX: usize = 1024;
+
+/// Events that one call of the script appends: Redis does nothing else meanwhile, for a millisecond at the most.
+const CALL_MAX: usize = 64;
 
 /// Loads of unread counts at a time: after Redis came back empty, everybody's are due.
 const LOADS_MAX: usize = 16;
@@ -49,14 +52,35 @@ struct Parked {
     jobs: Vec<Job>,
 }
 
+/// One command of a pipeline.
+enum Call {
+    /// Publishes an ephemeral event.
+    Publish(Job),
+    /// Appends durable events, at least one.
+    Append(Vec<Job>),
+}
+
 /// What Redis made of one delivery.
 enum Reply {
     Done(Delivered),
     /// The user's counts are not in the cache; nothing was done.
     CountsMissing,
+    Failed(BackboneError),
+}
+
+/// Why a command has no reply of its own.
+enum NoReply {
     /// Nothing was done.
     ScriptMissing,
     Failed(BackboneError),
+}
+
+/// Of a user in a pipeline: the first call with a durable event, whether others follow, and whether a count moves.
+#[derive(Default)]
+struct Marked {
+    call: usize,
+    is_repeated: bool,
+    is_counted: bool,
 }
 
 impl Publisher {
@@ -109,37 +133,60 @@ impl Publisher {
                 _ => jobs.push(job),
             }
         }
-        let (mark, repeated) = self.mark_for(&jobs);
+        let calls = self.calls(jobs);
+        let (mark, repeated) = self.mark_for(&calls);
         let mark_of = |job: &Job| if repeated.contains(&job.delivery.user) { &*mark } else { "" };
-        let mut calls = Pipeline::with_capacity(jobs.len());
-        for job in &jobs {
-            calls.add_command(self.call(job, mark_of(job), false));
-        }
-        for job in self.carry_out(jobs, calls).await {
+        for job in self.carry_out(calls, mark_of, false).await {
             let mark = mark_of(&job);
             self.park(job, mark);
         }
     }
 
-    /// A mark, and the users who have several durable events here of which one moves a count: should the counts be missing,
-    /// the later events have to wait for the first.
-    fn mark_for(&mut self, jobs: &[Job]) -> (String, HashSet<UserId>) {
-        let mut users: HashMap<&UserId, (bool, bool)> = HashMap::with_capacity(jobs.len());
+    /// Puts durable events together into calls. Each user's events keep their order. In a Cluster users are on different
+    /// servers, and what a server refuses is followed call by call: there each event has a call of its own.
+    fn calls(&self, jobs: Vec<Job>) -> Vec<Call> {
+        let call_max = if self.link.cluster().is_some() { 1 } else { CALL_MAX };
+        let mut calls = Vec::new();
+        let mut appends = Vec::new();
         for job in jobs {
-            if let Some(durable) = durable(job) {
-                let is_counted = durable.unread.is_some();
-                users
-                    .entry(&job.delivery.user)
-                    .and_modify(|(repeated, counted)| (*repeated, *counted) = (true, *counted || is_counted))
-                    .or_insert((false, is_counted));
+            let is_durable = durable(&job).is_some();
+            let is_full = appends.len() >= call_max;
+            if is_full || !is_durable && appends.iter().any(|append: &Job| append.delivery.user == job.delivery.user) {
+                calls.push(Call::Append(std::mem::take(&mut appends)));
+            }
+            if is_durable {
+                appends.push(job);
+            } else {
+                calls.push(Call::Publish(job));
             }
         }
-        let marked =
-            users.into_iter().filter(|(_, state)| *state == (true, true)).map(|(user, _)| user.clone()).collect();
+        if !appends.is_empty() {
+            calls.push(Call::Append(appends));
+        }
+        calls
+    }
+
+    /// A mark, and the users who have durable events in several of these calls of which one moves a count: should the counts
+    /// be missing, the later calls have to wait for the first.
+    fn mark_for(&mut self, calls: &[Call]) -> (String, HashSet<UserId>) {
+        let mut users: HashMap<&UserId, Marked> = HashMap::new();
+        // Within one call the script sees to it.
+        if calls.iter().filter(|call| matches!(call, Call::Append(_))).count() > 1 {
+            for (place, call) in calls.iter().enumerate() {
+                let Call::Append(jobs) = call else { continue };
+                for job in jobs {
+                    let is_counted = durable(job).is_some_and(|durable| durable.unread.is_some());
+                    let user = users.entry(&job.delivery.user).or_insert(Marked { call: place, ..Marked::default() });
+                    user.is_repeated |= user.call != place;
+                    user.is_counted |= is_counted;
+                }
+            }
+        }
+        let marked = users.into_iter().filter(|(_, user)| user.is_repeated && user.is_counted);
+        let marked = marked.map(|(user, _)| user.clone()).collect();
         self.marks += 1;
         (format!("!{}:{}", self.link.settings.boot_id, self.marks), marked)
     }
-
     fn park(&mut self, job: Job, mark: &str) {
         let user = job.delivery.user.clone();
         if let Some(parked) = self.parked.get_mut(&user) {
@@ -159,11 +206,8 @@ impl Publisher {
             }
             return;
         }
-        let mut calls = Pipeline::with_capacity(jobs.len());
-        for job in &jobs {
-            calls.add_command(self.call(job, "", true));
-        }
-        for job in self.carry_out(jobs, calls).await {
+        let calls = self.calls(jobs);
+        for job in self.carry_out(calls, |_| "", true).await {
             job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
         }
     }
@@ -182,22 +226,33 @@ impl Publisher {
         self.link.run_script(&call).await
     }
 
-    /// Runs one call per job in one pipeline and settles them, except those whose counts are missing, which it returns.
-    async fn carry_out(&self, jobs: Vec<Job>, calls: Pipeline) -> Vec<Job> {
-        let mut replies = self.attempt(&calls).await;
-        if replies.iter().any(|reply| matches!(reply, Reply::ScriptMissing)) {
-            self.retry(&calls, &mut replies).await;
+    /// Runs calls in one pipeline and settles their events, except those whose counts are missing, which it returns.
+    async fn carry_out<'a>(
+        &self,
+        calls: Vec<Call>,
+        mark_of: impl Fn(&Job) -> &'a str,
+        counts_loaded: bool,
+    ) -> Vec<Job> {
+        let mut pipeline = Pipeline::with_capacity(calls.len());
+        for call in &calls {
+            pipeline.add_command(match call {
+                Call::Publish(job) => self.publication(job),
+                Call::Append(jobs) => self.append(jobs, &mark_of, counts_loaded),
+            });
+        }
+        let mut replies = self.attempt(&pipeline).await;
+        if replies.iter().any(|reply| matches!(reply, Err(NoReply::ScriptMissing))) {
+            self.retry(&pipeline, &mut replies).await;
         }
         let mut waiting = Vec::new();
         let mut unseen = Vec::new();
-        for (job, reply) in jobs.into_iter().zip(replies) {
+        for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
             match reply {
                 Reply::Done(Delivered::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
                     unseen.push(job);
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
                 Reply::CountsMissing => waiting.push(job),
-                Reply::ScriptMissing => job.settle(Err(BackboneError("Redis does not keep scripts".to_owned()))),
                 Reply::Failed(fault) => job.settle(Err(fault)),
             }
         }
@@ -205,23 +260,25 @@ impl Publisher {
         waiting
     }
 
-    async fn attempt(&self, calls: &Pipeline) -> Vec<Reply> {
+    async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, NoReply>> {
         match self.link.run_pipeline(calls).await {
-            Ok(replies) => replies.each().map(|reply| reply.map_or_else(Reply::Failed, Reply::of)).collect(),
-            Err(fault) => calls.cmd_iter().map(|_| Reply::Failed(fault.clone())).collect(),
+            Ok(replies) => {
+                replies.each().map(|reply| reply.map_err(NoReply::Failed).and_then(NoReply::unless)).collect()
+            }
+            Err(fault) => calls.cmd_iter().map(|_| Err(NoReply::Failed(fault.clone()))).collect(),
         }
     }
 
     /// Repeats the calls that found no script: those certainly did nothing.
-    async fn retry(&self, calls: &Pipeline, replies: &mut [Reply]) {
+    async fn retry(&self, calls: &Pipeline, replies: &mut [Result<Value, NoReply>]) {
         let mut again = Pipeline::new();
-        let missing = |reply: &&mut Reply| matches!(reply, Reply::ScriptMissing);
+        let missing = |reply: &&mut Result<Value, NoReply>| matches!(reply, Err(NoReply::ScriptMissing));
         for (call, _) in calls.cmd_iter().zip(replies.iter_mut()).filter(|(_, reply)| missing(reply)) {
             again.add_command(call.clone());
         }
         let new = match self.link.load_scripts().await {
             Ok(()) => self.attempt(&again).await,
-            Err(fault) => again.cmd_iter().map(|_| Reply::Failed(fault.clone())).collect(),
+            Err(fault) => again.cmd_iter().map(|_| Err(NoReply::Failed(fault.clone()))).collect(),
         };
         for (old, new) in replies.iter_mut().filter(missing).zip(new) {
             *old = new;
@@ -243,38 +300,71 @@ impl Publisher {
         }
     }
 
-    fn call(&self, job: &Job, mark: &str, counts_loaded: bool) -> Cmd {
-        let user = &job.delivery.user;
-        let channel = user_channel(user);
-        let body: &[u8] = &job.delivery.body;
-        match &job.delivery.kind {
-            DeliveryKind::Ephemeral => {
-                let mut publish = redis::cmd(self.link.scripts.publish);
-                publish.arg(channel).arg(body);
-                publish
-            }
-            DeliveryKind::Durable(durable) => {
-                let script = match durable.append {
-                    Append::First => &self.link.scripts.append,
-                    Append::Once if off::is("append-once") => &self.link.scripts.append,
-                    Append::Once => &self.link.scripts.append_once,
-                };
-                let mut call = scripts::call(script, &[&log_key(user), &unread_key(user)]);
-                call.arg(channel)
-                    .arg(format!("{}:{}", durable.committed_at.unix_ms(), durable.event_id))
-                    .arg(body)
-                    .arg(self.link.epoch_nonce())
-                    .arg(u8::from(self.link.must_open_logs(user)))
-                    .arg(mark);
-                if let Some(unread) = &durable.unread {
-                    call.arg(unread.conversation.as_str())
-                        .arg(unread.last_seq)
-                        .arg(unread.seen_seq)
-                        .arg(u8::from(unread.announce))
-                        .arg(u8::from(counts_loaded));
+    fn publication(&self, job: &Job) -> Cmd {
+        let mut publish = redis::cmd(self.link.scripts.publish);
+        publish.arg(user_channel(&job.delivery.user)).arg(&*job.delivery.body);
+        publish
+    }
+
+    /// The call of `lua/append.lua` for these events.
+    fn append<'a>(&self, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, counts_loaded: bool) -> Cmd {
+        let keys: Vec<String> =
+            jobs.iter().map(|job| &job.delivery.user).flat_map(|user| [log_key(user), unread_key(user)]).collect();
+        let mut call = scripts::call(&self.link.scripts.append, &keys);
+        let must_open = jobs.first().is_some_and(|job| self.link.must_open_logs(&job.delivery.user));
+        let commits = jobs.iter().filter_map(durable).map(|durable| durable.committed_at.unix_ms());
+        call.arg(self.link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded));
+        call.arg(commits.max().unwrap_or_default());
+        for job in jobs {
+            let Some(durable) = durable(job) else { continue };
+            let body = repeated::shorten(&job.delivery.body);
+            let (_, body) = body.split_first().unwrap_or((&b'{', b"}"));
+            call.arg(user_channel(&job.delivery.user))
+                .arg(durable.committed_at.unix_ms())
+                .arg(format!(":{}", durable.event_id))
+                .arg(body)
+                .arg(u8::from(durable.append == Append::Once && !off::is("append-once")))
+                .arg(mark_of(job));
+            match &durable.unread {
+                Some(unread) => {
+                    let announce = u8::from(unread.announce);
+                    call.arg(unread.conversation.as_str()).arg(unread.last_seq).arg(unread.seen_seq).arg(announce)
                 }
-                call
-            }
+                None => call.arg("").arg("").arg("").arg(""),
+            };
+        }
+        call
+    }
+}
+
+impl Call {
+    /// What became of each of its events.
+    fn outcomes(self, reply: Result<Value, NoReply>) -> Vec<(Job, Reply)> {
+        let (jobs, values) = match (self, reply) {
+            (Self::Publish(job), Ok(value)) => (vec![job], vec![value]),
+            (Self::Append(jobs), Ok(Value::Array(values))) if values.len() == jobs.len() => (jobs, values),
+            (Self::Append(jobs), Ok(_)) => return failed_all(jobs, &unknown_answer()),
+            (Self::Publish(job), Err(fault)) => return failed_all(vec![job], &fault.told()),
+            (Self::Append(jobs), Err(fault)) => return failed_all(jobs, &fault.told()),
+        };
+        jobs.into_iter().zip(values.into_iter().map(Reply::of)).collect()
+    }
+}
+
+impl NoReply {
+    /// A value, unless it says that nothing was done.
+    fn unless(value: Value) -> Result<Value, Self> {
+        match value {
+            Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => Err(Self::ScriptMissing),
+            Value::ServerError(error) => Err(Self::Failed(failed(error.into()))),
+            value => Ok(value),
+        }
+    }
+
+    fn told(self) -> BackboneError {
+        match self {
+            Self::ScriptMissing => BackboneError("Redis does not keep scripts".to_owned()),
+            Self::Failed(fault) => fault,
         }
     }
 }
@@ -286,13 +376,20 @@ impl Reply {
             Value::Int(-1) => Self::CountsMissing,
             Value::Int(receivers) => match u64::try_from(receivers) {
                 Ok(receivers) => Self::Done(Delivered::To(receivers)),
-                Err(_) => Self::Failed(BackboneError("a script gave an unknown answer".to_owned())),
+                Err(_) => Self::Failed(unknown_answer()),
             },
-            Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => Self::ScriptMissing,
-            Value::ServerError(error) => Self::Failed(failed(error.into())),
-            _ => Self::Failed(BackboneError("Redis gave an unknown answer".to_owned())),
+            Value::BulkString(fault) => Self::Failed(BackboneError(String::from_utf8_lossy(&fault).into_owned())),
+            _ => Self::Failed(unknown_answer()),
         }
     }
+}
+
+fn failed_all(jobs: Vec<Job>, fault: &BackboneError) -> Vec<(Job, Reply)> {
+    jobs.into_iter().map(|job| (job, Reply::Failed(fault.clone()))).collect()
+}
+
+fn unknown_answer() -> BackboneError {
+    BackboneError("Redis gave an unknown answer".to_owned())
 }
 
 /// A user's counts; none if the store doesn't tell them in time.

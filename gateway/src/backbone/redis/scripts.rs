@@ -9,10 +9,8 @@ use crate::backbone::settings::{LOG_BYTES, LONG_BYTES};
 pub(super) struct Scripts {
     /// The command that publishes on a user's channel.
     pub(super) publish: &'static str,
-    /// Appends an event.
+    /// Appends events.
     pub(super) append: Script,
-    /// Appends an event unless the log has it.
-    pub(super) append_once: Script,
     /// Puts loaded unread counts into the cache.
     pub(super) seed: Script,
     /// Opens a log.
@@ -44,11 +42,9 @@ impl Scripts {
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
         let log = include_str!("lua/log.lua");
-        let append = include_str!("lua/append.lua");
         Self {
             publish,
-            append: script(&[log, append]),
-            append_once: script(&[log, include_str!("lua/once.lua"), append]),
+            append: script(&[log, include_str!("lua/once.lua"), include_str!("lua/append.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[log, include_str!("lua/open.lua")]),
             read: script(&[log, include_str!("lua/read.lua")]),
@@ -69,31 +65,19 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 11] {
-        let Self { publish: _, append, append_once, seed, open, read, departed, .. } = self;
+    fn all(&self) -> [&Script; 10] {
+        let Self { publish: _, append, seed, open, read, departed, .. } = self;
         let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
-        [
-            append,
-            append_once,
-            seed,
-            open,
-            read,
-            departed,
-            subscribed,
-            take_offline,
-            settle_offline,
-            restore_revocation,
-            draw,
-        ]
+        [append, seed, open, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
     }
 }
 
 /// A call of `script` with its keys; arguments follow.
-pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
+pub(super) fn call(script: &Script, keys: &[impl AsRef<str>]) -> Cmd {
     let mut command = Cmd::with_capacity(16, 512);
     command.arg("EVALSHA").arg(script.get_hash()).arg(keys.len());
     for key in keys {
-        command.arg(*key);
+        command.arg(key.as_ref());
     }
     command
 }

@@ -1,83 +1,122 @@
--- Appends an event to the log and publishes it.
--- ARGV: 1 channel, 2 <commit ms>:<event id>, 3 body, 4 nonce of a new epoch, 5 '1' to open a log wherever there is none of
--- this server, 6 the mark that makes events of one pipeline wait for an earlier one of the same user, or '';
--- and if an unread count moves: 7 conversation, 8 last seq, 9 seen seq, 10 '1' to announce it, 11 '1' if the counts were
--- just loaded (what is still missing then has none).
--- Returns the receivers; -1, with nothing done, if the counts have to be loaded first.
-local channel, body, must_open, mark = ARGV[1], ARGV[3], ARGV[5] == '1', ARGV[6]
-local conversation = ARGV[7]
+-- Appends events to logs and publishes them, one after the other.
+-- KEYS: the log and the unread counts of each event's user.
+-- ARGV: 1 nonce of new epochs, 2 '1' to open a log wherever there is none of this server, 3 '1' if the counts were just
+-- loaded (what is still missing then has none), 4 the youngest commit ms; and for each event: channel, commit ms, ':' and its
+-- id, body without its first character, '1' for a redo, the mark that makes events of later calls wait for an earlier one of
+-- the same user, or ''; conversation whose unread count moves, or '', its last seq, its seen seq, '1' to announce the count.
+-- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -2 if the log has it
+-- already; a text if it failed. A single event fails with the call.
+local EVENT_ARGS = 10
+local must_open, loaded = ARGV[2] == '1', ARGV[3] == '1'
+local maxlen = tostring(MAXLEN)
+-- Counts that later events of this call have to wait for.
+local missing = {}
 
-local function subscribers()
-  return redis.call('PUBSUB', NUMSUB, channel)[2]
+-- This server's time in ms, as a text and as a number, and whether a commit is younger by the store's clock.
+local now_text, now, is_store_ahead
+local function ask_for_time()
+  local time = call('TIME')
+  now_text = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
+  now = tonumber(now_text)
+  is_store_ahead = tonumber(ARGV[4]) > now
 end
 
-if mark ~= '' and redis.call('HEXISTS', KEYS[2], mark) == 1 then return -1 end
-local elsewhere = must_open and not epoch_here()
-if elsewhere and conversation and ARGV[11] ~= '1' then redis.call('DEL', KEYS[2]) end
+local function subscribers(channel)
+  return call('PUBSUB', NUMSUB, channel)[2]
+end
 
-local count, total, had
-if conversation then
-  local known = redis.call('HMGET', KEYS[2], 'c:' .. conversation, 'total')
-  had, total = known[1], known[2]
-  local last, seen
-  if total and had then
-    last, seen = string.match(had, '^(%d+) (%d+)$')
-  elseif total and ARGV[8] == '1' then
-    last, seen = '0', '0'
-  end
-  if last then
-    local l, s, new_l, new_s = tonumber(last), tonumber(seen), tonumber(ARGV[8]), tonumber(ARGV[9])
-    local unread_before = l > s and l - s or 0
-    if new_l > l then l, last = new_l, ARGV[8] end
-    if new_s > s then s, seen = new_s, ARGV[9] end
-    local unread = l > s and l - s or 0
-    total = string.format('%.0f', tonumber(total) + unread - unread_before)
-    count = last .. ' ' .. seen
-    if ARGV[10] == '1' then
-      body = body .. '\n{"type":"notification.unread","payload":{"conversationId":"' .. conversation ..
-        '","unread":' .. string.format('%.0f', unread) .. ',"totalUnread":' .. total .. '}}'
+local function append(at)
+  local channel, body, mark = ARGV[at], ARGV[at + 3], ARGV[at + 5]
+  trimmed = false
+  if ARGV[at + 4] == '1' and is_known(must_open, ARGV[at + 1], ARGV[at + 2]) then return -2 end
+  if missing[counts] or mark ~= '' and call('HEXISTS', counts, mark) == 1 then return -1 end
+  local elsewhere = must_open and not epoch_here()
+
+  local conversation, field, count, total, had = ARGV[at + 6], nil, nil, nil, nil
+  local line = ''
+  if conversation ~= '' then
+    if elsewhere and not loaded then call('DEL', counts) end
+    field = 'c:' .. conversation
+    local known = call('HMGET', counts, field, 'total')
+    had, total = known[1], known[2]
+    local last, seen
+    if total and had then
+      last, seen = string.match(had, '^(%d+) (%d+)$')
+    elseif total and ARGV[at + 7] == '1' then
+      last, seen = '0', '0'
     end
-  elseif ARGV[11] ~= '1' then
-    if must_open or redis.call('EXISTS', log) == 1 or subscribers() > 0 then
-      if mark ~= '' then
-        redis.call('HSET', KEYS[2], mark, '1')
-        redis.call('EXPIRE', KEYS[2], TTL)
+    if last then
+      local l, s, new_l, new_s = last + 0, seen + 0, ARGV[at + 7] + 0, ARGV[at + 8] + 0
+      local unread_before = l > s and l - s or 0
+      if new_l > l then l, last = new_l, ARGV[at + 7] end
+      if new_s > s then s, seen = new_s, ARGV[at + 8] end
+      local unread = l > s and l - s or 0
+      if unread ~= unread_before then
+        total = string.format('%d', tonumber(total) + unread - unread_before)
       end
-      return -1
+      count = last .. ' ' .. seen
+      if ARGV[at + 9] == '1' then
+        line = '\n{"type":"notification.unread","payload":{"conversationId":"' .. conversation .. '","unread":' ..
+          string.format('%d', unread) .. ',"totalUnread":' .. total .. '}}'
+      end
+    elseif not loaded then
+      if must_open or call('EXISTS', log) == 1 or subscribers(channel) > 0 then
+        missing[counts] = true
+        if mark ~= '' then
+          call('HSET', counts, mark, '1')
+          call('EXPIRE', counts, TTL)
+        end
+        return -1
+      end
+      if total then call('DEL', counts) end
+      return 0
     end
-    if total then redis.call('DEL', KEYS[2]) end
-    return 0
   end
-end
 
--- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind a
--- young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock is
--- ahead: then the commit's.)
-local time = redis.call('TIME')
-local stamp = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
-local committed, event = string.match(ARGV[2], '^(%d+)(:.*)$')
-stamp = (tonumber(committed) > tonumber(stamp) and committed or stamp) .. event
+  -- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind
+  -- a young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock
+  -- is ahead: then the commit's.)
+  if not now then ask_for_time() end
+  local stamp = (is_store_ahead and tonumber(ARGV[at + 1]) > now and ARGV[at + 1] or now_text) .. ARGV[at + 2]
 
--- Long events are counted by their bytes: no more of them stay than make up LOG_BYTES.
-local keep, how = MAXLEN, '~'
-if #body > LONG_BYTES and LOG_BYTES < #body * keep then
-  keep, how = math.max(1, math.floor(LOG_BYTES / #body)), '='
-end
-
-local id, first_line = false, ''
-if not trimmed and not elsewhere then
-  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
-  if not id and not must_open and subscribers() == 0 then
-    -- Without a log the counts would stop moving, so they go with it.
-    if count then redis.call('DEL', KEYS[2]) end
-    return 0
+  -- Long events are counted by their bytes: no more of them stay than make up LOG_BYTES.
+  local keep, how, bytes = maxlen, '~', 1 + #body + #line
+  if bytes > LONG_BYTES and LOG_BYTES < bytes * MAXLEN then
+    keep, how = math.max(1, math.floor(LOG_BYTES / bytes)), '='
   end
+
+  -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
+  -- character, and the line that was made here is a part of its own (lua/read.lua puts them together).
+  local id, first_line = false, ''
+  if not trimmed and not elsewhere then
+    if line == '' then
+      id = call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
+    else
+      id = call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body, 'u', line)
+    end
+    if not id and not must_open and subscribers(channel) == 0 then
+      -- Without a log the counts would stop moving, so they go with it.
+      if count then call('DEL', counts) end
+      return 0
+    end
+  end
+  if not id then
+    local epoch = open_log(ARGV[1] .. 'x' .. at)
+    first_line = '{"epoch":"' .. epoch .. '","seq":0' .. (trimmed and ',"reason":"trimmed"' or '') .. '}\n'
+    id = call('XADD', log, '1-*', 'i', stamp, 'd', body, 'u', line)
+  end
+  -- Nothing that could fail stands between the append and this.
+  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. string.sub(id, 3) .. ',' .. body .. line)
+  if count and count ~= had then call('HSET', counts, field, count, 'total', total) end
+  return receivers
 end
-if not id then
-  first_line = '{"epoch":"' .. open_log(ARGV[4]) .. '","seq":0' .. (trimmed and ',"reason":"trimmed"' or '') .. '}\n'
-  id = redis.call('XADD', log, '1-*', 'i', stamp, 'd', body)
+
+if #KEYS == 2 then return {append(5)} end
+local replies = {}
+for event = 1, #KEYS / 2 do
+  log, counts = KEYS[2 * event - 1], KEYS[2 * event]
+  local is_done, outcome = pcall(append, 5 + EVENT_ARGS * (event - 1))
+  -- One user's damaged keys must not take the others' events along.
+  replies[event] = is_done and outcome or tostring(type(outcome) == 'table' and outcome.err or outcome)
 end
--- Nothing that could fail stands between the append and this.
-local receivers = redis.call(PUBLISH, channel, first_line .. '{"seq":' .. string.sub(id, 3) .. ',' .. string.sub(body, 2))
-if count and count ~= had then redis.call('HSET', KEYS[2], 'c:' .. conversation, count, 'total', total) end
-return receivers
+return replies

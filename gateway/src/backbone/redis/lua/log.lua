@@ -1,11 +1,14 @@
--- What every script on a user's log shares: KEYS[1] is the log, KEYS[2] the hash of unread counts.
+-- What every script on a user's log shares: the log, and the hash of unread counts.
 -- MAXLEN, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
-local log = KEYS[1]
+local call = redis.call
+local log, counts = KEYS[1], KEYS[2]
 -- Set by a redo that can't tell whether the log had its event.
 local trimmed = false
 
+local replid
 local function server()
-  return string.sub(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 8)
+  replid = replid or string.sub(string.match(call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 8)
+  return replid
 end
 
 -- The log's epoch, if it is one of this server; its name is that of the only consumer group.
@@ -20,10 +23,10 @@ end
 -- Begins an empty log under a new epoch. Without the XSETID the first seq would be 0.
 local function open_log(nonce)
   local epoch = server() .. '.' .. nonce
-  redis.call('DEL', log)
-  redis.call('XGROUP', 'CREATE', log, epoch, '1-0', 'MKSTREAM')
-  redis.call('XSETID', log, '1-0')
-  redis.call('EXPIRE', log, TTL)
+  call('DEL', log)
+  call('XGROUP', 'CREATE', log, epoch, '1-0', 'MKSTREAM')
+  call('XSETID', log, '1-0')
+  call('EXPIRE', log, TTL)
   return epoch
 end
 
@@ -31,7 +34,7 @@ end
 local function head()
   local epoch = epoch_here()
   if not epoch then return nil end
-  local info = redis.call('XINFO', 'STREAM', log)
+  local info = call('XINFO', 'STREAM', log)
   local floor, last
   for at = 1, #info, 2 do
     if info[at] == 'last-generated-id' then
@@ -49,12 +52,12 @@ end
 local function head_of_open_log(nonce)
   local epoch, floor, last = head()
   if epoch then return epoch, floor, last end
-  redis.call('DEL', KEYS[2])
+  call('DEL', counts)
   epoch = open_log(nonce)
   -- The log may have vanished under sockets of another node: they are told like by an append that opens a log.
   local channel = string.match(log, '{(.*)}')
-  if redis.call('PUBSUB', NUMSUB, channel)[2] > 1 then
-    redis.call(PUBLISH, channel, '{"epoch":"' .. epoch .. '","seq":0}\n')
+  if call('PUBSUB', NUMSUB, channel)[2] > 1 then
+    call(PUBLISH, channel, '{"epoch":"' .. epoch .. '","seq":0}\n')
   end
   return epoch, '0', '0'
 end

@@ -1,5 +1,5 @@
 -- Opens the log and keeps it. ARGV: nonce of a new epoch. Returns epoch, floor, last.
 local epoch, floor, last = head_of_open_log(ARGV[1])
-redis.call('EXPIRE', log, TTL)
-redis.call('EXPIRE', KEYS[2], TTL)
+call('EXPIRE', log, TTL)
+call('EXPIRE', counts, TTL)
 return {epoch, floor, last}
