@@ -1,6 +1,7 @@
 //! The one task that publishes: what has gathered while a pipeline was under way makes the next one. It keeps the order of
 //! each user's events, also when the first of them has to wait for unread counts from the store.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -315,14 +316,17 @@ impl Publisher {
         let commits = jobs.iter().filter_map(durable).map(|durable| durable.committed_at.unix_ms());
         call.arg(self.link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded));
         call.arg(commits.max().unwrap_or_default());
+        // Members of a group get the same bytes: they go to Redis once a call.
+        let mut before: &[u8] = &[];
         for job in jobs {
             let Some(durable) = durable(job) else { continue };
-            let body = repeated::shorten(&job.delivery.body);
-            let (_, body) = body.split_first().unwrap_or((&b'{', b"}"));
+            let body = &*job.delivery.body;
+            let short = if std::ptr::eq(body, before) { Cow::default() } else { repeated::shorten(body) };
+            before = body;
             call.arg(user_channel(&job.delivery.user))
                 .arg(durable.committed_at.unix_ms())
                 .arg(format!(":{}", durable.event_id))
-                .arg(body)
+                .arg(short.get(1..).unwrap_or_default())
                 .arg(u8::from(durable.append == Append::Once && !off::is("append-once")))
                 .arg(mark_of(job));
             match &durable.unread {

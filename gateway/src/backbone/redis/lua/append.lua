@@ -2,21 +2,25 @@
 -- KEYS: the log and the unread counts of each event's user.
 -- ARGV: 1 nonce of new epochs, 2 '1' to open a log wherever there is none of this server, 3 '1' if the counts were just
 -- loaded (what is still missing then has none), 4 the youngest commit ms; and for each event: channel, commit ms, ':' and its
--- id, body without its first character, '1' for a redo, the mark that makes events of later calls wait for an earlier one of
+-- id, body without its first character or '' if it is the one before, '1' for a redo, the mark that makes events of later calls wait for an earlier one of
 -- the same user, or ''; conversation whose unread count moves, or '', its last seq, its seen seq, '1' to announce the count.
 -- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -2 if the log has it
 -- already; a text if it failed. A single event fails with the call.
 local EVENT_ARGS = 10
+-- Lua looks globals up by name each time.
+local KEYS, ARGV, match, sub, format = KEYS, ARGV, string.match, string.sub, string.format
 local must_open, loaded = ARGV[2] == '1', ARGV[3] == '1'
 local maxlen = tostring(MAXLEN)
 -- Counts that later events of this call have to wait for.
 local missing = {}
+-- The body of the event before.
+local last_body
 
 -- This server's time in ms, as a text and as a number, and whether a commit is younger by the store's clock.
 local now_text, now, is_store_ahead
 local function ask_for_time()
   local time = call('TIME')
-  now_text = time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
+  now_text = time[1] .. sub('00' .. math.floor(time[2] / 1000), -3)
   now = tonumber(now_text)
   is_store_ahead = tonumber(ARGV[4]) > now
 end
@@ -27,13 +31,14 @@ end
 
 local function append(at)
   local channel, body, mark = ARGV[at], ARGV[at + 3], ARGV[at + 5]
+  if body == '' then body = last_body else last_body = body end
   trimmed = false
   if ARGV[at + 4] == '1' and is_known(must_open, ARGV[at + 1], ARGV[at + 2]) then return -2 end
   if missing[counts] or mark ~= '' and call('HEXISTS', counts, mark) == 1 then return -1 end
   local elsewhere = must_open and not epoch_here()
 
   local conversation, field, count, total, had = ARGV[at + 6], nil, nil, nil, nil
-  local line = ''
+  local line, is_moved = '', false
   if conversation ~= '' then
     if elsewhere and not loaded then call('DEL', counts) end
     field = 'c:' .. conversation
@@ -41,7 +46,7 @@ local function append(at)
     had, total = known[1], known[2]
     local last, seen
     if total and had then
-      last, seen = string.match(had, '^(%d+) (%d+)$')
+      last, seen = match(had, '^(%d+) (%d+)$')
     elseif total and ARGV[at + 7] == '1' then
       last, seen = '0', '0'
     end
@@ -52,12 +57,13 @@ local function append(at)
       if new_s > s then s, seen = new_s, ARGV[at + 8] end
       local unread = l > s and l - s or 0
       if unread ~= unread_before then
-        total = string.format('%d', tonumber(total) + unread - unread_before)
+        total = format('%d', total + unread - unread_before)
+        is_moved = true
       end
       count = last .. ' ' .. seen
       if ARGV[at + 9] == '1' then
         line = '\n{"type":"notification.unread","payload":{"conversationId":"' .. conversation .. '","unread":' ..
-          string.format('%d', unread) .. ',"totalUnread":' .. total .. '}}'
+          format('%d', unread) .. ',"totalUnread":' .. total .. '}}'
       end
     elseif not loaded then
       if must_open or call('EXISTS', log) == 1 or subscribers(channel) > 0 then
@@ -106,8 +112,12 @@ local function append(at)
     id = call('XADD', log, '1-*', 'i', stamp, 'd', body, 'u', line)
   end
   -- Nothing that could fail stands between the append and this.
-  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. string.sub(id, 3) .. ',' .. body .. line)
-  if count and count ~= had then call('HSET', counts, field, count, 'total', total) end
+  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. body .. line)
+  if is_moved then
+    call('HSET', counts, field, count, 'total', total)
+  elseif count and count ~= had then
+    call('HSET', counts, field, count)
+  end
   return receivers
 end
 
