@@ -17,12 +17,36 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// There is no such process.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    Ok(ticks(&stat(pid)?, 2) / TICKS_PER_SECOND)
+}
+
+/// The first so many of: CPU time in user space, in the kernel, and the same of children that have ended.
+fn ticks(fields: &[f64], count: usize) -> f64 {
+    fields.iter().skip(11).take(count).sum()
+}
+
+/// What stands in /proc/<pid>/stat from the state on, which is no number and taken as 0.
+fn stat(pid: u32) -> Result<Vec<f64>> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
     // The name in parentheses may hold anything; what counts stands behind it.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace()).context("a strange stat file")?;
-    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-    Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+    let (_, fields) = stat.rsplit_once(')').context("a strange stat file")?;
+    Ok(fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+}
+
+/// CPU time of a process and of those that it has started, those that have ended included, in core-seconds.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_seconds_of_tree(pid: u32) -> Result<f64> {
+    let children = std::fs::read_dir("/proc").context("can't read /proc")?.filter_map(|entry| {
+        let child = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let fields = stat(child).ok()?;
+        // One that ends meanwhile is left out here, and counts with its parent's from then on.
+        (*fields.get(1)? == f64::from(pid)).then(|| ticks(&fields, 4))
+    });
+    let children: f64 = children.sum();
+    Ok((ticks(&stat(pid)?, 4) + children) / TICKS_PER_SECOND)
 }
 
 /// Resident memory of one process, in KB.
@@ -171,8 +195,9 @@ mod tests {
         while watch.read().total < 0.01 {
             assert!(std::time::Instant::now() < end, "no CPU time is seen");
         }
+        assert!(cpu_seconds_of_tree(pid).expect("time") >= cpu_seconds(pid).expect("time") - 0.02);
         let cost = CostWatch::start(&[pid]).expect("a watch").read();
         assert!(cost.memory[0].before_kb > 500 && cost.memory[0].highest_kb >= cost.memory[0].after_kb, "{cost:?}");
-        assert!(cpu_seconds(u32::MAX).is_err() && rss_kb(u32::MAX).is_err());
+        assert!(cpu_seconds(u32::MAX).is_err() && cpu_seconds_of_tree(u32::MAX).is_err() && rss_kb(u32::MAX).is_err());
     }
 }

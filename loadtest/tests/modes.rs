@@ -4,6 +4,8 @@
 
 mod fake;
 
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -61,6 +63,20 @@ async fn user_to_user_counts_every_delivery_and_fails_without_one() {
 }
 
 #[tokio::test]
+async fn what_is_ephemeral_is_delivered_without_an_acknowledgement_or_counted_as_missing() {
+    let fake = Fake::start().await;
+    let args = "user-to-user --ephemeral --users 20 --rate 300 --seconds 2 --drain-seconds 1";
+    let (code, json) = loadtest(&fake, args).await;
+    let counts = ["sent", "delivered", "acked"].map(|count| json[count].as_u64().expect("a count"));
+    assert_eq!((code, counts), (Some(0), [600, 600, 0]), "{json}");
+    assert_eq!(json["delivery_ms"]["count"], 600);
+
+    fake.faults.ignore.store(100, Relaxed);
+    let (code, json) = loadtest(&fake, args).await;
+    assert_eq!((code, &json["delivered"]), (Some(1), &594.into()), "{json}");
+}
+
+#[tokio::test]
 async fn a_group_message_is_through_when_the_last_member_has_it() {
     let fake = Fake::start().await;
     let args = format!("group --members 30 --messages 5 --interval-ms 50 --http http://{}", fake.address);
@@ -92,9 +108,9 @@ async fn presence_tells_every_partner_once_and_fails_when_one_is_not_told() {
 }
 
 /// A herd of 40 at the fake server.
-async fn herd(fake: &Fake) -> (Option<i32>, Value) {
-    let args = "herd --connections 40 --senders 4 --rate 100 --seconds 3 --cut-at 1 --settle-seconds 10 --http";
-    let (code, json) = loadtest(fake, &format!("{args} http://{}", fake.address)).await;
+async fn herd(fake: &Fake, more: &str) -> (Option<i32>, Value) {
+    let args = "herd --connections 40 --senders 4 --rate 100 --seconds 3 --cut-at 1 --settle-seconds 10";
+    let (code, json) = loadtest(fake, &format!("{args} --http http://{}{more}", fake.address)).await;
     let counts = &json["oracle"]["counts"];
     assert_eq!((&json["back"], &json["back_ms"]["count"]), (&40.into(), &40.into()), "{json}");
     assert_eq!((&counts["acked"], counts["stored"].as_u64()), (&counts["attempted"], Some(340)), "{json}");
@@ -107,16 +123,36 @@ async fn herd(fake: &Fake) -> (Option<i32>, Value) {
 #[tokio::test]
 async fn a_herd_resumes_and_misses_nothing() {
     let fake = Fake::start().await;
-    let (code, json) = herd(&fake).await;
+    let (code, json) = herd(&fake, "").await;
     assert_eq!((code, &json["resumed"], &json["resyncs"]), (Some(0), &40.into(), &0.into()), "{json}");
     assert_eq!((&json["refusals"], &json["oracle"]["counts"]["connects_failed"]), (&serde_json::json!({}), &0.into()));
+}
+
+#[tokio::test]
+async fn a_herd_whose_node_is_killed_comes_back_elsewhere() {
+    let fake = Fake::start().await;
+    // Both addresses are the fake's; that the process dies is what cuts everybody off.
+    let mut node = tokio::process::Command::new("sleep").arg("60").kill_on_drop(true).spawn().expect("a process");
+    let kill = format!("--kill {} --store-pid {}", node.id().expect("an id"), std::process::id());
+    let cut = Arc::clone(&fake);
+    let killed = tokio::spawn(async move {
+        let status = node.wait().await.expect("its end");
+        cut.end_all(None);
+        status.signal()
+    });
+    let (code, json) = herd(&fake, &format!(" {kill} --url ws://{}", fake.address)).await;
+    assert_eq!((code, &json["resumed"], &json["resyncs"]), (Some(0), &40.into(), &0.into()), "{json}");
+    assert_eq!(killed.await.expect("a status"), Some(9));
+    for load in ["steady", "herd"] {
+        assert!(json["store_load"][load].as_f64().expect("a load") >= 0.0, "{json}");
+    }
 }
 
 #[tokio::test]
 async fn a_herd_that_is_turned_away_stays_away_as_long_as_it_is_told_and_is_counted() {
     let fake = Fake::start().await;
     fake.faults.turn_away.store(4, Relaxed);
-    let (code, json) = herd(&fake).await;
+    let (code, json) = herd(&fake, "").await;
     assert_eq!((code, &json["resumed"]), (Some(0), &40.into()), "{json}");
     assert!(json["refusals"]["close 4100"].as_u64().expect("a count") >= 10, "{json}");
     assert_eq!(
@@ -131,12 +167,12 @@ async fn a_herd_that_is_turned_away_stays_away_as_long_as_it_is_told_and_is_coun
 async fn a_herd_counts_resyncs_and_fails_when_a_message_comes_twice() {
     let fake = Fake::start().await;
     fake.faults.deny_resume.store(4, Relaxed);
-    let (code, json) = herd(&fake).await;
+    let (code, json) = herd(&fake, "").await;
     assert_eq!((code, &json["resumed"], &json["resyncs"]), (Some(0), &30.into(), &10.into()), "{json}");
 
     let fake = Fake::start().await;
     fake.faults.double_push.store(50, Relaxed);
-    let (code, json) = herd(&fake).await;
+    let (code, json) = herd(&fake, "").await;
     assert_eq!(code, Some(1), "{json}");
     assert!(json["oracle"]["faults"]["doubled"].as_u64().expect("a count") > 0, "{json}");
 }

@@ -73,7 +73,7 @@ impl Device {
     pub fn new(setup: DeviceSetup) -> anyhow::Result<Self> {
         let (id, token) = setup.target.user(setup.user)?;
         Ok(Self {
-            node: setup.number,
+            node: setup.node,
             setup,
             id,
             token,

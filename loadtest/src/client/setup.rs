@@ -27,8 +27,10 @@ pub enum Order {
 pub struct DeviceSetup {
     /// The user's number in the target.
     pub user: usize,
-    /// The device's number in the run; it decides which node it asks first.
+    /// The device's number in the run.
     pub number: usize,
+    /// The number of the node that it asks first (it wraps around).
+    pub node: usize,
     /// The deployment.
     pub target: Arc<Target>,
     /// Its REST interface.

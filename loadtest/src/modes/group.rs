@@ -10,7 +10,7 @@ use serde::Serialize;
 use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
 
-use super::{MeasureArgs, Quantiles, link, micros, micros_histogram, with};
+use super::{MeasureArgs, Quantiles, StoreArgs, link, micros, micros_histogram, with};
 use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
@@ -46,6 +46,9 @@ pub struct GroupArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
+    /// What the store costs.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// What is measured, and where it goes.
     #[command(flatten)]
     pub measure: MeasureArgs,
@@ -60,6 +63,7 @@ struct Outcome {
     last_delivery_ms: Quantiles,
     each_delivery_ms: Quantiles,
     cpu_seconds: CpuUse,
+    store_cpu_seconds: Option<f64>,
 }
 
 /// A message on its way: when it left, how many have it, and since when the last of them.
@@ -112,7 +116,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     // What connecting has set going (presence, for one) is no part of what is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
 
-    let cpu = CpuWatch::start(&args.measure.pids)?;
+    let (cpu, store_cpu) = (CpuWatch::start(&args.measure.pids)?, args.store.cpu_seconds()?);
     let mut tick = tokio::time::interval(Duration::from_millis(args.interval_ms.max(1)));
     for number in 0..args.messages {
         tick.tick().await;
@@ -130,10 +134,11 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     while Instant::now() < deadline && with(&tally, |tally| tally.each_us.len()) < due {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let cpu_seconds = cpu.read();
+    let (cpu_seconds, store_now) = (cpu.read(), args.store.cpu_seconds()?);
+    let store_cpu = store_now.zip(store_cpu).map(|(now, before)| now - before);
     progress.clear();
     readers.shutdown().await;
-    let outcome = with(&tally, |tally| tally.outcome(writers.len(), due, recipients, cpu_seconds))?;
+    let outcome = with(&tally, |tally| tally.outcome((writers.len(), due, recipients), (cpu_seconds, store_cpu)))?;
     report(&outcome).show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.delivered == outcome.due)
 }
@@ -158,7 +163,11 @@ impl Tally {
         }
     }
 
-    fn outcome(&self, members: usize, due: u64, recipients: u64, cpu_seconds: CpuUse) -> Result<Outcome> {
+    fn outcome(
+        &self,
+        (members, due, recipients): (usize, u64, u64),
+        (cpu_seconds, store_cpu_seconds): (CpuUse, Option<f64>),
+    ) -> Result<Outcome> {
         let mut last_us = micros_histogram()?;
         for flight in self.flights.iter().filter(|flight| flight.delivered == recipients) {
             last_us.saturating_record(micros(flight.last - flight.left));
@@ -171,6 +180,7 @@ impl Tally {
             last_delivery_ms: Quantiles::from(&last_us),
             each_delivery_ms: Quantiles::from(&self.each_us),
             cpu_seconds,
+            store_cpu_seconds,
         })
     }
 }
@@ -183,5 +193,8 @@ fn report(outcome: &Outcome) -> Report {
     report.row("last delivery ms, p50 / p90 / p99 / p99.9 / max", &outcome.last_delivery_ms);
     report.row("each delivery ms, p50 / p90 / p99 / p99.9 / max", &outcome.each_delivery_ms);
     report.row("CPU, core-seconds", &outcome.cpu_seconds);
+    if let Some(store) = outcome.store_cpu_seconds {
+        report.row("the store's, likewise", format!("{store:.2}"));
+    }
     report
 }

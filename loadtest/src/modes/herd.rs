@@ -1,5 +1,5 @@
 //! A resume herd: everybody who listens is cut off at once and comes back at once, with their positions, while messages
-//! for them go on being sent. The clients and the judge are the oracle's.
+//! for them go on being sent: by resets, or because their node is killed. The clients and the judge are the oracle's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,9 +9,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use shared::MessageId;
 
-use super::{MeasureArgs, Quantiles, micros_histogram, schedule};
-use crate::oracle::{Cast, DeviceLog, Entry, Evidence, OracleArgs, Run, Verdict, play};
-use crate::process::{Cost, CostWatch};
+use super::{MeasureArgs, Quantiles, StoreArgs, micros_histogram, schedule};
+use crate::oracle::{Cast, DeviceLog, Entry, Evidence, HerdCost, HerdPlan, OracleArgs, Run, Verdict, play};
+use crate::process::CostWatch;
 use crate::report::Report;
 use crate::target::{Target, TargetArgs};
 
@@ -39,12 +39,19 @@ pub struct HerdArgs {
     /// When the connections are cut, in seconds from the first message.
     #[arg(long, default_value_t = 5)]
     pub cut_at: u64,
+    /// Kills this process (SIGKILL) in place of the resets: the node at the first --url. All that listen are there, those
+    /// who send at the other addresses; --http names living nodes only.
+    #[arg(long, value_name = "PID")]
+    pub kill: Option<u32>,
     /// How long to wait afterwards until everybody is back and has everything.
     #[arg(long, default_value_t = 60)]
     pub settle_seconds: u64,
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 120)]
     pub content_bytes: usize,
+    /// How busy the store is before the herd and while it comes back.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// What is measured, and where it goes.
     #[command(flatten)]
     pub measure: MeasureArgs,
@@ -62,7 +69,7 @@ struct Outcome {
     delivery_ms_otherwise: Quantiles,
     /// Between the cut and the last one back; nothing if not everybody came.
     #[serde(flatten)]
-    cost: Option<Cost>,
+    cost: Option<HerdCost>,
     oracle: Verdict,
 }
 
@@ -83,9 +90,13 @@ pub async fn herd(args: &HerdArgs) -> Result<bool> {
     ensure!(args.connections > 0 && args.senders > 0, "--connections and --senders are 1 at least");
     ensure!(args.cut_at < args.seconds, "--cut-at is below --seconds: messages have to be sent meanwhile");
     Target::new(&args.target)?.only_parley()?;
+    ensure!(args.kill.is_none() || args.target.urls.len() > 1, "--kill needs another --url to come back to");
     // Rather now than when they are cut.
     CostWatch::start(&args.measure.pids)?;
-    let run = play(&oracle_args(args), Cast::Speakers(args.senders), &args.measure.pids).await?;
+    CostWatch::start(args.kill.as_slice())?;
+    args.store.cpu_seconds()?;
+    let plan = HerdPlan { pids: args.measure.pids.clone(), kill: args.kill, store: args.store.store_pid };
+    let run = play(&oracle_args(args), Cast::Speakers(args.senders), &plan).await?;
     let outcome = outcome(args, run)?;
     report(&outcome).show(&outcome, args.measure.json.as_deref())?;
     Ok(outcome.back == outcome.connections && outcome.oracle.is_clean())
@@ -116,7 +127,8 @@ fn oracle_args(args: &HerdArgs) -> OracleArgs {
 
 fn outcome(args: &HerdArgs, run: Run) -> Result<Outcome> {
     let Run { evidence, verdict, herd } = run;
-    let (cut_us, cost) = herd.context("the run was over before the connections were cut")?;
+    let herd = herd.context("the run was over before the connections were cut")?;
+    let cut_us = herd.cut_us;
     let mut tally = Tally { cut_us, back: micros_histogram()?, resumed: 0, resyncs: 0, refusals: BTreeMap::new() };
     for device in evidence.devices.iter().skip(args.senders) {
         tally.take(&device.log);
@@ -131,7 +143,7 @@ fn outcome(args: &HerdArgs, run: Run) -> Result<Outcome> {
         refusals: tally.refusals,
         delivery_ms_meanwhile: Quantiles::from(&meanwhile),
         delivery_ms_otherwise: Quantiles::from(&otherwise),
-        cost,
+        cost: herd.cost,
         oracle: verdict,
     })
 }
@@ -211,8 +223,13 @@ fn report(outcome: &Outcome) -> Report {
     report.row("delivered / due", format!("{} / {}", counts.delivered, counts.due));
     report.row("delivery ms of those sent meanwhile, likewise", &outcome.delivery_ms_meanwhile);
     report.row("delivery ms of all others, likewise", &outcome.delivery_ms_otherwise);
-    if let Some(cost) = &outcome.cost {
+    if let Some(HerdCost { cost, driver_cpu_seconds, store_load }) = &outcome.cost {
         report.cost(cost);
+        report.row("CPU of the driver meanwhile, core-seconds", format!("{driver_cpu_seconds:.2}"));
+        if let Some(load) = store_load {
+            let (steady, herd) = (load.steady, load.herd);
+            report.row("store, core-seconds a second before / meanwhile", format!("{steady:.2} / {herd:.2}"));
+        }
     }
     outcome.oracle.judgement(&mut report);
     report

@@ -12,6 +12,7 @@ mod opening;
 mod presence;
 mod schedule;
 mod storm;
+mod typing;
 mod user_to_user;
 
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use std::time::Duration;
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use crate::process::cpu_seconds_of_tree;
 
 pub use group::{GroupArgs, group};
 pub use herd::{HerdArgs, herd};
@@ -40,6 +43,21 @@ pub struct MeasureArgs {
     /// Writes the result as JSON to this file, or to standard output instead of the table (-).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// The store, whose CPU is told apart from that of the processes under test.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// The store's main process; it and those that it started are counted apart from the others.
+    #[arg(long, value_name = "PID")]
+    pub store_pid: Option<u32>,
+}
+
+impl StoreArgs {
+    /// The store's CPU time so far, in core-seconds.
+    fn cpu_seconds(&self) -> anyhow::Result<Option<f64>> {
+        self.store_pid.map(cpu_seconds_of_tree).transpose()
+    }
 }
 
 /// The quantiles of a latency, in milliseconds.

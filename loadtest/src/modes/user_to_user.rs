@@ -1,7 +1,10 @@
 //! Messages from user to user at an open-loop rate: latency from the intended moment of sending, and CPU per message.
+//!
+//! With `--ephemeral` it is what a deployment keeps nowhere and acknowledges to nobody: a publication at NATS, `typing` at
+//! Parley, which is all that a client of its can say in passing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,16 +12,17 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
 
 use super::opening::open_directs;
 use super::schedule::{self, Schedule};
-use super::{MeasureArgs, Quantiles, link, micros_histogram, with};
+use super::typing::{self, Typing};
+use super::{MeasureArgs, Quantiles, StoreArgs, link, micros_histogram, with};
 use crate::client::{Send, SendTo};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
-use crate::speech::{Heard, Speech, content};
+use crate::speech::{Heard, Outgoing, Speech, content};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Reader, Writer};
 
@@ -40,9 +44,15 @@ pub struct UserToUserArgs {
     /// How long to wait for what is still on its way in the end.
     #[arg(long, default_value_t = 10)]
     pub drain_seconds: u64,
-    /// How long a message is, in bytes.
+    /// How long a message is, in bytes; `typing` has no content.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
+    /// Sends what is kept nowhere and acknowledged to nobody: `typing` to Parley, a publication to NATS.
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// What the store costs.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// What is measured, and where it goes.
     #[command(flatten)]
     pub measure: MeasureArgs,
@@ -61,6 +71,7 @@ struct Outcome {
     ack_ms: Quantiles,
     cpu_seconds: CpuUse,
     cpu_seconds_per_million: f64,
+    store_cpu_seconds_per_million: Option<f64>,
 }
 
 /// What the readers found.
@@ -87,29 +98,42 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     let tally = Arc::new(Mutex::new(Tally::new()?));
     let mut readers = JoinSet::new();
     let speech = target.speech();
-    let links = connect(&target, users, &tally, &mut readers).await?;
+    if args.ephemeral {
+        anyhow::ensure!(
+            matches!(speech, Speech::Parley | Speech::Nats),
+            "--ephemeral: of this deployment it is not known what it keeps nowhere"
+        );
+    }
+    let acknowledged = speech.acknowledges() && !args.ephemeral;
+    let types = args.ephemeral && speech == Speech::Parley;
+    let links = connect(&target, (users, types), &tally, &mut readers).await?;
     let progress = Progress::new();
     let openers = links.iter().step_by(2).map(|link| (&*link.writer, &link.partner));
     let opened = || with(&tally, |tally| (tally.opened, tally.errors.clone()));
     open_directs(speech, openers, args.rate, &progress, opened).await?;
+    if types {
+        typing::all_known(links.iter().map(|link| &*link.conversation)).await?;
+    }
 
-    let cpu = CpuWatch::start(&args.measure.pids)?;
+    let (cpu, store_cpu) = (CpuWatch::start(&args.measure.pids)?, args.store.cpu_seconds()?);
     let schedule = Schedule::soon(args.rate);
     with(&tally, |tally| tally.schedule = Some(schedule));
     let sent = send_all(args, speech, &links, schedule, &tally, &progress).await;
     let deadline = Instant::now() + Duration::from_secs(args.drain_seconds);
-    while Instant::now() < deadline && with(&tally, |tally| tally.settled(speech)) < sent {
+    while Instant::now() < deadline && with(&tally, |tally| tally.settled(acknowledged)) < sent {
         tokio::time::sleep(Duration::from_millis(20)).await;
         for link in &links {
             // A link that is gone has been counted by its reader.
             let _ = link.writer.flush();
         }
     }
-    let cpu_seconds = cpu.read();
+    let (cpu_seconds, store_now) = (cpu.read(), args.store.cpu_seconds()?);
+    let store_cpu = store_now.zip(store_cpu).map(|(now, before)| now - before);
     progress.clear();
     let outcome = with(&tally, |tally| {
         let seconds = tally.last.map_or(0.0, |last| last.saturating_duration_since(schedule.start()).as_secs_f64());
         let delivered = tally.delivered.len();
+        let per_million = |cpu_seconds: f64| cpu_seconds * 1e6 / (delivered.max(1) as f64);
         Outcome {
             sent,
             acked: tally.acked.len(),
@@ -120,21 +144,30 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
             delivered_per_second: if seconds > 0.0 { delivered as f64 / seconds } else { 0.0 },
             delivery_ms: Quantiles::from(&tally.delivered),
             ack_ms: Quantiles::from(&tally.acked),
-            cpu_seconds_per_million: cpu_seconds.total * 1e6 / (delivered.max(1) as f64),
+            cpu_seconds_per_million: per_million(cpu_seconds.total),
+            store_cpu_seconds_per_million: store_cpu.map(per_million),
             cpu_seconds,
         }
     });
     readers.shutdown().await;
     report(args, &outcome).show(&outcome, args.measure.json.as_deref())?;
-    Ok(outcome.delivered == outcome.sent && (outcome.acked == outcome.sent || !speech.acknowledges()))
+    Ok(outcome.delivered == outcome.sent && (outcome.acked == outcome.sent || !acknowledged))
 }
 
 struct Link {
     writer: Arc<Writer>,
     partner: UserId,
+    /// The two's, as soon as it is known; only `typing` needs it.
+    conversation: Arc<OnceLock<ConversationId>>,
 }
 
-async fn connect(target: &Target, users: usize, tally: &Shared, readers: &mut JoinSet<()>) -> Result<Vec<Link>> {
+/// Connects the users; if they are to type, what they hear of that is counted as well.
+async fn connect(
+    target: &Target,
+    (users, types): (usize, bool),
+    tally: &Shared,
+    readers: &mut JoinSet<()>,
+) -> Result<Vec<Link>> {
     let opening = stream::iter(0..users).map(|number| async move {
         let (user, token) = target.user(number)?;
         let (partner, _) = target.user(number ^ 1)?;
@@ -143,11 +176,13 @@ async fn connect(target: &Target, users: usize, tally: &Shared, readers: &mut Jo
         anyhow::Ok((reader, Arc::new(writer), partner))
     });
     let opened: Vec<_> = opening.buffered(64).try_collect().await?;
-    let take = |(reader, writer, partner): (Reader, Arc<Writer>, UserId)| {
-        readers.spawn(read(reader, Arc::clone(&writer), target.speech(), Arc::clone(tally)));
-        Link { writer, partner }
+    let take = |(number, (reader, writer, partner)): (usize, (Reader, Arc<Writer>, UserId))| {
+        let conversation = Arc::<OnceLock<ConversationId>>::default();
+        let typing = types.then(|| Typing::of_partner(number ^ 1, users, Arc::clone(&conversation)));
+        readers.spawn(read(reader, Arc::clone(&writer), target.speech(), typing, Arc::clone(tally)));
+        Link { writer, partner, conversation }
     };
-    Ok(opened.into_iter().map(take).collect())
+    Ok(opened.into_iter().enumerate().map(take).collect())
 }
 
 async fn send_all(
@@ -165,8 +200,10 @@ async fn send_all(
     schedule
         .run(total, |number| {
             let Some(link) = senders.next() else { return };
-            let message = link.message(format!("{run:x}-{number}"), content(number, args.content_bytes));
-            let (opcode, payload) = speech.send(Some(number), message);
+            let (opcode, payload) = match (args.ephemeral, link.conversation.get()) {
+                (true, Some(conversation)) => typing::frame(conversation),
+                (_, _) => link.message(speech, number, format!("{run:x}-{number}"), args.content_bytes),
+            };
             if let Err(error) = link.writer.send(opcode, &payload) {
                 with(tally, |tally| *tally.errors.entry(format!("send: {:?}", error.kind())).or_default() += 1);
             }
@@ -180,14 +217,21 @@ async fn send_all(
 }
 
 impl Link {
-    fn message(&self, temp_id: String, content: String) -> Send {
-        Send { temp_id, to: SendTo::User(self.partner.clone()), content }
+    fn message(&self, speech: Speech, number: u64, temp_id: String, bytes: usize) -> Outgoing {
+        let to = SendTo::User(self.partner.clone());
+        speech.send(Some(number), Send { temp_id, to, content: content(number, bytes) })
     }
 }
 
-async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Shared) {
+async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, mut typing: Option<Typing>, tally: Shared) {
     let take = |heard| with(&tally, |tally| tally.take(heard));
-    link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, take)).await;
+    let hear = |frame: &[u8]| {
+        if let Some(number) = typing.as_mut().and_then(|typing| typing.hear(frame)) {
+            take(Heard::Delivered(Some(number)));
+        }
+        link::hear(speech, frame, &writer, take)
+    };
+    link::listen(reader, &writer, hear).await;
     with(&tally, |tally| tally.lost += 1);
 }
 
@@ -205,8 +249,8 @@ impl Tally {
     }
 
     /// How many messages have come to their end.
-    fn settled(&self, speech: Speech) -> u64 {
-        if speech.acknowledges() { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() }
+    fn settled(&self, acknowledged: bool) -> u64 {
+        if acknowledged { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() }
     }
 
     fn take(&mut self, heard: Heard) {
@@ -233,6 +277,9 @@ fn report(args: &UserToUserArgs, outcome: &Outcome) -> Report {
     report.row("ack ms, p50 / p90 / p99 / p99.9 / max", &outcome.ack_ms);
     report.row("CPU, core-seconds", &outcome.cpu_seconds);
     report.row("CPU, core-seconds per million delivered", format!("{:.1}", outcome.cpu_seconds_per_million));
+    if let Some(store) = outcome.store_cpu_seconds_per_million {
+        report.row("the store's, likewise", format!("{store:.1}"));
+    }
     report.row("errors", format!("{:?}", outcome.errors));
     report.row("connections lost", outcome.connections_lost);
     report

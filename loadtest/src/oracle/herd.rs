@@ -1,26 +1,121 @@
-//! A herd in a run: when its connections were cut, and what it cost until the last of them was back.
+//! A herd in a run: when and how its connections were cut, and what it cost until the last of them was back.
+
+use std::process::Command;
+use std::time::Instant;
+
+use serde::Serialize;
 
 use super::evidence::{Entry, Recorder};
-use crate::process::{Cost, CostWatch};
+use crate::process::{Cost, CostWatch, cpu_seconds, cpu_seconds_of_tree};
 
-/// A herd whose connections have been cut.
+/// How a herd is made, and what is watched meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct HerdPlan {
+    /// The processes under test.
+    pub pids: Vec<u32>,
+    /// The node to kill in place of resets: all that listen are at the first address, the others elsewhere.
+    pub kill: Option<u32>,
+    /// The store's main process.
+    pub store: Option<u32>,
+}
+
+/// What came of a herd.
+#[derive(Debug)]
+pub struct HerdEnd {
+    /// When it was cut, in microseconds since the run's start.
+    pub cut_us: u64,
+    /// What it cost; `None` if it didn't come back.
+    pub cost: Option<HerdCost>,
+}
+
+/// What a herd cost between the cut and the last one back.
+#[derive(Debug, Clone, Serialize)]
+pub struct HerdCost {
+    /// Of the processes under test.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// Of this driver, which shares the machine with them.
+    pub driver_cpu_seconds: f64,
+    /// Of the store, if it was watched.
+    pub store_load: Option<StoreLoad>,
+}
+
+/// How busy the store was, in core-seconds a second.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct StoreLoad {
+    /// From the first message to the cut.
+    pub steady: f64,
+    /// From the cut until the last one was back.
+    pub herd: f64,
+}
+
+/// The CPU time of the store at some moment.
+#[derive(Debug, Clone, Copy)]
+struct StoreAt {
+    at: Instant,
+    cpu_seconds: f64,
+}
+
+/// A herd that is going to be, and then one whose connections have been cut.
 #[derive(Debug)]
 pub(super) struct Herd {
-    cut_us: u64,
+    plan: HerdPlan,
+    first_message: Option<StoreAt>,
+    cut: Option<Cut>,
+}
+
+#[derive(Debug)]
+struct Cut {
+    at_us: u64,
     watch: Option<CostWatch>,
-    cost: Option<Cost>,
+    store: Option<StoreAt>,
+    driver_cpu_seconds: f64,
+    cost: Option<HerdCost>,
+}
+
+impl StoreAt {
+    fn now(pid: Option<u32>) -> Option<Self> {
+        Some(Self { at: Instant::now(), cpu_seconds: cpu_seconds_of_tree(pid?).ok()? })
+    }
+
+    /// Core-seconds a second since `before`.
+    fn load_since(self, before: Self) -> f64 {
+        (self.cpu_seconds - before.cpu_seconds) / self.at.duration_since(before.at).as_secs_f64().max(0.001)
+    }
 }
 
 impl Herd {
-    /// The connections are cut now, in microseconds since the run's start. Processes that have gone are not watched.
-    pub(super) fn cut(cut_us: u64, pids: &[u32]) -> Self {
-        Self { cut_us, watch: CostWatch::start(pids).ok(), cost: None }
+    /// The first message leaves now.
+    pub(super) fn begin(plan: &HerdPlan) -> Self {
+        Self { plan: plan.clone(), first_message: StoreAt::now(plan.store), cut: None }
+    }
+
+    /// The connections are cut now, in microseconds since the run's start: by killing the node if one is named, else by
+    /// the caller. Processes that have gone are not watched.
+    pub(super) fn cut(&mut self, at_us: u64) {
+        self.cut = Some(Cut {
+            at_us,
+            watch: CostWatch::start(&self.plan.pids).ok(),
+            store: StoreAt::now(self.plan.store),
+            driver_cpu_seconds: driver_cpu_seconds(),
+            cost: None,
+        });
+        if let Some(pid) = self.plan.kill {
+            // One that can't be killed leaves its sockets open; then nobody is back in the end.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    }
+
+    /// Whether somebody else still has to cut the connections.
+    pub(super) fn is_cut_by_resets(&self) -> bool {
+        self.plan.kill.is_none()
     }
 
     /// Looks whether all of them are back; the cost counts until the first look that finds them so.
     pub(super) fn is_back<'a>(&mut self, mut devices: impl Iterator<Item = &'a Recorder>) -> bool {
-        let Some(mut watch) = self.watch.take() else { return true };
-        let since = self.cut_us;
+        let Some(cut) = &mut self.cut else { return true };
+        let Some(mut watch) = cut.watch.take() else { return true };
+        let since = cut.at_us;
         let back = devices.all(|device| {
             device.with(|log| {
                 let mut new = log.records.iter().rev().take_while(|record| record.at_us >= since);
@@ -28,16 +123,27 @@ impl Herd {
             })
         });
         if back {
-            self.cost = Some(watch.read());
+            let store_load = match (self.first_message, cut.store, StoreAt::now(self.plan.store)) {
+                (Some(first), Some(at_cut), Some(now)) => {
+                    Some(StoreLoad { steady: at_cut.load_since(first), herd: now.load_since(at_cut) })
+                }
+                (_, _, _) => None,
+            };
+            let driver_cpu_seconds = driver_cpu_seconds() - cut.driver_cpu_seconds;
+            cut.cost = Some(HerdCost { cost: watch.read(), driver_cpu_seconds, store_load });
         } else {
             watch.look();
-            self.watch = Some(watch);
+            cut.watch = Some(watch);
         }
         back
     }
 
-    /// When it was cut, and what it cost; `None` if it didn't come back.
-    pub(super) fn end(self) -> (u64, Option<Cost>) {
-        (self.cut_us, self.cost)
+    /// What came of it; `None` if it was never cut.
+    pub(super) fn end(self) -> Option<HerdEnd> {
+        self.cut.map(|cut| HerdEnd { cut_us: cut.at_us, cost: cut.cost })
     }
+}
+
+fn driver_cpu_seconds() -> f64 {
+    cpu_seconds(std::process::id()).unwrap_or(0.0)
 }

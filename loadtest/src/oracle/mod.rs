@@ -14,5 +14,6 @@ pub use evidence::{
     Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, Failure, FetchReason, Record,
     Recorder, Sighting, Stored,
 };
+pub use herd::{HerdCost, HerdEnd, HerdPlan, StoreLoad};
 pub use scenario::{Cast, OracleArgs, Run, play, run};
 pub use verdict::{Counts, Kind, Verdict, Violation};

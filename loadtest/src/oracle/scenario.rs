@@ -13,11 +13,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::evidence::{Attempt, ConversationFacts, DeviceEvidence, Evidence, Recorder, Stored};
-use super::herd::Herd;
+use super::herd::{Herd, HerdEnd, HerdPlan};
 use super::verdict::{Kind, Verdict};
 use super::{check, store};
 use crate::client::{Device, DeviceSetup, Directory, Order, Send, SendTo};
-use crate::process::Cost;
 use crate::report::Progress;
 use crate::rest::Rest;
 use crate::target::{Target, TargetArgs};
@@ -104,8 +103,8 @@ pub struct Run {
     pub evidence: Evidence,
     /// What the oracle says to it.
     pub verdict: Verdict,
-    /// When the herd was cut off, in microseconds since the run's start, and what it cost until the last one was back.
-    pub herd: Option<(u64, Option<Cost>)>,
+    /// What came of the herd, if there was one.
+    pub herd: Option<HerdEnd>,
 }
 
 /// A device as the driver sees it.
@@ -118,7 +117,7 @@ struct Handle {
 struct Scenario {
     args: OracleArgs,
     cast: Cast,
-    pids: Vec<u32>,
+    plan: HerdPlan,
     herd: Option<Herd>,
     run: String,
     start: Instant,
@@ -137,14 +136,14 @@ struct Scenario {
 /// # Errors
 /// The run could not be set up, or the store could not be read in the end.
 pub async fn run(args: &OracleArgs) -> Result<Verdict> {
-    Ok(play(args, Cast::Everybody, &[]).await?.verdict)
+    Ok(play(args, Cast::Everybody, &HerdPlan::default()).await?.verdict)
 }
 
-/// Runs an oracle with this cast, and watches what a herd costs these processes.
+/// Runs an oracle with this cast and, if its arguments ask for one, a herd by this plan.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn play(args: &OracleArgs, cast: Cast, pids: &[u32]) -> Result<Run> {
+pub async fn play(args: &OracleArgs, cast: Cast, plan: &HerdPlan) -> Result<Run> {
     let target = Arc::new(Target::new(&args.target)?);
     if args.users < 2 || args.devices == 0 {
         bail!("at least two users with a device each are needed");
@@ -155,7 +154,7 @@ pub async fn play(args: &OracleArgs, cast: Cast, pids: &[u32]) -> Result<Run> {
     let mut scenario = Scenario {
         args: args.clone(),
         cast,
-        pids: pids.to_vec(),
+        plan: plan.clone(),
         herd: None,
         run: format!("{:08x}", rand::random::<u32>()),
         start: Instant::now(),
@@ -191,9 +190,11 @@ impl Scenario {
             for device in 0..self.args.devices {
                 let recorder = Arc::new(Recorder::new(self.start));
                 let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+                let number = user * self.args.devices + device;
                 let device = Device::new(DeviceSetup {
                     user,
-                    number: user * self.args.devices + device,
+                    number,
+                    node: self.first_node(user, number),
                     target: Arc::clone(target),
                     rest: self.rest.clone(),
                     directory: Arc::clone(&self.directory),
@@ -213,6 +214,15 @@ impl Scenario {
             (open == all).then_some(()).ok_or(format!("{open} of {all} devices connected"))
         })
         .await
+    }
+
+    /// Which node a device asks first. Where one is to be killed, those who only listen are there, and nobody else.
+    fn first_node(&self, user: usize, number: usize) -> usize {
+        match (self.cast, self.plan.kill) {
+            (Cast::Speakers(speakers), Some(_)) if user >= speakers => 0,
+            (Cast::Speakers(_), Some(_)) => 1 + number % (self.args.target.urls.len().max(2) - 1),
+            (Cast::Speakers(_) | Cast::Everybody, _) => number,
+        }
     }
 
     /// Opens direct conversations by their first message, and learns their ids from the acknowledgements.
@@ -281,6 +291,7 @@ impl Scenario {
             (0..self.args.users).filter_map(|number| Some((self.user(number)?, number))).collect();
         let total = (self.args.rate * self.args.seconds as f64) as u64;
         let begin = Instant::now();
+        self.herd = self.args.herd_at.map(|_| Herd::begin(&self.plan));
         let mut herd_at = self.args.herd_at.map(|seconds| begin + Duration::from_secs(seconds));
         let mut stall_at =
             (self.args.stalled_receivers > 0).then(|| begin + Duration::from_secs(self.args.seconds) / 4);
@@ -291,9 +302,7 @@ impl Scenario {
             tick.tick().await;
             let now = Instant::now();
             if herd_at.take_if(|at| now >= *at).is_some() {
-                let now_us = self.run_us(now);
-                self.herd = Some(Herd::cut(now_us, &self.pids));
-                order_all(self.herd(), || Order::Drop);
+                self.cut_off(now);
             }
             if stall_at.take_if(|at| now >= *at).is_some() {
                 let time = Duration::from_secs(self.args.stall_seconds);
@@ -361,6 +370,16 @@ impl Scenario {
     fn herd(&self) -> impl Iterator<Item = &Handle> {
         let stay = if let Cast::Speakers(speakers) = self.cast { speakers } else { 0 };
         self.handles.iter().skip(stay).flatten()
+    }
+
+    /// Cuts the herd off, now.
+    fn cut_off(&mut self, now: Instant) {
+        let now_us = self.run_us(now);
+        let Some(herd) = &mut self.herd else { return };
+        herd.cut(now_us);
+        if herd.is_cut_by_resets() {
+            order_all(self.herd(), || Order::Drop);
+        }
     }
 
     /// Whether those who were cut off are back; `true` as well if nobody was.
@@ -438,7 +457,7 @@ impl Scenario {
         if let Some(rows) = by_sql {
             store_agrees(&evidence.stored, &rows, &mut verdict);
         }
-        Run { evidence, verdict, herd: herd.map(Herd::end) }
+        Run { evidence, verdict, herd: herd.and_then(Herd::end) }
     }
 
     fn devices(&self) -> impl Iterator<Item = &Handle> {
