@@ -80,6 +80,12 @@ pub struct App {
 impl App {
     /// Connects, binds, and starts every task.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let store = store::connect(&config.database_url).await?;
+        Self::start_on(config, store).await
+    }
+
+    /// The same on a store that is open already; `DATABASE_URL` is not read.
+    pub async fn start_on(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let prometheus = metrics::recorder().context("the metrics recorder could not be installed")?;
         let metrics = Arc::new(Metrics::new());
         let boot: Arc<str> = format!("{:08x}", rand::random::<u32>()).into();
@@ -93,7 +99,6 @@ impl App {
             Some(to) => Some(traces::install(&to.url, to.share, &name).context("OTEL_EXPORTER_OTLP_ENDPOINT")?),
             None => None,
         };
-        let store = store::connect(&config.database_url).await?;
         let members = Arc::new(MembersCache::new(Arc::clone(&store)));
         let names = Arc::new(Names::new(Arc::clone(&store)));
         let doubtful = Arc::new(AtomicBool::new(false));
