@@ -1,4 +1,5 @@
-"""The table and the plot of loadtest/compare.sh, from its JSON files: medians, and the spread in parentheses.
+"""The table and the plot of loadtest/compare.sh, from its JSON files: medians, and the spread in parentheses; beside each
+figure what Parley is to reach, and whether the median does.
 
     python3 loadtest/compare.py DIRECTORY [RESULTS.md]
 
@@ -13,31 +14,112 @@ import math
 import pathlib
 import statistics
 import sys
+import typing
 
-PEERS = ["parley", "centrifuge", "socket.io", "ws-ioredis", "nats"]
+PARLEY, WITHOUT_STORE = "parley", "parley-without-store"
+PEERS = [PARLEY, WITHOUT_STORE, "centrifuge", "socket.io", "ws-ioredis", "nats"]
 # The works whose CPU per message the plot shows, each at its own rate.
 PLOTTED = ["5000", "10000", "peak"]
-COLOURS = ["#c0392b", "#2471a3", "#229954", "#7d3c98", "#b9770e"]
+COLOURS = ["#c0392b", "#e59866", "#2471a3", "#229954", "#7d3c98", "#b9770e"]
 # The plot's size, and the room around its axes, in pixels.
 WIDTH, HEIGHT, EDGE = 640, 360, 60
 # What encloses the section in the page.
 BEGIN, END = "<!-- loadtest/compare.sh --results writes from here -->", "<!-- to here -->"
-# Of nothing that arrived there is neither a price nor a time.
+
+
+class Goal(typing.NamedTuple):
+    """What Parley's median is to reach: `met` is asked with it and with what the peers have, {peer: median}."""
+    words: str
+    met: typing.Callable
+    of: str = PARLEY
+
+
+class Figure(typing.NamedTuple):
+    """A row: the work that gives it, its name, how a round's JSON is read (None: it says nothing), and the goal if any."""
+    work: str
+    name: str
+    read: typing.Callable
+    goal: typing.Optional[Goal] = None
+
+
+def at_most(limit):
+    return Goal(f"≤ {limit:,}", lambda own, _: own <= limit)
+
+
+def at_least(limit):
+    return Goal(f"≥ {limit:,}", lambda own, _: own >= limit)
+
+
+def beside(words, peer, met, of=PARLEY):
+    """A goal that names a peer; nobody knows whether it is met where that was not measured."""
+    return Goal(words, lambda own, peers: met(own, peers[peer]) if peer in peers else None, of)
+
+
+def connects(own, peers):
+    others = [median for peer, median in peers.items() if peer not in (PARLEY, WITHOUT_STORE)]
+    return own >= 10_000 and own >= 3 * max(others) if others else None if own >= 10_000 else False
+
+
 def of_deliveries(read):
+    """Of nothing that arrived there is neither a price nor a time."""
     return lambda found: read(found) if found["delivered"] else None
 
 
-# Each figure: the work that gives it, its name, how it is read from the work's JSON.
+def cost(found):
+    return found["cpu_seconds_per_million"]
+
+
+def store_cost(found):
+    return found.get("store_cpu_seconds_per_million")
+
+
+def p99(found):
+    return found["delivery_ms"]["p99"]
+
+
+def delivered_per_second(found):
+    return found["delivered_per_second"]
+
+
+def herd_seconds(found):
+    """Until the last one is back; endless if somebody never came."""
+    return found["back_ms"]["max"] / 1000 if found["back"] == found["connections"] else math.inf
+
+
+def store_load(found):
+    """How many times busier the store was while the herd came back."""
+    load = found.get("store_load")
+    return load["herd"] / load["steady"] if load and load["steady"] > 0 else None
+
+
 FIGURES = [
-    ("idle", "RSS per idle connection, KB", lambda found: found["kb_per_connection"]),
-    ("storm", "connects per second", lambda found: found["connects_per_second"]),
-    ("storm", "connects that failed", lambda found: sum(found["failed"].values())),
-    ("5000", "core-seconds per million at 5,000/s", of_deliveries(lambda found: found["cpu_seconds_per_million"])),
-    ("5000", "p99 ms at 5,000/s", of_deliveries(lambda found: found["delivery_ms"]["p99"])),
-    ("10000", "core-seconds per million at 10,000/s", of_deliveries(lambda found: found["cpu_seconds_per_million"])),
-    ("10000", "delivered per second at 10,000/s", lambda found: found["delivered_per_second"]),
-    ("peak", "sustained peak per second", lambda found: found["delivered_per_second"]),
-    ("group", "last delivery to 1,000, median ms", lambda found: found["last_delivery_ms"]["p50"]),
+    Figure("idle", "RSS per idle connection, KB", lambda found: found["kb_per_connection"], at_most(2)),
+    Figure("storm", "connects per second", lambda found: found["connects_per_second"],
+           Goal("≥ 10,000, and 3 times the best peer's", connects)),
+    Figure("storm", "connects that failed", lambda found: sum(found["failed"].values()), at_most(0)),
+    Figure("ephemeral", "core-seconds per million, ephemeral, at 5,000/s", of_deliveries(cost),
+           beside("≤ nats", "nats", lambda own, nats: own <= nats)),
+    Figure("ephemeral", "ephemeral delivered per second at 5,000/s", delivered_per_second),
+    Figure("5000", "core-seconds per million at 5,000/s", of_deliveries(cost),
+           beside("≤ 1/3 of centrifuge's", "centrifuge", lambda own, peer: own <= peer / 3)),
+    Figure("5000", "PostgreSQL's on top", of_deliveries(store_cost)),
+    Figure("5000", "delivered per second at 5,000/s", delivered_per_second),
+    Figure("5000", "p99 ms at 5,000/s", of_deliveries(p99), at_most(5)),
+    Figure("10000", "core-seconds per million at 10,000/s", of_deliveries(cost),
+           beside("≤ 2/5 of centrifuge's", "centrifuge", lambda own, peer: own <= peer * 2 / 5)),
+    Figure("10000", "PostgreSQL's on top", of_deliveries(store_cost)),
+    Figure("10000", "delivered per second at 10,000/s", delivered_per_second),
+    Figure("peak", "sustained peak per second", delivered_per_second,
+           beside("without a store ≥ 2.5 times centrifuge's", "centrifuge", lambda own, peer: own >= 2.5 * peer, WITHOUT_STORE)),
+    Figure("group", "last delivery to 1,000, median ms", lambda found: found["last_delivery_ms"]["p50"] or None, at_most(15)),
+    Figure("store", "stored, acknowledged messages per second", lambda found: found["stored_per_second"]),
+    Figure("store", "the same, of what bulk inserts of them reach", lambda found: found["ratio"], at_least(0.5)),
+    Figure("herd", "seconds until the last of 10,000 is back after a node's kill", herd_seconds, at_most(5)),
+    Figure("herd", "faults that the oracle found", lambda found: sum(found["oracle"]["faults"].values()), at_most(0)),
+    Figure("herd", "resumed", lambda found: found["resumed"]),
+    Figure("herd", "told to fetch (resync)", lambda found: found["resyncs"]),
+    Figure("herd", "refused meanwhile", lambda found: sum(found["refusals"].values())),
+    Figure("herd", "the store's load meanwhile, times steady", store_load, at_most(2)),
 ]
 
 
@@ -52,23 +134,37 @@ def load(directory):
 
 
 def number(value):
+    if value in (0, math.inf):
+        return "0" if value == 0 else "never"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def cell(results, read):
-    values = [value for value in map(read, results) if value is not None]
+def values_of(results, figure, peer):
+    found = map(figure.read, results.get((peer, figure.work), []))
+    return [value for value in found if value is not None]
+
+
+def cell(values):
     if not values:
         return "–"
     spread = f" ({number(min(values))} to {number(max(values))})" if len(values) > 1 else ""
     return number(statistics.median(values)) + spread
 
 
+def reached(goal, medians):
+    """Whether Parley does, in a word; nothing can be said without its figure, or without the peer that the goal names."""
+    met = goal.met(medians[goal.of], medians) if goal and goal.of in medians else None
+    return "–" if met is None else "yes" if met else "**no**"
+
+
 def table(results, peers):
-    lines = ["| figure | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
-    for work, name, read in FIGURES:
-        cells = [cell(results.get((peer, work), []), read) for peer in peers]
-        if any(text != "–" for text in cells):
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines = ["| figure | goal | reached | " + " | ".join(peers) + " |", "|---" * (len(peers) + 3) + "|"]
+    for figure in FIGURES:
+        values = {peer: values_of(results, figure, peer) for peer in peers}
+        medians = {peer: statistics.median(found) for peer, found in values.items() if found}
+        if medians:
+            cells = [figure.name, figure.goal.words if figure.goal else "", reached(figure.goal, medians)]
+            lines.append("| " + " | ".join(cells + [cell(values[peer]) for peer in peers]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -118,7 +214,8 @@ def plot(results, peers):
         x, y = place(0, cpu)
         out += [f'<path d="M{x:.1f} {y:.1f} H{WIDTH - EDGE}" stroke="#dddddd"/>', text(x - 6, y + 4, f"{cpu:,.10g}", "end")]
     for number_of_line, (peer, line) in enumerate(lines.items()):
-        colour = COLOURS[number_of_line % len(COLOURS)]
+        # A peer has its colour whoever else is there.
+        colour = COLOURS[peers.index(peer) % len(COLOURS)]
         places = [place(*point) for point in line]
         path = " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         out.append(f'<path class="peer" d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -134,7 +231,10 @@ def section(results, written, drawn, today):
     lines = [BEGIN, f"## Beside what else one could install ({today})", "", "```sh",
              f"loadtest/compare.sh --times {rounds} --results", "```", "",
              f"The same driver and machine, two nodes each. Medians of {rounds} rounds, and from the lowest to the highest. CPU is the "
-             "nodes' and Redis'; Parley's PostgreSQL comes on top, and Parley alone stores and acknowledges each message.", "", written]
+             "nodes' and Redis'; Parley's PostgreSQL is told on top, and Parley alone stores and acknowledges each message. "
+             "`parley-without-store` is the same server on a store that answers from memory and keeps nothing. What is ephemeral is "
+             "`typing` at Parley, authorised by membership and without content, and at NATS a publication of the same size. "
+             "`centrifuge` is the library behind Centrifugo with history and recovery on.", "", written]
     if drawn:
         lines += ["![Core-seconds per million messages over the rate](compare.svg)", ""]
     return "\n".join(lines + [END]) + "\n"

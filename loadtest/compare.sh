@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Parley and what else one could install, side by side on this machine: the same driver, the same Redis, two nodes each,
-# peers in turn, the whole several times over.
+# peers in turn, the whole several times over. The table has a row for each figure that Parley is measured by.
 #
 #   loadtest/compare.sh [--times N] [--peers "NAME …"] [--work "WORK …"] [--short | --results] [--out DIRECTORY]
 #
-# Peers: parley, centrifuge (the library behind Centrifugo), socket.io, ws-ioredis (what one would write by hand), nats.
-# Work: idle (10,000 connections), storm (10,000 connects), 5000 and 10000 (messages a second from user to user), peak, group
-# (of 1,000). --short: a tenth of everything, to see that it works. Writes one JSON file per peer, work and round into the
-# directory, and a table (compare.md) and a plot of CPU per message over the rate (compare.svg) from all of them; --results
-# also puts both into loadtest/RESULTS.md. GATEWAY and LOADTEST name binaries instead of building them.
+# Peers: parley; parley-without-store (the same server, which acknowledges and keeps nothing: the peers don't either);
+# centrifuge (the library behind Centrifugo), socket.io, ws-ioredis (what one would write by hand), nats.
+# Work: idle (10,000 connections), storm (10,000 connects), ephemeral (5,000 a second of what is kept nowhere: typing beside
+# publications of the same size), 5000 and 10000 (messages a second from user to user), peak, group (of 1,000), herd (one of
+# two nodes is killed, and its 10,000 listeners resume on the other while messages for them go on), store (stored messages
+# beside bulk inserts, by loadtest/store.sh). A peer that has no such thing is left out of a work.
+# --short: a tenth of everything, to see that it works. Writes one JSON file per peer, work and round into the directory, and
+# a table (compare.md) and a plot of CPU per message over the rate (compare.svg) from all of them; --results also puts both
+# into loadtest/RESULTS.md. GATEWAY, LOADTEST and WITHOUT_STORE (gateway/examples/without_store) name binaries instead of
+# building them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -16,7 +21,10 @@ PATH=$PATH:/usr/sbin
 # shellcheck source=deploy/services.sh
 . deploy/services.sh
 
-times=3 peers='parley centrifuge socket.io ws-ioredis nats' works='idle storm 5000 10000 peak group' share=1 out='' page=()
+times=3 share=1
+peers='parley parley-without-store centrifuge socket.io ws-ioredis nats'
+works='idle storm ephemeral 5000 10000 peak group herd store'
+out='' page=() unwell=()
 while [ $# -gt 0 ]; do
   case $1 in
     --times | --peers | --work | --out)
@@ -57,10 +65,21 @@ main() {
     done
   done
   python3 loadtest/compare.py "$out" ${page[@]+"${page[@]}"}
+  [ ${#unwell[@]} = 0 ] || printf 'did not end well: %s\n' "${unwell[@]}"
+  # At full load a peer may well fail; that is a result.
+  [ "$share" = 1 ] || [ ${#unwell[@]} = 0 ]
 }
 
 build() {
   find_gateway_and_driver
+  without_store=${WITHOUT_STORE:-}
+  if [[ " $peers " = *' parley-without-store '* ]]; then
+    if [ -z "$without_store" ]; then
+      run cargo build --release --package=gateway --package=loadtest --example without_store
+      without_store=${CARGO_TARGET_DIR:-$root/target}/release/examples/without_store
+    fi
+    must_be_a_program WITHOUT_STORE "$without_store"
+  fi
   tools=${CARGO_TARGET_DIR:-$root/target}/test-tools/peers
   mkdir -p "$tools"
   local peer
@@ -81,11 +100,11 @@ declare -A missing=()
 available() {
   local needs
   case $1 in
-    parley) return 0 ;;
+    parley | parley-without-store) return 0 ;;
     centrifuge) needs=go ;;
     socket.io | ws-ioredis) needs=npm ;;
     nats) needs=nats-server ;;
-    *) die "\"$1\" is no peer" 'parley, centrifuge, socket.io, ws-ioredis, nats' ;;
+    *) die "\"$1\" is no peer" 'parley, parley-without-store, centrifuge, socket.io, ws-ioredis, nats' ;;
   esac
   command -v "$needs" >/dev/null && return 0
   [ -n "${missing[$1]:-}" ] || say "SKIPPED: $1: $needs is not installed"
@@ -93,12 +112,28 @@ available() {
   return 1
 }
 
+# has PEER WORK: whether there is such a thing.
+has() {
+  case $1.$2 in
+    parley.* | nats.ephemeral) true ;;
+    *.ephemeral | *.herd | *.store) false ;;
+    parley-without-store.*) [[ $2 =~ ^(5000|10000|peak)$ ]] ;;
+    *) true ;;
+  esac
+}
+
 # measure PEER ROUND: fresh servers for each work, so that nothing of one shows in another.
 measure() {
-  local work_name
+  local work_name begun
   for work_name in $works; do
+    has "$1" "$work_name" || continue
+    begun=$SECONDS
     say "$1: $work_name, round $2"
-    (one "$1" "$work_name" "$out/$1.$work_name.$2.json") || say "$1: $work_name did not end well"
+    (one "$1" "$work_name" "$out/$1.$work_name.$2.json") || {
+      echo "$1: $work_name did not end well"
+      unwell+=("$1: $work_name")
+    }
+    echo "took $((SECONDS - begun)) s"
     sleep 1
   done
 }
@@ -109,47 +144,91 @@ one() {
   work=$(mktemp -d "$base/$peer.XXXXXX")
   pg_data='' # It is the whole script's, not this subshell's.
   trap stop_all EXIT
-  pids=() urls=() speak=(--speak parley) group=()
+  if [ "$what" = store ]; then
+    store
+    return
+  fi
+  pids=() urls=() speak=(--speak parley) group=() nodes=() rest=() store_pid=()
   [ "$peer" = nats ] || { start_redis && pids+=(--pid "$started"); }
   "up_${peer//[.-]/_}"
-  local load=(--jwt-secret "$JWT_SECRET" "${speak[@]}" "${pids[@]}" --json "$json") postgres
-  postgres=$(cpu_of_postgres "$base/postgres")
+  local load=(--jwt-secret "$JWT_SECRET" "${speak[@]}" "${pids[@]}")
+  local messages=("${load[@]}" ${store_pid[@]+"${store_pid[@]}"}) seconds=$((share > 1 ? 4 : 12))
   case $what in
-    idle) driver idle --connections $((10000 / share)) --seconds 10 "${load[@]}" "${urls[@]}" ;;
-    storm) driver storm --connections $((10000 / share)) "${load[@]}" "${urls[@]}" ;;
-    group) driver group --members $((1000 / share)) --messages 50 "${load[@]}" "${group[@]}" ;;
-    peak) peak "$json" "${load[@]}" "${urls[@]}" ;;
-    *) driver user-to-user --users 1000 --rate $((what / share)) --seconds $((20 / (share > 1 ? 4 : 1))) "${load[@]}" "${urls[@]}" ;;
+    idle) driver idle --connections $((10000 / share)) --seconds 5 --after-seconds 0 "${load[@]}" "${urls[@]}" --json "$json" ;;
+    storm) driver storm --connections $((10000 / share)) "${load[@]}" "${urls[@]}" --json "$json" ;;
+    group) driver group --members $((1000 / share)) --messages $((share > 1 ? 10 : 30)) "${messages[@]}" "${group[@]}" --json "$json" ;;
+    peak) peak "${messages[@]}" "${urls[@]}" ;;
+    herd) herd ;;
+    ephemeral)
+      # With this content a publication is as long as the typing that others hear.
+      driver user-to-user --ephemeral --content-bytes 48 --users 1000 --rate $((5000 / share)) --seconds "$seconds" \
+        "${messages[@]}" "${urls[@]}" --json "$json"
+      ;;
+    *)
+      driver user-to-user --users 1000 --rate $((what / share)) --seconds "$seconds" "${messages[@]}" "${urls[@]}" \
+        --json "$json"
+      ;;
   esac
-  [ "$peer" != parley ] || echo "PostgreSQL: $(($(cpu_of_postgres "$base/postgres") - postgres)) hundredths of a core-second"
 }
 
-driver() { run timeout --kill-after=5 300 "$driver" "$@" || echo "exit code $?"; }
+driver() {
+  local status=0
+  run timeout --kill-after=5 300 "$driver" "$@" || status=$?
+  [ "$status" = 0 ] || echo "exit code $status"
+  return "$status"
+}
 
-# The highest rate of which 99 % arrive while it lasts: up by a quarter until it fails.
+# The highest rate of which 99 % arrive while it lasts: doubled until it fails, and then found to a quarter of the last one.
 peak() {
-  local json=$1 rate=$((4000 / share)) last=''
-  shift
-  while [ "$rate" -lt $((60000 / share)) ]; do
-    driver user-to-user --users 1000 --rate "$rate" --seconds 8 --drain-seconds 3 "$@" --json "$json.try"
-    python3 - "$json.try" "$rate" <<'P' || break
+  local rate=$((4000 / share)) last=0 step
+  while [ "$rate" -lt $((share > 1 ? 1000 : 100000)) ] && sustains "$@"; do
+    last=$rate
+    rate=$((rate * 2))
+  done
+  step=$((last / 2))
+  for _ in 1 2; do
+    rate=$((last + step))
+    if [ "$step" -gt 0 ] && sustains "$@"; then last=$rate; fi
+    step=$((step / 2))
+  done
+  rm -f "$json.try"
+  echo "sustained: $last"
+  [ "$last" -gt 0 ]
+}
+
+# sustains OPTION…: whether $rate is; then the result stays in $json.
+sustains() {
+  rm -f "$json.try"
+  driver user-to-user --users 1000 --rate "$rate" --seconds $((share > 1 ? 2 : 6)) --drain-seconds 3 "$@" --json "$json.try" ||
+    true # Whether it sustains the rate is asked below.
+  python3 - "$json.try" "$rate" <<'P' || return 1
 import json, sys
 found = json.load(open(sys.argv[1]))
 sys.exit(0 if found["delivered_per_second"] >= 0.97 * float(sys.argv[2]) and found["delivered"] >= 0.99 * found["sent"] else 1)
 P
-    mv "$json.try" "$json"
-    last=$rate
-    rate=$((rate * 5 / 4))
-  done
-  rm -f "$json.try"
-  echo "sustained: ${last:-less than the first rate}"
+  mv "$json.try" "$json"
 }
 
-# Two nodes: their ids in $pids, their addresses in $urls, what makes a group in $group.
+# One node's listeners, 10,000 of them, come to the other one. Its CPU and Redis' is what is counted.
+herd() {
+  local redis=${pids[1]}
+  driver herd --kill "${nodes[0]}" "${urls[@]}" --http "${rest[1]}" --connections $((10000 / share)) \
+    --senders $((100 / share)) --rate $((1000 / share)) --seconds $((share > 1 ? 6 : 20)) --cut-at $((share > 1 ? 3 : 10)) \
+    --jwt-secret "$JWT_SECRET" --pid "$redis" --pid "${nodes[1]}" "${store_pid[@]}" --json "$json"
+}
+
+# The group commit beside bulk inserts, in batches of fifty.
+store() {
+  local seconds=$((share > 1 ? 1 : 3))
+  run env GATEWAY="$gateway" LOADTEST="$driver" loadtest/store.sh --seconds "$seconds" --json "$json" 50
+}
+
+# Two nodes: their ids in $nodes and, as options, in $pids, their addresses in $urls, what makes a group in $group.
 node() {
   local name=$1 port=$2
   shift 2
   start "$name" "$@"
+  nodes+=("$started")
   pids+=(--pid "$started")
   wait_for 30 "$name" listens "$port"
   urls+=(--url "ws://127.0.0.1:$port")
@@ -158,16 +237,26 @@ node() {
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 up_parley() {
-  local number port ops name=compare_$RANDOM$RANDOM
+  local name=compare_$RANDOM$RANDOM
   as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE $name" >/dev/null
+  store_pid=(--store-pid "$(head -n 1 "$base/postgres/postmaster.pid")")
+  gateways env DATABASE_URL="${pg_url%/*}/$name" "$gateway" serve
+}
+
+up_parley_without_store() { gateways "$without_store"; }
+
+# gateways COMMAND…: two of them.
+gateways() {
+  local number port ops
   for number in 1 2; do
     port=$(free_port) ops=$(free_port)
-    node "gateway-$number" "$port" env REDIS_URL="$redis_url" DATABASE_URL="${pg_url%/*}/$name" HTTP_HOST=127.0.0.1 \
-      HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 \
-      API_KEY=$API_KEY "$gateway" serve
+    node "gateway-$number" "$port" env REDIS_URL="$redis_url" HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 \
+      OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 API_KEY=$API_KEY DRAIN_DELAY_SECONDS=0 \
+      DRAIN_SECONDS=1 "$@"
     wait_for 30 "gateway-$number" answers 200 "http://127.0.0.1:$ops/readyz"
+    rest+=("http://127.0.0.1:$port")
   done
-  group=("${urls[@]}" --http "http://127.0.0.1:$port")
+  group=("${urls[@]}" --http "${rest[0]}")
 }
 
 up_centrifuge() {

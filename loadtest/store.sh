@@ -2,9 +2,10 @@
 # What storing a message costs beside the least that could be done: the group commit of a batch, and a bulk insert of the
 # same rows into the same table with the same indexes, in turn, on the same PostgreSQL:
 #
-#   loadtest/store.sh [--seconds N] [--lanes N] [BATCH…]
+#   loadtest/store.sh [--seconds N] [--lanes N] [--json FILE] [BATCH…]
 #
-# BATCH: messages per batch (10, 50 and 200 unless given); --lanes: batches in flight (4: two nodes with two each).
+# BATCH: messages per batch (10, 50 and 200 unless given); --lanes: batches in flight (4: two nodes with two each); --json:
+# where the medians of the last batch size go as well.
 # Prints rows a second and PostgreSQL's CPU per row of both, and their ratio. Needs redis-server and postgresql with
 # pgbench; GATEWAY and LOADTEST name binaries instead of building them.
 set -euo pipefail
@@ -14,12 +15,13 @@ PATH=$PATH:/usr/sbin
 # shellcheck source=deploy/services.sh
 . deploy/services.sh
 
-seconds=6 lanes=4 batches=()
+seconds=6 lanes=4 json='' batches=()
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=$2; shift ;;
     --lanes) lanes=$2; shift ;;
-    *[!0-9]*) die "\"$1\" is no number of messages" 'usage: loadtest/store.sh [--seconds N] [--lanes N] [BATCH…]' ;;
+    --json) json=$2; shift ;;
+    *[!0-9]*) die "\"$1\" is no number of messages" 'usage: loadtest/store.sh [--seconds N] [--lanes N] [--json FILE] [BATCH…]' ;;
     *) batches+=("$1") ;;
   esac
   shift
@@ -40,8 +42,20 @@ main() {
   local batch
   printf '%-8s %14s %14s %16s %16s %8s\n' batch 'commits/s' 'inserts/s' 'us a row (CPU)' 'of an insert' ratio
   for batch in "${batches[@]}"; do
+    found=()
     for _ in 1 2 3; do one "$batch"; done
   done
+  [ -z "$json" ] || medians >"$json"
+}
+
+# Of each column over the rounds of one batch size.
+medians() {
+  printf '%s\n' "${found[@]}" | python3 -c '
+import json, statistics, sys
+names = "stored_per_second", "inserted_per_second", "commit_cpu_us", "insert_cpu_us"
+rounds = [list(map(float, line.split())) for line in sys.stdin]
+print(json.dumps({**dict(zip(names, map(statistics.median, zip(*rounds)))),
+                  "ratio": statistics.median(row[0] / row[1] for row in rounds)}))'
 }
 
 # The tables, and five hundred conversations of two in them, made by a node.
@@ -90,6 +104,7 @@ one() {
   commits=$rows_per_second commit_cpu=$cpu_us_per_row
   measured bench_insert "$1"
   inserts=$rows_per_second insert_cpu=$cpu_us_per_row
+  found+=("$commits $inserts $commit_cpu $insert_cpu")
   awk -v b="$1" -v c="$commits" -v i="$inserts" -v cc="$commit_cpu" -v ic="$insert_cpu" \
     'BEGIN { printf "%-8s %14.0f %14.0f %16.0f %16.0f %8.2f\n", b, c, i, cc, ic, c / i }'
 }
