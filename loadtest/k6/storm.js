@@ -17,7 +17,7 @@ import { Counter, Trend } from 'k6/metrics';
 import { chosen, listen, token } from './client.js';
 
 const profile = chosen({
-  full: { users: 1000, waves: 6, waveMs: 10000, connectingMs: 3000, deliveryMs: 200 },
+  full: { users: 1000, waves: 6, waveMs: 10000, connectingMs: 1500, deliveryMs: 100 },
   // For debug builds on busy machines: that it works, not how fast.
   short: { users: 50, waves: 3, waveMs: 3000, connectingMs: 1000, deliveryMs: 500 },
 });
