@@ -22,12 +22,15 @@ const CONNECTIONS_MAX: usize = 16;
 const CONNECT_MS_MAX: u64 = 3_000;
 
 /// Every statement finds its rows by an index, so the planner needs no statistics to choose the plan that stays good
-/// while tables grow. A server that already waits for standbys to apply keeps doing so.
+/// while tables grow. A plan that was made while they were empty would read them whole in other ways as well, or build
+/// caches for a few rows. A server that already waits for standbys to apply keeps doing so.
 const SESSION: &str = "\
     SET statement_timeout = 4000; \
     SET idle_in_transaction_session_timeout = 10000; \
     SET plan_cache_mode = force_generic_plan; \
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+    SELECT set_config(name, 'off', false) FROM pg_settings \
+        WHERE name IN ('enable_bitmapscan', 'enable_material', 'enable_memoize'); \
     SET client_min_messages = warning; \
     SELECT set_config('synchronous_commit', 'on', false) \
         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
