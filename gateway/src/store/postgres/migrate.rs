@@ -17,6 +17,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (20, include_str!("migrations/0020_usernames_by_user.sql")),
     (21, include_str!("migrations/0021_send_plan.sql")),
     (22, include_str!("migrations/0022_retired_backbones.sql")),
+    (23, include_str!("migrations/0023_send_plain.sql")),
 ];
 
 /// The advisory lock under which one node at a time migrates.

@@ -15,6 +15,7 @@ mod migrate;
 mod notifications;
 mod outbox;
 mod people;
+mod plain;
 mod pool;
 mod receipts;
 mod revocations;

@@ -1,12 +1,14 @@
-//! The group commit: one call of the function `parley_send`, one round trip.
+//! The group commit: one call of a function, one round trip. `parley_send_plain` stores most batches; those in which
+//! something is to be judged are left to `parley_send`.
 
 use std::collections::HashMap;
 
 use deadpool_postgres::{GenericClient, Object};
-use shared::Message;
+use shared::{Message, Timestamp};
 use tokio_postgres::Row;
 
 use super::errors::is_worth_a_retry;
+use super::plain::Plain;
 use super::query;
 use super::rows::{bigint, get, message_id, number, parsed, reactions, time, time_or_null, unfit, unsigned};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
@@ -21,16 +23,34 @@ pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendO
     if batch.messages.is_empty() {
         return Ok(Vec::new());
     }
+    let plain = Plain::of(batch);
     let mut tried = 1;
-    let rows = loop {
-        match call(client, batch).await {
+    let answer = loop {
+        match ask(client, batch, &plain).await {
             Err(error) if tried < TRIES && is_worth_a_retry(&error) => tried += 1,
             result => break result?,
         }
     };
-    let mut outcomes = outcomes(batch, &rows)?;
-    add_reactions(client, &mut outcomes).await?;
-    Ok(outcomes)
+    match answer {
+        Answer::Plain(row) => plain.outcomes(&row),
+        Answer::Judged(rows) => {
+            let mut outcomes = outcomes(batch, &rows)?;
+            add_reactions(client, &mut outcomes).await?;
+            Ok(outcomes)
+        }
+    }
+}
+
+enum Answer {
+    Plain(Row),
+    Judged(Vec<Row>),
+}
+
+async fn ask(client: &Object, batch: &SendBatch, plain: &Plain<'_>) -> Result<Answer, tokio_postgres::Error> {
+    match plain.store(client).await? {
+        Some(row) => Ok(Answer::Plain(row)),
+        None => call(client, batch).await.map(Answer::Judged),
+    }
 }
 
 /// What was stored before may have been reacted to meanwhile; the function doesn't tell that.
@@ -112,22 +132,28 @@ fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
     if get::<Option<i64>>(row, "out_id")?.is_some() {
         return Ok(StoredMessage { message: original(new, row)?, members_version });
     }
-    let message = Message {
+    let (seq, rev) = (number(row, "out_seq")?, number(row, "out_rev")?);
+    let message = new_message(new, seq, rev, time(row, "out_created_at")?);
+    Ok(StoredMessage { message, members_version })
+}
+
+/// A message that was stored just now.
+pub(super) fn new_message(new: &NewMessage, seq: u64, rev: u64, created_at: Timestamp) -> Message {
+    Message {
         id: new.id,
         conversation_id: new.conversation.clone(),
-        seq: number(row, "out_seq")?,
-        rev: number(row, "out_rev")?,
+        seq,
+        rev,
         sender_id: new.sender.clone(),
         kind: new.kind.clone(),
         content: new.content.clone(),
         temp_id: new.temp_id.clone(),
         reply_to: new.reply_to,
-        created_at: time(row, "out_created_at")?,
+        created_at,
         edited_at: None,
         deleted_at: None,
         reactions: std::collections::BTreeMap::new(),
-    };
-    Ok(StoredMessage { message, members_version })
+    }
 }
 
 fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
