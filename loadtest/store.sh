@@ -4,7 +4,7 @@
 #
 #   loadtest/store.sh [--seconds N] [--lanes N] [--json FILE] [BATCH…]
 #
-# BATCH: messages per batch (10, 50 and 200 unless given); --lanes: batches in flight (4: two nodes with two each); --json:
+# BATCH: messages per batch (10, 50 and 200 unless given); --lanes: batches in flight (2: two nodes); --json:
 # where the medians of the last batch size go as well.
 # Prints rows a second and PostgreSQL's CPU per row of both, and their ratio. Needs redis-server and postgresql with
 # pgbench; GATEWAY and LOADTEST name binaries instead of building them.
@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin
 # shellcheck source=deploy/services.sh
 . deploy/services.sh
 
-seconds=6 lanes=4 json='' batches=()
+seconds=6 lanes=2 json='' batches=()
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=$2; shift ;;
@@ -37,6 +37,9 @@ main() {
   export JWT_SECRET API_KEY
   JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   start_postgres fsync=on
+  # What nodes set in their sessions (gateway/src/store/postgres/pool.rs).
+  export PGOPTIONS='-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off
+    -c enable_bitmapscan=off -c enable_material=off -c enable_memoize=off -c jit=off'
   start_redis
   conversations
   local batch
@@ -71,20 +74,24 @@ conversations() {
   sql <<'SQL'
 CREATE SEQUENCE bench_ids START 1000000000000;
 CREATE TABLE bench_pairs AS
-  SELECT row_number() OVER () AS n, conversation_id AS c, min(user_id) AS u FROM members GROUP BY conversation_id;
+  SELECT row_number() OVER (ORDER BY conversation_id) AS n, conversation_id AS c, min(user_id) AS u
+  FROM members GROUP BY conversation_id;
 CREATE INDEX ON bench_pairs (n);
 ANALYZE;
 
--- The same rows for both: k messages, each in a conversation of its own.
-CREATE FUNCTION bench_rows(k int, OUT ids bigint[], OUT cs text[], OUT us text[], OUT ts text[]) LANGUAGE sql AS $$
-  SELECT array_agg(nextval('bench_ids')), array_agg(c ORDER BY n), array_agg(u ORDER BY n), array_agg('t' || nextval('bench_ids'))
+-- The same rows for both: k messages, each in a conversation of its own, in order of id.
+CREATE FUNCTION bench_rows(k int, OUT ids bigint[], OUT cs text[], OUT us text[], OUT ts text[], OUT places bigint[], OUT ones bigint[])
+LANGUAGE sql AS $$
+  SELECT array_agg(nextval('bench_ids')), array_agg(c ORDER BY n), array_agg(u ORDER BY n), array_agg('t' || nextval('bench_ids')),
+    array_agg(n - f.first::bigint ORDER BY n), array_fill(1::bigint, ARRAY[k])
   FROM bench_pairs, (SELECT floor(random() * (count(*) - k + 1)) AS first FROM bench_pairs) f
   WHERE n > f.first AND n <= f.first + k
 $$;
+-- What a node asks for such a batch.
 CREATE FUNCTION bench_commit(k int) RETURNS bigint LANGUAGE sql AS $$
-  SELECT count(*) FROM bench_rows(k) r, parley_send(nextval('bench_ids'), 'bench:1', r.ids, r.cs, r.us, r.ts,
-    array_fill('text'::text, ARRAY[k]), array_fill(repeat('x', 200), ARRAY[k]), array_fill(NULL::bigint, ARRAY[k])) s
-  WHERE s.out_outcome = 'stored'
+  SELECT cardinality(s.out_seqs) FROM bench_rows(k) r, parley_send_plain(nextval('bench_ids'), 'bench:1', r.ids,
+    r.cs, r.ones, r.places, r.us, r.ones, r.ones, r.ids, r.places, r.ones, r.us, r.ts,
+    array_fill('text'::text, ARRAY[k]), array_fill(repeat('x', 200), ARRAY[k]), NULL) s
 $$;
 CREATE FUNCTION bench_insert(k int) RETURNS void LANGUAGE sql AS $$
   INSERT INTO messages (id, conversation_id, seq, rev, sender_id, temp_id, kind, content, created_at)
