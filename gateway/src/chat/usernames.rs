@@ -8,6 +8,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use shared::UserId;
+use tokio::sync::Semaphore;
 
 use super::Chat;
 use crate::store::Store;
@@ -20,12 +21,16 @@ const KNOWN_MAX: u64 = 100_000;
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long an event waits for a name. One without it is worth more than one that comes late.
 const LOOKED_UP_WITHIN: Duration = Duration::from_millis(250);
+/// How long a new connection waits for its turn to write its name.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
 
 /// Names, from tokens and from the store.
 pub struct Names {
     store: Arc<dyn Store>,
     /// On their way to the store.
     waiting: Mutex<HashMap<UserId, String>>,
+    /// One batch at a time: what gathers meanwhile makes the next one.
+    writing: Semaphore,
     /// With which users came here; written.
     known: Cache<UserId, String>,
     /// What the store says of others.
@@ -37,7 +42,7 @@ impl Names {
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         let found = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(BELIEVED).build();
-        Self { store, waiting: Mutex::default(), known: Cache::new(KNOWN_MAX), found }
+        Self { store, waiting: Mutex::default(), writing: Semaphore::new(1), known: Cache::new(KNOWN_MAX), found }
     }
 
     /// The user's name, if one is known or quickly found: a store that is away makes nobody wait for long.
@@ -78,6 +83,11 @@ impl Names {
     }
 
     async fn flush(&self) {
+        if self.waiting.lock().is_empty() {
+            return;
+        }
+        // Left to the next pass if the store is slow.
+        let Ok(Ok(_turn)) = tokio::time::timeout(WRITTEN_WITHIN, self.writing.acquire()).await else { return };
         // Copied, not taken: until they are known, they have to be found here.
         let batch: Vec<(UserId, String)> =
             self.waiting.lock().iter().map(|(user, name)| (user.clone(), name.clone())).collect();
