@@ -130,10 +130,6 @@ async fn connection<F, Fut>(
     F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection was gone before its first request");
-        return;
-    }
     let peer = match for_whom(&mut stream, peer, &proxies).await {
         Ok(peer) => peer,
         Err(fault) => {

@@ -128,10 +128,9 @@ struct Flushed {
 
 impl Socket {
     /// Drives `stream`, of which `leftover` was already read, for `outbox`. A message may have `message_bytes_max` bytes.
+    /// The outbox makes batches, so the stream should have `TCP_NODELAY`.
     #[must_use]
     pub fn new(stream: TcpStream, leftover: Bytes, outbox: Arc<Outbox>, message_bytes_max: u32) -> Self {
-        // Frames are batched by the outbox; an error here means a dead socket, which the first read will tell.
-        let _ = stream.set_nodelay(true);
         Self {
             stream,
             decoder: Decoder::new(message_bytes_max),
