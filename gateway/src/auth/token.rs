@@ -25,8 +25,8 @@ pub struct Verifier {
     keys: Vec<Key>,
     published: Option<Arc<Jwks>>,
     user_claims: Vec<String>,
-    issuer: Option<String>,
-    audience: Option<String>,
+    /// What is checked besides the signature, made once for each algorithm.
+    validations: Vec<(Algorithm, Validation)>,
 }
 
 /// Why a token was not let pass.
@@ -72,13 +72,9 @@ impl Verifier {
             let pem = std::fs::read(file).map_err(|fault| error(fault.to_string()))?;
             keys.push(public_key(&pem).ok_or_else(|| error("holds no RSA, EC or Ed25519 public key in PEM".into()))?);
         }
-        Ok(Self {
-            keys,
-            published,
-            user_claims: config.user_claims.clone(),
-            issuer: config.issuer.clone(),
-            audience: config.audience.clone(),
-        })
+        let algorithms = [HMAC, RSA, EC, ED].into_iter().flatten();
+        let validations = algorithms.map(|algorithm| (*algorithm, validation(config, *algorithm))).collect();
+        Ok(Self { keys, published, user_claims: config.user_claims.clone(), validations })
     }
 
     /// Checks signature, times, issuer and audience, and reads who it is.
@@ -107,9 +103,9 @@ impl Verifier {
         algorithm: Algorithm,
         keys: impl Iterator<Item = &'a Key>,
     ) -> Result<Identity, Fault> {
-        let mut validation = None;
+        let validation = self.validations.iter().find(|(known, _)| *known == algorithm);
+        let Some((_, validation)) = validation else { return Err(Fault::NotOurs) };
         for key in keys.filter(|key| key.algorithms.contains(&algorithm)) {
-            let validation = validation.get_or_insert_with(|| self.validation(algorithm));
             match self.verify_by(token, &key.key, validation) {
                 Err(Fault::NotOurs) => {}
                 decided => return decided,
@@ -130,25 +126,6 @@ impl Verifier {
         }
     }
 
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = CLOCK_SKEW_S;
-        validation.validate_nbf = true;
-        validation.set_required_spec_claims(&["exp"]);
-        if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
-            validation.required_spec_claims.insert("iss".to_owned());
-        }
-        match &self.audience {
-            Some(audience) => {
-                validation.set_audience(&[audience]);
-                validation.required_spec_claims.insert("aud".to_owned());
-            }
-            None => validation.validate_aud = false,
-        }
-        validation
-    }
-
     fn identity(&self, claims: &Value) -> Result<Identity, Refused> {
         let user =
             self.user_claims.iter().find_map(|name| claims.get(name)).and_then(user_id).ok_or(Refused::Invalid)?;
@@ -166,6 +143,25 @@ impl Verifier {
             session: None,
         })
     }
+}
+
+fn validation(config: &AuthConfig, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = CLOCK_SKEW_S;
+    validation.validate_nbf = true;
+    validation.set_required_spec_claims(&["exp"]);
+    if let Some(issuer) = &config.issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    match &config.audience {
+        Some(audience) => {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        None => validation.validate_aud = false,
+    }
+    validation
 }
 
 /// A signed token for `user`, with the first secret of the settings; `None` without a secret.
