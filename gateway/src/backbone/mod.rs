@@ -13,6 +13,7 @@ use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
 use crate::off;
 use crate::store::{UnreadCount, UnreadMove};
 
+mod batches;
 pub mod late;
 pub mod local;
 mod logins;
@@ -89,6 +90,31 @@ pub enum Delivered {
     To(u64),
     /// The redo found it in the log: nothing was done.
     Already,
+}
+
+/// Somebody who is subscribed and wants to come in.
+#[derive(Debug, Clone)]
+pub struct Entrant {
+    /// Who.
+    pub user: UserId,
+    /// When the token was issued (unix seconds; `None` counts as old).
+    pub issued_at: Option<i64>,
+    /// The `seq` of an entry of the log that is asked for.
+    pub asked: Option<u64>,
+}
+
+/// What they find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entered {
+    /// Their token was revoked.
+    Revoked,
+    /// They are in.
+    At {
+        /// Their log.
+        head: LogHead,
+        /// The payload of the entry that was asked for, if the log has it.
+        event: Option<Bytes>,
+    },
 }
 
 /// What a user's log holds.
@@ -199,11 +225,15 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
     /// Opens the user's log if there is none, and says what it holds.
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError>;
 
+    /// Lets in somebody who is subscribed: unless the token was revoked ([`Backbone::is_revoked`]), opens their log
+    /// ([`Backbone::open`]) and gives the entry that they ask for.
+    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError>;
+
     /// Reads at most `limit` entries after `seq`.
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError>;
 
-    /// Marks users online now that they are subscribed: for each, whether that is news (they weren't announced yet).
-    async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError>;
+    /// Marks a user online now that they are subscribed: whether that is news (they weren't announced yet).
+    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError>;
 
     /// Refreshes `online:<id>`, and the lifetime of the logs, of those users that are subscribed here at that moment: one
     /// who has left meanwhile must not come back to life.

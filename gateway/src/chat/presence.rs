@@ -16,7 +16,7 @@ impl Chat {
     /// Marks a user online who is subscribed now, and tells their partners if that is news. With `status`, gives the
     /// `status.bulk` of their conversation partners.
     pub async fn arrived(&self, user: &UserId, status: bool) -> Result<Option<Event>, ProtocolError> {
-        let is_news = self.backbone.arrived(std::slice::from_ref(user)).await?.first() == Some(&true);
+        let is_news = self.backbone.arrived(user).await?;
         if !is_news && !status {
             return Ok(None);
         }

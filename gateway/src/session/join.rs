@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use shared::command::Resume;
 use shared::event::ResyncReason;
-use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId, Wire};
+use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId};
 
-use crate::auth::{AuthError, Guest, Identity};
-use crate::backbone::{BackboneError, LogHead, check_resume};
+use crate::auth::{AuthError, Guest, Identity, Refused};
+use crate::backbone::{BackboneError, Entered, Entrant, LogHead, check_resume};
 use crate::clock::coarse_s;
 use crate::frames::{companions_on, event_on, reply_on};
 use crate::heal::resync;
@@ -75,17 +75,18 @@ impl Membership {
             outbox: Arc::clone(&outbox),
         };
         membership.stands_on(&identity);
-        // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
-        // either it finds the socket, or this finds the revocation.
-        node.authenticator.check_revoked(&identity).await.map_err(Refusal::Auth)?;
         // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
         membership.subscribed = true;
         if let Err(error) = backbone.subscribe(&user).await {
             membership.subscribed = false;
             return Err(unavailable(error));
         }
-        let head = backbone.open(&user).await.map_err(unavailable)?;
-        membership.open_gate(&head, resume.as_ref(), &outbox).await.map_err(unavailable)?;
+        // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
+        // either it finds the socket, or this finds the revocation.
+        match backbone.enter(entrant(&identity, resume.as_ref())).await.map_err(unavailable)? {
+            Entered::Revoked => return Err(Refusal::Auth(Refused::Revoked.into())),
+            Entered::At { head, event } => membership.open_gate(&head, resume.as_ref(), event.as_deref(), &outbox),
+        }
         node.metrics.handshake("accepted");
         membership.opened_s = Some(coarse_s());
         let dialect = outbox.wire().dialect.subprotocol();
@@ -132,7 +133,8 @@ impl Membership {
         });
     }
 
-    async fn open_gate(&self, head: &LogHead, resume: Option<&Resume>, outbox: &Outbox) -> Result<(), BackboneError> {
+    /// `event` is the one at the asked position: the client may have got it without its companions.
+    fn open_gate(&self, head: &LogHead, resume: Option<&Resume>, event: Option<&[u8]>, outbox: &Outbox) {
         let asked = match resume {
             None => None,
             Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
@@ -151,8 +153,10 @@ impl Membership {
                 self.node.metrics.resync(reason);
                 self.node.metrics.resume(Some(reason));
             }
-            Some(Ok(seq)) => {
-                first.extend_from_slice(&self.companions(seq, wire).await?);
+            Some(Ok(_)) => {
+                if let Some(event) = event.filter(|_| !off::is("companions")) {
+                    first.extend_from_slice(&companions_on(wire, event));
+                }
                 self.node.metrics.resume(None);
             }
             None => {}
@@ -163,7 +167,7 @@ impl Membership {
                     if gap || position < head.last {
                         self.node.fanout.request_heal(&self.user);
                     }
-                    return Ok(());
+                    return;
                 }
                 Joined::OtherEpoch => {
                     // The log was opened anew and this connection sees it first.
@@ -174,20 +178,10 @@ impl Membership {
                 }
                 Joined::Gone => {
                     outbox.close(CloseCode::InternalError);
-                    return Ok(());
+                    return;
                 }
             }
         }
-    }
-
-    /// The companions of the event at the asked position: the client may have got the event without them.
-    async fn companions(&self, seq: u64, wire: Wire) -> Result<bytes::Bytes, BackboneError> {
-        let Some(before) = seq.checked_sub(1).filter(|_| !off::is("companions")) else {
-            return Ok(bytes::Bytes::new());
-        };
-        let page = self.node.chat.backbone().read(&self.user, before, 1).await?;
-        let event = page.entries.iter().find(|(at, _)| *at == seq).map(|(_, payload)| payload);
-        Ok(event.map(|payload| companions_on(wire, payload)).unwrap_or_default())
     }
 
     fn connection_id(&self) -> String {
@@ -240,6 +234,15 @@ async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
 pub(super) fn expiry_s(identity: &Identity) -> u32 {
     let left_s = identity.expires_at_s.saturating_sub(Timestamp::now().unix_seconds());
     coarse_s().saturating_add(u32::try_from(left_s.max(0)).unwrap_or(u32::MAX))
+}
+
+fn entrant(identity: &Identity, resume: Option<&Resume>) -> Entrant {
+    let asked = match resume {
+        Some(Resume::From(position)) => Some(position.seq),
+        Some(Resume::Invalid) | None => None,
+    };
+    let issued_at = if off::is("revocation") { Some(i64::MAX) } else { identity.issued_at_s };
+    Entrant { user: identity.user.clone(), issued_at, asked }
 }
 
 fn unavailable(error: BackboneError) -> Refusal {

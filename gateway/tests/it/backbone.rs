@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gateway::backbone::{
-    Control, Delivered, Draw, Drawn, LogHead, RedisBackbone, SessionId, Settings, Ticket, check_resume,
+    Control, Delivered, Draw, Drawn, Entered, Entrant, LogHead, RedisBackbone, SessionId, Settings, Ticket,
+    check_resume,
 };
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
@@ -52,6 +53,7 @@ contract!(
     a_redo_that_can_not_be_judged_begins_the_log_anew,
     logs_are_read_in_pages_and_trimmed,
     a_log_of_long_events_is_bounded_in_bytes,
+    who_comes_in_finds_their_log,
     users_arrive_and_depart,
     a_user_on_two_nodes_stays_until_both_are_left,
     a_lost_node_is_noticed_by_the_missing_signs_of_life,
@@ -121,7 +123,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     let backbone = &rig.a.backbone;
     backbone.subscribe(&ann).await.expect("subscribed");
     backbone.open(&ann).await.expect("opened");
-    backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    backbone.arrived(&ann).await.expect("arrived");
     backbone.unsubscribe(&ann);
     backbone.departed(&ann).await.expect("departed");
     let since = Instant::now();
@@ -387,13 +389,49 @@ async fn a_log_of_long_events_is_bounded_in_bytes(rig: Rig) {
     assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").floor, head.floor);
 }
 
+async fn who_comes_in_finds_their_log(rig: Rig) {
+    let ann = user("ann");
+    let entrant = |asked| Entrant { user: ann.clone(), issued_at: None, asked };
+    let backbone = &rig.a.backbone;
+    backbone.subscribe(&ann).await.expect("subscribed");
+    let Entered::At { head, event: None } = backbone.enter(entrant(Some(1))).await.expect("in") else {
+        panic!("an empty log is opened")
+    };
+    assert_eq!((head.floor, head.last), (0, 0));
+    rig.b.backbone.publish(vec![event(&ann, 1), event(&ann, 2)]).await.expect("published");
+    for (asked, found) in [(None, None), (Some(0), None), (Some(1), Some(1)), (Some(2), Some(2)), (Some(3), None)] {
+        let entered = backbone.enter(entrant(asked)).await.expect("in");
+        let head = LogHead { last: 2, ..head.clone() };
+        assert_eq!(entered, Entered::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
+    }
+    if let Some(redis) = &rig.redis {
+        redis.ask("EXPIRE chat:log:{chat:user:ann} 5");
+        backbone.enter(entrant(None)).await.expect("in");
+        assert!(redis.number("TTL chat:log:{chat:user:ann}") > 5, "who comes in keeps the log");
+        redis.ask("SCRIPT FLUSH");
+        backbone.enter(entrant(None)).await.expect("the script is loaded anew");
+    }
+    let crowd: Vec<_> =
+        (0..300).map(|n| Entrant { user: user(&format!("u{n}")), issued_at: None, asked: None }).collect();
+    let entering: Vec<_> = crowd
+        .into_iter()
+        .map(|entrant| {
+            let backbone = backbone.clone();
+            tokio::spawn(async move { backbone.enter(entrant).await })
+        })
+        .collect();
+    for entered in entering {
+        assert!(matches!(entered.await.expect("no panic").expect("in"), Entered::At { .. }));
+    }
+}
+
 async fn users_arrive_and_depart(rig: Rig) {
     let (ann, bob) = (user("ann"), user("bob"));
     let backbone = &rig.a.backbone;
     backbone.subscribe(&ann).await.expect("subscribed");
-    let both = [ann.clone(), bob.clone()];
-    assert_eq!(backbone.arrived(&both[..1]).await.expect("arrived"), [true]);
-    assert_eq!(rig.b.backbone.arrived(&both).await.expect("arrived"), [false, true]);
+    assert!(backbone.arrived(&ann).await.expect("arrived"));
+    assert!(!rig.b.backbone.arrived(&ann).await.expect("arrived"));
+    assert!(rig.b.backbone.arrived(&bob).await.expect("arrived"));
     let presence = backbone.presence(&[ann.clone(), user("nobody"), bob]).await.expect("asked");
     assert_eq!(presence.iter().map(|p| p.online).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(presence[1].last_seen, None);
@@ -432,7 +470,7 @@ async fn a_user_on_two_nodes_stays_until_both_are_left(rig: Rig) {
     for node in [&rig.a, &rig.b] {
         node.backbone.subscribe(&ann).await.expect("subscribed");
     }
-    rig.a.backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    rig.a.backbone.arrived(&ann).await.expect("arrived");
     rig.a.backbone.unsubscribe(&ann);
     rig.a.backbone.departed(&ann).await.expect("departed");
     let online = async || rig.b.backbone.presence(std::slice::from_ref(&ann)).await.expect("asked")[0].online;
@@ -448,7 +486,7 @@ async fn a_user_on_two_nodes_stays_until_both_are_left(rig: Rig) {
 async fn a_lost_node_is_noticed_by_the_missing_signs_of_life(rig: Rig) {
     let ann = user("ann");
     let before = Timestamp::now().unix_ms();
-    rig.a.backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    rig.a.backbone.arrived(&ann).await.expect("arrived");
     let (gone, seen) = taken_offline(&rig.b).await;
     assert_eq!(gone, ann);
     assert!((seen.unix_ms() - before).abs() < 1_500, "the last sign of life");
@@ -458,10 +496,10 @@ async fn a_lost_node_is_noticed_by_the_missing_signs_of_life(rig: Rig) {
 
 async fn a_return_within_the_grace_is_no_news(rig: Rig) {
     let ann = user("ann");
-    rig.a.backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    rig.a.backbone.arrived(&ann).await.expect("arrived");
     rig.a.backbone.departed(&ann).await.expect("departed");
     rig.b.backbone.subscribe(&ann).await.expect("subscribed");
-    assert_eq!(rig.b.backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived"), [false]);
+    assert!(!rig.b.backbone.arrived(&ann).await.expect("arrived"));
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         rig.b.backbone.refresh(std::slice::from_ref(&ann)).await.expect("refreshed");
@@ -473,7 +511,7 @@ async fn a_return_within_the_grace_is_no_news(rig: Rig) {
 async fn a_refresh_keeps_those_who_are_there_only(rig: Rig) {
     let ann = user("ann");
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-    rig.a.backbone.arrived(std::slice::from_ref(&ann)).await.expect("arrived");
+    rig.a.backbone.arrived(&ann).await.expect("arrived");
     rig.a.backbone.unsubscribe(&ann);
     rig.a.backbone.departed(&ann).await.expect("departed");
     rig.a.backbone.refresh(std::slice::from_ref(&ann)).await.expect("refreshed");
@@ -501,6 +539,8 @@ async fn revoked_tokens_are_worthless(rig: Rig) {
     assert!((at - Timestamp::now().unix_seconds()).abs() <= 1);
     for (issued_at, revoked) in [(None, true), (Some(at - 10), true), (Some(at), true), (Some(at + 1), false)] {
         assert_eq!(rig.b.backbone.is_revoked(&ann, issued_at).await.expect("asked"), revoked, "{issued_at:?}");
+        let entered = rig.b.backbone.enter(Entrant { user: ann.clone(), issued_at, asked: None }).await.expect("asked");
+        assert_eq!(entered == Entered::Revoked, revoked, "{issued_at:?}: {entered:?}");
     }
     assert!(!rig.b.backbone.is_revoked(&user("bob"), None).await.expect("asked"));
 

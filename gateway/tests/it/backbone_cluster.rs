@@ -54,7 +54,9 @@ async fn users_of_all_masters_are_served() {
         for subscribed in subscribing {
             subscribed.await.expect("no panic").expect("subscribed");
         }
-        rig.a.backbone.arrived(&users).await.expect("arrived");
+        for user in &users {
+            rig.a.backbone.arrived(user).await.expect("arrived");
+        }
         let events = users.iter().flat_map(|user| [event(user, 1), event(user, 2)]).collect();
         let delivered = rig.b.backbone.publish(events).await.expect("published");
         assert!(delivered.iter().all(|delivered| *delivered == Delivered::To(1)), "{delivered:?}");
@@ -99,7 +101,7 @@ async fn a_subscription_follows_its_slot() {
         let (moves, stays) = (&users[0], &users[1]);
         for user in [moves, stays] {
             rig.a.backbone.subscribe(user).await.expect("subscribed");
-            rig.a.backbone.arrived(std::slice::from_ref(user)).await.expect("arrived");
+            rig.a.backbone.arrived(user).await.expect("arrived");
         }
         let before =
             [rig.a.backbone.open(moves).await.expect("opened"), rig.a.backbone.open(stays).await.expect("opened")];

@@ -28,7 +28,7 @@ async fn refuses_at_once(node: &Node) {
     backbone.subscribe(&user("new")).await.expect_err("away");
     backbone.open(&ann).await.expect_err("away");
     backbone.read(&ann, 0, 1).await.expect_err("away");
-    backbone.arrived(std::slice::from_ref(&ann)).await.expect_err("away");
+    backbone.arrived(&ann).await.expect_err("away");
     backbone.presence(std::slice::from_ref(&ann)).await.expect_err("away");
     backbone.departed(&ann).await.expect_err("away");
     backbone.is_revoked(&ann, None).await.expect_err("away");
@@ -186,7 +186,7 @@ async fn a_lost_subscribing_connection_alone_is_remade() {
             rig.a.backbone.subscribe(user).await.expect("subscribed");
             rig.a.backbone.open(user).await.expect("opened");
         }
-        rig.a.backbone.arrived(std::slice::from_ref(&bob)).await.expect("arrived");
+        rig.a.backbone.arrived(&bob).await.expect("arrived");
         rig.a.backbone.unsubscribe(&bob);
         assert!(rig.redis.as_ref().expect("Redis").number("CLIENT KILL TYPE pubsub") >= 2);
         rig.a.resubscribed().await;

@@ -17,6 +17,7 @@ mod backbone_rig;
 mod bad_input;
 mod changes;
 mod cluster;
+mod connects;
 mod contract_documents;
 mod dialects;
 mod drain;

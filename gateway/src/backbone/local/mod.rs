@@ -27,8 +27,8 @@ use self::state::{Appended, State, now_ms};
 use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{
-    Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Health, Inbox, LogHead, LogPage,
-    Presence, Settings, StoreSide, payload,
+    Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Entered, Entrant, Health, Inbox,
+    LogHead, LogPage, Presence, Settings, StoreSide, payload,
 };
 
 /// How often what has expired is looked for.
@@ -164,14 +164,27 @@ impl Backbone for LocalBackbone {
         Ok(self.shared.state.lock().open(user, now_ms()))
     }
 
+    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError> {
+        let Entrant { user, issued_at, asked } = entrant;
+        if self.is_revoked(&user, issued_at).await? {
+            return Ok(Entered::Revoked);
+        }
+        let mut state = self.shared.state.lock();
+        let head = state.open(&user, now_ms());
+        let Some(before) = asked.and_then(|seq| seq.checked_sub(1)) else {
+            return Ok(Entered::At { head, event: None });
+        };
+        let page = state.read(&user, before, 1, now_ms());
+        let event = page.entries.into_iter().find(|(seq, _)| Some(*seq) == asked).map(|(_, payload)| payload);
+        Ok(Entered::At { head, event })
+    }
+
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
         Ok(self.shared.state.lock().read(user, after, limit, now_ms()))
     }
 
-    async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError> {
-        let mut state = self.shared.state.lock();
-        let now_ms = now_ms();
-        Ok(users.iter().map(|user| state.online.arrived(user, now_ms, &self.shared.settings)).collect())
+    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError> {
+        Ok(self.shared.state.lock().online.arrived(user, now_ms(), &self.shared.settings))
     }
 
     async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {

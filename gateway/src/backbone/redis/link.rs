@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, Pipeline, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, ServerErrorKind, Value};
 use shared::UserId;
 
 use super::cluster::Cluster;
@@ -123,6 +123,29 @@ impl Link {
         match &self.route {
             Route::One(server) => Ok(Replies { values: server.run_pipeline(pipeline).await?, lost: HashMap::new() }),
             Route::Cluster(cluster) => Ok(cluster.run_pipeline(pipeline).await),
+        }
+    }
+
+    /// Runs calls of scripts that do no harm when they are repeated, in one pipeline; loaded anew if Redis doesn't know one.
+    pub(super) async fn run_calls(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
+        let replies = self.attempt(calls).await;
+        let is_missing = |reply: &Value| match reply {
+            Value::ServerError(error) => error.kind() == Some(ServerErrorKind::NoScript),
+            _ => false,
+        };
+        if !replies.iter().flatten().any(is_missing) {
+            return replies;
+        }
+        match self.load_scripts().await {
+            Ok(()) => self.attempt(calls).await,
+            Err(fault) => calls.cmd_iter().map(|_| Err(fault.clone())).collect(),
+        }
+    }
+
+    async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
+        match self.run_pipeline(calls).await {
+            Ok(replies) => replies.each().collect(),
+            Err(fault) => calls.cmd_iter().map(|_| Err(fault.clone())).collect(),
         }
     }
 

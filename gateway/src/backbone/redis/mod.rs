@@ -4,6 +4,7 @@
 //! error at once; nothing is kept for later.
 
 mod cluster;
+mod entrance;
 mod inbound;
 mod late;
 mod link;
@@ -43,10 +44,11 @@ pub use self::servers::Address;
 use self::servers::Target;
 use self::subscriptions::Subscriptions;
 use self::supervisor::{Shared, Supervisor};
+use super::batches::Batches;
 use super::queue::Queue;
 use super::{
-    Backbone, BackboneError, Control, Delivered, Delivery, Health, Inbox, LogHead, LogPage, Presence, Settings,
-    StoreSide, payload,
+    Backbone, BackboneError, Control, Delivered, Delivery, Entered, Entrant, Health, Inbox, LogHead, LogPage, Presence,
+    Settings, StoreSide, payload,
 };
 
 /// How long the first connection may take.
@@ -60,6 +62,10 @@ pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
     queue: Queue,
+    // Where one server has all keys. In a Cluster everybody asks alone, so that nobody waits for another's master.
+    entrances: Batches<Entrant, Entered>,
+    arrivals: Batches<UserId, bool>,
+    departures: Batches<UserId, bool>,
     described: String,
     stop: CancellationToken,
     publisher: Mutex<Option<JoinHandle<()>>>,
@@ -100,7 +106,12 @@ impl RedisBackbone {
             source: unread.clone(),
             invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
         };
+        let (entering, arriving) = (link.clone(), link.clone());
+        let departing = (link.clone(), subscriptions.clone());
         let backbone = Self {
+            entrances: Batches::start(move |entrants| enter_together(entering.clone(), entrants)),
+            arrivals: Batches::start(move |users| arrive_together(arriving.clone(), users)),
+            departures: Batches::start(move |users| depart_together(departing.clone(), users)),
             publisher: Mutex::new(Some(tokio::spawn(Publisher::new(link.clone(), jobs, unread).run()))),
             keeper: Mutex::new(Some(tokio::spawn(keep(target, shared, stop.clone())))),
             link,
@@ -156,18 +167,34 @@ impl Backbone for RedisBackbone {
 
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {
         let mut call = scripts::call(&self.link.scripts.open, &[&log_key(user), &unread_key(user)]);
-        let (epoch, floor, last) = self.link.run_script(call.arg(self.link.epoch_nonce())).await?;
-        head(epoch, floor, last)
+        let reply: Vec<Bytes> = self.link.run_script(call.arg(self.link.epoch_nonce())).await?;
+        head_and_rest(&reply).map(|(head, _)| head)
+    }
+
+    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError> {
+        match &self.link.route {
+            Route::One(_) => self.entrances.ask(entrant).await,
+            Route::Cluster(_) => {
+                let is_revoked = self.is_revoked(&entrant.user, entrant.issued_at);
+                entrance::enter_scattered(&self.link, &entrant, is_revoked).await
+            }
+        }
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
         let mut call = scripts::call(&self.link.scripts.read, &[&log_key(user), &unread_key(user)]);
         call.arg(self.link.epoch_nonce()).arg(after).arg(limit);
-        page(self.link.run_script(&call).await?)
+        page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
     }
 
-    async fn arrived(&self, users: &[UserId]) -> Result<Vec<bool>, BackboneError> {
-        presence::arrived(&self.link, users).await
+    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError> {
+        match &self.link.route {
+            Route::One(_) => self.arrivals.ask(user.clone()).await,
+            Route::Cluster(_) => {
+                let told = presence::arrived(&self.link, std::slice::from_ref(user)).await.pop();
+                told.unwrap_or_else(|| Err(BackboneError("Redis gave no answer".to_owned())))
+            }
+        }
     }
 
     async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {
@@ -177,7 +204,13 @@ impl Backbone for RedisBackbone {
     }
 
     async fn departed(&self, user: &UserId) -> Result<(), BackboneError> {
-        if presence::departed(&self.link, user, u32::from(self.subscriptions.lingers(user))).await? {
+        let is_gone = match &self.link.route {
+            Route::One(_) => self.departures.ask(user.clone()).await?,
+            Route::Cluster(cluster) => {
+                scattered::departed(&self.link, cluster, user, own(&self.subscriptions, user)).await?
+            }
+        };
+        if is_gone {
             self.subscriptions.stop_lingering(user);
         }
         Ok(())
@@ -211,7 +244,7 @@ impl Backbone for RedisBackbone {
     }
 
     async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError> {
-        let revoked: Option<i64> = self.ask(cmd("GET").arg(revoked_key(user))).await?;
+        let revoked: Option<i64> = self.link.run(cmd("GET").arg(revoked_key(user))).await?;
         Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued| issued <= revoked)))
     }
 
@@ -241,6 +274,9 @@ impl Backbone for RedisBackbone {
     }
 
     async fn close(&self) {
+        self.entrances.close().await;
+        self.arrivals.close().await;
+        self.departures.close().await;
         self.queue.close();
         let publisher = self.publisher.lock().take();
         if let Some(publisher) = publisher
@@ -273,26 +309,56 @@ async fn keep(target: Target, shared: Shared, stop: CancellationToken) {
     }
 }
 
-fn head(epoch: String, floor: u64, last: u64) -> Result<LogHead, BackboneError> {
-    let epoch = Epoch::parse(&epoch).ok_or_else(|| BackboneError("a log has no valid epoch".to_owned()))?;
-    Ok(LogHead { epoch, floor, last })
+async fn enter_together(link: Arc<Link>, entrants: Vec<Entrant>) -> Vec<Result<Entered, BackboneError>> {
+    entrance::enter(&link, &entrants).await
 }
 
-/// Reads epoch, floor and last, then seq and body in turn.
-fn page(reply: Vec<Bytes>) -> Result<LogPage, BackboneError> {
-    let invalid = || BackboneError("a log could not be read".to_owned());
-    let number = |bytes: &Bytes| std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<u64>().ok());
-    let [epoch, floor, last, entries @ ..] = &*reply else { return Err(invalid()) };
-    let epoch = String::from_utf8(epoch.to_vec()).map_err(|_| invalid())?;
-    let head = head(epoch, number(floor).ok_or_else(invalid)?, number(last).ok_or_else(invalid)?)?;
+async fn arrive_together(link: Arc<Link>, users: Vec<UserId>) -> Vec<Result<bool, BackboneError>> {
+    presence::arrived(&link, &users).await
+}
+
+async fn depart_together(
+    (link, subscriptions): (Arc<Link>, Arc<Subscriptions>),
+    users: Vec<UserId>,
+) -> Vec<Result<bool, BackboneError>> {
+    let users: Vec<_> = users.into_iter().map(|user| (own(&subscriptions, &user), user)).collect();
+    presence::departed(&link, &users).await
+}
+
+/// How many subscriptions for the user are this node's, and wanted by nobody.
+fn own(subscriptions: &Subscriptions, user: &UserId) -> u32 {
+    u32::from(subscriptions.lingers(user))
+}
+
+/// Reads epoch, floor and last; what follows them.
+fn head_and_rest(reply: &[Bytes]) -> Result<(LogHead, &[Bytes]), BackboneError> {
+    let [epoch, floor, last, rest @ ..] = reply else { return Err(unreadable()) };
+    let epoch = std::str::from_utf8(epoch).ok().and_then(Epoch::parse).ok_or_else(unreadable)?;
+    Ok((LogHead { epoch, floor: number(floor)?, last: number(last)? }, rest))
+}
+
+/// The same, then seq and body in turn.
+fn page(reply: &[Bytes]) -> Result<LogPage, BackboneError> {
+    let (head, entries) = head_and_rest(reply)?;
     let entries = entries
         .chunks(2)
         .map(|entry| match entry {
-            [seq, body] => {
-                number(seq).map(|seq| (seq, repeated::whole(payload::with_seq(seq, body)))).ok_or_else(invalid)
-            }
-            _ => Err(invalid()),
+            [seq, body] => number(seq).map(|seq| (seq, logged(seq, body))),
+            _ => Err(unreadable()),
         })
         .collect::<Result<_, _>>()?;
     Ok(LogPage { head, entries })
+}
+
+fn number(bytes: &[u8]) -> Result<u64, BackboneError> {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(unreadable)
+}
+
+/// An entry of a log as it was published.
+fn logged(seq: u64, body: &[u8]) -> Bytes {
+    repeated::whole(payload::with_seq(seq, body))
+}
+
+fn unreadable() -> BackboneError {
+    BackboneError("a log could not be read".to_owned())
 }

@@ -1,10 +1,11 @@
 //! Who is online: a key per user that expires, and a sorted set of those whose offline announcement may be due.
 
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
 use shared::schema::{OFFLINE_DUE, last_seen_key, log_key, online_key, unread_key, user_channel};
 use shared::{Timestamp, UserId};
 
 use super::link::Link;
+use super::server::failed;
 use super::{scattered, scripts};
 use crate::backbone::{BackboneError, Presence};
 
@@ -12,22 +13,24 @@ use crate::backbone::{BackboneError, Presence};
 pub(super) const USERS_MAX: usize = 500;
 
 /// Marks users online; for each, whether it is news.
-pub(super) async fn arrived(link: &Link, users: &[UserId]) -> Result<Vec<bool>, BackboneError> {
-    let mut news = Vec::with_capacity(users.len());
-    for users in users.chunks(USERS_MAX) {
-        let mut pipeline = Pipeline::with_capacity(users.len() * 2);
-        for user in users {
-            sign_of_life(link, user, &mut pipeline);
-        }
-        let replies = link.run_pipeline(&pipeline).await?.whole()?;
-        for pair in replies.chunks(2) {
-            match pair {
-                [Value::Okay, Value::Int(added)] => news.push(*added == 1),
-                _ => return Err(BackboneError("Redis refused to mark users online".to_owned())),
-            }
-        }
+pub(super) async fn arrived(link: &Link, users: &[UserId]) -> Vec<Result<bool, BackboneError>> {
+    let mut pipeline = Pipeline::with_capacity(users.len() * 2);
+    for user in users {
+        sign_of_life(link, user, &mut pipeline);
     }
-    Ok(news)
+    let replies = match link.run_pipeline(&pipeline).await {
+        Ok(replies) => replies,
+        Err(fault) => return users.iter().map(|_| Err(fault.clone())).collect(),
+    };
+    let mut replies = replies.each();
+    let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
+    let marked = users.iter().map(|_| (next(), next()));
+    marked
+        .map(|(set, added)| match (set?, added?) {
+            (Value::Okay, Value::Int(added)) => Ok(added == 1),
+            _ => Err(BackboneError("Redis refused to mark a user online".to_owned())),
+        })
+        .collect()
 }
 
 /// Keeps users online, and their logs and counts alive.
@@ -63,12 +66,17 @@ pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Re
     link.run_pipeline(&pipeline).await?.whole().map(drop)
 }
 
-/// The same for one user; whether nobody is subscribed for them.
-pub(super) async fn departed(link: &Link, user: &UserId, own: u32) -> Result<bool, BackboneError> {
-    match link.cluster() {
-        None => link.run_script(&departure(link, user, own)).await,
-        Some(cluster) => scattered::departed(link, cluster, user, own).await,
+/// The same for users of one server, with their own subscriptions; whether nobody is subscribed for each.
+pub(super) async fn departed(link: &Link, users: &[(u32, UserId)]) -> Vec<Result<bool, BackboneError>> {
+    let mut calls = Pipeline::with_capacity(users.len());
+    for (own, user) in users {
+        calls.add_command(departure(link, user, *own));
     }
+    let is_gone = |reply| match reply {
+        Value::ServerError(error) => Err(failed(error.into())),
+        reply => from_redis_value(reply).map_err(|error| failed(error.into())),
+    };
+    link.run_calls(&calls).await.into_iter().map(|reply| reply.and_then(is_gone)).collect()
 }
 
 fn departure(link: &Link, user: &UserId, own: u32) -> Cmd {
@@ -104,7 +112,7 @@ pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presen
         for user in users {
             command.arg(online_key(user)).arg(last_seen_key(user));
         }
-        let values: Vec<Option<String>> = link.ask(&command).await?;
+        let values: Vec<Option<String>> = link.run(&command).await?;
         all.extend(answered(&values));
     }
     Ok(all)

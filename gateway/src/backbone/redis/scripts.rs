@@ -15,6 +15,8 @@ pub(super) struct Scripts {
     pub(super) seed: Script,
     /// Opens a log.
     pub(super) open: Script,
+    /// Opens a log for somebody who comes in.
+    pub(super) enter: Script,
     /// Reads a log.
     pub(super) read: Script,
     /// Makes a user offline.
@@ -47,6 +49,7 @@ impl Scripts {
             append: script(&[log, include_str!("lua/once.lua"), include_str!("lua/append.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[log, include_str!("lua/open.lua")]),
+            enter: script(&[log, include_str!("lua/enter.lua")]),
             read: script(&[log, include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
             subscribed: script(&[include_str!("lua/subscribed.lua")]),
@@ -65,10 +68,10 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 10] {
-        let Self { publish: _, append, seed, open, read, departed, .. } = self;
+    fn all(&self) -> [&Script; 11] {
+        let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
         let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
-        [append, seed, open, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
+        [append, seed, open, enter, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
     }
 }
 

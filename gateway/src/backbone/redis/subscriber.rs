@@ -62,15 +62,19 @@ pub(super) async fn serve(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
-            () = queued.notified() => match resubscribe(connection, subscriptions, lane, link).await {
-                Ok(true) => leave(connection, subscriptions, lane, link).await,
-                Ok(false) => {
-                    tokio::time::sleep(PAUSE).await;
-                    queued.notify_one();
-                    Ok(())
+            () = queued.notified() => {
+                // Lets every task that is about to subscribe do so before the command goes out.
+                tokio::task::yield_now().await;
+                match resubscribe(connection, subscriptions, lane, link).await {
+                    Ok(true) => leave(connection, subscriptions, lane, link).await,
+                    Ok(false) => {
+                        tokio::time::sleep(PAUSE).await;
+                        queued.notify_one();
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
-            },
+            }
             _ = sweep.tick() => leave(connection, subscriptions, lane, link).await,
         };
         if let Err(error) = done {

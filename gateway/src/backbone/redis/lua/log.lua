@@ -30,6 +30,12 @@ local function open_log(nonce)
   return epoch
 end
 
+-- The body of an entry of the log: it was put there without its first character, and the line of the unread count is a part
+-- of its own (lua/append.lua).
+local function body_of(entry)
+  return '{' .. entry[2][4] .. (entry[2][6] or '')
+end
+
 -- What the log holds: epoch, floor, last; nothing if it is none of this server, or not one that these scripts wrote.
 local function head()
   local epoch = epoch_here()
