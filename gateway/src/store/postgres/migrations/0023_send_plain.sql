@@ -88,7 +88,7 @@ $function$;
 ALTER TABLE conversations DROP CONSTRAINT conversations_kind_check, DROP CONSTRAINT conversations_visibility_check;
 ALTER TABLE members DROP CONSTRAINT members_role_check, DROP CONSTRAINT members_state_check;
 
--- As before (0002), but what a message answers is found by its id alone: a plan that was made while the tables were empty read
+-- As before (0002), but what a message answers is found by its id alone: a plan that was made while tables were empty read
 -- all messages of the conversation for it. The settings of the plan are those of the session, not set for each call anew.
 CREATE OR REPLACE FUNCTION parley_send(
     p_batch bigint,
