@@ -103,9 +103,10 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     let mut readers = JoinSet::new();
     let opening = stream::iter(members.iter().enumerate())
         .map(|(number, (user, token))| link::open(&target, number, (user, token), args.group.as_deref()));
-    let links: Vec<(Reader, Writer)> = opening.buffered(64).try_collect().await.context("a member can't connect")?;
+    let mut opening = opening.buffered(64);
     let mut writers = Vec::new();
-    for (reader, writer) in links {
+    // Each is read from at once: thousands more may follow, and tell those who are there that they came.
+    while let Some((reader, writer)) = opening.try_next().await.context("a member can't connect")? {
         let writer = Arc::new(writer);
         // The first one sends; with some peers it gets its own message as well, which is no delivery.
         let counts = (!writers.is_empty()).then(|| Arc::clone(&tally));
