@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use shared::event::ResyncReason;
 use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
 use tokio::sync::mpsc;
@@ -142,15 +141,15 @@ impl Fanout {
 }
 
 impl Inbox for Fanout {
-    fn user_event(&self, user: &str, payload: Bytes) {
-        match Payload::parse(&payload) {
+    fn user_event(&self, user: &str, payload: &[u8]) {
+        match Payload::parse(payload) {
             Ok(payload) => self.deliver(user, &payload),
             Err(_) => self.metrics.poisoned.increment(1),
         }
     }
 
-    fn broadcast(&self, payload: Bytes) {
-        match Payload::parse(&payload) {
+    fn broadcast(&self, payload: &[u8]) {
+        match Payload::parse(payload) {
             Ok(Payload { opened: None, seq: None, envelopes, kind }) => {
                 self.metrics.event(&kind);
                 let spread = self.registry.push_everyone(&Frames::new(envelopes, None));

@@ -167,9 +167,9 @@ pub enum Control {
 /// What arrives from the backbone. Calls are made in the order of arrival and must not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A payload on a user's channel: newline-separated envelopes, not yet checked.
-    fn user_event(&self, user: &str, payload: Bytes);
+    fn user_event(&self, user: &str, payload: &[u8]);
     /// A payload for everybody, not yet checked.
-    fn broadcast(&self, payload: Bytes);
+    fn broadcast(&self, payload: &[u8]);
     /// An order.
     fn control(&self, control: Control);
     /// The subscriptions are lost: from now on pushes may be missing, also of those that still arrive.

@@ -92,7 +92,7 @@ fn deliveries(measure: &mut impl Measure) {
         "deliver typing to one socket",
         || typing.clone(),
         |payload| {
-            rig.fanout.user_event(rig::USER, payload);
+            rig.fanout.user_event(rig::USER, &payload);
             rig.take()
         },
     );
@@ -114,12 +114,11 @@ fn dialects(measure: &mut impl Measure) {
 
 fn deliver(measure: &mut impl Measure, name: &'static str, wires: &[Wire], body: &[u8]) {
     let rig = Rig::new(wires);
-    // Handed over as the connection to Redis does it: a vector of its own for each payload.
     measure.step(
         name,
         || rig.payload(body),
         |payload| {
-            rig.fanout.user_event(rig::USER, payload);
+            rig.fanout.user_event(rig::USER, &payload);
             rig.take()
         },
     );

@@ -54,11 +54,11 @@ pub(crate) enum Seen {
 struct Recorder(mpsc::UnboundedSender<Seen>);
 
 impl Inbox for Recorder {
-    fn user_event(&self, user: &str, payload: Bytes) {
-        let _ = self.0.send(Seen::User(user.to_owned(), payload));
+    fn user_event(&self, user: &str, payload: &[u8]) {
+        let _ = self.0.send(Seen::User(user.to_owned(), Bytes::copy_from_slice(payload)));
     }
-    fn broadcast(&self, payload: Bytes) {
-        let _ = self.0.send(Seen::Broadcast(payload));
+    fn broadcast(&self, payload: &[u8]) {
+        let _ = self.0.send(Seen::Broadcast(Bytes::copy_from_slice(payload)));
     }
     fn control(&self, control: Control) {
         let _ = self.0.send(Seen::Control(control));

@@ -34,7 +34,7 @@ impl Rig {
     }
 
     fn push(&self, payload: &str) {
-        self.fanout.user_event("ann", Bytes::from(payload.to_owned()));
+        self.fanout.user_event("ann", payload.as_bytes());
     }
 
     /// The types of the frames that wait, with `seq` or reason where there is one.

@@ -115,7 +115,7 @@ impl Shared {
 
     fn give(&self, user: &UserId, payload: Bytes, subscribed: bool) -> Delivered {
         if subscribed {
-            self.inbox.user_event(user.as_str(), payload);
+            self.inbox.user_event(user.as_str(), &payload);
         }
         Delivered::To(u64::from(subscribed))
     }
@@ -219,7 +219,7 @@ impl Backbone for LocalBackbone {
     }
 
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
-        self.shared.inbox.broadcast(body);
+        self.shared.inbox.broadcast(&body);
         Ok(())
     }
 

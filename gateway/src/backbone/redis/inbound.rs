@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use metrics::Counter;
 use redis::{PushInfo, PushKind, Value};
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
@@ -37,7 +36,10 @@ pub(super) struct Inbound {
 impl Inbound {
     pub(super) fn receive(&self, push: PushInfo) {
         match push.kind {
-            PushKind::Message | PushKind::SMessage => self.message(push.data),
+            PushKind::Message | PushKind::SMessage => match push.data.as_slice() {
+                [Value::BulkString(channel), Value::BulkString(payload)] => self.message(channel, payload),
+                _ => self.invalid.increment(1),
+            },
             PushKind::Subscribe | PushKind::SSubscribe => {
                 if let Some(Value::BulkString(channel)) = push.data.first()
                     && let Some(user) = user_of(channel)
@@ -49,7 +51,6 @@ impl Inbound {
                     }
                 }
             }
-            PushKind::Disconnection => self.lost.cancel(),
             _ => {}
         }
     }
@@ -66,14 +67,10 @@ impl Inbound {
         self.cluster.as_ref().is_none_or(|cluster| cluster.leads(self.lane))
     }
 
-    fn message(&self, data: Vec<Value>) {
-        let mut data = data.into_iter();
-        let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next()) else {
-            self.invalid.increment(1);
-            return;
-        };
-        if let Some(user) = user_of(&channel) {
-            self.inbox.user_event(user, repeated::whole(Bytes::from(payload)));
+    /// A message on a channel.
+    pub(super) fn message(&self, channel: &[u8], payload: &[u8]) {
+        if let Some(user) = user_of(channel) {
+            self.inbox.user_event(user, &repeated::whole(payload));
         } else if channel == self.probe_channel.as_bytes() {
             if payload == self.probe.as_bytes() {
                 self.server.probe_returned();
@@ -81,9 +78,9 @@ impl Inbound {
         } else if !self.is_for_all_nodes() {
             // Another connection brings it, too.
         } else if channel == ALL_CHANNEL.as_bytes() {
-            self.inbox.broadcast(Bytes::from(payload));
+            self.inbox.broadcast(payload);
         } else if channel == CONTROL_CHANNEL.as_bytes() {
-            match serde_json::from_slice::<Control>(&payload) {
+            match serde_json::from_slice::<Control>(payload) {
                 Ok(control) => self.inbox.control(control),
                 Err(_) => self.invalid.increment(1),
             }

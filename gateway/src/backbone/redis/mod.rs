@@ -12,6 +12,7 @@ mod logins;
 mod presence;
 mod publisher;
 mod push_jobs;
+mod pushed;
 mod rates;
 mod receiving;
 mod repeated;
@@ -23,7 +24,9 @@ mod servers;
 mod subscriber;
 mod subscriptions;
 mod supervisor;
+mod wire;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -356,7 +359,11 @@ fn number(bytes: &[u8]) -> Result<u64, BackboneError> {
 
 /// An entry of a log as it was published.
 fn logged(seq: u64, body: &[u8]) -> Bytes {
-    repeated::whole(payload::with_seq(seq, body))
+    let payload = payload::with_seq(seq, body);
+    match repeated::whole(&payload) {
+        Cow::Borrowed(_) => payload,
+        Cow::Owned(whole) => whole.into(),
+    }
 }
 
 fn unreadable() -> BackboneError {

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use memchr::memmem;
 
 const HEAD: &[u8] = br#"{"type":"conversation.updated","payload":{"conversationId":""#;
@@ -36,8 +35,8 @@ fn shortened(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A payload as it was before it was shortened. A reference to nothing stays, and is no envelope.
-pub(super) fn whole(payload: Bytes) -> Bytes {
-    expanded(&payload).map_or(payload, Bytes::from)
+pub(super) fn whole(payload: &[u8]) -> Cow<'_, [u8]> {
+    expanded(payload).map_or(Cow::Borrowed(payload), Cow::Owned)
 }
 
 fn expanded(payload: &[u8]) -> Option<Vec<u8>> {
@@ -91,10 +90,10 @@ mod tests {
             ),
         ] {
             assert_eq!(shorten(long.as_bytes()), short.as_bytes());
-            assert_eq!(whole(short.clone().into()), long);
+            assert_eq!(whole(short.as_bytes()), long.as_bytes());
             // As it stands on a channel: with a `seq`, and behind the line of a log that was begun anew.
             let sent = |payload: &str| format!("{{\"epoch\":\"a.1\",\"seq\":0}}\n{{\"seq\":5,{}", &payload[1..]);
-            assert_eq!(whole(sent(&short).into()), sent(&long));
+            assert_eq!(whole(sent(&short).as_bytes()), sent(&long).as_bytes());
         }
     }
 
@@ -105,7 +104,7 @@ mod tests {
         let bare = "{\"type\":\"message.new\",\"payload\":{}}\n{\"type\":\"conversation.updated\",\"payload\":{\"conversationId\":\"c\"}}";
         for body in ["", "\n", "{}", bare, &other, &longer, r#"{"type":"typing","payload":{}}"#] {
             assert_eq!(shorten(body.as_bytes()), body.as_bytes());
-            assert_eq!(whole(body.to_owned().into()), body);
+            assert_eq!(whole(body.as_bytes()), body.as_bytes());
         }
     }
 
@@ -113,18 +112,18 @@ mod tests {
     fn a_reference_to_nothing_stays() {
         for length in ["62000", "18446744073709551615", "-1", "", "5"] {
             let payload = SHORT.replace("57", length);
-            assert_eq!(whole(payload.clone().into()), payload);
+            assert_eq!(whole(payload.as_bytes()), payload.as_bytes());
         }
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), at in 0..SHORT.len()) {
-            let _ = whole(Bytes::from(bytes.clone()));
+            let _ = whole(&bytes);
             let _ = shorten(&bytes);
             let mut torn = SHORT.as_bytes().to_vec();
             torn.splice(at.., bytes);
-            let _ = whole(torn.into());
+            let _ = whole(&torn);
         }
 
         #[test]
@@ -137,7 +136,7 @@ mod tests {
             );
             let short = shorten(body.as_bytes()).into_owned();
             proptest::prop_assert!(short.len() < body.len() - 60);
-            proptest::prop_assert_eq!(whole(short.into()), body);
+            proptest::prop_assert_eq!(whole(&short), body.as_bytes());
         }
     }
 }

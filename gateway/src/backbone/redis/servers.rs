@@ -8,8 +8,9 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, TlsCertificates,
 };
 
-use super::cluster::{Seeds, Tls};
+use super::cluster::Seeds;
 use super::sentinel::{Named, Sentinels};
+use super::wire::Tls;
 use crate::backbone::BackboneError;
 
 const PEM_BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -35,6 +36,8 @@ pub(super) enum Target {
 pub(super) struct Servers {
     /// How to connect: user, password, database, and the address unless Sentinels tell it.
     server: ConnectionInfo,
+    /// Whom to believe, if the connections are encrypted; the crate's know it themselves.
+    tls: Option<Tls>,
     sentinels: Option<Sentinels>,
 }
 
@@ -54,7 +57,11 @@ impl Target {
                 Servers::of_sentinels(scheme, rest, address.ca_file).map(|servers| Self::One(Box::new(servers)))
             }
             None if several(address.url).nth(1).is_some() => seeds(&address).map(Self::Cluster),
-            None => Ok(Self::One(Box::new(Servers::at(server(address.url, address.ca_file)?)))),
+            None => {
+                let server = server(address.url, address.ca_file)?;
+                let tls = tls(&server, address.ca_file)?;
+                Ok(Self::One(Box::new(Servers::at(server, tls))))
+            }
         }
     }
 
@@ -69,13 +76,13 @@ impl Target {
 
 impl Servers {
     /// One server.
-    pub(super) fn at(server: ConnectionInfo) -> Self {
-        Self { server, sentinels: None }
+    pub(super) fn at(server: ConnectionInfo, tls: Option<Tls>) -> Self {
+        Self { server, tls, sentinels: None }
     }
 
-    /// How to connect.
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.server
+    /// Whom to believe, if the connections are encrypted.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     fn of_sentinels(scheme: &str, rest: &str, ca_file: Option<&Path>) -> Result<Self, BackboneError> {
@@ -96,10 +103,8 @@ impl Servers {
             sentinels.push((with(None, host, "")?, locked));
         }
         let any = hosts.split(',').next().unwrap_or_default();
-        Ok(Self {
-            server: with(credentials, any, database)?,
-            sentinels: Some(Sentinels::new(name.to_owned(), sentinels)),
-        })
+        let server = with(credentials, any, database)?;
+        Ok(Self { tls: tls(&server, ca_file)?, server, sentinels: Some(Sentinels::new(name.to_owned(), sentinels)) })
     }
 
     /// For people.
@@ -200,19 +205,26 @@ fn seeds(address: &Address<'_>) -> Result<Seeds, BackboneError> {
         }
         servers.push(info);
     }
-    let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let login = |info: &ConnectionInfo| {
         let settings = info.redis_settings();
         (settings.username().map(str::to_owned), settings.password().map(str::to_owned))
     };
-    let tls = servers.first().is_some_and(is_tls);
-    if servers.iter().any(|info| is_tls(info) != tls) {
+    if servers.windows(2).any(|pair| matches!(pair, [one, other] if is_tls(one) != is_tls(other))) {
         return Err(differ("scheme, redis:// or rediss://,"));
     }
     if servers.windows(2).any(|pair| matches!(pair, [one, other] if login(one) != login(other))) {
         return Err(differ("user and password"));
     }
-    Ok(Seeds { servers, tls: if tls { Some(Tls::new(address.ca_file)?) } else { None } })
+    let tls = servers.first().map_or(Ok(None), |server| tls(server, address.ca_file))?;
+    Ok(Seeds { servers, tls })
+}
+
+fn is_tls(server: &ConnectionInfo) -> bool {
+    matches!(server.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn tls(server: &ConnectionInfo, ca_file: Option<&Path>) -> Result<Option<Tls>, BackboneError> {
+    is_tls(server).then(|| Tls::new(ca_file)).transpose()
 }
 
 fn with_authorities(info: ConnectionInfo, file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {

@@ -9,18 +9,16 @@ use deadpool_redis::{Manager, Pool, Runtime};
 use metrics::Counter;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value,
-};
+use redis::{AsyncConnectionConfig, Client, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value};
 use shared::UserId;
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{self, Cluster, Door, Lane, Sharded, Tls, slot_of};
+use super::cluster::{self, Cluster, Lane, slot_of};
 use super::inbound::Inbound;
 use super::link::Link;
-use super::receiving::Receiving;
+use super::receiving::{Channels, Receiving};
 use super::sentinel::Named;
 use super::server::{Live, Server};
 use super::servers::{Found, Servers};
@@ -85,8 +83,6 @@ pub(super) struct Supervisor {
 pub(super) struct Membership {
     pub(super) cluster: Arc<Cluster>,
     pub(super) lane: Lane,
-    /// Whom to believe, if the connections are encrypted.
-    pub(super) tls: Option<Tls>,
 }
 
 /// What all supervisors share.
@@ -267,20 +263,9 @@ impl Supervisor {
     }
 
     async fn receiving(&self, found: &Found, name: &str, inbound: Inbound) -> RedisResult<Receiving> {
-        let Some(Membership { tls, .. }) = &self.cluster else {
-            let config = config_for_receiving(inbound);
-            let receiving = found.client.get_multiplexed_async_connection_with_config(&config).await?;
-            cmd("CLIENT").arg("SETNAME").arg(name).exec_async(&mut receiving.clone()).await?;
-            return Ok(Receiving::Plain(receiving));
-        };
-        let info = self.servers.info();
-        let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) = info.addr() else {
-            return Err(fault("a Redis Cluster has no other addresses than host and port"));
-        };
-        let settings = info.redis_settings();
-        let (username, password) = (settings.username(), settings.password());
-        let door = Door { host, port: *port, username, password, tls: tls.as_ref() };
-        Sharded::connect(door, name, inbound, (CONNECT_MAX, RESPONSE_MAX)).await.map(Receiving::Sharded)
+        let channels = if self.cluster.is_some() { Channels::Sharded } else { Channels::Plain };
+        let server = (found.client.get_connection_info(), self.servers.tls());
+        Receiving::connect(server, name, channels, inbound, (CONNECT_MAX, RESPONSE_MAX)).await
     }
 
     /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
@@ -370,13 +355,6 @@ pub(super) fn config() -> AsyncConnectionConfig {
         .set_connection_timeout(Some(CONNECT_MAX))
         .set_response_timeout(Some(RESPONSE_MAX))
         .set_pipeline_buffer_size(PIPELINE_BUFFER)
-}
-
-fn config_for_receiving(inbound: Inbound) -> AsyncConnectionConfig {
-    config().set_push_sender(move |push: PushInfo| {
-        inbound.receive(push);
-        Ok::<(), redis::aio::SendError>(())
-    })
 }
 
 /// The name of the command connection of an owner (`<node>:<boot id>`).

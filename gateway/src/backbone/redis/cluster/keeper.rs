@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::slots::{SLOTS, Slot};
 use super::view::{Topology, View};
-use super::wire::Tls;
 use super::{Cluster, Lane, Member, short};
 use crate::backbone::redis::servers::Servers;
 use crate::backbone::redis::supervisor::{self, LEAVE_TOGETHER, Membership, Shared, Supervisor};
+use crate::backbone::redis::wire::Tls;
 
 /// For one server's answer, the connection to it included.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -294,9 +294,9 @@ impl Keeper {
     fn begin(&self, member: &Arc<Member>, info: ConnectionInfo) -> Supervised {
         let stop = CancellationToken::new();
         let supervisor = Supervisor {
-            servers: Servers::at(info),
+            servers: Servers::at(info, self.seeds.tls.clone()),
             server: member.server.clone(),
-            cluster: Some(Membership { cluster: self.cluster.clone(), lane: member.lane, tls: self.seeds.tls.clone() }),
+            cluster: Some(Membership { cluster: self.cluster.clone(), lane: member.lane }),
             shared: self.shared.clone(),
             stop: stop.clone(),
         };

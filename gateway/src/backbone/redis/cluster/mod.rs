@@ -5,10 +5,8 @@
 
 mod keeper;
 mod routing;
-mod sharded;
 mod slots;
 mod view;
-mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,11 +20,9 @@ use shared::schema::user_channel;
 use tokio::sync::Notify;
 
 pub(super) use self::keeper::{Keeper, Seeds};
-pub(super) use self::sharded::{Door, Refused, Sharded};
 use self::slots::SLOTS;
 pub(super) use self::slots::{Slot, slot_of};
 use self::view::Master;
-pub(super) use self::wire::Tls;
 use super::scripts::Scripts;
 use super::server::{Live, Server};
 use crate::backbone::BackboneError;

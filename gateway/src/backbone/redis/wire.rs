@@ -1,10 +1,10 @@
-//! The bytes of a subscribing connection that is kept by hand: TCP, or TLS over it.
+//! The bytes of a connection that is kept by hand: TCP, or TLS over it.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt;
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{ConnectionAddr, ErrorKind, RedisError, RedisResult};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -16,7 +16,7 @@ use crate::backbone::BackboneError;
 
 /// Whom to believe about a server.
 #[derive(Clone)]
-pub(in crate::backbone::redis) struct Tls(TlsConnector);
+pub(super) struct Tls(TlsConnector);
 
 /// A connection's bytes.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -25,7 +25,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 impl Tls {
     /// The authorities in `file`, or those that this machine trusts.
-    pub(in crate::backbone::redis) fn new(file: Option<&Path>) -> Result<Self, BackboneError> {
+    pub(super) fn new(file: Option<&Path>) -> Result<Self, BackboneError> {
         let builder = ClientConfig::builder();
         let config = match file {
             Some(file) => {
@@ -43,12 +43,25 @@ impl Tls {
     }
 }
 
-/// Connects.
-pub(super) async fn connect(host: &str, port: u16, tls: Option<&Tls>) -> RedisResult<Box<dyn Wire>> {
+/// Connects; `tls` says whom to believe where the address is of an encrypted server.
+pub(super) async fn connect(address: &ConnectionAddr, tls: Option<&Tls>) -> RedisResult<Box<dyn Wire>> {
+    match address {
+        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let Tls(connector) = tls.ok_or_else(|| fault("nobody says whom to believe about this host"))?;
+            let name = ServerName::try_from(host.clone()).map_err(|_| fault("no certificate can name this host"))?;
+            Ok(Box::new(connector.connect(name, tcp(host, *port).await?).await?))
+        }
+        _ => Err(fault("Redis has no other addresses than host and port")),
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> RedisResult<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    let Some(Tls(connector)) = tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| RedisError::from((ErrorKind::InvalidClientConfig, "no certificate can name this host")))?;
-    Ok(Box::new(connector.connect(name, stream).await?))
+    Ok(stream)
+}
+
+fn fault(what: &'static str) -> RedisError {
+    RedisError::from((ErrorKind::InvalidClientConfig, what))
 }
