@@ -178,15 +178,18 @@ pub struct Poisoned;
 struct Envelope<'a> {
     kind: Cow<'a, str>,
     seq: Option<u64>,
+    /// The message that it brings, an object, if it was found; or nothing.
+    message: &'a [u8],
 }
 
 impl<'a> Envelope<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        Self::as_we_write_it(line).or_else(|| Self::in_any_form(line))
+    /// Checks a line. `message` was found in an earlier one.
+    fn parse(line: &'a [u8], message: &[u8]) -> Option<Self> {
+        Self::as_we_write_it(line, message).or_else(|| Self::in_any_form(line))
     }
 
     /// Says yes or that it doesn't know.
-    fn as_we_write_it(line: &'a [u8]) -> Option<Self> {
+    fn as_we_write_it(line: &'a [u8], message: &[u8]) -> Option<Self> {
         let rest = line.strip_prefix(b"{")?;
         let (seq, rest) = match rest.strip_prefix(br#""seq":"#) {
             None => (None, rest),
@@ -200,9 +203,17 @@ impl<'a> Envelope<'a> {
         let rest = rest.strip_prefix(br#""type":""#)?;
         let (kind, rest) = rest.split_at_checked(memchr2(b'"', b'\\', rest)?)?;
         let payload = rest.strip_prefix(br#"","payload":"#)?;
-        let is_whole = json::is_plain(line) && json::behind_object(payload)? == b"}";
         let kind = Cow::Borrowed(std::str::from_utf8(kind).ok()?);
-        is_whole.then_some(Self { kind, seq })
+        if !message.is_empty() && repeats(payload, message) {
+            // That was checked where it stood first.
+            let rest = line.len() - message.len() - b"}}".len();
+            return json::is_plain(line.get(..rest)?).then_some(Self { kind, seq, message: &[] });
+        }
+        let (message, behind) = match with_message(payload) {
+            Some(found) => found,
+            None => (&[][..], json::behind_object(payload)?),
+        };
+        (behind == b"}" && json::is_plain(line)).then_some(Self { kind, seq, message })
     }
 
     fn in_any_form(line: &'a [u8]) -> Option<Self> {
@@ -215,8 +226,35 @@ impl<'a> Envelope<'a> {
             payload: &'a RawValue,
         }
         let Read { kind, seq, payload } = serde_json::from_slice(line).ok()?;
-        payload.get().starts_with('{').then_some(Self { kind, seq })
+        payload.get().starts_with('{').then_some(Self { kind, seq, message: &[] })
     }
+}
+
+/// Whether what follows `"payload":` in `conversation.updated`, as we write it, is this message again, and nothing else is new
+/// in it but the conversation's id.
+fn repeats(payload: &[u8], message: &[u8]) -> bool {
+    let id = || {
+        let head = payload.strip_suffix(b"}}")?.strip_suffix(message)?;
+        head.strip_prefix(br#"{"conversationId":""#)?.strip_suffix(br#"","lastMessage":"#)
+    };
+    id().is_some_and(|id| memchr2(b'"', b'\\', id).is_none())
+}
+
+/// The message in a plain payload, as we write it, and what stands behind the payload.
+fn with_message(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = payload.strip_prefix(b"{")?;
+    if let Some(temp_id) = rest.strip_prefix(br#""tempId":""#) {
+        rest = json::behind_string(temp_id)?.strip_prefix(b",")?;
+    }
+    let message = rest.strip_prefix(br#""message":"#)?;
+    rest = json::behind_object(message)?;
+    let message = message.get(..message.len() - rest.len())?;
+    for name in [&br#","to":""#[..], br#","senderName":""#] {
+        if let Some(text) = rest.strip_prefix(name) {
+            rest = json::behind_string(text)?;
+        }
+    }
+    Some((message, rest.strip_prefix(b"}")?))
 }
 
 /// A log that was begun anew.
@@ -245,8 +283,9 @@ impl<'a> Payload<'a> {
             return Ok(Self { opened, seq: None, kind: Cow::Borrowed(""), envelopes });
         }
         let mut lines = lines(envelopes);
-        let first = lines.next().and_then(Envelope::parse).filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
-        let is_companion = |line| Envelope::parse(line).is_some_and(|companion| companion.seq.is_none());
+        let first = lines.next().and_then(|line| Envelope::parse(line, &[]));
+        let first = first.filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
+        let is_companion = |line| Envelope::parse(line, first.message).is_some_and(|envelope| envelope.seq.is_none());
         if !lines.all(is_companion) {
             return Err(Poisoned);
         }
@@ -284,7 +323,7 @@ mod tests {
             r#"{"type":"typing","payload":{"isTyping":true}}"#,
             r#"{"type":"ü","payload":{}}"#,
         ] {
-            let written = form(Envelope::as_we_write_it(text.as_bytes()));
+            let written = form(Envelope::as_we_write_it(text.as_bytes(), &[]));
             assert!(written.is_some(), "{text}");
             assert_eq!(written, form(Envelope::in_any_form(text.as_bytes())), "{text}");
         }
@@ -298,7 +337,42 @@ mod tests {
             r#"{"type":"x","payload":{},"type":"y"}"#,
             r#"{"type":"x\n","payload":{}}"#,
         ] {
-            assert_eq!(form(Envelope::as_we_write_it(text.as_bytes())), None, "{text}");
+            assert_eq!(form(Envelope::as_we_write_it(text.as_bytes(), &[])), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_repeated_is_not_read_again() {
+        let message = r#"{"id":"7","content":"a \"b\" ü"}"#;
+        for (first, is_found) in [
+            (format!(r#"{{"seq":1,"type":"message.new","payload":{{"message":{message},"to":"u"}}}}"#), true),
+            (format!(r#"{{"seq":1,"type":"message.sent","payload":{{"tempId":"\"","message":{message}}}}}"#), true),
+            (format!(r#"{{"seq":1,"type":"x","payload":{{"message":{message},"senderName":"ü"}}}}"#), true),
+            (format!(r#"{{"seq":1,"type":"x","payload":{{"message":{message},"other":1}}}}"#), false),
+            (format!(r#"{{"seq":1,"type":"x","payload":{{"a":"\"message\":{}"}}}}"#, r#"{}"#), false),
+        ] {
+            let envelope = Envelope::as_we_write_it(first.as_bytes(), &[]).expect("an envelope");
+            assert_eq!(envelope.message, if is_found { message.as_bytes() } else { b"" }, "{first}");
+        }
+        let updated = |id: &str, message: &str, end: &str| {
+            format!(
+                r#"{{"type":"conversation.updated","payload":{{"conversationId":"{id}","lastMessage":{message}{end}"#
+            )
+        };
+        let known = |line: &str| Envelope::as_we_write_it(line.as_bytes(), message.as_bytes()).is_some();
+        assert!(known(&updated("c", message, "}}")) && known(&updated("c", r#"{"id":"8"}"#, "}}")));
+        for line in [
+            updated("c", message, "}"),
+            updated("c", message, "}}}"),
+            updated("c\"", message, "}}"),
+            updated("c\\", message, "}}"),
+            updated("c\n", message, "}}"),
+            updated("c", &message.replace("}", ""), "}}"),
+            updated("c", &format!("1{message}"), "}}"),
+            updated("c", &format!("{message},"), "}}"),
+        ] {
+            assert!(!known(&line), "{line}");
+            assert!(Envelope::in_any_form(line.as_bytes()).is_none(), "{line}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! The bodies of durable events: the event's envelope, then its companions, one line each, without `seq`.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use shared::{Event, Message, UserId};
 
@@ -90,11 +92,53 @@ pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMov
     OutboxEvent { users: vec![user], body: event.to_json(), unread: Some(unread) }
 }
 
+/// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.
 fn message_json(message: &Message) -> String {
-    let mut json = Vec::with_capacity(message.content.len() + MESSAGE_REST_BYTES);
-    // A message has string keys only, and writing to memory can't fail.
-    let _ = serde_json::to_writer(&mut json, message);
-    String::from_utf8(json).unwrap_or_default()
+    let mut json = String::with_capacity(message.content.len() + MESSAGE_REST_BYTES);
+    if write_new(&mut json, message).is_err() {
+        // A message has string keys only, and writing to memory can't fail.
+        return serde_json::to_string(message).unwrap_or_default();
+    }
+    json
+}
+
+/// Writes a message to which nothing has happened yet. Ids need no escapes.
+fn write_new(json: &mut String, message: &Message) -> std::fmt::Result {
+    let Message { id, conversation_id, seq, rev, sender_id, kind, content, temp_id, reply_to, .. } = message;
+    let Message { created_at, edited_at, deleted_at, reactions, .. } = message;
+    if edited_at.is_some() || deleted_at.is_some() || !reactions.is_empty() {
+        return Err(std::fmt::Error);
+    }
+    write!(json, r#"{{"id":"{id}","conversationId":"{conversation_id}","seq":{seq},"rev":{rev},"#)?;
+    write!(json, r#""senderId":"{sender_id}""#)?;
+    push_member(json, "kind", kind);
+    push_member(json, "content", content);
+    if let Some(temp_id) = temp_id {
+        push_member(json, "tempId", temp_id);
+    }
+    if let Some(reply_to) = reply_to {
+        write!(json, r#","replyTo":"{reply_to}""#)?;
+    }
+    write!(json, r#","createdAt":"{created_at}"}}"#)
+}
+
+fn push_member(json: &mut String, name: &str, text: &str) {
+    json.push_str(",\"");
+    json.push_str(name);
+    json.push_str("\":");
+    push_text(json, text);
+}
+
+fn push_text(json: &mut String, text: &str) {
+    // Without an early end, which would keep it from looking at many bytes at once.
+    let is_special = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        json.push_str(&serde_json::to_string(text).unwrap_or_default());
+    } else {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    }
 }
 
 fn push_conversation_updated(body: &mut String, message: &Message, json: Option<&String>) {
@@ -111,6 +155,30 @@ fn push_conversation_updated(body: &mut String, message: &Message, json: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_written_as_serde_writes_it() {
+        let plain = serde_json::json!({
+            "id": "7", "conversationId": "c", "seq": 1, "rev": 2, "senderId": "u", "kind": "text", "content": "ü 🦜 \u{7f}",
+            "createdAt": "2025-11-21T13:00:00.007Z",
+        });
+        for (name, value) in [
+            ("content", serde_json::json!("a \"quote\", a \\ and a\n\u{0}")),
+            ("kind", serde_json::json!("\t")),
+            ("tempId", serde_json::json!("t\"1")),
+            ("replyTo", serde_json::json!("6")),
+            ("editedAt", serde_json::json!("2025-11-21T13:00:01.000Z")),
+            ("deletedAt", serde_json::json!("2025-11-21T13:00:01.000Z")),
+            ("reactions", serde_json::json!({ "🦜": ["v"] })),
+        ] {
+            for value in [plain.get(name).cloned(), Some(value)].into_iter().flatten() {
+                let mut object = plain.clone();
+                object[name] = value;
+                let message: Message = serde_json::from_value(object).expect("a message");
+                assert_eq!(message_json(&message), serde_json::to_string(&message).expect("it is written"));
+            }
+        }
+    }
 
     #[test]
     fn bodies_are_the_events_as_serde_writes_them() {

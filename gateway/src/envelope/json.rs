@@ -6,8 +6,13 @@ const DEPTH_MAX: u32 = 64;
 
 /// Whether strings may hold all of these bytes as they are, but for quotes and backslashes: UTF-8 without controls.
 pub(super) fn is_plain(text: &[u8]) -> bool {
-    // Without an early end, which would keep it from looking at many bytes at once.
-    !text.iter().fold(false, |any, byte| any | (*byte < 0x20)) && std::str::from_utf8(text).is_ok()
+    let is_ascii = !any(text, |byte| byte.wrapping_sub(0x20) >= 0x60);
+    is_ascii || (!any(text, |byte| byte < 0x20) && std::str::from_utf8(text).is_ok())
+}
+
+/// Without an early end, which would keep it from looking at many bytes at once.
+fn any(text: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    text.iter().fold(false, |any, byte| any | is(*byte))
 }
 
 /// What stands behind the object with which a plain text begins; `None` if it doesn't certainly begin with one.
@@ -72,7 +77,7 @@ fn behind_key(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Behind the quote that ends a string, of which the first one was taken.
-fn behind_string(mut text: &[u8]) -> Option<&[u8]> {
+pub(super) fn behind_string(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         let end = quote_or_backslash(text)?;
         let (special, behind) = text.get(end..)?.split_first()?;

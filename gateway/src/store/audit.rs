@@ -126,7 +126,8 @@ impl AuditAct {
             Self::Invited { by } | Self::Kicked { by } | Self::Banned { by } | Self::Unbanned { by } => {
                 json!({ "by": by })
             }
-            Self::Message { id } | Self::MessageEdited { id } => json!({ "messageId": id }),
+            // One for each message that is sent.
+            Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
             Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),
         };
         Some(detail.to_string())
