@@ -10,6 +10,7 @@ use gateway::config::{Config, Layers, Mode, SettingsArgs};
 use gateway::http::demo;
 use gateway::shutdown;
 use shared::UserId;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, AdminArgs};
@@ -92,8 +93,7 @@ fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
         dev_defaults(&mut layers);
     }
     let config = Config::load(mode, &layers)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime(config.worker_threads)?.block_on(async {
         let auth = config.auth.clone();
         let app = App::start(config).await?;
         tracing::info!(http = %app.http, ops = %app.ops, "listening");
@@ -105,6 +105,15 @@ fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// On one thread nothing is handed from one to another: no thread is woken for a message, and what has gathered goes out
+/// together. What would block it (passwords, SQLite) has threads of its own in either case.
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    match threads {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
 }
 
 /// `gateway dev` listens on this machine alone, keeps everything in memory, and stops at once.

@@ -76,6 +76,8 @@ pub struct Config {
     pub drain: Drain,
     /// Where traces go, if anywhere.
     pub traces: Option<TracesConfig>,
+    /// Threads that serve connections.
+    pub worker_threads: usize,
     /// The name of the host: with the port, the name of this node.
     pub host_name: String,
 }
@@ -254,6 +256,7 @@ impl Config {
                 total: seconds(layers, "DRAIN_SECONDS", 1, 3600)?,
             },
             traces: traces(layers)?,
+            worker_threads: parse::number("WORKER_THREADS", value("WORKER_THREADS"), 1, 1024)?,
             host_name: host_name(),
         };
         config.check_together()?;
