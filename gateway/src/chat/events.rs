@@ -1,6 +1,6 @@
 //! The bodies of durable events: the event's envelope, then its companions, one line each, without `seq`.
 
-use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use shared::{Event, Message, UserId};
@@ -94,27 +94,29 @@ pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMov
 
 /// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.
 fn message_json(message: &Message) -> String {
-    let mut json = String::with_capacity(message.content.len() + MESSAGE_REST_BYTES);
-    if write_new(&mut json, message).is_err() {
-        // A message has string keys only, and writing to memory can't fail.
-        return serde_json::to_string(message).unwrap_or_default();
-    }
-    json
+    let mut json = Vec::with_capacity(message.content.len() + MESSAGE_REST_BYTES);
+    let Message { edited_at, deleted_at, reactions, .. } = message;
+    // A message has string keys only, and writing to memory can't fail.
+    let _ = if edited_at.is_none() && deleted_at.is_none() && reactions.is_empty() {
+        write_new(&mut json, message)
+    } else {
+        serde_json::to_writer(&mut json, message).map_err(io::Error::from)
+    };
+    String::from_utf8(json).unwrap_or_default()
 }
 
 /// Writes a message to which nothing has happened yet. Ids need no escapes.
-fn write_new(json: &mut String, message: &Message) -> std::fmt::Result {
-    let Message { id, conversation_id, seq, rev, sender_id, kind, content, temp_id, reply_to, .. } = message;
-    let Message { created_at, edited_at, deleted_at, reactions, .. } = message;
-    if edited_at.is_some() || deleted_at.is_some() || !reactions.is_empty() {
-        return Err(std::fmt::Error);
-    }
+fn write_new(json: &mut Vec<u8>, message: &Message) -> io::Result<()> {
+    let Message { id, conversation_id, seq, rev, sender_id, kind, content, temp_id, reply_to, created_at, .. } =
+        message;
     write!(json, r#"{{"id":"{id}","conversationId":"{conversation_id}","seq":{seq},"rev":{rev},"#)?;
-    write!(json, r#""senderId":"{sender_id}""#)?;
-    push_member(json, "kind", kind);
-    push_member(json, "content", content);
+    write!(json, r#""senderId":"{sender_id}","kind":"#)?;
+    write_text(json, kind)?;
+    json.extend_from_slice(br#","content":"#);
+    write_text(json, content)?;
     if let Some(temp_id) = temp_id {
-        push_member(json, "tempId", temp_id);
+        json.extend_from_slice(br#","tempId":"#);
+        write_text(json, temp_id)?;
     }
     if let Some(reply_to) = reply_to {
         write!(json, r#","replyTo":"{reply_to}""#)?;
@@ -122,23 +124,16 @@ fn write_new(json: &mut String, message: &Message) -> std::fmt::Result {
     write!(json, r#","createdAt":"{created_at}"}}"#)
 }
 
-fn push_member(json: &mut String, name: &str, text: &str) {
-    json.push_str(",\"");
-    json.push_str(name);
-    json.push_str("\":");
-    push_text(json, text);
-}
-
-fn push_text(json: &mut String, text: &str) {
+fn write_text(json: &mut Vec<u8>, text: &str) -> io::Result<()> {
     // Without an early end, which would keep it from looking at many bytes at once.
     let is_special = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
     if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
-        json.push_str(&serde_json::to_string(text).unwrap_or_default());
-    } else {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
+        return Ok(serde_json::to_writer(json, text)?);
     }
+    json.push(b'"');
+    json.extend_from_slice(text.as_bytes());
+    json.push(b'"');
+    Ok(())
 }
 
 fn push_conversation_updated(body: &mut String, message: &Message, json: Option<&String>) {
