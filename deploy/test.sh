@@ -261,13 +261,14 @@ faults() {
   return "$status"
 }
 
-# Every measurement of Parley itself, a tenth or less of it: that it runs and says something, not how fast anything is. Peers
-# would have to be built.
+# Measurements of Parley itself, a tenth or less of them: that they run and say something, not how fast anything is. Peers
+# would have to be built, and what else compare.sh can do, k6 and the driver's own tests have done before.
 measurements() {
   local env=(env TMPDIR="$work" GATEWAY="$target/debug/gateway" LOADTEST="$target/debug/loadtest"
     WITHOUT_STORE="$target/debug/examples/without_store")
   run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" \
-    loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --out "$work/compare" &&
+    loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --work 'ephemeral 5000 herd store' \
+    --out "$work/compare" &&
     run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" loadtest/growth.sh --short
 }
 
