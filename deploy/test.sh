@@ -262,14 +262,14 @@ faults() {
 }
 
 # Measurements of Parley itself, a tenth or less of them: that they run and say something, not how fast anything is. Peers
-# would have to be built, and what else compare.sh can do, k6 and the driver's own tests have done before.
+# would have to be built, and what else compare.sh can do, k6 and the driver's own tests have done before. growth.sh and
+# store.sh have short forms of their own.
 measurements() {
   local env=(env TMPDIR="$work" GATEWAY="$target/debug/gateway" LOADTEST="$target/debug/loadtest"
     WITHOUT_STORE="$target/debug/examples/without_store")
   run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" \
-    loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --work 'ephemeral 5000 herd store' \
-    --out "$work/compare" &&
-    run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" loadtest/growth.sh --short
+    loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --work 'ephemeral 5000 herd' \
+    --out "$work/compare"
 }
 
 main "$@"
