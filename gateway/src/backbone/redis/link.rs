@@ -126,20 +126,29 @@ impl Link {
         }
     }
 
-    /// Runs calls of scripts that do no harm when they are repeated, in one pipeline; loaded anew if Redis doesn't know one.
+    /// Runs calls of scripts in one pipeline. Those that found no script, and so certainly did nothing, are repeated when it is
+    /// loaded anew.
     pub(super) async fn run_calls(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
-        let replies = self.attempt(calls).await;
-        let is_missing = |reply: &Value| match reply {
-            Value::ServerError(error) => error.kind() == Some(ServerErrorKind::NoScript),
-            _ => false,
-        };
-        if !replies.iter().flatten().any(is_missing) {
+        let mut replies = self.attempt(calls).await;
+        let mut again = Pipeline::new();
+        for (call, _) in calls.cmd_iter().zip(&replies).filter(|(_, reply)| is_script_missing(reply)) {
+            again.add_command(call.clone());
+        }
+        if again.is_empty() {
             return replies;
         }
-        match self.load_scripts().await {
-            Ok(()) => self.attempt(calls).await,
-            Err(fault) => calls.cmd_iter().map(|_| Err(fault.clone())).collect(),
+        let new = match self.load_scripts().await {
+            Ok(()) => self.attempt(&again).await,
+            Err(fault) => again.cmd_iter().map(|_| Err(fault.clone())).collect(),
+        };
+        for (old, new) in replies.iter_mut().filter(|reply| is_script_missing(reply)).zip(new) {
+            *old = if is_script_missing(&new) {
+                Err(BackboneError("Redis does not keep scripts".to_owned()))
+            } else {
+                new
+            };
         }
+        replies
     }
 
     async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
@@ -221,6 +230,10 @@ impl Link {
         };
         Health { ready: fault.is_none(), detail: fault.unwrap_or_else(|| "ready".to_owned()), server }
     }
+}
+
+fn is_script_missing(reply: &Result<Value, BackboneError>) -> bool {
+    matches!(reply, Ok(Value::ServerError(error)) if error.kind() == Some(ServerErrorKind::NoScript))
 }
 
 impl Replies {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+use redis::{Cmd, Pipeline, Value};
 use shared::UserId;
 use shared::schema::{log_key, unread_key, user_channel};
 use tokio::sync::mpsc;
@@ -66,13 +66,6 @@ enum Reply {
     Done(Delivered),
     /// The user's counts are not in the cache; nothing was done.
     CountsMissing,
-    Failed(BackboneError),
-}
-
-/// Why a command has no reply of its own.
-enum NoReply {
-    /// Nothing was done.
-    ScriptMissing,
     Failed(BackboneError),
 }
 
@@ -188,6 +181,7 @@ impl Publisher {
         self.marks += 1;
         (format!("!{}:{}", self.link.settings.boot_id, self.marks), marked)
     }
+
     fn park(&mut self, job: Job, mark: &str) {
         let user = job.delivery.user.clone();
         if let Some(parked) = self.parked.get_mut(&user) {
@@ -241,10 +235,7 @@ impl Publisher {
                 Call::Append(jobs) => self.append(jobs, &mark_of, counts_loaded),
             });
         }
-        let mut replies = self.attempt(&pipeline).await;
-        if replies.iter().any(|reply| matches!(reply, Err(NoReply::ScriptMissing))) {
-            self.retry(&pipeline, &mut replies).await;
-        }
+        let replies = self.link.run_calls(&pipeline).await;
         let mut waiting = Vec::new();
         let mut unseen = Vec::new();
         for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
@@ -259,31 +250,6 @@ impl Publisher {
         }
         self.add_push_jobs(unseen).await;
         waiting
-    }
-
-    async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, NoReply>> {
-        match self.link.run_pipeline(calls).await {
-            Ok(replies) => {
-                replies.each().map(|reply| reply.map_err(NoReply::Failed).and_then(NoReply::unless)).collect()
-            }
-            Err(fault) => calls.cmd_iter().map(|_| Err(NoReply::Failed(fault.clone()))).collect(),
-        }
-    }
-
-    /// Repeats the calls that found no script: those certainly did nothing.
-    async fn retry(&self, calls: &Pipeline, replies: &mut [Result<Value, NoReply>]) {
-        let mut again = Pipeline::new();
-        let missing = |reply: &&mut Result<Value, NoReply>| matches!(reply, Err(NoReply::ScriptMissing));
-        for (call, _) in calls.cmd_iter().zip(replies.iter_mut()).filter(|(_, reply)| missing(reply)) {
-            again.add_command(call.clone());
-        }
-        let new = match self.link.load_scripts().await {
-            Ok(()) => self.attempt(&again).await,
-            Err(fault) => again.cmd_iter().map(|_| Err(NoReply::Failed(fault.clone()))).collect(),
-        };
-        for (old, new) in replies.iter_mut().filter(missing).zip(new) {
-            *old = new;
-        }
     }
 
     /// Adds push jobs for messages that nobody received; only then are they published.
@@ -343,32 +309,17 @@ impl Publisher {
 
 impl Call {
     /// What became of each of its events.
-    fn outcomes(self, reply: Result<Value, NoReply>) -> Vec<(Job, Reply)> {
+    fn outcomes(self, reply: Result<Value, BackboneError>) -> Vec<(Job, Reply)> {
         let (jobs, values) = match (self, reply) {
-            (Self::Publish(job), Ok(value)) => (vec![job], vec![value]),
-            (Self::Append(jobs), Ok(Value::Array(values))) if values.len() == jobs.len() => (jobs, values),
-            (Self::Append(jobs), Ok(_)) => return failed_all(jobs, &unknown_answer()),
-            (Self::Publish(job), Err(fault)) => return failed_all(vec![job], &fault.told()),
-            (Self::Append(jobs), Err(fault)) => return failed_all(jobs, &fault.told()),
+            (Self::Publish(job), reply) => (vec![job], reply.map(|value| vec![value])),
+            (Self::Append(jobs), Ok(Value::Array(values))) if values.len() == jobs.len() => (jobs, Ok(values)),
+            (Self::Append(jobs), Ok(Value::ServerError(error))) => (jobs, Err(failed(error.into()))),
+            (Self::Append(jobs), Ok(_)) => (jobs, Err(unknown_answer())),
+            (Self::Append(jobs), Err(fault)) => (jobs, Err(fault)),
         };
-        jobs.into_iter().zip(values.into_iter().map(Reply::of)).collect()
-    }
-}
-
-impl NoReply {
-    /// A value, unless it says that nothing was done.
-    fn unless(value: Value) -> Result<Value, Self> {
-        match value {
-            Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => Err(Self::ScriptMissing),
-            Value::ServerError(error) => Err(Self::Failed(failed(error.into()))),
-            value => Ok(value),
-        }
-    }
-
-    fn told(self) -> BackboneError {
-        match self {
-            Self::ScriptMissing => BackboneError("Redis does not keep scripts".to_owned()),
-            Self::Failed(fault) => fault,
+        match values {
+            Ok(values) => jobs.into_iter().zip(values.into_iter().map(Reply::of)).collect(),
+            Err(fault) => jobs.into_iter().map(|job| (job, Reply::Failed(fault.clone()))).collect(),
         }
     }
 }
@@ -382,14 +333,11 @@ impl Reply {
                 Ok(receivers) => Self::Done(Delivered::To(receivers)),
                 Err(_) => Self::Failed(unknown_answer()),
             },
+            Value::ServerError(error) => Self::Failed(failed(error.into())),
             Value::BulkString(fault) => Self::Failed(BackboneError(String::from_utf8_lossy(&fault).into_owned())),
             _ => Self::Failed(unknown_answer()),
         }
     }
-}
-
-fn failed_all(jobs: Vec<Job>, fault: &BackboneError) -> Vec<(Job, Reply)> {
-    jobs.into_iter().map(|job| (job, Reply::Failed(fault.clone()))).collect()
 }
 
 fn unknown_answer() -> BackboneError {

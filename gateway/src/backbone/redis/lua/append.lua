@@ -2,8 +2,9 @@
 -- KEYS: the log and the unread counts of each event's user.
 -- ARGV: 1 nonce of new epochs, 2 '1' to open a log wherever there is none of this server, 3 '1' if the counts were just
 -- loaded (what is still missing then has none), 4 the youngest commit ms; and for each event: channel, commit ms, ':' and its
--- id, body without its first character or '' if it is the one before, '1' for a redo, the mark that makes events of later calls wait for an earlier one of
--- the same user, or ''; conversation whose unread count moves, or '', its last seq, its seen seq, '1' to announce the count.
+-- id, body without its first character or '' if it is the one before, '1' for a redo, the mark that makes events of later
+-- calls wait for an earlier one of the same user, or ''; conversation whose unread count moves, or '', its last seq, its
+-- seen seq, '1' to announce the count.
 -- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -2 if the log has it
 -- already; a text if it failed. A single event fails with the call.
 local EVENT_ARGS = 10
@@ -92,7 +93,7 @@ local function append(at)
   end
 
   -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
-  -- character, and the line that was made here is a part of its own (lua/read.lua puts them together).
+  -- character, and the line that was made here is a part of its own (body_of puts them together).
   local id, first_line = false, ''
   if not trimmed and not elsewhere then
     if line == '' then
