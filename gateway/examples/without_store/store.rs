@@ -65,21 +65,7 @@ impl MemoryStore {
             Ok(None) => return SendOutcome::Refused(Refusal::NotMember),
             Err(_) => return SendOutcome::Refused(Refusal::NotFound),
         };
-        let message = Message {
-            id: new.id,
-            conversation_id: new.conversation.clone(),
-            seq,
-            rev: seq,
-            sender_id: new.sender.clone(),
-            kind: new.kind.clone(),
-            content: new.content.clone(),
-            temp_id: new.temp_id.clone(),
-            reply_to: new.reply_to,
-            created_at: now,
-            edited_at: None,
-            deleted_at: None,
-            reactions: std::collections::BTreeMap::new(),
-        };
+        let message = new.stored(seq, seq, now);
         SendOutcome::Stored(StoredMessage { message, members_version: MEMBERS_VERSION })
     }
 }

@@ -36,6 +36,28 @@ pub struct NewMessage {
     pub reply_to: Option<MessageId>,
 }
 
+impl NewMessage {
+    /// It, as it was stored just now.
+    #[must_use]
+    pub fn stored(&self, seq: u64, rev: u64, created_at: Timestamp) -> Message {
+        Message {
+            id: self.id,
+            conversation_id: self.conversation.clone(),
+            seq,
+            rev,
+            sender_id: self.sender.clone(),
+            kind: self.kind.clone(),
+            content: self.content.clone(),
+            temp_id: self.temp_id.clone(),
+            reply_to: self.reply_to,
+            created_at,
+            edited_at: None,
+            deleted_at: None,
+            reactions: BTreeMap::new(),
+        }
+    }
+}
+
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {

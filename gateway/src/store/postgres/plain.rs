@@ -7,7 +7,6 @@ use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
 use super::rows::{bigint, get, time, unfit, unsigned};
-use super::send::new_message;
 use crate::store::{NewMessage, SendBatch, SendOutcome, StoreError, StoredMessage};
 
 const SEND_PLAIN: &str = "SELECT * FROM parley_send_plain($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
@@ -141,7 +140,7 @@ impl<'b> Plain<'b> {
                 let seq = unsigned(at(&seqs, "out_seqs")? + number, "out_seqs")?;
                 let rev = unsigned(at(&revs, "out_revs")? + number, "out_revs")?;
                 let members_version = unsigned(at(&versions, "out_members_versions")?, "out_members_versions")?;
-                let message = new_message(new, seq, rev, created_at);
+                let message = new.stored(seq, rev, created_at);
                 Ok(SendOutcome::Stored(StoredMessage { message, members_version }))
             })
             .collect()

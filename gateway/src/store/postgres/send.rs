@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::{GenericClient, Object};
-use shared::{Message, Timestamp};
+use shared::Message;
 use tokio_postgres::Row;
 
 use super::errors::is_worth_a_retry;
@@ -133,27 +133,8 @@ fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
         return Ok(StoredMessage { message: original(new, row)?, members_version });
     }
     let (seq, rev) = (number(row, "out_seq")?, number(row, "out_rev")?);
-    let message = new_message(new, seq, rev, time(row, "out_created_at")?);
+    let message = new.stored(seq, rev, time(row, "out_created_at")?);
     Ok(StoredMessage { message, members_version })
-}
-
-/// A message that was stored just now.
-pub(super) fn new_message(new: &NewMessage, seq: u64, rev: u64, created_at: Timestamp) -> Message {
-    Message {
-        id: new.id,
-        conversation_id: new.conversation.clone(),
-        seq,
-        rev,
-        sender_id: new.sender.clone(),
-        kind: new.kind.clone(),
-        content: new.content.clone(),
-        temp_id: new.temp_id.clone(),
-        reply_to: new.reply_to,
-        created_at,
-        edited_at: None,
-        deleted_at: None,
-        reactions: std::collections::BTreeMap::new(),
-    }
 }
 
 fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {

@@ -84,21 +84,7 @@ fn insert(
     (seq, rev): (u64, u64),
     now: Timestamp,
 ) -> Result<Message, StoreError> {
-    let message = Message {
-        id: new.id,
-        conversation_id: new.conversation.clone(),
-        seq,
-        rev,
-        sender_id: new.sender.clone(),
-        kind: new.kind.clone(),
-        content: new.content.clone(),
-        temp_id: new.temp_id.clone(),
-        reply_to: new.reply_to,
-        created_at: now,
-        edited_at: None,
-        deleted_at: None,
-        reactions: std::collections::BTreeMap::new(),
-    };
+    let message = new.stored(seq, rev, now);
     let sql = "INSERT INTO messages (id, conversation_id, seq, rev, sender_id, temp_id, kind, content, reply_to, \
         created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     execute(
