@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use gateway::store::{OutboxEvent, Store, UnreadMove};
+use gateway::store::{OutboxEvent, Store, UnreadMove, connect};
 use shared::Conversation;
 
-use crate::store::{World, batch, contract, conversation, event, group_of, new_group, owner, silent, telling, user};
+use crate::store::{
+    World, batch, bounded, contract, conversation, event, group_of, new_group, owner, silent, telling, user,
+};
+use crate::support::postgres::Postgres;
 
 contract!(
     a_row_is_written_with_its_change_or_not_at_all,
@@ -188,4 +191,42 @@ async fn a_backbone_is_adopted_once(world: World) {
 
     let made = world.store.open_direct((&user("a"), &user("b")), &conversation("ab"), silent()).await;
     assert!(made.is_ok_and(|(_, made)| made));
+}
+
+/// The table is empty whenever a node had nothing to do for a minute: a plan that is made then must stay good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_planned_while_there_was_no_row_reads_none_twice() {
+    const ROWS: u32 = 300;
+    bounded(async {
+        let database = Postgres::database().await;
+        let store = connect(&database.url).await.expect("PostgreSQL takes the tables");
+        let looking = database.client().await;
+        looking.batch_execute("VACUUM ANALYZE outbox").await.expect("vacuumed");
+        store.adopt_backbone("redis-1").await.expect("adopted");
+        let ids = store.reserve_ids(ROWS).await.expect("ids");
+        let (from, to) = (ids.start, ids.end);
+        for rows in [from..from, from..to] {
+            for id in rows.clone() {
+                store.enqueue(id, &owner("n:1"), &[event(&user("a"), "x")]).await.expect("enqueued");
+            }
+            a_tick().await;
+            let count = rows.clone().count();
+            assert_eq!(store.take_unpublished(&owner("n:1"), ENDED, 0, ROWS).await.expect("rows").len(), count);
+            store.mark_published(&rows.collect::<Vec<_>>(), "redis-1").await.expect("marked");
+            a_tick().await;
+            assert_eq!(store.prune_outbox(0).await.expect("pruned"), u64::try_from(count).expect("a count"));
+        }
+        // Counts are told when a connection ends.
+        drop(store);
+        let sql = "SELECT n_tup_del, idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'outbox'";
+        let read = loop {
+            let row = looking.query_one(sql, &[]).await.expect("counts");
+            if row.get::<_, i64>(0) >= i64::from(ROWS) {
+                break row.get::<_, i64>(1);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        };
+        assert!(read < 20 * i64::from(ROWS), "{read} rows were read to take, mark and prune {ROWS}");
+    })
+    .await;
 }

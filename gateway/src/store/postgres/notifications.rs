@@ -76,9 +76,9 @@ async fn read(
     row: &OutboxRow<u64>,
 ) -> Result<u64, StoreError> {
     let sql = "UPDATE notifications SET read_at = date_trunc('milliseconds', clock_timestamp()) \
-        WHERE read_at IS NULL AND (user_id, id) IN (SELECT n.user_id, n.id FROM notifications n \
+        WHERE read_at IS NULL AND user_id = $1 AND id = ANY (ARRAY(SELECT n.id FROM notifications n \
             WHERE n.user_id = $1 AND n.read_at IS NULL AND ($2::bigint[] IS NULL OR n.id = ANY ($2)) \
-            ORDER BY n.id FOR NO KEY UPDATE)";
+            ORDER BY n.id FOR NO KEY UPDATE))";
     let ids: Option<Vec<i64>> = ids.map(|ids| ids.iter().map(|id| bigint(id.get())).collect());
     let change = client.transaction().await?;
     let count = execute(&change, sql, &[&user.as_str(), &ids]).await?;

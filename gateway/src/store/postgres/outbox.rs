@@ -1,4 +1,9 @@
 //! Ids, outbox rows, leases, and which backbone server rows were published under.
+//!
+//! Rows come and go by the thousand, and a plan may have been made while there was none. So what is changed is named by an
+//! array that is made once, which leaves only the primary key: in place of `IN (SELECT …)` or a join the planner may go
+//! through all rows and look each one up among those that are due. And ages are compared with `statement_timestamp()`, for
+//! no index is searched for what changes while it is searched.
 
 use std::ops::Range;
 
@@ -47,8 +52,8 @@ pub(super) async fn insert(
 
 pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
     let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
-    let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id IN \
-        (SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE) \
+    let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id = ANY (ARRAY(\
+            SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE)) \
         AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = ANY (string_to_array($2, '-')))";
     execute(client, sql, &[&ids, &server]).await.map(drop)
 }
@@ -75,14 +80,14 @@ pub(super) async fn take_unpublished(
     let sql = "WITH due AS MATERIALIZED (\
             SELECT o.id, o.owner AS was FROM outbox o \
             WHERE o.published_at IS NULL \
-                AND o.committed_at <= clock_timestamp() - $3::bigint * interval '1 millisecond' \
+                AND o.committed_at <= statement_timestamp() - $3::bigint * interval '1 millisecond' \
                 AND (o.owner = $1 \
                     OR regexp_replace(o.owner, ':[^:]*$', '') = regexp_replace($1, ':[^:]*$', '') \
                     OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
                         AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond')) \
             ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
         ), taken AS (\
-            UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id \
+            UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id AND o.id = ANY (ARRAY(SELECT id FROM due)) \
             RETURNING o.id, due.was, o.committed_at, o.message_ids, o.events\
         ) SELECT * FROM taken ORDER BY committed_at, id";
     let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit)]).await?;
@@ -122,10 +127,10 @@ pub(super) async fn published_elsewhere(
 }
 
 pub(super) async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM outbox WHERE id IN (\
-        SELECT o.id FROM outbox o WHERE o.published_at <= clock_timestamp() - $1::bigint * interval '1 millisecond' \
+    let sql = "DELETE FROM outbox WHERE id = ANY (ARRAY(\
+        SELECT o.id FROM outbox o WHERE o.published_at <= statement_timestamp() - $1::bigint * interval '1 millisecond' \
             AND o.server = (SELECT b.server FROM backbone b) \
-        ORDER BY o.published_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+        ORDER BY o.published_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
     execute(client, sql, &[&bigint(age_ms), &PRUNE_ROWS_MAX]).await
 }
 
