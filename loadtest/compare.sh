@@ -57,7 +57,7 @@ main() {
   export JWT_SECRET API_KEY=a-key-for-comparing
   JWT_SECRET=$(random_secret)
   build
-  start_postgres
+  start_postgres min_wal_size=1GB max_wal_size=4GB
   local round peer
   for ((round = 1; round <= times; round++)); do
     for peer in $peers; do
@@ -148,7 +148,7 @@ one() {
     store
     return
   fi
-  pids=() urls=() speak=(--speak parley) group=() nodes=() rest=() store_pid=()
+  pids=() urls=() speak=(--speak parley) group=() nodes=() rest=() store_pid=() database=''
   [ "$peer" = nats ] || { start_redis && pids+=(--pid "$started"); }
   "up_${peer//[.-]/_}"
   local load=(--jwt-secret "$JWT_SECRET" "${speak[@]}" "${pids[@]}")
@@ -157,7 +157,10 @@ one() {
     idle) driver idle --connections $((10000 / share)) --seconds 5 --after-seconds 0 "${load[@]}" "${urls[@]}" --json "$json" ;;
     storm) driver storm --connections $((10000 / share)) "${load[@]}" "${urls[@]}" --json "$json" ;;
     group) driver group --members $((1000 / share)) --messages $((share > 1 ? 10 : 30)) "${messages[@]}" "${group[@]}" --json "$json" ;;
-    peak) peak "${messages[@]}" "${urls[@]}" ;;
+    peak)
+      warm_up 1000
+      peak "${messages[@]}" "${urls[@]}"
+      ;;
     herd) herd ;;
     ephemeral)
       # With this content a publication is as long as the typing that others hear.
@@ -165,12 +168,22 @@ one() {
         "${messages[@]}" "${urls[@]}" --json "$json"
       ;;
     *)
-      # The same users for a moment before, at a fifth of the rate: every server's caches are warm, and none has been tired.
-      driver user-to-user --users 1000 --rate $((what / share / 5)) --seconds 3 "${messages[@]}" "${urls[@]}"
+      warm_up $((what / 5))
       driver user-to-user --users 1000 --rate $((what / share)) --seconds "$seconds" "${messages[@]}" "${urls[@]}" \
         --json "$json"
       ;;
   esac
+}
+
+# warm_up RATE: the same users for a moment before, at a fifth of the rate: every server's caches are warm, and none is tired.
+warm_up() {
+  driver user-to-user --users 1000 --rate $(($1 / share)) --seconds 3 "${messages[@]}" "${urls[@]}"
+  analyze
+}
+
+# What PostgreSQL does by itself within a minute: until then its plans are those for empty tables.
+analyze() {
+  [ -z "$database" ] || as_postgres "$pg_bin/psql" -qX "$database" -c ANALYZE
 }
 
 driver() {
@@ -213,10 +226,14 @@ P
 
 # One node's listeners, 10,000 of them, come to the other one. Its CPU and Redis' is what is counted.
 herd() {
-  local redis=${pids[1]}
-  driver herd --kill "${nodes[0]}" "${urls[@]}" --http "${rest[1]}" --connections $((10000 / share)) \
-    --senders $((100 / share)) --rate $((1000 / share)) --seconds $((share > 1 ? 6 : 20)) --cut-at $((share > 1 ? 3 : 10)) \
-    --jwt-secret "$JWT_SECRET" --pid "$redis" --pid "${nodes[1]}" "${store_pid[@]}" --json "$json"
+  local redis=${pids[1]} clients
+  clients=("${urls[@]}" --connections $((10000 / share)) --senders $((100 / share)) --rate $((1000 / share))
+    --jwt-secret "$JWT_SECRET" --pid "$redis" --pid "${nodes[1]}" "${store_pid[@]}")
+  # All conversations are there before, as in a deployment that is in use.
+  driver herd --http "${rest[0]}" --http "${rest[1]}" --seconds 4 --cut-at 2 "${clients[@]}"
+  analyze
+  driver herd --kill "${nodes[0]}" --http "${rest[1]}" --seconds $((share > 1 ? 6 : 20)) --cut-at $((share > 1 ? 3 : 10)) \
+    "${clients[@]}" --json "$json"
 }
 
 # The group commit beside bulk inserts, in batches of fifty.
@@ -241,8 +258,23 @@ listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 up_parley() {
   local name=compare_$RANDOM$RANDOM
   as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE $name" >/dev/null
+  wear_in
   store_pid=(--store-pid "$(head -n 1 "$base/postgres/postmaster.pid")")
-  gateways env DATABASE_URL="${pg_url%/*}/$name" "$gateway" serve
+  database=${pg_url%/*}/$name
+  gateways env DATABASE_URL="$database" "$gateway" serve
+}
+
+# PostgreSQL as it is after a while: it writes over old segments of its log. One that was just made has to make each of them
+# first, for which everybody waits some 80 ms, every two and a half seconds at 5,000 messages a second.
+wear_in() {
+  as_postgres "$pg_bin/psql" -qX "$pg_url" >/dev/null <<'SQL'
+DO $$ BEGIN
+  FOR segment IN 1..40 LOOP
+    PERFORM pg_logical_emit_message(false, 'compare', ''), pg_switch_wal();
+  END LOOP;
+END $$;
+CHECKPOINT;
+SQL
 }
 
 up_parley_without_store() { gateways "$without_store"; }
