@@ -74,6 +74,31 @@ async fn an_empty_database_is_migrated_by_six_nodes_at_once() {
     .await;
 }
 
+/// While a database is empty the planner can't tell its indexes from each other, unless it was shown what the rows are like.
+/// Those that are there stay.
+#[tokio::test]
+async fn an_empty_database_is_searched_by_the_right_index() {
+    bounded(async {
+        let database = Postgres::database().await;
+        let store = connect(&database.url).await.expect("it connects");
+        let client = database.client().await;
+        client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off").await.expect("set");
+        for (what, index) in [("conversation_id = 'c'", "members_pkey"), ("user_id = 'u'", "members_by_user")] {
+            let sql = format!("EXPLAIN SELECT role FROM members WHERE {what} AND state = 'accepted'");
+            let plan = client.query(&sql, &[]).await.expect("a plan");
+            let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+            assert!(plan[0].contains(index), "{plan:?}");
+        }
+        new_group(&store, "c", &["a"]).await;
+        client.batch_execute("DELETE FROM schema_migrations WHERE version = 24").await.expect("forgotten");
+        let store = connect(&database.url).await.expect("it connects");
+        assert_eq!(send(&store, &[("c", "a", "", "x")]).await.len(), 1);
+        let left = client.query_one("SELECT count(*) FROM conversations", &[]).await.expect("a count");
+        assert_eq!(left.get::<_, i64>(0), 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_newer_database_is_refused() {
     bounded(async {

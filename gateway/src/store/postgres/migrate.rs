@@ -18,6 +18,7 @@ const VERSIONS: &[(i32, &str)] = &[
     (21, include_str!("migrations/0021_send_plan.sql")),
     (22, include_str!("migrations/0022_retired_backbones.sql")),
     (23, include_str!("migrations/0023_send_plain.sql")),
+    (24, include_str!("migrations/0024_first_plans.sql")),
 ];
 
 /// The advisory lock under which one node at a time migrates.
