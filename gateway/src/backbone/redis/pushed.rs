@@ -81,7 +81,7 @@ mod tests {
                 let mut buffer = BytesMut::from(text.as_bytes());
                 let value = ValueCodec::default().decode(&mut buffer).expect("no fault").expect("a whole value");
                 let data = vec![Value::BulkString(message.channel.to_vec()), Value::BulkString(message.payload.to_vec())];
-                let kind = if text.contains("smessage\r\n$") { PushKind::SMessage } else { PushKind::Message };
+                let kind = if text.starts_with(">3\r\n$8") { PushKind::SMessage } else { PushKind::Message };
                 proptest::prop_assert_eq!(value, Value::Push { kind, data });
                 proptest::prop_assert_eq!(&buffer[..], message.rest);
             }
