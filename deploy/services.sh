@@ -74,13 +74,13 @@ make_work_dir() {
 free_port() {
   local port
   for _ in {1..200}; do
-    port=$((20000 + RANDOM % 10000))
+    port=$((${PORTS_FROM:-20000} + RANDOM % 5000))
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"
       return
     fi
   done
-  die 'found no free port between 20000 and 29999 on 127.0.0.1' 'see what listens there: ss -ltn'
+  die "found no free port from ${PORTS_FROM:-20000} on, on 127.0.0.1" 'see what listens there: ss -ltn'
 }
 
 # start NAME COMMAND…: runs it in the background, its output in $work/NAME.log; its id is in $started.
