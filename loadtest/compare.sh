@@ -154,7 +154,12 @@ one() {
   local load=(--jwt-secret "$JWT_SECRET" "${speak[@]}" "${pids[@]}")
   local messages=("${load[@]}" ${store_pid[@]+"${store_pid[@]}"}) seconds=$((share > 1 ? 4 : 12))
   case $what in
-    idle) driver idle --connections $((10000 / share)) --seconds 5 --after-seconds 0 "${load[@]}" "${urls[@]}" --json "$json" ;;
+    idle)
+      # The nodes' memory alone: what Redis holds for a user is a log, and no connection.
+      local node own=(--jwt-secret "$JWT_SECRET" "${speak[@]}")
+      for node in "${nodes[@]}"; do own+=(--pid "$node"); done
+      driver idle --connections $((10000 / share)) --seconds 5 --after-seconds 0 "${own[@]}" "${urls[@]}" --json "$json"
+      ;;
     storm) driver storm --connections $((10000 / share)) "${load[@]}" "${urls[@]}" --json "$json" ;;
     group) driver group --members $((1000 / share)) --messages $((share > 1 ? 10 : 30)) "${messages[@]}" "${group[@]}" --json "$json" ;;
     peak)
