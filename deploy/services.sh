@@ -70,7 +70,8 @@ make_work_dir() {
   chmod 755 "$work" # PostgreSQL's user must get through to its directory below.
 }
 
-# A port on which nothing listens, below the range that outgoing connections take theirs from.
+# A port on which nothing listens, below the range that outgoing connections take theirs from: one of the 5,000 from
+# $PORTS_FROM on (20000), so that scripts that run at once needn't get into each other's way.
 free_port() {
   local port
   for _ in {1..200}; do

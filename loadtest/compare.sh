@@ -180,7 +180,7 @@ one() {
   esac
 }
 
-# warm_up RATE: the same users for a moment before, at a fifth of the rate: every server's caches are warm, and none is tired.
+# warm_up RATE: the same users for a moment before, at a low rate: every server's caches are warm, and none is tired.
 warm_up() {
   driver user-to-user --users 1000 --rate $(($1 / share)) --seconds 3 "${messages[@]}" "${urls[@]}"
   analyze
