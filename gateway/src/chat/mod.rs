@@ -2,6 +2,7 @@
 //!
 //! A command ends when its change is committed; what others are told of it goes through the [`publish::Publisher`].
 
+mod announcer;
 pub mod blocks;
 pub mod changes;
 pub mod conversations;
@@ -35,6 +36,8 @@ use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
 use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
 
+use announcer::Announcer;
+
 pub use error::refused;
 
 /// Direct conversations whose id a node remembers.
@@ -56,6 +59,7 @@ pub struct Chat {
     late: late::Late,
     presence_audience: u32,
     partners: Partners,
+    announcer: Announcer,
     metrics: Arc<Metrics>,
     audit: AuditTrail,
     lease: Arc<lease::Lease>,
@@ -85,7 +89,7 @@ pub struct Parts {
     pub names: Arc<usernames::Names>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
-    /// How many users are told of one user's presence or typing.
+    /// How many users are told of one user's presence or typing; of a conversation with more others, nobody is.
     pub presence_audience: u32,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -102,6 +106,7 @@ impl Chat {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
         let Parts { presence_audience, metrics, audit, lease, .. } = parts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
+        let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
             store,
             backbone,
@@ -117,6 +122,7 @@ impl Chat {
             late: late::Late::default(),
             presence_audience,
             partners,
+            announcer,
             metrics,
             audit,
             lease,
@@ -166,6 +172,16 @@ impl Chat {
             self.publisher.publish_events(CommittedEvents { row: built.row, events, begun: built.begun });
         }
     }
+}
+
+fn announcer(publisher: &publish::Publisher, backbone: &Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Announcer {
+    let (publisher, backbone) = (publisher.clone(), Arc::clone(backbone));
+    let publish = move |deliveries| publisher.publish_ephemeral(deliveries);
+    let presence = move |users: Vec<UserId>| {
+        let backbone = Arc::clone(&backbone);
+        async move { backbone.presence(&users).await }
+    };
+    Announcer::start(publish, presence, metrics)
 }
 
 /// What a transaction built for its outbox row, to be published when it has committed.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use shared::event::UserStatus;
 use shared::{Event, ProtocolError, Timestamp, UserId};
 
 use super::Chat;
-use crate::backbone::{BackboneError, Delivery, DeliveryKind};
+use super::announcer::News;
+use crate::backbone::BackboneError;
 
 /// Users whose going is announced in one pass.
 const OFFLINE_PER_PASS: u32 = 500;
@@ -23,7 +23,7 @@ impl Chat {
         let partners = self.partners.of(user).await?;
         if is_news {
             let event = Event::UserOnline { user_id: user.clone(), online_at: Timestamp::now() };
-            self.tell(&partners, &event);
+            self.announcer.tell(News { user: user.clone(), online: true, event, partners: partners.clone() });
         }
         if status { self.status(&partners).await.map(Some) } else { Ok(None) }
     }
@@ -42,8 +42,12 @@ impl Chat {
         }
     }
 
-    /// Announces the users whose offline check was due and who are gone.
+    /// Announces the users whose offline check was due and who are gone. While much waits to be told they stay in the
+    /// backbone, for this node or another.
     pub async fn announce_departures(&self) -> Result<(), ProtocolError> {
+        if !self.announcer.has_room() {
+            return Ok(());
+        }
         let gone = self.backbone.take_offline(OFFLINE_PER_PASS).await?;
         if gone.is_empty() {
             return Ok(());
@@ -51,7 +55,8 @@ impl Chat {
         let users: Vec<UserId> = gone.iter().map(|(user, _)| user.clone()).collect();
         let partners = self.store.partners(&users, self.presence_audience).await?;
         for ((user, last_seen), partners) in gone.iter().zip(partners) {
-            self.tell(&partners, &Event::UserOffline { user_id: user.clone(), last_seen: *last_seen });
+            let event = Event::UserOffline { user_id: user.clone(), last_seen: *last_seen };
+            self.announcer.tell(News { user: user.clone(), online: false, event, partners });
         }
         self.store.set_last_seen(&gone).await?;
         Ok(())
@@ -64,12 +69,5 @@ impl Chat {
             (user.clone(), UserStatus { online: presence.online, last_seen: presence.last_seen })
         });
         Ok(Event::StatusBulk { users: status.collect::<BTreeMap<_, _>>() })
-    }
-
-    fn tell(&self, users: &[UserId], event: &Event) {
-        let body = Bytes::from(event.to_json());
-        let delivery =
-            |user: &UserId| Delivery { user: user.clone(), body: body.clone(), kind: DeliveryKind::Ephemeral };
-        self.publisher.publish_ephemeral(users.iter().map(delivery).collect());
     }
 }

@@ -122,8 +122,9 @@ impl Publisher {
 
     /// Ephemeral events: gone if they can't be published now.
     pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
-        if !deliveries.is_empty() && self.queue.try_send(Committed::Ephemeral(deliveries)).is_err() {
-            self.metrics.dropped_ephemeral.increment(1);
+        let count = deliveries.len() as u64;
+        if count > 0 && self.queue.try_send(Committed::Ephemeral(deliveries)).is_err() {
+            self.metrics.dropped_ephemeral.increment(count);
         }
     }
 

@@ -84,7 +84,7 @@ impl Chat {
     /// Best effort: a typing that can't be told now is not worth telling later.
     async fn tell_typing(&self, user: &UserId, conversation: &ConversationId, on: bool) {
         let Ok(members) = self.members.get(conversation).await else { return };
-        if members.list.len() > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {
+        if members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {
             return;
         }
         let username = match members.kind {

@@ -184,7 +184,7 @@ pub trait Store:
     async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError>;
 
     /// For each of `users`, in their order, the users that share a conversation with them: direct ones first, then by newest
-    /// activity, at most `limit` of each.
+    /// activity, at most `limit` of each. Conversations of more than `limit` others don't count.
     async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError>;
 
     /// The unread counts of `user` in every conversation of theirs, from which the backbone's cache is rebuilt.

@@ -264,10 +264,34 @@ async fn no_more_than_the_audience_is_told_of_presence() {
     let mut a = Client::join(node.http, "a").await;
     a.send("message.send", json!({ "to": "b", "content": "partners now" })).await;
     a.expect("message.sent").await;
-    // `status.bulk` comes after the others were told.
-    let _b = Client::join(node.http, "b").await;
-    let seen = a.settle().await;
-    assert!(seen.iter().all(|frame| frame["type"] != "user.online"), "{seen:?}");
+    let mut b = Client::join(node.http, "b").await;
+    // What is told of b's coming goes out before this.
+    b.send("message.send", json!({ "to": "a", "content": "here" })).await;
+    a.expect("message.new").await;
+    assert!(a.kept().iter().all(|frame| frame["type"] != "user.online"), "{:?}", a.kept());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_a_conversation_over_the_audience_are_not_told() {
+    let node = Node::embedded(&[("PRESENCE_AUDIENCE", "2")]).await;
+    let backend = [("x-api-key", API_KEY)];
+    for (id, members) in [("small", vec!["a", "b", "c"]), ("large", vec!["a", "x", "y", "z"])] {
+        let body = json!({ "kind": "group", "id": id, "members": members });
+        assert_eq!(post(node.http, "/api/v1/conversations", &backend, body).await.0, 201);
+    }
+    let path = format!("/chat/ws?token={}", token("a"));
+    let mut a = Client::open(node.http, &path, &[]).await.expect("an upgrade");
+    let status = a.expect("status.bulk").await;
+    let known: Vec<&String> = status["payload"]["users"].as_object().expect("users").keys().collect();
+    assert_eq!(known, ["b", "c"]);
+    let mut x = Client::join(node.http, "x").await;
+    let mut b = Client::join(node.http, "b").await;
+    assert_eq!(a.expect("user.online").await["payload"]["userId"], "b", "x would have come first");
+    for conversation in ["large", "small"] {
+        a.send("typing", json!({ "conversationId": conversation, "isTyping": true })).await;
+    }
+    assert_eq!(b.expect("typing").await["payload"]["conversationId"], "small");
+    assert!(x.settle().await.iter().all(|frame| frame["type"] != "typing" && frame["type"] != "user.online"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

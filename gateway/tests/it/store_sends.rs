@@ -340,6 +340,8 @@ async fn partners_and_names(world: World) {
     let of_a = vec!["b", "x", "y"];
     assert_eq!(partners(10).await, [vec![], of_a.clone(), vec!["a"], of_a.clone(), vec!["a", "y"]]);
     assert_eq!(partners(2).await, [vec![], vec!["b", "x"], vec!["a"], vec!["b", "x"], vec!["a", "y"]]);
+    // A conversation of more others is none to be told of, instead of being told in part.
+    assert_eq!(partners(1).await, [vec![], vec!["b"], vec!["a"], vec!["b"], vec![]]);
     assert!(store.partners(&[], 2).await.expect("partners").is_empty());
 
     let long = "n".repeat(100_000);

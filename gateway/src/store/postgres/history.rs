@@ -58,7 +58,8 @@ pub(super) async fn unread(client: &impl GenericClient, user: &UserId) -> Result
         .collect()
 }
 
-/// Looks at no more than `limit` conversations of a user and `limit` members of each, so that a large channel costs no more.
+/// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large channel
+/// costs no more.
 pub(super) async fn partners(
     client: &impl GenericClient,
     users: &[UserId],
@@ -74,10 +75,11 @@ pub(super) async fn partners(
                 WHERE p.user_id = i.user_id AND p.state = 'accepted' \
                 ORDER BY c.kind = 'direct' DESC, c.last_activity DESC, c.id LIMIT $2\
             ) c CROSS JOIN LATERAL (\
-                SELECT o.user_id FROM members o \
-                WHERE o.conversation_id = c.id AND o.user_id <> i.user_id AND o.state = 'accepted' \
-                ORDER BY o.user_id LIMIT $2\
-            ) o GROUP BY o.user_id ORDER BY nth LIMIT $2\
+                SELECT o.user_id, count(*) OVER () AS others FROM (\
+                    SELECT o.user_id FROM members o \
+                    WHERE o.conversation_id = c.id AND o.user_id <> i.user_id AND o.state = 'accepted' LIMIT $2 + 1\
+                ) o\
+            ) o WHERE o.others <= $2 GROUP BY o.user_id ORDER BY nth LIMIT $2\
         ) partner ORDER BY i.place, partner.nth";
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let mut partners = vec![Vec::new(); users.len()];

@@ -53,7 +53,8 @@ pub(super) fn unread(read: &Connection, user: &UserId) -> Result<Vec<UnreadCount
     })
 }
 
-/// Looks at no more than `limit` conversations and `limit` members of each, so that a large channel costs no more.
+/// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs no
+/// more.
 pub(super) fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
@@ -69,8 +70,12 @@ pub(super) fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<V
         if partners.len() >= most {
             break;
         }
-        let members: Vec<UserId> =
-            rows(read, sql, params![id.as_str(), user.as_str(), limit], |row| parsed(row, "user_id", str::parse))?;
+        let members: Vec<UserId> = rows(read, sql, params![id.as_str(), user.as_str(), i64::from(limit) + 1], |row| {
+            parsed(row, "user_id", str::parse)
+        })?;
+        if members.len() > most {
+            continue;
+        }
         partners.extend(members.into_iter().filter(|member| known.insert(member.clone())));
     }
     partners.truncate(most);
