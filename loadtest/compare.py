@@ -17,10 +17,10 @@ import sys
 import typing
 
 PARLEY, WITHOUT_STORE = "parley", "parley-without-store"
-PEERS = [PARLEY, WITHOUT_STORE, "centrifuge", "socket.io", "ws-ioredis", "nats"]
+PEERS = [PARLEY, WITHOUT_STORE, "centrifugo", "centrifuge", "socket.io", "ws-ioredis", "nats"]
 # The works whose CPU per message the plot shows, each at its own rate.
 PLOTTED = ["5000", "10000", "peak"]
-COLOURS = ["#c0392b", "#e59866", "#2471a3", "#229954", "#7d3c98", "#b9770e"]
+COLOURS = ["#c0392b", "#e59866", "#17a589", "#2471a3", "#229954", "#7d3c98", "#b9770e"]
 # The plot's size, and the room around its axes, in pixels.
 WIDTH, HEIGHT, EDGE = 640, 360, 60
 # What encloses the section in the page.
@@ -220,8 +220,9 @@ def plot(results, peers):
         path = " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         out.append(f'<path class="peer" d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-        # A legend in one row: names at the ends of lines would lie upon each other.
-        out.append(text(EDGE + 110 * number_of_line, EDGE - 18, f"● {peer}", "start", colour))
+        # A legend in two rows: names at the ends of lines would lie upon each other.
+        row, column = divmod(number_of_line, 4)
+        out.append(text(EDGE + 140 * column, EDGE - 24 + 15 * row, f"● {peer}", "start", colour))
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
@@ -234,7 +235,8 @@ def section(results, written, drawn, today):
              "nodes' and Redis'; Parley's PostgreSQL is told on top, and Parley alone stores and acknowledges each message. "
              "`parley-without-store` is the same server on a store that answers from memory and keeps nothing. What is ephemeral is "
              "`typing` at Parley, authorised by membership and without content, and at NATS a publication of the same size. "
-             "`centrifuge` is the library behind Centrifugo with history and recovery on.", "", written]
+             "`centrifugo` is Centrifugo 6 without a backend, `centrifuge` the library behind it; both with history and "
+             "recovery on.", "", written]
     if drawn:
         lines += ["![Core-seconds per million messages over the rate](compare.svg)", ""]
     return "\n".join(lines + [END]) + "\n"

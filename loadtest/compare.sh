@@ -5,7 +5,8 @@
 #   loadtest/compare.sh [--times N] [--peers "NAME …"] [--work "WORK …"] [--short | --results] [--out DIRECTORY]
 #
 # Peers: parley; parley-without-store (the same server, which acknowledges and keeps nothing: the peers don't either);
-# centrifuge (the library behind Centrifugo), socket.io, ws-ioredis (what one would write by hand), nats.
+# centrifugo (6, if it is on the PATH), centrifuge (the library behind it), socket.io, ws-ioredis (what one would write by
+# hand), nats.
 # Work: idle (10,000 connections), storm (10,000 connects), ephemeral (5,000 a second of what is kept nowhere: typing beside
 # publications of the same size), 5000 and 10000 (messages a second from user to user), peak, group (of 1,000), herd (one of
 # two nodes is killed, and its 10,000 listeners resume on the other while messages for them go on), store (stored messages
@@ -22,7 +23,7 @@ PATH=$PATH:/usr/sbin
 . deploy/services.sh
 
 times=3 share=1
-peers='parley parley-without-store centrifuge socket.io ws-ioredis nats'
+peers='parley parley-without-store centrifugo centrifuge socket.io ws-ioredis nats'
 works='idle storm ephemeral 5000 10000 peak group herd store'
 out='' page=() unwell=()
 while [ $# -gt 0 ]; do
@@ -57,7 +58,7 @@ main() {
   export JWT_SECRET API_KEY=a-key-for-comparing
   JWT_SECRET=$(random_secret)
   build
-  start_postgres min_wal_size=1GB max_wal_size=4GB
+  start_postgres "${pg_measured[@]}"
   local round peer
   for ((round = 1; round <= times; round++)); do
     for peer in $peers; do
@@ -101,12 +102,17 @@ available() {
   local needs
   case $1 in
     parley | parley-without-store) return 0 ;;
+    centrifugo) needs=centrifugo ;;
     centrifuge) needs=go ;;
     socket.io | ws-ioredis) needs=npm ;;
     nats) needs=nats-server ;;
-    *) die "\"$1\" is no peer" 'parley, parley-without-store, centrifuge, socket.io, ws-ioredis, nats' ;;
+    *) die "\"$1\" is no peer" 'parley, parley-without-store, centrifugo, centrifuge, socket.io, ws-ioredis, nats' ;;
   esac
-  command -v "$needs" >/dev/null && return 0
+  if command -v "$needs" >/dev/null; then
+    # Its settings have other names before 6.
+    [ "$1" != centrifugo ] || grep -q -e --http_server.port <(centrifugo --help 2>&1) || needs='centrifugo 6'
+    [ "$needs" = 'centrifugo 6' ] || return 0
+  fi
   [ -n "${missing[$1]:-}" ] || say "SKIPPED: $1: $needs is not installed"
   missing[$1]=1
   return 1
@@ -186,10 +192,7 @@ warm_up() {
   analyze
 }
 
-# What PostgreSQL does by itself within a minute: until then its plans are those for empty tables.
-analyze() {
-  [ -z "$database" ] || as_postgres "$pg_bin/psql" -qX "$database" -c ANALYZE
-}
+analyze() { [ -z "$database" ] || analyze_database; }
 
 driver() {
   local status=0
@@ -261,25 +264,10 @@ node() {
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 up_parley() {
-  local name=compare_$RANDOM$RANDOM
-  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE $name" >/dev/null
-  wear_in
-  store_pid=(--store-pid "$(head -n 1 "$base/postgres/postmaster.pid")")
-  database=${pg_url%/*}/$name
+  new_database "compare_$RANDOM$RANDOM"
+  wear_in_postgres
+  store_pid=(--store-pid "$pg_pid")
   gateways env DATABASE_URL="$database" "$gateway" serve
-}
-
-# PostgreSQL as it is after a while: it writes over old segments of its log. One that was just made has to make each of them
-# first, for which everybody waits some 80 ms, every two and a half seconds at 5,000 messages a second.
-wear_in() {
-  as_postgres "$pg_bin/psql" -qX "$pg_url" >/dev/null <<'SQL'
-DO $$ BEGIN
-  FOR segment IN 1..40 LOOP
-    PERFORM pg_logical_emit_message(false, 'compare', ''), pg_switch_wal();
-  END LOOP;
-END $$;
-CHECKPOINT;
-SQL
 }
 
 up_parley_without_store() { gateways "$without_store"; }
@@ -304,6 +292,35 @@ up_centrifuge() {
   for number in 1 2; do
     port=$(free_port)
     node "centrifuge-$number" "$port" "$tools/centrifuge" "$port" "${redis_url#redis://}"
+  done
+  group=("${urls[@]}" --group g1)
+}
+
+# Without a backend: clients publish into each other's personal channels, which they are subscribed to by the server, with
+# history and recovery.
+up_centrifugo() {
+  local number port history='"history_size": 256, "history_ttl": "1h", "force_recovery": true, "allow_publish_for_client": true'
+  speak=(--speak centrifugo)
+  for number in 1 2; do
+    port=$(free_port)
+    cat >"$work/centrifugo-$number.json" <<C
+{
+  "http_server": { "address": "127.0.0.1", "port": "$port" },
+  "engine": { "type": "redis", "redis": { "address": "$redis_url" } },
+  "log": { "level": "error" },
+  "client": {
+    "token": { "hmac_secret_key": "$JWT_SECRET" },
+    "subscribe_to_user_personal_channel": { "enabled": true, "personal_channel_namespace": "user" }
+  },
+  "channel": {
+    "namespaces": [
+      { "name": "user", $history },
+      { "name": "group", "allow_subscribe_for_client": true, $history }
+    ]
+  }
+}
+C
+    node "centrifugo-$number" "$port" centrifugo --config "$work/centrifugo-$number.json"
   done
   group=("${urls[@]}" --group g1)
 }

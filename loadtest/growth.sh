@@ -37,7 +37,7 @@ main() {
   make_work_dir
   export JWT_SECRET API_KEY
   JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
-  start_postgres
+  start_postgres "${pg_measured[@]}"
   by_connections
   by_group_size
   by_stored_messages
@@ -49,9 +49,9 @@ main() {
 
 # Its Redis, its node and its database: for each row anew, so that nothing of one shows in another.
 up() {
-  local port ops name=growth_$RANDOM$RANDOM
-  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE $name" >/dev/null
-  database=${pg_url%/*}/$name
+  local port ops
+  new_database "growth_$RANDOM$RANDOM"
+  wear_in_postgres
   start_redis
   redis=$started
   port=$(free_port) ops=$(free_port)
@@ -75,7 +75,11 @@ measure() {
   [ -e "$work/found.json" ] || die "$1 could not be measured" 'what the driver says stands above'
 }
 
-store_pid() { head -n 1 "$pg_data/postmaster.pid"; }
+# warm_up OPTION…: the same load for a moment before, which opens the conversations, so that PostgreSQL knows its tables.
+warm_up() {
+  run timeout --kill-after=5 300 "$driver" user-to-user --seconds 2 "$@" --url "$url" >&2 || incomplete+=("before: $*")
+  analyze_database
+}
 
 # heading TITLE COLUMN…
 heading() {
@@ -116,7 +120,8 @@ by_connections() {
   heading "By connections, $rate messages a second:" connections "${message_columns[@]}"
   for count in "${connections[@]}"; do
     up
-    measure user-to-user --users "$count" --rate "$rate" --seconds "$seconds" --store-pid "$(store_pid)"
+    warm_up --users "$count" --rate "$rate"
+    measure user-to-user --users "$count" --rate "$rate" --seconds "$seconds" --store-pid "$pg_pid"
     row messages "$(thousands "$count")"
     down
   done
@@ -129,7 +134,7 @@ by_group_size() {
   for at in "${!sizes[@]}"; do
     up
     measure group --members "${sizes[at]}" --messages "${messages[at]}" --interval-ms "${intervals_ms[at]}" --http "$http" \
-      --api-key "$API_KEY" --store-pid "$(store_pid)"
+      --api-key "$API_KEY" --store-pid "$pg_pid"
     row group "$(thousands "${sizes[at]}") ($(awk -v ms="${intervals_ms[at]}" 'BEGIN { print 1000 / ms }'))"
     down
   done
@@ -149,7 +154,8 @@ by_stored_messages() {
 # two_users PREFIX NAME SEQ: a row for their direct conversation, with a page of its history before SEQ.
 two_users() {
   local page
-  measure user-to-user --users 2 --user-prefix "$1" --rate "$pair_rate" --seconds "$seconds" --store-pid "$(store_pid)"
+  warm_up --users 2 --user-prefix "$1" --rate "$pair_rate"
+  measure user-to-user --users 2 --user-prefix "$1" --rate "$pair_rate" --seconds "$seconds" --store-pid "$pg_pid"
   page=/api/v1/conversations/$(sql "SELECT id FROM conversations WHERE pair_key = '${1}0/${1}1'")/messages
   row messages "$2" "$(page_ms "$1" "$page")" "$(page_ms "$1" "$page?before=$(($3 + 100))")"
 }

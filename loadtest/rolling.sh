@@ -75,8 +75,7 @@ sizes() {
 
 restart_all_behind() {
   local balancer=$1 node seconds status=0 begun k6_pid oracle_pid balancer_pid
-  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE rolling_$balancer" >/dev/null
-  database_url=${pg_url%/*}/rolling_$balancer
+  new_database "rolling_$balancer"
   start_redis
   local redis_pid=$started
   for node in "${nodes[@]}"; do
@@ -90,7 +89,7 @@ restart_all_behind() {
   seconds=$((${#nodes[@]} * (drain + 4) + 6))
   start "oracle-$balancer" "$driver" oracle --url "ws://127.0.0.1:$port" --http "http://127.0.0.1:$port" --users "$users" \
     --pairs "$users" --groups $((users / 20)) --rate "$rate" --seconds "$seconds" --settle-seconds 60 \
-    --token-seconds 86400 --database-url "$database_url" --json "$work/verdict-$balancer.json"
+    --token-seconds 86400 --database-url "$database" --json "$work/verdict-$balancer.json"
   oracle_pid=$started
   start "k6-$balancer" env URL="ws://127.0.0.1:$port/chat/ws" HTTP="http://127.0.0.1:$port" SECONDS="$seconds" \
     USERS="$users" K6_NO_USAGE_REPORT=true "$k6" run --quiet --no-color "$root/loadtest/k6/rolling.js"
@@ -126,7 +125,7 @@ restart_all_behind() {
 
 node_up() {
   local node=$1
-  start "node-$node" env REDIS_URL="$redis_url" DATABASE_URL="$database_url" HTTP_HOST=127.0.0.1 \
+  start "node-$node" env REDIS_URL="$redis_url" DATABASE_URL="$database" HTTP_HOST=127.0.0.1 \
     HTTP_PORT="${http[$node]}" OPS_HOST=127.0.0.1 OPS_PORT="${ops[$node]}" DRAIN_DELAY_SECONDS="$drain_delay" \
     DRAIN_SECONDS="$drain" "$gateway" serve
   pid[$node]=$started

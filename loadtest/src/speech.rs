@@ -18,6 +18,8 @@ pub enum Speech {
     SocketIo,
     /// Centrifuge's JSON protocol; a send is an RPC.
     Centrifuge,
+    /// The same as Centrifugo takes it without a backend: a send is a publication into the other user's personal channel.
+    Centrifugo,
     /// The NATS protocol; a send is a publication, and nothing is acknowledged.
     Nats,
 }
@@ -37,6 +39,9 @@ pub enum Heard {
     Refused(String),
 }
 
+/// The id of a command whose answer is no acknowledgement of a measured message.
+const NOT_MEASURED: u64 = u32::MAX as u64;
+
 /// A frame to send.
 pub type Outgoing = (Opcode, Vec<u8>);
 
@@ -47,7 +52,7 @@ impl Speech {
         match self {
             Self::Parley => "/chat/ws",
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
-            Self::Centrifuge => "/connection/websocket",
+            Self::Centrifuge | Self::Centrifugo => "/connection/websocket",
             Self::Nats => "/",
         }
     }
@@ -72,6 +77,16 @@ impl Speech {
                     "id": 1, "connect": { "token": token, "data": { "group": group } },
                 });
                 Some((Opcode::Text, hello.to_string().into()))
+            }
+            Self::Centrifugo => {
+                let mut text = serde_json::json!({ "id": 1, "connect": { "token": token } }).to_string();
+                if !group.is_empty() {
+                    let join = serde_json::json!({
+                        "id": NOT_MEASURED, "subscribe": { "channel": format!("group:{group}") },
+                    });
+                    text.push_str(&format!("\n{join}"));
+                }
+                Some((Opcode::Text, text.into()))
             }
             Self::Nats => {
                 let mut text = "CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":false}\r\n".to_owned();
@@ -99,12 +114,17 @@ impl Speech {
         };
         let body = serde_json::json!({ field: to, "content": send.content });
         // Acknowledgements come back under the number; those of messages that are not measured under none.
-        let id = number.map_or(u64::from(u32::MAX), |number| number + 2);
+        let id = number.map_or(NOT_MEASURED, |number| number + 2);
         match self {
             Self::Parley | Self::SocketIo => (Opcode::Text, format!("42{id}[\"send\",{body}]").into()),
             Self::Centrifuge => {
                 let rpc = serde_json::json!({ "id": id, "rpc": { "method": "send", "data": body } });
                 (Opcode::Text, rpc.to_string().into())
+            }
+            Self::Centrifugo => {
+                let channel = if field == "to" { format!("user:#{to}") } else { format!("group:{to}") };
+                let publish = serde_json::json!({ "id": id, "publish": { "channel": channel, "data": body } });
+                (Opcode::Text, publish.to_string().into())
             }
             Self::Nats => {
                 let kind = if field == "to" { "user" } else { "group" };
@@ -119,7 +139,9 @@ impl Speech {
         match self {
             Self::Parley => hear_parley(frame, &mut take),
             Self::SocketIo => hear_socket_io(frame, &mut take),
-            Self::Centrifuge => frame.split(|byte| *byte == b'\n').for_each(|line| hear_centrifuge(line, &mut take)),
+            Self::Centrifuge | Self::Centrifugo => {
+                frame.split(|byte| *byte == b'\n').for_each(|line| hear_centrifuge(line, &mut take))
+            }
             Self::Nats => hear_nats(frame, &mut take),
         }
     }
@@ -193,7 +215,7 @@ fn hear_nats(frame: &[u8], take: &mut impl FnMut(Heard)) {
 
 /// The number of the measured message behind an id of [`Speech::send`].
 fn measured(id: Option<u64>) -> Option<u64> {
-    id.filter(|id| *id != u64::from(u32::MAX)).and_then(|id| id.checked_sub(2))
+    id.filter(|id| *id != NOT_MEASURED).and_then(|id| id.checked_sub(2))
 }
 
 /// The `type` of a canonical frame, read without parsing: it stands at the beginning, behind `seq` at most.
@@ -283,11 +305,12 @@ mod tests {
             to: SendTo::User(UserId::parse("u1").expect("an id")),
             content: "hello".into(),
         };
-        for speech in [Speech::SocketIo, Speech::Centrifuge] {
+        for speech in [Speech::SocketIo, Speech::Centrifuge, Speech::Centrifugo] {
             let (_, frame) = speech.send(None, send());
             let text = String::from_utf8(frame).expect("text");
             assert!(text.contains("4294967295") && text.contains("\"to\":\"u1\""), "{text}");
         }
+        assert_eq!(heard(Speech::Centrifugo, "{\"id\":4294967295,\"publish\":{}}"), [Heard::Acked(None)]);
         assert_eq!(heard(Speech::SocketIo, "434294967295[{}]"), [Heard::Acked(None)]);
     }
 
