@@ -75,9 +75,10 @@ measure() {
   [ -e "$work/found.json" ] || die "$1 could not be measured" 'what the driver says stands above'
 }
 
-# warm_up OPTION…: the same load for a moment before, which opens the conversations, so that PostgreSQL knows its tables.
+# warm_up MODE OPTION…: the same load for a moment before: conversations are open, unread counts loaded, and PostgreSQL knows
+# its tables.
 warm_up() {
-  run timeout --kill-after=5 300 "$driver" user-to-user --seconds 2 "$@" --url "$url" >&2 || incomplete+=("before: $*")
+  run timeout --kill-after=5 300 "$driver" "$@" --url "$url" >&2 || incomplete+=("before: $*")
   analyze_database
 }
 
@@ -120,7 +121,7 @@ by_connections() {
   heading "By connections, $rate messages a second:" connections "${message_columns[@]}"
   for count in "${connections[@]}"; do
     up
-    warm_up --users "$count" --rate "$rate"
+    warm_up user-to-user --users "$count" --rate "$rate" --seconds 2
     measure user-to-user --users "$count" --rate "$rate" --seconds "$seconds" --store-pid "$pg_pid"
     row messages "$(thousands "$count")"
     down
@@ -133,6 +134,7 @@ by_group_size() {
     'core-us a delivery (node, Redis)' "PostgreSQL's core-us a message" 'last delivery, p50 ms'
   for at in "${!sizes[@]}"; do
     up
+    warm_up group --members "${sizes[at]}" --messages 1 --http "$http" --api-key "$API_KEY"
     measure group --members "${sizes[at]}" --messages "${messages[at]}" --interval-ms "${intervals_ms[at]}" --http "$http" \
       --api-key "$API_KEY" --store-pid "$pg_pid"
     row group "$(thousands "${sizes[at]}") ($(awk -v ms="${intervals_ms[at]}" 'BEGIN { print 1000 / ms }'))"
@@ -154,7 +156,7 @@ by_stored_messages() {
 # two_users PREFIX NAME SEQ: a row for their direct conversation, with a page of its history before SEQ.
 two_users() {
   local page
-  warm_up --users 2 --user-prefix "$1" --rate "$pair_rate"
+  warm_up user-to-user --users 2 --user-prefix "$1" --rate "$pair_rate" --seconds 2
   measure user-to-user --users 2 --user-prefix "$1" --rate "$pair_rate" --seconds "$seconds" --store-pid "$pg_pid"
   page=/api/v1/conversations/$(sql "SELECT id FROM conversations WHERE pair_key = '${1}0/${1}1'")/messages
   row messages "$2" "$(page_ms "$1" "$page")" "$(page_ms "$1" "$page?before=$(($3 + 100))")"
