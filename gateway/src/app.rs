@@ -46,7 +46,7 @@ use crate::recheck;
 use crate::registry::Registry;
 use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
-use crate::store::{self, IdBlock, Owner, Store, UnreadCount};
+use crate::store::{self, IdBlock, Owner, Store, UnreadCount, UnreadCounts};
 use crate::traces;
 
 /// Refresh batches that may wait while the backbone is slow.
@@ -365,7 +365,7 @@ async fn backbone(
         online_ttl_seconds: seconds(config.log.online_ttl),
         offline_grace_seconds: seconds(config.log.offline_grace),
     };
-    let unread = Arc::new(BackbonesStore(store));
+    let unread = Arc::new(BackbonesStore { unread: UnreadCounts::start(Arc::clone(&store)), store });
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, unread).await;
@@ -411,15 +411,18 @@ async fn run_upkeep(prometheus: &metrics_exporter_prometheus::PrometheusHandle, 
 }
 
 /// The store as the backbone knows it.
-struct BackbonesStore(Arc<dyn Store>);
+struct BackbonesStore {
+    store: Arc<dyn Store>,
+    unread: UnreadCounts,
+}
 
 #[async_trait]
 impl StoreSide for BackbonesStore {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
-        self.0.unread(user).await.map_err(|error| BackboneError(error.to_string()))
+        self.unread.of(user).await.map_err(|error| BackboneError(error.to_string()))
     }
 
     async fn server_left(&self, left: &str) -> Result<(), BackboneError> {
-        self.0.retire_backbone(left).await.map_err(|error| BackboneError(error.to_string()))
+        self.store.retire_backbone(left).await.map_err(|error| BackboneError(error.to_string()))
     }
 }

@@ -241,8 +241,8 @@ impl Store for MemoryStore {
         Ok(vec![Vec::new(); users.len()])
     }
 
-    async fn unread(&self, _: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
-        Ok(Vec::new())
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+        Ok(vec![Vec::new(); users.len()])
     }
 
     async fn enqueue(&self, _: u64, _: &Owner, _: &[OutboxEvent]) -> Result<(), StoreError> {

@@ -26,7 +26,7 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The way to those who are told.
 pub(super) struct Announcer {
-    queue: mpsc::UnboundedSender<Waiting>,
+    queue: mpsc::Sender<Waiting>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
@@ -57,7 +57,7 @@ impl Announcer {
         A: Fn(Vec<UserId>) -> F + Send + 'static,
         F: Future<Output = Result<Vec<Presence>, BackboneError>> + Send + 'static,
     {
-        let (queue, told) = mpsc::unbounded_channel();
+        let (queue, told) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
         let told = Told { queue: told, waiting: Arc::clone(&waiting) };
         tokio::spawn(tell(told, publish, presence));
@@ -75,19 +75,18 @@ impl Announcer {
         if told == 0 {
             return;
         }
-        if !self.has_room() {
-            self.metrics.dropped_ephemeral.increment(told as u64);
-            return;
-        }
+        let has_room = self.has_room();
         self.waiting.fetch_add(told, Ordering::Relaxed);
-        // Refused only when the node ends.
-        let _ = self.queue.send(Waiting { news, since: Instant::now() });
+        if !has_room || self.queue.try_send(Waiting { news, since: Instant::now() }).is_err() {
+            self.waiting.fetch_sub(told, Ordering::Relaxed);
+            self.metrics.dropped_ephemeral.increment(told as u64);
+        }
     }
 }
 
 /// The way out of the queue.
 struct Told {
-    queue: mpsc::UnboundedReceiver<Waiting>,
+    queue: mpsc::Receiver<Waiting>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -198,9 +197,9 @@ mod tests {
     #[tokio::test]
     async fn what_finds_no_room_is_dropped() {
         let none = |_| std::future::ready(Ok(Vec::new()));
-        let (published, mut counts) = mpsc::unbounded_channel();
+        let (published, mut counts) = mpsc::channel(100);
         let publish = move |deliveries: Vec<Delivery>| {
-            let _ = published.send(deliveries.len());
+            let _ = published.try_send(deliveries.len());
         };
         let announcer = Announcer::start(publish, none, Arc::new(Metrics::new()));
         announcer.tell(came("lonely", 0));

@@ -6,6 +6,7 @@
 mod activity;
 mod audit;
 mod bulk;
+mod by_user;
 mod changes;
 mod connect;
 mod directs;
@@ -15,7 +16,6 @@ mod lane;
 mod lookups;
 mod membership;
 mod notifications;
-mod partners;
 mod people;
 mod positions;
 mod postgres;
@@ -30,6 +30,7 @@ use shared::{Conversation, ConversationId, Message, Timestamp, UserId};
 pub use activity::{Activity, ChannelActivity, ChannelCount};
 pub use audit::{Audit, AuditAct, AuditEntry};
 pub use bulk::{BulkMembers, MembersAdded};
+pub use by_user::{Partners, UnreadCounts};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use connect::connect;
 pub use directs::Directs;
@@ -37,7 +38,6 @@ pub use group_commit::{CommittedBatch, CommittedEvents, GroupCommit, GroupCommit
 pub use ids::IdBlock;
 pub use lookups::Lookups;
 pub use notifications::{KeptNotification, Notifications};
-pub use partners::Partners;
 pub use revocations::Revocations;
 pub use roster::Roster;
 pub use types::*;
@@ -187,8 +187,9 @@ pub trait Store:
     /// activity, at most `limit` of each. Conversations of more than `limit` others don't count.
     async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError>;
 
-    /// The unread counts of `user` in every conversation of theirs, from which the backbone's cache is rebuilt.
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError>;
+    /// For each of `users`, in their order, the unread counts in every conversation of theirs, from which the backbone's cache
+    /// is rebuilt.
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError>;
 
     /// Writes an outbox row of its own, for durable events that change nothing else (notifications).
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError>;

@@ -172,7 +172,7 @@ pub(crate) fn stored(outcome: SendOutcome) -> StoredMessage {
 pub(crate) async fn positions(store: &Arc<dyn Store>, id: &str, member: &str) -> (u64, u64) {
     let view = store.conversation(&conversation(id), None).await.expect("the conversation");
     let read = view.members.iter().find(|view| view.user_id == user(member)).expect("a member").read_seq;
-    let unread = store.unread(&user(member)).await.expect("counts");
-    let seen = unread.iter().find(|count| count.conversation == conversation(id)).expect("a count").seen_seq;
+    let unread = store.unread(&[user(member)]).await.expect("counts");
+    let seen = unread[0].iter().find(|count| count.conversation == conversation(id)).expect("a count").seen_seq;
     (read, seen)
 }

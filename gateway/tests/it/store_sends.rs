@@ -40,6 +40,15 @@ async fn a_batch_is_numbered_without_gaps_and_seen_by_its_senders(world: World) 
     assert_eq!(positions(store, "c", "b").await, (0, 3));
     let view = store.conversation(&conversation("c"), Some(&user("a"))).await.expect("the conversation");
     assert_eq!((view.last_seq, view.unread, view.member_count), (3, Some(1), 2));
+    // Many are asked for at once, and answered in their order.
+    let counts = store.unread(&[user("b"), user("nobody"), user("a"), user("b")]).await.expect("counts");
+    let counts: Vec<Vec<_>> = counts
+        .iter()
+        .map(|of_one| {
+            of_one.iter().map(|count| (count.conversation.as_str(), count.last_seq, count.seen_seq)).collect()
+        })
+        .collect();
+    assert_eq!(counts, [vec![("c", 3, 3)], vec![], vec![("c", 3, 2), ("d", 1, 1)], vec![("c", 3, 3)]]);
     assert_eq!(view.last_message.as_ref(), Some(&messages[3]));
     // a is not caught up now: a reply is seen, not read.
     say(store, "c", "a", "4").await;

@@ -169,7 +169,7 @@ async fn a_frozen_server_is_unavailable_in_time_and_a_killed_one_comes_back() {
         let second = batch(&store, &[("c", "a", "", "2")]).await;
         store.send(&first).await.expect("stored");
 
-        let asker = user("a");
+        let asker = [user("a")];
         server.freeze();
         let asked = Instant::now();
         let results = tokio::join!(store.send(&second), store.ping(), store.unread(&asker));

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use redis::{Cmd, Pipeline, Value};
 use shared::UserId;
 use shared::schema::{log_key, unread_key, user_channel};
@@ -29,8 +29,11 @@ const PIPELINE_MAX: usize = 1024;
 /// Events that one call of the script appends: Redis does nothing else meanwhile, for a millisecond at the most.
 const CALL_MAX: usize = 64;
 
-/// Loads of unread counts at a time: after Redis came back empty, everybody's are due.
-const LOADS_MAX: usize = 16;
+/// Loads of unread counts at a time: after Redis came back empty, everybody's are due, and the store is asked for many at once.
+const LOADS_MAX: usize = 64;
+
+/// Unread counts that are put into Redis in one pipeline, and the most that one user may have on top.
+const SEEDS_MAX: usize = 4096;
 
 /// The longest wait for a user's unread counts. Without them their event goes out, and moves no count.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
@@ -98,7 +101,10 @@ impl Publisher {
                     Some(jobs) => batch = jobs,
                     None => open = false,
                 },
-                Some((user, counts)) = loads.next(), if !loads.is_empty() => self.unpark(&user, counts).await,
+                Some(loaded) = loads.next(), if !loads.is_empty() => {
+                    let loaded = gathered(loaded, &mut loads);
+                    self.unpark(loaded).await;
+                }
             }
             if batch.is_empty() {
                 continue;
@@ -193,32 +199,42 @@ impl Publisher {
     }
 
     /// Puts loaded counts into the cache and publishes the events that waited for them.
-    async fn unpark(&mut self, user: &UserId, counts: Option<Vec<UnreadCount>>) {
-        let Some(Parked { mark, jobs }) = self.parked.remove(user) else { return };
-        if let Err(fault) = self.seed(user, &mark, counts).await {
-            for job in jobs {
-                job.settle(Err(fault.clone()));
-            }
-            return;
+    async fn unpark(&mut self, loaded: Vec<Loaded>) {
+        let (mut seeds, mut parked) = (Pipeline::with_capacity(loaded.len()), Vec::with_capacity(loaded.len()));
+        for Loaded { user, counts } in loaded {
+            let Some(Parked { mark, jobs }) = self.parked.remove(&user) else { continue };
+            seeds.add_command(self.seed(&user, &mark, counts));
+            parked.push(jobs);
         }
-        let calls = self.calls(jobs);
-        for job in self.carry_out(calls, |_| "", true).await {
-            job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
+        let mut ready = Vec::new();
+        for (jobs, reply) in parked.into_iter().zip(self.link.run_calls(&seeds).await) {
+            match carried_out(reply) {
+                Ok(()) => ready.extend(jobs),
+                Err(fault) => jobs.into_iter().for_each(|job| job.settle(Err(fault.clone()))),
+            }
+        }
+        while !ready.is_empty() {
+            let rest = ready.split_off(ready.len().min(PIPELINE_MAX));
+            for job in self.carry_out(self.calls(ready), |_| "", true).await {
+                job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
+            }
+            ready = rest;
         }
     }
 
-    async fn seed(&self, user: &UserId, mark: &str, counts: Option<Vec<UnreadCount>>) -> Result<(), BackboneError> {
+    fn seed(&self, user: &UserId, mark: &str, counts: Option<Vec<UnreadCount>>) -> Cmd {
         let key = unread_key(user);
         let Some(counts) = counts else {
             let mut forget = redis::cmd("HDEL");
-            return self.link.run(forget.arg(key).arg(mark)).await;
+            forget.arg(key).arg(mark);
+            return forget;
         };
         let mut call = scripts::call(&self.link.scripts.seed, &[&key]);
         call.arg(self.link.settings.resume_seconds).arg(mark);
         for count in counts {
             call.arg(count.conversation.as_str()).arg(count.last_seq).arg(count.seen_seq);
         }
-        self.link.run_script(&call).await
+        call
     }
 
     /// Runs calls in one pipeline and settles their events, except those whose counts are missing, which it returns.
@@ -345,7 +361,12 @@ fn unknown_answer() -> BackboneError {
 }
 
 /// A user's counts; none if the store doesn't tell them in time.
-async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> (UserId, Option<Vec<UnreadCount>>) {
+struct Loaded {
+    user: UserId,
+    counts: Option<Vec<UnreadCount>>,
+}
+
+async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> Loaded {
     let counts = match tokio::time::timeout_at(deadline, source.unread(&user)).await {
         Ok(Ok(counts)) => Some(counts),
         Ok(Err(error)) => {
@@ -354,7 +375,27 @@ async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> (U
         }
         Err(_) => None,
     };
-    (user, counts)
+    Loaded { user, counts }
+}
+
+/// `first`, and what else is loaded now.
+fn gathered<L: Future<Output = Loaded>>(first: Loaded, loads: &mut FuturesUnordered<L>) -> Vec<Loaded> {
+    let count = |loaded: &Loaded| loaded.counts.as_ref().map_or(0, Vec::len);
+    let (mut seeds, mut loaded) = (count(&first), vec![first]);
+    while seeds < SEEDS_MAX
+        && let Some(Some(next)) = loads.next().now_or_never()
+    {
+        seeds += count(&next);
+        loaded.push(next);
+    }
+    loaded
+}
+
+fn carried_out(reply: Result<Value, BackboneError>) -> Result<(), BackboneError> {
+    match reply? {
+        Value::ServerError(error) => Err(failed(error.into())),
+        _ => Ok(()),
+    }
 }
 
 fn durable(job: &Job) -> Option<&Durable> {

@@ -2,6 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, Message, UserId};
+use tokio_postgres::Row;
 
 use super::query;
 use super::rows::{bigint, message, message_columns, number, parsed};
@@ -42,20 +43,25 @@ pub(super) async fn messages(
     Ok(page)
 }
 
-pub(super) async fn unread(client: &impl GenericClient, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
-    let sql = "SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
-        WHERE p.user_id = $1 AND p.state = 'accepted' ORDER BY c.id";
-    query(client, sql, &[&user.as_str()])
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(UnreadCount {
-                conversation: parsed(row, "id", str::parse)?,
-                last_seq: number(row, "last_seq")?,
-                seen_seq: number(row, "seen_seq")?,
-            })
-        })
-        .collect()
+pub(super) async fn unread(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+    let sql = "SELECT i.place, count.id, count.last_seq, count.seen_seq \
+        FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\
+            SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
+            WHERE p.user_id = i.user_id AND p.state = 'accepted'\
+        ) count ORDER BY i.place, count.id";
+    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let mut counts = vec![Vec::new(); users.len()];
+    for row in query(client, sql, &[&names]).await? {
+        let count = UnreadCount {
+            conversation: parsed(&row, "id", str::parse)?,
+            last_seq: number(&row, "last_seq")?,
+            seen_seq: number(&row, "seen_seq")?,
+        };
+        if let Some(of_one) = at_place(&mut counts, &row)? {
+            of_one.push(count);
+        }
+    }
+    Ok(counts)
 }
 
 /// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large channel
@@ -84,11 +90,16 @@ pub(super) async fn partners(
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let mut partners = vec![Vec::new(); users.len()];
     for row in query(client, sql, &[&names, &i64::from(limit)]).await? {
-        let place: u64 = number(&row, "place")?;
-        let of_one = usize::try_from(place).ok().and_then(|place| partners.get_mut(place.checked_sub(1)?));
-        if let Some(of_one) = of_one {
-            of_one.push(parsed(&row, "user_id", str::parse)?);
+        let partner = parsed(&row, "user_id", str::parse)?;
+        if let Some(of_one) = at_place(&mut partners, &row)? {
+            of_one.push(partner);
         }
     }
     Ok(partners)
+}
+
+/// What a row of one of many users belongs to; `place` counts them from one.
+fn at_place<'a, T>(all: &'a mut [Vec<T>], row: &Row) -> Result<Option<&'a mut Vec<T>>, StoreError> {
+    let place: u64 = number(row, "place")?;
+    Ok(usize::try_from(place).ok().and_then(|place| all.get_mut(place.checked_sub(1)?)))
 }

@@ -191,8 +191,8 @@ impl Store for PostgresStore {
         on_connection!(self, client => history::partners(client, users, limit))
     }
 
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
-        on_connection!(self, client => history::unread(client, user))
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+        on_connection!(self, client => history::unread(client, users))
     }
 
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {

@@ -145,9 +145,9 @@ impl Store for SqliteStore {
         self.read(move |read| users.iter().map(|user| history::partners(read, user, limit)).collect()).await
     }
 
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
-        let user = user.clone();
-        self.read(move |read| history::unread(read, &user)).await
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |read| users.iter().map(|user| history::unread(read, user)).collect()).await
     }
 
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {

@@ -1,0 +1,109 @@
+//! What is asked for one user at a time and answered for many by one query: after a deploy, or when Redis came back empty,
+//! everybody is asked for at once.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use shared::UserId;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{Asked, Item, Lane};
+use super::{Store, StoreError, UnreadCount};
+
+/// Asks the store; what is asked while a query is under way goes into the next one.
+pub struct ByUser<A: Send + 'static> {
+    asked: Lane<Of<A>>,
+}
+
+/// Who shares conversations with whom: [`Store::partners`].
+pub type Partners = ByUser<Vec<UserId>>;
+
+/// What users have not read: [`Store::unread`].
+pub type UnreadCounts = ByUser<Vec<UnreadCount>>;
+
+struct Of<A> {
+    user: UserId,
+    answer: PhantomData<fn() -> A>,
+}
+
+impl<A: Send + 'static> Item for Of<A> {
+    type Answer = A;
+
+    fn bytes(&self) -> usize {
+        self.user.as_str().len()
+    }
+}
+
+impl Partners {
+    /// Starts the task that asks; it ends when this is dropped. At most `limit` partners of each user are told.
+    #[must_use]
+    pub fn start(store: Arc<dyn Store>, limit: u32) -> Self {
+        Self::ask_together(move |users| {
+            let store = Arc::clone(&store);
+            async move { store.partners(&users, limit).await }
+        })
+    }
+}
+
+impl UnreadCounts {
+    /// Starts the task that asks; it ends when this is dropped.
+    #[must_use]
+    pub fn start(store: Arc<dyn Store>) -> Self {
+        Self::ask_together(move |users| {
+            let store = Arc::clone(&store);
+            async move { store.unread(&users).await }
+        })
+    }
+}
+
+impl<A: Send + 'static> ByUser<A> {
+    fn ask_together<Q, F>(query: Q) -> Self
+    where
+        Q: Fn(Vec<UserId>) -> F + Send + 'static,
+        F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
+    {
+        let ask = move |asked: Vec<Asked<Of<A>>>| {
+            let answers = query(asked.iter().map(|asked| asked.item.user.clone()).collect());
+            async move {
+                match answers.await {
+                    Ok(answers) => asked.into_iter().zip(answers).for_each(|(asked, answer)| asked.answer(Ok(answer))),
+                    Err(error) => asked.into_iter().for_each(|asked| asked.answer(Err(error.clone()))),
+                }
+            }
+        };
+        Self { asked: Lane::start(CancellationToken::new(), ask) }
+    }
+
+    /// What the store says of `user`.
+    pub async fn of(&self, user: &UserId) -> Result<A, StoreError> {
+        self.asked.ask(Of { user: user.clone(), answer: PhantomData }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_many_ask_at_once_is_one_query_and_each_gets_their_own() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sizes);
+        let by_user = ByUser::ask_together(move |users: Vec<UserId>| {
+            seen.lock().push(users.len());
+            std::future::ready(match users.len() {
+                100 => Ok(users.into_iter().map(|user| user.to_string()).collect()),
+                _ => Err(StoreError::Unavailable("away".to_owned())),
+            })
+        });
+        let users: Vec<UserId> = (0..100).map(|number| UserId::parse(&format!("u{number}")).expect("an id")).collect();
+        for (user, answer) in users.iter().zip(join_all(users.iter().map(|user| by_user.of(user))).await) {
+            assert_eq!(answer.expect("an answer"), user.to_string());
+        }
+        let refused = join_all(users[..3].iter().map(|user| by_user.of(user))).await;
+        assert!(refused.iter().all(Result::is_err));
+        assert_eq!(*sizes.lock(), [100, 3]);
+    }
+}
