@@ -72,7 +72,7 @@ settings! {
     resume_seconds "RESUME_SECONDS" "3600" "How long the log outlives the user's last sign of life [3600]",
     online_ttl_seconds "ONLINE_TTL_SECONDS" "60" "How long a user stays online without a sign of life [60]",
     offline_grace_seconds "OFFLINE_GRACE_SECONDS" "5" "How long a user may be gone before user.offline [5]",
-    presence_audience "PRESENCE_AUDIENCE" "500" "How many users are told of a user's presence [500]",
+    presence_audience "PRESENCE_AUDIENCE" "500" "How many users are told of a user's presence, and how many others a conversation may have for that [500]",
     worker_threads "WORKER_THREADS" "1" "Threads that serve connections; one costs the least per message [1]",
     drain_delay_seconds "DRAIN_DELAY_SECONDS" "5" "How long to serve on, unready, before closing [5]",
     drain_seconds "DRAIN_SECONDS" "30" "The whole of the drain [30]",

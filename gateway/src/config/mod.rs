@@ -2,15 +2,20 @@
 //!
 //! A wrong value stops the start with its name, its fault and what would be right. Nothing is read later.
 
+mod addresses;
 mod layers;
+mod machine;
 mod networks;
 mod parse;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
+
+use self::addresses::{database_url, host, redis_ca_file, redis_url};
+use self::machine::{connections_from_descriptors, host_name};
 
 pub use layers::{Layers, SettingsArgs};
 pub use networks::Networks;
@@ -289,69 +294,6 @@ impl Config {
     }
 }
 
-fn host(name: &'static str, value: Option<&str>) -> Result<IpAddr, ConfigError> {
-    let text = value.unwrap_or_default();
-    text.parse().map_err(|_| parse::fault(name, format!("{text:?} is no IP address; give one like 0.0.0.0 or ::1")))
-}
-
-fn redis_url(mode: Mode, value: Option<&str>) -> Result<Option<String>, ConfigError> {
-    match value {
-        Some(url) if url.starts_with("redis-sentinel://") || url.starts_with("rediss-sentinel://") => {
-            Ok(Some(url.to_owned()))
-        }
-        Some(url) if url.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) && !is_cluster(url) => {
-            Err(parse::fault(
-                "REDIS_URL",
-                "must name each server of a Redis Cluster by a URL of its own: redis://host:port,redis://host:port",
-            ))
-        }
-        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Some(url.to_owned())),
-        Some(_) => Err(parse::fault(
-            "REDIS_URL",
-            "must look like redis://[:password@]host:port[/database], several of them separated by commas for a Redis \
-             Cluster, or redis-sentinel://host:port,host:port/name; for TLS rediss://… or rediss-sentinel://…",
-        )),
-        None if mode == Mode::Dev => Ok(None),
-        None => Err(parse::fault(
-            "REDIS_URL",
-            "is not set; `gateway serve` needs Redis, for example redis://127.0.0.1:6379 (to try Parley without, run `gateway dev`)",
-        )),
-    }
-}
-
-/// Whether each of several servers has a URL of its own. A comma elsewhere belongs to a password.
-fn is_cluster(url: &str) -> bool {
-    let hosts = url.rsplit('@').next().unwrap_or_default();
-    hosts.split(',').skip(1).all(|other| other.starts_with("redis://") || other.starts_with("rediss://"))
-}
-
-fn redis_ca_file(url: Option<&str>, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
-    match value {
-        Some(_) if !url.is_some_and(|url| url.starts_with("rediss://") || url.starts_with("rediss-sentinel://")) => {
-            Err(parse::fault(
-                "REDIS_CA_FILE",
-                "is of no use without TLS; give REDIS_URL as rediss://host:port or rediss-sentinel://…, or leave REDIS_CA_FILE out",
-            ))
-        }
-        value => Ok(value.map(PathBuf::from)),
-    }
-}
-
-fn database_url(mode: Mode, value: Option<&str>) -> Result<String, ConfigError> {
-    let known = ["postgres://", "postgresql://", "sqlite:"];
-    match value {
-        Some(url) if known.iter().any(|scheme| url.starts_with(scheme)) => Ok(url.to_owned()),
-        Some(_) => {
-            Err(parse::fault("DATABASE_URL", "must look like postgres://user:password@host/database or sqlite:<file>"))
-        }
-        None if mode == Mode::Dev => Ok("sqlite::memory:".to_owned()),
-        None => Err(parse::fault(
-            "DATABASE_URL",
-            "is not set; `gateway serve` needs a database, for example postgres://parley@127.0.0.1/parley (to try Parley without, run `gateway dev`)",
-        )),
-    }
-}
-
 fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
     let jwt_secrets = parse::list(layers.get("JWT_SECRET"));
     if jwt_secrets.iter().any(|secret| secret.len() < 16) {
@@ -460,23 +402,6 @@ fn traces(layers: &Layers) -> Result<Option<TracesConfig>, ConfigError> {
 
 fn seconds(layers: &Layers, name: &'static str, least: u64, most: u64) -> Result<Duration, ConfigError> {
     parse::number(name, layers.get(name), least, most).map(Duration::from_secs)
-}
-
-/// All file descriptors but a reserve for Redis, the database, files, and connections that are not sockets.
-fn connections_from_descriptors() -> usize {
-    const RESERVE: usize = 2300;
-    let limit = std::fs::read_to_string("/proc/self/limits").ok().and_then(|limits| {
-        let line = limits.lines().find(|line| line.starts_with("Max open files"))?.to_owned();
-        line.split_whitespace().nth(3)?.parse::<usize>().ok()
-    });
-    limit.unwrap_or(1024).saturating_sub(RESERVE).max(64)
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let valid: String =
-        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect();
-    if valid.is_empty() { "node".to_owned() } else { valid }
 }
 
 #[cfg(test)]
