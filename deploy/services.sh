@@ -1,8 +1,8 @@
 # Sourced by the scripts of deploy/ and loadtest/: PostgreSQL, Redis, HAProxy and gateways as children of the calling
 # script, on free loopback ports and in a temporary directory. Never touches a service of the system, ends only what it
 # started.
-# The caller sets $root, the checkout.
-# shellcheck shell=bash disable=SC2154
+# The caller sets $root, the checkout, and reads the variables that functions here are said to set.
+# shellcheck shell=bash disable=SC2034,SC2154
 
 # Where logs and data are; removed by stop_all.
 work=''

@@ -41,6 +41,9 @@ main() {
   check_rust
 
   step 'formatting' run cargo fmt --all --check
+  # Meanwhile: the compiler often needs one core only. What fails here is tried again, and told, by the step itself.
+  start manifest-tools env TEST_TOOLS="$tools" nice deploy/manifests.sh --tools
+  manifest_tools_pid=$started
   step 'lints' run cargo clippy --locked --workspace --all-targets -- -D warnings
   licences
   step 'build' run cargo build --locked --workspace
@@ -234,6 +237,8 @@ two_nodes() {
 # The checkers are tools in other languages; what can't be had here is skipped there, and said here.
 manifests() {
   local status=0
+  wait "$manifest_tools_pid" || true
+  forget "$manifest_tools_pid"
   TEST_TOOLS=$tools run timeout --kill-after=10 "$MANIFESTS_SECONDS_MAX" \
     bash -c 'set -o pipefail; deploy/manifests.sh "$1" 2>&1 | tee "$2"' - "$target/debug/gateway" "$work/manifests.log" || status=1
   if grep -q '^SKIPPED: ' "$work/manifests.log"; then
