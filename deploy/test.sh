@@ -42,7 +42,8 @@ main() {
 
   step 'formatting' run cargo fmt --all --check
   # Meanwhile: the compiler often needs one core only. What fails here is tried again, and told, by the step itself.
-  start manifest-tools env TEST_TOOLS="$tools" nice deploy/manifests.sh --tools
+  start manifest-tools timeout --kill-after=10 "$MANIFESTS_SECONDS_MAX" \
+    env TEST_TOOLS="$tools" nice deploy/manifests.sh --tools
   manifest_tools_pid=$started
   step 'lints' run cargo clippy --locked --workspace --all-targets -- -D warnings
   licences

@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::{Event, UserId};
+use shared::{Event, Timestamp, UserId};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::backbone::{BackboneError, Delivery, DeliveryKind, Presence};
+use crate::clock::now_us;
+use crate::limits::{Bucket, Rate};
 use crate::metrics::Metrics;
 
-/// How many users a node tells of one in a second; as many at once.
-const TOLD_PER_SECOND: u32 = 5_000;
+/// A node tells 5,000 users a second of somebody; as many at once.
+const TELLING: Rate = Rate::new(1_000_000 / 5_000, 1_000_000);
 /// How many users may wait to be told. What comes on top is dropped, and counted.
 const WAITING_MAX: usize = 25_000;
 /// How many are told before the clock is looked at again.
@@ -37,10 +39,21 @@ pub(super) struct News {
     pub(super) user: UserId,
     /// Whether they are there now.
     pub(super) online: bool,
-    /// What is said of it.
-    pub(super) event: Event,
-    /// To whom.
+    /// When they came, or were seen last.
+    pub(super) at: Timestamp,
+    /// Who is told.
     pub(super) partners: Vec<UserId>,
+}
+
+impl News {
+    fn event(&self) -> Event {
+        let user_id = self.user.clone();
+        if self.online {
+            Event::UserOnline { user_id, online_at: self.at }
+        } else {
+            Event::UserOffline { user_id, last_seen: self.at }
+        }
+    }
 }
 
 struct Waiting {
@@ -112,10 +125,11 @@ where
     A: Fn(Vec<UserId>) -> F,
     F: Future<Output = Result<Vec<Presence>, BackboneError>>,
 {
-    let mut budget = Budget(Instant::now());
+    let mut budget = Bucket::default();
     while let Some(news) = told.some().await {
         let asked = waited(&news);
-        let news = match if asked.is_empty() { Ok(Vec::new()) } else { presence(asked.clone()).await } {
+        let answer = if asked.is_empty() { Ok(Vec::new()) } else { presence(asked.clone()).await };
+        let news = match answer {
             Ok(presence) => still_so(news, &asked.into_iter().zip(presence).collect()),
             Err(error) => {
                 // Where nobody can say who is there, nobody can be told either.
@@ -124,22 +138,9 @@ where
             }
         };
         let deliveries = deliveries(news);
-        let pause_until = budget.spend(deliveries.len(), Instant::now());
+        let pause_us = budget.overdraw(TELLING, deliveries.len() as u64, now_us());
         publish(deliveries);
-        sleep_until(pause_until).await;
-    }
-}
-
-/// The moment at which what was told so far is paid for; at most a second is saved up.
-struct Budget(Instant);
-
-impl Budget {
-    /// Takes what telling so many users costs; until when nothing more may be told.
-    fn spend(&mut self, told: usize, now: Instant) -> Instant {
-        const SECOND: Duration = Duration::from_secs(1);
-        let cost = SECOND * u32::try_from(told).unwrap_or(u32::MAX) / TOLD_PER_SECOND;
-        self.0 = self.0.max(now.checked_sub(SECOND).unwrap_or(now)) + cost;
-        self.0
+        sleep(Duration::from_micros(pause_us)).await;
     }
 }
 
@@ -158,7 +159,7 @@ fn still_so(news: Vec<Waiting>, now: &HashMap<UserId, Presence>) -> Vec<News> {
 fn deliveries(news: Vec<News>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for news in news {
-        let body = Bytes::from(news.event.to_json());
+        let body = Bytes::from(news.event().to_json());
         let delivery = |user| Delivery { user, body: body.clone(), kind: DeliveryKind::Ephemeral };
         deliveries.extend(news.partners.into_iter().map(delivery));
     }
@@ -167,8 +168,6 @@ fn deliveries(news: Vec<News>) -> Vec<Delivery> {
 
 #[cfg(test)]
 mod tests {
-    use shared::Timestamp;
-
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -177,21 +176,7 @@ mod tests {
 
     fn came(name: &str, partners: usize) -> News {
         let partners = (0..partners).map(|number| user(&format!("p{number}"))).collect();
-        let event = Event::UserOnline { user_id: user(name), online_at: Timestamp::default() };
-        News { user: user(name), online: true, event, partners }
-    }
-
-    #[test]
-    fn a_second_is_saved_up_and_then_there_is_a_rate() {
-        let begun = Instant::now();
-        let (mut budget, mut told, ten_seconds) = (Budget(begun), 0, Duration::from_secs(10));
-        let started = begun + ten_seconds * 6;
-        let mut now = started;
-        while now < started + ten_seconds {
-            now = now.max(budget.spend(TOLD_AT_ONCE, now));
-            told += TOLD_AT_ONCE;
-        }
-        assert_eq!(told, 11 * TOLD_PER_SECOND as usize);
+        News { user: user(name), online: true, at: Timestamp::default(), partners }
     }
 
     #[tokio::test]

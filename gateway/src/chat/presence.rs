@@ -22,8 +22,8 @@ impl Chat {
         }
         let partners = self.partners.of(user).await?;
         if is_news {
-            let event = Event::UserOnline { user_id: user.clone(), online_at: Timestamp::now() };
-            self.announcer.tell(News { user: user.clone(), online: true, event, partners: partners.clone() });
+            let (user, at) = (user.clone(), Timestamp::now());
+            self.announcer.tell(News { user, online: true, at, partners: partners.clone() });
         }
         if status { self.status(&partners).await.map(Some) } else { Ok(None) }
     }
@@ -54,9 +54,8 @@ impl Chat {
         }
         let users: Vec<UserId> = gone.iter().map(|(user, _)| user.clone()).collect();
         let partners = self.store.partners(&users, self.presence_audience).await?;
-        for ((user, last_seen), partners) in gone.iter().zip(partners) {
-            let event = Event::UserOffline { user_id: user.clone(), last_seen: *last_seen };
-            self.announcer.tell(News { user: user.clone(), online: false, event, partners });
+        for ((user, at), partners) in gone.iter().cloned().zip(partners) {
+            self.announcer.tell(News { user, online: false, at, partners });
         }
         self.store.set_last_seen(&gone).await?;
         Ok(())

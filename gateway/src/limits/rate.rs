@@ -67,6 +67,13 @@ impl Bucket {
             Err(wait_us) => Err(wait_us),
         }
     }
+
+    /// Takes `count`, also if there is less: how many microseconds until that is made up for.
+    pub const fn overdraw(&mut self, rate: Rate, count: u64, now_us: u64) -> u64 {
+        let from_us = if self.full_at_us > now_us { self.full_at_us } else { now_us };
+        self.full_at_us = from_us.saturating_add(rate.cost_us.saturating_mul(count));
+        self.full_at_us.saturating_sub(now_us.saturating_add(rate.burst_us))
+    }
 }
 
 #[cfg(test)]
@@ -86,8 +93,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_overdraws_and_waits_keeps_to_the_rate() {
+        let (mut bucket, rate) = (Bucket::default(), Rate::new(200, 1_000_000));
+        let (started_us, mut taken) = (60_000_000, 0);
+        let mut now_us = started_us;
+        while now_us < started_us + 10_000_000 {
+            now_us += bucket.overdraw(rate, 1_000, now_us);
+            taken += 1_000;
+        }
+        assert_eq!(taken, 11 * 5_000);
+    }
+
+    #[test]
     fn zero_is_no_limit() {
         let (mut bucket, rate) = (Bucket::default(), Rate::per_second(0));
         assert!((0..10_000).all(|_| bucket.take(rate, 0).is_ok()));
+        assert_eq!(bucket.overdraw(rate, 10_000, 0), 0);
     }
 }

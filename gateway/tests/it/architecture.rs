@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "envelope", "frames", "off", "ws"]),
     ("heal", &["backbone", "frames", "metrics", "off", "registry"]),
     ("fanout", &["backbone", "envelope", "frames", "heal", "metrics", "off", "registry", "traces"]),
-    ("chat", &["audit", "backbone", "clock", "envelope", "metrics", "off", "store", "traces"]),
+    ("chat", &["audit", "backbone", "clock", "envelope", "limits", "metrics", "off", "store", "traces"]),
     ("dispatch", &["chat", "store"]),
     ("node", &["audit", "auth", "chat", "config", "fanout", "limits", "lobby", "metrics", "pollers", "registry"]),
     ("recheck", &["auth", "backbone", "chat", "node", "ws"]),

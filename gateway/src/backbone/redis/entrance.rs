@@ -47,7 +47,6 @@ fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {
 fn entered(entrant: &Entrant, reply: Value) -> Result<Entered, BackboneError> {
     let fields: Vec<Bytes> = match reply {
         Value::Nil => return Ok(Entered::Revoked),
-        Value::ServerError(error) => return Err(failed(error.into())),
         fields => from_redis_value(fields).map_err(|error| failed(error.into()))?,
     };
     let (head, body) = head_and_rest(&fields)?;

@@ -126,29 +126,28 @@ impl Link {
         }
     }
 
-    /// Runs calls of scripts in one pipeline. Those that found no script, and so certainly did nothing, are repeated when it is
-    /// loaded anew.
+    /// Runs calls of scripts in one pipeline, and gives the reply or error of each. Those that found no script, and so
+    /// certainly did nothing, are repeated when it is loaded anew.
     pub(super) async fn run_calls(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
         let mut replies = self.attempt(calls).await;
         let mut again = Pipeline::new();
         for (call, _) in calls.cmd_iter().zip(&replies).filter(|(_, reply)| is_script_missing(reply)) {
             again.add_command(call.clone());
         }
-        if again.is_empty() {
-            return replies;
-        }
-        let new = match self.load_scripts().await {
-            Ok(()) => self.attempt(&again).await,
-            Err(fault) => again.cmd_iter().map(|_| Err(fault.clone())).collect(),
-        };
-        for (old, new) in replies.iter_mut().filter(|reply| is_script_missing(reply)).zip(new) {
-            *old = if is_script_missing(&new) {
-                Err(BackboneError("Redis does not keep scripts".to_owned()))
-            } else {
-                new
+        if !again.is_empty() {
+            let new = match self.load_scripts().await {
+                Ok(()) => self.attempt(&again).await,
+                Err(fault) => again.cmd_iter().map(|_| Err(fault.clone())).collect(),
             };
+            for (old, new) in replies.iter_mut().filter(|reply| is_script_missing(reply)).zip(new) {
+                *old = if is_script_missing(&new) {
+                    Err(BackboneError("Redis does not keep scripts".to_owned()))
+                } else {
+                    new
+                };
+            }
         }
-        replies
+        replies.into_iter().map(refusal_as_error).collect()
     }
 
     async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
@@ -256,11 +255,13 @@ impl Replies {
 
     /// All replies, or the first error among them.
     pub(super) fn whole(self) -> Result<Vec<Value>, BackboneError> {
-        self.each()
-            .map(|reply| match reply {
-                Ok(Value::ServerError(error)) => Err(failed(error.into())),
-                reply => reply,
-            })
-            .collect()
+        self.each().map(refusal_as_error).collect()
+    }
+}
+
+fn refusal_as_error(reply: Result<Value, BackboneError>) -> Result<Value, BackboneError> {
+    match reply {
+        Ok(Value::ServerError(error)) => Err(failed(error.into())),
+        reply => reply,
     }
 }

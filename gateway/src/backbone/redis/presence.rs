@@ -72,10 +72,7 @@ pub(super) async fn departed(link: &Link, users: &[(u32, UserId)]) -> Vec<Result
     for (own, user) in users {
         calls.add_command(departure(link, user, *own));
     }
-    let is_gone = |reply| match reply {
-        Value::ServerError(error) => Err(failed(error.into())),
-        reply => from_redis_value(reply).map_err(|error| failed(error.into())),
-    };
+    let is_gone = |reply| from_redis_value(reply).map_err(|error| failed(error.into()));
     link.run_calls(&calls).await.into_iter().map(|reply| reply.and_then(is_gone)).collect()
 }
 

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::link::{Link, Replies};
-use super::server::failed;
 use super::{push_jobs, repeated, scripts};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
@@ -116,10 +115,8 @@ impl Publisher {
             {
                 batch.extend(jobs);
             }
-            while !batch.is_empty() {
-                let rest = batch.split_off(batch.len().min(PIPELINE_MAX));
+            for batch in in_pipelines(batch) {
                 self.publish(batch).await;
-                batch = rest;
             }
         }
     }
@@ -208,17 +205,15 @@ impl Publisher {
         }
         let mut ready = Vec::new();
         for (jobs, reply) in parked.into_iter().zip(self.link.run_calls(&seeds).await) {
-            match carried_out(reply) {
-                Ok(()) => ready.extend(jobs),
+            match reply {
+                Ok(_) => ready.extend(jobs),
                 Err(fault) => jobs.into_iter().for_each(|job| job.settle(Err(fault.clone()))),
             }
         }
-        while !ready.is_empty() {
-            let rest = ready.split_off(ready.len().min(PIPELINE_MAX));
+        for ready in in_pipelines(ready) {
             for job in self.carry_out(self.calls(ready), |_| "", true).await {
                 job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
             }
-            ready = rest;
         }
     }
 
@@ -329,7 +324,6 @@ impl Call {
         let (jobs, values) = match (self, reply) {
             (Self::Publish(job), reply) => (vec![job], reply.map(|value| vec![value])),
             (Self::Append(jobs), Ok(Value::Array(values))) if values.len() == jobs.len() => (jobs, Ok(values)),
-            (Self::Append(jobs), Ok(Value::ServerError(error))) => (jobs, Err(failed(error.into()))),
             (Self::Append(jobs), Ok(_)) => (jobs, Err(unknown_answer())),
             (Self::Append(jobs), Err(fault)) => (jobs, Err(fault)),
         };
@@ -349,7 +343,6 @@ impl Reply {
                 Ok(receivers) => Self::Done(Delivered::To(receivers)),
                 Err(_) => Self::Failed(unknown_answer()),
             },
-            Value::ServerError(error) => Self::Failed(failed(error.into())),
             Value::BulkString(fault) => Self::Failed(BackboneError(String::from_utf8_lossy(&fault).into_owned())),
             _ => Self::Failed(unknown_answer()),
         }
@@ -391,11 +384,12 @@ fn gathered<L: Future<Output = Loaded>>(first: Loaded, loads: &mut FuturesUnorde
     loaded
 }
 
-fn carried_out(reply: Result<Value, BackboneError>) -> Result<(), BackboneError> {
-    match reply? {
-        Value::ServerError(error) => Err(failed(error.into())),
-        _ => Ok(()),
-    }
+/// As many pipelines as they make.
+fn in_pipelines(mut jobs: Vec<Job>) -> impl Iterator<Item = Vec<Job>> {
+    std::iter::from_fn(move || {
+        let rest = jobs.split_off(jobs.len().min(PIPELINE_MAX));
+        Some(std::mem::replace(&mut jobs, rest)).filter(|jobs| !jobs.is_empty())
+    })
 }
 
 fn durable(job: &Job) -> Option<&Durable> {

@@ -2,10 +2,9 @@
 
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, Message, UserId};
-use tokio_postgres::Row;
 
 use super::query;
-use super::rows::{bigint, message, message_columns, number, parsed};
+use super::rows::{bigint, index, message, message_columns, number, parsed};
 use crate::store::{Page, StoreError, UnreadCount};
 
 pub(super) async fn messages(
@@ -57,7 +56,7 @@ pub(super) async fn unread(client: &impl GenericClient, users: &[UserId]) -> Res
             last_seq: number(&row, "last_seq")?,
             seen_seq: number(&row, "seen_seq")?,
         };
-        if let Some(of_one) = at_place(&mut counts, &row)? {
+        if let Some(of_one) = counts.get_mut(index(&row, "place")?) {
             of_one.push(count);
         }
     }
@@ -91,15 +90,9 @@ pub(super) async fn partners(
     let mut partners = vec![Vec::new(); users.len()];
     for row in query(client, sql, &[&names, &i64::from(limit)]).await? {
         let partner = parsed(&row, "user_id", str::parse)?;
-        if let Some(of_one) = at_place(&mut partners, &row)? {
+        if let Some(of_one) = partners.get_mut(index(&row, "place")?) {
             of_one.push(partner);
         }
     }
     Ok(partners)
-}
-
-/// What a row of one of many users belongs to; `place` counts them from one.
-fn at_place<'a, T>(all: &'a mut [Vec<T>], row: &Row) -> Result<Option<&'a mut Vec<T>>, StoreError> {
-    let place: u64 = number(row, "place")?;
-    Ok(usize::try_from(place).ok().and_then(|place| all.get_mut(place.checked_sub(1)?)))
 }

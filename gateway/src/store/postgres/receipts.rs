@@ -8,7 +8,7 @@ use shared::{MessageId, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
 
 use super::outbox;
-use super::rows::{bigint, get, message_id, number, parsed, time, unsigned, word_or_null};
+use super::rows::{bigint, get, index, message_id, number, parsed, time, unsigned, word_or_null};
 use crate::store::membership::State;
 use crate::store::positions::{Advance, Move, Place};
 use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Refusal, StoreError};
@@ -145,8 +145,7 @@ async fn move_and_count(
         covered.push(Covered { up_to, marked_count: number(row, "marked")?, by_sender: BTreeMap::new() });
     }
     for row in &marked {
-        let place = usize::try_from(number(row, "place")?).unwrap_or_default();
-        if let Some(covered) = place.checked_sub(1).and_then(|place| covered.get_mut(place)) {
+        if let Some(covered) = covered.get_mut(index(row, "place")?) {
             let sender = parsed(row, "sender_id", str::parse)?;
             covered.by_sender.entry(sender).or_default().push(message_id(get(row, "id")?, "id")?);
         }

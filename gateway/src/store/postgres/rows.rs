@@ -30,6 +30,12 @@ pub(super) fn number(row: &Row, column: &str) -> Result<u64, StoreError> {
     unsigned(get(row, column)?, column)
 }
 
+/// An index into an array whose places PostgreSQL counts from one.
+pub(super) fn index(row: &Row, column: &str) -> Result<usize, StoreError> {
+    let place = usize::try_from(number(row, column)?).ok();
+    place.and_then(|place| place.checked_sub(1)).ok_or_else(|| unfit(column))
+}
+
 /// A text column that `parse` takes, such as an id or a word.
 pub(super) fn parsed<T, E>(row: &Row, column: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, StoreError> {
     parse(get(row, column)?).map_err(|_| unfit(column))

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::errors::is_worth_a_retry;
 use super::plain::Plain;
 use super::query;
-use super::rows::{bigint, get, message_id, number, parsed, reactions, time, time_or_null, unfit, unsigned};
+use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
 
 const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -158,9 +158,7 @@ fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
 
 /// The earlier message of the batch with the same `temp_id`.
 fn twin(earlier: &[SendOutcome], row: &Row) -> Result<Message, StoreError> {
-    let place = unsigned(get(row, "out_twin")?, "out_twin")?;
-    let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
-    match place.and_then(|place| earlier.get(place)) {
+    match earlier.get(index(row, "out_twin")?) {
         Some(SendOutcome::Stored(stored)) => Ok(stored.message.clone()),
         Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) | None => Err(unfit("out_twin")),
     }
