@@ -4,6 +4,7 @@
 //! error at once; nothing is kept for later.
 
 mod cluster;
+mod connection;
 mod entrance;
 mod inbound;
 mod late;
@@ -252,14 +253,14 @@ impl Backbone for RedisBackbone {
     }
 
     async fn fence(&self, owner: &str) -> Result<(), BackboneError> {
-        let name = supervisor::client_name(owner);
+        let name = connection::client_name(owner);
         let servers = match &self.link.route {
             Route::One(server) => vec![server.live()?],
             // On every master: which of them the owner's last commands are for is not known.
             Route::Cluster(cluster) => cluster.all_live()?,
         };
         for mut live in servers {
-            supervisor::kill_others(&mut live.commands, &name, live.client_id).await.map_err(server::failed)?;
+            connection::kill_others(&mut live.commands, &name, live.client_id).await.map_err(server::failed)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use redis::{Client, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError, Redi
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::supervisor;
+use super::connection::{self, fault};
 
 /// For one Sentinel's answer, the connection to it included.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -138,7 +138,7 @@ fn choose(named: &[Named]) -> Option<Named> {
 }
 
 async fn connect(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&supervisor::config()).await
+    Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&connection::config()).await
 }
 
 /// The epoch is asked for first: an old epoch with a new address only waits for the next question.
@@ -159,10 +159,6 @@ async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisRe
 
 fn demands_password(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH") || error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-}
-
-fn fault(what: &'static str) -> RedisError {
-    RedisError::from((ErrorKind::Client, what))
 }
 
 #[cfg(test)]

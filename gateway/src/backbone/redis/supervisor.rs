@@ -1,21 +1,20 @@
 //! Keeps the link: connects, watches both connections each second, gives them up when they don't answer, connects again,
 //! for ever. Nothing else makes or drops these connections.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, Runtime};
 use metrics::Counter;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, RedisError, RedisResult, Value, cmd, from_redis_value};
+use redis::{PushInfo, RedisResult, Value, cmd, from_redis_value};
 use shared::UserId;
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{self, Cluster, Lane, slot_of};
+use super::connection::{self, fault};
 use super::inbound::Inbound;
 use super::link::Link;
 use super::receiving::{Channels, Receiving};
@@ -34,19 +33,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// For one attempt, with everything that has to be subscribed again.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
 
-/// For the connection itself.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// For any reply.
-const RESPONSE_MAX: Duration = Duration::from_secs(2);
-
 /// How often, and how long, and how many times in a row a connection may fail to answer: given up within 3 s.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_millis(900);
 const PINGS_FAILED_MAX: u32 = 2;
-
-/// Requests that wait inside of the crate for a socket that takes no more.
-const PIPELINE_BUFFER: usize = 64;
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
 /// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
@@ -58,16 +48,8 @@ const MASTERS_MEET: Duration = Duration::from_secs(2);
 /// How long the store may take to note that a server was left.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
-/// Connections for what is not hot, and the longest wait for one.
-const POOL_SIZE: usize = 4;
-const POOL_WAIT: Duration = Duration::from_secs(2);
-
 /// How long the node's key tells of its life.
 const NODE_KEY_SECONDS: u32 = 10;
-
-/// Why a server is refused that stands alone in the settings.
-const ONE_OF_A_CLUSTER: &str = "the server is one of a Redis Cluster; name several of its servers in REDIS_URL, as in \
-    redis://one:6379,redis://two:6379";
 
 /// The task that keeps the link to one server.
 pub(super) struct Supervisor {
@@ -200,10 +182,10 @@ impl Supervisor {
     async fn connect(&self, was_up: bool, last: Option<&Named>) -> RedisResult<Connections> {
         let Shared { link, subscriptions, .. } = &self.shared;
         let lost = CancellationToken::new();
-        let name = client_name(&format!("{}:{}", link.settings.node, link.settings.boot_id));
+        let name = connection::client_name(&format!("{}:{}", link.settings.node, link.settings.boot_id));
 
         let ended = lost.clone();
-        let config = config().set_push_sender(move |push: PushInfo| {
+        let config = connection::config().set_push_sender(move |push: PushInfo| {
             if push.kind == redis::PushKind::Disconnection {
                 ended.cancel();
             }
@@ -218,15 +200,15 @@ impl Supervisor {
         let mut commands = found.client.get_multiplexed_async_connection_with_config(&config).await?;
         cmd("CLIENT").arg("SETNAME").arg(&name).exec_async(&mut commands).await?;
         let client_id: i64 = cmd("CLIENT").arg("ID").query_async(&mut commands).await?;
-        let server = identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
+        let server = connection::identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
         // What an earlier connection of ours has left in Redis' buffers must not run after what comes now.
-        kill_others(&mut commands, &name, client_id).await?;
+        connection::kill_others(&mut commands, &name, client_id).await?;
         link.scripts.load(&mut commands).await?;
         if !was_up {
             if self.cluster.is_none() {
-                check_mode(&mut commands).await?;
+                connection::check_mode(&mut commands).await?;
             }
-            check_memory_policy(&mut commands).await;
+            connection::check_memory_policy(&mut commands).await;
         }
 
         let generation = subscriptions.next_generation();
@@ -235,7 +217,7 @@ impl Supervisor {
         receiving.subscribe_plain(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
         let left = subscriptions.begin(self.lane(), generation);
         subscriber::resubscribe(&receiving, subscriptions, self.lane(), link).await?;
-        let pool = pool(&found.client)?;
+        let pool = connection::pool(&found.client)?;
         let live = Live { commands, client_id, server, pool, since: Instant::now(), lost };
         Ok(Connections { live, receiving, server: found, left })
     }
@@ -265,7 +247,7 @@ impl Supervisor {
     async fn receiving(&self, found: &Found, name: &str, inbound: Inbound) -> RedisResult<Receiving> {
         let channels = if self.cluster.is_some() { Channels::Sharded } else { Channels::Plain };
         let server = (found.client.get_connection_info(), self.servers.tls());
-        Receiving::connect(server, name, channels, inbound, (CONNECT_MAX, RESPONSE_MAX)).await
+        Receiving::connect(server, name, channels, inbound, (connection::CONNECT_MAX, connection::RESPONSE_MAX)).await
     }
 
     /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
@@ -322,7 +304,7 @@ impl Supervisor {
         replies.truncate(2);
         let ((seconds, micros), info): ((i64, i64), String) = from_redis_value(Value::Array(replies))?;
         self.server.set_clock(seconds.saturating_mul(1000).saturating_add(micros / 1000));
-        identity(&info)
+        connection::identity(&info)
     }
 }
 
@@ -335,74 +317,4 @@ pub(super) async fn retire(source: &dyn StoreSide, server: &str) {
     if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it took too long".to_owned()))) {
         tracing::warn!(server, %why, "the store could not be told that this Redis server was left");
     }
-}
-
-fn pool(client: &Client) -> RedisResult<Pool> {
-    let manager = Manager::new_with_config(client.get_connection_info().clone(), config())?;
-    Pool::builder(manager)
-        .max_size(POOL_SIZE)
-        .wait_timeout(Some(POOL_WAIT))
-        .create_timeout(Some(POOL_WAIT))
-        .recycle_timeout(Some(POOL_WAIT))
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|_| fault("no pool of connections can be made"))
-}
-
-/// The time-outs and bounds of every connection.
-pub(super) fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_MAX))
-        .set_response_timeout(Some(RESPONSE_MAX))
-        .set_pipeline_buffer_size(PIPELINE_BUFFER)
-}
-
-/// The name of the command connection of an owner (`<node>:<boot id>`).
-pub(super) fn client_name(owner: &str) -> String {
-    format!("parley:{owner}")
-}
-
-/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS M3).
-pub(super) async fn kill_others(connection: &mut MultiplexedConnection, name: &str, keep: i64) -> RedisResult<()> {
-    let list: String = cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal").query_async(connection).await?;
-    for line in list.lines() {
-        let field = |key: &str| line.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
-        if field("name") == Some(name)
-            && let Some(id) = field("id").and_then(|id| id.parse::<i64>().ok())
-            && id != keep
-            && !off::is("fence")
-        {
-            cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(connection).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The replication id; only a master's counts.
-fn identity(info: &str) -> RedisResult<Arc<str>> {
-    let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key));
-    match (field("role:"), field("master_replid:")) {
-        (Some("master"), Some(id)) if id.len() >= 8 => Ok(id.into()),
-        _ => Err(fault("the server is no master")),
-    }
-}
-
-/// A server of a Cluster answers for its own slots alone.
-async fn check_mode(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    let info: String = cmd("INFO").arg("cluster").query_async(connection).await?;
-    if info.contains("cluster_enabled:1") { Err(fault(ONE_OF_A_CLUSTER)) } else { Ok(()) }
-}
-
-async fn check_memory_policy(connection: &mut MultiplexedConnection) {
-    let policy: RedisResult<HashMap<String, String>> =
-        cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(connection).await;
-    match policy {
-        Ok(policy) if policy.values().all(|policy| policy == "noeviction") => {}
-        Ok(policy) => tracing::warn!(?policy, "Redis may evict logs: set maxmemory-policy noeviction"),
-        Err(_) => tracing::warn!("Redis won't tell its maxmemory-policy: it should be noeviction"),
-    }
-}
-
-pub(super) fn fault(what: &'static str) -> RedisError {
-    RedisError::from((redis::ErrorKind::Client, what))
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::slots::{SLOTS, Slot};
 use super::view::{Topology, View};
 use super::{Cluster, Lane, Member, short};
+use crate::backbone::redis::connection;
 use crate::backbone::redis::servers::Servers;
 use crate::backbone::redis::supervisor::{self, LEAVE_TOGETHER, Membership, Shared, Supervisor};
 use crate::backbone::redis::wire::Tls;
@@ -171,7 +172,7 @@ impl Keeper {
                 let info = self.seeds.at(&address.0, address.1)?;
                 Some(async move {
                     let answer = timeout(ANSWER_MAX, ask(info, kept, (&address.0, address.1))).await;
-                    (address, answer.unwrap_or_else(|_| Err(supervisor::fault("it does not answer"))))
+                    (address, answer.unwrap_or_else(|_| Err(connection::fault("it does not answer"))))
                 })
             })
             .collect();
@@ -311,7 +312,7 @@ async fn ask(
 ) -> RedisResult<(View, MultiplexedConnection)> {
     let mut connection = match kept {
         Some(connection) => connection,
-        None => Client::open(info)?.get_multiplexed_async_connection_with_config(&supervisor::config()).await?,
+        None => Client::open(info)?.get_multiplexed_async_connection_with_config(&connection::config()).await?,
     };
     let text: String = cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
     Ok((View::parse(&text, asked), connection))
