@@ -273,6 +273,9 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
     /// The other nodes have left this node's server: connect anew, perhaps to the one where they are.
     fn server_is_old(&self);
 
+    /// How many nodes it has, this one included, as far as is known: some seconds ago.
+    fn nodes(&self) -> u32;
+
     /// Whether it carries events now.
     fn health(&self) -> Health;
 

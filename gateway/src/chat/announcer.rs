@@ -17,8 +17,10 @@ use crate::clock::now_us;
 use crate::limits::{Bucket, Rate};
 use crate::metrics::Metrics;
 
-/// A node tells 5,000 users a second of somebody; as many at once.
-const TELLING: Rate = Rate::new(1_000_000 / 5_000, 1_000_000);
+/// How many users a node tells of one in a second; as many at once.
+const TOLD_PER_SECOND: u32 = 5_000;
+/// How many users all nodes together tell in a second: each has an equal share.
+const TOLD_BY_ALL_PER_SECOND: u32 = 50_000;
 /// How many users may wait to be told. What comes on top is dropped, and counted.
 const WAITING_MAX: usize = 25_000;
 /// How many are told before the clock is looked at again.
@@ -62,18 +64,19 @@ struct Waiting {
 }
 
 impl Announcer {
-    /// Starts the task that gives deliveries to `publish` and asks `presence` who is there; it ends when this is dropped,
-    /// and what waits then is told to nobody.
-    pub(super) fn start<P, A, F>(publish: P, presence: A, metrics: Arc<Metrics>) -> Self
+    /// Starts the task that gives deliveries to `publish`, and asks `presence` who is there and `nodes` how many nodes there
+    /// are; it ends when this is dropped, and what waits then is told to nobody.
+    pub(super) fn start<P, A, F, N>(publish: P, presence: A, nodes: N, metrics: Arc<Metrics>) -> Self
     where
         P: Fn(Vec<Delivery>) + Send + 'static,
         A: Fn(Vec<UserId>) -> F + Send + 'static,
         F: Future<Output = Result<Vec<Presence>, BackboneError>> + Send + 'static,
+        N: Fn() -> u32 + Send + 'static,
     {
         let (queue, told) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
         let told = Told { queue: told, waiting: Arc::clone(&waiting) };
-        tokio::spawn(tell(told, publish, presence));
+        tokio::spawn(tell(told, publish, presence, nodes));
         Self { queue, waiting, metrics }
     }
 
@@ -119,11 +122,12 @@ impl Told {
     }
 }
 
-async fn tell<P, A, F>(mut told: Told, publish: P, presence: A)
+async fn tell<P, A, F, N>(mut told: Told, publish: P, presence: A, nodes: N)
 where
     P: Fn(Vec<Delivery>),
     A: Fn(Vec<UserId>) -> F,
     F: Future<Output = Result<Vec<Presence>, BackboneError>>,
+    N: Fn() -> u32,
 {
     let mut budget = Bucket::default();
     while let Some(news) = told.some().await {
@@ -138,10 +142,15 @@ where
             }
         };
         let deliveries = deliveries(news);
-        let pause_us = budget.overdraw(TELLING, deliveries.len() as u64, now_us());
+        let pause_us = budget.overdraw(rate_of_one_in(nodes()), deliveries.len() as u64, now_us());
         publish(deliveries);
         sleep(Duration::from_micros(pause_us)).await;
     }
+}
+
+fn rate_of_one_in(nodes: u32) -> Rate {
+    let share = (TOLD_BY_ALL_PER_SECOND / nodes.max(1)).clamp(1, TOLD_PER_SECOND);
+    Rate::new(1_000_000 / u64::from(share), 1_000_000)
 }
 
 /// Those whose news is not fresh.
@@ -179,6 +188,16 @@ mod tests {
         News { user: user(name), online: true, at: Timestamp::default(), partners }
     }
 
+    #[test]
+    fn many_nodes_share_what_all_may_tell() {
+        let told_by_all = [0, 1, 10, 100, 1_000].map(|nodes| {
+            let each = 1_000_000 / rate_of_one_in(nodes).cost_us();
+            each * u64::from(nodes.max(1))
+        });
+        assert_eq!(told_by_all, [5_000, 5_000, 50_000, 50_000, 50_000]);
+        assert_eq!(rate_of_one_in(u32::MAX).cost_us(), 1_000_000);
+    }
+
     #[tokio::test]
     async fn what_finds_no_room_is_dropped() {
         let none = |_| std::future::ready(Ok(Vec::new()));
@@ -186,7 +205,7 @@ mod tests {
         let publish = move |deliveries: Vec<Delivery>| {
             let _ = published.try_send(deliveries.len());
         };
-        let announcer = Announcer::start(publish, none, Arc::new(Metrics::new()));
+        let announcer = Announcer::start(publish, none, || 1, Arc::new(Metrics::new()));
         announcer.tell(came("lonely", 0));
         assert_eq!(announcer.waiting.load(Ordering::Relaxed), 0);
         for number in 0..1_000 {

@@ -177,11 +177,13 @@ impl Chat {
 fn announcer(publisher: &publish::Publisher, backbone: &Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Announcer {
     let (publisher, backbone) = (publisher.clone(), Arc::clone(backbone));
     let publish = move |deliveries| publisher.publish_ephemeral(deliveries);
+    let counting = Arc::clone(&backbone);
+    let nodes = move || counting.nodes();
     let presence = move |users: Vec<UserId>| {
         let backbone = Arc::clone(&backbone);
         async move { backbone.presence(&users).await }
     };
-    Announcer::start(publish, presence, metrics)
+    Announcer::start(publish, presence, nodes, metrics)
 }
 
 /// What a transaction built for its outbox row, to be published when it has committed.

@@ -65,6 +65,7 @@ contract!(
     subscriptions_are_counted_and_linger,
     what_is_no_envelope_is_refused,
     closing_publishes_what_was_handed_over,
+    nodes_are_counted,
     a_users_allowance_is_one_for_all_nodes,
     push_jobs_are_taken_kept_and_ended,
 );
@@ -622,6 +623,17 @@ async fn closing_publishes_what_was_handed_over(rig: Rig) {
     );
     assert_eq!(published.expect("published").len(), 2000);
     assert!(rig.a.backbone.publish(vec![event(&ann, 1)]).await.is_err());
+}
+
+async fn nodes_are_counted(rig: Rig) {
+    let is = async |nodes: u64| {
+        eventually(Duration::from_secs(10), async || (u64::from(rig.a.backbone.nodes()) == nodes).then_some(())).await;
+    };
+    is(rig.both()).await;
+    if rig.is_shared() {
+        rig.b.backbone.close().await;
+        is(1).await;
+    }
 }
 
 #[tokio::test]

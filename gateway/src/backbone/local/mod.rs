@@ -249,6 +249,10 @@ impl Backbone for LocalBackbone {
 
     fn server_is_old(&self) {}
 
+    fn nodes(&self) -> u32 {
+        1
+    }
+
     fn health(&self) -> Health {
         Health { ready: true, detail: "ready".to_owned(), server: Some(self.shared.settings.boot_id.clone()) }
     }

@@ -179,6 +179,15 @@ impl Link {
         }
     }
 
+    /// How many nodes are connected.
+    pub(super) fn nodes(&self) -> u32 {
+        let counted = match &self.route {
+            Route::One(server) => server.nodes(),
+            Route::Cluster(cluster) => cluster.nodes(),
+        };
+        counted.max(1)
+    }
+
     /// Gives up all connections; the supervisors make others.
     pub(super) fn leave(&self) {
         match &self.route {

@@ -273,6 +273,10 @@ impl Backbone for RedisBackbone {
         self.link.server_is_new();
     }
 
+    fn nodes(&self) -> u32 {
+        self.link.nodes()
+    }
+
     fn health(&self) -> Health {
         self.link.health()
     }

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram};
@@ -27,6 +27,8 @@ pub(super) struct Server {
     state: RwLock<State>,
     /// Redis' clock less this machine's, in milliseconds.
     clock_apart_ms: AtomicI64,
+    /// Nodes that take its orders.
+    nodes: AtomicU32,
     probed: Mutex<Option<Instant>>,
     /// When the probe under way was published.
     probe_sent: Mutex<Option<Instant>>,
@@ -78,6 +80,7 @@ impl Server {
         Self {
             state: RwLock::new(State::Away { why: "not connected yet".to_owned(), since: Instant::now() }),
             clock_apart_ms: AtomicI64::new(0),
+            nodes: AtomicU32::new(0),
             probed: Mutex::new(None),
             probe_sent: Mutex::new(None),
             lag_seconds: metrics::histogram!("parley_backbone_lag_seconds"),
@@ -156,6 +159,15 @@ impl Server {
 
     pub(super) fn set_clock(&self, server_unix_ms: i64) {
         self.clock_apart_ms.store(server_unix_ms.saturating_sub(Timestamp::now().unix_ms()), Ordering::Relaxed);
+    }
+
+    /// How many nodes are connected to it; 0 if that isn't known yet.
+    pub(super) fn nodes(&self) -> u32 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_nodes(&self, nodes: u32) {
+        self.nodes.store(nodes, Ordering::Relaxed);
     }
 
     pub(super) fn probe_begins(&self) {

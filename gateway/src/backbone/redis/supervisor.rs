@@ -287,12 +287,13 @@ impl Supervisor {
         }
     }
 
-    /// Publishes the probe, reads the clock, and says which server it is.
+    /// Publishes the probe, reads the clock, counts the nodes, and says which server it is.
     async fn probe(&self, mut commands: MultiplexedConnection) -> RedisResult<Arc<str>> {
         let key = node_key(&self.shared.link.settings.node);
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
         pipeline.cmd("INFO").arg("replication");
+        pipeline.cmd("PUBSUB").arg("NUMSUB").arg(CONTROL_CHANNEL);
         pipeline.cmd("PUBLISH").arg(&key).arg(self.probe_text());
         let keeps_key = |own: &Membership| own.cluster.lane_of(slot_of(key.as_bytes())) == Some(own.lane);
         if self.cluster.as_ref().is_none_or(keeps_key) {
@@ -301,8 +302,10 @@ impl Supervisor {
         self.server.probe_begins();
         let mut replies = commands.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         // A server that is out of memory refuses the key: the connection is none the worse for it.
-        replies.truncate(2);
-        let ((seconds, micros), info): ((i64, i64), String) = from_redis_value(Value::Array(replies))?;
+        replies.truncate(3);
+        let ((seconds, micros), info, (_, nodes)): ((i64, i64), String, (String, u32)) =
+            from_redis_value(Value::Array(replies))?;
+        self.server.set_nodes(nodes);
         self.server.set_clock(seconds.saturating_mul(1000).saturating_add(micros / 1000));
         connection::identity(&info)
     }

@@ -290,6 +290,11 @@ impl Cluster {
         (!ids.is_empty()).then(|| ids.join("-").into())
     }
 
+    /// How many nodes are connected: each to every master, so the most that one has counted.
+    pub(super) fn nodes(&self) -> u32 {
+        self.serving().iter().map(|member| member.server.nodes()).max().unwrap_or_default()
+    }
+
     /// Gives up all connections.
     pub(super) fn leave(&self) {
         self.look_again.notify_one();
