@@ -43,8 +43,7 @@ async fn prometheus_scrapes_two_nodes_answers_the_dashboard_and_fires_when_redis
     }
     prometheus.wait_for(r#"count(ALERTS{alertstate="firing"})"#, |value| value.is_none()).await;
 
-    let page = prometheus.console().await;
-    assert!(!page.contains('–'), "a figure is missing: {page}");
+    let page = prometheus.console_when(|page| !page.contains('–')).await;
     for node in [one.ops, two.ops] {
         assert!(page.contains(&format!("<tr><th>{node}</th>\n<td>yes</td>\n<td>")), "{page}");
     }
@@ -55,8 +54,7 @@ async fn prometheus_scrapes_two_nodes_answers_the_dashboard_and_fires_when_redis
         let firing = format!(r#"count(ALERTS{{alertname="{alert}", alertstate="firing"}})"#);
         prometheus.wait_for(&firing, |value| value == Some("2".to_owned())).await;
     }
-    let page = prometheus.console().await;
-    assert!(page.contains("<th>ParleyBackboneAway</th>") && page.contains("<td>no</td>"), "{page}");
+    prometheus.console_when(|page| page.contains("<th>ParleyBackboneAway</th>") && page.contains("<td>no</td>")).await;
     redis.restart();
     let firing = r#"count(ALERTS{alertname="ParleyBackboneAway", alertstate="firing"})"#;
     prometheus.wait_for(firing, |value| value.is_none()).await;
@@ -228,12 +226,20 @@ impl Prometheus {
         prometheus
     }
 
-    /// The page that operators see without Grafana.
-    async fn console(&self) -> String {
+    /// The page that operators see without Grafana, once it is as expected: a rate needs two scrapes of each node.
+    async fn console_when(&self, expected: impl Fn(&str) -> bool) -> String {
         let url = format!("http://{}/consoles/parley.html", self.address);
-        let output = Command::new("curl").args(["-sS", "--fail", &url]).output().expect("curl");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
+        let mut page = String::new();
+        for _ in 0..60 {
+            let output = Command::new("curl").args(["-sS", "--fail", &url]).output().expect("curl");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            page = String::from_utf8(output.stdout).expect("text");
+            if expected(&page) {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        panic!("the page stays as it is: {page}");
     }
 
     /// Asks again and again until the first value of the answer (`None`: no series) is as expected.
