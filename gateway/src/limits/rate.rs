@@ -40,10 +40,15 @@ impl Rate {
         if self.cost_us == 0 {
             return Ok(full_at_us);
         }
-        let from_us = if full_at_us > now_us { full_at_us } else { now_us };
-        let full_at_us = from_us.saturating_add(self.cost_us);
+        let full_at_us = self.after(1, full_at_us, now_us);
         let latest_us = now_us.saturating_add(self.burst_us);
         if full_at_us > latest_us { Err(full_at_us - latest_us) } else { Ok(full_at_us) }
+    }
+
+    /// When the allowance is whole after `count` were taken.
+    const fn after(self, count: u64, full_at_us: u64, now_us: u64) -> u64 {
+        let from_us = if full_at_us > now_us { full_at_us } else { now_us };
+        from_us.saturating_add(self.cost_us.saturating_mul(count))
     }
 }
 
@@ -70,8 +75,7 @@ impl Bucket {
 
     /// Takes `count`, also if there is less: how many microseconds until that is made up for.
     pub const fn overdraw(&mut self, rate: Rate, count: u64, now_us: u64) -> u64 {
-        let from_us = if self.full_at_us > now_us { self.full_at_us } else { now_us };
-        self.full_at_us = from_us.saturating_add(rate.cost_us.saturating_mul(count));
+        self.full_at_us = rate.after(count, self.full_at_us, now_us);
         self.full_at_us.saturating_sub(now_us.saturating_add(rate.burst_us))
     }
 }

@@ -130,24 +130,29 @@ impl Link {
     /// certainly did nothing, are repeated when it is loaded anew.
     pub(super) async fn run_calls(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {
         let mut replies = self.attempt(calls).await;
+        self.repeat_unloaded(calls, &mut replies).await;
+        replies.into_iter().map(refusal_as_error).collect()
+    }
+
+    async fn repeat_unloaded(&self, calls: &Pipeline, replies: &mut [Result<Value, BackboneError>]) {
         let mut again = Pipeline::new();
-        for (call, _) in calls.cmd_iter().zip(&replies).filter(|(_, reply)| is_script_missing(reply)) {
+        for (call, _) in calls.cmd_iter().zip(&*replies).filter(|(_, reply)| is_script_missing(reply)) {
             again.add_command(call.clone());
         }
-        if !again.is_empty() {
-            let new = match self.load_scripts().await {
-                Ok(()) => self.attempt(&again).await,
-                Err(fault) => again.cmd_iter().map(|_| Err(fault.clone())).collect(),
-            };
-            for (old, new) in replies.iter_mut().filter(|reply| is_script_missing(reply)).zip(new) {
-                *old = if is_script_missing(&new) {
-                    Err(BackboneError("Redis does not keep scripts".to_owned()))
-                } else {
-                    new
-                };
-            }
+        if again.is_empty() {
+            return;
         }
-        replies.into_iter().map(refusal_as_error).collect()
+        let new = match self.load_scripts().await {
+            Ok(()) => self.attempt(&again).await,
+            Err(fault) => again.cmd_iter().map(|_| Err(fault.clone())).collect(),
+        };
+        for (old, new) in replies.iter_mut().filter(|reply| is_script_missing(reply)).zip(new) {
+            *old = if is_script_missing(&new) {
+                Err(BackboneError("Redis does not keep scripts".to_owned()))
+            } else {
+                new
+            };
+        }
     }
 
     async fn attempt(&self, calls: &Pipeline) -> Vec<Result<Value, BackboneError>> {

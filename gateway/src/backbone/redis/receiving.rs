@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
@@ -18,6 +17,7 @@ use tokio_util::codec::Decoder;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::{Slot, slot_of};
+use super::connection::{CONNECT_MAX, RESPONSE_MAX};
 use super::inbound::Inbound;
 use super::pushed::Message;
 use super::wire::{self, Tls, Wire};
@@ -32,8 +32,6 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) struct Receiving {
     channels: Channels,
     requests: mpsc::Sender<Request>,
-    /// For any reply.
-    within: Duration,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -81,9 +79,8 @@ impl Receiving {
         name: &str,
         channels: Channels,
         inbound: Inbound,
-        (connect_within, within): (Duration, Duration),
     ) -> RedisResult<Self> {
-        let wire = timeout(connect_within, wire::connect(server.addr(), tls));
+        let wire = timeout(CONNECT_MAX, wire::connect(server.addr(), tls));
         let (reading, writing) = tokio::io::split(wire.await.map_err(|_| slow())??);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let waiting = Waiting::default();
@@ -97,7 +94,7 @@ impl Receiving {
             waiting.lock().clear();
             lost.cancel();
         });
-        let connection = Self { channels, requests: sender, within, _task: AbortOnDropHandle::new(task) };
+        let connection = Self { channels, requests: sender, _task: AbortOnDropHandle::new(task) };
         let login = server.redis_settings();
         let mut hello = cmd("HELLO");
         hello.arg(3);
@@ -180,7 +177,7 @@ impl Receiving {
             }
             Ok(all)
         };
-        timeout(self.within, all).await.map_err(|_| slow())?
+        timeout(RESPONSE_MAX, all).await.map_err(|_| slow())?
     }
 }
 

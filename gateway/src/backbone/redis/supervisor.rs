@@ -247,7 +247,7 @@ impl Supervisor {
     async fn receiving(&self, found: &Found, name: &str, inbound: Inbound) -> RedisResult<Receiving> {
         let channels = if self.cluster.is_some() { Channels::Sharded } else { Channels::Plain };
         let server = (found.client.get_connection_info(), self.servers.tls());
-        Receiving::connect(server, name, channels, inbound, (connection::CONNECT_MAX, connection::RESPONSE_MAX)).await
+        Receiving::connect(server, name, channels, inbound).await
     }
 
     /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
