@@ -3,19 +3,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use crate::noloss_rig::{Follower, bounded};
-use crate::sentinel::{END, SETTINGS, acknowledged, fetched_until_the_end, flood_for, nothing_is_missed};
-use crate::support::client::Client;
+use crate::failover_rig::{SETTINGS, nothing_is_lost};
+use crate::noloss_rig::{Follower, bounded, say};
 use crate::support::cluster::Cluster;
 use crate::support::node::Node;
 use crate::support::postgres::Postgres;
 
 const CHANNEL: &str = "chat:user:b";
 
-/// Sends a message every 20 ms while `harm` is done to the slot of `b`, and judges what a follower on the other node knows in
-/// the end: what came as an event, and what the store had whenever it was told `resync`.
+/// Two nodes keep their promise while `harm` is done to the slot of `b`.
 async fn nothing_is_lost_when(mut cluster: Cluster, harm: impl FnOnce(&mut Cluster, usize)) {
     let database = Postgres::database().await;
     let before = cluster.owner(CHANNEL);
@@ -28,28 +24,17 @@ async fn nothing_is_lost_when(mut cluster: Cluster, harm: impl FnOnce(&mut Clust
     let store = database.client().await;
     let mut b = Follower::join(one.http, "b").await;
     let mut other = Follower::join(one.http, &well).await;
-    let mut a = Client::join(two.http, "a").await;
-
-    let sending = async {
-        let mut sent = 0;
-        flood_for(&mut a, &mut sent, Duration::from_millis(500)).await;
+    nothing_is_lost(two.http, &mut b, &store, async |flood| {
         harm(&mut cluster, before);
-        // Until both nodes are on the new master, and some more.
         while !is_elsewhere(&cluster, before) {
-            flood_for(&mut a, &mut sent, Duration::from_millis(100)).await;
+            flood.run_for(Duration::from_millis(100)).await;
         }
         one.wait_ready(true).await;
         two.wait_ready(true).await;
-        flood_for(&mut a, &mut sent, Duration::from_millis(500)).await;
-        let settled_at = sent;
-        flood_for(&mut a, &mut sent, Duration::from_millis(500)).await;
-        a.send("message.send", json!({ "to": "b", "content": END })).await;
-        a.send("message.send", json!({ "to": well, "content": END })).await;
-        (settled_at, sent, acknowledged(&mut a, sent + 1).await)
-    };
-    let ((settled_at, sent, acked), fetched) = tokio::join!(sending, fetched_until_the_end(&mut b, &store));
-    nothing_is_missed(&mut b, &acked, &fetched, settled_at..sent).await;
-    other.until_message(END).await;
+    })
+    .await;
+    say(two.http, "a", &well, "all is well").await;
+    other.until_message("all is well").await;
     assert_eq!(other.notices, Vec::<serde_json::Value>::new(), "users of other masters notice nothing");
 }
 

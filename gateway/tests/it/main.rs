@@ -21,6 +21,7 @@ mod connects;
 mod contract_documents;
 mod dialects;
 mod drain;
+mod failover_rig;
 mod five_front_ends;
 mod hostile;
 mod limits;

@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-/// How long anything expected may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything expected may take: longer than Sentinels whose first vote was split.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came over the socket.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,12 +91,17 @@ impl Client {
         self.socket.write_frame(frame).await.expect("a live socket");
     }
 
-    /// The next thing that comes; panics after ten seconds.
+    /// The next thing that comes; panics if nothing does.
     pub(crate) async fn next(&mut self) -> Got {
+        self.try_next().await.expect("something comes")
+    }
+
+    /// The next thing that comes, if something does in time.
+    pub(crate) async fn try_next(&mut self) -> Option<Got> {
         if let Some(kept) = self.kept.pop_front() {
-            return Got::Frame(kept);
+            return Some(Got::Frame(kept));
         }
-        tokio::time::timeout(PATIENCE, self.read()).await.expect("something within ten seconds")
+        tokio::time::timeout(PATIENCE, self.read()).await.ok()
     }
 
     /// The next frame of this type; others that come before it are kept for later.
@@ -115,7 +120,7 @@ impl Client {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(frame) => frame,
-            Err(_) => panic!("no {kind} within ten seconds; kept: {:?}", self.kept),
+            Err(_) => panic!("no {kind} in time; kept: {:?}", self.kept),
         }
     }
 
@@ -135,7 +140,7 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("a close within ten seconds")
+        tokio::time::timeout(PATIENCE, wait).await.expect("a close in time")
     }
 
     /// Nothing but what a ping answers: everything that was on its way has come.

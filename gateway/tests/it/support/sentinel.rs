@@ -114,9 +114,10 @@ impl Sentinel {
         let encrypted = authority.map_or(Vec::new(), |authority| tls(authority, port_of_nodes));
         let folder = std::env::temp_dir().join(format!("parley-sentinel-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for a Sentinel");
+        // A split vote is repeated after twice the time of a failover.
         let settings = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor chat 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds chat 1000\nsentinel failover-timeout chat 4000\n"
+             sentinel down-after-milliseconds chat 1000\nsentinel failover-timeout chat 3000\n"
         );
         let file = folder.join("sentinel.conf");
         std::fs::write(&file, settings).expect("its settings are written");
