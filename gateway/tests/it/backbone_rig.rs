@@ -196,6 +196,15 @@ impl Node {
         tokio::time::timeout(WAIT, seen.recv()).await.expect("something comes in time").expect("the inbox stays")
     }
 
+    /// What comes until nothing has come for half a second.
+    pub(crate) async fn until_quiet(&self) -> Vec<Seen> {
+        let (mut all, mut seen) = (Vec::new(), self.seen.lock().await);
+        while let Ok(Some(next)) = tokio::time::timeout(Duration::from_millis(500), seen.recv()).await {
+            all.push(next);
+        }
+        all
+    }
+
     /// The next payload for `user`; events for others are passed over.
     pub(crate) async fn payload(&self, user: &UserId) -> String {
         loop {
