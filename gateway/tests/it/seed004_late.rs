@@ -112,9 +112,17 @@ async fn messages_go_on_while_the_store_is_frozen_and_are_stored_once() {
         assert_eq!(device.settle().await, Vec::<Value>::new(), "nothing comes a second time");
     }
     assert_eq!(ids(&servers.history("2", "1").await), ids(&at_bob), "nothing lost, nothing twice, in order");
-    // A retry of what was kept meets the stored message.
-    ann.say(json!({ "type": "private", "to": 2, "content": "m1", "temp_id": "t1" })).await;
-    assert_eq!(ann.expect("private").await["id"], at_bob[1]["id"]);
+    // A retry of what was kept meets the stored message, as soon as the sender's node asks the store again.
+    let since = Instant::now();
+    let again = loop {
+        ann.say(json!({ "type": "private", "to": 2, "content": "m1", "temp_id": "t1" })).await;
+        if let Some(frame) = ann.settle().await.pop() {
+            break frame;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "the sender's node doesn't ask the store");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((&again["type"], &again["id"]), (&json!("private"), &at_bob[1]["id"]));
     assert!(bob.settle().await.is_empty());
 }
 
