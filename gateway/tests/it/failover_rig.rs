@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::noloss_rig::Follower;
 use crate::support::client::Client;
@@ -29,12 +29,15 @@ pub(crate) async fn nothing_is_lost(
 ) {
     let told = Cell::new(false);
     let sending = async {
-        let mut flood = Flood { sender: Client::join(from, "a").await, sent: 0 };
+        let mut flood = Flood { sender: Client::join(from, "a").await, sent: 0, acked: HashMap::new() };
         flood.run_for(Duration::from_millis(500)).await;
         change(&mut flood).await;
         while !told.get() {
             flood.run_for(Duration::from_millis(100)).await;
         }
+        // The sender's node has found the new server as well, when what is sent now is acknowledged.
+        flood.run_for(Duration::from_millis(20)).await;
+        flood.until_acknowledged(vec![format!("m{}", flood.sent - 1)]).await;
         let settled_at = flood.sent;
         flood.run_for(Duration::from_millis(500)).await;
         (settled_at..flood.sent, flood.end().await)
@@ -50,6 +53,8 @@ pub(crate) async fn nothing_is_lost(
 pub(crate) struct Flood {
     sender: Client,
     sent: usize,
+    /// The ids of what was acknowledged, by content.
+    acked: HashMap<String, String>,
 }
 
 impl Flood {
@@ -63,37 +68,45 @@ impl Flood {
         }
     }
 
+    /// Sends the [`END`] and waits until all is acknowledged; gives the contents.
+    async fn end(mut self) -> HashSet<String> {
+        self.say(END).await;
+        let all = (0..self.sent).map(|n| format!("m{n}")).chain([END.to_owned()]);
+        self.until_acknowledged(all.collect()).await;
+        self.acked.into_keys().collect()
+    }
+
     async fn say(&mut self, content: &str) {
         let message = json!({ "to": "b", "content": content, "tempId": content });
         self.sender.send("message.send", message).await;
     }
 
-    /// Sends the [`END`] and waits until all is acknowledged; gives the contents. An acknowledgement that was on its way
-    /// through the server that was lost doesn't come: as every client does, this one sends again, under the same `tempId`.
-    async fn end(mut self) -> HashSet<String> {
-        self.say(END).await;
-        let all: HashSet<String> = (0..self.sent).map(|n| format!("m{n}")).chain([END.to_owned()]).collect();
-        let mut acked = HashMap::new();
+    /// An acknowledgement that was on its way through the server that was lost doesn't come: as every client does, this one
+    /// sends again, under the same `tempId`.
+    async fn until_acknowledged(&mut self, mut wanted: Vec<String>) {
         let mut heard_at = Instant::now();
-        while acked.len() < all.len() {
+        while !wanted.is_empty() {
             for frame in self.sender.settle().await {
-                let sent = &frame["payload"]["message"];
-                if frame["type"] == "message.sent" && all.contains(sent["content"].as_str().unwrap_or_default()) {
-                    let content = sent["content"].as_str().expect("text").to_owned();
-                    let id = acked.entry(content).or_insert_with(|| sent["id"].clone());
-                    assert_eq!(*id, sent["id"], "each is acknowledged as one message");
+                if frame["type"] == "message.sent" {
+                    self.see(&frame["payload"]["message"]);
                     heard_at = Instant::now();
                 }
             }
+            wanted.retain(|content| !self.acked.contains_key(content));
             if heard_at.elapsed() > RESEND_AFTER {
-                for content in all.iter().filter(|content| !acked.contains_key(*content)) {
+                for content in &wanted {
                     self.say(content).await;
                 }
                 heard_at = Instant::now();
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        acked.into_keys().collect()
+    }
+
+    fn see(&mut self, message: &Value) {
+        let [content, id] = ["content", "id"].map(|field| message[field].as_str().expect("text").to_owned());
+        let before = self.acked.insert(content, id.clone());
+        assert!(before.is_none_or(|before| before == id), "each is acknowledged as one message");
     }
 }
 
