@@ -161,7 +161,7 @@ fault_stalled_receivers() {
   group_size=40
   groups=$((users / 40))
   pairs=$groups
-  rate=$(sized 150 400)
+  rate=$(sized 120 400)
   node_env=(SEND_QUEUE_BYTES=32768 WRITE_TIMEOUT_SECONDS=3)
   nodes_up
   # They stop reading after a quarter of the time.
