@@ -155,23 +155,26 @@ fault_node_and_redis_killed() {
   expect "$(count resyncs)" gt 0 'nobody was told that the logs are gone'
 }
 
-# Mostly large messages in large groups, and little patience: the kernel's buffers take in a lot before a node notices.
+# Mostly large messages in large groups, and little patience: the kernel's buffers take in a lot before a node notices. In the
+# short form each of a few users gets more than these buffers hold, some 4 MB.
 fault_stalled_receivers() {
-  users=$(sized 200 1000)
-  group_size=40
-  groups=$((users / 40))
+  users=$(sized 20 1000)
+  group_size=$(sized 20 40)
+  groups=$((users / group_size))
   pairs=$groups
-  rate=$(sized 120 400)
-  node_env=(SEND_QUEUE_BYTES=32768 WRITE_TIMEOUT_SECONDS=3)
+  local stalled
+  stalled=$(sized 5 100)
+  rate=$(sized 150 400)
+  node_env=(SEND_QUEUE_BYTES=$(sized 131072 32768) WRITE_TIMEOUT_SECONDS=3)
   nodes_up
   # They stop reading after a quarter of the time.
-  load "$(sized 14 40)" --content-bytes 3500 --stalled-receivers "$((users / 10))" --stall-seconds "$(sized 10 20)"
+  load "$(sized 18 40)" --content-bytes 3500 --stalled-receivers "$stalled" --stall-seconds "$(sized 13 20)"
   judge
   local closed=0 node
   for node in a b; do
     closed=$((closed + $(metric $node 'parley_closes_total.*(slow_consumer|write_timeout)')))
   done
-  echo "   sockets closed for not reading: $closed of $((users / 10))"
+  echo "   sockets closed for not reading: $closed of $stalled"
   expect "$closed" gt 0 'no socket was closed for not reading'
 }
 
