@@ -277,8 +277,11 @@ async fn orders_come_once_also_when_the_leading_master_is_lost() {
             }
         }
         seen.extend(rig.a.until_quiet().await);
-        assert!(seen.contains(&Seen::OrdersMissed), "the one that led was lost");
+        let all = seen.len();
         seen.retain(|seen| *seen != Seen::OrdersMissed);
+        let missed = all - seen.len();
+        // The one that is there for the longest time leads: here that may be the next one to be killed.
+        assert!((1..=3).contains(&missed), "the one that led was lost, {missed} times");
         for (place, one) in seen.iter().enumerate() {
             assert!(matches!(one, Seen::Control(_) | Seen::Broadcast(_)), "{one:?}");
             assert!(!seen[..place].contains(one), "nothing comes twice: {seen:?}");

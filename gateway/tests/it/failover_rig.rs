@@ -125,7 +125,8 @@ async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client,
     }
 }
 
-/// What was acknowledged came once as an event or was fetched; the messages of `settled` came in order, as events.
+/// What was acknowledged came once as an event or was fetched; the messages of `settled` came in order, as events; and
+/// `b` was told that the log is another.
 async fn nothing_is_missed(
     b: &mut Follower,
     acked: &HashSet<String>,
@@ -150,6 +151,7 @@ async fn nothing_is_missed(
     let later: Vec<usize> = got.iter().filter_map(|content| content.strip_prefix('m')?.parse().ok()).collect();
     let later: Vec<usize> = later.into_iter().filter(|n| *n >= settled.start).collect();
     assert_eq!(later, settled.collect::<Vec<_>>(), "afterwards everything comes as before; {:?}", b.notices);
+    assert!(b.notices.iter().any(|notice| notice["type"] == "resync"), "the log is another: {:?}", b.notices);
 }
 
 /// What the store holds.
