@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use bytes::Bytes;
 use gateway::ws::frame;
-use gateway::ws::handshake::{self, Upgrading};
-use gateway::ws::outbox::{Outbox, Pushed};
+use gateway::ws::handshake::{self, PendingUpgrade};
+use gateway::ws::send_queue::{PushOutcome, SendQueue};
 use gateway::ws::socket::{Flow, Incoming, Socket};
 use http_body_util::Empty;
 use hyper::body::Incoming as Body;
@@ -58,7 +58,7 @@ async fn serve(stream: TcpStream) {
     }
 }
 
-fn answer(request: &mut Request<Body>, upgrading: &OnceLock<Upgrading>) -> Response<Empty<Bytes>> {
+fn answer(request: &mut Request<Body>, upgrading: &OnceLock<PendingUpgrade>) -> Response<Empty<Bytes>> {
     match handshake::accept(request, None) {
         Ok((response, accepted)) => {
             // The connection ends as HTTP with the first upgrade, so there is no second.
@@ -73,25 +73,25 @@ fn answer(request: &mut Request<Body>, upgrading: &OnceLock<Upgrading>) -> Respo
     }
 }
 
-async fn echo(upgrading: Upgrading) {
+async fn echo(upgrading: PendingUpgrade) {
     let Ok((stream, leftover)) = upgrading.complete().await else { return };
-    let outbox = Arc::new(Outbox::new(OUTBOX_BYTES_MAX, shared::Wire::CHAT));
-    let mut socket = Socket::new(stream, leftover, outbox.clone(), MESSAGE_BYTES_MAX);
+    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, shared::Wire::CHAT));
+    let mut socket = Socket::new(stream, leftover, queue.clone(), MESSAGE_BYTES_MAX);
     let mut on_message = |incoming: Incoming<'_>| {
         let framed = match incoming {
             Incoming::Text(text) => frame::frame_text(text),
             Incoming::Binary(bytes) => frame::frame_binary(bytes),
         };
-        match outbox.push_reply(framed) {
-            Pushed::Queued | Pushed::Silent => Flow::Continue,
-            Pushed::Old
-            | Pushed::Gap
-            | Pushed::Joining
-            | Pushed::Full
-            | Pushed::Dropped
-            | Pushed::Overflow
-            | Pushed::Closing => {
-                outbox.close(CloseCode::SlowConsumer);
+        match queue.push_reply(framed) {
+            PushOutcome::Queued | PushOutcome::Silent => Flow::Continue,
+            PushOutcome::Old
+            | PushOutcome::Gap
+            | PushOutcome::Joining
+            | PushOutcome::Full
+            | PushOutcome::Dropped
+            | PushOutcome::Overflow
+            | PushOutcome::Closing => {
+                queue.close(CloseCode::SlowConsumer);
                 Flow::Pause
             }
         }

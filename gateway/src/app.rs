@@ -22,7 +22,7 @@ use crate::audit::audit_trail;
 use crate::auth::{Authenticator, LiveSessions};
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
-use crate::backbone::{self, Backbone, BackboneError, Inbox, StoreSide};
+use crate::backbone::{self, Backbone, BackboneError, BackboneHost, Inbox};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, Publisher, publisher};
@@ -30,7 +30,7 @@ use crate::chat::receipts::receipt_events_builder;
 use crate::chat::usernames::Names;
 use crate::chat::{Chat, Parts};
 use crate::config::{Config, Mode, Proxies};
-use crate::fanout::{Fanout, Stale};
+use crate::fanout::{Fanout, Invalidation};
 use crate::heal::Healer;
 use crate::http::ops::{self, Readiness};
 use crate::http::rest::{self, Api};
@@ -365,7 +365,7 @@ async fn backbone(
         online_ttl_seconds: seconds(config.log.online_ttl),
         offline_grace_seconds: seconds(config.log.offline_grace),
     };
-    let unread = Arc::new(BackbonesStore { unread: UnreadCounts::start(Arc::clone(&store)), store });
+    let unread = Arc::new(StoreHost { unread: UnreadCounts::start(Arc::clone(&store)), store });
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, unread).await;
@@ -390,10 +390,10 @@ fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publi
     )
 }
 
-fn forgets(members: Arc<MembersCache>, doubtful: Arc<AtomicBool>) -> Box<dyn Fn(Stale) + Send + Sync> {
+fn forgets(members: Arc<MembersCache>, doubtful: Arc<AtomicBool>) -> Box<dyn Fn(Invalidation) + Send + Sync> {
     Box::new(move |stale| match stale {
-        Stale::Members(conversation) => members.forget(&conversation),
-        Stale::Everything => {
+        Invalidation::Members(conversation) => members.forget(&conversation),
+        Invalidation::Everything => {
             members.forget_all();
             doubtful.store(true, Ordering::Release);
         }
@@ -411,13 +411,13 @@ async fn run_upkeep(prometheus: &metrics_exporter_prometheus::PrometheusHandle, 
 }
 
 /// The store as the backbone knows it.
-struct BackbonesStore {
+struct StoreHost {
     store: Arc<dyn Store>,
     unread: UnreadCounts,
 }
 
 #[async_trait]
-impl StoreSide for BackbonesStore {
+impl BackboneHost for StoreHost {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.unread.of(user).await.map_err(|error| BackboneError(error.to_string()))
     }

@@ -25,7 +25,7 @@ pub struct Payload<'a> {
 
 /// A message that an event brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Brought {
+pub struct MessageRef {
     /// Its id.
     pub message: u64,
     /// The sender's name for it, in `message.sent`.
@@ -36,14 +36,14 @@ pub struct Brought {
 #[must_use]
 pub fn message_id(envelopes: &[u8]) -> Option<u64> {
     match as_we_write_it(envelopes) {
-        Written::Brings(message) => Some(message),
-        Written::BringsNone => None,
-        Written::Otherwise => brought(envelopes).map(|brought| brought.message),
+        KnownStart::Brings(message) => Some(message),
+        KnownStart::BringsNone => None,
+        KnownStart::Otherwise => brought(envelopes).map(|brought| brought.message),
     }
 }
 
 /// What an event of ours looks like at its beginning.
-enum Written {
+enum KnownStart {
     Brings(u64),
     BringsNone,
     /// Others may write their members in another order.
@@ -51,7 +51,7 @@ enum Written {
 }
 
 /// Reads no further than the message's id: every event on its way to sockets is looked at.
-fn as_we_write_it(envelopes: &[u8]) -> Written {
+fn as_we_write_it(envelopes: &[u8]) -> KnownStart {
     const ID: &[u8] = br#""message":{"id":""#;
     let read = || {
         let rest = envelopes.strip_prefix(br#"{"seq":"#)?;
@@ -76,15 +76,15 @@ fn as_we_write_it(envelopes: &[u8]) -> Written {
         Some(Some(id.get()))
     };
     match read() {
-        Some(Some(message)) => Written::Brings(message),
-        Some(None) => Written::BringsNone,
-        None => Written::Otherwise,
+        Some(Some(message)) => KnownStart::Brings(message),
+        Some(None) => KnownStart::BringsNone,
+        None => KnownStart::Otherwise,
     }
 }
 
 /// The message that an event brings (`message.new`, `message.sent`); `None` for other events.
 #[must_use]
-pub fn brought(envelopes: &[u8]) -> Option<Brought> {
+pub fn brought(envelopes: &[u8]) -> Option<MessageRef> {
     #[derive(Deserialize)]
     struct Event<'a> {
         #[serde(borrow, rename = "type")]
@@ -94,17 +94,17 @@ pub fn brought(envelopes: &[u8]) -> Option<Brought> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Body {
-        message: Option<Identified>,
+        message: Option<MessageWithId>,
         temp_id: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Identified {
+    struct MessageWithId {
         id: MessageId,
     }
     let event: Event<'_> = serde_json::from_slice(first_line(envelopes).0).ok()?;
     let brings = matches!(&*event.kind, "message.new" | "message.sent");
     let Body { message, temp_id } = event.payload;
-    message.filter(|_| brings).map(|message| Brought { message: message.id.get(), temp_id })
+    message.filter(|_| brings).map(|message| MessageRef { message: message.id.get(), temp_id })
 }
 
 /// The type of an envelope for nodes: it holds the event of a message that is not stored yet.
@@ -116,10 +116,10 @@ pub fn live_event(envelope: &[u8]) -> Option<&RawValue> {
     #[derive(Deserialize)]
     struct Live<'a> {
         #[serde(borrow)]
-        payload: Held<'a>,
+        payload: LivePayload<'a>,
     }
     #[derive(Deserialize)]
-    struct Held<'a> {
+    struct LivePayload<'a> {
         #[serde(borrow)]
         event: &'a RawValue,
     }
@@ -172,7 +172,7 @@ fn first_line(payload: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A payload that is no sequence of envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is no newline-separated sequence of JSON envelopes")]
-pub struct Poisoned;
+pub struct InvalidPayload;
 
 /// What has to be known of an envelope.
 struct Envelope<'a> {
@@ -218,14 +218,14 @@ impl<'a> Envelope<'a> {
 
     fn in_any_form(line: &'a [u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Read<'a> {
+        struct AnyEnvelope<'a> {
             #[serde(borrow, rename = "type")]
             kind: Cow<'a, str>,
             seq: Option<u64>,
             #[serde(borrow)]
             payload: &'a RawValue,
         }
-        let Read { kind, seq, payload } = serde_json::from_slice(line).ok()?;
+        let AnyEnvelope { kind, seq, payload } = serde_json::from_slice(line).ok()?;
         payload.get().starts_with('{').then_some(Self { kind, seq, message: &[] })
     }
 }
@@ -270,13 +270,13 @@ pub struct Opened {
 
 impl<'a> Payload<'a> {
     /// Checks a payload as it came from a channel.
-    pub fn parse(payload: &'a [u8]) -> Result<Self, Poisoned> {
+    pub fn parse(payload: &'a [u8]) -> Result<Self, InvalidPayload> {
         let (opened, envelopes) = match payload.starts_with(b"{\"epoch\":") {
             false => (None, payload),
             true => {
                 let (line, rest) = first_line(payload);
-                let opened: Opened = serde_json::from_slice(line).map_err(|_| Poisoned)?;
-                (Some(opened), rest.ok_or(Poisoned)?)
+                let opened: Opened = serde_json::from_slice(line).map_err(|_| InvalidPayload)?;
+                (Some(opened), rest.ok_or(InvalidPayload)?)
             }
         };
         if opened.is_some() && envelopes.is_empty() {
@@ -284,10 +284,10 @@ impl<'a> Payload<'a> {
         }
         let mut lines = lines(envelopes);
         let first = lines.next().and_then(|line| Envelope::parse(line, &[]));
-        let first = first.filter(|first| first.seq != Some(0)).ok_or(Poisoned)?;
+        let first = first.filter(|first| first.seq != Some(0)).ok_or(InvalidPayload)?;
         let is_companion = |line| Envelope::parse(line, first.message).is_some_and(|envelope| envelope.seq.is_none());
         if !lines.all(is_companion) {
-            return Err(Poisoned);
+            return Err(InvalidPayload);
         }
         Ok(Self { opened, seq: first.seq, kind: first.kind, envelopes })
     }
@@ -429,8 +429,8 @@ mod tests {
             "{\"epoch\":\"a\",\"seq\":0}",
             "{\"epoch\":7,\"seq\":0}\n{\"type\":\"x\",\"payload\":{}}",
         ] {
-            assert_eq!(Payload::parse(text.as_bytes()), Err(Poisoned), "{text:?}");
+            assert_eq!(Payload::parse(text.as_bytes()), Err(InvalidPayload), "{text:?}");
         }
-        assert_eq!(Payload::parse(b"{\"type\":\"x\",\"payload\":{\"a\":\"\xff\"}}"), Err(Poisoned));
+        assert_eq!(Payload::parse(b"{\"type\":\"x\",\"payload\":{\"a\":\"\xff\"}}"), Err(InvalidPayload));
     }
 }

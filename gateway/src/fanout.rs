@@ -15,8 +15,8 @@ use crate::envelope::{MESSAGE_LIVE, Opened, Payload, accepted_at, live_event, me
 use crate::frames::Frames;
 use crate::heal::resync;
 use crate::metrics::Metrics;
-use crate::off;
-use crate::registry::{LogEvent, Registry, Spread};
+use crate::registry::{LogEvent, PushTally, Registry};
+use crate::switches;
 use crate::traces::{self, Step};
 
 /// How long after an event of the log a message that is not stored yet may turn out to be that event.
@@ -24,7 +24,7 @@ const LIVE_DOUBT: Duration = Duration::from_secs(1);
 
 /// Something that the node knew has changed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stale {
+pub enum Invalidation {
     /// Who is in this conversation.
     Members(ConversationId),
     /// Anything: orders may have been missed.
@@ -37,7 +37,7 @@ pub struct Fanout {
     metrics: Arc<Metrics>,
     /// Users to heal. Bounded by the number of local users: each stands here once, until its healing ends.
     heal: mpsc::UnboundedSender<UserId>,
-    on_stale: Box<dyn Fn(Stale) + Send + Sync>,
+    on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     /// The subscriptions were lost, and the users are not being healed yet.
     interrupted: AtomicBool,
 }
@@ -48,7 +48,7 @@ impl Fanout {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         heal: mpsc::UnboundedSender<UserId>,
-        on_stale: Box<dyn Fn(Stale) + Send + Sync>,
+        on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     ) -> Self {
         Self { registry, metrics, heal, on_stale, interrupted: AtomicBool::new(false) }
     }
@@ -95,7 +95,7 @@ impl Fanout {
         };
         self.count(spread);
         if spread.gap
-            && !off::is("gap-heal")
+            && !switches::off("gap-heal")
             && let Ok(user) = UserId::parse(user)
         {
             self.request_heal(&user);
@@ -118,7 +118,7 @@ impl Fanout {
     }
 
     fn begin_anew(&self, user: &str, opened: &Opened) {
-        if off::is("opened-line") {
+        if switches::off("opened-line") {
             return;
         }
         let position = Frames::of(&Event::Position { epoch: opened.epoch.clone(), seq: 0 });
@@ -132,7 +132,7 @@ impl Fanout {
         }
     }
 
-    fn count(&self, spread: Spread) {
+    fn count(&self, spread: PushTally) {
         self.metrics.events_queued.increment(u64::from(spread.queued));
         self.metrics.dropped_ephemeral.increment(u64::from(spread.dropped));
         self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
@@ -165,7 +165,7 @@ impl Inbox for Fanout {
                 let code = if revoked { CloseCode::SessionRevoked } else { CloseCode::ForceReconnect };
                 self.registry.close_user(&user_id, code);
             }
-            Control::MembersChanged { conversation_id } => (self.on_stale)(Stale::Members(conversation_id)),
+            Control::MembersChanged { conversation_id } => (self.on_stale)(Invalidation::Members(conversation_id)),
         }
     }
 
@@ -174,7 +174,7 @@ impl Inbox for Fanout {
     }
 
     fn user_resubscribed(&self, user: &str) {
-        if !off::is("reconnect-heal")
+        if !switches::off("reconnect-heal")
             && let Ok(user) = UserId::parse(user)
         {
             self.request_heal(&user);
@@ -182,12 +182,12 @@ impl Inbox for Fanout {
     }
 
     fn orders_missed(&self) {
-        (self.on_stale)(Stale::Everything);
+        (self.on_stale)(Invalidation::Everything);
     }
 
     fn resubscribed(&self) {
-        (self.on_stale)(Stale::Everything);
-        if !off::is("reconnect-heal") {
+        (self.on_stale)(Invalidation::Everything);
+        if !switches::off("reconnect-heal") {
             self.registry.users().iter().for_each(|user| self.request_heal(user));
         }
         // From here on each user's own healing says that something may be missing.

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use shared::dialect::CANONICAL_ONLY;
 use shared::{Dialect, Epoch, Event, Wire};
 
-use crate::envelope::{Brought, brought, companions, lines, message_id};
+use crate::envelope::{MessageRef, brought, companions, lines, message_id};
 use crate::ws::frame::{frame_lines, frame_text};
 
 /// The frames of an event and its companions; each form is made when the first socket asks for it.
@@ -19,7 +19,7 @@ pub struct Frames<'a> {
     seq: Option<u64>,
     canonical: OnceCell<Bytes>,
     flat: [[OnceCell<Bytes>; 2]; 3],
-    brought: OnceCell<Option<Brought>>,
+    brought: OnceCell<Option<MessageRef>>,
 }
 
 impl<'a> Frames<'a> {
@@ -55,7 +55,7 @@ impl<'a> Frames<'a> {
     }
 
     /// The message that the event brings, if it does.
-    pub fn brought(&self) -> Option<&Brought> {
+    pub fn brought(&self) -> Option<&MessageRef> {
         self.brought.get_or_init(|| brought(&self.envelopes)).as_ref()
     }
 

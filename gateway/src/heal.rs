@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use crate::backbone::{Backbone, BackboneError, LogHead, LogPage};
 use crate::frames::Frames;
 use crate::metrics::Metrics;
-use crate::off;
 use crate::registry::{LogEvent, Registry};
+use crate::switches;
 
 /// Entries that one read brings: with messages of the largest size, some half of a socket's budget.
 const PAGE_ENTRIES: u32 = 32;
@@ -82,7 +82,7 @@ impl Healer {
         while let Some(position) = self.registry.lowest(user.as_str()) {
             let page = self.backbone.read(user, position, PAGE_ENTRIES).await?;
             if self.registry.epoch(user.as_str()).as_ref() != Some(&page.head.epoch) {
-                if off::is("epoch-resync") {
+                if switches::off("epoch-resync") {
                     return Ok(());
                 }
                 self.resync_epoch(user, &page.head.epoch, page.head.last);
@@ -92,7 +92,7 @@ impl Healer {
                 match page.entries.first() {
                     None => return Ok(()),
                     // The log has a hole of its own: somebody deleted entries. Only the store has what was in it.
-                    Some((first, _)) if *first > position + 1 && !off::is("hole-resync") => {
+                    Some((first, _)) if *first > position + 1 && !switches::off("hole-resync") => {
                         self.resync_trimmed(user, &LogHead { floor: first - 1, ..page.head });
                     }
                     Some(_) => self.deliver(user, &page),

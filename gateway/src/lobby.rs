@@ -7,23 +7,23 @@ use parking_lot::Mutex;
 use shared::CloseCode;
 
 use crate::clock::coarse_s;
-use crate::ws::outbox::Outbox;
+use crate::ws::send_queue::SendQueue;
 
 /// Everybody who has not said who they are.
 #[derive(Debug)]
 pub struct Lobby {
-    waiting: Waiting,
+    waiting: Seats,
     deadline_s: u32,
 }
 
 /// Queues by connection, with the coarse second of their deadline.
-type Waiting = Arc<Mutex<HashMap<u64, (Arc<Outbox>, u32)>>>;
+type Seats = Arc<Mutex<HashMap<u64, (Arc<SendQueue>, u32)>>>;
 
 /// A place in the lobby, given up when dropped.
 #[derive(Debug)]
 pub struct Seat {
     connection: u64,
-    waiting: Waiting,
+    waiting: Seats,
 }
 
 impl Lobby {
@@ -35,9 +35,9 @@ impl Lobby {
 
     /// Takes a seat.
     #[must_use]
-    pub fn sit(&self, connection: u64, outbox: &Arc<Outbox>) -> Seat {
+    pub fn sit(&self, connection: u64, queue: &Arc<SendQueue>) -> Seat {
         let until_s = coarse_s() + self.deadline_s;
-        self.waiting.lock().insert(connection, (Arc::clone(outbox), until_s));
+        self.waiting.lock().insert(connection, (Arc::clone(queue), until_s));
         Seat { connection, waiting: Arc::clone(&self.waiting) }
     }
 
@@ -46,12 +46,12 @@ impl Lobby {
         let now_s = coarse_s();
         let waiting = self.waiting.lock();
         let late = waiting.values().filter(|(_, until_s)| now_s >= *until_s);
-        late.map(|(outbox, _)| outbox.close(CloseCode::AuthTimeout)).count()
+        late.map(|(queue, _)| queue.close(CloseCode::AuthTimeout)).count()
     }
 
     /// Closes everybody.
     pub fn close_all(&self, code: CloseCode) {
-        self.waiting.lock().values().for_each(|(outbox, _)| outbox.close(code));
+        self.waiting.lock().values().for_each(|(queue, _)| queue.close(code));
     }
 }
 

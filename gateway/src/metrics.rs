@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::ResyncReason;
 use shared::{Command, ErrorCode};
 
-use crate::ws::socket::Ended;
+use crate::ws::socket::SocketEnd;
 
 /// Bounds of the histograms of times, in seconds.
 const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -247,14 +247,14 @@ impl Metrics {
     }
 
     /// A socket ended; who closed it, and why if it was the server.
-    pub fn ended(&self, ended: &Ended) {
+    pub fn ended(&self, ended: &SocketEnd) {
         let (by, reason) = match ended {
-            Ended::Peer(_) => ("client", "closed"),
-            Ended::Vanished => ("client", "vanished"),
-            Ended::Fault(_) => ("server", "websocket_fault"),
-            Ended::Closed { code, .. } => ("server", code.reason()),
-            Ended::Aborted => ("server", "write_timeout"),
-            Ended::Io(_) => ("client", "io_error"),
+            SocketEnd::Peer(_) => ("client", "closed"),
+            SocketEnd::Vanished => ("client", "vanished"),
+            SocketEnd::Fault(_) => ("server", "websocket_fault"),
+            SocketEnd::Closed { code, .. } => ("server", code.reason()),
+            SocketEnd::Aborted => ("server", "write_timeout"),
+            SocketEnd::Io(_) => ("client", "io_error"),
         };
         counter!("parley_closes_total", "by" => by, "reason" => reason).increment(1);
     }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::AuditTrail;
 use crate::auth::{Authenticator, LiveSessions};
 use crate::chat::Chat;
-use crate::config::{Clocks, Limits};
+use crate::config::{Limits, Timeouts};
 use crate::fanout::Fanout;
 use crate::limits::UserRates;
 use crate::lobby::Lobby;
@@ -45,7 +45,7 @@ pub struct Node {
     /// How many commands each user may send, over all nodes.
     pub user_rates: UserRates,
     /// A socket's clocks.
-    pub clocks: Clocks,
+    pub clocks: Timeouts,
     /// The name of this node: host and port.
     pub name: Arc<str>,
     /// The random name of this boot, part of every connection's id.

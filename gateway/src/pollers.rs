@@ -13,10 +13,10 @@ const POLLS_PER_USER_MAX: usize = 4;
 
 /// The polls that wait.
 #[derive(Debug, Default)]
-pub struct Pollers(Arc<Mutex<Waiting>>);
+pub struct Pollers(Arc<Mutex<PollCounts>>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PollCounts {
     all: usize,
     by_user: HashMap<UserId, usize>,
 }
@@ -24,7 +24,7 @@ struct Waiting {
 /// A poll that waits; given up when dropped.
 #[derive(Debug)]
 pub struct Turn {
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<PollCounts>>,
     user: UserId,
 }
 

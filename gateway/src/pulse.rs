@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Clocks, LogConfig};
+use crate::config::{LogConfig, Timeouts};
 use crate::node::Node;
-use crate::off;
 use crate::registry::SweepClocks;
+use crate::switches;
 
 /// The longest that presence goes without a refresh.
 const REFRESH_S: u64 = 20;
@@ -42,7 +42,7 @@ pub async fn clocks(node: Arc<Node>, log: LogConfig, refresh: mpsc::Sender<Vec<U
                 tracing::debug!("presence could not be refreshed in time");
             }
         }
-        if !off::is("log-check") {
+        if !switches::off("log-check") {
             sweep.check.iter().for_each(|user| node.fanout.request_heal(user));
         }
     }
@@ -74,7 +74,7 @@ pub async fn errands(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-fn sweep_clocks(clocks: &Clocks, log: &LogConfig) -> SweepClocks {
+fn sweep_clocks(clocks: &Timeouts, log: &LogConfig) -> SweepClocks {
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     SweepClocks {
         heartbeat_s: seconds(clocks.heartbeat),

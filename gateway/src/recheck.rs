@@ -107,8 +107,8 @@ impl Recheck {
         match self.node.authenticator.still_there(&due).await {
             Ok(true) => {}
             Ok(false) => {
-                let close = |outbox: &crate::ws::outbox::Outbox| outbox.close(CloseCode::SessionRevoked);
-                self.node.registry.with_outbox(&due.user, due.connection, close);
+                let close = |queue: &crate::ws::send_queue::SendQueue| queue.close(CloseCode::SessionRevoked);
+                self.node.registry.with_queue(&due.user, due.connection, close);
             }
             Err(Unavailable { .. }) => tracing::debug!("a session could not be looked for"),
         }

@@ -12,8 +12,8 @@ use crate::config::Drain;
 use crate::frames::Frames;
 use crate::http::ops::Readiness;
 use crate::node::Node;
-use crate::off;
-use crate::ws::outbox::Outbox;
+use crate::switches;
+use crate::ws::send_queue::SendQueue;
 
 /// Time between two batches of closes.
 const BATCH_EVERY: Duration = Duration::from_millis(100);
@@ -56,33 +56,33 @@ pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
 /// further command, and is closed when what was under way has been answered.
 async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
     let batches = (window.as_millis() / BATCH_EVERY.as_millis()).max(1);
-    let mut quiet: VecDeque<(Instant, Vec<Arc<Outbox>>)> = VecDeque::new();
+    let mut quiet: VecDeque<(Instant, Vec<Arc<SendQueue>>)> = VecDeque::new();
     for batch in (1..=batches).rev() {
-        let mut outboxes = node.registry.outboxes();
-        if outboxes.is_empty() {
+        let mut queues = node.registry.queues();
+        if queues.is_empty() {
             return;
         }
-        outboxes.retain(|outbox| !outbox.is_quiet());
-        outboxes.shuffle(&mut rand::rng());
-        outboxes.truncate(outboxes.len().div_ceil(usize::try_from(batch).unwrap_or(1)));
-        outboxes.iter().for_each(|outbox| outbox.quiesce());
-        quiet.push_back((Instant::now(), outboxes));
+        queues.retain(|queue| !queue.is_quiet());
+        queues.shuffle(&mut rand::rng());
+        queues.truncate(queues.len().div_ceil(usize::try_from(batch).unwrap_or(1)));
+        queues.iter().for_each(|queue| queue.quiesce());
+        quiet.push_back((Instant::now(), queues));
         close_answered(&mut quiet);
         tokio::time::sleep(BATCH_EVERY).await;
     }
     while node.registry.socket_count() > 0 && Instant::now() < deadline {
         close_answered(&mut quiet);
         if quiet.is_empty() {
-            node.registry.outboxes().iter().for_each(|outbox| outbox.close(CloseCode::Draining));
+            node.registry.queues().iter().for_each(|queue| queue.close(CloseCode::Draining));
         }
         tokio::time::sleep(BATCH_EVERY).await;
     }
 }
 
 /// Closes the sockets that have taken no command for [`ANSWER_WITHIN`].
-fn close_answered(quiet: &mut VecDeque<(Instant, Vec<Arc<Outbox>>)>) {
-    while quiet.front().is_some_and(|(since, _)| since.elapsed() >= ANSWER_WITHIN || off::is("drain-answer")) {
-        let answered = quiet.pop_front().into_iter().flat_map(|(_, outboxes)| outboxes);
-        answered.for_each(|outbox| outbox.close(CloseCode::Draining));
+fn close_answered(quiet: &mut VecDeque<(Instant, Vec<Arc<SendQueue>>)>) {
+    while quiet.front().is_some_and(|(since, _)| since.elapsed() >= ANSWER_WITHIN || switches::off("drain-answer")) {
+        let answered = quiet.pop_front().into_iter().flat_map(|(_, queues)| queues);
+        answered.for_each(|queue| queue.close(CloseCode::Draining));
     }
 }

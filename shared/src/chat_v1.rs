@@ -23,7 +23,7 @@ const USERNAME_BYTES_MAX: usize = 128;
 
 /// A decoded frame: the command or what is wrong with it, and the client's `ref` as JSON text.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
+pub struct DecodedFrame {
     /// The command, or the error to answer.
     pub command: Result<Command, ProtocolError>,
     /// What the client wants back in the answer.
@@ -45,7 +45,7 @@ impl Decoder {
     }
 
     /// Reads one text frame of a dialect. The bytes are changed in place (escapes are resolved).
-    pub fn decode_as(&mut self, dialect: Dialect, frame: &mut [u8]) -> Decoded {
+    pub fn decode_as(&mut self, dialect: Dialect, frame: &mut [u8]) -> DecodedFrame {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let decoded = match simd_json::fill_tape(frame, &mut self.buffers, &mut tape) {
             Ok(()) => self.decode_value(dialect, tape.as_value()),
@@ -56,7 +56,7 @@ impl Decoder {
     }
 
     /// Reads one text frame of `chat.v1`.
-    pub fn decode(&mut self, frame: &mut [u8]) -> Decoded {
+    pub fn decode(&mut self, frame: &mut [u8]) -> DecodedFrame {
         self.decode_as(Dialect::Chat, frame)
     }
 
@@ -74,13 +74,13 @@ impl Decoder {
         decoded
     }
 
-    fn decode_value(&self, dialect: Dialect, value: Value<'_, '_>) -> Decoded {
+    fn decode_value(&self, dialect: Dialect, value: Value<'_, '_>) -> DecodedFrame {
         let Some(envelope) = value.as_object() else {
             return refused(ErrorCode::InvalidMessage, "the frame is not a JSON object");
         };
         let reference = match reference(&envelope) {
             Ok(reference) => reference,
-            Err(error) => return Decoded { command: Err(error), reference: None },
+            Err(error) => return DecodedFrame { command: Err(error), reference: None },
         };
         let command = match envelope.get("type").map(|kind| kind.into_string()) {
             Some(Some(kind)) => self.decode_kind(dialect, kind, envelope),
@@ -90,7 +90,7 @@ impl Decoder {
                 ..ProtocolError::new(ErrorCode::InvalidMessage, "the frame has no type")
             }),
         };
-        Decoded { command, reference }
+        DecodedFrame { command, reference }
     }
 
     /// Flat dialects have the fields beside the `type`.
@@ -153,8 +153,8 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-fn refused(code: ErrorCode, message: &'static str) -> Decoded {
-    Decoded { command: Err(ProtocolError::new(code, message)), reference: None }
+fn refused(code: ErrorCode, message: &'static str) -> DecodedFrame {
+    DecodedFrame { command: Err(ProtocolError::new(code, message)), reference: None }
 }
 
 /// The `ref` as JSON text: a string or a number.
@@ -346,7 +346,7 @@ pub fn check_emoji(text: &str) -> Result<(), ProtocolError> {
 mod tests {
     use super::*;
 
-    fn decode(text: &str) -> Decoded {
+    fn decode(text: &str) -> DecodedFrame {
         Decoder::new(10).decode(&mut text.as_bytes().to_vec())
     }
 

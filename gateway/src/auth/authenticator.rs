@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::jwks::Jwks;
 use super::remote::Remote;
 use super::token::{Fault, KeyError, Verifier};
-use super::{AuthError, Credential, Due, Identity, Refused, Unavailable, session, tickets};
+use super::{AuthError, Credential, Due, Identity, TokenRefusal, Unavailable, session, tickets};
 use crate::backbone::{Backbone, SessionId, Ticket};
 use crate::config::AuthConfig;
 use crate::http_client::EndpointError;
-use crate::off;
+use crate::switches;
 
 /// A setting that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +72,13 @@ impl Authenticator {
 
     /// Who it is, if that can be said without asking anybody; `None` otherwise.
     #[must_use]
-    pub fn at_once(&self, credential: &Credential<'_>) -> Option<Result<Identity, Refused>> {
+    pub fn at_once(&self, credential: &Credential<'_>) -> Option<Result<Identity, TokenRefusal>> {
         match credential {
             Credential::Token(token) if Ticket::parse(token).is_some() => None,
             Credential::Token(token) => match self.verifier.verify(token) {
                 Ok(identity) => Some(Ok(identity)),
                 Err(Fault::Refused(refused)) => Some(Err(refused)),
-                Err(Fault::NotOurs) if self.remote.is_none() => Some(Err(Refused::Invalid)),
+                Err(Fault::NotOurs) if self.remote.is_none() => Some(Err(TokenRefusal::Invalid)),
                 Err(Fault::NotOurs | Fault::UnknownKey) => None,
             },
             Credential::Ticket(_) | Credential::Session(_) => None,
@@ -101,17 +101,17 @@ impl Authenticator {
             Credential::Ticket(_) => true,
             Credential::Session(_) => false,
         };
-        if is_ticket { Err(Refused::Invalid.into()) } else { self.authenticate(credential).await }
+        if is_ticket { Err(TokenRefusal::Invalid.into()) } else { self.authenticate(credential).await }
     }
 
     /// Refuses those whose tokens of that age were revoked.
     pub async fn check_revoked(&self, identity: &Identity) -> Result<(), AuthError> {
-        if off::is("revocation") {
+        if switches::off("revocation") {
             return Ok(());
         }
         match self.backbone.is_revoked(&identity.user, identity.issued_at_s).await {
             Ok(false) => Ok(()),
-            Ok(true) => Err(Refused::Revoked.into()),
+            Ok(true) => Err(TokenRefusal::Revoked.into()),
             Err(error) => Err(Unavailable::backbone(&error).into()),
         }
     }
@@ -128,7 +128,7 @@ impl Authenticator {
             Credential::Token(text) | Credential::Ticket(text) => match Ticket::parse(text) {
                 Some(ticket) => tickets::redeem(&*self.backbone, &ticket).await,
                 None if matches!(credential, Credential::Token(_)) => self.foreign(text).await,
-                None => Err(Refused::Invalid.into()),
+                None => Err(TokenRefusal::Invalid.into()),
             },
             Credential::Session(id) => self.session(id).await,
         }
@@ -145,14 +145,14 @@ impl Authenticator {
             (Ok(identity), _) => Ok(identity),
             (Err(Fault::Refused(refused)), _) => Err(refused.into()),
             (Err(Fault::NotOurs | Fault::UnknownKey), Some(remote)) => remote.ask(token).await,
-            (Err(Fault::NotOurs | Fault::UnknownKey), None) => Err(Refused::Invalid.into()),
+            (Err(Fault::NotOurs | Fault::UnknownKey), None) => Err(TokenRefusal::Invalid.into()),
         }
     }
 
     async fn session(&self, id: &str) -> Result<Identity, AuthError> {
         // What is no id can't be the name of a session, and must not become part of a key.
-        let id = SessionId::parse(id).map_err(|_| Refused::Invalid)?;
+        let id = SessionId::parse(id).map_err(|_| TokenRefusal::Invalid)?;
         let value = self.backbone.session(&id).await.map_err(|error| Unavailable::backbone(&error))?;
-        Ok(session::identity(id, &value.ok_or(Refused::Invalid)?)?)
+        Ok(session::identity(id, &value.ok_or(TokenRefusal::Invalid)?)?)
     }
 }

@@ -44,7 +44,7 @@ pub struct Identity {
 pub enum AuthError {
     /// What they showed is not good.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] TokenRefusal),
     /// Nobody can say.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -73,7 +73,7 @@ impl Unavailable {
 
 /// Why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum TokenRefusal {
     /// There is none.
     #[error("a token is required")]
     Missing,
@@ -88,7 +88,7 @@ pub enum Refused {
     Revoked,
 }
 
-impl Refused {
+impl TokenRefusal {
     /// The code in `auth_failed` and in REST answers.
     #[must_use]
     pub fn error_code(self) -> shared::ErrorCode {

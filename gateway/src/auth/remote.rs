@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
 use super::claims::{is_admin, seconds, user_id, username};
-use super::{AuthError, Identity, NO_EXPIRY_S, Refused, Unavailable};
+use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
 use crate::http_client::{Answer, Endpoint, EndpointError};
 
 /// The largest answer, in bytes.
@@ -35,7 +35,7 @@ const QUESTIONS_MAX: usize = 256;
 /// The service.
 pub struct Remote {
     endpoint: Endpoint,
-    answers: Cache<[u8; 32], Kept>,
+    answers: Cache<[u8; 32], CachedVerdict>,
     places: Semaphore,
     breaker: Breaker,
     counts: Counts,
@@ -43,15 +43,15 @@ pub struct Remote {
 
 /// An answer, and how long it is good for.
 #[derive(Clone)]
-struct Kept {
-    verdict: Result<Arc<Identity>, Refused>,
+struct CachedVerdict {
+    verdict: Result<Arc<Identity>, TokenRefusal>,
     good_for: Duration,
 }
 
 struct GoodFor;
 
-impl Expiry<[u8; 32], Kept> for GoodFor {
-    fn expire_after_create(&self, _: &[u8; 32], kept: &Kept, _: Instant) -> Option<Duration> {
+impl Expiry<[u8; 32], CachedVerdict> for GoodFor {
+    fn expire_after_create(&self, _: &[u8; 32], kept: &CachedVerdict, _: Instant) -> Option<Duration> {
         Some(kept.good_for)
     }
 }
@@ -86,18 +86,18 @@ impl Remote {
     /// Who it is, by what the service says or has just said.
     pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
         // What no header can hold is nobody's token.
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Refused::Invalid)?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Invalid)?;
         bearer.set_sensitive(true);
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let kept = self.answers.try_get_with(key, self.question(token, bearer)).await;
         let identity = kept.map_err(|unavailable| *unavailable)?.verdict?;
         if identity.expires_at_s <= Timestamp::now().unix_seconds() {
-            return Err(Refused::Expired.into());
+            return Err(TokenRefusal::Expired.into());
         }
         Ok((*identity).clone())
     }
 
-    async fn question(&self, token: &str, bearer: HeaderValue) -> Result<Kept, Unavailable> {
+    async fn question(&self, token: &str, bearer: HeaderValue) -> Result<CachedVerdict, Unavailable> {
         let away = |wait: Duration| {
             self.counts.not_asked.increment(1);
             unavailable(wait)
@@ -123,17 +123,17 @@ impl Remote {
         }
     }
 
-    fn keep(&self, verdict: Result<Identity, Refused>) -> Kept {
+    fn keep(&self, verdict: Result<Identity, TokenRefusal>) -> CachedVerdict {
         match verdict {
             Ok(identity) => {
                 self.counts.accepted.increment(1);
                 let left_s = identity.expires_at_s.saturating_sub(Timestamp::now().unix_seconds());
                 let left = Duration::from_secs(u64::try_from(left_s).unwrap_or_default());
-                Kept { verdict: Ok(Arc::new(identity)), good_for: left.min(ACCEPTED_FOR) }
+                CachedVerdict { verdict: Ok(Arc::new(identity)), good_for: left.min(ACCEPTED_FOR) }
             }
             Err(refused) => {
                 self.counts.refused.increment(1);
-                Kept { verdict: Err(refused), good_for: REFUSED_FOR }
+                CachedVerdict { verdict: Err(refused), good_for: REFUSED_FOR }
             }
         }
     }
@@ -145,16 +145,16 @@ fn unavailable(wait: Duration) -> Unavailable {
 }
 
 /// What an answer says; an error for one that says nothing.
-fn verdict(answer: &Answer) -> Result<Result<Identity, Refused>, String> {
+fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, String> {
     match answer.status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Err(Refused::Invalid)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Err(TokenRefusal::Invalid)),
         status => return Err(format!("it answers {status}")),
     }
     let claims: Value = serde_json::from_slice(&answer.body).map_err(|_| "its answer is no JSON".to_owned())?;
     match claims.get("valid") {
         Some(Value::Bool(true)) => {}
-        Some(Value::Bool(false)) => return Ok(Err(Refused::Invalid)),
+        Some(Value::Bool(false)) => return Ok(Err(TokenRefusal::Invalid)),
         _ => return Err("its answer lacks \"valid\"".to_owned()),
     }
     let user = claims.get("user_id").and_then(user_id).ok_or("its answer lacks a valid \"user_id\"")?;
@@ -164,7 +164,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, Refused>, String> {
         exp => seconds(exp).ok_or("its \"exp\" is no time")?,
     };
     if expires_at_s <= now_s {
-        return Ok(Err(Refused::Expired));
+        return Ok(Err(TokenRefusal::Expired));
     }
     Ok(Ok(Identity {
         user,
@@ -180,7 +180,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, Refused>, String> {
 mod tests {
     use super::*;
 
-    fn answered(status: u16, body: &str) -> Result<Result<Identity, Refused>, String> {
+    fn answered(status: u16, body: &str) -> Result<Result<Identity, TokenRefusal>, String> {
         let status = StatusCode::from_u16(status).expect("a status");
         verdict(&Answer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) })
     }
@@ -192,10 +192,10 @@ mod tests {
         assert_eq!((identity.user.as_str(), identity.username.as_deref(), identity.admin), ("42", Some("Ann"), true));
         assert_eq!(identity.issued_at_s, Some(7));
         for (status, body, refused) in [
-            (200, r#"{"valid": false}"#, Refused::Invalid),
-            (401, "", Refused::Invalid),
-            (403, "<html>", Refused::Invalid),
-            (200, r#"{"valid": true, "user_id": "a", "exp": 1}"#, Refused::Expired),
+            (200, r#"{"valid": false}"#, TokenRefusal::Invalid),
+            (401, "", TokenRefusal::Invalid),
+            (403, "<html>", TokenRefusal::Invalid),
+            (200, r#"{"valid": true, "user_id": "a", "exp": 1}"#, TokenRefusal::Expired),
         ] {
             assert_eq!(answered(status, body), Ok(Err(refused)), "{status} {body}");
         }

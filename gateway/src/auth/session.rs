@@ -4,7 +4,7 @@ use serde_json::Value;
 use shared::UserId;
 
 use super::claims::{is_admin, seconds, user_id, username};
-use super::{Identity, Refused};
+use super::{Identity, TokenRefusal};
 use crate::backbone::SessionId;
 
 /// The longest value that is looked at, in bytes.
@@ -12,10 +12,10 @@ const VALUE_BYTES_MAX: usize = 4096;
 
 /// Reads who it is. A session ends when its key does, so the connection has no expiry of its own; without an `iat` it
 /// counts as older than any revocation, like a token without one.
-pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, Refused> {
+pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefusal> {
     let value = value.trim();
     if value.len() > VALUE_BYTES_MAX {
-        return Err(Refused::Invalid);
+        return Err(TokenRefusal::Invalid);
     }
     let plain = |user| Identity {
         user,
@@ -28,8 +28,8 @@ pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, Refused> 
     match UserId::parse(value) {
         Ok(user) => Ok(plain(user)),
         Err(_) => {
-            let claims: Value = serde_json::from_str(value).map_err(|_| Refused::Invalid)?;
-            let user = user_id(claims.get("userId").unwrap_or(&claims)).ok_or(Refused::Invalid)?;
+            let claims: Value = serde_json::from_str(value).map_err(|_| TokenRefusal::Invalid)?;
+            let user = user_id(claims.get("userId").unwrap_or(&claims)).ok_or(TokenRefusal::Invalid)?;
             Ok(Identity {
                 username: username(&claims),
                 admin: is_admin(&claims),
@@ -44,7 +44,7 @@ pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, Refused> 
 mod tests {
     use super::*;
 
-    fn read(value: &str) -> Result<Identity, Refused> {
+    fn read(value: &str) -> Result<Identity, TokenRefusal> {
         identity(SessionId::parse("s").expect("an id"), value)
     }
 
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!((full.username.as_deref(), full.admin, full.issued_at_s), (Some("Ann"), true, Some(7)));
         let large = format!(r#"{{"userId": "a", "x": "{}"}}"#, "x".repeat(VALUE_BYTES_MAX));
         for bad in ["", "a b", "{", "{}", "[]", r#"{"userId": "a b"}"#, r#"{"userId": null}"#, &large] {
-            assert_eq!(read(bad), Err(Refused::Invalid), "{bad}");
+            assert_eq!(read(bad), Err(TokenRefusal::Invalid), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shared::UserId;
 
-use super::{AuthError, Identity, Refused, Unavailable};
+use super::{AuthError, Identity, TokenRefusal, Unavailable};
 use crate::backbone::{Backbone, SessionId, Ticket};
 
 /// How long a ticket is good for, in seconds.
@@ -12,7 +12,7 @@ pub const TICKET_S: u32 = 30;
 /// What a ticket stands for: everything that was known of the user, the expiry of their token included.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kept {
+struct TicketValue {
     user_id: UserId,
     username: Option<String>,
     admin: bool,
@@ -24,7 +24,7 @@ struct Kept {
 /// Makes a ticket for somebody who has shown who they are.
 pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticket, Unavailable> {
     let ticket = Ticket::random();
-    let kept = Kept {
+    let kept = TicketValue {
         user_id: identity.user.clone(),
         username: identity.username.clone(),
         admin: identity.admin,
@@ -43,13 +43,13 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
 /// Takes a ticket: nobody can take it again.
 pub(super) async fn redeem(backbone: &dyn Backbone, ticket: &Ticket) -> Result<Identity, AuthError> {
     let value = backbone.take_ticket(ticket).await.map_err(|error| Unavailable::backbone(&error))?;
-    let kept: Kept = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(Refused::Invalid)?;
+    let kept: TicketValue = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(TokenRefusal::Invalid)?;
     let session = match &kept.session {
         None => None,
-        Some(session) => Some(SessionId::parse(session).map_err(|_| Refused::Invalid)?),
+        Some(session) => Some(SessionId::parse(session).map_err(|_| TokenRefusal::Invalid)?),
     };
     if kept.expires_at_s <= shared::Timestamp::now().unix_seconds() {
-        return Err(Refused::Expired.into());
+        return Err(TokenRefusal::Expired.into());
     }
     Ok(Identity {
         user: kept.user_id,

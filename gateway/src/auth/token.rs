@@ -12,7 +12,7 @@ use shared::{Timestamp, UserId};
 
 use super::claims::{is_admin, seconds, user_id, username};
 use super::jwks::{Candidates, Jwks};
-use super::{Identity, Refused};
+use super::{Identity, TokenRefusal};
 use crate::config::AuthConfig;
 
 /// How far another machine's clock may be ahead, for `nbf`.
@@ -37,7 +37,7 @@ pub enum Fault {
     /// It names a key of the issuer that we don't have.
     UnknownKey,
     /// It is one of ours, and not good.
-    Refused(Refused),
+    Refused(TokenRefusal),
 }
 
 /// A key, and the algorithms that it may be used with.
@@ -80,7 +80,7 @@ impl Verifier {
     /// Checks signature, times, issuer and audience, and reads who it is.
     pub fn verify(&self, token: &str) -> Result<Identity, Fault> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Fault::Refused(Refused::Invalid));
+            return Err(Fault::Refused(TokenRefusal::Invalid));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs)?;
         let (algorithm, kid) = (header.alg, header.kid.as_deref());
@@ -118,21 +118,21 @@ impl Verifier {
         match jsonwebtoken::decode::<Value>(token, key, validation) {
             Ok(data) => self.identity(&data.claims).map_err(Fault::Refused),
             Err(error) => Err(match error.kind() {
-                ErrorKind::ExpiredSignature => Fault::Refused(Refused::Expired),
+                ErrorKind::ExpiredSignature => Fault::Refused(TokenRefusal::Expired),
                 // The signature is checked before everything that it signs.
                 ErrorKind::InvalidSignature => Fault::NotOurs,
-                _ => Fault::Refused(Refused::Invalid),
+                _ => Fault::Refused(TokenRefusal::Invalid),
             }),
         }
     }
 
-    fn identity(&self, claims: &Value) -> Result<Identity, Refused> {
+    fn identity(&self, claims: &Value) -> Result<Identity, TokenRefusal> {
         let user =
-            self.user_claims.iter().find_map(|name| claims.get(name)).and_then(user_id).ok_or(Refused::Invalid)?;
-        let expires_at_s = seconds(claims.get("exp")).ok_or(Refused::Invalid)?;
+            self.user_claims.iter().find_map(|name| claims.get(name)).and_then(user_id).ok_or(TokenRefusal::Invalid)?;
+        let expires_at_s = seconds(claims.get("exp")).ok_or(TokenRefusal::Invalid)?;
         // The library's leeway is for `nbf`; expiry is exact, as the close at 4300 is.
         if expires_at_s <= Timestamp::now().unix_seconds() {
-            return Err(Refused::Expired);
+            return Err(TokenRefusal::Expired);
         }
         Ok(Identity {
             user,

@@ -15,11 +15,11 @@ const WAITING_MAX: usize = 1024;
 
 /// The way into the batches.
 pub(super) struct Batches<Q, A> {
-    queue: Mutex<Option<mpsc::Sender<Asked<Q, A>>>>,
+    queue: Mutex<Option<mpsc::Sender<PendingRequest<Q, A>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Asked<Q, A> {
+struct PendingRequest<Q, A> {
     question: Q,
     answer: oneshot::Sender<Result<A, BackboneError>>,
 }
@@ -41,7 +41,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         let closed = || BackboneError("the backbone is closed".to_owned());
         let queue = self.queue.lock().clone().ok_or_else(closed)?;
         let (answer, answered) = oneshot::channel();
-        queue.send(Asked { question, answer }).await.map_err(|_| closed())?;
+        queue.send(PendingRequest { question, answer }).await.map_err(|_| closed())?;
         drop(queue);
         answered.await.unwrap_or_else(|_| Err(BackboneError("a question has got no answer".to_owned())))
     }
@@ -58,7 +58,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
     }
 }
 
-async fn run<Q, A, F, C>(mut waiting: mpsc::Receiver<Asked<Q, A>>, ask: F)
+async fn run<Q, A, F, C>(mut waiting: mpsc::Receiver<PendingRequest<Q, A>>, ask: F)
 where
     F: Fn(Vec<Q>) -> C,
     C: Future<Output = Vec<Result<A, BackboneError>>>,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
 
-use crate::off;
 use crate::store::{UnreadCount, UnreadMove};
+use crate::switches;
 
 mod batches;
 pub mod late;
@@ -28,7 +28,7 @@ pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
 pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
-pub use rates::{Draw, Drawn, Rates};
+pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use settings::Settings;
 
@@ -85,7 +85,7 @@ pub enum Append {
 
 /// What became of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivered {
+pub enum DeliveryOutcome {
     /// Published; this many node subscriptions received it. 0 for a durable event adds a push job.
     To(u64),
     /// The redo found it in the log: nothing was done.
@@ -105,7 +105,7 @@ pub struct Entrant {
 
 /// What they find.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entered {
+pub enum EntryOutcome {
     /// Their token was revoked.
     Revoked,
     /// They are in.
@@ -196,7 +196,7 @@ pub struct Health {
 
 /// What the backbone asks of the store, to rebuild unread counts that it has not, and tells it.
 #[async_trait]
-pub trait StoreSide: Send + Sync + 'static {
+pub trait BackboneHost: Send + Sync + 'static {
     /// All of the user's counts.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
 
@@ -213,7 +213,7 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
 
     /// Publishes in order and says what became of each. A queue over its bound, or a backbone that is away, is an error at
     /// once, for all of them; the caller's outbox row then stays unpublished.
-    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError>;
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError>;
 
     /// Subscribes to a user's channel; returns when that is confirmed. Counted: each call wants one [`Backbone::unsubscribe`].
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError>;
@@ -227,7 +227,7 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
 
     /// Lets in somebody who is subscribed: unless the token was revoked ([`Backbone::is_revoked`]), opens their log
     /// ([`Backbone::open`]) and gives the entry that they ask for.
-    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError>;
+    async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError>;
 
     /// Reads at most `limit` entries after `seq`.
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError>;
@@ -268,10 +268,10 @@ pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
 
     /// The store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none is. The backbone does
     /// the same by itself when it sees the server change.
-    fn server_is_new(&self);
+    fn note_new_server(&self);
 
     /// The other nodes have left this node's server: connect anew, perhaps to the one where they are.
-    fn server_is_old(&self);
+    fn leave_server(&self);
 
     /// How many nodes it has, this one included, as far as is known: some seconds ago.
     fn nodes(&self) -> u32;
@@ -290,7 +290,8 @@ pub fn check_resume(asked: &Position, head: &LogHead) -> Result<(), shared::even
         Err(ResyncReason::Epoch)
     } else if asked.seq > head.last {
         Err(ResyncReason::Future)
-    } else if !off::is("resume-check") && (asked.seq < head.floor || (asked.seq == head.floor && head.floor > 0)) {
+    } else if !switches::off("resume-check") && (asked.seq < head.floor || (asked.seq == head.floor && head.floor > 0))
+    {
         // The asked event itself has to be there as well, because its companions are repeated.
         Err(ResyncReason::Trimmed)
     } else {

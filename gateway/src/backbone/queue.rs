@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backbone::{BackboneError, Delivered, Delivery};
+use crate::backbone::{BackboneError, Delivery, DeliveryOutcome};
 
 /// The most deliveries, and bytes of their bodies, that wait or are under way. A single call over the bound is taken if it is
 /// alone, so that a very large group is no dead end.
@@ -16,22 +16,22 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One delivery, and where its outcome belongs.
 pub(super) struct Job {
     pub(super) delivery: Delivery,
-    pub(super) ticket: Arc<Ticket>,
+    pub(super) ticket: Arc<PendingCall>,
     /// The place in the call.
     pub(super) place: usize,
 }
 
 /// One call of `publish` on its way.
-pub(super) struct Ticket {
-    state: Mutex<TicketState>,
-    _held: Held,
+pub(super) struct PendingCall {
+    state: Mutex<CallState>,
+    _held: QueueShare,
 }
 
-struct TicketState {
-    outcomes: Vec<Delivered>,
+struct CallState {
+    outcomes: Vec<DeliveryOutcome>,
     open: usize,
     fault: Option<BackboneError>,
-    done: Option<oneshot::Sender<Result<Vec<Delivered>, BackboneError>>>,
+    done: Option<oneshot::Sender<Result<Vec<DeliveryOutcome>, BackboneError>>>,
 }
 
 /// The sending side.
@@ -47,7 +47,7 @@ struct Load {
 }
 
 /// A share of the bounds, given back when dropped.
-struct Held {
+struct QueueShare {
     load: Arc<Load>,
     deliveries: usize,
     bytes: usize,
@@ -62,15 +62,15 @@ impl Queue {
     }
 
     /// Hands deliveries over and waits for their outcomes.
-    pub(super) async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
+    pub(super) async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError> {
         if deliveries.is_empty() {
             return Ok(Vec::new());
         }
         let (done, outcomes) = oneshot::channel();
         let held = self.hold(&deliveries)?;
-        let ticket = Arc::new(Ticket {
-            state: Mutex::new(TicketState {
-                outcomes: vec![Delivered::To(0); deliveries.len()],
+        let ticket = Arc::new(PendingCall {
+            state: Mutex::new(CallState {
+                outcomes: vec![DeliveryOutcome::To(0); deliveries.len()],
                 open: deliveries.len(),
                 fault: None,
                 done: Some(done),
@@ -95,10 +95,10 @@ impl Queue {
         self.sender.lock().take();
     }
 
-    fn hold(&self, deliveries: &[Delivery]) -> Result<Held, BackboneError> {
+    fn hold(&self, deliveries: &[Delivery]) -> Result<QueueShare, BackboneError> {
         let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
         let count = deliveries.len();
-        let held = Held { load: self.load.clone(), deliveries: count, bytes };
+        let held = QueueShare { load: self.load.clone(), deliveries: count, bytes };
         let before = self.load.deliveries.fetch_add(count, Ordering::Relaxed);
         let bytes_before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
         let over = before.saturating_add(count) > DELIVERIES_MAX || bytes_before.saturating_add(bytes) > BYTES_MAX;
@@ -109,7 +109,7 @@ impl Queue {
     }
 }
 
-impl Drop for Held {
+impl Drop for QueueShare {
     fn drop(&mut self) {
         self.load.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
         self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl Drop for Held {
 
 impl Job {
     /// Settles the delivery; the call is answered with the last of its deliveries.
-    pub(super) fn settle(self, outcome: Result<Delivered, BackboneError>) {
+    pub(super) fn settle(self, outcome: Result<DeliveryOutcome, BackboneError>) {
         let mut state = self.ticket.state.lock();
         match outcome {
             Ok(outcome) => {

@@ -20,7 +20,7 @@ pub struct Draw {
 
 /// What a draw gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drawn {
+pub enum Grant {
     /// So many commands may pass: at least one, at most what was wanted.
     Granted(u32),
     /// None may; all that was wanted could be had after so many milliseconds.
@@ -34,5 +34,5 @@ pub enum Drawn {
 #[async_trait]
 pub trait Rates: Send + Sync {
     /// Draws on a user's allowance, by the backbone's own clock. An allowance that nobody drew on is whole.
-    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Drawn, BackboneError>;
+    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError>;
 }

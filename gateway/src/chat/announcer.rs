@@ -30,7 +30,7 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The way to those who are told.
 pub(super) struct Announcer {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Announcement>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
@@ -58,7 +58,7 @@ impl News {
     }
 }
 
-struct Waiting {
+struct Announcement {
     news: News,
     since: Instant,
 }
@@ -75,7 +75,7 @@ impl Announcer {
     {
         let (queue, told) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let told = Told { queue: told, waiting: Arc::clone(&waiting) };
+        let told = AnnouncementQueue { queue: told, waiting: Arc::clone(&waiting) };
         tokio::spawn(tell(told, publish, presence, nodes));
         Self { queue, waiting, metrics }
     }
@@ -93,7 +93,7 @@ impl Announcer {
         }
         let has_room = self.has_room();
         self.waiting.fetch_add(told, Ordering::Relaxed);
-        if !has_room || self.queue.try_send(Waiting { news, since: Instant::now() }).is_err() {
+        if !has_room || self.queue.try_send(Announcement { news, since: Instant::now() }).is_err() {
             self.waiting.fetch_sub(told, Ordering::Relaxed);
             self.metrics.dropped_ephemeral.increment(told as u64);
         }
@@ -101,13 +101,13 @@ impl Announcer {
 }
 
 /// The way out of the queue.
-struct Told {
-    queue: mpsc::Receiver<Waiting>,
+struct AnnouncementQueue {
+    queue: mpsc::Receiver<Announcement>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl Told {
-    async fn some(&mut self) -> Option<Vec<Waiting>> {
+impl AnnouncementQueue {
+    async fn some(&mut self) -> Option<Vec<Announcement>> {
         let first = self.queue.recv().await?;
         let mut told = first.news.partners.len();
         let mut some = vec![first];
@@ -122,7 +122,7 @@ impl Told {
     }
 }
 
-async fn tell<P, A, F, N>(mut told: Told, publish: P, presence: A, nodes: N)
+async fn tell<P, A, F, N>(mut told: AnnouncementQueue, publish: P, presence: A, nodes: N)
 where
     P: Fn(Vec<Delivery>),
     A: Fn(Vec<UserId>) -> F,
@@ -154,13 +154,13 @@ fn rate_of_one_in(nodes: u32) -> Rate {
 }
 
 /// Those whose news is not fresh.
-fn waited(news: &[Waiting]) -> Vec<UserId> {
+fn waited(news: &[Announcement]) -> Vec<UserId> {
     let waited = news.iter().filter(|waiting| waiting.since.elapsed() > FRESH_FOR);
     waited.map(|waiting| waiting.news.user.clone()).collect()
 }
 
 /// Without those who came and went again, or went and came again.
-fn still_so(news: Vec<Waiting>, now: &HashMap<UserId, Presence>) -> Vec<News> {
+fn still_so(news: Vec<Announcement>, now: &HashMap<UserId, Presence>) -> Vec<News> {
     let is_so = |news: &News| now.get(&news.user).is_none_or(|presence| presence.online == news.online);
     news.into_iter().map(|waiting| waiting.news).filter(is_so).collect()
 }
@@ -220,8 +220,8 @@ mod tests {
     fn what_had_to_wait_is_told_only_if_it_is_still_so() {
         let now = Instant::now();
         let earlier = now.checked_sub(FRESH_FOR * 2).expect("a moment");
-        let waiting = |name, since| Waiting { news: came(name, 1), since };
-        let went = Waiting { news: News { online: false, ..came("back", 1) }, since: earlier };
+        let waiting = |name, since| Announcement { news: came(name, 1), since };
+        let went = Announcement { news: News { online: false, ..came("back", 1) }, since: earlier };
         let news = vec![waiting("here", earlier), waiting("gone", earlier), went, waiting("fresh", now)];
         let asked = waited(&news);
         assert_eq!(asked, ["here", "gone", "back"].map(user));

@@ -7,7 +7,7 @@ use crate::store::{MessageChange, MessageOutcome, OutboxEvent};
 
 /// What a change of a message did.
 #[derive(Debug, Clone)]
-pub struct Changed {
+pub struct ChangeOutcome {
     /// The message afterwards.
     pub message: Message,
     /// Whether anything changed. If not, nobody else is told.
@@ -24,7 +24,7 @@ impl Chat {
         id: MessageId,
         by: Option<&UserId>,
         change: MessageChange,
-    ) -> Result<Changed, ProtocolError> {
+    ) -> Result<ChangeOutcome, ProtocolError> {
         let (what, who) = (change.clone(), by.cloned());
         let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
         let outcome = self.store.change_message(id, by, &change, row).await?;
@@ -35,7 +35,7 @@ impl Chat {
         let event = event_of(&change, by, &outcome.message).ok_or_else(|| {
             ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event to tell it")
         })?;
-        Ok(Changed { message: outcome.message, changed: outcome.changed, event })
+        Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
     }
 
     /// Edits and deletions stand in the audit trail, as what was sent does.

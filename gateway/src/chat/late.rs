@@ -16,7 +16,7 @@ use shared::command::{SendMessage, Target};
 use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::messages::Sent;
+use super::messages::SentMessage;
 use super::{Chat, refused};
 use crate::backbone::{Delivery, DeliveryKind, LateId};
 use crate::envelope::MESSAGE_LIVE;
@@ -77,7 +77,11 @@ impl Late {
 
 impl Chat {
     /// Sends like [`Chat::send`]; if the store doesn't take it in time, delivers it live and keeps it for later (`None`).
-    pub async fn send_live(&self, sender: &UserId, mut send: SendMessage) -> Result<Option<Sent>, ProtocolError> {
+    pub async fn send_live(
+        &self,
+        sender: &UserId,
+        mut send: SendMessage,
+    ) -> Result<Option<SentMessage>, ProtocolError> {
         send.temp_id.get_or_insert_with(|| format!("~{:032x}", rand::random::<u128>()));
         let mut id = None;
         if !self.late.is_away() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::off;
 use crate::store::{Owner, Store};
+use crate::switches;
 
 /// A lease that was not beaten for this long, by the store's clock, has ended: others take over.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -21,18 +21,18 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Since when the lease is held without a lapse, and when it was last beaten.
 #[derive(Debug, Default)]
 pub struct Lease {
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<LeaseTerm>>,
     /// Others shall publish what this node commits: it isn't beaten.
     is_left: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct LeaseTerm {
     since: Instant,
     beaten: Instant,
 }
 
-impl Held {
+impl LeaseTerm {
     fn beat(earlier: Option<Self>, beaten: Instant) -> Self {
         let since = match earlier {
             Some(earlier) if beaten.saturating_duration_since(earlier.beaten) < LAPSE => earlier.since,
@@ -51,7 +51,7 @@ impl Lease {
     /// though it be beaten again since. What was begun before belongs to the sweep, which knows what others published.
     #[must_use]
     pub fn is_held_since(&self, begun: Instant) -> bool {
-        off::is("lease") || self.held.lock().is_some_and(|held| held.covers(begun, Instant::now()))
+        switches::off("lease") || self.held.lock().is_some_and(|held| held.covers(begun, Instant::now()))
     }
 
     /// Leaves what this node commits to the others, or takes it back.
@@ -80,7 +80,7 @@ impl Lease {
         match store.beat(owner).await {
             Ok(()) => {
                 let mut held = self.held.lock();
-                *held = Some(Held::beat(*held, asked));
+                *held = Some(LeaseTerm::beat(*held, asked));
             }
             Err(error) => tracing::debug!(%error, "the lease could not be beaten"),
         }
@@ -95,16 +95,16 @@ mod tests {
     fn what_was_begun_before_a_lapse_is_not_covered_though_the_lease_is_beaten_again() {
         let start = Instant::now();
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let first = Held::beat(None, at(1.0));
+        let first = LeaseTerm::beat(None, at(1.0));
         assert!(!first.covers(at(0.9), at(1.1)), "begun before the first beat");
         assert!(first.covers(at(1.0), at(5.9)) && !first.covers(at(1.0), at(6.0)), "believed for five seconds");
 
-        let kept = Held::beat(Some(first), at(8.9));
+        let kept = LeaseTerm::beat(Some(first), at(8.9));
         assert!(kept.covers(at(1.0), at(9.0)), "no lapse");
 
-        let again = Held::beat(Some(kept), at(39.0));
+        let again = LeaseTerm::beat(Some(kept), at(39.0));
         assert!(!again.covers(at(8.9), at(39.1)) && !again.covers(at(38.9), at(39.1)), "begun before the lapse's end");
         assert!(again.covers(at(39.0), at(39.1)));
-        assert!(!Held::beat(Some(again), at(40.0)).covers(at(38.9), at(40.1)), "a further beat changes nothing");
+        assert!(!LeaseTerm::beat(Some(again), at(40.0)).covers(at(38.9), at(40.1)), "a further beat changes nothing");
     }
 }

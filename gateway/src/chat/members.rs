@@ -7,31 +7,31 @@ use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
 
 use super::refused;
-use crate::off;
 use crate::store::{Members, Refusal, Store, StoreError};
+use crate::switches;
 
 /// Members that the cache holds, over all conversations.
 const MEMBERS_CACHED_MAX: u64 = 1_000_000;
-/// The longest that an entry is believed without a commit that confirms it. Typing and receipts rely on it alone.
-const BELIEVED: Duration = Duration::from_secs(60);
+/// The longest that an entry is used without a commit that confirms it. Typing and receipts rely on it alone.
+const FRESH_FOR: Duration = Duration::from_secs(60);
 /// The longest that an entry is remembered: for what goes on while the store is away.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// The members of the conversations that this node works with.
 pub struct MembersCache {
     store: Arc<dyn Store>,
-    cache: Cache<ConversationId, Known>,
+    cache: Cache<ConversationId, CachedMembers>,
 }
 
 #[derive(Clone)]
-struct Known {
+struct CachedMembers {
     members: Arc<Members>,
     loaded: Instant,
 }
 
-impl Known {
-    fn believed(self) -> Option<Arc<Members>> {
-        (self.loaded.elapsed() < BELIEVED).then_some(self.members)
+impl CachedMembers {
+    fn if_fresh(self) -> Option<Arc<Members>> {
+        (self.loaded.elapsed() < FRESH_FOR).then_some(self.members)
     }
 }
 
@@ -39,14 +39,15 @@ impl MembersCache {
     /// An empty cache over the store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        let weigh = |_: &ConversationId, known: &Known| u32::try_from(known.members.list.len() + 8).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &ConversationId, known: &CachedMembers| u32::try_from(known.members.list.len() + 8).unwrap_or(u32::MAX);
         let cache = Cache::builder().weigher(weigh).max_capacity(MEMBERS_CACHED_MAX).time_to_live(REMEMBERED).build();
         Self { store, cache }
     }
 
     /// The members as they are remembered, or from the store.
     pub async fn get(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation).and_then(Known::believed) {
+        match self.cache.get(conversation).and_then(CachedMembers::if_fresh) {
             Some(members) => Ok(members),
             None => self.load(conversation).await,
         }
@@ -59,8 +60,8 @@ impl MembersCache {
 
     /// The members at `version` or later.
     pub async fn at(&self, conversation: &ConversationId, version: u64) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation).and_then(Known::believed) {
-            Some(members) if members.version >= version || off::is("members-version") => Ok(members),
+        match self.cache.get(conversation).and_then(CachedMembers::if_fresh) {
+            Some(members) if members.version >= version || switches::off("members-version") => Ok(members),
             _ => self.load(conversation).await,
         }
     }
@@ -74,7 +75,7 @@ impl MembersCache {
         seq: u64,
     ) -> Result<(Arc<Members>, Option<Vec<UserId>>), StoreError> {
         let now = self.at(conversation, version).await?;
-        let then = if now.since_seq < seq || off::is("members-then") {
+        let then = if now.since_seq < seq || switches::off("members-then") {
             None
         } else {
             Some(self.store.members_at(conversation, seq).await?)
@@ -105,7 +106,7 @@ impl MembersCache {
 
     async fn load(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
         let members = Arc::new(self.store.members(conversation).await?);
-        let known = Known { members: Arc::clone(&members), loaded: Instant::now() };
+        let known = CachedMembers { members: Arc::clone(&members), loaded: Instant::now() };
         self.cache.insert(conversation.clone(), known);
         Ok(members)
     }

@@ -11,7 +11,7 @@ use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sent {
+pub struct SentMessage {
     /// As it is stored.
     pub message: Message,
     /// Whether an earlier try had stored it; then nobody is told again.
@@ -22,7 +22,7 @@ pub struct Sent {
 
 impl Chat {
     /// Stores a message. Its sender's devices and its recipients are told through the backbone.
-    pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<Sent, ProtocolError> {
+    pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<SentMessage, ProtocolError> {
         self.send_as(sender, send, None).await
     }
 
@@ -32,7 +32,7 @@ impl Chat {
         sender: &UserId,
         send: SendMessage,
         id: Option<MessageId>,
-    ) -> Result<Sent, ProtocolError> {
+    ) -> Result<SentMessage, ProtocolError> {
         let started = std::time::Instant::now();
         let conversation = match send.target {
             Target::Conversation(conversation) => conversation,
@@ -54,12 +54,12 @@ impl Chat {
             SendOutcome::Stored(stored) => {
                 self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
                 traces::record(Step::Send, stored.message.id, started, 1);
-                Ok(Sent { message: stored.message, duplicate: false, about: About::default() })
+                Ok(SentMessage { message: stored.message, duplicate: false, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
                 let members = self.members.get(&message.conversation_id).await?;
                 let about = self.directory.about(&message, &members).await;
-                Ok(Sent { message, duplicate: true, about })
+                Ok(SentMessage { message, duplicate: true, about })
             }
             SendOutcome::Refused(refusal) => Err(refused(refusal)),
         }

@@ -153,9 +153,9 @@ impl Chat {
     async fn row<T: 'static>(
         &self,
         events: impl Fn(&T) -> Vec<OutboxEvent> + Send + Sync + 'static,
-    ) -> Result<(OutboxRow<T>, Built), ProtocolError> {
+    ) -> Result<(OutboxRow<T>, RowEvents), ProtocolError> {
         let id = self.ids.next().await?;
-        let built = Built { row: id, events: Arc::default(), begun: Instant::now() };
+        let built = RowEvents { row: id, events: Arc::default(), begun: Instant::now() };
         let keep = Arc::clone(&built.events);
         let events = move |outcome: &T| {
             let events = events(outcome);
@@ -166,7 +166,7 @@ impl Chat {
     }
 
     /// Publishes the events of a committed row.
-    fn publish_row(&self, built: &Built) {
+    fn publish_row(&self, built: &RowEvents) {
         let events = std::mem::take(&mut *built.events.lock());
         if !events.is_empty() {
             self.publisher.publish_events(CommittedEvents { row: built.row, events, begun: built.begun });
@@ -187,7 +187,7 @@ fn announcer(publisher: &publish::Publisher, backbone: &Arc<dyn Backbone>, metri
 }
 
 /// What a transaction built for its outbox row, to be published when it has committed.
-struct Built {
+struct RowEvents {
     row: u64,
     events: Arc<parking_lot::Mutex<Vec<OutboxEvent>>>,
     begun: Instant,

@@ -62,7 +62,7 @@ impl Directory {
 /// Hands over what was committed; cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    queue: mpsc::Sender<Committed>,
+    queue: mpsc::Sender<Publication>,
     in_flight: InFlight,
     metrics: Arc<Metrics>,
 }
@@ -70,7 +70,7 @@ pub struct Publisher {
 /// Rows that are on their way here: the sweep leaves them alone.
 pub type InFlight = Arc<Mutex<HashSet<u64>>>;
 
-enum Committed {
+enum Publication {
     Batch(CommittedBatch),
     Events(CommittedEvents),
     Ephemeral(Vec<Delivery>),
@@ -78,7 +78,7 @@ enum Committed {
 
 /// The task behind a [`Publisher`].
 pub struct PublishTask {
-    queue: mpsc::Receiver<Committed>,
+    queue: mpsc::Receiver<Publication>,
     store: Arc<dyn Store>,
     backbone: Arc<dyn Backbone>,
     directory: Directory,
@@ -112,18 +112,18 @@ pub fn publisher(
 impl Publisher {
     /// A batch of messages was committed. Called in commit order, before their senders are answered.
     pub fn publish_batch(&self, batch: CommittedBatch) {
-        self.hand_over(batch.row, Committed::Batch(batch));
+        self.hand_over(batch.row, Publication::Batch(batch));
     }
 
     /// Durable events were committed.
     pub fn publish_events(&self, committed: CommittedEvents) {
-        self.hand_over(committed.row, Committed::Events(committed));
+        self.hand_over(committed.row, Publication::Events(committed));
     }
 
     /// Ephemeral events: gone if they can't be published now.
     pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
         let count = deliveries.len() as u64;
-        if count > 0 && self.queue.try_send(Committed::Ephemeral(deliveries)).is_err() {
+        if count > 0 && self.queue.try_send(Publication::Ephemeral(deliveries)).is_err() {
             self.metrics.dropped_ephemeral.increment(count);
         }
     }
@@ -134,7 +134,7 @@ impl Publisher {
         Arc::clone(&self.in_flight)
     }
 
-    fn hand_over(&self, row: u64, committed: Committed) {
+    fn hand_over(&self, row: u64, committed: Publication) {
         self.in_flight.lock().insert(row);
         if self.queue.try_send(committed).is_err() {
             self.in_flight.lock().remove(&row);
@@ -172,10 +172,10 @@ impl PublishTask {
         self.mark().await;
     }
 
-    async fn publish_gathered(&mut self, first: Committed) {
+    async fn publish_gathered(&mut self, first: Publication) {
         // Let those who are about to hand over do so: fewer, larger writes.
         tokio::task::yield_now().await;
-        let mut gathered = Gathered::default();
+        let mut gathered = PublishBatch::default();
         let mut next = Some(first);
         while let Some(committed) = next {
             let row = committed.row();
@@ -191,11 +191,11 @@ impl PublishTask {
     }
 
     /// Makes deliveries. Those of a large row go out part by part; when one fails, the others still go, and the row is left.
-    async fn gather(&mut self, committed: Committed, gathered: &mut Gathered) -> Result<(), String> {
+    async fn gather(&mut self, committed: Publication, gathered: &mut PublishBatch) -> Result<(), String> {
         let mut result = Ok(());
         for part in committed.parts() {
             if gathered.deliveries.len() >= DELIVERIES_PER_CALL {
-                let rest = Gathered { begun: gathered.begun, ..Gathered::default() };
+                let rest = PublishBatch { begun: gathered.begun, ..PublishBatch::default() };
                 result = result.and(self.publish(std::mem::replace(gathered, rest)).await);
             }
             match self.deliveries(part).await {
@@ -206,8 +206,8 @@ impl PublishTask {
         result
     }
 
-    async fn publish(&mut self, gathered: Gathered) -> Result<(), String> {
-        let Gathered { mut rows, deliveries, begun } = gathered;
+    async fn publish(&mut self, gathered: PublishBatch) -> Result<(), String> {
+        let PublishBatch { mut rows, deliveries, begun } = gathered;
         if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
             // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
             let reason = "the lease was not held all the time";
@@ -239,13 +239,13 @@ impl PublishTask {
         }
     }
 
-    async fn deliveries(&self, committed: Committed) -> Result<Vec<Delivery>, StoreError> {
+    async fn deliveries(&self, committed: Publication) -> Result<Vec<Delivery>, StoreError> {
         match committed {
-            Committed::Batch(batch) => message_deliveries(&self.directory, &batch.messages, Append::First).await,
-            Committed::Events(CommittedEvents { row, events, .. }) => {
+            Publication::Batch(batch) => message_deliveries(&self.directory, &batch.messages, Append::First).await,
+            Publication::Events(CommittedEvents { row, events, .. }) => {
                 Ok(event_deliveries(row, events, Timestamp::now(), Append::First))
             }
-            Committed::Ephemeral(deliveries) => Ok(deliveries),
+            Publication::Ephemeral(deliveries) => Ok(deliveries),
         }
     }
 
@@ -283,14 +283,14 @@ fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
 
 /// What goes to the backbone in one call, and the rows that are published with it.
 #[derive(Default)]
-struct Gathered {
+struct PublishBatch {
     rows: Vec<u64>,
     deliveries: Vec<Delivery>,
     /// When the first of their commits was begun.
     begun: Option<Instant>,
 }
 
-impl Committed {
+impl Publication {
     /// A large batch in parts, in its order.
     fn parts(self) -> Vec<Self> {
         match self {

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::lease::LEASE;
 use super::{Chat, publish};
 use crate::backbone::Delivery;
-use crate::off;
 use crate::store::{PendingRow, StoreError};
+use crate::switches;
 
 /// How often a node looks for rows.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ impl Chat {
         let is_current = self.follow_server().await?;
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
-        if is_current && !off::is("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
+        if is_current && !switches::off("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
             let mut rows = 0;
             loop {
                 let (done, more) = self.redo().await?;
@@ -84,7 +84,7 @@ impl Chat {
         }
         if left_behind.is_none_or(|at| at.elapsed() >= CONNECT_ANEW_EVERY) {
             *left_behind = Some(Instant::now());
-            self.backbone.server_is_old();
+            self.backbone.leave_server();
         }
         Ok(false)
     }
@@ -102,7 +102,7 @@ impl Chat {
         }
         if let Some(previous) = self.store.adopt_backbone(&server).await? {
             tracing::info!(server = &*server, previous, "the backbone is another server");
-            self.backbone.server_is_new();
+            self.backbone.note_new_server();
         }
         let mut after = 0;
         loop {
@@ -186,7 +186,7 @@ impl Chat {
             return true;
         }
         for (id, deliveries) in rows {
-            if !self.backbone.health().ready || off::is("rows-one-by-one") {
+            if !self.backbone.health().ready || switches::off("rows-one-by-one") {
                 return false;
             }
             match self.backbone.publish(deliveries).await {

@@ -72,7 +72,7 @@ pub struct Config {
     /// Sizes, numbers and rates.
     pub limits: Limits,
     /// A socket's clocks.
-    pub clocks: Clocks,
+    pub clocks: Timeouts,
     /// The log and presence.
     pub log: LogConfig,
     /// Where push notifications go; `None`: their jobs are left to others.
@@ -178,7 +178,7 @@ impl std::fmt::Debug for PushConfig {
 
 /// A socket's clocks.
 #[derive(Debug, Clone)]
-pub struct Clocks {
+pub struct Timeouts {
     /// Silence after which a ping is sent.
     pub heartbeat: Duration,
     /// Silence after the ping that ends the connection.
@@ -242,7 +242,7 @@ impl Config {
             auth: auth(layers, enabled)?,
             proxies: proxies(layers)?,
             limits: limits(layers)?,
-            clocks: Clocks {
+            clocks: Timeouts {
                 heartbeat: seconds(layers, "HEARTBEAT_SECONDS", 1, 3600)?,
                 heartbeat_timeout: seconds(layers, "HEARTBEAT_TIMEOUT_SECONDS", 1, 3600)?,
                 auth_deadline: seconds(layers, "AUTH_DEADLINE_SECONDS", 1, 3600)?,

@@ -10,7 +10,7 @@ use shared::{ProtocolError, Timestamp, UserId};
 
 use super::rest::failure::respond;
 use crate::auth::credentials::query_value;
-use crate::auth::{AuthError, Authenticator, Credential, Identity, Refused, Unavailable};
+use crate::auth::{AuthError, Authenticator, Credential, Identity, TokenRefusal, Unavailable};
 use crate::session::Opening;
 
 /// When a refusal is told.
@@ -39,7 +39,7 @@ pub(super) async fn admit(
     let Some(credential) = Credential::of_upgrade(headers, query, authenticator.session_cookie()) else {
         return match refusal {
             Refusal::AfterUpgrade => Ok(Opening::Unknown(resume)),
-            Refusal::BeforeUpgrade => Err(unauthorized(Refused::Missing)),
+            Refusal::BeforeUpgrade => Err(unauthorized(TokenRefusal::Missing)),
         };
     };
     let known = match (authenticator.authenticate(credential).await, refusal) {
@@ -69,7 +69,7 @@ pub(super) fn believed(query: Option<&str>) -> Option<Identity> {
     })
 }
 
-fn unauthorized(refused: Refused) -> Response<Body> {
+fn unauthorized(refused: TokenRefusal) -> Response<Body> {
     let mut response = respond(&ProtocolError::new(refused.error_code(), refused.to_string()));
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_address::ClientAddress;
-use super::proxy_protocol::{self, Malformed};
+use super::proxy_protocol::{self, HeaderError};
 use crate::config::Proxies;
 
 /// Time for a request's headers to arrive.
@@ -163,7 +163,7 @@ async fn connection<F, Fut>(
 }
 
 /// Where a connection comes from: a trusted proxy says so itself, if it speaks the PROXY protocol.
-async fn for_whom(stream: &mut TcpStream, peer: IpAddr, proxies: &Proxies) -> Result<IpAddr, Malformed> {
+async fn for_whom(stream: &mut TcpStream, peer: IpAddr, proxies: &Proxies) -> Result<IpAddr, HeaderError> {
     if !proxies.proxy_protocol || !proxies.trusted.contain(peer) {
         return Ok(peer);
     }

@@ -13,7 +13,7 @@ const BLOCK_BYTES_MAX: usize = 2048;
 
 /// Why a connection has no valid header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Malformed {
+pub(super) enum HeaderError {
     /// It ended, or failed, before the header was complete.
     #[error("no complete PROXY header came: {0}")]
     Io(#[from] std::io::Error),
@@ -29,7 +29,7 @@ pub(super) enum Malformed {
 ///
 /// # Errors
 /// There is no valid header; the connection can't be used.
-pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<IpAddr>, Malformed> {
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<IpAddr>, HeaderError> {
     // Both versions are longer than this.
     let mut start = [0; 12];
     stream.read_exact(&mut start).await?;
@@ -38,21 +38,21 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<
     } else if start.starts_with(b"PROXY ") {
         read_line(stream, &start).await
     } else {
-        Err(Malformed::Missing)
+        Err(HeaderError::Missing)
     }
 }
 
-async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, start: &[u8]) -> Result<Option<IpAddr>, Malformed> {
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, start: &[u8]) -> Result<Option<IpAddr>, HeaderError> {
     let mut line = start.to_vec();
     // Byte by byte: what follows the line belongs to the request, and the line is short.
     while !line.ends_with(b"\n") {
         if line.len() >= LINE_BYTES_MAX {
-            return Err(Malformed::Invalid("the line is too long"));
+            return Err(HeaderError::Invalid("the line is too long"));
         }
         line.push(stream.read_u8().await?);
     }
     let text = std::str::from_utf8(&line).ok().and_then(|line| line.strip_suffix("\r\n"));
-    let mut words = text.ok_or(Malformed::Invalid("the line has no proper end"))?.split(' ').skip(1);
+    let mut words = text.ok_or(HeaderError::Invalid("the line has no proper end"))?.split(' ').skip(1);
     match words.next() {
         Some("UNKNOWN") => Ok(None),
         Some(family @ ("TCP4" | "TCP6")) => {
@@ -62,19 +62,19 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, start: &[u8]) -> Result
             let ports = (port(), port());
             match (addresses, ports, words.next()) {
                 ((Some(source), Some(_)), (Some(_), Some(_)), None) => Ok(Some(source)),
-                _ => Err(Malformed::Invalid("its addresses or ports are none")),
+                _ => Err(HeaderError::Invalid("its addresses or ports are none")),
             }
         }
-        _ => Err(Malformed::Invalid("it names another protocol than TCP4, TCP6 or UNKNOWN")),
+        _ => Err(HeaderError::Invalid("it names another protocol than TCP4, TCP6 or UNKNOWN")),
     }
 }
 
-async fn read_block<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<IpAddr>, Malformed> {
+async fn read_block<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<IpAddr>, HeaderError> {
     let version_and_command = stream.read_u8().await?;
     let family = stream.read_u8().await?;
     let length = usize::from(stream.read_u16().await?);
     if length > BLOCK_BYTES_MAX {
-        return Err(Malformed::Invalid("the block is too long"));
+        return Err(HeaderError::Invalid("the block is too long"));
     }
     let mut block = vec![0; length];
     stream.read_exact(&mut block).await?;
@@ -83,11 +83,11 @@ async fn read_block<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<IpAdd
         (0x20, _) => Ok(None),
         (0x21, 0x11) if length >= 12 => Ok(block.first_chunk::<4>().map(|source| Ipv4Addr::from(*source).into())),
         (0x21, 0x21) if length >= 36 => Ok(block.first_chunk::<16>().map(|source| Ipv6Addr::from(*source).into())),
-        (0x21, 0x11 | 0x21) => Err(Malformed::Invalid("the block is too short for its addresses")),
+        (0x21, 0x11 | 0x21) => Err(HeaderError::Invalid("the block is too short for its addresses")),
         // Unspecified, or a Unix socket: no address to be had.
         (0x21, 0x00 | 0x31) => Ok(None),
-        (0x21, _) => Err(Malformed::Invalid("it is not about a TCP connection")),
-        _ => Err(Malformed::Invalid("its version or command is unknown")),
+        (0x21, _) => Err(HeaderError::Invalid("it is not about a TCP connection")),
+        _ => Err(HeaderError::Invalid("its version or command is unknown")),
     }
 }
 

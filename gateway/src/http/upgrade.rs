@@ -18,11 +18,11 @@ use super::client_address::ClientAddress;
 use super::listener::{Capacity, Place};
 use crate::auth::credentials;
 use crate::config::AuthConfig;
-use crate::limits::{Addresses, Crowded, Stay};
+use crate::limits::{Addresses, OverLimit, Stay};
 use crate::node::Node;
 use crate::session::{Opening, Session};
-use crate::ws::handshake::{Upgrading, accept};
-use crate::ws::outbox::Outbox;
+use crate::ws::handshake::{PendingUpgrade, accept};
+use crate::ws::send_queue::SendQueue;
 use crate::ws::socket::Socket;
 
 /// Opens sockets.
@@ -86,7 +86,7 @@ impl Sockets {
             let retry = [(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)))];
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();
         }
-        let Spoken { wire, subprotocol } = spoken(&request);
+        let NegotiatedDialect { wire, subprotocol } = spoken(&request);
         let (response, upgrade) = match accept(&mut request, subprotocol.map(HeaderValue::from_static)) {
             Ok(accepted) => accepted,
             Err(fault) => {
@@ -107,12 +107,12 @@ impl Sockets {
     }
 
     /// Counts the handshake for the client's address.
-    fn enter<B>(&self, request: &Request<B>) -> Result<Option<Stay>, Crowded> {
+    fn enter<B>(&self, request: &Request<B>) -> Result<Option<Stay>, OverLimit> {
         let client = request.extensions().get::<ClientAddress>();
         client.map(|ClientAddress(address)| self.addresses.enter(*address)).transpose()
     }
 
-    fn too_many(&self, crowded: Crowded) -> Response<Body> {
+    fn too_many(&self, crowded: OverLimit) -> Response<Body> {
         self.node.metrics.handshake("address_limit");
         let retry = [(RETRY_AFTER, HeaderValue::from(crowded.retry_after_s))];
         (StatusCode::TOO_MANY_REQUESTS, retry, "too many connections from this address; try again later\n")
@@ -149,19 +149,19 @@ impl Sockets {
 }
 
 /// How a socket is to be spoken to: nothing if only unknown subprotocols are offered.
-struct Spoken {
+struct NegotiatedDialect {
     wire: Option<Wire>,
     /// To answer with.
     subprotocol: Option<&'static str>,
 }
 
 /// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query.
-fn spoken<B>(request: &Request<B>) -> Spoken {
+fn spoken<B>(request: &Request<B>) -> NegotiatedDialect {
     let chosen = Dialect::choose(request.uri().path(), credentials::offered_dialects(request.headers()));
-    let Some((dialect, subprotocol)) = chosen else { return Spoken { wire: None, subprotocol: None } };
+    let Some((dialect, subprotocol)) = chosen else { return NegotiatedDialect { wire: None, subprotocol: None } };
     let query = request.uri().query().unwrap_or_default();
     let resumes = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "resume");
-    Spoken { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
+    NegotiatedDialect { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
 }
 
 /// The metric label of a refusal by HTTP.
@@ -170,7 +170,7 @@ fn refused_as(status: StatusCode) -> &'static str {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
+async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
     let (stream, early) = match upgrade.complete().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -179,10 +179,10 @@ async fn run(node: Arc<Node>, upgrade: Upgrading, wire: Wire, opening: Opening, 
             return;
         }
     };
-    let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes, wire));
-    let socket = Socket::new(stream, early, Arc::clone(&outbox), node.limits.frame_bytes_max);
+    let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, wire));
+    let socket = Socket::new(stream, early, Arc::clone(&queue), node.limits.frame_bytes_max);
     let metrics = Arc::clone(&node.metrics);
-    let session = Session::new(node, socket, outbox, opening);
+    let session = Session::new(node, socket, queue, opening);
     let connection = session.connection();
     tracing::debug!(connection, "a connection begins");
     match contained(session).await {

@@ -31,7 +31,7 @@ pub struct Stay {
 
 /// An address over its limit; it may come again after so many seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crowded {
+pub struct OverLimit {
     /// At least 1.
     pub retry_after_s: u64,
 }
@@ -48,11 +48,11 @@ impl Addresses {
     ///
     /// # Errors
     /// The address is over one of its limits.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Stay, Crowded> {
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Stay, OverLimit> {
         let network = network(address);
         if let Some(rate) = &self.rate {
             rate.take(&network, now_us())
-                .map_err(|wait_us| Crowded { retry_after_s: wait_us.div_ceil(1_000_000).max(1) })?;
+                .map_err(|wait_us| OverLimit { retry_after_s: wait_us.div_ceil(1_000_000).max(1) })?;
         }
         if self.sockets_max == 0 {
             return Ok(Stay { addresses: Arc::clone(self), network: None });
@@ -60,7 +60,7 @@ impl Addresses {
         let mut open = self.open.lock();
         let count = open.entry(network).or_insert(0);
         if *count >= self.sockets_max {
-            return Err(Crowded { retry_after_s: CROWDED_RETRY_S });
+            return Err(OverLimit { retry_after_s: CROWDED_RETRY_S });
         }
         *count += 1;
         Ok(Stay { addresses: Arc::clone(self), network: Some(network) })
@@ -122,7 +122,7 @@ mod tests {
         let addresses = Addresses::new(0, 3);
         let granted = (0..20).filter(|_| addresses.enter(ip("2001:db8::1")).is_ok()).count();
         assert!((6..=8).contains(&granted), "twice the rate at once, not {granted}");
-        assert_eq!(addresses.enter(ip("2001:db8::2")).err(), Some(Crowded { retry_after_s: 1 }));
+        assert_eq!(addresses.enter(ip("2001:db8::2")).err(), Some(OverLimit { retry_after_s: 1 }));
         assert!(addresses.enter(ip("2001:db8:0:1::1")).is_ok());
         assert!(addresses.open.lock().is_empty(), "what has no limit isn't counted");
     }

@@ -6,7 +6,7 @@ mod rate;
 mod slots;
 mod users;
 
-pub use addresses::{Addresses, Crowded, Stay};
+pub use addresses::{Addresses, OverLimit, Stay};
 pub use rate::{Bucket, Rate};
 pub use slots::Slots;
 pub use users::{Allowance, UserRates};

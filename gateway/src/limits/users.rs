@@ -19,7 +19,7 @@ use shared::UserId;
 use tokio::sync::Semaphore;
 
 use super::{Rate, Slots};
-use crate::backbone::{Draw, Drawn, Rates};
+use crate::backbone::{Draw, Grant, Rates};
 use crate::clock::now_us;
 
 /// The share of the rate that a node lets pass by itself, and the part of a second that a block is worth: one in so many.
@@ -28,7 +28,7 @@ const SHARE: u32 = 10;
 const BLOCK_US: u64 = 1_000_000;
 /// How long a user has to stay below the share before they are watched no more.
 const WATCH_US: u64 = 2_000_000;
-/// Watched users, at the most; beyond that the limit of each connection has to do.
+/// Users that are watched, at the most; beyond that the limit of each connection has to do.
 const WATCHED_MAX: usize = 65_536;
 /// How long a draw may take; then the backbone counts as away.
 const DRAW_WITHIN: Duration = Duration::from_millis(250);
@@ -49,7 +49,7 @@ pub struct UserRates {
     /// `None`: no limit.
     limit: Option<Limit>,
     backbone: Arc<dyn Rates>,
-    watched: Mutex<HashMap<UserId, Arc<Watched>>>,
+    watched: Mutex<HashMap<UserId, Arc<WatchedUser>>>,
     /// How many are watched, so that the map isn't asked when it is empty.
     watched_count: AtomicUsize,
     away_until_us: AtomicU64,
@@ -61,7 +61,7 @@ struct Limit {
 }
 
 /// A user over the share.
-struct Watched {
+struct WatchedUser {
     state: Mutex<State>,
     /// One draw at a time; others of the same user wait for what it brings.
     turn: Semaphore,
@@ -132,12 +132,12 @@ impl UserRates {
         let drawn = tokio::time::timeout(DRAW_WITHIN, self.backbone.draw(user, draw)).await;
         let mut state = watched.state.lock();
         match drawn {
-            Ok(Ok(Drawn::Granted(granted))) => {
+            Ok(Ok(Grant::Granted(granted))) => {
                 state.left = granted.saturating_sub(1);
                 state.left_until_us = now + BLOCK_US;
                 Allowance::Granted
             }
-            Ok(Ok(Drawn::Refused { wait_ms })) => {
+            Ok(Ok(Grant::Refused { wait_ms })) => {
                 state.refused_until_us = now_us() + wait_ms * 1000;
                 Allowance::Wait(wait_ms)
             }
@@ -168,14 +168,14 @@ impl UserRates {
         self.watched_count.store(watched.len(), Ordering::Relaxed);
     }
 
-    fn watched(&self, user: &UserId) -> Option<Arc<Watched>> {
+    fn watched(&self, user: &UserId) -> Option<Arc<WatchedUser>> {
         if self.watched_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         self.watched.lock().get(user).cloned()
     }
 
-    fn watch(&self, user: &UserId, limit: &Limit) -> Option<Arc<Watched>> {
+    fn watch(&self, user: &UserId, limit: &Limit) -> Option<Arc<WatchedUser>> {
         let mut all = self.watched.lock();
         if let Some(watched) = all.get(user) {
             return Some(Arc::clone(watched));
@@ -190,7 +190,7 @@ impl UserRates {
             over_at_us: now_us(),
             owed: u32::try_from(1_000_000 / (limit.draw.cost_us * u64::from(SHARE))).unwrap_or_default(),
         };
-        let watched = Arc::new(Watched { state: Mutex::new(state), turn: Semaphore::new(1) });
+        let watched = Arc::new(WatchedUser { state: Mutex::new(state), turn: Semaphore::new(1) });
         all.insert(user.clone(), Arc::clone(&watched));
         self.watched_count.store(all.len(), Ordering::Relaxed);
         Some(watched)

@@ -64,7 +64,7 @@ struct Notice<'a> {
 }
 
 /// What became of one try.
-enum Tried {
+enum PostOutcome {
     Delivered,
     /// Worth another try.
     Failed(String),
@@ -164,10 +164,10 @@ impl Webhook {
                     };
                     tries += 1;
                     match self.post(&id, &job.user, &message).await {
-                        Tried::Delivered => return Some(Ok("delivered")),
-                        Tried::Refused(why) => return Some(Err(why)),
-                        Tried::Failed(why) if tries >= TRIES_MAX => return Some(Err(why)),
-                        Tried::Failed(why) => why,
+                        PostOutcome::Delivered => return Some(Ok("delivered")),
+                        PostOutcome::Refused(why) => return Some(Err(why)),
+                        PostOutcome::Failed(why) if tries >= TRIES_MAX => return Some(Err(why)),
+                        PostOutcome::Failed(why) => why,
                     }
                 }
             };
@@ -180,23 +180,23 @@ impl Webhook {
         }
     }
 
-    async fn post(&self, id: &str, user: &UserId, message: &Message) -> Tried {
+    async fn post(&self, id: &str, user: &UserId, message: &Message) -> PostOutcome {
         let notice = Notice { id, kind: "message.new", user_id: user, message };
         let body = match serde_json::to_vec(&notice) {
             Ok(body) => Bytes::from(body),
-            Err(fault) => return Tried::Refused(fault.to_string()),
+            Err(fault) => return PostOutcome::Refused(fault.to_string()),
         };
         let mut headers = HeaderMap::new();
         let signature = self.signer.sign(Timestamp::now().unix_seconds(), &body);
         match HeaderValue::try_from(signature) {
             Ok(signature) => headers.insert(SIGNATURE_HEADER, signature),
-            Err(fault) => return Tried::Refused(fault.to_string()),
+            Err(fault) => return PostOutcome::Refused(fault.to_string()),
         };
         match self.endpoint.post_json(headers, body).await {
-            Err(error) => Tried::Failed(error.to_string()),
-            Ok(answer) if answer.status.is_success() => Tried::Delivered,
-            Ok(answer) if worth_another_try(answer.status) => Tried::Failed(answer.status.to_string()),
-            Ok(answer) => Tried::Refused(answer.status.to_string()),
+            Err(error) => PostOutcome::Failed(error.to_string()),
+            Ok(answer) if answer.status.is_success() => PostOutcome::Delivered,
+            Ok(answer) if worth_another_try(answer.status) => PostOutcome::Failed(answer.status.to_string()),
+            Ok(answer) => PostOutcome::Refused(answer.status.to_string()),
         }
     }
 

@@ -40,7 +40,7 @@ impl Registry {
             for (user, local) in shard.lock().iter_mut() {
                 let mut heard_s = 0;
                 for socket in &mut local.sockets {
-                    heard_s = heard_s.max(socket.outbox.heard_s());
+                    heard_s = heard_s.max(socket.queue.heard_s());
                     sweep.pings += u32::from(socket.tick(now_s, clocks));
                 }
                 if heard_s > local.refreshed_s && now_s.saturating_sub(local.refreshed_s) >= clocks.refresh_s {
@@ -60,24 +60,24 @@ impl Registry {
 impl LocalSocket {
     /// Applies the clocks; whether a ping was sent.
     fn tick(&mut self, now_s: u32, clocks: &SweepClocks) -> bool {
-        if self.outbox.stuck_since_s().is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s) {
-            self.outbox.abort();
+        if self.queue.stuck_since_s().is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s) {
+            self.queue.abort();
             return false;
         }
         if now_s >= self.expires_s {
-            self.outbox.close(CloseCode::TokenExpired);
+            self.queue.close(CloseCode::TokenExpired);
             return false;
         }
-        let heard_s = self.outbox.heard_s();
+        let heard_s = self.queue.heard_s();
         let silence_s = now_s.saturating_sub(heard_s);
         if silence_s >= clocks.heartbeat_s + clocks.heartbeat_timeout_s {
-            self.outbox.close(CloseCode::HeartbeatTimeout);
+            self.queue.close(CloseCode::HeartbeatTimeout);
             return false;
         }
         let due = silence_s >= clocks.heartbeat_s && self.pinged_for_s != heard_s;
         if due {
             self.pinged_for_s = heard_s;
-            self.outbox.request_ping();
+            self.queue.request_ping();
         }
         due
     }

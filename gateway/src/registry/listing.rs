@@ -61,11 +61,11 @@ impl Registry {
         let now_s = coarse_s();
         let listed = |socket: &super::LocalSocket| ListedSocket {
             connection: socket.connection,
-            dialect: socket.outbox.wire().dialect,
+            dialect: socket.queue.wire().dialect,
             opened_age_s: now_s.saturating_sub(socket.opened_s),
-            heard_age_s: now_s.saturating_sub(socket.outbox.heard_s()),
+            heard_age_s: now_s.saturating_sub(socket.queue.heard_s()),
             expires_in_s: socket.expires_s.saturating_sub(now_s),
-            queued_bytes: socket.outbox.queued_bytes(),
+            queued_bytes: socket.queue.queued_bytes(),
         };
         self.with_user(user, |local| local.sockets.iter().map(listed).collect()).unwrap_or_default()
     }

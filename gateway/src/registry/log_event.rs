@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
 use crate::frames::{Frames, position_on};
-use crate::ws::outbox::Had;
+use crate::ws::send_queue::AlreadySeen;
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
@@ -42,7 +42,13 @@ impl<'a> LogEvent<'a> {
 
     /// What a socket gets that had the message already: if directly, or under an earlier epoch (`earlier`), its position in
     /// the event's place; if it sent it and wants no echo, nothing; then the companions.
-    pub(super) fn instead(&self, had: Option<&mut Had>, earlier: bool, wire: Wire, epoch: &Epoch) -> Option<Bytes> {
+    pub(super) fn instead(
+        &self,
+        had: Option<&mut AlreadySeen>,
+        earlier: bool,
+        wire: Wire,
+        epoch: &Epoch,
+    ) -> Option<Bytes> {
         if had.is_none() && !earlier {
             return None;
         }

@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
 use crate::frames::Frames;
-use crate::off;
-use crate::ws::outbox::{Came, Had, Outbox, Pushed};
+use crate::switches;
+use crate::ws::send_queue::{AlreadySeen, PushOutcome, SendQueue, Source};
 use recent::Recent;
 
 pub use clocks::{Sweep, SweepClocks};
@@ -35,7 +35,7 @@ pub struct LocalSocket {
     /// The connection's number on this node.
     pub connection: u64,
     /// Its queue.
-    pub outbox: Arc<Outbox>,
+    pub queue: Arc<SendQueue>,
     /// Coarse seconds at which its token expires.
     pub expires_s: u32,
     /// Coarse seconds of when it became the user's.
@@ -80,7 +80,7 @@ pub struct TooMany;
 
 /// How a durable event met the user's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Spread {
+pub struct PushTally {
     /// Sockets that will write it.
     pub queued: u32,
     /// Ephemeral events that found no room.
@@ -107,7 +107,7 @@ impl Registry {
     }
 
     /// Adds a socket; its gate is still closed.
-    pub fn add(&self, user: &UserId, connection: u64, outbox: Arc<Outbox>, expires_s: u32) -> Result<(), TooMany> {
+    pub fn add(&self, user: &UserId, connection: u64, queue: Arc<SendQueue>, expires_s: u32) -> Result<(), TooMany> {
         self.with_shard(user, |users| {
             let local = users.entry(user.clone()).or_insert_with(|| {
                 self.users.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl Registry {
             }
             let opened_s = coarse_s();
             let socket =
-                LocalSocket { connection, outbox, expires_s, opened_s, issued_s: 0, pinged_for_s: 0, is_older: false };
+                LocalSocket { connection, queue, expires_s, opened_s, issued_s: 0, pinged_for_s: 0, is_older: false };
             local.sockets.push(socket);
             self.sockets.fetch_add(1, Ordering::Relaxed);
             Ok(())
@@ -167,84 +167,84 @@ impl Registry {
     pub fn close_issued_until(&self, user: &UserId, revoked_s: i64, code: CloseCode) -> usize {
         let worthless = |socket: &&LocalSocket| i64::from(socket.issued_s) <= revoked_s;
         let close = |local: &mut LocalUser| {
-            local.sockets.iter().filter(worthless).map(|socket| socket.outbox.close(code)).count()
+            local.sockets.iter().filter(worthless).map(|socket| socket.queue.close(code)).count()
         };
         self.with_user(user, close).unwrap_or(0)
     }
 
     /// Acts on the queue of one socket.
-    pub fn with_outbox(&self, user: &UserId, connection: u64, act: impl FnOnce(&Outbox)) {
+    pub fn with_queue(&self, user: &UserId, connection: u64, act: impl FnOnce(&SendQueue)) {
         self.with_user(user, |local| {
             if let Some(socket) = local.sockets.iter().find(|socket| socket.connection == connection) {
-                act(&socket.outbox);
+                act(&socket.queue);
             }
         });
     }
 
     /// Hands a durable event to every socket of the user for which it is the next one.
-    pub fn push_durable(&self, user: &str, event: &LogEvent<'_>) -> Spread {
-        let mut spread = Spread::default();
+    pub fn push_durable(&self, user: &str, event: &LogEvent<'_>) -> PushTally {
+        let mut spread = PushTally::default();
         let mut users = self.shard(user).lock();
         if let Some(local) = users.get_mut(user) {
-            local.push(event, Came::Live(event.accepted_at), &mut spread);
+            local.push(event, Source::Live(event.accepted_at), &mut spread);
         }
         spread
     }
 
     /// Hands a message to the user's sockets without `seq`, because the backbone is away.
-    pub fn push_direct(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> Spread {
+    pub fn push_direct(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> PushTally {
         let temp_id = || frames.brought().and_then(|brought| brought.temp_id.as_deref());
-        self.push(user, |outbox| {
-            let is_muted = |had: &mut Had| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
-            outbox.push_direct(message, frames.on(outbox.wire()), tried_at, is_muted)
+        self.push(user, |queue| {
+            let is_muted = |had: &mut AlreadySeen| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
+            queue.push_direct(message, frames.on(queue.wire()), tried_at, is_muted)
         })
     }
 
     /// Hands a message that is not stored yet to those of the user's sockets whose dialect takes it.
-    pub fn push_live(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> Spread {
+    pub fn push_live(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> PushTally {
         let temp_id = || frames.brought().and_then(|brought| brought.temp_id.as_deref());
-        self.push(user, |outbox| {
-            if !outbox.wire().dialect.delivers_without_store() {
-                return Pushed::Silent;
+        self.push(user, |queue| {
+            if !queue.wire().dialect.delivers_without_store() {
+                return PushOutcome::Silent;
             }
-            let is_muted = |had: &mut Had| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
-            outbox.push_direct(message, frames.on(outbox.wire()), tried_at, is_muted)
+            let is_muted = |had: &mut AlreadySeen| temp_id().is_some_and(|temp_id| had.take_muted(temp_id));
+            queue.push_direct(message, frames.on(queue.wire()), tried_at, is_muted)
         })
     }
 
     /// The same as [`Registry::push_durable`] for an event read from the log of `epoch`; nothing happens when the sockets count under another one.
-    pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> Spread {
-        let mut spread = Spread::default();
+    pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> PushTally {
+        let mut spread = PushTally::default();
         let mut users = self.shard(user).lock();
         if let Some(local) = users.get_mut(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
-            local.push(event, Came::FromLog, &mut spread);
+            local.push(event, Source::FromLog, &mut spread);
         }
         spread
     }
 
     /// Hands an ephemeral event to every socket of the user.
-    pub fn push_ephemeral(&self, user: &str, frames: &Frames<'_>) -> Spread {
-        self.push(user, |outbox| outbox.push_ephemeral(frames.on(outbox.wire()).clone()))
+    pub fn push_ephemeral(&self, user: &str, frames: &Frames<'_>) -> PushTally {
+        self.push(user, |queue| queue.push_ephemeral(frames.on(queue.wire()).clone()))
     }
 
     /// Hands an ephemeral event to every socket.
-    pub fn push_everyone(&self, frames: &Frames<'_>) -> Spread {
-        let mut spread = Spread::default();
+    pub fn push_everyone(&self, frames: &Frames<'_>) -> PushTally {
+        let mut spread = PushTally::default();
         for shard in &self.shards {
             for local in shard.lock().values() {
                 for socket in &local.sockets {
-                    spread.count(socket.outbox.push_ephemeral(frames.on(socket.outbox.wire()).clone()));
+                    spread.count(socket.queue.push_ephemeral(frames.on(socket.queue.wire()).clone()));
                 }
             }
         }
         spread
     }
 
-    fn push(&self, user: &str, push: impl Fn(&Outbox) -> Pushed) -> Spread {
-        let mut spread = Spread::default();
+    fn push(&self, user: &str, push: impl Fn(&SendQueue) -> PushOutcome) -> PushTally {
+        let mut spread = PushTally::default();
         let users = self.shard(user).lock();
         if let Some(local) = users.get(user) {
-            local.sockets.iter().for_each(|socket| spread.count(push(&socket.outbox)));
+            local.sockets.iter().for_each(|socket| spread.count(push(&socket.queue)));
         }
         spread
     }
@@ -255,19 +255,26 @@ impl Registry {
     }
 
     /// Opens one socket's gate at `position` under `epoch`, `first` before everything else. If the user's other sockets
-    /// count under another epoch, they lack a `resync`: returns `Joined::OtherEpoch` after having done nothing.
-    pub fn join(&self, user: &UserId, connection: u64, epoch: &Epoch, position: u64, first: bytes::Bytes) -> Joined {
+    /// count under another epoch, they lack a `resync`: returns `JoinOutcome::OtherEpoch` after having done nothing.
+    pub fn join(
+        &self,
+        user: &UserId,
+        connection: u64,
+        epoch: &Epoch,
+        position: u64,
+        first: bytes::Bytes,
+    ) -> JoinOutcome {
         self.with_shard(user, |users| {
-            let Some(local) = users.get_mut(user) else { return Joined::Gone };
+            let Some(local) = users.get_mut(user) else { return JoinOutcome::Gone };
             if local.epoch.as_ref().is_some_and(|known| known != epoch) {
-                return Joined::OtherEpoch;
+                return JoinOutcome::OtherEpoch;
             }
             local.epoch = Some(epoch.clone());
             let Some(socket) = local.sockets.iter().find(|socket| socket.connection == connection) else {
-                return Joined::Gone;
+                return JoinOutcome::Gone;
             };
-            let (_, gap) = socket.outbox.open_at(position, first);
-            Joined::At { gap }
+            let (_, gap) = socket.queue.open_at(position, first);
+            JoinOutcome::At { gap }
         })
     }
 
@@ -281,7 +288,7 @@ impl Registry {
         }
         local.turn_to(epoch);
         for socket in &local.sockets {
-            socket.outbox.reposition(position, notice.on(socket.outbox.wire()).clone());
+            socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
         }
         true
     }
@@ -303,15 +310,15 @@ impl Registry {
         let Some(local) = users.get_mut(user) else { return told };
         let Some(known) = local.epoch.as_ref().filter(|known| *known != epoch) else { return told };
         let doubtful =
-            !off::is("epoch-doubt") && (interrupted || local.healing || server_of(known) != server_of(epoch));
+            !switches::off("epoch-doubt") && (interrupted || local.healing || server_of(known) != server_of(epoch));
         local.turn_to(epoch);
         for socket in &local.sockets {
-            let Some((at, seen)) = socket.outbox.position() else { continue };
+            let Some((at, seen)) = socket.queue.position() else { continue };
             if doubtful || seen > at {
-                socket.outbox.reposition(0, resync.on(socket.outbox.wire()).clone());
+                socket.queue.reposition(0, resync.on(socket.queue.wire()).clone());
                 told.1 += 1;
             } else {
-                socket.outbox.reposition(0, position.on(socket.outbox.wire()).clone());
+                socket.queue.reposition(0, position.on(socket.queue.wire()).clone());
                 told.0 += 1;
             }
         }
@@ -322,9 +329,9 @@ impl Registry {
     pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &Frames<'_>) -> usize {
         let users = self.shard(user).lock();
         let Some(local) = users.get(user) else { return 0 };
-        let behind = local.sockets.iter().filter(|socket| socket.outbox.position().is_some_and(|(at, _)| at < floor));
+        let behind = local.sockets.iter().filter(|socket| socket.queue.position().is_some_and(|(at, _)| at < floor));
         behind.fold(0, |count, socket| {
-            socket.outbox.reposition(position, notice.on(socket.outbox.wire()).clone());
+            socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
             count + 1
         })
     }
@@ -332,8 +339,8 @@ impl Registry {
     /// The lowest position among the user's joined sockets that have room for more.
     pub fn lowest(&self, user: &str) -> Option<u64> {
         let users = self.shard(user).lock();
-        let with_room = users.get(user)?.sockets.iter().filter(|socket| !socket.outbox.is_starved());
-        with_room.filter_map(|socket| socket.outbox.position()).map(|(position, _)| position).min()
+        let with_room = users.get(user)?.sockets.iter().filter(|socket| !socket.queue.is_starved());
+        with_room.filter_map(|socket| socket.queue.position()).map(|(position, _)| position).min()
     }
 
     /// Marks the user as being healed; false if the user is gone, or is being healed already: then that begins once more.
@@ -356,7 +363,7 @@ impl Registry {
     /// Closes sockets of a user.
     pub fn close_user(&self, user: &UserId, code: CloseCode) -> usize {
         self.with_user(user, |local| {
-            local.sockets.iter().for_each(|socket| socket.outbox.close(code));
+            local.sockets.iter().for_each(|socket| socket.queue.close(code));
             local.sockets.len()
         })
         .unwrap_or(0)
@@ -370,10 +377,10 @@ impl Registry {
 
     /// Every socket's queue.
     #[must_use]
-    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
-        let of_shard = |shard: &Mutex<HashMap<UserId, LocalUser>>| -> Vec<Arc<Outbox>> {
+    pub fn queues(&self) -> Vec<Arc<SendQueue>> {
+        let of_shard = |shard: &Mutex<HashMap<UserId, LocalUser>>| -> Vec<Arc<SendQueue>> {
             let users = shard.lock();
-            users.values().flat_map(|local| local.sockets.iter().map(|socket| Arc::clone(&socket.outbox))).collect()
+            users.values().flat_map(|local| local.sockets.iter().map(|socket| Arc::clone(&socket.queue))).collect()
         };
         self.shards.iter().flat_map(of_shard).collect()
     }
@@ -381,8 +388,8 @@ impl Registry {
     /// Bytes that wait for all sockets together, and for the one for which the most waits.
     #[must_use]
     pub fn queued_bytes(&self) -> (u64, u32) {
-        let sockets = self.outboxes();
-        let waiting = sockets.iter().map(|outbox| outbox.queued_bytes());
+        let sockets = self.queues();
+        let waiting = sockets.iter().map(|queue| queue.queued_bytes());
         waiting.fold((0, 0), |(sum, most), bytes| (sum + u64::from(bytes), bytes.max(most)))
     }
 
@@ -399,7 +406,7 @@ impl Registry {
         for shard in &self.shards {
             let users = shard.lock();
             for socket in users.values().flat_map(|local| &local.sockets) {
-                let dialect = socket.outbox.wire().dialect;
+                let dialect = socket.queue.wire().dialect;
                 counts.iter_mut().filter(|(known, _)| *known == dialect).for_each(|(_, count)| *count += 1);
             }
         }
@@ -428,14 +435,14 @@ impl Registry {
 }
 
 impl LocalUser {
-    fn push(&mut self, event: &LogEvent<'_>, came: Came, spread: &mut Spread) {
+    fn push(&mut self, event: &LogEvent<'_>, came: Source, spread: &mut PushTally) {
         let message = event.message();
         let repeats = message.zip(self.recent.as_ref()).is_some_and(|(message, recent)| recent.had_before(message));
         let queued_before = spread.queued;
         for socket in &self.sockets {
-            let (wire, earlier) = (socket.outbox.wire(), repeats && socket.is_older && !off::is("recent"));
-            let instead = |had: Option<&mut Had>| event.instead(had, earlier, wire, self.epoch.as_ref()?);
-            spread.count(socket.outbox.push_durable(event.seq, event.frames.on(wire), event.at, came, instead));
+            let (wire, earlier) = (socket.queue.wire(), repeats && socket.is_older && !switches::off("recent"));
+            let instead = |had: Option<&mut AlreadySeen>| event.instead(had, earlier, wire, self.epoch.as_ref()?);
+            spread.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, came, instead));
         }
         if let Some(message) = message
             && spread.queued > queued_before
@@ -451,7 +458,7 @@ impl LocalUser {
             recent.change_epoch();
         }
         for socket in &mut self.sockets {
-            socket.is_older |= socket.outbox.position().is_some();
+            socket.is_older |= socket.queue.position().is_some();
         }
     }
 }
@@ -463,7 +470,7 @@ fn server_of(epoch: &Epoch) -> &str {
 
 /// How a join ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
+pub enum JoinOutcome {
     /// The gate is open; with `gap`, the log has events for it.
     At {
         /// Whether events after the position are known already.
@@ -475,18 +482,18 @@ pub enum Joined {
     Gone,
 }
 
-impl Spread {
-    fn count(&mut self, pushed: Pushed) {
+impl PushTally {
+    fn count(&mut self, pushed: PushOutcome) {
         match pushed {
-            Pushed::Queued => self.queued += 1,
-            Pushed::Dropped => self.dropped += 1,
-            Pushed::Overflow => self.overflowed += 1,
-            Pushed::Gap => {
+            PushOutcome::Queued => self.queued += 1,
+            PushOutcome::Dropped => self.dropped += 1,
+            PushOutcome::Overflow => self.overflowed += 1,
+            PushOutcome::Gap => {
                 self.gap = true;
                 self.missed += 1;
             }
-            Pushed::Joining => self.gap = true,
-            Pushed::Silent | Pushed::Old | Pushed::Full | Pushed::Closing => {}
+            PushOutcome::Joining => self.gap = true,
+            PushOutcome::Silent | PushOutcome::Old | PushOutcome::Full | PushOutcome::Closing => {}
         }
     }
 }

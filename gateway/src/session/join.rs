@@ -9,15 +9,15 @@ use shared::command::Resume;
 use shared::event::ResyncReason;
 use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId};
 
-use crate::auth::{AuthError, Guest, Identity, Refused};
-use crate::backbone::{BackboneError, Entered, Entrant, LogHead, check_resume};
+use crate::auth::{AuthError, Guest, Identity, TokenRefusal};
+use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
 use crate::clock::coarse_s;
 use crate::frames::{companions_on, event_on, reply_on};
 use crate::heal::resync;
 use crate::node::Node;
-use crate::off;
-use crate::registry::Joined;
-use crate::ws::outbox::Outbox;
+use crate::registry::JoinOutcome;
+use crate::switches;
+use crate::ws::send_queue::SendQueue;
 
 /// How long a connection waits for its turn before it is sent away.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) enum Refusal {
 }
 
 /// A live connection. Dropping it takes the socket out of the registry, whatever ended the session.
-pub(super) struct Membership {
+pub(super) struct LiveConnection {
     node: Arc<Node>,
     user: UserId,
     connection: u64,
@@ -42,26 +42,26 @@ pub(super) struct Membership {
     admin: bool,
     /// Coarse seconds of when it became a live one.
     opened_s: Option<u32>,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
 }
 
-impl Membership {
+impl LiveConnection {
     /// Makes the connection a live one and queues `auth_success`.
     pub(super) async fn join(
         node: Arc<Node>,
         identity: Identity,
         resume: Option<Resume>,
         connection: u64,
-        outbox: Arc<Outbox>,
+        queue: Arc<SendQueue>,
     ) -> Result<Self, Refusal> {
         let backbone = Arc::clone(node.chat.backbone());
         let user = identity.user.clone();
         let turn = tokio::time::timeout(TURN_WITHIN, node.joining.acquire());
-        let Ok(Ok(_turn)) = (if off::is("turns") { Ok(Ok(None)) } else { turn.await.map(|turn| turn.map(Some)) })
+        let Ok(Ok(_turn)) = (if switches::off("turns") { Ok(Ok(None)) } else { turn.await.map(|turn| turn.map(Some)) })
         else {
             return Err(Refusal::Close(CloseCode::OverCapacity));
         };
-        if node.registry.add(&user, connection, Arc::clone(&outbox), expiry_s(&identity)).is_err() {
+        if node.registry.add(&user, connection, Arc::clone(&queue), expiry_s(&identity)).is_err() {
             return Err(Refusal::Close(CloseCode::ConnectionLimit));
         }
         let mut membership = Self {
@@ -72,7 +72,7 @@ impl Membership {
             guest: None,
             admin: identity.admin,
             opened_s: None,
-            outbox: Arc::clone(&outbox),
+            queue: Arc::clone(&queue),
         };
         membership.stands_on(&identity);
         // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
@@ -84,18 +84,18 @@ impl Membership {
         // Now that the socket stands in the registry: an order to close comes after the revocation that it goes with, so
         // either it finds the socket, or this finds the revocation.
         match backbone.enter(entrant(&identity, resume.as_ref())).await.map_err(unavailable)? {
-            Entered::Revoked => return Err(Refusal::Auth(Refused::Revoked.into())),
-            Entered::At { head, event } => membership.open_gate(&head, resume.as_ref(), event.as_deref(), &outbox),
+            EntryOutcome::Revoked => return Err(Refusal::Auth(TokenRefusal::Revoked.into())),
+            EntryOutcome::At { head, event } => membership.open_gate(&head, resume.as_ref(), event.as_deref(), &queue),
         }
         node.metrics.handshake("accepted");
         membership.opened_s = Some(coarse_s());
-        let dialect = outbox.wire().dialect.subprotocol();
+        let dialect = queue.wire().dialect.subprotocol();
         node.audit.connection_opened(&user, membership.connection_id(), dialect);
         tracing::debug!(%user, connection, resume = resume.is_some(), "joined");
         if let Some(username) = identity.username {
             node.chat.remember_username(&user, username);
         }
-        node.tasks.spawn(greet(Arc::clone(&node), user, outbox));
+        node.tasks.spawn(greet(Arc::clone(&node), user, queue));
         Ok(membership)
     }
 
@@ -126,15 +126,14 @@ impl Membership {
         self.node.registry.set_expiry(&self.user, self.connection, expiry_s(identity));
         self.stands_on(identity);
         let Some(epoch) = self.node.registry.epoch(self.user.as_str()) else { return };
-        self.node.registry.with_outbox(&self.user, self.connection, |outbox| {
-            outbox.push_reply_at(|position| {
-                reply_on(outbox.wire(), &self.auth_success(epoch, position, true), reference)
-            });
+        self.node.registry.with_queue(&self.user, self.connection, |queue| {
+            queue
+                .push_reply_at(|position| reply_on(queue.wire(), &self.auth_success(epoch, position, true), reference));
         });
     }
 
     /// `event` is the one at the asked position: the client may have got it without its companions.
-    fn open_gate(&self, head: &LogHead, resume: Option<&Resume>, event: Option<&[u8]>, outbox: &Outbox) {
+    fn open_gate(&self, head: &LogHead, resume: Option<&Resume>, event: Option<&[u8]>, queue: &SendQueue) {
         let asked = match resume {
             None => None,
             Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
@@ -145,7 +144,7 @@ impl Membership {
             Some(Err(_)) | None => head.last,
         };
         let resumed = matches!(asked, Some(Ok(_)));
-        let wire = outbox.wire();
+        let wire = queue.wire();
         let mut first = event_on(wire, &self.auth_success(head.epoch.clone(), position, resumed)).to_vec();
         match asked {
             Some(Err(reason)) => {
@@ -154,7 +153,7 @@ impl Membership {
                 self.node.metrics.resume(Some(reason));
             }
             Some(Ok(_)) => {
-                if let Some(event) = event.filter(|_| !off::is("companions")) {
+                if let Some(event) = event.filter(|_| !switches::off("companions")) {
                     first.extend_from_slice(&companions_on(wire, event));
                 }
                 self.node.metrics.resume(None);
@@ -163,21 +162,21 @@ impl Membership {
         }
         loop {
             match self.node.registry.join(&self.user, self.connection, &head.epoch, position, first.clone().into()) {
-                Joined::At { gap } => {
+                JoinOutcome::At { gap } => {
                     if gap || position < head.last {
                         self.node.fanout.request_heal(&self.user);
                     }
                     return;
                 }
-                Joined::OtherEpoch => {
+                JoinOutcome::OtherEpoch => {
                     // The log was opened anew and this connection sees it first.
                     let notice = resync(ResyncReason::Epoch, &head.epoch, head.last);
                     if self.node.registry.change_epoch(self.user.as_str(), &head.epoch, head.last, &notice) {
                         self.node.metrics.resync(ResyncReason::Epoch);
                     }
                 }
-                Joined::Gone => {
-                    outbox.close(CloseCode::InternalError);
+                JoinOutcome::Gone => {
+                    queue.close(CloseCode::InternalError);
                     return;
                 }
             }
@@ -201,12 +200,12 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for LiveConnection {
     fn drop(&mut self) {
         let last = self.node.registry.remove(&self.user, self.connection);
         if let Some(opened_s) = self.opened_s {
             let open_s = coarse_s().saturating_sub(opened_s);
-            self.node.audit.connection_closed(&self.user, self.connection_id(), open_s, self.outbox.closing());
+            self.node.audit.connection_closed(&self.user, self.connection_id(), open_s, self.queue.closing());
         }
         if self.subscribed {
             self.node.chat.backbone().unsubscribe(&self.user);
@@ -219,12 +218,12 @@ impl Drop for Membership {
 }
 
 /// What a new connection is told after `auth_success`, and others of it. The store may be away: then it goes without.
-async fn greet(node: Arc<Node>, user: UserId, outbox: Arc<Outbox>) {
+async fn greet(node: Arc<Node>, user: UserId, queue: Arc<SendQueue>) {
     node.chat.flush_usernames().await;
     // The flat dialects have no frame for it.
-    let status = outbox.wire().dialect == Dialect::Chat;
+    let status = queue.wire().dialect == Dialect::Chat;
     match node.chat.arrived(&user, status).await {
-        Ok(Some(event)) => drop(outbox.push_reply(event_on(outbox.wire(), &event))),
+        Ok(Some(event)) => drop(queue.push_reply(event_on(queue.wire(), &event))),
         Ok(None) => {}
         Err(error) => tracing::debug!(%user, %error, "an arrival could not be told"),
     }
@@ -241,7 +240,7 @@ fn entrant(identity: &Identity, resume: Option<&Resume>) -> Entrant {
         Some(Resume::From(position)) => Some(position.seq),
         Some(Resume::Invalid) | None => None,
     };
-    let issued_at = if off::is("revocation") { Some(i64::MAX) } else { identity.issued_at_s };
+    let issued_at = if switches::off("revocation") { Some(i64::MAX) } else { identity.issued_at_s };
     Entrant { user: identity.user.clone(), issued_at, asked }
 }
 

@@ -1,7 +1,7 @@
 //! A session: one socket, one task. Before `auth` it knows no user; after that it carries out one command at a time,
 //! in order, while events go out beside it.
 //!
-//! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the outbox.
+//! It holds no timer and no buffer: the clocks of all sockets are swept once a second, and bytes wait in the queue.
 
 mod join;
 pub mod poller;
@@ -12,20 +12,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use shared::chat_v1::{Decoded, Decoder};
+use shared::chat_v1::{DecodedFrame, Decoder};
 use shared::command::Resume;
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
-use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
+use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::clock::now_us;
 use crate::dispatch::{Asker, dispatch, pong};
 use crate::frames::reply_on;
 use crate::limits::{Allowance, Bucket, Rate};
 use crate::lobby::Seat;
 use crate::node::Node;
-use crate::ws::outbox::Outbox;
-use crate::ws::socket::{Ended, Flow, Incoming, Socket};
-use join::{Membership, Refusal};
+use crate::ws::send_queue::SendQueue;
+use crate::ws::socket::{Flow, Incoming, Socket, SocketEnd};
+use join::{LiveConnection, Refusal};
 
 /// When a connection that could not join may come again.
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
@@ -40,7 +40,7 @@ pub enum Opening {
     /// The upgrade carried a valid token.
     Known(Box<Identity>, Option<Resume>),
     /// The upgrade carried a token that was refused: say so, then close.
-    Refused(Refused),
+    Refused(TokenRefusal),
     /// No token came: the `auth` frame brings it.
     Unknown(Option<Resume>),
     /// The connection can't be served: close with this code.
@@ -55,7 +55,7 @@ pub struct Session {
 
 struct State {
     node: Arc<Node>,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     connection: u64,
     phase: Phase,
     work: Option<Pin<Box<dyn Future<Output = Done> + Send>>>,
@@ -68,7 +68,7 @@ enum Phase {
     /// No user yet. The seat in the lobby is given up when a token was accepted.
     Unknown { _seat: Option<Seat>, resume: Option<Box<Resume>> },
     /// Subscribed, and counted in the registry until this is dropped.
-    Live(Membership),
+    Live(LiveConnection),
 }
 
 /// What a finished work leaves to do.
@@ -81,7 +81,7 @@ enum Done {
         result: Result<Box<Identity>, AuthError>,
         reference: Option<String>,
     },
-    Joined(Box<Result<Membership, Refusal>>),
+    Joined(Box<Result<LiveConnection, Refusal>>),
     /// Whether the user may send this command now.
     Decided {
         allowance: Allowance,
@@ -99,13 +99,13 @@ thread_local! {
 }
 
 impl Session {
-    /// A session on a socket whose queue is `outbox`.
-    pub fn new(node: Arc<Node>, socket: Socket, outbox: Arc<Outbox>, opening: Opening) -> Self {
+    /// A session on a socket whose queue is `queue`.
+    pub fn new(node: Arc<Node>, socket: Socket, queue: Arc<SendQueue>, opening: Opening) -> Self {
         let connection = node.next_connection();
         let phase = Phase::Unknown { _seat: None, resume: None };
         let mut state = State {
             node,
-            outbox,
+            queue,
             connection,
             phase,
             work: None,
@@ -125,13 +125,13 @@ impl Session {
 }
 
 impl Future for Session {
-    type Output = Ended;
+    type Output = SocketEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SocketEnd> {
         let Self { socket, state } = &mut *self;
         loop {
             state.poll_work(cx);
-            let idle = state.work.is_none() && !state.outbox.is_quiet();
+            let idle = state.work.is_none() && !state.queue.is_quiet();
             let driven = socket.poll_drive(cx, idle, &mut |incoming| state.on_message(incoming));
             match driven {
                 Poll::Ready(ended) => return Poll::Ready(ended),
@@ -151,7 +151,7 @@ impl State {
         match opening {
             Opening::Known(identity, resume) => self.join(*identity, resume),
             Opening::Unknown(resume) => {
-                let seat = self.node.lobby.sit(self.connection, &self.outbox);
+                let seat = self.node.lobby.sit(self.connection, &self.queue);
                 self.phase = Phase::Unknown { _seat: Some(seat), resume: resume.map(Box::new) };
             }
             Opening::Refused(refused) => self.refuse(refused),
@@ -162,7 +162,7 @@ impl State {
     /// What the log had and the queue had no room for.
     fn ask_for_more(&self) {
         if let Phase::Live(membership) = &self.phase
-            && self.outbox.wants_more()
+            && self.queue.wants_more()
         {
             self.node.fanout.request_heal(membership.user());
         }
@@ -205,12 +205,12 @@ impl State {
                 return self.bad_frame(&error, None);
             }
         };
-        if self.outbox.closing().is_some() {
+        if self.queue.closing().is_some() {
             return Flow::Continue;
         }
-        let Decoded { command, reference } = DECODER.with_borrow_mut(|decoder| {
+        let DecodedFrame { command, reference } = DECODER.with_borrow_mut(|decoder| {
             let decoder = decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max));
-            decoder.decode_as(self.outbox.wire().dialect, frame)
+            decoder.decode_as(self.queue.wire().dialect, frame)
         });
         match command {
             Ok(command) => {
@@ -249,11 +249,11 @@ impl State {
             (Command::Auth { token, .. }, Phase::Live(_)) => self.refresh(token, reference),
             (Command::Ping { timestamp }, Phase::Live(_)) => self.reply(&pong(timestamp), reference.as_deref()),
             (command, Phase::Live(membership)) => {
-                let live = self.outbox.wire().dialect.delivers_without_store();
+                let live = self.queue.wire().dialect.delivers_without_store();
                 let asker = Asker { user: membership.user().clone(), admin: membership.is_admin(), live };
-                let (node, outbox) = (Arc::clone(&self.node), Arc::clone(&self.outbox));
+                let (node, queue) = (Arc::clone(&self.node), Arc::clone(&self.queue));
                 self.work = Some(Box::pin(async move {
-                    let result = Box::new(carry_out(&node, &asker, &outbox, command).await);
+                    let result = Box::new(carry_out(&node, &asker, &queue, command).await);
                     Done::Answered { result, reference }
                 }));
             }
@@ -299,9 +299,9 @@ impl State {
 
     fn join(&mut self, identity: Identity, resume: Option<Resume>) {
         self.phase = Phase::Unknown { _seat: None, resume: None };
-        let (node, outbox, connection) = (Arc::clone(&self.node), Arc::clone(&self.outbox), self.connection);
+        let (node, queue, connection) = (Arc::clone(&self.node), Arc::clone(&self.queue), self.connection);
         self.work = Some(Box::pin(async move {
-            Done::Joined(Box::new(Membership::join(node, identity, resume, connection, outbox).await))
+            Done::Joined(Box::new(LiveConnection::join(node, identity, resume, connection, queue).await))
         }));
     }
 
@@ -346,7 +346,7 @@ impl State {
     }
 
     fn reply(&self, event: &Event, reference: Option<&str>) {
-        self.outbox.push_reply(reply_on(self.outbox.wire(), event, reference));
+        self.queue.push_reply(reply_on(self.queue.wire(), event, reference));
     }
 
     fn bad_frame(&mut self, error: &ProtocolError, reference: Option<&str>) -> Flow {
@@ -368,7 +368,7 @@ impl State {
         Flow::Continue
     }
 
-    fn refuse(&self, refused: Refused) {
+    fn refuse(&self, refused: TokenRefusal) {
         self.node.metrics.handshake(refused.label());
         self.reply(&auth_failed(refused), None);
         self.close(refused.close_code());
@@ -386,7 +386,7 @@ impl State {
     }
 
     fn close(&self, code: CloseCode) {
-        self.outbox.close(code);
+        self.queue.close(code);
     }
 }
 
@@ -394,23 +394,23 @@ impl State {
 async fn carry_out(
     node: &Node,
     asker: &Asker,
-    outbox: &Outbox,
+    queue: &SendQueue,
     mut command: Command,
 ) -> Result<Option<Event>, ProtocolError> {
     let muted = match &mut command {
-        Command::Send(send) if outbox.wire().dialect.mutes_own_sends() => {
+        Command::Send(send) if queue.wire().dialect.mutes_own_sends() => {
             Some(send.temp_id.get_or_insert_with(generated_temp_id).clone())
         }
         _ => None,
     };
     if let Some(temp_id) = &muted {
-        outbox.mute(temp_id);
+        queue.mute(temp_id);
     }
     let result = dispatch(&node.chat, asker, command).await;
     if let Some(temp_id) = muted.filter(|_| !matches!(result, Ok(None))) {
         // Refused, or sent before: no event of it will come for this connection. If the outcome of a send is unknown and
         // the event does come, then it is the only thing that tells the sender.
-        outbox.unmute(&temp_id);
+        queue.unmute(&temp_id);
     }
     result
 }
@@ -420,6 +420,6 @@ fn generated_temp_id() -> String {
     format!("~{:032x}", rand::random::<u128>())
 }
 
-fn auth_failed(refused: Refused) -> Event {
+fn auth_failed(refused: TokenRefusal) -> Event {
     Event::AuthFailed { code: refused.error_code(), message: refused.to_string().into() }
 }

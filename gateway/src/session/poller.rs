@@ -17,15 +17,15 @@ use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
 use crate::heal::resync;
 use crate::node::Node;
-use crate::registry::Joined;
-use crate::ws::outbox::{Batch, Outbox};
+use crate::registry::JoinOutcome;
+use crate::ws::send_queue::{Batch, SendQueue};
 
 /// Entries of the log in one answer.
 const ENTRIES_MAX: u32 = 100;
 
 /// What a poll brought.
 #[derive(Debug)]
-pub enum Polled {
+pub enum PollOutcome {
     /// The events after the asked position, in order; none if the time was up.
     Events {
         /// The log's epoch.
@@ -53,7 +53,7 @@ struct Listening {
     node: Arc<Node>,
     user: UserId,
     connection: u64,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     subscribed: bool,
 }
 
@@ -65,7 +65,7 @@ pub async fn poll(
     identity: Option<&Identity>,
     since: Option<Resume>,
     wait: Duration,
-) -> Result<Polled, BackboneError> {
+) -> Result<PollOutcome, BackboneError> {
     let backbone = node.chat.backbone();
     let deadline = Instant::now() + wait;
     let asked = match since {
@@ -73,17 +73,17 @@ pub async fn poll(
         Some(Resume::Invalid) => return moved(ResyncReason::Invalid, backbone.open(user).await?),
         None => {
             let head = backbone.open(user).await?;
-            return Ok(Polled::Events { epoch: head.epoch, seq: head.last, entries: Vec::new() });
+            return Ok(PollOutcome::Events { epoch: head.epoch, seq: head.last, entries: Vec::new() });
         }
     };
-    let Some(_turn) = node.pollers.take(user) else { return Ok(Polled::TooMany) };
+    let Some(_turn) = node.pollers.take(user) else { return Ok(PollOutcome::TooMany) };
     let expires_s = identity.map_or(u32::MAX, expiry_s);
-    let Some(listening) = Listening::enter(node, user, expires_s).await? else { return Ok(Polled::TooMany) };
+    let Some(listening) = Listening::enter(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
     if let Some(identity) = identity {
         // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
         match node.authenticator.check_revoked(identity).await {
             Ok(()) => {}
-            Err(AuthError::Refused(_)) => return Ok(Polled::Ended(CloseCode::SessionRevoked)),
+            Err(AuthError::Refused(_)) => return Ok(PollOutcome::Ended(CloseCode::SessionRevoked)),
             Err(AuthError::Unavailable(reason)) => return Err(BackboneError(reason.to_string())),
         }
     }
@@ -104,27 +104,27 @@ pub async fn poll(
         if let Some((last, _)) = page.entries.last() {
             let (epoch, seq) = (page.head.epoch, *last);
             let entries = page.entries.into_iter().map(|(_, payload)| payload).collect();
-            return Ok(Polled::Events { epoch, seq, entries });
+            return Ok(PollOutcome::Events { epoch, seq, entries });
         }
         match listening.wait(&asked, deadline, &mut batch).await {
-            Woken::Event => {}
-            Woken::Closed(code @ (CloseCode::SessionRevoked | CloseCode::TokenExpired)) => {
-                return Ok(Polled::Ended(code));
+            WakeReason::Event => {}
+            WakeReason::Closed(code @ (CloseCode::SessionRevoked | CloseCode::TokenExpired)) => {
+                return Ok(PollOutcome::Ended(code));
             }
             // Whatever else ends a socket ends this poll early; the next one is as good on any node.
-            Woken::Closed(_) | Woken::TimeUp => {
-                return Ok(Polled::Events { epoch: asked.epoch, seq: asked.seq, entries: Vec::new() });
+            WakeReason::Closed(_) | WakeReason::TimeUp => {
+                return Ok(PollOutcome::Events { epoch: asked.epoch, seq: asked.seq, entries: Vec::new() });
             }
         }
     }
 }
 
-fn moved(reason: ResyncReason, head: LogHead) -> Result<Polled, BackboneError> {
-    Ok(Polled::Moved { reason, position: Position { epoch: head.epoch, seq: head.last } })
+fn moved(reason: ResyncReason, head: LogHead) -> Result<PollOutcome, BackboneError> {
+    Ok(PollOutcome::Moved { reason, position: Position { epoch: head.epoch, seq: head.last } })
 }
 
 /// Why a poll goes on.
-enum Woken {
+enum WakeReason {
     Event,
     Closed(CloseCode),
     TimeUp,
@@ -133,13 +133,13 @@ enum Woken {
 impl Listening {
     /// Registers and subscribes; `None` if the user has as many sockets as they may have.
     async fn enter(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Option<Self>, BackboneError> {
-        let outbox = Arc::new(Outbox::new(node.limits.send_queue_bytes, Wire::CHAT));
+        let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, Wire::CHAT));
         let connection = node.next_connection();
-        if node.registry.add(user, connection, Arc::clone(&outbox), expires_s).is_err() {
+        if node.registry.add(user, connection, Arc::clone(&queue), expires_s).is_err() {
             return Ok(None);
         }
         // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
-        let mut listening = Self { node: Arc::clone(node), user: user.clone(), connection, outbox, subscribed: true };
+        let mut listening = Self { node: Arc::clone(node), user: user.clone(), connection, queue, subscribed: true };
         if let Err(error) = node.chat.backbone().subscribe(user).await {
             listening.subscribed = false;
             return Err(error);
@@ -156,9 +156,9 @@ impl Listening {
         let registry = &self.node.registry;
         loop {
             match registry.join(&self.user, self.connection, &head.epoch, head.last, Bytes::new()) {
-                Joined::At { gap: true } => return self.node.fanout.request_heal(&self.user),
-                Joined::At { gap: false } | Joined::Gone => return,
-                Joined::OtherEpoch => {
+                JoinOutcome::At { gap: true } => return self.node.fanout.request_heal(&self.user),
+                JoinOutcome::At { gap: false } | JoinOutcome::Gone => return,
+                JoinOutcome::OtherEpoch => {
                     // The log was opened anew and this poll sees it first.
                     let notice = resync(ResyncReason::Epoch, &head.epoch, head.last);
                     registry.change_epoch(self.user.as_str(), &head.epoch, head.last, &notice);
@@ -168,23 +168,23 @@ impl Listening {
     }
 
     /// Until a durable event came, the log was begun anew, or the socket that this stands for would be closed.
-    async fn wait(&self, asked: &Position, deadline: Instant, batch: &mut Batch) -> Woken {
+    async fn wait(&self, asked: &Position, deadline: Instant, batch: &mut Batch) -> WakeReason {
         let woken = poll_fn(|context| {
-            if !self.outbox.take(batch, context.waker()) {
+            if !self.queue.take(batch, context.waker()) {
                 return Poll::Pending;
             }
             batch.frames.clear();
             if let Some(code) = batch.close {
-                return Poll::Ready(Woken::Closed(code));
+                return Poll::Ready(WakeReason::Closed(code));
             }
             if batch.abort {
-                return Poll::Ready(Woken::Closed(CloseCode::SlowConsumer));
+                return Poll::Ready(WakeReason::Closed(CloseCode::SlowConsumer));
             }
-            let news = self.outbox.position().is_some_and(|(position, _)| position > asked.seq);
+            let news = self.queue.position().is_some_and(|(position, _)| position > asked.seq);
             let anew = self.node.registry.epoch(self.user.as_str()).is_some_and(|epoch| epoch != asked.epoch);
-            if news || anew { Poll::Ready(Woken::Event) } else { Poll::Pending }
+            if news || anew { Poll::Ready(WakeReason::Event) } else { Poll::Pending }
         });
-        tokio::time::timeout_at(deadline, woken).await.unwrap_or(Woken::TimeUp)
+        tokio::time::timeout_at(deadline, woken).await.unwrap_or(WakeReason::TimeUp)
     }
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use shared::UserId;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Asked, Item, Lane};
+use super::lane::{CommitLane, Item, PendingItem};
 use super::{Store, StoreError, UnreadCount};
 
 /// Asks the store; what is asked while a query is under way goes into the next one.
 pub struct ByUser<A: Send + 'static> {
-    asked: Lane<Of<A>>,
+    asked: CommitLane<UserLookup<A>>,
 }
 
 /// Who shares conversations with whom: [`Store::partners`].
@@ -21,12 +21,12 @@ pub type Partners = ByUser<Vec<UserId>>;
 /// What users have not read: [`Store::unread`].
 pub type UnreadCounts = ByUser<Vec<UnreadCount>>;
 
-struct Of<A> {
+struct UserLookup<A> {
     user: UserId,
     answer: PhantomData<fn() -> A>,
 }
 
-impl<A: Send + 'static> Item for Of<A> {
+impl<A: Send + 'static> Item for UserLookup<A> {
     type Answer = A;
 
     fn bytes(&self) -> usize {
@@ -62,7 +62,7 @@ impl<A: Send + 'static> ByUser<A> {
         Q: Fn(Vec<UserId>) -> F + Send + 'static,
         F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
     {
-        let ask = move |asked: Vec<Asked<Of<A>>>| {
+        let ask = move |asked: Vec<PendingItem<UserLookup<A>>>| {
             let answers = query(asked.iter().map(|asked| asked.item.user.clone()).collect());
             async move {
                 match answers.await {
@@ -71,12 +71,12 @@ impl<A: Send + 'static> ByUser<A> {
                 }
             }
         };
-        Self { asked: Lane::start(CancellationToken::new(), ask) }
+        Self { asked: CommitLane::start(CancellationToken::new(), ask) }
     }
 
     /// What the store says of `user`.
     pub async fn of(&self, user: &UserId) -> Result<A, StoreError> {
-        self.asked.ask(Of { user: user.clone(), answer: PhantomData }).await
+        self.asked.ask(UserLookup { user: user.clone(), answer: PhantomData }).await
     }
 }
 

@@ -10,12 +10,12 @@ use metrics::{Counter, Histogram};
 use shared::{ConversationId, MessageId, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Asked, Item, Lane, lane_of};
+use super::lane::{CommitLane, Item, PendingItem, lane_of};
 use super::{
     IdBlock, NewMessage, OutboxEvent, OutboxRow, Owner, Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store,
     StoreError, StoredMessage,
 };
-use crate::off;
+use crate::switches;
 use crate::traces::{self, Step};
 
 /// Batches of messages of one node in flight at once. What a batch costs is mostly its own and hardly its messages', so one
@@ -97,8 +97,8 @@ pub struct GroupCommitSettings {
 
 /// The way into the store for messages and receipts.
 pub struct GroupCommit {
-    sends: Vec<Lane<NewMessageDraft>>,
-    receipts: Lane<Receipt>,
+    sends: Vec<CommitLane<NewMessageDraft>>,
+    receipts: CommitLane<Receipt>,
     closing: CancellationToken,
 }
 
@@ -112,7 +112,7 @@ impl GroupCommit {
             store,
             ids,
             settings,
-            measured: Measured {
+            measured: BatchMetrics {
                 seconds: metrics::histogram!("parley_store_batch_seconds"),
                 messages: metrics::histogram!("parley_store_batch_messages"),
                 failed: metrics::counter!("parley_store_batches_failed_total"),
@@ -121,10 +121,10 @@ impl GroupCommit {
         let sends = (0..lanes)
             .map(|_| {
                 let committer = committer.clone();
-                Lane::start(closing.clone(), move |asked| committer.clone().commit_sends(asked))
+                CommitLane::start(closing.clone(), move |asked| committer.clone().commit_sends(asked))
             })
             .collect();
-        let receipts = Lane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
+        let receipts = CommitLane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
         Self { sends, receipts, closing }
     }
 
@@ -174,18 +174,18 @@ struct Committer {
     store: Arc<dyn Store>,
     ids: Arc<IdBlock>,
     settings: GroupCommitSettings,
-    measured: Measured,
+    measured: BatchMetrics,
 }
 
 /// What is measured of each batch of messages.
-struct Measured {
+struct BatchMetrics {
     seconds: Histogram,
     messages: Histogram,
     failed: Counter,
 }
 
 impl Committer {
-    async fn commit_sends(self: Arc<Self>, asked: Vec<Asked<NewMessageDraft>>) {
+    async fn commit_sends(self: Arc<Self>, asked: Vec<PendingItem<NewMessageDraft>>) {
         let batch = match self.batch(&asked).await {
             Ok(batch) => batch,
             Err(error) => return answer_all(asked, &error),
@@ -199,7 +199,7 @@ impl Committer {
                 }
             }
             // One message that can't be stored must not take the others down with it.
-            Err(StoreError::Failed(_)) if asked.len() > 1 && !off::is("one-by-one") => {
+            Err(StoreError::Failed(_)) if asked.len() > 1 && !switches::off("one-by-one") => {
                 self.commit_singly(asked, batch).await
             }
             Err(error) => answer_all(asked, &error),
@@ -207,7 +207,7 @@ impl Committer {
     }
 
     /// Ids are taken before the first try, so that the second one is recognised.
-    async fn batch(&self, asked: &[Asked<NewMessageDraft>]) -> Result<SendBatch, StoreError> {
+    async fn batch(&self, asked: &[PendingItem<NewMessageDraft>]) -> Result<SendBatch, StoreError> {
         let count = u32::try_from(asked.len()).unwrap_or(u32::MAX);
         let mut ids = self.ids.take(count.saturating_add(1)).await?;
         let id = ids.next().ok_or_else(too_few_ids)?;
@@ -224,7 +224,7 @@ impl Committer {
     async fn store_batch(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
         let started = Instant::now();
         let result = match in_time(self.store.send(batch)).await {
-            Err(StoreError::Unavailable(_)) if !off::is("batch-retry") => {
+            Err(StoreError::Unavailable(_)) if !switches::off("batch-retry") => {
                 tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
                 in_time(self.store.send(batch)).await
             }
@@ -239,7 +239,7 @@ impl Committer {
     }
 
     /// Every message in a batch of its own, whose outbox row has the message's id: ids are unique among both.
-    async fn commit_singly(&self, asked: Vec<Asked<NewMessageDraft>>, batch: SendBatch) {
+    async fn commit_singly(&self, asked: Vec<PendingItem<NewMessageDraft>>, batch: SendBatch) {
         let mut away: Option<StoreError> = None;
         for (asked, message) in asked.into_iter().zip(batch.messages) {
             if let Some(away) = &away {
@@ -278,7 +278,7 @@ impl Committer {
         }
     }
 
-    async fn commit_receipts(self: Arc<Self>, asked: Vec<Asked<Receipt>>) {
+    async fn commit_receipts(self: Arc<Self>, asked: Vec<PendingItem<Receipt>>) {
         let receipts: Arc<[Receipt]> = asked.iter().map(|asked| asked.item.clone()).collect();
         let begun = Instant::now();
         let result = match self.ids.next().await {
@@ -335,7 +335,7 @@ fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
         id: draft.id.or_else(|| MessageId::new(id))?,
         conversation: draft.conversation.clone(),
         sender: draft.sender.clone(),
-        temp_id: draft.temp_id.clone().filter(|_| !off::is("temp-id")),
+        temp_id: draft.temp_id.clone().filter(|_| !switches::off("temp-id")),
         kind: draft.kind.clone(),
         content: draft.content.clone(),
         reply_to: draft.reply_to,
@@ -346,7 +346,7 @@ fn too_few_ids() -> StoreError {
     StoreError::Failed("the store has no ids left".into())
 }
 
-fn answer_all<I: Item>(asked: Vec<Asked<I>>, error: &StoreError) {
+fn answer_all<I: Item>(asked: Vec<PendingItem<I>>, error: &StoreError) {
     for asked in asked {
         asked.answer(Err(error.clone()));
     }

@@ -42,13 +42,13 @@ pub(super) trait Item: Send + 'static {
 }
 
 /// An item with its caller.
-pub(super) struct Asked<I: Item> {
+pub(super) struct PendingItem<I: Item> {
     pub(super) item: I,
     answer: oneshot::Sender<Result<I::Answer, StoreError>>,
     deadline: Instant,
 }
 
-impl<I: Item> Asked<I> {
+impl<I: Item> PendingItem<I> {
     /// Answers the caller, if it still waits.
     pub(super) fn answer(self, answer: Result<I::Answer, StoreError>) {
         let _ = self.answer.send(answer);
@@ -56,23 +56,23 @@ impl<I: Item> Asked<I> {
 }
 
 /// The way into a lane.
-pub(super) struct Lane<I: Item> {
-    queue: mpsc::Sender<Asked<I>>,
+pub(super) struct CommitLane<I: Item> {
+    queue: mpsc::Sender<PendingItem<I>>,
     waiting_bytes: Arc<AtomicUsize>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl<I: Item> Lane<I> {
+impl<I: Item> CommitLane<I> {
     /// Starts the task, which gives each batch to `commit` and goes on when that is done. It ends when `closing` is
     /// cancelled and what had been queued is committed.
     pub(super) fn start<F, C>(closing: CancellationToken, commit: F) -> Self
     where
-        F: Fn(Vec<Asked<I>>) -> C + Send + 'static,
+        F: Fn(Vec<PendingItem<I>>) -> C + Send + 'static,
         C: Future<Output = ()> + Send + 'static,
     {
         let (queue, waiting) = mpsc::channel(WAITING_ITEMS_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let taker = Taker { waiting, waiting_bytes: waiting_bytes.clone(), carried: None };
+        let taker = LaneReceiver { waiting, waiting_bytes: waiting_bytes.clone(), carried: None };
         let task = Mutex::new(Some(tokio::spawn(run(taker, closing, commit))));
         Self { queue, waiting_bytes, task }
     }
@@ -84,7 +84,7 @@ impl<I: Item> Lane<I> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + Duration::from_millis(ANSWER_MS_MAX);
         if self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) > WAITING_BYTES_MAX
-            || self.queue.try_send(Asked { item, answer, deadline }).is_err()
+            || self.queue.try_send(PendingItem { item, answer, deadline }).is_err()
         {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(StoreError::Unavailable("too much waits to be stored, or the node is ending".into()));
@@ -118,10 +118,10 @@ fn too_late() -> StoreError {
     StoreError::Unavailable("it was not stored in time".into())
 }
 
-async fn run<I, F, C>(mut taker: Taker<I>, closing: CancellationToken, commit: F)
+async fn run<I, F, C>(mut taker: LaneReceiver<I>, closing: CancellationToken, commit: F)
 where
     I: Item,
-    F: Fn(Vec<Asked<I>>) -> C,
+    F: Fn(Vec<PendingItem<I>>) -> C,
     C: Future<Output = ()>,
 {
     let mut open = true;
@@ -148,16 +148,16 @@ where
 }
 
 /// The way out of a lane.
-struct Taker<I: Item> {
-    waiting: mpsc::Receiver<Asked<I>>,
+struct LaneReceiver<I: Item> {
+    waiting: mpsc::Receiver<PendingItem<I>>,
     waiting_bytes: Arc<AtomicUsize>,
     /// Taken from the queue, but too heavy for the batch before.
-    carried: Option<Asked<I>>,
+    carried: Option<PendingItem<I>>,
 }
 
-impl<I: Item> Taker<I> {
+impl<I: Item> LaneReceiver<I> {
     /// Cancel-safe: nothing is lost when the future is dropped.
-    async fn first(&mut self) -> Option<Asked<I>> {
+    async fn first(&mut self) -> Option<PendingItem<I>> {
         match self.carried.take() {
             Some(carried) => Some(carried),
             None => self.waiting.recv().await,
@@ -166,7 +166,7 @@ impl<I: Item> Taker<I> {
 
     /// A batch of `first` and what else waits. Those whose callers have given up are answered and left out: a caller
     /// that was told `Unavailable` may send again.
-    fn fill(&mut self, first: Asked<I>) -> Vec<Asked<I>> {
+    fn fill(&mut self, first: PendingItem<I>) -> Vec<PendingItem<I>> {
         let now = Instant::now();
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         let mut next = Some(first);
@@ -195,9 +195,9 @@ mod tests {
 
     use super::*;
 
-    struct Letter;
+    struct TestItem;
 
-    impl Item for Letter {
+    impl Item for TestItem {
         type Answer = ();
 
         fn bytes(&self) -> usize {
@@ -209,16 +209,16 @@ mod tests {
     async fn behind_a_large_batch_the_next_one_waits_for_more() {
         let begun = Arc::new(Mutex::new(Vec::new()));
         let seen = begun.clone();
-        let lane = Lane::start(CancellationToken::new(), move |asked: Vec<Asked<Letter>>| {
+        let lane = CommitLane::start(CancellationToken::new(), move |asked: Vec<PendingItem<TestItem>>| {
             seen.lock().push((Instant::now(), asked.len()));
             asked.into_iter().for_each(|asked| asked.answer(Ok(())));
             async {}
         });
         for _ in 0..2 {
-            lane.ask(Letter).await.expect("taken");
+            lane.ask(TestItem).await.expect("taken");
         }
-        join_all((0..PACED_FROM).map(|_| lane.ask(Letter))).await;
-        lane.ask(Letter).await.expect("taken");
+        join_all((0..PACED_FROM).map(|_| lane.ask(TestItem))).await;
+        lane.ask(TestItem).await.expect("taken");
         let begun = begun.lock();
         assert_eq!(begun.iter().map(|(_, carried)| *carried).collect::<Vec<_>>(), [1, 1, PACED_FROM, 1]);
         assert!(begun[3].0 - begun[2].0 >= PACE, "{begun:?}");

@@ -60,7 +60,7 @@ fn keep(event: &OutboxEvent) -> Option<Keep<'_>> {
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Identified {
+    struct IdField {
         notification_id: NotificationId,
     }
     if !event.body.starts_with(r#"{"type":"notification","#) {
@@ -68,7 +68,7 @@ fn keep(event: &OutboxEvent) -> Option<Keep<'_>> {
     }
     let line = event.body.lines().next()?;
     let payload = serde_json::from_str::<Envelope<'_>>(line).ok()?.payload.get();
-    let id = serde_json::from_str::<Identified>(payload).ok()?.notification_id;
+    let id = serde_json::from_str::<IdField>(payload).ok()?.notification_id;
     Some(Keep { id, payload, users: &event.users })
 }
 

@@ -17,7 +17,7 @@ use header::{Control, HEADER_BYTES_MAX, Header, Kind, Opcode};
 #[derive(Debug)]
 pub struct Decoder {
     /// What has arrived of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
-    partial: Option<Box<Partial>>,
+    partial: Option<Box<Assembly>>,
     message_bytes_max: u32,
 }
 
@@ -46,11 +46,11 @@ pub enum Payload<'i> {
 }
 
 #[derive(Debug, Default)]
-struct Partial {
+struct Assembly {
     head: [u8; HEADER_BYTES_MAX],
     head_len: usize,
     /// The frame whose payload is arriving.
-    frame: Option<Arriving>,
+    frame: Option<IncomingFrame>,
     /// The message that is open, and what has arrived of it.
     kind: Option<Kind>,
     message: Vec<u8>,
@@ -60,7 +60,7 @@ struct Partial {
 }
 
 #[derive(Debug)]
-struct Arriving {
+struct IncomingFrame {
     opcode: Opcode,
     fin: bool,
     /// Turned so that its first byte is for the next byte of the payload.
@@ -83,15 +83,15 @@ impl Decoder {
         loop {
             if self.partial.as_ref().is_some_and(|partial| partial.frame.is_some()) {
                 match self.receive(input)? {
-                    Received::Item(item) => return Ok(Some(item)),
-                    Received::Fragment => {}
-                    Received::Incomplete => return Ok(None),
+                    FrameProgress::Item(item) => return Ok(Some(item)),
+                    FrameProgress::Fragment => {}
+                    FrameProgress::Incomplete => return Ok(None),
                 }
             }
             let Some(header) = self.next_header(input)? else { return Ok(None) };
             let payload_bytes = self.admit(&header)?;
             if payload_bytes <= input.len()
-                && let Some(whole) = Whole::of(&header)
+                && let Some(whole) = FrameKind::of(&header)
             {
                 let payload = split_off_front(input, payload_bytes);
                 unmask(payload, header.mask);
@@ -146,8 +146,8 @@ impl Decoder {
     }
 
     /// Takes what has arrived of the current frame's payload off the front of `input`.
-    fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Received<'i>, Fault> {
-        let Some(partial) = &mut self.partial else { return Ok(Received::Incomplete) };
+    fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<FrameProgress<'i>, Fault> {
+        let Some(partial) = &mut self.partial else { return Ok(FrameProgress::Incomplete) };
         let received = partial.receive(input)?;
         if partial.is_done() {
             self.partial = None;
@@ -157,13 +157,13 @@ impl Decoder {
 }
 
 /// What became of the current frame.
-enum Received<'i> {
+enum FrameProgress<'i> {
     Incomplete,
     Fragment,
     Item(Item<'i>),
 }
 
-impl Partial {
+impl Assembly {
     fn is_done(&self) -> bool {
         self.head_len == 0 && self.frame.is_none() && self.kind.is_none()
     }
@@ -185,11 +185,12 @@ impl Partial {
         if let Opcode::Data(kind) = header.opcode {
             self.kind = Some(kind);
         }
-        self.frame = Some(Arriving { opcode: header.opcode, fin: header.fin, mask: header.mask, left: payload_bytes });
+        self.frame =
+            Some(IncomingFrame { opcode: header.opcode, fin: header.fin, mask: header.mask, left: payload_bytes });
     }
 
-    fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Received<'i>, Fault> {
-        let Some(frame) = &mut self.frame else { return Ok(Received::Incomplete) };
+    fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<FrameProgress<'i>, Fault> {
+        let Some(frame) = &mut self.frame else { return Ok(FrameProgress::Incomplete) };
         let arrived = split_off_front(input, frame.left);
         unmask(arrived, frame.mask);
         frame.mask.rotate_left(arrived.len() % 4);
@@ -202,14 +203,17 @@ impl Partial {
             Opcode::Control(control) => {
                 self.control.extend_from_slice(arrived);
                 if !complete {
-                    return Ok(Received::Incomplete);
+                    return Ok(FrameProgress::Incomplete);
                 }
-                Item::control(control, Payload::Assembled(std::mem::take(&mut self.control))).map(Received::Item)
+                Item::control(control, Payload::Assembled(std::mem::take(&mut self.control))).map(FrameProgress::Item)
             }
             Opcode::Continuation | Opcode::Data(_) => {
                 self.message.extend_from_slice(arrived);
                 let item = self.message(complete && fin)?;
-                Ok(item.map_or(if complete { Received::Fragment } else { Received::Incomplete }, Received::Item))
+                Ok(item.map_or(
+                    if complete { FrameProgress::Fragment } else { FrameProgress::Incomplete },
+                    FrameProgress::Item,
+                ))
             }
         }
     }
@@ -241,12 +245,12 @@ impl Partial {
 }
 
 /// A frame that is an item by itself.
-enum Whole {
+enum FrameKind {
     Message(Kind),
     Control(Control),
 }
 
-impl Whole {
+impl FrameKind {
     fn of(header: &Header) -> Option<Self> {
         match header.opcode {
             Opcode::Data(kind) if header.fin => Some(Self::Message(kind)),

@@ -43,7 +43,7 @@ pub enum UpgradeError {
 
 /// An upgrade whose response is still to be written.
 #[derive(Debug)]
-pub struct Upgrading(OnUpgrade);
+pub struct PendingUpgrade(OnUpgrade);
 
 /// Turns a request into the 101 response, which carries `subprotocol` if one was chosen, and the upgrade that follows it.
 ///
@@ -54,7 +54,7 @@ pub struct Upgrading(OnUpgrade);
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<HeaderValue>,
-) -> Result<(Response<Empty<Bytes>>, Upgrading), NotWebSocket> {
+) -> Result<(Response<Empty<Bytes>>, PendingUpgrade), NotWebSocket> {
     if request.method() != Method::GET || request.version() != Version::HTTP_11 || !is_upgrade_request(request) {
         return Err(NotWebSocket::NotUpgrade);
     }
@@ -64,10 +64,10 @@ pub fn accept<B>(
     if let Some(subprotocol) = subprotocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    Ok((response, Upgrading(on_upgrade)))
+    Ok((response, PendingUpgrade(on_upgrade)))
 }
 
-impl Upgrading {
+impl PendingUpgrade {
     /// Waits until the response was written; gives the stream, and the bytes that the client sent right behind its request.
     ///
     /// # Errors

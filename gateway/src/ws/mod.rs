@@ -5,5 +5,5 @@ pub(crate) mod client_frame;
 pub mod decoder;
 pub mod frame;
 pub mod handshake;
-pub mod outbox;
+pub mod send_queue;
 pub mod socket;

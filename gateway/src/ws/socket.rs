@@ -1,4 +1,4 @@
-//! The driver of one WebSocket: moves bytes between its TCP stream, the decoder and the outbox, and closes it in order.
+//! The driver of one WebSocket: moves bytes between its TCP stream, the decoder and the queue, and closes it in order.
 //!
 //! It is polled by the one task that owns it. It never parses a message, never waits for a command, and holds no buffer
 //! for a socket that is idle.
@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 
 use super::decoder::{Decoder, Fault, Item};
 use super::frame;
-use super::outbox::{Batch, Outbox};
+use super::send_queue::{Batch, SendQueue};
 use closing::Closing;
 use read_buffer::with_read_buffer;
-use write::Unwritten;
+use write::PendingWrite;
 
 /// Reads of one poll, so that one busy peer doesn't keep a thread from the others.
 const READS_PER_POLL: usize = 4;
@@ -43,10 +43,10 @@ static DELIVERY_SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!("parl
 pub struct Socket {
     stream: TcpStream,
     decoder: Decoder,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     /// What was read and not decoded yet, because the caller wants no message now.
     backlog: BytesMut,
-    unwritten: Unwritten,
+    unwritten: PendingWrite,
     /// The answers to pings since the last write, framed.
     pongs: Vec<u8>,
     /// Set once no message will be handed out any more.
@@ -73,7 +73,7 @@ pub enum Flow {
 
 /// How a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum SocketEnd {
     /// The peer closed it, with this code if any.
     Peer(Option<u16>),
     /// The peer's end of stream came without a close frame.
@@ -82,18 +82,18 @@ pub enum Ended {
     Fault(Fault),
     /// We closed it; `told` says whether the close frame was handed to the kernel.
     Closed {
-        /// The code that was given to [`Outbox::close`], or of an overflow.
+        /// The code that was given to [`SendQueue::close`], or of an overflow.
         code: CloseCode,
         /// Whether the peer can know it.
         told: bool,
     },
-    /// [`Outbox::abort`].
+    /// [`SendQueue::abort`].
     Aborted,
     /// The connection failed.
     Io(io::ErrorKind),
 }
 
-impl Ended {
+impl SocketEnd {
     /// Its label in metrics: the reason in the close frame where there was one of ours.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -109,7 +109,7 @@ impl Ended {
 }
 
 /// What became of the bytes that were read.
-enum Delivered {
+enum ReadProgress {
     /// All were decoded.
     All,
     /// No more in this poll; these bytes are left.
@@ -119,25 +119,25 @@ enum Delivered {
 }
 
 /// What a poll could write.
-struct Flushed {
+struct WriteProgress {
     /// Everything is with the kernel.
     all: bool,
-    /// The outbox wants the socket closed.
+    /// The queue wants the socket closed.
     close: Option<CloseCode>,
 }
 
 impl Socket {
-    /// Drives `stream`, of which `leftover` was already read, for `outbox`. A message may have `message_bytes_max` bytes.
-    /// The outbox makes batches, so the stream should have `TCP_NODELAY`.
+    /// Drives `stream`, of which `leftover` was already read, for `queue`. A message may have `message_bytes_max` bytes.
+    /// The queue makes batches, so the stream should have `TCP_NODELAY`.
     #[must_use]
-    pub fn new(stream: TcpStream, leftover: Bytes, outbox: Arc<Outbox>, message_bytes_max: u32) -> Self {
+    pub fn new(stream: TcpStream, leftover: Bytes, queue: Arc<SendQueue>, message_bytes_max: u32) -> Self {
         Self {
             stream,
             decoder: Decoder::new(message_bytes_max),
-            outbox,
+            queue,
             // Copied, because `leftover` may be a view of the HTTP parser's whole buffer, even when it is empty.
             backlog: BytesMut::from(&*leftover),
-            unwritten: Unwritten::default(),
+            unwritten: PendingWrite::default(),
             pongs: Vec::new(),
             closing: None,
         }
@@ -149,18 +149,18 @@ impl Socket {
         self.closing.is_some()
     }
 
-    /// Reads (if `reading`), hands messages to `on_message`, and writes what the outbox has; ready when the socket has ended.
+    /// Reads (if `reading`), hands messages to `on_message`, and writes what the queue has; ready when the socket has ended.
     ///
     /// The task is woken for bytes to read only if the last poll was `reading` and no message was answered with
     /// [`Flow::Pause`]: after a pause, poll again when the next message may come. A closing socket discards what the peer
-    /// still sends, whatever `reading` says. An `on_message` that closes the outbox should pause, too. Not to be polled
+    /// still sends, whatever `reading` says. An `on_message` that closes the queue should pause, too. Not to be polled
     /// again once it is ready.
     pub fn poll_drive(
         &mut self,
         cx: &mut Context<'_>,
         reading: bool,
         on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
-    ) -> Poll<Ended> {
+    ) -> Poll<SocketEnd> {
         if reading
             && self.closing.is_none()
             && let Err(ended) = self.read_messages(cx, on_message)
@@ -169,8 +169,10 @@ impl Socket {
         }
         if self.closing.is_none() {
             match self.flush(cx) {
-                Ok(Flushed { close: None, .. }) => {}
-                Ok(Flushed { close: Some(code), .. }) => self.begin_closing(Ended::Closed { code, told: false }),
+                Ok(WriteProgress { close: None, .. }) => {}
+                Ok(WriteProgress { close: Some(code), .. }) => {
+                    self.begin_closing(SocketEnd::Closed { code, told: false })
+                }
                 Err(ended) => return Poll::Ready(ended),
             }
         }
@@ -182,13 +184,13 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SocketEnd> {
         if !self.backlog.is_empty() {
             let mut backlog = std::mem::take(&mut self.backlog);
             match self.deliver(cx, &mut backlog, on_message) {
-                Delivered::All => {}
-                Delivered::Closing | Delivered::Stopped { rest_bytes: 0 } => return Ok(()),
-                Delivered::Stopped { rest_bytes } => {
+                ReadProgress::All => {}
+                ReadProgress::Closing | ReadProgress::Stopped { rest_bytes: 0 } => return Ok(()),
+                ReadProgress::Stopped { rest_bytes } => {
                     backlog.advance(backlog.len() - rest_bytes);
                     self.backlog = backlog;
                     return Ok(());
@@ -199,15 +201,15 @@ impl Socket {
             for _ in 0..READS_PER_POLL {
                 let bytes = match poll_read(&mut self.stream, cx, buffer) {
                     Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok([])) => return Err(Ended::Vanished),
+                    Poll::Ready(Ok([])) => return Err(SocketEnd::Vanished),
                     Poll::Ready(Ok(bytes)) => bytes,
-                    Poll::Ready(Err(error)) => return Err(Ended::Io(error.kind())),
+                    Poll::Ready(Err(error)) => return Err(SocketEnd::Io(error.kind())),
                 };
-                self.outbox.heard();
+                self.queue.heard();
                 match self.deliver(cx, bytes, on_message) {
-                    Delivered::All => {}
-                    Delivered::Closing => return Ok(()),
-                    Delivered::Stopped { rest_bytes } => {
+                    ReadProgress::All => {}
+                    ReadProgress::Closing => return Ok(()),
+                    ReadProgress::Stopped { rest_bytes } => {
                         self.backlog = BytesMut::from(bytes.get(bytes.len() - rest_bytes..).unwrap_or_default());
                         return Ok(());
                     }
@@ -224,11 +226,11 @@ impl Socket {
         cx: &mut Context<'_>,
         input: &mut [u8],
         on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
-    ) -> Delivered {
+    ) -> ReadProgress {
         let mut rest = input;
         for _ in 0..ITEMS_PER_READ {
             let flow = match self.decoder.next(&mut rest) {
-                Ok(None) => return Delivered::All,
+                Ok(None) => return ReadProgress::All,
                 Ok(Some(Item::Text(mut payload))) => on_message(Incoming::Text(&mut payload)),
                 Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
                 Ok(Some(Item::Ping(payload))) => {
@@ -237,21 +239,21 @@ impl Socket {
                 }
                 Ok(Some(Item::Pong)) => Flow::Continue,
                 Ok(Some(Item::Close(code))) => {
-                    self.begin_closing(Ended::Peer(code));
-                    return Delivered::Closing;
+                    self.begin_closing(SocketEnd::Peer(code));
+                    return ReadProgress::Closing;
                 }
                 Err(fault) => {
-                    self.begin_closing(Ended::Fault(fault));
-                    return Delivered::Closing;
+                    self.begin_closing(SocketEnd::Fault(fault));
+                    return ReadProgress::Closing;
                 }
             };
             match flow {
                 Flow::Continue => {}
-                Flow::Pause => return Delivered::Stopped { rest_bytes: rest.len() },
+                Flow::Pause => return ReadProgress::Stopped { rest_bytes: rest.len() },
             }
         }
         cx.waker().wake_by_ref();
-        Delivered::Stopped { rest_bytes: rest.len() }
+        ReadProgress::Stopped { rest_bytes: rest.len() }
     }
 
     /// A peer that pings faster than it reads gets answers to its latest pings only (RFC 6455 §5.5.3).
@@ -262,37 +264,37 @@ impl Socket {
         frame::put_pong(&mut self.pongs, payload);
     }
 
-    /// Writes what is left from before, then all that the outbox has. Leaves the outbox with this task's waker.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<Flushed, Ended> {
+    /// Writes what is left from before, then all that the queue has. Leaves the queue with this task's waker.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<WriteProgress, SocketEnd> {
         let mut batch = Batch::default();
         let mut all = self.write(cx)?;
         if all {
-            self.outbox.take(&mut batch, cx.waker());
+            self.queue.take(&mut batch, cx.waker());
             batch.frames.extend(batch.ping.then(frame::ping));
             if !self.pongs.is_empty() {
                 // First, because what a message caused comes after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));
             }
         } else {
-            self.outbox.watch(&mut batch, cx.waker());
+            self.queue.watch(&mut batch, cx.waker());
         }
         if batch.abort {
             self.reset_on_drop();
-            return Err(Ended::Aborted);
+            return Err(SocketEnd::Aborted);
         }
         if !batch.frames.is_empty() {
             self.unwritten.refill(batch.frames, batch.accepted_at);
             all = self.write(cx)?;
         }
-        Ok(Flushed { all, close: batch.close })
+        Ok(WriteProgress { all, close: batch.close })
     }
 
-    /// Writes what was taken from the outbox; whether that was all.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let progress = || self.outbox.set_stuck(false);
-        let all = self.unwritten.write(cx, &mut self.stream, progress).map_err(|error| Ended::Io(error.kind()))?;
+    /// Writes what was taken from the queue; whether that was all.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, SocketEnd> {
+        let progress = || self.queue.set_stuck(false);
+        let all = self.unwritten.write(cx, &mut self.stream, progress).map_err(|error| SocketEnd::Io(error.kind()))?;
         if !all {
-            self.outbox.set_stuck(true);
+            self.queue.set_stuck(true);
         }
         Ok(all)
     }

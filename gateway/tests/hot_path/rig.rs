@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gateway::fanout::Fanout;
 use gateway::metrics::{self, Metrics};
 use gateway::registry::Registry;
-use gateway::ws::outbox::{Batch, Outbox};
+use gateway::ws::send_queue::{Batch, SendQueue};
 use shared::{Epoch, UserId, Wire};
 use tokio::sync::mpsc;
 
@@ -19,7 +19,7 @@ pub(super) const USER: &str = "100201";
 pub(super) struct Rig {
     /// Where payloads go in.
     pub(super) fanout: Fanout,
-    outboxes: Vec<Arc<Outbox>>,
+    queues: Vec<Arc<SendQueue>>,
     seq: Cell<u64>,
 }
 
@@ -34,13 +34,13 @@ impl Rig {
         let user: UserId = USER.parse().expect("an id");
         let epoch = Epoch::parse("redis.1").expect("an epoch");
         let join = |(wire, connection)| {
-            let outbox = Arc::new(Outbox::new(1 << 20, wire));
-            registry.add(&user, connection, Arc::clone(&outbox), u32::MAX).expect("room");
+            let queue = Arc::new(SendQueue::new(1 << 20, wire));
+            registry.add(&user, connection, Arc::clone(&queue), u32::MAX).expect("room");
             registry.join(&user, connection, &epoch, 0, Bytes::new());
-            outbox
+            queue
         };
-        let outboxes = wires.iter().copied().zip(1..).map(join).collect();
-        Self { fanout, outboxes, seq: Cell::new(0) }
+        let queues = wires.iter().copied().zip(1..).map(join).collect();
+        Self { fanout, queues, seq: Cell::new(0) }
     }
 
     /// The next payload on the user's channel: the body with its `seq`, and the unread counts behind it.
@@ -54,12 +54,12 @@ impl Rig {
 
     /// Takes what waits, as the sockets' tasks do; every socket has something.
     pub(super) fn take(&self) -> usize {
-        let take = |outbox: &Arc<Outbox>| {
+        let take = |queue: &Arc<SendQueue>| {
             let mut batch = Batch::default();
-            assert!(outbox.take(&mut batch, Waker::noop()), "something was queued");
+            assert!(queue.take(&mut batch, Waker::noop()), "something was queued");
             batch.frames.iter().map(Bytes::len).sum::<usize>()
         };
-        self.outboxes.iter().map(take).sum()
+        self.queues.iter().map(take).sum()
     }
 }
 

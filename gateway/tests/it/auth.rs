@@ -15,7 +15,7 @@ fn signed(algorithm: Algorithm, key: &EncodingKey) -> String {
 async fn accepted(node: &Node, token: &str) -> bool {
     let mut client = Client::open(node.http, &format!("/chat/ws?token={token}"), &[]).await.expect("upgrade");
     match client.next().await {
-        crate::support::client::Got::Frame(frame) => frame["type"] == "auth_success",
+        crate::support::client::Incoming::Frame(frame) => frame["type"] == "auth_success",
         other => panic!("{other:?}"),
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::post;
 use crate::support::node::{API_KEY, in_seconds, token, token_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_missed_a_revocation_closes_the_sockets_when_it_is_back() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     cluster.redis.ask("SET session:s1 s");
     let (mut old, _) = Client::join_with(cluster.two.http, &token("b")).await;
     let newer = token_with(json!({ "sub": "b", "exp": in_seconds(3600), "iat": in_seconds(100) }));
@@ -33,7 +33,7 @@ async fn a_node_that_missed_a_revocation_closes_the_sockets_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_redis_forgets_no_revocation() {
-    let mut cluster = Cluster::start(&[]).await;
+    let mut cluster = TwoNodes::start(&[]).await;
     let old = token("b");
     let backend = [("x-api-key", API_KEY)];
     let order = json!({ "userId": "b" });

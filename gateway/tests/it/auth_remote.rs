@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::auth::key_pair;
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::{bearer, get, request};
 use crate::support::node::{Node, in_seconds, token};
 
@@ -91,19 +91,21 @@ async fn told(node: &Node, token: &str) -> Option<String> {
         Err(refused) => panic!("{refused:?}"),
     };
     match client.next().await {
-        Got::Frame(frame) if frame["type"] == "auth_success" => frame["payload"]["userId"].as_str().map(str::to_owned),
-        Got::Frame(frame) => frame["payload"]["code"].as_str().map(str::to_owned),
+        Incoming::Frame(frame) if frame["type"] == "auth_success" => {
+            frame["payload"]["userId"].as_str().map(str::to_owned)
+        }
+        Incoming::Frame(frame) => frame["payload"]["code"].as_str().map(str::to_owned),
         other => panic!("{other:?}"),
     }
 }
 
-struct Issued {
+struct IssuerKey {
     jwk: Value,
     key: EncodingKey,
     algorithm: Algorithm,
 }
 
-impl Issued {
+impl IssuerKey {
     fn make(folder: &std::path::Path, kid: &str, algorithm: Algorithm) -> Self {
         let options: &[&str] = match algorithm {
             Algorithm::RS256 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
@@ -128,14 +130,14 @@ impl Issued {
     }
 }
 
-fn document(keys: &[&Issued]) -> String {
+fn document(keys: &[&IssuerKey]) -> String {
     answer(200, &json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() }).to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn published_keys_check_tokens_and_are_fetched_again_when_they_rotate() {
     let folder = tempfile::tempdir().expect("a folder");
-    let make = |kid, algorithm| Issued::make(folder.path(), kid, algorithm);
+    let make = |kid, algorithm| IssuerKey::make(folder.path(), kid, algorithm);
     let (rsa, ec, ed) = (make("r1", Algorithm::RS256), make("e1", Algorithm::ES256), make("d1", Algorithm::EdDSA));
     // A start without the issuer: tokens can't be checked, whoever brings one is told to come again.
     let issuer = Server::start(|_| Some(answer(500, "<html>"))).await;
@@ -182,7 +184,7 @@ async fn a_document_that_holds_no_keys_changes_nothing() {
         let issuer = Server::start(move |_| Some(nonsense.clone())).await;
         let node = Node::embedded(&[("JWKS_URL", &issuer.url)]).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let key = Issued::make(folder.path(), "k", Algorithm::EdDSA);
+        let key = IssuerKey::make(folder.path(), "k", Algorithm::EdDSA);
         assert_eq!(told(&node, &key.sign(Some("k"))).await, None);
         assert_eq!(told(&node, "no.jwt.token").await.as_deref(), Some("UNAUTHENTICATED"));
     }

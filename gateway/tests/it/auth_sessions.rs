@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 use crate::support::redis::Redis;
@@ -32,7 +32,7 @@ impl Pair {
 async fn first(node: &Node, path: &str, headers: &[(&str, &str)]) -> Value {
     let mut client = Client::open(node.http, path, headers).await.expect("upgrade");
     match client.next().await {
-        Got::Frame(frame) => frame,
+        Incoming::Frame(frame) => frame,
         other => panic!("{other:?}"),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gateway::backbone::{
-    Control, Delivered, Draw, Drawn, Entered, Entrant, LogHead, RedisBackbone, SessionId, Settings, Ticket,
+    Control, DeliveryOutcome, Draw, Entrant, EntryOutcome, Grant, LogHead, RedisBackbone, SessionId, Settings, Ticket,
     check_resume,
 };
 use shared::event::ResyncReason;
@@ -81,7 +81,7 @@ async fn events_arrive_as_published_with_a_gapless_seq(rig: Rig) {
     first.body = body.clone().into();
     let typing = "{\"type\":\"typing\",\"payload\":{}}";
     let delivered = backbone.publish(vec![first, ephemeral(&ann, typing), event(&ann, 2)]).await.expect("published");
-    assert_eq!(delivered, [Delivered::To(1); 3]);
+    assert_eq!(delivered, [DeliveryOutcome::To(1); 3]);
     assert_eq!(rig.a.payload(&ann).await, body.replacen('{', "{\"seq\":1,", 1));
     assert_eq!(rig.a.payload(&ann).await, typing);
     assert_eq!(rig.a.payload(&ann).await, numbered(2, 2));
@@ -99,7 +99,7 @@ async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
         durable.message = Some(message(1));
         durable.push = true;
     });
-    assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [Delivered::To(0)]);
+    assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {
         assert_eq!(redis.number("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}"), 0);
@@ -113,7 +113,7 @@ async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
 async fn a_log_is_kept_without_a_subscriber(rig: Rig) {
     let ann = user("ann");
     rig.a.backbone.open(&ann).await.expect("opened");
-    assert_eq!(rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published"), [Delivered::To(0)]);
+    assert_eq!(rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published"), [DeliveryOutcome::To(0)]);
     let page = rig.a.backbone.read(&ann, 0, 10).await.expect("read");
     assert_eq!((page.head.last, page.entries), (1, vec![(1, numbered(1, 1).into())]));
 }
@@ -134,14 +134,14 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
         durable.message = Some(message(1));
         durable.push = true;
     });
-    assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [Delivered::To(0)]);
+    assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     if let Some(redis) = &rig.redis {
         assert_eq!(redis.number("XLEN chat:push"), 1);
     }
     // Who comes back is subscribed anew, and what lingered before doesn't end that.
     backbone.subscribe(&ann).await.expect("subscribed");
     tokio::time::sleep(Duration::from_millis(2_300)).await;
-    assert_eq!(rig.b.backbone.publish(vec![event(&ann, 2)]).await.expect("published"), [Delivered::To(1)]);
+    assert_eq!(rig.b.backbone.publish(vec![event(&ann, 2)]).await.expect("published"), [DeliveryOutcome::To(1)]);
 }
 
 async fn an_append_opens_a_log_for_a_subscriber(rig: Rig) {
@@ -191,7 +191,7 @@ async fn every_subscribed_node_gets_every_event(rig: Rig) {
         node.backbone.subscribe(&ann).await.expect("subscribed");
     }
     let delivered = rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published");
-    assert_eq!(delivered, [Delivered::To(rig.both())]);
+    assert_eq!(delivered, [DeliveryOutcome::To(rig.both())]);
     assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
     if rig.is_shared() {
         assert_eq!(rig.b.payload(&ann).await, numbered(1, 1));
@@ -287,7 +287,10 @@ async fn a_redo_is_recognised(rig: Rig) {
     let again =
         vec![counted(redo(&ann, 3), "c", 3, 0), counted(redo(&ann, 40), "c", 40, 0), redo(&ann, 41), redo(&ann, 41)];
     let delivered = rig.b.backbone.publish(again).await.expect("published");
-    assert_eq!(delivered, [Delivered::Already, Delivered::Already, Delivered::To(1), Delivered::Already]);
+    assert_eq!(
+        delivered,
+        [DeliveryOutcome::Already, DeliveryOutcome::Already, DeliveryOutcome::To(1), DeliveryOutcome::Already]
+    );
     let page = rig.a.backbone.read(&ann, 39, 10).await.expect("read");
     assert_eq!(
         page.entries,
@@ -306,10 +309,10 @@ async fn a_redo_of_something_old_hides_nothing(rig: Rig) {
     };
     let delivered =
         rig.a.backbone.publish(vec![at(event(&ann, 2), 0), at(redo(&ann, 1), 10)]).await.expect("published");
-    assert_eq!(delivered, [Delivered::To(1), Delivered::To(1)]);
+    assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1)]);
     let again = vec![at(redo(&ann, 2), 0), at(redo(&ann, 1), 10)];
     let delivered = rig.b.backbone.publish(again).await.expect("published");
-    assert_eq!(delivered, [Delivered::Already, Delivered::Already]);
+    assert_eq!(delivered, [DeliveryOutcome::Already, DeliveryOutcome::Already]);
 }
 
 async fn a_redo_that_can_not_be_judged_begins_the_log_anew(rig: Rig) {
@@ -322,7 +325,7 @@ async fn a_redo_that_can_not_be_judged_begins_the_log_anew(rig: Rig) {
     let events = (1..=600).map(|n| same_time(event(&ann, n))).collect();
     rig.a.backbone.publish(events).await.expect("published");
     let delivered = rig.a.backbone.publish(vec![same_time(redo(&ann, 1))]).await.expect("published");
-    assert_eq!(delivered, [Delivered::To(1)]);
+    assert_eq!(delivered, [DeliveryOutcome::To(1)]);
     let after = rig.a.backbone.open(&ann).await.expect("opened");
     assert_ne!(after.epoch, before.epoch);
     assert_eq!((after.floor, after.last), (0, 1));
@@ -395,7 +398,7 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
     let entrant = |asked| Entrant { user: ann.clone(), issued_at: None, asked };
     let backbone = &rig.a.backbone;
     backbone.subscribe(&ann).await.expect("subscribed");
-    let Entered::At { head, event: None } = backbone.enter(entrant(Some(1))).await.expect("in") else {
+    let EntryOutcome::At { head, event: None } = backbone.enter(entrant(Some(1))).await.expect("in") else {
         panic!("an empty log is opened")
     };
     assert_eq!((head.floor, head.last), (0, 0));
@@ -403,7 +406,7 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
     for (asked, found) in [(None, None), (Some(0), None), (Some(1), Some(1)), (Some(2), Some(2)), (Some(3), None)] {
         let entered = backbone.enter(entrant(asked)).await.expect("in");
         let head = LogHead { last: 2, ..head.clone() };
-        assert_eq!(entered, Entered::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
+        assert_eq!(entered, EntryOutcome::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
     }
     if let Some(redis) = &rig.redis {
         redis.ask("EXPIRE chat:log:{chat:user:ann} 5");
@@ -422,7 +425,7 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
         })
         .collect();
     for entered in entering {
-        assert!(matches!(entered.await.expect("no panic").expect("in"), Entered::At { .. }));
+        assert!(matches!(entered.await.expect("no panic").expect("in"), EntryOutcome::At { .. }));
     }
 }
 
@@ -456,7 +459,7 @@ async fn users_arrive_and_depart(rig: Rig) {
 async fn left(node: &Node, user: &shared::UserId) {
     let nobody = async || {
         let delivered = node.backbone.publish(vec![ephemeral(user, &envelope(0))]).await.expect("published");
-        (delivered == [Delivered::To(0)]).then_some(())
+        (delivered == [DeliveryOutcome::To(0)]).then_some(())
     };
     eventually(Duration::from_secs(10), nobody).await;
 }
@@ -541,7 +544,7 @@ async fn revoked_tokens_are_worthless(rig: Rig) {
     for (issued_at, revoked) in [(None, true), (Some(at - 10), true), (Some(at), true), (Some(at + 1), false)] {
         assert_eq!(rig.b.backbone.is_revoked(&ann, issued_at).await.expect("asked"), revoked, "{issued_at:?}");
         let entered = rig.b.backbone.enter(Entrant { user: ann.clone(), issued_at, asked: None }).await.expect("asked");
-        assert_eq!(entered == Entered::Revoked, revoked, "{issued_at:?}: {entered:?}");
+        assert_eq!(entered == EntryOutcome::Revoked, revoked, "{issued_at:?}: {entered:?}");
     }
     assert!(!rig.b.backbone.is_revoked(&user("bob"), None).await.expect("asked"));
 
@@ -576,7 +579,7 @@ async fn subscriptions_are_counted_and_linger(rig: Rig) {
     let ann = user("ann");
     let backbone = &rig.a.backbone;
     let receivers = async || match backbone.publish(vec![ephemeral(&ann, &envelope(1))]).await.expect("published")[..] {
-        [Delivered::To(receivers)] => receivers,
+        [DeliveryOutcome::To(receivers)] => receivers,
         _ => panic!("one answer"),
     };
     let (one, two) = tokio::join!(backbone.subscribe(&ann), backbone.subscribe(&ann));
@@ -606,7 +609,10 @@ async fn what_is_no_envelope_is_refused(rig: Rig) {
     }
     let mut odd = event(&ann, 1);
     odd.body = vec![b'{', b'"', 0, 255, b'\r', b'\n', b'\'', b'\\'].into();
-    assert_eq!(rig.a.backbone.publish(vec![odd, event(&ann, 2)]).await.expect("published"), [Delivered::To(1); 2]);
+    assert_eq!(
+        rig.a.backbone.publish(vec![odd, event(&ann, 2)]).await.expect("published"),
+        [DeliveryOutcome::To(1); 2]
+    );
     let Seen::User(_, payload) = rig.a.next().await else { panic!("an event") };
     assert_eq!(&payload[..], b"{\"seq\":1,\"\0\xff\r\n'\\");
     assert_eq!(rig.a.payload(&ann).await, numbered(2, 2));
@@ -653,25 +659,25 @@ async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
     let (ann, bob) = (user("ann"), user("bob"));
     // One in ten seconds, twenty at once: nothing comes back while this runs.
     let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, wanted: 6, owed: 0 };
-    assert_eq!(rig.a.backbone.draw(&ann, draw).await.expect("drawn"), Drawn::Granted(6));
-    assert_eq!(rig.b.backbone.draw(&ann, draw).await.expect("drawn"), Drawn::Granted(6));
+    assert_eq!(rig.a.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
+    assert_eq!(rig.b.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
     let owing = Draw { owed: 4, ..draw };
-    assert_eq!(rig.a.backbone.draw(&ann, owing).await.expect("drawn"), Drawn::Granted(4), "what is owed is paid first");
-    let Drawn::Refused { wait_ms } = rig.b.backbone.draw(&ann, draw).await.expect("drawn") else {
+    assert_eq!(rig.a.backbone.draw(&ann, owing).await.expect("drawn"), Grant::Granted(4), "what is owed is paid first");
+    let Grant::Refused { wait_ms } = rig.b.backbone.draw(&ann, draw).await.expect("drawn") else {
         panic!("nothing is left")
     };
     assert!((30_000..=60_000).contains(&wait_ms), "{wait_ms}");
     // However much is owed, no more than a whole burst is taken in advance.
     assert!(matches!(
         rig.b.backbone.draw(&ann, Draw { owed: 1000, ..draw }).await.expect("drawn"),
-        Drawn::Refused { wait_ms: ..=60_000 }
+        Grant::Refused { wait_ms: ..=60_000 }
     ));
-    assert_eq!(rig.b.backbone.draw(&bob, draw).await.expect("drawn"), Drawn::Granted(6), "each has their own");
+    assert_eq!(rig.b.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6), "each has their own");
     if let Some(redis) = &rig.redis {
         let life_s = redis.number("TTL chat:rate:ann");
         assert!((100..=201).contains(&life_s), "it goes when it is whole again, not in {life_s} s");
         redis.ask("SET chat:rate:bob nonsense");
-        assert_eq!(rig.a.backbone.draw(&bob, draw).await.expect("drawn"), Drawn::Granted(6));
+        assert_eq!(rig.a.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Control, Delivered, RedisBackbone, Settings};
+use gateway::backbone::{Control, DeliveryOutcome, RedisBackbone, Settings};
 use shared::UserId;
 
 use crate::backbone_rig::{
@@ -10,11 +10,11 @@ use crate::backbone_rig::{
     numbered, redo, settings, unread_line, user,
 };
 use crate::support::certificates::Authority;
-use crate::support::cluster::{Cluster, text};
+use crate::support::cluster::{RedisCluster, text};
 use crate::support::redis::Redis;
 
 /// Users of each of the three masters, by the master's place.
-fn one_of_each(cluster: &Cluster) -> Vec<UserId> {
+fn one_of_each(cluster: &RedisCluster) -> Vec<UserId> {
     let of = |place: usize| {
         let names = (0..200).map(|n| format!("u{n}"));
         names.map(|name| user(&name)).find(|user| cluster.owner(&channel(user)) == place).expect("a user of each")
@@ -34,7 +34,7 @@ async fn ready(node: &Node) {
 async fn heard(from: &Node, user: &UserId, n: u64) {
     let publish = async || {
         let delivered = from.backbone.publish(vec![ephemeral(user, &envelope(n))]).await;
-        delivered.is_ok_and(|delivered| delivered == [Delivered::To(1)]).then_some(())
+        delivered.is_ok_and(|delivered| delivered == [DeliveryOutcome::To(1)]).then_some(())
     };
     eventually(Duration::from_secs(20), publish).await;
 }
@@ -60,7 +60,7 @@ async fn users_of_all_masters_are_served() {
         }
         let events = users.iter().flat_map(|user| [event(user, 1), event(user, 2)]).collect();
         let delivered = rig.b.backbone.publish(events).await.expect("published");
-        assert!(delivered.iter().all(|delivered| *delivered == Delivered::To(1)), "{delivered:?}");
+        assert!(delivered.iter().all(|delivered| *delivered == DeliveryOutcome::To(1)), "{delivered:?}");
         let presence = rig.b.backbone.presence(&users).await.expect("asked");
         assert!(presence.len() == 300 && presence.iter().all(|presence| presence.online));
         for user in &users {
@@ -74,7 +74,7 @@ async fn users_of_all_masters_are_served() {
     .await;
 }
 
-/// A14: in Cluster a script that touched a key outside of the log's slot would die halfway.
+/// A14: in a Cluster a script that touched a key outside of the log's slot would die halfway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_scripts_of_a_log_touch_only_its_slot() {
     bounded(async {
@@ -85,7 +85,7 @@ async fn the_scripts_of_a_log_touch_only_its_slot() {
         // Opens a log, loads counts, appends, redoes, reads: every path of the scripts.
         let events = vec![counted(event(&ann, 1), "c", 1, 0), counted(event(&ann, 2), "c", 2, 0), redo(&ann, 2)];
         let delivered = rig.a.backbone.publish(events).await.expect("published");
-        assert_eq!(delivered, [Delivered::To(1), Delivered::To(1), Delivered::Already]);
+        assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1), DeliveryOutcome::Already]);
         assert!(rig.a.payload(&ann).await.ends_with(&(numbered(1, 1) + &unread_line("c", 1, 1))));
         assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 2);
         assert_eq!(rig.a.backbone.read(&ann, 0, 10).await.expect("read").entries.len(), 2);
@@ -114,7 +114,7 @@ async fn a_subscription_follows_its_slot() {
         let since = Instant::now();
         rig.a.anew(moves).await;
         assert!(since.elapsed() < Duration::from_secs(1), "the server says so, took {:?}", since.elapsed());
-        assert_eq!(rig.b.backbone.publish(vec![event(moves, 2)]).await.expect("published"), [Delivered::To(1)]);
+        assert_eq!(rig.b.backbone.publish(vec![event(moves, 2)]).await.expect("published"), [DeliveryOutcome::To(1)]);
         let payload = rig.a.payload(moves).await;
         assert_eq!(number(payload.as_bytes()), 2, "{payload}");
         let after = rig.a.backbone.open(moves).await.expect("opened");
@@ -190,7 +190,7 @@ async fn a_frozen_master_takes_only_its_users_along() {
         assert!(frozen.elapsed() < Duration::from_millis(3_500), "found after {:?}", frozen.elapsed());
         rig.a.backbone.subscribe(&users[0]).await.expect_err("its server is away");
         let events = vec![event(&users[1], 1), event(&users[2], 1)];
-        assert_eq!(rig.a.backbone.publish(events).await.expect("published"), [Delivered::To(1); 2]);
+        assert_eq!(rig.a.backbone.publish(events).await.expect("published"), [DeliveryOutcome::To(1); 2]);
         rig.a.backbone.broadcast("{}".into()).await.expect("whoever leads passes it on");
         rig.a.backbone.fence("c:old").await.expect_err("it can't be said of the frozen one");
         assert!(rig.a.backbone.health().ready, "two of three are there");
@@ -204,7 +204,7 @@ async fn a_frozen_master_takes_only_its_users_along() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_master_is_followed_to_its_replica() {
     bounded(async {
-        let mut rig = Rig::on_cluster(Cluster::start_with_replicas(), settings()).await;
+        let mut rig = Rig::on_cluster(RedisCluster::start_with_replicas(), settings()).await;
         let users = one_of_each(rig.the_cluster());
         let mut before = Vec::new();
         for user in &users {
@@ -227,7 +227,7 @@ async fn a_killed_master_is_followed_to_its_replica() {
         // Appends keep events for those whose node isn't back yet, and only there (NOLOSS A3).
         let stranger = |place: usize| {
             let names = (200..400).map(|n| user(&format!("u{n}")));
-            let owner = Cluster::replica_of(0);
+            let owner = RedisCluster::replica_of(0);
             let of = |user: &UserId| rig.cluster.as_ref().expect("a Cluster").owner(&channel(user));
             names.into_iter().find(|user| of(user) == if place == 0 { owner } else { place }).expect("a user")
         };
@@ -317,7 +317,7 @@ async fn a_cluster_speaks_tls() {
         let authority = Authority::new();
         let (certificate, key) = (authority.path("server.pem"), authority.path("server.key"));
         let believed = authority.path("authority.pem");
-        let cluster = Cluster::start_with(&[
+        let cluster = RedisCluster::start_with(&[
             "--tls-cluster",
             "yes",
             "--tls-auth-clients",
@@ -337,7 +337,7 @@ async fn a_cluster_speaks_tls() {
         let ann = user("ann");
         gateway::backbone::Backbone::subscribe(&backbone, &ann).await.expect("subscribed");
         let delivered = gateway::backbone::Backbone::publish(&backbone, vec![event(&ann, 1)]).await.expect("published");
-        assert_eq!(delivered, [Delivered::To(1)]);
+        assert_eq!(delivered, [DeliveryOutcome::To(1)]);
         for server in &cluster.servers {
             let clients = text(server, "CLIENT LIST");
             let ours: Vec<&str> = clients.lines().filter(|line| line.contains(" name=parley:")).collect();
@@ -355,13 +355,13 @@ async fn what_is_no_cluster_stops_the_start() {
             let started = RedisBackbone::start(&*url, settings(), deaf(), empty_store()).await;
             started.err().expect("it does not start").0
         };
-        let (cluster, one, two) = (Cluster::start(), Redis::start(), Redis::start());
+        let (cluster, one, two) = (RedisCluster::start(), Redis::start(), Redis::start());
         let since = Instant::now();
         let why = refused(format!("{},{}", one.url(), two.url())).await;
         assert!(why.contains("is not in cluster mode") && why.contains("REDIS_URL"), "{why}");
         let why = refused(format!("{},{}", cluster.servers[0].url(), one.url())).await;
         assert!(why.contains(&format!("127.0.0.1:{} is not in cluster mode", one.port())), "{why}");
-        let other = Cluster::start();
+        let other = RedisCluster::start();
         let why = refused(format!("{},{}", cluster.url(), other.url())).await;
         assert!(why.contains("don't belong to one Redis Cluster"), "{why}");
         assert!(since.elapsed() < Duration::from_secs(5), "at once, not after {:?}", since.elapsed());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Append, Backbone, Delivered, Settings};
+use gateway::backbone::{Append, Backbone, DeliveryOutcome, Settings};
 use shared::{Timestamp, UserId};
 
 use crate::backbone_rig::{
@@ -56,14 +56,14 @@ async fn a_killed_server_that_comes_back_empty() {
         assert_ne!(rig.a.backbone.health().server.expect("a server"), server);
         // Nobody has opened the log yet: the append does, and says so first.
         becomes(&rig.b, true, Duration::from_secs(5)).await;
-        assert_eq!(rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published"), [Delivered::To(1)]);
+        assert_eq!(rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published"), [DeliveryOutcome::To(1)]);
         let after = rig.a.backbone.open(&ann).await.expect("opened");
         assert_ne!(after.epoch, before.epoch);
         let line = format!("{{\"epoch\":\"{}\",\"seq\":0}}\n", after.epoch);
         assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 1));
         // For a while appends keep events also for those whose node isn't back yet (NOLOSS A3).
         let bob = user("bob");
-        assert_eq!(rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published"), [Delivered::To(0)]);
+        assert_eq!(rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published"), [DeliveryOutcome::To(0)]);
         assert_eq!(rig.b.backbone.open(&bob).await.expect("opened").last, 1);
         assert!(rig.a.backbone.take_offline(10).await.expect("asked").is_empty());
     })
@@ -118,7 +118,7 @@ async fn a_frozen_server_is_found_and_thaws() {
         rig.a.backbone.unsubscribe(&bob);
         let nobody = async || {
             let delivered = rig.a.backbone.publish(vec![ephemeral(&bob, &envelope(1))]).await.expect("published");
-            (delivered == [Delivered::To(0)]).then_some(())
+            (delivered == [DeliveryOutcome::To(0)]).then_some(())
         };
         eventually(Duration::from_secs(5), nobody).await;
     })
@@ -169,7 +169,7 @@ async fn five_thousand_subscriptions_come_back() {
         rig.a.resubscribed().await;
         let events = users.iter().map(|user| ephemeral(user, &envelope(1))).collect();
         let delivered = rig.a.backbone.publish(events).await.expect("published");
-        assert!(delivered.iter().all(|delivered| *delivered == Delivered::To(1)));
+        assert!(delivered.iter().all(|delivered| *delivered == DeliveryOutcome::To(1)));
         for user in &users {
             assert_eq!(rig.a.payload(user).await, envelope(1));
         }
@@ -193,7 +193,7 @@ async fn a_lost_subscribing_connection_alone_is_remade() {
         eventually(Duration::from_secs(5), async || rig.b.backbone.health().ready.then_some(())).await;
         let events = vec![event(&ann, 1), event(&bob, 1)];
         let delivered = rig.b.backbone.publish(events).await.expect("published");
-        assert_eq!(delivered, [Delivered::To(1), Delivered::To(0)], "who has left isn't subscribed again");
+        assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(0)], "who has left isn't subscribed again");
         assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
         let gone = async || rig.b.backbone.presence(std::slice::from_ref(&bob)).await.expect("asked")[0].last_seen;
         eventually(Duration::from_secs(1), gone).await;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway::backbone::{
-    Append, Backbone, BackboneError, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone, RedisBackbone,
-    Settings, StoreSide,
+    Append, Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone,
+    RedisBackbone, Settings,
 };
 use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
 use shared::{ConversationId, MessageId, Timestamp, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::RedisCluster;
 use crate::support::redis::Redis;
 
 /// Longer than anything that a test waits for.
@@ -29,7 +29,7 @@ pub(crate) struct Rig {
     pub(crate) b: Node,
     pub(crate) store: Arc<Store>,
     pub(crate) redis: Option<Redis>,
-    pub(crate) cluster: Option<Cluster>,
+    pub(crate) cluster: Option<RedisCluster>,
 }
 
 /// One node.
@@ -87,7 +87,7 @@ pub(crate) struct Store {
 }
 
 #[async_trait]
-impl StoreSide for Store {
+impl BackboneHost for Store {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.expect("the gate stays").forget();
@@ -139,10 +139,10 @@ impl Rig {
     }
 
     pub(crate) async fn cluster(settings: Settings) -> Self {
-        Self::on_cluster(Cluster::start(), settings).await
+        Self::on_cluster(RedisCluster::start(), settings).await
     }
 
-    pub(crate) async fn on_cluster(cluster: Cluster, settings: Settings) -> Self {
+    pub(crate) async fn on_cluster(cluster: RedisCluster, settings: Settings) -> Self {
         let store = Store::new();
         let (a, b) = Self::two_nodes(&cluster.url(), settings, &store).await;
         Self { a, b, store, redis: None, cluster: Some(cluster) }
@@ -170,7 +170,7 @@ impl Rig {
         self.redis.is_some() || self.cluster.is_some()
     }
 
-    pub(crate) fn the_cluster(&mut self) -> &mut Cluster {
+    pub(crate) fn the_cluster(&mut self) -> &mut RedisCluster {
         self.cluster.as_mut().expect("this test is about a Cluster")
     }
 

@@ -107,7 +107,7 @@ async fn a_user_has_only_so_many_connections() {
     let free = async {
         loop {
             let mut again = Client::open(node.http, &path, &[]).await.expect("upgrade");
-            if let crate::support::client::Got::Frame(frame) = again.next().await {
+            if let crate::support::client::Incoming::Frame(frame) = again.next().await {
                 break frame;
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::seed002::types;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post, request};
@@ -26,7 +26,7 @@ fn headers<'a>(header: &'a (&'static str, String)) -> (&'a str, &'a str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_member_on_every_node_is_told_of_a_change() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     group(&cluster.one, "a", &["b"]).await;
     let mut a = Client::join(cluster.one.http, "a").await;
     let mut a2 = Client::join(cluster.two.http, "a").await;

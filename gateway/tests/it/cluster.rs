@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::failover_rig::{SETTINGS, nothing_is_lost};
 use crate::noloss_rig::{Follower, bounded, say};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::RedisCluster;
 use crate::support::node::Node;
 use crate::support::postgres::Postgres;
 
 const CHANNEL: &str = "chat:user:b";
 
 /// Two nodes keep their promise while `harm` is done to the slot of `b`.
-async fn nothing_is_lost_when(mut cluster: Cluster, harm: impl FnOnce(&mut Cluster, usize)) {
+async fn nothing_is_lost_when(mut cluster: RedisCluster, harm: impl FnOnce(&mut RedisCluster, usize)) {
     let database = Postgres::database().await;
     let before = cluster.owner(CHANNEL);
     let elsewhere = (0..200).map(|n| format!("c{n}"));
@@ -39,7 +39,7 @@ async fn nothing_is_lost_when(mut cluster: Cluster, harm: impl FnOnce(&mut Clust
 }
 
 /// Whether another master has the slot, and both nodes receive from it.
-fn is_elsewhere(cluster: &Cluster, before: usize) -> bool {
+fn is_elsewhere(cluster: &RedisCluster, before: usize) -> bool {
     let now = cluster.try_owner(CHANNEL).filter(|now| *now != before);
     now.and_then(|now| cluster.servers[now].try_ask("PUBSUB SHARDNUMSUB chat:user:b").ok()).is_some_and(|answer| {
         redis::from_redis_value::<(String, i64)>(answer).is_ok_and(|(_, subscribed)| subscribed > 0)
@@ -48,13 +48,14 @@ fn is_elsewhere(cluster: &Cluster, before: usize) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_master_loses_nothing() {
-    bounded(nothing_is_lost_when(Cluster::start_with_replicas(), |cluster, owner| cluster.servers[owner].kill())).await;
+    bounded(nothing_is_lost_when(RedisCluster::start_with_replicas(), |cluster, owner| cluster.servers[owner].kill()))
+        .await;
 }
 
 /// It wakes up when its replica has taken over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_master_loses_nothing() {
-    bounded(nothing_is_lost_when(Cluster::start_with_replicas(), |cluster, owner| {
+    bounded(nothing_is_lost_when(RedisCluster::start_with_replicas(), |cluster, owner| {
         cluster.servers[owner].freeze();
         cluster.thaw_when_replaced(owner);
     }))
@@ -63,15 +64,15 @@ async fn a_frozen_master_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_failover_loses_nothing() {
-    bounded(nothing_is_lost_when(Cluster::start_with_replicas(), |cluster, owner| {
-        cluster.servers[Cluster::replica_of(owner)].ask("CLUSTER FAILOVER");
+    bounded(nothing_is_lost_when(RedisCluster::start_with_replicas(), |cluster, owner| {
+        cluster.servers[RedisCluster::replica_of(owner)].ask("CLUSTER FAILOVER");
     }))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_loses_nothing() {
-    bounded(nothing_is_lost_when(Cluster::start(), |cluster, owner| {
+    bounded(nothing_is_lost_when(RedisCluster::start(), |cluster, owner| {
         cluster.migrate(CHANNEL, (owner + 1) % 3, || std::thread::sleep(Duration::from_millis(100)));
     }))
     .await;

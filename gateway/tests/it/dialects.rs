@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use gateway::frames::Frames;
 use gateway::registry::{LogEvent, Registry};
-use gateway::ws::outbox::Outbox;
+use gateway::ws::send_queue::SendQueue;
 use serde_json::{Value, json};
 use shared::{Dialect, Epoch, Event, UserId, Wire};
 
-use crate::noloss_rig::{Cluster, bounded, position, say};
+use crate::noloss_rig::{TwoNodes, bounded, position, say};
 use crate::seed000::open_chat;
 use crate::support::client::Client;
 use crate::support::flat::Flat;
@@ -90,7 +90,7 @@ async fn a_flat_socket_can_resume() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flat_socket_loses_nothing() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         open_chat(&cluster.one).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let (mut numbered, _) = Flat::join_with(one, LISTINGS, &token("6"), "&resume=").await;
@@ -130,7 +130,7 @@ async fn a_flat_socket_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_flat_sockets_of_the_node_get_messages_directly() {
     bounded(async {
-        let mut cluster = Cluster::start(&[]).await;
+        let mut cluster = TwoNodes::start(&[]).await;
         open_chat(&cluster.one).await;
         let one = cluster.one.http;
         let (mut numbered, _) = Flat::join_with(one, LISTINGS, &token("6"), "&resume=").await;
@@ -169,11 +169,11 @@ async fn a_muted_message_moves_the_position_in_silence() {
     let registry = Registry::new(0);
     let user = UserId::parse("5").expect("an id");
     let epoch = Epoch::parse("redis.1").expect("an epoch");
-    let outboxes = [1, 2].map(|connection| {
-        let outbox = std::sync::Arc::new(Outbox::new(1 << 20, wire));
-        registry.add(&user, connection, std::sync::Arc::clone(&outbox), u32::MAX).expect("room");
+    let queues = [1, 2].map(|connection| {
+        let queue = std::sync::Arc::new(SendQueue::new(1 << 20, wire));
+        registry.add(&user, connection, std::sync::Arc::clone(&queue), u32::MAX).expect("room");
         registry.join(&user, connection, &epoch, 0, bytes::Bytes::new());
-        outbox
+        queue
     });
     let sent = |seq: u64, temp_id: &str| {
         json!({ "seq": seq, "type": "message.sent", "payload": { "tempId": temp_id, "message": {
@@ -181,7 +181,7 @@ async fn a_muted_message_moves_the_position_in_silence() {
             "content": "x", "tempId": temp_id, "createdAt": "2025-11-21T13:00:00.000Z" } } })
         .to_string()
     };
-    let [sender, other] = &outboxes;
+    let [sender, other] = &queues;
     sender.mute("mine");
     sender.mute("refused");
     sender.unmute("refused");

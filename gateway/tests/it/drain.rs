@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use shared::ConversationId;
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::get;
 use crate::support::node::{Node, token};
 
@@ -40,7 +40,7 @@ async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
                 // At most one send is outstanding.
                 loop {
                     match client.next().await {
-                        Got::Frame(frame) if frame["type"] == "message.sent" => {
+                        Incoming::Frame(frame) if frame["type"] == "message.sent" => {
                             acked += 1;
                             conversation = ConversationId::parse(
                                 frame["payload"]["message"]["conversationId"].as_str().expect("an id"),
@@ -48,9 +48,9 @@ async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
                             .ok();
                             break;
                         }
-                        Got::Frame(frame) => goodbye |= frame["type"] == "goaway",
-                        Got::Closed(code, reason) => return (code, reason, conversation, acked, goodbye),
-                        Got::Vanished => panic!("no close frame"),
+                        Incoming::Frame(frame) => goodbye |= frame["type"] == "goaway",
+                        Incoming::Closed(code, reason) => return (code, reason, conversation, acked, goodbye),
+                        Incoming::Vanished => panic!("no close frame"),
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::{Cluster, bounded};
+use crate::noloss_rig::{TwoNodes, bounded};
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::post;
@@ -111,7 +111,7 @@ fn seen(group: &Value, from: &Value, content: &Value) -> Seen {
 }
 
 /// One front end of each document, two of seed 002 (both of its sockets), on two nodes in turn.
-async fn front_ends(cluster: &Cluster) -> Vec<FrontEnd> {
+async fn front_ends(cluster: &TwoNodes) -> Vec<FrontEnd> {
     let (one, two) = (&cluster.one, &cluster.two);
     vec![
         FrontEnd::open("000", one, "10").await,
@@ -131,7 +131,7 @@ async fn make(node: &Node, group: Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_sees_what_the_others_say() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut all = front_ends(&cluster).await;
         let users: Vec<&str> = all.iter().map(|front_end| front_end.user).collect();
         make(&cluster.one, json!({ "id": "456", "kind": "group", "members": users })).await;

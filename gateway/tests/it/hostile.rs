@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::noloss_rig::{Cluster, bounded};
+use crate::noloss_rig::{TwoNodes, bounded};
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::{bearer, get, request};
@@ -156,7 +156,7 @@ async fn strange_notifications(node: &Node) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_a_fault_of_the_server() {
     bounded(async {
-        let cluster = Cluster::start(&[("USER_COMMANDS_PER_SECOND", "0")]).await;
+        let cluster = TwoNodes::start(&[("USER_COMMANDS_PER_SECOND", "0")]).await;
         let node = &cluster.one;
         ask(node, "POST", "/api/v1/conversations", r#"{"kind":"group","id":"g","members":["b"]}"#, &[201]).await;
         queries(node).await;

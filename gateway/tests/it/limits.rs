@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use gateway::backbone::{Backbone, BackboneError, Draw, Drawn, LocalBackbone, Rates};
+use gateway::backbone::{Backbone, BackboneError, Draw, Grant, LocalBackbone, Rates};
 use gateway::limits::{Allowance, UserRates};
 use serde_json::{Value, json};
 use shared::UserId;
@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::backbone_rig::{deaf, empty_store, settings, user};
 use crate::limits_addresses::{exchange, upgrade};
-use crate::noloss_rig::Cluster;
-use crate::support::client::{Client, Got};
+use crate::noloss_rig::TwoNodes;
+use crate::support::client::{Client, Incoming};
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, token};
 
@@ -27,15 +27,15 @@ async fn answered(client: &mut Client, count: usize) -> usize {
     let (mut pongs, mut errors) = (0, 0);
     while pongs + errors < count {
         match client.next().await {
-            Got::Frame(frame) if frame["type"] == "pong" => pongs += 1,
-            Got::Frame(frame) if frame["type"] == "error" => {
+            Incoming::Frame(frame) if frame["type"] == "pong" => pongs += 1,
+            Incoming::Frame(frame) if frame["type"] == "error" => {
                 assert_eq!(frame["payload"]["code"], "RATE_LIMITED");
                 assert_eq!(frame["payload"]["retryable"], true);
                 let wait_ms = frame["payload"]["retryAfterMs"].as_u64().expect("when to come again");
                 assert!((1..=2_000).contains(&wait_ms), "{wait_ms}");
                 errors += 1;
             }
-            Got::Frame(_) => {}
+            Incoming::Frame(_) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -45,7 +45,7 @@ async fn answered(client: &mut Client, count: usize) -> usize {
 /// R = 20 a second: 2R + R·t + N·R/10·(t + 2), as `limits/users.rs` promises.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_on_two_nodes_has_one_rate() {
-    let cluster = Cluster::start(&[("USER_COMMANDS_PER_SECOND", "20"), ("RESUME_SECONDS", "60")]).await;
+    let cluster = TwoNodes::start(&[("USER_COMMANDS_PER_SECOND", "20"), ("RESUME_SECONDS", "60")]).await;
     let started = Instant::now();
     let mut one = Client::join(cluster.one.http, "a").await;
     let mut two = Client::join(cluster.two.http, "a").await;
@@ -138,7 +138,7 @@ struct Counting {
 
 #[async_trait]
 impl Rates for Counting {
-    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Drawn, BackboneError> {
+    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError> {
         self.draws.fetch_add(1, Ordering::SeqCst);
         if self.away.load(Ordering::SeqCst) {
             return Err(BackboneError("away".to_owned()));

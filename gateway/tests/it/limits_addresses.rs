@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::haproxy::Haproxy;
 use crate::support::node::{Node, token};
 
@@ -170,5 +170,5 @@ async fn a_proxy_header_of_a_stranger_or_unasked_is_a_bad_request() {
     let answer = exchange(node.ops, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let mut client = connect(node.http, &[]).await.expect("room");
-    assert!(matches!(client.next().await, Got::Frame(_)));
+    assert!(matches!(client.next().await, Incoming::Frame(_)));
 }

@@ -8,7 +8,7 @@ use gateway::backbone::Inbox;
 use gateway::fanout::Fanout;
 use gateway::metrics::Metrics;
 use gateway::registry::Registry;
-use gateway::ws::outbox::{Batch, Outbox};
+use gateway::ws::send_queue::{Batch, SendQueue};
 use serde_json::Value;
 use shared::{Epoch, UserId};
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 struct Rig {
     fanout: Fanout,
     registry: Arc<Registry>,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     heal: mpsc::UnboundedReceiver<UserId>,
 }
 
@@ -27,10 +27,10 @@ impl Rig {
         let registry = Arc::new(Registry::new(0));
         let (sender, heal) = mpsc::unbounded_channel();
         let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), sender, Box::new(|_| {}));
-        let outbox = Arc::new(Outbox::new(1 << 20, shared::Wire::CHAT));
-        registry.add(&ann(), 1, Arc::clone(&outbox), u32::MAX).expect("room");
+        let queue = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
+        registry.add(&ann(), 1, Arc::clone(&queue), u32::MAX).expect("room");
         registry.join(&ann(), 1, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());
-        Self { fanout, registry, outbox, heal }
+        Self { fanout, registry, queue, heal }
     }
 
     fn push(&self, payload: &str) {
@@ -40,7 +40,7 @@ impl Rig {
     /// The types of the frames that wait, with `seq` or reason where there is one.
     fn frames(&self) -> Vec<String> {
         let mut batch = Batch::default();
-        self.outbox.take(&mut batch, Waker::noop());
+        self.queue.take(&mut batch, Waker::noop());
         let bytes: Vec<u8> = batch.frames.into_iter().flatten().collect();
         let mut frames = Vec::new();
         let mut rest = bytes.as_slice();
@@ -145,12 +145,12 @@ fn a_message_of_the_old_epoch_is_not_repeated_under_the_new_one() {
     rig.push(&message(2, 71));
     assert_eq!(rig.frames(), [RESYNC, r#""position" 1"#, r#""message.new" 2"#]);
     // A socket that comes later has had nothing.
-    let late = Arc::new(Outbox::new(1 << 20, shared::Wire::CHAT));
+    let late = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
     rig.registry.add(&ann(), 2, Arc::clone(&late), u32::MAX).expect("room");
     let epoch = Epoch::parse("other.2").expect("an epoch");
     rig.registry.join(&ann(), 2, &epoch, 0, Bytes::new());
     let text = message(1, 70);
     rig.registry.push_logged("ann", &epoch, &gateway::registry::LogEvent::new(1, text.as_bytes()));
-    let of_late = Rig { outbox: late, ..rig };
+    let of_late = Rig { queue: late, ..rig };
     assert_eq!(of_late.frames(), [r#""message.new" 1"#]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::noloss_rig::{Cluster, Follower, bounded, flood, flooded, say};
+use crate::noloss_rig::{Follower, TwoNodes, bounded, flood, flooded, say};
 
 /// A node finds silent loss within this time: its check of every user's log comes round in ten seconds.
 const CHECKED_WITHIN: Duration = Duration::from_secs(12);
@@ -13,7 +13,7 @@ const CHECKED_WITHIN: Duration = Duration::from_secs(12);
 async fn pushes_that_were_lost_are_healed_in_place() {
     bounded(async {
         // A log that holds more than is missed.
-        let cluster = Cluster::start(&[("RESUME_EVENTS", "1000")]).await;
+        let cluster = TwoNodes::start(&[("RESUME_EVENTS", "1000")]).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let mut devices = [Follower::join(one, "b").await, Follower::join(one, "b").await];
         let sending = tokio::spawn(async move { flood(two, "a", "b", 400).await });
@@ -37,7 +37,7 @@ async fn pushes_that_were_lost_are_healed_in_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_loss_is_found_without_a_new_event() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         let seq = b.seq;
         // As the append writes it: without its first character.
@@ -54,7 +54,7 @@ async fn silent_loss_is_found_without_a_new_event() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_is_healed_at_once() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         say(cluster.two.http, "a", "b", "before").await;
         b.until_message("before").await;
@@ -73,7 +73,7 @@ async fn a_gap_is_healed_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         say(cluster.two.http, "a", "b", "before").await;
         b.until_message("before").await;
@@ -95,7 +95,7 @@ async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_another_device_opens_anew_is_announced() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         for n in 0..5 {
             say(cluster.two.http, "a", "b", &format!("before {n}")).await;
@@ -118,7 +118,7 @@ async fn a_log_that_another_device_opens_anew_is_announced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_was_begun_anew_unseen_is_found() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         for n in 0..5 {
             say(cluster.two.http, "a", "b", &format!("before {n}")).await;
@@ -143,7 +143,7 @@ async fn a_log_that_was_begun_anew_unseen_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_counts_are_rebuilt_when_redis_comes_back_empty() {
     bounded(async {
-        let mut cluster = Cluster::start(&[]).await;
+        let mut cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         for content in ["1", "2", "3"] {
             say(cluster.two.http, "a", "b", content).await;

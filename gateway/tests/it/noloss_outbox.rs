@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::backbone_rig::{deaf, empty_store, settings};
-use crate::noloss_rig::{Cluster, Follower, acting, bounded, flood, flooded, say};
+use crate::noloss_rig::{Follower, TwoNodes, acting, bounded, flood, flooded, say};
 use crate::store::{World, event, new_group, owner, silent};
 use crate::support::client::Client;
 use crate::support::node::Node;
@@ -53,13 +53,13 @@ fn conversation_of(message: &Value) -> ConversationId {
 }
 
 /// How many rows are not published.
-async fn unpublished(cluster: &Cluster) -> i64 {
+async fn unpublished(cluster: &TwoNodes) -> i64 {
     let client = cluster.database.client().await;
     let row = client.query_one("SELECT count(*) FROM outbox WHERE published_at IS NULL", &[]).await.expect("a count");
     row.get(0)
 }
 
-async fn wait_until_published(cluster: &Cluster, left: i64) {
+async fn wait_until_published(cluster: &TwoNodes, left: i64) {
     let asked = async {
         while unpublished(cluster).await != left {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -71,7 +71,7 @@ async fn wait_until_published(cluster: &Cluster, left: i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_alone() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         let conversation = conversation_of(&say(cluster.one.http, "a", "b", "first").await);
         b.until_message("first").await;
@@ -97,7 +97,7 @@ async fn rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redo_of_what_was_published_tells_nobody() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         flood(cluster.two.http, "a", "b", 50).await;
         b.until_message("m49").await;
@@ -118,7 +118,7 @@ async fn a_redo_of_what_was_published_tells_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty() {
     bounded(async {
-        let mut cluster = Cluster::start(&[]).await;
+        let mut cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         flood(cluster.two.http, "a", "b", 20).await;
         b.until_message("m19").await;
@@ -147,7 +147,7 @@ async fn an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_can_not_be_published_holds_up_no_other() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         let mut c = Follower::join(cluster.one.http, "c").await;
         let to_b = conversation_of(&say(cluster.one.http, "a", "b", "first").await);
@@ -239,7 +239,7 @@ struct Doomed {
 }
 
 impl Doomed {
-    async fn start(cluster: &Cluster) -> Self {
+    async fn start(cluster: &TwoNodes) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (redis, database) = (cluster.redis.url(), cluster.database.url.clone());
@@ -257,7 +257,7 @@ impl Doomed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_node_had_acknowledged_arrives_once() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let doomed = Doomed::start(&cluster).await;
         let mut b = Follower::join(cluster.two.http, "b").await;
         say(doomed.node.http, "a", "b", "before").await;
@@ -284,7 +284,7 @@ async fn what_a_killed_node_had_acknowledged_arrives_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_changed_unheard_are_noticed_by_the_next_message() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let one = cluster.one.http;
         let group = json!({ "id": "g", "kind": "group", "members": ["b", "c"] });
         assert_eq!(acting(one, "POST", "/api/v1/conversations", "a", group).await.0, 201);
@@ -319,7 +319,7 @@ async fn members_that_changed_unheard_are_noticed_by_the_next_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_late_goes_to_the_members_of_then() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let one = cluster.one.http;
         let group = json!({ "id": "g", "kind": "group", "visibility": "public", "members": ["b", "c"] });
         assert_eq!(acting(one, "POST", "/api/v1/conversations", "a", group).await.0, 201);
@@ -360,7 +360,7 @@ async fn what_is_published_late_goes_to_the_members_of_then() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zero_character_is_refused_and_spoils_nothing() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut a = Client::join(cluster.one.http, "a").await;
         let mut b = Follower::join(cluster.two.http, "b").await;
         for n in 0..20 {
@@ -386,7 +386,7 @@ async fn a_zero_character_is_refused_and_spoils_nothing() {
 async fn a_zero_character_in_a_user_name_spoils_nothing() {
     bounded(async {
         use crate::support::node::{in_seconds, token_with};
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let claims = json!({ "sub": "z", "username": "zero \u{0}", "exp": in_seconds(3600), "iat": in_seconds(0) });
         let (_z, _) = Client::join_with(cluster.one.http, &token_with(claims)).await;
         let _b = Client::join(cluster.one.http, "b").await;

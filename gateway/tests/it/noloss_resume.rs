@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::{Cluster, Follower, acting, bounded, flood, flooded, position, say};
-use crate::support::client::{Client, Got};
+use crate::noloss_rig::{Follower, TwoNodes, acting, bounded, flood, flooded, position, say};
+use crate::support::client::{Client, Incoming};
 use crate::support::node::token;
 
 /// Events arrive while the socket joins: from the log or live, each comes once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resume_on_another_node_has_no_hole_at_the_seam() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let mut b = Follower::join(one, "b").await;
         let sending = tokio::spawn(async move { flood(two, "a", "b", 400).await });
@@ -32,7 +32,7 @@ async fn a_resume_on_another_node_has_no_hole_at_the_seam() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_that_join_under_load_see_everything_from_their_position_on() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let mut first = Follower::join(one, "b").await;
         let sending = tokio::spawn(async move { flood(two, "a", "b", 300).await });
@@ -59,12 +59,12 @@ async fn devices_that_join_under_load_see_everything_from_their_position_on() {
 async fn resume(at: std::net::SocketAddr, position: &str) -> (Client, Value, Option<Value>) {
     let path = format!("/chat/ws?token={}&resume={position}", token("b"));
     let mut client = Client::open(at, &path, &[]).await.expect("an upgrade");
-    let Got::Frame(success) = client.next().await else { panic!("auth_success comes first") };
+    let Incoming::Frame(success) = client.next().await else { panic!("auth_success comes first") };
     let success = success["payload"].clone();
     if success["resumed"] == true {
         return (client, success, None);
     }
-    let Got::Frame(resync) = client.next().await else { panic!("resync comes second") };
+    let Incoming::Frame(resync) = client.next().await else { panic!("resync comes second") };
     assert_eq!(resync["type"], "resync");
     (client, success, Some(resync["payload"].clone()))
 }
@@ -72,7 +72,7 @@ async fn resume(at: std::net::SocketAddr, position: &str) -> (Client, Value, Opt
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_resume_says_why_and_the_store_has_the_rest() {
     bounded(async {
-        let cluster = Cluster::start(&[("RESUME_EVENTS", "16")]).await;
+        let cluster = TwoNodes::start(&[("RESUME_EVENTS", "16")]).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         let mut b = Follower::join(one, "b").await;
         let (epoch, begun) = (b.epoch.clone(), b.seq);
@@ -124,7 +124,7 @@ async fn a_refused_resume_says_why_and_the_store_has_the_rest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resume_from_n_repeats_the_companions_of_n() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         for content in ["first", "second", "third"] {
             say(cluster.two.http, "a", "b", content).await;
@@ -136,7 +136,7 @@ async fn a_resume_from_n_repeats_the_companions_of_n() {
         let (mut again, _, resync) = resume(cluster.two.http, &format!("{}:{}", b.epoch, second["seq"])).await;
         assert_eq!(resync, None);
         for expected in [updated, unread, third] {
-            assert_eq!(again.next().await, Got::Frame(expected));
+            assert_eq!(again.next().await, Incoming::Frame(expected));
         }
     })
     .await;
@@ -146,7 +146,7 @@ async fn a_resume_from_n_repeats_the_companions_of_n() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_larger_than_the_queue_comes_in_portions() {
     bounded(async {
-        let cluster = Cluster::start(&[("SEND_QUEUE_BYTES", "65536")]).await;
+        let cluster = TwoNodes::start(&[("SEND_QUEUE_BYTES", "65536")]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         say(cluster.two.http, "a", "b", "first").await;
         b.until_message("first").await;
@@ -172,7 +172,7 @@ async fn a_backlog_larger_than_the_queue_comes_in_portions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_auth_frame_resumes_too() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
         say(cluster.two.http, "a", "b", "first").await;
         b.until_message("first").await;

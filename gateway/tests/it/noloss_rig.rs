@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::request;
 use crate::support::node::{API_KEY, Node, token};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::redis::Redis;
 
 /// Two nodes and the servers behind them.
-pub(crate) struct Cluster {
+pub(crate) struct TwoNodes {
     pub(crate) redis: Redis,
     pub(crate) database: Database,
     pub(crate) one: Node,
     pub(crate) two: Node,
 }
 
-impl Cluster {
+impl TwoNodes {
     pub(crate) async fn start(settings: &[(&'static str, &str)]) -> Self {
         let (redis, database) = (Redis::start(), Postgres::database().await);
         let mut all = vec![("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")];
@@ -74,7 +74,7 @@ impl Follower {
     /// The next frame, whatever it is.
     pub(crate) async fn step(&mut self) -> Value {
         let frame = match self.client.try_next().await {
-            Some(Got::Frame(frame)) => frame,
+            Some(Incoming::Frame(frame)) => frame,
             other => panic!("{other:?} after {} events, notices {:?}", self.events.len(), self.notices),
         };
         self.see(&frame);
@@ -104,7 +104,7 @@ impl Follower {
 
     /// Reads what is left on a connection that the server has closed.
     pub(crate) async fn until_closed(&mut self) {
-        while let Got::Frame(frame) = self.client.next().await {
+        while let Incoming::Frame(frame) = self.client.next().await {
             self.see(&frame);
         }
     }
@@ -145,7 +145,7 @@ impl Follower {
 async fn open(to: SocketAddr, user: &str, more: &str) -> (Client, Value) {
     let path = format!("/chat/ws?token={}{more}", token(user));
     let mut client = Client::open(to, &path, &[]).await.expect("an upgrade");
-    let Got::Frame(first) = client.next().await else { panic!("auth_success comes first") };
+    let Incoming::Frame(first) = client.next().await else { panic!("auth_success comes first") };
     assert_eq!(first["type"], "auth_success", "{first}");
     (client, first["payload"].clone())
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::noloss_rig::{Cluster, Follower, acting, bounded, say};
-use crate::support::client::{Client, Got};
+use crate::noloss_rig::{Follower, TwoNodes, acting, bounded, say};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::get;
 use crate::support::node::{Node, in_seconds, token, token_with};
 
@@ -15,7 +15,7 @@ use crate::support::node::{Node, in_seconds, token, token_with};
 async fn a_slow_consumer_costs_only_itself() {
     bounded(async {
         // The default queue of 1 MiB; messages of 30 KB, which their companions repeat.
-        let cluster = Cluster::start(&[("MAX_CONTENT_CHARS", "50000")]).await;
+        let cluster = TwoNodes::start(&[("MAX_CONTENT_CHARS", "50000")]).await;
         let one = cluster.one.http;
         let mut slow = Follower::join(one, "b").await;
         let mut quick = Follower::join(one, "b").await;
@@ -62,7 +62,7 @@ async fn a_slow_consumer_costs_only_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_reaches_every_node_within_a_second() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let old = token("b");
         let (mut here, _) = Client::join_with(cluster.one.http, &old).await;
         let (mut there, _) = Client::join_with(cluster.two.http, &old).await;
@@ -89,8 +89,8 @@ async fn a_revocation_reaches_every_node_within_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_that_is_under_way_is_acknowledged_before_the_close() {
     bounded(async {
-        let cluster = Cluster::start(&[("DRAIN_SECONDS", "4")]).await;
-        let Cluster { one, two, database, .. } = cluster;
+        let cluster = TwoNodes::start(&[("DRAIN_SECONDS", "4")]).await;
+        let TwoNodes { one, two, database, .. } = cluster;
         say(two.http, "b", "a", "first").await;
         let mut a = Client::join(one.http, "a").await;
         let mut blocker = database.client().await;
@@ -118,7 +118,7 @@ async fn a_send_that_is_under_way_is_acknowledged_before_the_close() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_come_during_the_drain_are_told() {
     bounded(async {
-        let cluster = Cluster::start(&[("DRAIN_SECONDS", "3"), ("DRAIN_DELAY_SECONDS", "1")]).await;
+        let cluster = TwoNodes::start(&[("DRAIN_SECONDS", "3"), ("DRAIN_DELAY_SECONDS", "1")]).await;
         let Node { app, http, ops } = cluster.one;
         let mut settled = Client::join(http, "a").await;
         let drained = tokio::spawn(app.drain());
@@ -127,15 +127,15 @@ async fn connections_that_come_during_the_drain_are_told() {
         while !drained.is_finished() {
             let Ok(mut client) = Client::open(http, &path, &[]).await else { break };
             match client.next().await {
-                Got::Frame(frame) => {
+                Incoming::Frame(frame) => {
                     assert_eq!(frame["type"], "auth_success");
                     served += 1;
                 }
-                Got::Closed(code, _) => {
+                Incoming::Closed(code, _) => {
                     assert_eq!(code, 4200);
                     told += 1;
                 }
-                Got::Vanished => panic!("reset after {served} served and {told} told"),
+                Incoming::Vanished => panic!("reset after {served} served and {told} told"),
             }
             if served == 1 {
                 assert_eq!(get(ops, "/readyz", &[]).await.0, 503, "it was unready first");
@@ -155,7 +155,7 @@ async fn connections_that_come_during_the_drain_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_can_not_join_are_sent_away_at_different_times() {
     bounded(async {
-        let cluster = Cluster::start(&[]).await;
+        let cluster = TwoNodes::start(&[]).await;
         let path = format!("/chat/ws?token={}", token("b"));
         let open = async || Client::open(cluster.one.http, &path, &[]).await.expect("an upgrade");
         let joining = &cluster.one.app.node().joining;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, token};
@@ -41,7 +41,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_wakes_a_poll_on_any_node() {
-    let cluster = Cluster::start(&[("RESUME_EVENTS", "16")]).await;
+    let cluster = TwoNodes::start(&[("RESUME_EVENTS", "16")]).await;
     let (one, two) = (&cluster.one, &cluster.two);
     let mut a = Client::join(one.http, "a").await;
     let start = position(two, "b").await;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::noloss_rig::{Cluster, acting};
+use crate::noloss_rig::{TwoNodes, acting};
 use crate::support::client::Client;
 use crate::support::http::get;
 use crate::support::node::Node;
@@ -23,7 +23,7 @@ use crate::support::node::Node;
 const SECRET: &str = "a-secret-of-the-webhook";
 
 /// A request that came.
-struct Got {
+struct PushRequest {
     signature: String,
     body: Bytes,
 }
@@ -32,7 +32,7 @@ struct Got {
 struct Receiver {
     url: String,
     plan: Plan,
-    came: mpsc::Receiver<Got>,
+    came: mpsc::Receiver<PushRequest>,
     server: JoinHandle<()>,
 }
 
@@ -55,7 +55,7 @@ impl Receiver {
     /// The next notification, its signature checked.
     async fn next(&mut self) -> Value {
         let got = tokio::time::timeout(Duration::from_secs(30), self.came.recv()).await.expect("a notification");
-        let Got { signature, body } = got.expect("the receiver runs");
+        let PushRequest { signature, body } = got.expect("the receiver runs");
         verify(&signature, &body);
         serde_json::from_slice(&body).expect("JSON")
     }
@@ -67,10 +67,14 @@ impl Drop for Receiver {
     }
 }
 
-async fn receive(State((plan, came)): State<(Plan, mpsc::Sender<Got>)>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State((plan, came)): State<(Plan, mpsc::Sender<PushRequest>)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     assert_eq!(headers["content-type"], "application/json");
     let signature = headers["x-parley-signature"].to_str().expect("visible text").to_owned();
-    came.send(Got { signature, body }).await.expect("the test listens");
+    came.send(PushRequest { signature, body }).await.expect("the test listens");
     let status = plan.lock().pop_front();
     match status {
         Some(HANG) => std::future::pending().await,
@@ -146,7 +150,7 @@ async fn who_was_not_there_is_notified_until_it_is_taken() {
 /// The node that was at it dies as by `kill -9`: the other one takes the job over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_of_a_killed_node_arrives_all_the_same() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut receiver = Receiver::start(&[HANG]).await;
     let serve = |url: String| {
         let (redis, database) = (cluster.redis.url(), cluster.database.url.clone());

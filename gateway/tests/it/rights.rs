@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::{Cluster, acting, bounded, say};
+use crate::noloss_rig::{TwoNodes, acting, bounded, say};
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::{bearer, post, request};
@@ -275,7 +275,7 @@ struct Ways {
 }
 
 impl Ways {
-    async fn open(cluster: &Cluster) -> Self {
+    async fn open(cluster: &TwoNodes) -> Self {
         let (one, two) = (cluster.one.http, cluster.two.http);
         Self {
             chat: Client::join(one, USER).await,
@@ -332,7 +332,7 @@ impl Ways {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_forbidden_is_refused_alike() {
     bounded(async {
-        let cluster = Cluster::start(&[("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")]).await;
+        let cluster = TwoNodes::start(&[("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")]).await;
         let node = &cluster.one;
         let scene = set_scene(node).await;
         let mut ways = Ways::open(&cluster).await;

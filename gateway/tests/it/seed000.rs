@@ -296,7 +296,9 @@ async fn a_node_that_stops_closes_its_connections_in_order() {
     let node = Node::embedded(&[("DRAIN_SECONDS", "1")]).await;
     let mut six = Flat::join(node.http, PATH, "6").await;
     let drained = tokio::spawn(node.app.drain());
-    let crate::support::client::Got::Closed(code, reason) = six.0.next().await else { panic!("a close, and no frame") };
+    let crate::support::client::Incoming::Closed(code, reason) = six.0.next().await else {
+        panic!("a close, and no frame")
+    };
     assert_eq!((code, reason.as_str()), (4200, "draining"));
     drained.await.expect("the node stops");
 }

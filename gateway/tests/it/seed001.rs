@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::seed000::open_chat;
 use crate::support::flat::{Flat, assert_shows};
 use crate::support::http::get;
@@ -51,7 +51,7 @@ async fn the_documents_frames() {
 /// it, and it makes no difference which one has whom.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_nginx_with_the_token_in_the_query() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     open_chat(&cluster.one).await;
     let nginx = Nginx::before(&cluster.one, &cluster.two).await;
     let mut sockets = Vec::new();

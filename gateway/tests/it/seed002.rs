@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Incoming};
 use crate::support::http::get;
 use crate::support::node::{Node, token};
 use crate::support::postgres::Postgres;
@@ -284,7 +284,7 @@ async fn a_silent_connection_is_pinged_and_ends() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), only_one_left).await.expect("the silent one ends");
     // Its own pong may cross the close, so what it reads last need not be the close frame; the node says why it ended.
-    while matches!(silent.next().await, Got::Frame(_)) {}
+    while matches!(silent.next().await, Incoming::Frame(_)) {}
     let (_, metrics) = get(node.ops, "/metrics", &[]).await;
     assert!(metrics.as_str().is_some_and(|text| text.contains("reason=\"heartbeat_timeout\"")), "{metrics}");
     alive.settle().await;

@@ -6,7 +6,7 @@ use gateway::audit::audit_trail;
 use gateway::metrics::{Metrics, recorder};
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::store::{conversation, user};
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, request};
@@ -108,7 +108,7 @@ async fn who_may_come_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     channel(&cluster.one, json!({ "kind": "channel", "id": "c" })).await;
     let mut o = Client::join(cluster.one.http, "o").await;
     let mut m = Client::join(cluster.two.http, "m").await;
@@ -139,7 +139,7 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
     drop((o, m));
 
     // Drained nodes have written everything.
-    let Cluster { redis, database, one, two } = cluster;
+    let TwoNodes { redis, database, one, two } = cluster;
     tokio::join!(one.app.drain(), two.app.drain());
     let sql = "SELECT kind, user_id, conversation_id, connection_id, detail FROM audit ORDER BY at, id";
     let rows = database.client().await.query(sql, &[]).await.expect("the table is there");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::{bearer, post};
 use crate::support::node::{Node, in_seconds, token, token_with};
@@ -38,7 +38,7 @@ fn timeless(mut frame: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_from_joining_to_leaving_on_two_nodes() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     create(&cluster.one, "ann", json!({ "kind": "channel", "id": "lounge" })).await;
     let mut ann = join(cluster.one.http, "ann").await;
     let mut bob = join(cluster.two.http, "bob").await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, token};
@@ -54,7 +54,7 @@ async fn many_messages_at_once_to_many_members_go_out_in_parts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_to_ten_thousand_reaches_all_who_are_there_and_stalls_nobody() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let backend = [("x-api-key", API_KEY)];
     let create = |id: &str, members: usize| {
         let body = json!({ "kind": "channel", "id": id, "members": ids(0..members) });

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, token};
@@ -239,7 +239,7 @@ async fn notifications_are_listed_and_marked_as_read() {
 /// failed, and one that was published, stood in a log, and was received by nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_whose_push_died_with_redis_is_fetched() {
-    let mut cluster = Cluster::start(&[]).await;
+    let mut cluster = TwoNodes::start(&[]).await;
     let mut device = Client::join(cluster.two.http, "u").await;
     device.settle().await;
     let (gone, success) = Client::join_with(cluster.two.http, &token("v")).await;

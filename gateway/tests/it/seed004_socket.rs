@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
-use crate::support::client::{Client, Got};
+use crate::noloss_rig::TwoNodes;
+use crate::support::client::{Client, Incoming};
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 
@@ -34,8 +34,8 @@ impl Social {
         let mut frames = Vec::new();
         loop {
             match self.0.next().await {
-                Got::Frame(frame) if frame["type"] == "pong" => return frames,
-                Got::Frame(frame) => frames.push(frame),
+                Incoming::Frame(frame) if frame["type"] == "pong" => return frames,
+                Incoming::Frame(frame) => frames.push(frame),
                 other => panic!("{other:?} instead of a pong"),
             }
         }
@@ -68,7 +68,7 @@ fn assert_now(frame: &Value) {
 /// Private messages: only to the one they are for and the sender's other devices; kept, with both ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn private_messages_reach_the_one_they_are_for() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut ann = Social::join(cluster.one.http, "7").await;
     let mut tablet = Social::join(cluster.two.http, "7").await;
     let mut bob = Social::join(cluster.two.http, "123").await;
@@ -106,7 +106,7 @@ async fn private_messages_reach_the_one_they_are_for() {
 /// accepted by `join_room` and declined by `leave_room`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn group_messages_reach_accepted_members_only() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let node = &cluster.one;
     let mut ann = Social::join(node.http, "1").await;
     let mut bob = Social::join(cluster.two.http, "2").await;
@@ -156,7 +156,7 @@ async fn group_messages_reach_accepted_members_only() {
 /// Broadcasts: from admins and backends to everybody who is connected, whichever dialect; never kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broadcast_reaches_everybody_and_is_not_kept() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut root = Social::join_with(cluster.one.http, &admin("root")).await;
     let mut ann = Social::join(cluster.two.http, "1").await;
     let mut chat = Client::join(cluster.two.http, "2").await;
@@ -204,7 +204,7 @@ async fn a_backends_notification_is_passed_on_word_for_word() {
 /// The document's authentication: a session cookie, looked up in Redis; and a token in a cookie. Before the upgrade.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cookies_let_in_and_strangers_are_refused() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let node = &cluster.one;
     cluster.redis.ask("SET session:a-session 42");
     let open = async |cookie: String| Client::open(node.http, "/ws", &[("cookie", &cookie)]).await;

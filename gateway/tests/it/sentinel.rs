@@ -11,14 +11,18 @@ use crate::noloss_rig::{Follower, bounded};
 use crate::support::certificates::Authority;
 use crate::support::node::Node;
 use crate::support::postgres::Postgres;
-use crate::support::sentinel::Guarded;
+use crate::support::sentinel::SentinelRig;
 
 /// Two nodes keep their promise while the master changes.
-async fn nothing_is_lost_when(harm: impl FnOnce(&mut Guarded)) {
-    nothing_is_lost_of(Guarded::start(), &SETTINGS, harm).await;
+async fn nothing_is_lost_when(harm: impl FnOnce(&mut SentinelRig)) {
+    nothing_is_lost_of(SentinelRig::start(), &SETTINGS, harm).await;
 }
 
-async fn nothing_is_lost_of(mut guarded: Guarded, settings: &[(&'static str, &str)], harm: impl FnOnce(&mut Guarded)) {
+async fn nothing_is_lost_of(
+    mut guarded: SentinelRig,
+    settings: &[(&'static str, &str)],
+    harm: impl FnOnce(&mut SentinelRig),
+) {
     let database = Postgres::database().await;
     let one = Node::serve(&guarded.url(), &database.url, settings).await;
     let two = Node::serve(&guarded.url(), &database.url, settings).await;
@@ -38,7 +42,7 @@ async fn nothing_is_lost_of(mut guarded: Guarded, settings: &[(&'static str, &st
 }
 
 /// How many nodes receive from the new master; none while it ends its clients' connections.
-fn nodes_on(guarded: &Guarded) -> i64 {
+fn nodes_on(guarded: &SentinelRig) -> i64 {
     let answer = guarded.replica.try_ask("PUBSUB NUMSUB chat:all");
     answer.map_or(0, |answer| redis::from_redis_value::<(String, i64)>(answer).expect("a channel and its count").1)
 }
@@ -72,13 +76,14 @@ async fn a_failover_over_tls_loses_nothing() {
     let authority = Authority::new();
     let believed = authority.path("authority.pem");
     let settings = [SETTINGS[0], SETTINGS[1], ("REDIS_CA_FILE", &believed)];
-    bounded(nothing_is_lost_of(Guarded::start_encrypted(&authority), &settings, |guarded| guarded.master.kill())).await;
+    bounded(nothing_is_lost_of(SentinelRig::start_encrypted(&authority), &settings, |guarded| guarded.master.kill()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_that_nobody_vouches_for_are_refused() {
     let (authority, other) = (Authority::new(), Authority::new());
-    let (guarded, plain) = (Guarded::start_encrypted(&authority), Guarded::start());
+    let (guarded, plain) = (SentinelRig::start_encrypted(&authority), SentinelRig::start());
     let refused = async |url: String, authority: &Authority| {
         let believed = authority.path("authority.pem");
         let address = (&*url, Some(std::path::Path::new(&believed)));

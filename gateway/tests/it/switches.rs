@@ -22,7 +22,7 @@ fn every_switch_has_a_test_that_fails_without_its_mechanism() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = text_of(&root.join("src"));
     let switches: BTreeSet<&str> =
-        sources.split("off::is(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        sources.split("switches::off(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let script = std::fs::read_to_string(root.join("../loadtest/necessity.sh")).expect("the script");
     let list = script.split("PAIRS'\n").nth(1).and_then(|rest| rest.split("\nPAIRS").next()).expect("its list");
     let pairs: Vec<(&str, &str)> = list.lines().filter_map(|line| line.split_once(' ')).collect();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::Cluster;
+use crate::noloss_rig::TwoNodes;
 use crate::seed002::types;
 use crate::support::client::Client;
 use crate::support::haproxy::Haproxy;
@@ -17,7 +17,7 @@ fn seqs(frames: &[Value]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_device_on_every_node_sees_the_same_in_order() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut a1 = Client::join(cluster.one.http, "a").await;
     let mut a2 = Client::join(cluster.two.http, "a").await;
     let mut b = Client::join(cluster.two.http, "b").await;
@@ -64,7 +64,7 @@ async fn every_device_on_every_node_sees_the_same_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_haproxy_a_hundred_messages_arrive_once_and_in_order() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let haproxy = Haproxy::before(&cluster.one, &cluster.two).await;
     let mut a = Client::join(haproxy.address, "a").await;
     let mut devices = [
@@ -101,7 +101,7 @@ async fn behind_haproxy_a_hundred_messages_arrive_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_temp_id_on_two_nodes_is_one_message() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut a1 = Client::join(cluster.one.http, "a").await;
     let mut a2 = Client::join(cluster.two.http, "a").await;
     let mut b = Client::join(cluster.one.http, "b").await;
@@ -135,7 +135,7 @@ async fn the_same_temp_id_on_two_nodes_is_one_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_online_while_any_device_on_any_node_is() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut a1 = Client::join(cluster.one.http, "a").await;
     let a2 = Client::join(cluster.two.http, "a").await;
     let mut b = Client::join(cluster.two.http, "b").await;
@@ -153,7 +153,7 @@ async fn a_user_is_online_while_any_device_on_any_node_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_gone_and_back_empty() {
-    let mut cluster = Cluster::start(&[]).await;
+    let mut cluster = TwoNodes::start(&[]).await;
     let mut a = Client::join(cluster.one.http, "a").await;
     let mut b = Client::join(cluster.two.http, "b").await;
     a.send("message.send", json!({ "to": "b", "content": "before" })).await;
@@ -187,7 +187,7 @@ async fn redis_gone_and_back_empty() {
 /// DESIGN §3: a send still commits; the sockets of the same node have it at once, and not again when Redis is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut a = Client::join(cluster.one.http, "a").await;
     let mut b = Client::join(cluster.one.http, "b").await;
     let mut b2 = Client::join(cluster.two.http, "b").await;
@@ -227,7 +227,7 @@ async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poisoned_payloads_are_counted_and_dropped() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let mut a = Client::join(cluster.one.http, "a").await;
     let publish = async |channel: &str, payload: &[u8]| {
         let client = redis::Client::open(cluster.redis.url()).expect("a URL");
@@ -253,7 +253,7 @@ async fn poisoned_payloads_are_counted_and_dropped() {
 /// A log from which somebody deleted entries can't heal a socket: it is told so, and the node doesn't read for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_with_a_hole_of_its_own_is_told_as_trimmed() {
-    let cluster = Cluster::start(&[]).await;
+    let cluster = TwoNodes::start(&[]).await;
     let (mut b, success) = Client::join_with(cluster.one.http, &crate::support::node::token("b")).await;
     let mut a = Client::join(cluster.one.http, "a").await;
     for n in 1..=3 {

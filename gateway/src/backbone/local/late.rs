@@ -12,7 +12,7 @@ use crate::backbone::late::{LATE_MAX, Late, LateId};
 
 /// What is kept.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct LateStream {
     state: Mutex<State>,
 }
 

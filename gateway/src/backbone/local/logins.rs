@@ -11,13 +11,13 @@ use crate::backbone::{BackboneError, Logins, SessionId, Ticket};
 
 /// What Redis would keep about who may come in.
 #[derive(Default)]
-pub(super) struct Doors {
+pub(super) struct LocalLogins {
     sessions: HashMap<SessionId, String>,
     /// With the unix milliseconds at which each is worth nothing any more.
     tickets: HashMap<Ticket, (String, i64)>,
 }
 
-impl Doors {
+impl LocalLogins {
     /// Forgets tickets whose time is over.
     pub(super) fn sweep(&mut self, now_ms: i64) {
         self.tickets.retain(|_, (_, until_ms)| *until_ms > now_ms);

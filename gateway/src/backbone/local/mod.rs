@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::push_jobs::Jobs;
 use self::rates::Allowances;
-use self::state::{Appended, State, now_ms};
+use self::state::{AppendOutcome, State, now_ms};
 use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{
-    Backbone, BackboneError, Control, Delivered, Delivery, DeliveryKind, Durable, Entered, Entrant, Health, Inbox,
-    LogHead, LogPage, Presence, Settings, StoreSide, payload,
+    Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
+    EntryOutcome, Health, Inbox, LogHead, LogPage, Presence, Settings, payload,
 };
 
 /// How often what has expired is looked for.
@@ -41,7 +41,7 @@ const LOAD_WITHIN: Duration = Duration::from_secs(5);
 pub struct LocalBackbone {
     shared: Arc<Shared>,
     queue: Queue,
-    late: late::Kept,
+    late: late::LateStream,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -52,13 +52,13 @@ struct Shared {
     allowances: Mutex<Allowances>,
     jobs: Mutex<Jobs>,
     inbox: Arc<dyn Inbox>,
-    unread: Arc<dyn StoreSide>,
+    unread: Arc<dyn BackboneHost>,
 }
 
 impl LocalBackbone {
     /// Starts its tasks; needs a tokio runtime.
     #[must_use]
-    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn StoreSide>) -> Self {
+    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn BackboneHost>) -> Self {
         let settings = Arc::new(settings);
         let state = Mutex::new(State::new(settings.clone()));
         let allowances = Mutex::new(Allowances::new());
@@ -66,7 +66,7 @@ impl LocalBackbone {
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
-        Self { shared, queue, late: late::Kept::default(), stop, tasks: Mutex::new(tasks) }
+        Self { shared, queue, late: late::LateStream::default(), stop, tasks: Mutex::new(tasks) }
     }
 }
 
@@ -84,7 +84,7 @@ impl Shared {
                         self.append(&job.delivery.user, &job.delivery.body, durable).await
                     }
                 };
-                if outcome == Delivered::To(0)
+                if outcome == DeliveryOutcome::To(0)
                     && let Some(push) = job_of(&job.delivery)
                 {
                     self.jobs.lock().add(push);
@@ -94,9 +94,9 @@ impl Shared {
         }
     }
 
-    async fn append(&self, user: &UserId, body: &Bytes, durable: &Durable) -> Delivered {
+    async fn append(&self, user: &UserId, body: &Bytes, durable: &Durable) -> DeliveryOutcome {
         let mut appended = self.state.lock().append(user, body, durable, false, now_ms());
-        if matches!(appended, Appended::CountsMissing) {
+        if matches!(appended, AppendOutcome::CountsMissing) {
             let counts = tokio::time::timeout(LOAD_WITHIN, self.unread.unread(user)).await;
             let mut state = self.state.lock();
             match counts {
@@ -107,17 +107,17 @@ impl Shared {
             appended = state.append(user, body, durable, true, now_ms());
         }
         match appended {
-            Appended::Payload { payload, subscribed } => self.give(user, payload, subscribed),
-            Appended::Already => Delivered::Already,
-            Appended::Nowhere | Appended::CountsMissing => Delivered::To(0),
+            AppendOutcome::Payload { payload, subscribed } => self.give(user, payload, subscribed),
+            AppendOutcome::Already => DeliveryOutcome::Already,
+            AppendOutcome::Nowhere | AppendOutcome::CountsMissing => DeliveryOutcome::To(0),
         }
     }
 
-    fn give(&self, user: &UserId, payload: Bytes, subscribed: bool) -> Delivered {
+    fn give(&self, user: &UserId, payload: Bytes, subscribed: bool) -> DeliveryOutcome {
         if subscribed {
             self.inbox.user_event(user.as_str(), &payload);
         }
-        Delivered::To(u64::from(subscribed))
+        DeliveryOutcome::To(u64::from(subscribed))
     }
 
     async fn sweep(self: Arc<Self>, stop: CancellationToken) {
@@ -146,7 +146,7 @@ impl Backbone for LocalBackbone {
         "embedded, one process".to_owned()
     }
 
-    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError> {
         payload::check(&deliveries)?;
         self.queue.publish(deliveries).await
     }
@@ -164,19 +164,19 @@ impl Backbone for LocalBackbone {
         Ok(self.shared.state.lock().open(user, now_ms()))
     }
 
-    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError> {
+    async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError> {
         let Entrant { user, issued_at, asked } = entrant;
         if self.is_revoked(&user, issued_at).await? {
-            return Ok(Entered::Revoked);
+            return Ok(EntryOutcome::Revoked);
         }
         let mut state = self.shared.state.lock();
         let head = state.open(&user, now_ms());
         let Some(before) = asked.and_then(|seq| seq.checked_sub(1)) else {
-            return Ok(Entered::At { head, event: None });
+            return Ok(EntryOutcome::At { head, event: None });
         };
         let page = state.read(&user, before, 1, now_ms());
         let event = page.entries.into_iter().find(|(seq, _)| Some(*seq) == asked).map(|(_, payload)| payload);
-        Ok(Entered::At { head, event })
+        Ok(EntryOutcome::At { head, event })
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
@@ -245,9 +245,9 @@ impl Backbone for LocalBackbone {
     }
 
     /// A new process has new epochs, and nobody else could be subscribed.
-    fn server_is_new(&self) {}
+    fn note_new_server(&self) {}
 
-    fn server_is_old(&self) {}
+    fn leave_server(&self) {}
 
     fn nodes(&self) -> u32 {
         1

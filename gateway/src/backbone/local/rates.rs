@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use shared::UserId;
 
 use super::LocalBackbone;
-use crate::backbone::{BackboneError, Draw, Drawn, Rates};
+use crate::backbone::{BackboneError, Draw, Grant, Rates};
 
 /// Allowances that aren't whole.
 pub(super) struct Allowances {
@@ -27,7 +27,7 @@ impl Allowances {
         self.full_at_us.retain(|_, full_at_us| *full_at_us > now_us);
     }
 
-    fn draw(&mut self, user: &UserId, draw: Draw) -> Drawn {
+    fn draw(&mut self, user: &UserId, draw: Draw) -> Grant {
         let now_us = self.now_us();
         let cost_us = draw.cost_us.max(1);
         let full_at_us = self.full_at_us.entry(user.clone()).or_insert(now_us);
@@ -38,11 +38,11 @@ impl Allowances {
         let granted = u32::try_from(affordable).unwrap_or(u32::MAX).min(draw.wanted);
         if granted > 0 {
             *full_at_us += u64::from(granted) * cost_us;
-            return Drawn::Granted(granted);
+            return Grant::Granted(granted);
         }
         let wanted_us = cost_us.saturating_mul(u64::from(draw.wanted));
         let wait_us = full_at_us.saturating_add(wanted_us).saturating_sub(latest_us);
-        Drawn::Refused { wait_ms: wait_us.div_ceil(1000).max(1) }
+        Grant::Refused { wait_ms: wait_us.div_ceil(1000).max(1) }
     }
 
     fn now_us(&self) -> u64 {
@@ -52,7 +52,7 @@ impl Allowances {
 
 #[async_trait]
 impl Rates for LocalBackbone {
-    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Drawn, BackboneError> {
+    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError> {
         Ok(self.shared.allowances.lock().draw(user, draw))
     }
 }

@@ -9,7 +9,7 @@ use shared::{Epoch, Timestamp, UserId};
 
 use super::counts::Counts;
 use super::log::{Log, Search};
-use super::logins::Doors;
+use super::logins::LocalLogins;
 use super::online::Online;
 use crate::backbone::{Append, Durable, LogHead, LogPage, Settings, payload};
 use crate::store::UnreadCount;
@@ -25,7 +25,7 @@ pub(super) struct State {
     epochs: u64,
     users: HashMap<UserId, User>,
     pub(super) online: Online,
-    pub(super) doors: Doors,
+    pub(super) doors: LocalLogins,
     pub(super) revoked_s: HashMap<UserId, i64>,
 }
 
@@ -39,7 +39,7 @@ struct User {
 }
 
 /// What an append did.
-pub(super) enum Appended {
+pub(super) enum AppendOutcome {
     /// To be given to the inbox, if somebody is subscribed.
     Payload { payload: Bytes, subscribed: bool },
     /// Neither a log nor a subscriber.
@@ -58,7 +58,7 @@ impl State {
             epochs: 0,
             users: HashMap::new(),
             online: Online::default(),
-            doors: Doors::default(),
+            doors: LocalLogins::default(),
             revoked_s: HashMap::new(),
         }
     }
@@ -119,19 +119,19 @@ impl State {
         durable: &Durable,
         counts_loaded: bool,
         now_ms: i64,
-    ) -> Appended {
-        let Some(user) = self.users.get_mut(user_id) else { return Appended::Nowhere };
+    ) -> AppendOutcome {
+        let Some(user) = self.users.get_mut(user_id) else { return AppendOutcome::Nowhere };
         let search = match (durable.append, &user.log) {
             (Append::First, _) | (Append::Once, None) => Search::Absent,
             (Append::Once, Some(log)) => log.search(&durable.event_id, durable.committed_at),
         };
         if search == Search::Found {
-            return Appended::Already;
+            return AppendOutcome::Already;
         }
         let subscribed = user.is_subscribed();
         if user.log.is_none() && !subscribed {
             user.counts = None;
-            return Appended::Nowhere;
+            return AppendOutcome::Nowhere;
         }
         let mut body = body.clone();
         if let Some(unread) = &durable.unread {
@@ -142,7 +142,7 @@ impl State {
                 }
                 Some(_) => {}
                 None if counts_loaded => {}
-                None => return Appended::CountsMissing,
+                None => return AppendOutcome::CountsMissing,
             }
         }
         let mut first_line = String::new();
@@ -153,14 +153,14 @@ impl State {
             first_line = payload::opened_line(log.epoch().as_str(), trimmed);
             user.log = Some(log);
         }
-        let Some(log) = &mut user.log else { return Appended::Nowhere };
+        let Some(log) = &mut user.log else { return AppendOutcome::Nowhere };
         let entries_max = self.settings.log_entries_max(body.len());
         let seq = log.append(&durable.event_id, now_ms.max(durable.committed_at.unix_ms()), body.clone(), entries_max);
         let mut payload = payload::with_seq(seq, &body);
         if !first_line.is_empty() {
             payload = Bytes::from([first_line.as_bytes(), &payload].concat());
         }
-        Appended::Payload { payload, subscribed }
+        AppendOutcome::Payload { payload, subscribed }
     }
 
     pub(super) fn seed(&mut self, user: &UserId, counts: Vec<UnreadCount>) {

@@ -9,7 +9,7 @@ use deadpool_redis::{Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, cmd};
 
-use crate::off;
+use crate::switches;
 
 /// For making it.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ pub(super) async fn kill_others(connection: &mut MultiplexedConnection, name: &s
         if field("name") == Some(name)
             && let Some(id) = field("id").and_then(|id| id.parse::<i64>().ok())
             && id != keep
-            && !off::is("fence")
+            && !switches::off("fence")
         {
             cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(connection).await?;
         }

@@ -7,10 +7,10 @@ use shared::schema::{log_key, revoked_key, unread_key};
 use super::link::Link;
 use super::server::failed;
 use super::{head_and_rest, logged, scripts};
-use crate::backbone::{BackboneError, Entered, Entrant};
+use crate::backbone::{BackboneError, Entrant, EntryOutcome};
 
 /// Lets in who came together, where one server has all keys.
-pub(super) async fn enter(link: &Link, entrants: &[Entrant]) -> Vec<Result<Entered, BackboneError>> {
+pub(super) async fn enter(link: &Link, entrants: &[Entrant]) -> Vec<Result<EntryOutcome, BackboneError>> {
     let mut calls = Pipeline::with_capacity(entrants.len());
     for entrant in entrants {
         calls.add_command(call(link, entrant, Some(revoked_key(&entrant.user))));
@@ -24,10 +24,10 @@ pub(super) async fn enter_scattered(
     link: &Link,
     entrant: &Entrant,
     is_revoked: impl Future<Output = Result<bool, BackboneError>>,
-) -> Result<Entered, BackboneError> {
+) -> Result<EntryOutcome, BackboneError> {
     let call = call(link, entrant, None);
     let (is_revoked, told) = tokio::try_join!(is_revoked, link.run_script(&call))?;
-    if is_revoked { Ok(Entered::Revoked) } else { entered(entrant, told) }
+    if is_revoked { Ok(EntryOutcome::Revoked) } else { entered(entrant, told) }
 }
 
 fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {
@@ -44,12 +44,12 @@ fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {
     call
 }
 
-fn entered(entrant: &Entrant, reply: Value) -> Result<Entered, BackboneError> {
+fn entered(entrant: &Entrant, reply: Value) -> Result<EntryOutcome, BackboneError> {
     let fields: Vec<Bytes> = match reply {
-        Value::Nil => return Ok(Entered::Revoked),
+        Value::Nil => return Ok(EntryOutcome::Revoked),
         fields => from_redis_value(fields).map_err(|error| failed(error.into()))?,
     };
     let (head, body) = head_and_rest(&fields)?;
     let event = entrant.asked.zip(body.first()).map(|(seq, body)| logged(seq, body));
-    Ok(Entered::At { head, event })
+    Ok(EntryOutcome::At { head, event })
 }

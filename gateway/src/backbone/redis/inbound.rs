@@ -8,10 +8,10 @@ use redis::{PushInfo, PushKind, Value};
 use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Cluster, Lane};
+use super::cluster::{Cluster, MasterId};
 use super::repeated;
 use super::server::Server;
-use super::subscriptions::{Confirmed, Subscriptions};
+use super::subscriptions::{Confirmation, Subscriptions};
 use crate::backbone::{Control, Inbox};
 
 /// The receiving end of one connection.
@@ -19,7 +19,7 @@ pub(super) struct Inbound {
     pub(super) server: Arc<Server>,
     /// Of which the server is a master.
     pub(super) cluster: Option<Arc<Cluster>>,
-    pub(super) lane: Lane,
+    pub(super) lane: MasterId,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
     /// Which connection this is.
@@ -45,7 +45,7 @@ impl Inbound {
                     && let Some(user) = user_of(channel)
                 {
                     let confirmed = self.subscriptions.confirmed(user, self.lane, self.generation);
-                    if confirmed == Confirmed::Anew {
+                    if confirmed == Confirmation::Anew {
                         // Before any push of this channel is received: it can't be taken for one without a hole.
                         self.inbox.user_resubscribed(user);
                     }

@@ -13,7 +13,7 @@ use super::cluster::Cluster;
 use super::scripts::Scripts;
 use super::server::{Fault, Server, failed};
 use crate::backbone::{BackboneError, Health, Settings};
-use crate::off;
+use crate::switches;
 
 /// How long after a change of server an append opens a log where none is (NOLOSS M2).
 const SERVER_NEW: Duration = Duration::from_secs(60);
@@ -201,7 +201,7 @@ impl Link {
         }
     }
 
-    pub(super) fn server_is_new(&self) {
+    pub(super) fn note_new_server(&self) {
         *self.told_new.lock() = Some(Instant::now());
     }
 
@@ -216,7 +216,7 @@ impl Link {
             // The store tells only that some master is another.
             Route::Cluster(cluster) => cluster.moved_within(user, SERVER_NEW),
         };
-        !off::is("open-logs") && is_new()
+        !switches::off("open-logs") && is_new()
     }
 
     /// Whether other nodes may not have come back yet after a change of server.

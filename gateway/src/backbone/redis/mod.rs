@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::cluster::{Cluster, Keeper};
 use self::link::{Link, Route};
-use self::publisher::Publisher;
+use self::publisher::PipelineWriter;
 use self::server::Server;
 pub use self::servers::Address;
 use self::servers::Target;
@@ -51,8 +51,8 @@ use self::supervisor::{Shared, Supervisor};
 use super::batches::Batches;
 use super::queue::Queue;
 use super::{
-    Backbone, BackboneError, Control, Delivered, Delivery, Entered, Entrant, Health, Inbox, LogHead, LogPage, Presence,
-    Settings, StoreSide, payload,
+    Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryOutcome, Entrant, EntryOutcome, Health, Inbox,
+    LogHead, LogPage, Presence, Settings, payload,
 };
 
 /// How long the first connection may take.
@@ -67,7 +67,7 @@ pub struct RedisBackbone {
     subscriptions: Arc<Subscriptions>,
     queue: Queue,
     // Where one server has all keys. In a Cluster everybody asks alone, so that nobody waits for another's master.
-    entrances: Batches<Entrant, Entered>,
+    entrances: Batches<Entrant, EntryOutcome>,
     arrivals: Batches<UserId, bool>,
     departures: Batches<UserId, bool>,
     described: String,
@@ -87,7 +87,7 @@ impl RedisBackbone {
         address: impl Into<Address<'_>>,
         settings: Settings,
         inbox: Arc<dyn Inbox>,
-        unread: Arc<dyn StoreSide>,
+        unread: Arc<dyn BackboneHost>,
     ) -> Result<Self, BackboneError> {
         for name in [&settings.node, &settings.boot_id] {
             shared::id::check_id(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
@@ -116,7 +116,7 @@ impl RedisBackbone {
             entrances: Batches::start(move |entrants| enter_together(entering.clone(), entrants)),
             arrivals: Batches::start(move |users| arrive_together(arriving.clone(), users)),
             departures: Batches::start(move |users| depart_together(departing.clone(), users)),
-            publisher: Mutex::new(Some(tokio::spawn(Publisher::new(link.clone(), jobs, unread).run()))),
+            publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, unread).run()))),
             keeper: Mutex::new(Some(tokio::spawn(keep(target, shared, stop.clone())))),
             link,
             subscriptions,
@@ -155,7 +155,7 @@ impl Backbone for RedisBackbone {
         self.described.clone()
     }
 
-    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivered>, BackboneError> {
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError> {
         payload::check(&deliveries)?;
         self.link.check()?;
         self.queue.publish(deliveries).await
@@ -175,7 +175,7 @@ impl Backbone for RedisBackbone {
         head_and_rest(&reply).map(|(head, _)| head)
     }
 
-    async fn enter(&self, entrant: Entrant) -> Result<Entered, BackboneError> {
+    async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError> {
         match &self.link.route {
             Route::One(_) => self.entrances.ask(entrant).await,
             Route::Cluster(_) => {
@@ -265,12 +265,12 @@ impl Backbone for RedisBackbone {
         Ok(())
     }
 
-    fn server_is_old(&self) {
+    fn leave_server(&self) {
         self.link.leave();
     }
 
-    fn server_is_new(&self) {
-        self.link.server_is_new();
+    fn note_new_server(&self) {
+        self.link.note_new_server();
     }
 
     fn nodes(&self) -> u32 {
@@ -317,7 +317,7 @@ async fn keep(target: Target, shared: Shared, stop: CancellationToken) {
     }
 }
 
-async fn enter_together(link: Arc<Link>, entrants: Vec<Entrant>) -> Vec<Result<Entered, BackboneError>> {
+async fn enter_together(link: Arc<Link>, entrants: Vec<Entrant>) -> Vec<Result<EntryOutcome, BackboneError>> {
     entrance::enter(&link, &entrants).await
 }
 

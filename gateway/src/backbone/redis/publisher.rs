@@ -18,9 +18,9 @@ use super::link::{Link, Replies};
 use super::{push_jobs, repeated, scripts};
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
-use crate::backbone::{Append, BackboneError, Delivered, DeliveryKind, Durable, StoreSide};
-use crate::off;
+use crate::backbone::{Append, BackboneError, BackboneHost, DeliveryKind, DeliveryOutcome, Durable};
 use crate::store::UnreadCount;
+use crate::switches;
 
 /// Deliveries per pipeline, so that one doesn't keep Redis busy for more than some 20 ms.
 const PIPELINE_MAX: usize = 1024;
@@ -38,18 +38,18 @@ const SEEDS_MAX: usize = 4096;
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// The publishing task.
-pub(super) struct Publisher {
+pub(super) struct PipelineWriter {
     link: Arc<Link>,
     jobs: mpsc::UnboundedReceiver<Vec<Job>>,
-    source: Arc<dyn StoreSide>,
+    source: Arc<dyn BackboneHost>,
     /// Durable events that wait, in order, for their user's counts.
-    parked: HashMap<UserId, Parked>,
+    parked: HashMap<UserId, ParkedJobs>,
     /// Users whose counts are to be loaded, and until when.
     unloaded: VecDeque<(UserId, Instant)>,
     marks: u64,
 }
 
-struct Parked {
+struct ParkedJobs {
     /// The mark that made later events of the same pipeline wait; empty if there were none.
     mark: String,
     jobs: Vec<Job>,
@@ -65,7 +65,7 @@ enum Call {
 
 /// What Redis made of one delivery.
 enum Reply {
-    Done(Delivered),
+    Done(DeliveryOutcome),
     /// The user's counts are not in the cache; nothing was done.
     CountsMissing,
     Failed(BackboneError),
@@ -73,14 +73,14 @@ enum Reply {
 
 /// Of a user in a pipeline: the first call with a durable event, whether others follow, and whether a count moves.
 #[derive(Default)]
-struct Marked {
+struct PipelineMark {
     call: usize,
     is_repeated: bool,
     is_counted: bool,
 }
 
-impl Publisher {
-    pub(super) fn new(link: Arc<Link>, jobs: mpsc::UnboundedReceiver<Vec<Job>>, source: Arc<dyn StoreSide>) -> Self {
+impl PipelineWriter {
+    pub(super) fn new(link: Arc<Link>, jobs: mpsc::UnboundedReceiver<Vec<Job>>, source: Arc<dyn BackboneHost>) -> Self {
         Self { link, jobs, source, parked: HashMap::new(), unloaded: VecDeque::new(), marks: 0 }
     }
 
@@ -166,14 +166,16 @@ impl Publisher {
     /// A mark, and the users who have durable events in several of these calls of which one moves a count: should the counts
     /// be missing, the later calls have to wait for the first.
     fn mark_for(&mut self, calls: &[Call]) -> (String, HashSet<UserId>) {
-        let mut users: HashMap<&UserId, Marked> = HashMap::new();
+        let mut users: HashMap<&UserId, PipelineMark> = HashMap::new();
         // Within one call the script sees to it.
         if calls.iter().filter(|call| matches!(call, Call::Append(_))).count() > 1 {
             for (place, call) in calls.iter().enumerate() {
                 let Call::Append(jobs) = call else { continue };
                 for job in jobs {
                     let is_counted = durable(job).is_some_and(|durable| durable.unread.is_some());
-                    let user = users.entry(&job.delivery.user).or_insert(Marked { call: place, ..Marked::default() });
+                    let user = users
+                        .entry(&job.delivery.user)
+                        .or_insert(PipelineMark { call: place, ..PipelineMark::default() });
                     user.is_repeated |= user.call != place;
                     user.is_counted |= is_counted;
                 }
@@ -191,15 +193,15 @@ impl Publisher {
             parked.jobs.push(job);
             return;
         }
-        self.parked.insert(user.clone(), Parked { mark: mark.to_owned(), jobs: vec![job] });
+        self.parked.insert(user.clone(), ParkedJobs { mark: mark.to_owned(), jobs: vec![job] });
         self.unloaded.push_back((user, Instant::now() + LOAD_WITHIN));
     }
 
     /// Puts loaded counts into the cache and publishes the events that waited for them.
-    async fn unpark(&mut self, loaded: Vec<Loaded>) {
+    async fn unpark(&mut self, loaded: Vec<LoadedCounts>) {
         let (mut seeds, mut parked) = (Pipeline::with_capacity(loaded.len()), Vec::with_capacity(loaded.len()));
-        for Loaded { user, counts } in loaded {
-            let Some(Parked { mark, jobs }) = self.parked.remove(&user) else { continue };
+        for LoadedCounts { user, counts } in loaded {
+            let Some(ParkedJobs { mark, jobs }) = self.parked.remove(&user) else { continue };
             seeds.add_command(self.seed(&user, &mark, counts));
             parked.push(jobs);
         }
@@ -251,7 +253,7 @@ impl Publisher {
         let mut unseen = Vec::new();
         for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
             match reply {
-                Reply::Done(Delivered::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
+                Reply::Done(DeliveryOutcome::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
                     unseen.push(job);
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
@@ -272,7 +274,7 @@ impl Publisher {
             }
         }
         let replies = self.link.run_pipeline(&pipeline).await;
-        let outcome = replies.and_then(Replies::whole).map(|_| Delivered::To(0));
+        let outcome = replies.and_then(Replies::whole).map(|_| DeliveryOutcome::To(0));
         for job in jobs {
             job.settle(outcome.clone());
         }
@@ -304,7 +306,7 @@ impl Publisher {
                 .arg(durable.committed_at.unix_ms())
                 .arg(format!(":{}", durable.event_id))
                 .arg(short.get(1..).unwrap_or_default())
-                .arg(u8::from(durable.append == Append::Once && !off::is("append-once")))
+                .arg(u8::from(durable.append == Append::Once && !switches::off("append-once")))
                 .arg(mark_of(job));
             match &durable.unread {
                 Some(unread) => {
@@ -337,10 +339,10 @@ impl Call {
 impl Reply {
     fn of(value: Value) -> Self {
         match value {
-            Value::Int(-2) => Self::Done(Delivered::Already),
+            Value::Int(-2) => Self::Done(DeliveryOutcome::Already),
             Value::Int(-1) => Self::CountsMissing,
             Value::Int(receivers) => match u64::try_from(receivers) {
-                Ok(receivers) => Self::Done(Delivered::To(receivers)),
+                Ok(receivers) => Self::Done(DeliveryOutcome::To(receivers)),
                 Err(_) => Self::Failed(unknown_answer()),
             },
             Value::BulkString(fault) => Self::Failed(BackboneError(String::from_utf8_lossy(&fault).into_owned())),
@@ -354,12 +356,12 @@ fn unknown_answer() -> BackboneError {
 }
 
 /// A user's counts; none if the store doesn't tell them in time.
-struct Loaded {
+struct LoadedCounts {
     user: UserId,
     counts: Option<Vec<UnreadCount>>,
 }
 
-async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> Loaded {
+async fn load(source: Arc<dyn BackboneHost>, user: UserId, deadline: Instant) -> LoadedCounts {
     let counts = match tokio::time::timeout_at(deadline, source.unread(&user)).await {
         Ok(Ok(counts)) => Some(counts),
         Ok(Err(error)) => {
@@ -368,12 +370,15 @@ async fn load(source: Arc<dyn StoreSide>, user: UserId, deadline: Instant) -> Lo
         }
         Err(_) => None,
     };
-    Loaded { user, counts }
+    LoadedCounts { user, counts }
 }
 
 /// `first`, and what else is loaded now.
-fn gathered<L: Future<Output = Loaded>>(first: Loaded, loads: &mut FuturesUnordered<L>) -> Vec<Loaded> {
-    let count = |loaded: &Loaded| loaded.counts.as_ref().map_or(0, Vec::len);
+fn gathered<L: Future<Output = LoadedCounts>>(
+    first: LoadedCounts,
+    loads: &mut FuturesUnordered<L>,
+) -> Vec<LoadedCounts> {
+    let count = |loaded: &LoadedCounts| loaded.counts.as_ref().map_or(0, Vec::len);
     let (mut seeds, mut loaded) = (count(&first), vec![first]);
     while seeds < SEEDS_MAX
         && let Some(Some(next)) = loads.next().now_or_never()

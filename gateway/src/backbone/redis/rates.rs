@@ -5,15 +5,15 @@ use shared::UserId;
 use shared::schema::rate_key;
 
 use super::{RedisBackbone, scripts};
-use crate::backbone::{BackboneError, Draw, Drawn, Rates};
+use crate::backbone::{BackboneError, Draw, Grant, Rates};
 
 #[async_trait]
 impl Rates for RedisBackbone {
-    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Drawn, BackboneError> {
+    async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError> {
         let Draw { cost_us, burst_us, wanted, owed } = draw;
         let mut call = scripts::call(&self.link.scripts.draw, &[&rate_key(user)]);
         call.arg(cost_us).arg(burst_us).arg(wanted).arg(owed);
         let (granted, wait_ms): (u32, u64) = self.link.run_script(&call).await?;
-        Ok(if granted > 0 { Drawn::Granted(granted) } else { Drawn::Refused { wait_ms } })
+        Ok(if granted > 0 { Grant::Granted(granted) } else { Grant::Refused { wait_ms } })
     }
 }

@@ -20,7 +20,7 @@ use super::cluster::{Slot, slot_of};
 use super::connection::{CONNECT_MAX, RESPONSE_MAX};
 use super::inbound::Inbound;
 use super::pushed::Message;
-use super::wire::{self, Tls, Wire};
+use super::wire::{self, Tls, Transport};
 
 /// Requests that wait for the socket.
 const REQUESTS_MAX: usize = 64;
@@ -29,7 +29,7 @@ const REQUESTS_MAX: usize = 64;
 const READ_BYTES: usize = 64 * 1024;
 
 /// The connection; ends when dropped.
-pub(super) struct Receiving {
+pub(super) struct PushConnection {
     channels: Channels,
     requests: mpsc::Sender<Request>,
     _task: AbortOnDropHandle<()>,
@@ -38,16 +38,16 @@ pub(super) struct Receiving {
 /// Commands in one packet, and what each of them waits for.
 struct Request {
     packet: Vec<u8>,
-    awaited: Vec<Awaited>,
+    awaited: Vec<PendingCommand>,
 }
 
 /// What a command waits for: its confirmations, or one reply; an error comes instead of either.
-struct Awaited {
-    what: What,
+struct PendingCommand {
+    what: Expectation,
     done: oneshot::Sender<RedisResult<()>>,
 }
 
-enum What {
+enum Expectation {
     /// So many confirmations of subscriptions.
     Subscribed(usize),
     /// Confirmations that these channels were left.
@@ -64,15 +64,15 @@ pub(super) enum Channels {
     Sharded,
 }
 
-type Waiting = Arc<Mutex<VecDeque<Awaited>>>;
+type PendingCommands = Arc<Mutex<VecDeque<PendingCommand>>>;
 
 /// A slot whose channels could not be subscribed.
-pub(super) struct Refused {
+pub(super) struct SlotRefusal {
     pub(super) users: Vec<UserId>,
     pub(super) error: RedisError,
 }
 
-impl Receiving {
+impl PushConnection {
     /// Connects under `name`; what is received goes to `inbound`.
     pub(super) async fn connect(
         (server, tls): (&ConnectionInfo, Option<&Tls>),
@@ -83,7 +83,7 @@ impl Receiving {
         let wire = timeout(CONNECT_MAX, wire::connect(server.addr(), tls));
         let (reading, writing) = tokio::io::split(wire.await.map_err(|_| slow())??);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        let waiting = Waiting::default();
+        let waiting = PendingCommands::default();
         let task = tokio::spawn(async move {
             let lost = inbound.lost.clone();
             tokio::select! {
@@ -108,16 +108,16 @@ impl Receiving {
     /// Subscribes to plain channels.
     pub(super) async fn subscribe_plain(&self, channels: &[&str]) -> RedisResult<()> {
         let command = cmd("SUBSCRIBE").arg(channels).to_owned();
-        self.run(vec![(command, What::Subscribed(channels.len()))]).await?.into_iter().collect()
+        self.run(vec![(command, Expectation::Subscribed(channels.len()))]).await?.into_iter().collect()
     }
 
     /// Subscribes to users' channels and waits for all confirmations; whom the server refused, because their slot is
     /// another's.
-    pub(super) async fn subscribe(&self, users: Vec<UserId>) -> RedisResult<Vec<Refused>> {
+    pub(super) async fn subscribe(&self, users: Vec<UserId>) -> RedisResult<Vec<SlotRefusal>> {
         let command = |users: &Vec<UserId>| {
             let channels: Vec<String> = users.iter().map(user_channel).collect();
             let name = if self.channels == Channels::Sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" };
-            (cmd(name).arg(&channels).to_owned(), What::Subscribed(users.len()))
+            (cmd(name).arg(&channels).to_owned(), Expectation::Subscribed(users.len()))
         };
         if self.channels == Channels::Plain {
             let subscribed: RedisResult<()> = self.run(vec![command(&users)]).await?.into_iter().collect();
@@ -130,7 +130,7 @@ impl Receiving {
         let groups: Vec<Vec<UserId>> = slots.into_values().collect();
         let outcomes = self.run(groups.iter().map(command).collect()).await?;
         let refused = groups.into_iter().zip(outcomes);
-        Ok(refused.filter_map(|(users, outcome)| Some(Refused { users, error: outcome.err()? })).collect())
+        Ok(refused.filter_map(|(users, outcome)| Some(SlotRefusal { users, error: outcome.err()? })).collect())
     }
 
     /// Leaves users' channels. Of a slot that has moved they are left already.
@@ -146,7 +146,7 @@ impl Receiving {
         }
         let command = |channels: Vec<String>| {
             let command = cmd(name).arg(&channels).to_owned();
-            (command, What::Left(channels.into_iter().map(String::into_bytes).collect()))
+            (command, Expectation::Left(channels.into_iter().map(String::into_bytes).collect()))
         };
         self.run(commands.into_values().map(command).collect()).await.map(drop)
     }
@@ -157,16 +157,16 @@ impl Receiving {
     }
 
     async fn ask(&self, command: &Cmd) -> RedisResult<()> {
-        self.run(vec![(command.clone(), What::Reply)]).await?.into_iter().collect()
+        self.run(vec![(command.clone(), Expectation::Reply)]).await?.into_iter().collect()
     }
 
     /// Sends commands and waits for all of their outcomes.
-    async fn run(&self, commands: Vec<(Cmd, What)>) -> RedisResult<Vec<RedisResult<()>>> {
+    async fn run(&self, commands: Vec<(Cmd, Expectation)>) -> RedisResult<Vec<RedisResult<()>>> {
         let (mut packet, mut awaited, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for (command, what) in commands {
             let (done, outcome) = oneshot::channel();
             packet.extend_from_slice(&command.get_packed_command());
-            awaited.push(Awaited { what, done });
+            awaited.push(PendingCommand { what, done });
             outcomes.push(outcome);
         }
         let all = async {
@@ -181,7 +181,11 @@ impl Receiving {
     }
 }
 
-async fn write(mut writing: WriteHalf<Box<dyn Wire>>, mut requests: mpsc::Receiver<Request>, waiting: &Waiting) {
+async fn write(
+    mut writing: WriteHalf<Box<dyn Transport>>,
+    mut requests: mpsc::Receiver<Request>,
+    waiting: &PendingCommands,
+) {
     while let Some(Request { packet, awaited }) = requests.recv().await {
         waiting.lock().extend(awaited);
         if writing.write_all(&packet).await.is_err() || writing.flush().await.is_err() {
@@ -190,7 +194,7 @@ async fn write(mut writing: WriteHalf<Box<dyn Wire>>, mut requests: mpsc::Receiv
     }
 }
 
-async fn read(mut reading: ReadHalf<Box<dyn Wire>>, inbound: &Inbound, waiting: &Waiting) {
+async fn read(mut reading: ReadHalf<Box<dyn Transport>>, inbound: &Inbound, waiting: &PendingCommands) {
     let mut buffer = BytesMut::new();
     let (mut codec, mut is_begun) = (ValueCodec::default(), false);
     loop {
@@ -219,7 +223,7 @@ async fn read(mut reading: ReadHalf<Box<dyn Wire>>, inbound: &Inbound, waiting: 
     }
 }
 
-fn received(value: Value, inbound: &Inbound, waiting: &Waiting) {
+fn received(value: Value, inbound: &Inbound, waiting: &PendingCommands) {
     match value {
         Value::Push { kind, data } => pushed(PushInfo { kind, data }, inbound, waiting),
         Value::ServerError(error) => answered(waiting, Err(error.into())),
@@ -227,18 +231,18 @@ fn received(value: Value, inbound: &Inbound, waiting: &Waiting) {
     }
 }
 
-fn pushed(push: PushInfo, inbound: &Inbound, waiting: &Waiting) {
+fn pushed(push: PushInfo, inbound: &Inbound, waiting: &PendingCommands) {
     let channel = match push.data.first() {
         Some(Value::BulkString(channel)) => &**channel,
         _ => &[],
     };
     let mut queue = waiting.lock();
     let (is_done, is_asked) = match (&push.kind, queue.front_mut().map(|first| &mut first.what)) {
-        (PushKind::Subscribe | PushKind::SSubscribe, Some(What::Subscribed(left))) => {
+        (PushKind::Subscribe | PushKind::SSubscribe, Some(Expectation::Subscribed(left))) => {
             *left = left.saturating_sub(1);
             (*left == 0, true)
         }
-        (PushKind::Unsubscribe | PushKind::SUnsubscribe, Some(What::Left(channels))) => {
+        (PushKind::Unsubscribe | PushKind::SUnsubscribe, Some(Expectation::Left(channels))) => {
             let is_asked = channels.remove(channel);
             (channels.is_empty(), is_asked)
         }
@@ -253,15 +257,15 @@ fn pushed(push: PushInfo, inbound: &Inbound, waiting: &Waiting) {
     } else {
         inbound.receive(push);
     }
-    if let Some(Awaited { done, .. }) = done {
+    if let Some(PendingCommand { done, .. }) = done {
         // Whoever stopped waiting needs no answer.
         let _ = done.send(Ok(()));
     }
 }
 
-fn answered(waiting: &Waiting, outcome: RedisResult<()>) {
+fn answered(waiting: &PendingCommands, outcome: RedisResult<()>) {
     let first = waiting.lock().pop_front();
-    if let Some(Awaited { done, .. }) = first {
+    if let Some(PendingCommand { done, .. }) = first {
         let _ = done.send(outcome);
     }
 }

@@ -35,7 +35,7 @@ struct Sentinel {
 
 /// The master as the Sentinels name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct SentinelMaster {
     pub(super) host: String,
     pub(super) port: u16,
     /// The configuration epoch: each failover raises it.
@@ -65,7 +65,7 @@ impl Sentinels {
     }
 
     /// The master now.
-    pub(super) async fn master(&self) -> RedisResult<Named> {
+    pub(super) async fn master(&self) -> RedisResult<SentinelMaster> {
         let answers = join_all(self.sentinels.iter().map(|sentinel| async {
             match timeout(ANSWER_MAX, sentinel.ask(&self.name)).await {
                 Ok(answer) => answer,
@@ -85,7 +85,7 @@ impl Sentinels {
     }
 
     /// Waits until they name another master than `from`, also while that one still answers. One that is behind doesn't count.
-    pub(super) async fn moved(&self, from: &Named) {
+    pub(super) async fn moved(&self, from: &SentinelMaster) {
         let mut epoch = from.epoch;
         let mut tick = tokio::time::interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +103,7 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    async fn ask(&self, name: &str) -> RedisResult<Named> {
+    async fn ask(&self, name: &str) -> RedisResult<SentinelMaster> {
         // Whoever stops waiting leaves no connection behind that still expects an answer.
         let kept = self.connection.lock().await.take();
         let mut connection = match kept {
@@ -122,19 +122,19 @@ impl Sentinel {
     }
 }
 
-impl Named {
+impl SentinelMaster {
     pub(super) fn is_at(&self, other: &Self) -> bool {
         (&self.host, self.port) == (&other.host, other.port)
     }
 }
 
 /// The highest epoch's, of those the one that most name, of those the first.
-fn choose(named: &[Named]) -> Option<Named> {
+fn choose(named: &[SentinelMaster]) -> Option<SentinelMaster> {
     let epoch = named.iter().map(|one| one.epoch).max()?;
-    let newest: Vec<&Named> = named.iter().filter(|one| one.epoch == epoch).collect();
-    let count = |one: &Named| newest.iter().filter(|other| other.is_at(one)).count();
+    let newest: Vec<&SentinelMaster> = named.iter().filter(|one| one.epoch == epoch).collect();
+    let count = |one: &SentinelMaster| newest.iter().filter(|other| other.is_at(one)).count();
     let chosen = newest.iter().rev().max_by_key(|one| count(one))?;
-    Some(Named { by: count(chosen), ..(*chosen).clone() })
+    Some(SentinelMaster { by: count(chosen), ..(*chosen).clone() })
 }
 
 async fn connect(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
@@ -142,7 +142,7 @@ async fn connect(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
 }
 
 /// The epoch is asked for first: an old epoch with a new address only waits for the next question.
-async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<Named> {
+async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<SentinelMaster> {
     let state: Value = cmd("SENTINEL").arg("MASTER").arg(name).query_async(connection).await?;
     let fields: Vec<String> = redis::from_redis_value(state)?;
     let epoch = fields.chunks(2).find_map(|pair| match pair {
@@ -152,7 +152,7 @@ async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisRe
     let address: Option<(String, u16)> =
         cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(connection).await?;
     match (epoch, address) {
-        (Some(epoch), Some((host, port))) => Ok(Named { host, port, epoch, by: 1 }),
+        (Some(epoch), Some((host, port))) => Ok(SentinelMaster { host, port, epoch, by: 1 }),
         _ => Err(fault("a Sentinel does not say where the master is")),
     }
 }
@@ -165,8 +165,8 @@ fn demands_password(error: &RedisError) -> bool {
 mod tests {
     use super::*;
 
-    fn named(host: &str, epoch: u64) -> Named {
-        Named { host: host.to_owned(), port: 1, epoch, by: 1 }
+    fn named(host: &str, epoch: u64) -> SentinelMaster {
+        SentinelMaster { host: host.to_owned(), port: 1, epoch, by: 1 }
     }
 
     #[test]

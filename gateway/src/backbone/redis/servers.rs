@@ -9,7 +9,7 @@ use redis::{
 };
 
 use super::cluster::Seeds;
-use super::sentinel::{Named, Sentinels};
+use super::sentinel::{SentinelMaster, Sentinels};
 use super::wire::Tls;
 use crate::backbone::BackboneError;
 
@@ -42,10 +42,10 @@ pub(super) struct Servers {
 }
 
 /// The server to connect to now.
-pub(super) struct Found {
+pub(super) struct Discovery {
     pub(super) client: Client,
     /// What the Sentinels said, if there are any.
-    named: Option<Named>,
+    named: Option<SentinelMaster>,
 }
 
 impl Target {
@@ -116,9 +116,9 @@ impl Servers {
     }
 
     /// The server to connect to now. Whether it is a master it has to say itself.
-    pub(super) async fn find(&self) -> RedisResult<Found> {
+    pub(super) async fn find(&self) -> RedisResult<Discovery> {
         let Some(sentinels) = &self.sentinels else {
-            return Ok(Found { client: Client::open(self.server.clone())?, named: None });
+            return Ok(Discovery { client: Client::open(self.server.clone())?, named: None });
         };
         let named = sentinels.master().await?;
         let mut address = self.server.addr().clone();
@@ -126,11 +126,11 @@ impl Servers {
             ConnectionAddr::TcpTls { host, port, .. } => (*host, *port) = (named.host.clone(), named.port),
             _ => address = ConnectionAddr::Tcp(named.host.clone(), named.port),
         }
-        Ok(Found { client: Client::open(self.server.clone().set_addr(address))?, named: Some(named) })
+        Ok(Discovery { client: Client::open(self.server.clone().set_addr(address))?, named: Some(named) })
     }
 
     /// Waits until the Sentinels name another server; for ever where there are none.
-    pub(super) async fn moved(&self, from: Option<&Named>) {
+    pub(super) async fn moved(&self, from: Option<&SentinelMaster>) {
         match (&self.sentinels, from) {
             (Some(sentinels), Some(from)) => sentinels.moved(from).await,
             _ => std::future::pending().await,
@@ -156,8 +156,8 @@ impl<'a> From<(&'a str, Option<&'a Path>)> for Address<'a> {
     }
 }
 
-impl Found {
-    pub(super) fn named(&self) -> Option<&Named> {
+impl Discovery {
+    pub(super) fn named(&self) -> Option<&SentinelMaster> {
         self.named.as_ref()
     }
 }

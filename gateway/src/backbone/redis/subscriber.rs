@@ -6,10 +6,10 @@ use redis::{RedisError, RedisResult};
 use shared::UserId;
 use tokio::time::MissedTickBehavior;
 
-use super::cluster::Lane;
+use super::cluster::MasterId;
 use super::link::Link;
 use super::presence;
-use super::receiving::Receiving;
+use super::receiving::PushConnection;
 use super::subscriptions::Subscriptions;
 
 /// Channels per command.
@@ -24,9 +24,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Subscribes to everything that is wanted already. Whether the server took it all; what it refused is queued again, where
 /// its slot is by now.
 pub(super) async fn resubscribe(
-    connection: &Receiving,
+    connection: &PushConnection,
     subscriptions: &Subscriptions,
-    lane: Lane,
+    lane: MasterId,
     link: &Link,
 ) -> RedisResult<bool> {
     loop {
@@ -50,9 +50,9 @@ pub(super) async fn resubscribe(
 
 /// Serves until the connection fails; the error says why. Begins with users who have `left` already.
 pub(super) async fn serve(
-    connection: &Receiving,
+    connection: &PushConnection,
     subscriptions: &Subscriptions,
-    lane: Lane,
+    lane: MasterId,
     link: &Link,
     left: Vec<UserId>,
 ) -> RedisError {
@@ -84,7 +84,12 @@ pub(super) async fn serve(
 }
 
 /// Leaves channels that have lingered long enough.
-async fn leave(connection: &Receiving, subscriptions: &Subscriptions, lane: Lane, link: &Link) -> RedisResult<()> {
+async fn leave(
+    connection: &PushConnection,
+    subscriptions: &Subscriptions,
+    lane: MasterId,
+    link: &Link,
+) -> RedisResult<()> {
     loop {
         let users = subscriptions.take_left(lane, CHANNELS_MAX);
         if users.is_empty() {

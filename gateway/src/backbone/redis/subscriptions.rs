@@ -12,9 +12,9 @@ use shared::UserId;
 use shared::schema::user_channel;
 use tokio::sync::{Notify, oneshot};
 
-use super::cluster::{Cluster, Lane, Slot, slot_of};
+use super::cluster::{Cluster, MasterId, Slot, slot_of};
 use crate::backbone::BackboneError;
-use crate::off;
+use crate::switches;
 
 /// The longest wait for a confirmation.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
@@ -62,7 +62,7 @@ struct Subscription {
     /// Of the channel; 0 where there is one server.
     slot: Slot,
     /// Where it is queued or subscribed.
-    lane: Lane,
+    lane: MasterId,
     stage: Stage,
     /// It was subscribed before: pushes may be missing.
     again: bool,
@@ -70,7 +70,7 @@ struct Subscription {
 
 /// What a confirmation is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Confirmed {
+pub(super) enum Confirmation {
     /// Not of a subscription that was asked for on this connection.
     Unasked,
     First,
@@ -93,7 +93,7 @@ impl Subscriptions {
     }
 
     /// Wakes the subscriber of a lane when something is queued there.
-    pub(super) fn queued(&self, lane: Lane) -> Arc<Notify> {
+    pub(super) fn queued(&self, lane: MasterId) -> Arc<Notify> {
         self.table.lock().line(lane).queued.clone()
     }
 
@@ -145,7 +145,7 @@ impl Subscriptions {
         if self.cluster.is_some() { slot_of(user_channel(user).as_bytes()) } else { 0 }
     }
 
-    fn lane_of(&self, slot: Slot) -> Option<Lane> {
+    fn lane_of(&self, slot: Slot) -> Option<MasterId> {
         self.cluster.as_ref().map_or(Some(0), |cluster| cluster.lane_of(slot))
     }
 
@@ -165,7 +165,7 @@ impl Subscriptions {
     /// The user is offline: a channel that lingered on would count as a receiver, and no push job would be made for what is
     /// sent to them (NOLOSS B12).
     pub(super) fn stop_lingering(&self, user: &UserId) {
-        if off::is("linger-ends") {
+        if switches::off("linger-ends") {
             return;
         }
         let mut table = self.table.lock();
@@ -201,7 +201,7 @@ impl Subscriptions {
 
     /// A new connection: queues every channel of its lane that is wanted, and returns the users of those that no longer are.
     /// Confirmations of older connections no longer count.
-    pub(super) fn begin(&self, lane: Lane, generation: u64) -> Vec<UserId> {
+    pub(super) fn begin(&self, lane: MasterId, generation: u64) -> Vec<UserId> {
         let mut table = self.table.lock();
         let table = &mut *table;
         let gone = |subscription: &Subscription| subscription.count == 0 && subscription.lane == lane;
@@ -219,12 +219,12 @@ impl Subscriptions {
     }
 
     /// The lane's connection is ready for new subscriptions.
-    pub(super) fn open(&self, lane: Lane) {
+    pub(super) fn open(&self, lane: MasterId) {
         self.table.lock().line(lane).open = true;
     }
 
     /// The lane's connection is gone: those who wait for a confirmation there are told so.
-    pub(super) fn close(&self, lane: Lane) {
+    pub(super) fn close(&self, lane: MasterId) {
         let mut table = self.table.lock();
         let Table { users, waiting, .. } = &mut *table;
         waiting.retain(|user, _| users.get(user).is_some_and(|subscription| subscription.lane != lane));
@@ -235,7 +235,7 @@ impl Subscriptions {
     }
 
     /// The server has ended a subscription: it is asked for again, of whoever has the slot now.
-    pub(super) fn evicted(&self, user: &str, lane: Lane, generation: u64) {
+    pub(super) fn evicted(&self, user: &str, lane: MasterId, generation: u64) {
         let mut table = self.table.lock();
         let table = &mut *table;
         if table.line(lane).generation != generation {
@@ -284,7 +284,7 @@ impl Subscriptions {
     }
 
     /// Takes at most `limit` users of a lane for one SUBSCRIBE command.
-    pub(super) fn take_queued(&self, lane: Lane, limit: usize) -> Vec<UserId> {
+    pub(super) fn take_queued(&self, lane: MasterId, limit: usize) -> Vec<UserId> {
         let mut table = self.table.lock();
         let Table { users, lanes, .. } = &mut *table;
         let Some(line) = lanes.get_mut(usize::from(lane)) else { return Vec::new() };
@@ -308,7 +308,7 @@ impl Subscriptions {
 
     /// Takes at most `limit` users of a lane whose channels have lingered long enough, for one UNSUBSCRIBE command.
     /// Called only while no SUBSCRIBE is unconfirmed.
-    pub(super) fn take_left(&self, lane: Lane, limit: usize) -> Vec<UserId> {
+    pub(super) fn take_left(&self, lane: MasterId, limit: usize) -> Vec<UserId> {
         let now_ms = self.now_ms();
         let linger_ms = u32::try_from(LINGER.as_millis()).unwrap_or(u32::MAX);
         let mut table = self.table.lock();
@@ -317,7 +317,7 @@ impl Subscriptions {
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some((left_ms, _)) = line.lingering.front()
-            && (*left_ms == 0 || off::is("linger") || now_ms.saturating_sub(*left_ms) >= linger_ms)
+            && (*left_ms == 0 || switches::off("linger") || now_ms.saturating_sub(*left_ms) >= linger_ms)
             && let Some((left_ms, user)) = line.lingering.pop_front()
         {
             if let Entry::Occupied(entry) = users.entry(user)
@@ -335,15 +335,15 @@ impl Subscriptions {
     }
 
     /// Redis confirmed a subscription on the connection `generation` of a lane.
-    pub(super) fn confirmed(&self, user: &str, lane: Lane, generation: u64) -> Confirmed {
+    pub(super) fn confirmed(&self, user: &str, lane: MasterId, generation: u64) -> Confirmation {
         let mut table = self.table.lock();
         let table = &mut *table;
         if table.line(lane).generation != generation {
-            return Confirmed::Unasked;
+            return Confirmation::Unasked;
         }
-        let Some(subscription) = table.users.get_mut(user) else { return Confirmed::Unasked };
+        let Some(subscription) = table.users.get_mut(user) else { return Confirmation::Unasked };
         if subscription.stage != Stage::Asked || subscription.lane != lane {
-            return Confirmed::Unasked;
+            return Confirmation::Unasked;
         }
         subscription.stage = Stage::Confirmed;
         for waiting in table.waiting.remove(user).into_iter().flatten() {
@@ -352,7 +352,7 @@ impl Subscriptions {
         }
         // One server's loss is told of all users at once.
         let is_anew = std::mem::take(&mut subscription.again) && self.cluster.is_some();
-        if is_anew { Confirmed::Anew } else { Confirmed::First }
+        if is_anew { Confirmation::Anew } else { Confirmation::First }
     }
 
     fn now_ms(&self) -> u32 {
@@ -361,7 +361,7 @@ impl Subscriptions {
 }
 
 impl Table {
-    fn line(&mut self, lane: Lane) -> &mut Line {
+    fn line(&mut self, lane: MasterId) -> &mut Line {
         let lane = usize::from(lane);
         if self.lanes.len() <= lane {
             self.lanes.resize_with(lane + 1, Line::default);

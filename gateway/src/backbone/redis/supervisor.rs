@@ -13,18 +13,18 @@ use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{self, Cluster, Lane, slot_of};
+use super::cluster::{self, Cluster, MasterId, slot_of};
 use super::connection::{self, fault};
 use super::inbound::Inbound;
 use super::link::Link;
-use super::receiving::{Channels, Receiving};
-use super::sentinel::Named;
+use super::receiving::{Channels, PushConnection};
+use super::sentinel::SentinelMaster;
 use super::server::{Live, Server};
-use super::servers::{Found, Servers};
+use super::servers::{Discovery, Servers};
 use super::subscriber;
 use super::subscriptions::Subscriptions;
-use crate::backbone::{BackboneError, Inbox, StoreSide};
-use crate::off;
+use crate::backbone::{BackboneError, BackboneHost, Inbox};
+use crate::switches;
 
 /// The first and the longest pause between attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -56,15 +56,15 @@ pub(super) struct Supervisor {
     pub(super) servers: Servers,
     pub(super) server: Arc<Server>,
     /// Of which the server is a master.
-    pub(super) cluster: Option<Membership>,
+    pub(super) cluster: Option<ClusterPlace>,
     pub(super) shared: Shared,
     pub(super) stop: CancellationToken,
 }
 
 /// A master's place in its Cluster; one server alone has lane 0.
-pub(super) struct Membership {
+pub(super) struct ClusterPlace {
     pub(super) cluster: Arc<Cluster>,
-    pub(super) lane: Lane,
+    pub(super) lane: MasterId,
 }
 
 /// What all supervisors share.
@@ -73,14 +73,14 @@ pub(super) struct Shared {
     pub(super) link: Arc<Link>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) inbox: Arc<dyn Inbox>,
-    pub(super) source: Arc<dyn StoreSide>,
+    pub(super) source: Arc<dyn BackboneHost>,
     pub(super) invalid: Counter,
 }
 
 struct Connections {
     live: Live,
-    receiving: Receiving,
-    server: Found,
+    receiving: PushConnection,
+    server: Discovery,
     /// Users who have left since the connection before; they may be gone from every node.
     left: Vec<UserId>,
 }
@@ -90,7 +90,7 @@ impl Supervisor {
         let mut backoff = BACKOFF_MIN;
         let mut away_since: Option<Instant> = None;
         let mut was_up = false;
-        let mut last: Option<Named> = None;
+        let mut last: Option<SentinelMaster> = None;
         loop {
             let attempt = timeout(ATTEMPT_MAX, self.connect(was_up, last.as_ref()));
             let attempt = tokio::select! {
@@ -131,7 +131,7 @@ impl Supervisor {
         self.away("this node has left it");
     }
 
-    fn lane(&self) -> Lane {
+    fn lane(&self) -> MasterId {
         self.cluster.as_ref().map_or(0, |membership| membership.lane)
     }
 
@@ -151,7 +151,7 @@ impl Supervisor {
             tracing::info!(server = self.servers.describe(), away_ms = since.elapsed().as_millis(), "Redis is back");
         }
         match &self.cluster {
-            Some(Membership { cluster, lane, .. }) => {
+            Some(ClusterPlace { cluster, lane, .. }) => {
                 if is_another {
                     cluster.server_changed(*lane);
                 }
@@ -172,14 +172,14 @@ impl Supervisor {
 
     fn away(&self, why: &str) {
         self.server.set_away(why);
-        if let Some(Membership { cluster, lane, .. }) = &self.cluster
+        if let Some(ClusterPlace { cluster, lane, .. }) = &self.cluster
             && cluster.member_away(*lane)
         {
             self.shared.inbox.orders_missed();
         }
     }
 
-    async fn connect(&self, was_up: bool, last: Option<&Named>) -> RedisResult<Connections> {
+    async fn connect(&self, was_up: bool, last: Option<&SentinelMaster>) -> RedisResult<Connections> {
         let Shared { link, subscriptions, .. } = &self.shared;
         let lost = CancellationToken::new();
         let name = connection::client_name(&format!("{}:{}", link.settings.node, link.settings.boot_id));
@@ -244,10 +244,10 @@ impl Supervisor {
         self.cluster.as_ref().map_or_else(|| boot_id.to_string(), |own| format!("{boot_id}:{}", own.lane))
     }
 
-    async fn receiving(&self, found: &Found, name: &str, inbound: Inbound) -> RedisResult<Receiving> {
+    async fn receiving(&self, found: &Discovery, name: &str, inbound: Inbound) -> RedisResult<PushConnection> {
         let channels = if self.cluster.is_some() { Channels::Sharded } else { Channels::Plain };
         let server = (found.client.get_connection_info(), self.servers.tls());
-        Receiving::connect(server, name, channels, inbound).await
+        PushConnection::connect(server, name, channels, inbound).await
     }
 
     /// Serves subscriptions and pings until a connection is lost or the master is another; says why.
@@ -264,7 +264,7 @@ impl Supervisor {
         }
     }
 
-    async fn ping(&self, live: Live, receiving: &Receiving) -> String {
+    async fn ping(&self, live: Live, receiving: &PushConnection) -> String {
         let mut tick = tokio::time::interval(PING_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failed = 0;
@@ -272,7 +272,7 @@ impl Supervisor {
             tick.tick().await;
             let pings = async { tokio::join!(self.probe(live.commands.clone()), receiving.ping()) };
             let why = match timeout(PING_MAX, pings).await {
-                Ok((Ok(server), Ok(()))) if server == live.server || off::is("server-watch") => {
+                Ok((Ok(server), Ok(()))) if server == live.server || switches::off("server-watch") => {
                     failed = 0;
                     continue;
                 }
@@ -295,7 +295,7 @@ impl Supervisor {
         pipeline.cmd("INFO").arg("replication");
         pipeline.cmd("PUBSUB").arg("NUMSUB").arg(CONTROL_CHANNEL);
         pipeline.cmd("PUBLISH").arg(&key).arg(self.probe_text());
-        let keeps_key = |own: &Membership| own.cluster.lane_of(slot_of(key.as_bytes())) == Some(own.lane);
+        let keeps_key = |own: &ClusterPlace| own.cluster.lane_of(slot_of(key.as_bytes())) == Some(own.lane);
         if self.cluster.as_ref().is_none_or(keeps_key) {
             pipeline.cmd("SET").arg(&key).arg(self.server.now_ms() / 1000).arg("EX").arg(NODE_KEY_SECONDS);
         }
@@ -312,8 +312,8 @@ impl Supervisor {
 }
 
 /// Tells the store that this node leaves a server.
-pub(super) async fn retire(source: &dyn StoreSide, server: &str) {
-    if off::is("retire") {
+pub(super) async fn retire(source: &dyn BackboneHost, server: &str) {
+    if switches::off("retire") {
         return;
     }
     let told = timeout(LEAVE_MAX, source.server_left(server)).await;

@@ -19,9 +19,9 @@ use crate::backbone::BackboneError;
 pub(super) struct Tls(TlsConnector);
 
 /// A connection's bytes.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 impl Tls {
     /// The authorities in `file`, or those that this machine trusts.
@@ -44,7 +44,7 @@ impl Tls {
 }
 
 /// Connects; `tls` says whom to believe where the address is of an encrypted server.
-pub(super) async fn connect(address: &ConnectionAddr, tls: Option<&Tls>) -> RedisResult<Box<dyn Wire>> {
+pub(super) async fn connect(address: &ConnectionAddr, tls: Option<&Tls>) -> RedisResult<Box<dyn Transport>> {
     match address {
         ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
         ConnectionAddr::TcpTls { host, port, .. } => {

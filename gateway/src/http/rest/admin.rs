@@ -74,7 +74,7 @@ pub(super) struct ChannelStats {
     member_count: u64,
     /// Members with a connection to any node.
     online: usize,
-    here: Here,
+    here: NodeShare,
     activity: Activity,
     #[serde(flatten)]
     users: List<OnlineMember>,
@@ -82,7 +82,7 @@ pub(super) struct ChannelStats {
 
 /// What of it is on this node.
 #[derive(Debug, Serialize)]
-struct Here {
+struct NodeShare {
     node: String,
     users: usize,
     connections: usize,
@@ -165,7 +165,7 @@ pub(super) async fn channel(
         visibility: conversation.visibility,
         member_count: conversation.member_count,
         online: online.len(),
-        here: Here {
+        here: NodeShare {
             node: node.name.to_string(),
             users: here.iter().filter(|sockets| **sockets > 0).count(),
             connections: here.iter().sum(),

@@ -13,7 +13,7 @@ use super::describe::Schemas;
 /// The document of all dialects.
 pub(super) fn document(content_chars_max: usize) -> Value {
     let mut schemas = Schemas::new();
-    let spoken = Dialect::ALL.map(|dialect| Spoken::new(dialect, &mut schemas));
+    let spoken = Dialect::ALL.map(|dialect| DialectFrames::new(dialect, &mut schemas));
     let mut components = schemas.components(content_chars_max);
     let (mut messages, mut channels, mut operations) = (Map::new(), Map::new(), Map::new());
     for one in &spoken {
@@ -40,13 +40,13 @@ pub(super) fn document(content_chars_max: usize) -> Value {
 }
 
 /// A dialect, and references to the unions of its frames.
-struct Spoken {
+struct DialectFrames {
     dialect: Dialect,
     incoming: Vec<Value>,
     outgoing: Vec<Value>,
 }
 
-impl Spoken {
+impl DialectFrames {
     fn new(dialect: Dialect, schemas: &mut Schemas) -> Self {
         let (incoming, outgoing) = match dialect {
             Dialect::Chat => (schemas.input::<ClientFrame>(), vec![schemas.answer::<Event>()]),

@@ -1,4 +1,4 @@
-//! Who asks: a user with a token, or a backend with the API key, which may act for a user.
+//! The caller: a user with a token, or a backend with the API key, which may act for a user.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use subtle::ConstantTimeEq;
 
 use super::Api;
 use super::failure::Failure;
-use crate::auth::{AuthError, Credential, Identity, Refused, Unavailable};
+use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::limits::Allowance;
 
-/// Who asks.
+/// The caller.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
     /// A user with a valid token.
@@ -77,7 +77,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         }
         let authenticator = &api.node.authenticator;
         let shown = Credential::of_request(&parts.headers, authenticator.session_cookie());
-        let shown = shown.ok_or_else(|| refused(Refused::Missing))?;
+        let shown = shown.ok_or_else(|| refused(TokenRefusal::Missing))?;
         let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
         named_user(parts)?;
@@ -119,6 +119,6 @@ pub(super) fn unavailable(unavailable: Unavailable) -> Failure {
     Failure(error.retry_after_ms(unavailable.retry_after_ms))
 }
 
-fn refused(refused: Refused) -> Failure {
+fn refused(refused: TokenRefusal) -> Failure {
     Failure(ProtocolError::new(refused.error_code(), refused.to_string()))
 }

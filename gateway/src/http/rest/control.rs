@@ -18,7 +18,7 @@ use crate::http::stats::Stats;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Disconnect {
+pub(super) struct DisconnectBody {
     user_id: UserId,
     /// For the caller's own records; clients are not told.
     #[serde(default)]
@@ -27,14 +27,14 @@ pub(super) struct Disconnect {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Revoke {
+pub(super) struct RevokeBody {
     user_id: UserId,
 }
 
 pub(super) async fn disconnect(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(order): Body<Disconnect>,
+    Body(order): Body<DisconnectBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
@@ -46,7 +46,7 @@ pub(super) async fn disconnect(
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(order): Body<Revoke>,
+    Body(order): Body<RevokeBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");

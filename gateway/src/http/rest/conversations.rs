@@ -39,7 +39,7 @@ pub(super) fn limit(asked: Option<u32>) -> u32 {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Create {
+pub(super) struct CreateBody {
     id: Option<ConversationId>,
     kind: ConversationKind,
     #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
@@ -56,7 +56,7 @@ pub(super) struct Create {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(create): Body<Create>,
+    Body(create): Body<CreateBody>,
 ) -> Result<Created<Conversation>, Failure> {
     if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
         return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
@@ -134,7 +134,7 @@ pub(super) struct NewMembers {
 /// What adding many did: who came in, and who is banned.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Added {
+pub(super) struct BulkAddition {
     added: Vec<UserId>,
     banned: Vec<UserId>,
     member_count: u64,
@@ -145,7 +145,7 @@ pub(super) struct Added {
 #[serde(untagged)]
 pub(super) enum AddAnswer {
     One(Box<Conversation>),
-    Many(Added),
+    Many(BulkAddition),
 }
 
 impl IntoResponse for AddAnswer {
@@ -162,7 +162,7 @@ impl Answer for AddAnswer {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Who {
+pub(super) struct UserBody {
     user_id: UserId,
 }
 
@@ -198,7 +198,7 @@ pub(super) async fn add(
             }
             let outcome = api.node.chat.add_members(&id, users, by).await?;
             let member_count = outcome.conversation.member_count;
-            Ok(AddAnswer::Many(Added { added: outcome.added, banned: outcome.banned, member_count }))
+            Ok(AddAnswer::Many(BulkAddition { added: outcome.added, banned: outcome.banned, member_count }))
         }
         _ => Err(ProtocolError::field("userId", "is required, or userIds without role").into()),
     }
@@ -226,7 +226,7 @@ pub(super) async fn ban(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(id): Segment<ConversationId>,
-    Body(who): Body<Who>,
+    Body(who): Body<UserBody>,
 ) -> Result<NoContent, Failure> {
     change(&api, &id, &who.user_id, MembershipChange::Ban { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
@@ -245,7 +245,7 @@ pub(super) async fn invite(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(id): Segment<ConversationId>,
-    Body(who): Body<Who>,
+    Body(who): Body<UserBody>,
 ) -> Result<NoContent, Failure> {
     change(&api, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)

@@ -268,13 +268,13 @@ impl<T: Answer> Answer for Result<T, Failure> {
 }
 
 /// A handler whose arguments and answer describe it.
-pub(super) trait Documented<A> {
+pub(super) trait DescribedHandler<A> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas);
 }
 
 macro_rules! documented {
     ($($argument:ident),+) => {
-        impl<F, Fut, R, $($argument),+> Documented<($($argument,)+)> for F
+        impl<F, Fut, R, $($argument),+> DescribedHandler<($($argument,)+)> for F
         where
             F: Fn($($argument),+) -> Fut,
             Fut: Future<Output = R>,

@@ -19,7 +19,7 @@ use super::body::Params;
 use super::caller::Caller;
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
-use crate::session::poller::{Polled, poll};
+use crate::session::poller::{PollOutcome, poll};
 
 /// How long a poll waits unless the caller says otherwise, and at the most.
 const WAIT_S_DEFAULT: u64 = 25;
@@ -57,7 +57,7 @@ struct Envelope {
 
 /// The asked position can't be served: fetch what is missing, then go on from this one.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Moved {
+pub(super) struct ResyncAnswer {
     error: ProtocolError,
     reason: ResyncReason,
     epoch: Epoch,
@@ -67,7 +67,7 @@ pub(super) struct Moved {
 /// What a poll answers.
 pub(super) enum PollAnswer {
     Events(Events),
-    Moved(Moved),
+    Moved(ResyncAnswer),
 }
 
 impl IntoResponse for PollAnswer {
@@ -82,7 +82,7 @@ impl IntoResponse for PollAnswer {
 impl Answer for PollAnswer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.answers(200, "The events; none if the time was up.", Some(schemas.answer::<Events>()));
-        operation.answers(409, "The position can't be served.", Some(schemas.answer::<Moved>()));
+        operation.answers(409, "The position can't be served.", Some(schemas.answer::<ResyncAnswer>()));
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn events(
     let since = params.since.map(|text| text.parse().map_or(Resume::Invalid, Resume::From));
     let wait = Duration::from_secs(wait_s);
     match poll(&api.node, user, caller.identity(), since, wait).await? {
-        Polled::Events { epoch, seq, entries } => {
+        PollOutcome::Events { epoch, seq, entries } => {
             let lines = entries.iter().flat_map(|payload| payload.split(|byte| *byte == b'\n'));
             let events = lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|fault| {
                 tracing::error!(%fault, "a log holds something that is no envelope");
@@ -104,17 +104,17 @@ pub(super) async fn events(
             })?;
             Ok(PollAnswer::Events(Events { epoch, seq, events }))
         }
-        Polled::Moved { reason, position } => Ok(PollAnswer::Moved(Moved {
+        PollOutcome::Moved { reason, position } => Ok(PollAnswer::Moved(ResyncAnswer {
             error: ProtocolError::new(ErrorCode::Conflict, "this position can't be served: fetch what is missing"),
             reason,
             epoch: position.epoch,
             seq: position.seq,
         })),
-        Polled::Ended(CloseCode::TokenExpired) => {
+        PollOutcome::Ended(CloseCode::TokenExpired) => {
             Err(ProtocolError::new(ErrorCode::TokenExpired, "the token has expired").into())
         }
-        Polled::Ended(_) => Err(ProtocolError::new(ErrorCode::Unauthenticated, "the token was revoked").into()),
-        Polled::TooMany => {
+        PollOutcome::Ended(_) => Err(ProtocolError::new(ErrorCode::Unauthenticated, "the token was revoked").into()),
+        PollOutcome::TooMany => {
             let error =
                 ProtocolError::new(ErrorCode::RateLimited, "too many polls or sockets of this user are waiting");
             Err(error.retry_after_ms(1000).into())

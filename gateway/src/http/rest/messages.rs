@@ -92,9 +92,9 @@ impl Answer for SentAnswer {
 const KEY_PATTERN: &str = "^[!-~]([ -~]*[!-~])?$";
 
 /// The body of `message.send`, read by the decoder of the socket; the header `Idempotency-Key` is its `tempId`.
-pub(super) struct Sending(SendMessage);
+pub(super) struct SendRequest(SendMessage);
 
-impl FromRequest<Arc<Api>> for Sending {
+impl FromRequest<Arc<Api>> for SendRequest {
     type Rejection = Failure;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
@@ -112,7 +112,7 @@ impl FromRequest<Arc<Api>> for Sending {
     }
 }
 
-impl Input for Sending {
+impl Input for SendRequest {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         let key = json!({ "type": "string", "minLength": 1, "maxLength": TEMP_ID_BYTES_MAX, "pattern": KEY_PATTERN });
         operation.parameter("header", "Idempotency-Key", false, key);
@@ -124,7 +124,7 @@ impl Input for Sending {
 pub(super) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Sending(send): Sending,
+    SendRequest(send): SendRequest,
 ) -> Result<SentAnswer, Failure> {
     let sent = api.node.chat.send(caller.user()?, send).await?;
     Ok(SentAnswer { message: sent.message, duplicate: sent.duplicate })

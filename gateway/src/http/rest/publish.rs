@@ -24,7 +24,7 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Publish {
+pub(super) struct PublishBody {
     #[schemars(length(min = 1, max = USERS_MAX))]
     users: Vec<UserId>,
     event: BackendEvent,
@@ -35,7 +35,7 @@ pub(super) struct Publish {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Broadcast {
+pub(super) struct BroadcastBody {
     event: BackendEvent,
 }
 
@@ -53,7 +53,7 @@ struct BackendEvent {
 pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(publish): Body<Publish>,
+    Body(publish): Body<PublishBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     if publish.users.is_empty() || publish.users.len() > USERS_MAX {
@@ -73,7 +73,7 @@ pub(super) async fn publish(
 pub(super) async fn broadcast(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(broadcast): Body<Broadcast>,
+    Body(broadcast): Body<BroadcastBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     api.node.chat.broadcast(broadcast.event.envelope()?).await?;

@@ -12,7 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use super::describe::{Documented, Operation, Schemas};
+use super::describe::{DescribedHandler, Operation, Schemas};
 
 /// Where the documents are.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -32,7 +32,7 @@ impl Routes {
 
     pub(super) fn get<H, T, A>(self, path: &str, handler: H, summary: &str) -> Self
     where
-        H: Handler<T, Arc<Api>> + Documented<A>,
+        H: Handler<T, Arc<Api>> + DescribedHandler<A>,
         T: 'static,
     {
         self.add("get", MethodFilter::GET, path, handler, summary)
@@ -40,7 +40,7 @@ impl Routes {
 
     pub(super) fn post<H, T, A>(self, path: &str, handler: H, summary: &str) -> Self
     where
-        H: Handler<T, Arc<Api>> + Documented<A>,
+        H: Handler<T, Arc<Api>> + DescribedHandler<A>,
         T: 'static,
     {
         self.add("post", MethodFilter::POST, path, handler, summary)
@@ -48,7 +48,7 @@ impl Routes {
 
     pub(super) fn patch<H, T, A>(self, path: &str, handler: H, summary: &str) -> Self
     where
-        H: Handler<T, Arc<Api>> + Documented<A>,
+        H: Handler<T, Arc<Api>> + DescribedHandler<A>,
         T: 'static,
     {
         self.add("patch", MethodFilter::PATCH, path, handler, summary)
@@ -56,7 +56,7 @@ impl Routes {
 
     pub(super) fn delete<H, T, A>(self, path: &str, handler: H, summary: &str) -> Self
     where
-        H: Handler<T, Arc<Api>> + Documented<A>,
+        H: Handler<T, Arc<Api>> + DescribedHandler<A>,
         T: 'static,
     {
         self.add("delete", MethodFilter::DELETE, path, handler, summary)
@@ -85,7 +85,7 @@ impl Routes {
 
     fn add<H, T, A>(mut self, method: &str, filter: MethodFilter, path: &str, handler: H, summary: &str) -> Self
     where
-        H: Handler<T, Arc<Api>> + Documented<A>,
+        H: Handler<T, Arc<Api>> + DescribedHandler<A>,
         T: 'static,
     {
         let mut operation = Operation::new(path);

@@ -95,7 +95,7 @@ pub(super) struct Invite {
 
 /// Where an invitation stands.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Invited {
+pub(super) struct Invitation {
     #[serde(skip)]
     is_new: bool,
     group_id: ConversationId,
@@ -104,14 +104,14 @@ pub(super) struct Invited {
     status: &'static str,
 }
 
-impl IntoResponse for Invited {
+impl IntoResponse for Invitation {
     fn into_response(self) -> Response {
         let status = if self.is_new { StatusCode::CREATED } else { StatusCode::OK };
         (status, Json(self)).into_response()
     }
 }
 
-impl Answer for Invited {
+impl Answer for Invitation {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         let schema = schemas.answer::<Self>();
         operation.answers(200, "They were invited, or a member, before.", Some(schema.clone()));
@@ -124,7 +124,7 @@ pub(super) async fn invite(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(invite): Body<Invite>,
-) -> Result<Invited, Failure> {
+) -> Result<Invitation, Failure> {
     let fits = |name: &String| !name.is_empty() && name.chars().count() <= TITLE_CHARS_MAX && !name.contains('\0');
     if invite.group_name.as_ref().is_some_and(|name| !fits(name)) {
         return Err(ProtocolError::field("group_name", "must have 1 to 200 characters without U+0000").into());
@@ -132,7 +132,7 @@ pub(super) async fn invite(
     let by = caller.acts_for().cloned();
     let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, invite.group_name).await?;
     let status = if outcome.is_member { "accepted" } else { "invited" };
-    Ok(Invited { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
+    Ok(Invitation { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -166,7 +166,7 @@ fn notification(kept: &KeptNotification) -> Value {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(super) struct Read {
+pub(super) struct ReadBody {
     #[serde(default)]
     #[schemars(schema_with = "ids_schema", default)]
     ids: Option<Vec<Flat<NotificationId>>>,
@@ -174,7 +174,7 @@ pub(super) struct Read {
 
 /// How many notifications were marked as read.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Marked {
+pub(super) struct MarkedCount {
     marked: u64,
 }
 
@@ -182,14 +182,14 @@ pub(super) struct Marked {
 pub(super) async fn read_notifications(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Body(read): Body<Read>,
-) -> Result<Json<Marked>, Failure> {
+    Body(read): Body<ReadBody>,
+) -> Result<Json<MarkedCount>, Failure> {
     if read.ids.as_ref().is_some_and(|ids| ids.len() > IDS_MAX) {
         return Err(ProtocolError::field("ids", "holds more than 1000 ids").into());
     }
     let ids = read.ids.map(|ids| ids.into_iter().map(|Flat(id)| id).collect());
     let marked = api.node.chat.read_notifications(caller.user()?, ids).await?;
-    Ok(Json(Marked { marked }))
+    Ok(Json(MarkedCount { marked }))
 }
 
 /// A page, and the `offset` of the next one if this one is full.
@@ -232,17 +232,17 @@ fn flat_schema(_: &mut SchemaGenerator) -> Schema {
 fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Given {
+    enum FlatId {
         Number(u64),
         // JSON doesn't tell 7.0 from 7, and some clients write their integers like that.
         Float(f64),
         Text(String),
     }
-    let text = match Given::deserialize(deserializer)? {
-        Given::Number(number) => number.to_string(),
-        Given::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
-        Given::Float(_) => return Err(serde::de::Error::custom("is no integer")),
-        Given::Text(text) => text,
+    let text = match FlatId::deserialize(deserializer)? {
+        FlatId::Number(number) => number.to_string(),
+        FlatId::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
+        FlatId::Float(_) => return Err(serde::de::Error::custom("is no integer")),
+        FlatId::Text(text) => text,
     };
     text.parse().map_err(serde::de::Error::custom)
 }

@@ -20,7 +20,7 @@ use crate::auth::{Identity, NO_EXPIRY_S};
 /// A ticket: good once, for a connection.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Issued {
+pub(super) struct TicketAnswer {
     ticket: String,
     /// The same: the seed documents call it a token.
     token: String,
@@ -28,19 +28,19 @@ pub(super) struct Issued {
     expires_in: u32,
 }
 
-impl IntoResponse for Issued {
+impl IntoResponse for TicketAnswer {
     fn into_response(self) -> Response {
         ([(CACHE_CONTROL, "no-store")], Json(self)).into_response()
     }
 }
 
-impl Answer for Issued {
+impl Answer for TicketAnswer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.answers(200, "The ticket.", Some(schemas.answer::<Self>()));
     }
 }
 
-pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result<Issued, Failure> {
+pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result<TicketAnswer, Failure> {
     let identity = match caller {
         Caller::User(identity) => identity,
         Caller::Backend(_) => {
@@ -56,5 +56,5 @@ pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result
         }
     };
     let ticket = issue_ticket(&**api.node.chat.backbone(), &identity).await.map_err(unavailable)?;
-    Ok(Issued { ticket: ticket.as_str().to_owned(), token: ticket.as_str().to_owned(), expires_in: TICKET_S })
+    Ok(TicketAnswer { ticket: ticket.as_str().to_owned(), token: ticket.as_str().to_owned(), expires_in: TICKET_S })
 }

@@ -5,7 +5,7 @@ use deadpool_postgres::GenericClient;
 use shared::{ConversationId, UserId};
 
 use super::rows::{number, parsed, time_or_null};
-use super::{Lent, PostgresStore, on_connection, query, query_opt, within};
+use super::{PooledConnection, PostgresStore, on_connection, query, query_opt, within};
 use crate::store::activity::ACTIVITY_MESSAGES_MAX;
 use crate::store::{Activity, ChannelActivity, ChannelCount, StoreError};
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 
 use super::rows::system_time;
-use super::{Lent, PostgresStore, execute, on_connection, within};
+use super::{PooledConnection, PostgresStore, execute, on_connection, within};
 use crate::store::{Audit, AuditEntry, StoreError};
 
 #[async_trait]

@@ -9,7 +9,7 @@ use shared::{ConversationId, Role, UserId, Visibility};
 
 use super::membership::{members, standing};
 use super::rows::{bigint, number, parsed, word};
-use super::{Lent, PostgresStore, conversations, execute, on_connection, outbox, query, query_opt, within};
+use super::{PooledConnection, PostgresStore, conversations, execute, on_connection, outbox, query, query_opt, within};
 use crate::store::bulk::decide_all;
 use crate::store::membership::{Standing, State};
 use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};

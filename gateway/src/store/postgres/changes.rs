@@ -9,7 +9,7 @@ use shared::{ConversationId, Message, MessageId, UserId};
 
 use super::membership::{members, standing};
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
-use super::{Lent, PostgresStore, execute, on_connection, outbox, query_opt, within};
+use super::{PooledConnection, PostgresStore, execute, on_connection, outbox, query_opt, within};
 use crate::store::changes::{
     Changes, EARLIER_CONTENTS_MAX, Facts, MessageChange, MessageOutcome, apply, reactions_column,
 };

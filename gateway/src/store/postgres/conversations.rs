@@ -9,7 +9,7 @@ use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
-use super::pool::{Lent, PostgresStore};
+use super::pool::{PooledConnection, PostgresStore};
 use super::rows::{get, message, message_columns, number, parsed, time, word, word_or_null};
 use super::{execute, on_connection, outbox, query, query_opt, within};
 use crate::store::membership::{State, may_see, refusal};

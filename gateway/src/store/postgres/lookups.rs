@@ -5,7 +5,7 @@ use deadpool_postgres::GenericClient;
 use shared::{ConversationId, MessageId, UserId};
 
 use super::rows::{bigint, get, parsed};
-use super::{Lent, PostgresStore, on_connection, query_opt, within};
+use super::{PooledConnection, PostgresStore, on_connection, query_opt, within};
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]

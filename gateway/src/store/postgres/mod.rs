@@ -37,7 +37,7 @@ use super::{
     Members, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent, OutboxRow, Owner, Page, PendingRow,
     Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store, StoreError, UnreadCount,
 };
-use pool::Lent;
+use pool::PooledConnection;
 pub(super) use pool::PostgresStore;
 
 /// The longest that a call may take, in milliseconds; the trait promises five seconds.
@@ -47,7 +47,7 @@ const CALL_MS_MAX: u64 = 4_700;
 macro_rules! on_connection {
     ($store:expr, $client:ident => $call:expr) => {
         within(async {
-            let mut lent: Lent = $store.lend().await?;
+            let mut lent: PooledConnection = $store.lend().await?;
             let $client = lent.client()?;
             let result = $call.await;
             lent.finish(result)

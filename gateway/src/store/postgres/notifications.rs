@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{NotificationId, UserId};
 
-use super::pool::{Lent, PostgresStore};
+use super::pool::{PooledConnection, PostgresStore};
 use super::rows::{bigint, get, number, time, time_or_null, unfit};
 use super::{execute, on_connection, outbox, query, within};
 use crate::store::notifications::{Keep, KeptNotification, Notifications};

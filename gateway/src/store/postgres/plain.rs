@@ -14,7 +14,7 @@ const SEND_PLAIN: &str = "SELECT * FROM parley_send_plain($1, $2, $3, $4, $5, $6
 
 /// What a batch adds to one conversation.
 #[derive(Debug, PartialEq, Eq)]
-struct Talk<'b> {
+struct BatchConversation<'b> {
     /// Which one of the batch's conversations it is, from 1, in order of id.
     place: i64,
     messages: i64,
@@ -26,20 +26,20 @@ struct Talk<'b> {
 }
 
 /// A batch, sorted and numbered.
-pub(super) struct Plain<'b> {
+pub(super) struct PlainBatch<'b> {
     batch: &'b SendBatch,
-    talks: BTreeMap<&'b str, Talk<'b>>,
+    talks: BTreeMap<&'b str, BatchConversation<'b>>,
     /// Each message's number in its conversation, from 1.
     numbers: Vec<i64>,
 }
 
-impl<'b> Plain<'b> {
+impl<'b> PlainBatch<'b> {
     pub(super) fn of(batch: &'b SendBatch) -> Self {
-        let mut talks: BTreeMap<&str, Talk<'_>> = BTreeMap::new();
+        let mut talks: BTreeMap<&str, BatchConversation<'_>> = BTreeMap::new();
         let mut numbers = Vec::with_capacity(batch.messages.len());
         for message in &batch.messages {
             let sender = message.sender.as_str();
-            let talk = talks.entry(message.conversation.as_str()).or_insert_with(|| Talk {
+            let talk = talks.entry(message.conversation.as_str()).or_insert_with(|| BatchConversation {
                 place: 0,
                 messages: 0,
                 first_sender: sender,
@@ -57,7 +57,7 @@ impl<'b> Plain<'b> {
         Self { batch, talks, numbers }
     }
 
-    /// Stores the batch and returns what [`Plain::outcomes`] takes. `None`, and nothing is stored, if something in it is to
+    /// Stores the batch and returns what [`PlainBatch::outcomes`] takes. `None`, and nothing is stored, if something in it is to
     /// be refused or is known already.
     pub(super) async fn store(&self, client: &Object) -> Result<Option<Row>, tokio_postgres::Error> {
         let conversations: Vec<&str> = self.talks.keys().copied().collect();
@@ -162,8 +162,8 @@ mod tests {
             serde_json::from_value(message).expect("a message")
         };
         let batch = SendBatch { id: 9, owner: "o".into(), messages: zip(1.., drafts).map(message).collect() };
-        let plain = Plain::of(&batch);
-        let talk = |place, messages, lead, lasts: [(&'static str, i64); 2]| Talk {
+        let plain = PlainBatch::of(&batch);
+        let talk = |place, messages, lead, lasts: [(&'static str, i64); 2]| BatchConversation {
             place,
             messages,
             first_sender: "b",

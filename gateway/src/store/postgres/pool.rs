@@ -71,20 +71,20 @@ impl PostgresStore {
     }
 
     /// A connection for one call.
-    pub(super) async fn lend(&self) -> Result<Lent, StoreError> {
+    pub(super) async fn lend(&self) -> Result<PooledConnection, StoreError> {
         match self.pool.get().await {
-            Ok(connection) => Ok(Lent(Some(connection))),
+            Ok(connection) => Ok(PooledConnection(Some(connection))),
             Err(PoolError::Backend(error)) => Err(StoreError::Unavailable(describe(&error))),
             Err(error) => Err(StoreError::Unavailable(format!("no connection to PostgreSQL: {error}"))),
         }
     }
 }
 
-/// A lent connection. It goes back into the pool only through [`Lent::finish`]: dropped on the way, by a time-out or
+/// A lent connection. It goes back into the pool only through [`PooledConnection::finish`]: dropped on the way, by a time-out or
 /// a caller that went away, it is closed, for what it was doing is unknown.
-pub(super) struct Lent(Option<Object>);
+pub(super) struct PooledConnection(Option<Object>);
 
-impl Lent {
+impl PooledConnection {
     pub(super) fn client(&mut self) -> Result<&mut Object, StoreError> {
         self.0.as_mut().ok_or_else(|| StoreError::Failed("the connection was given back".into()))
     }
@@ -98,7 +98,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(Object::take(connection));

@@ -104,7 +104,7 @@ fn place(row: &Row) -> Result<(Place, Timestamp), StoreError> {
 
 /// What a receipt newly covers.
 #[derive(Default)]
-struct Covered {
+struct Coverage {
     up_to: Option<MessageId>,
     marked_count: u64,
     by_sender: BTreeMap<UserId, Vec<MessageId>>,
@@ -116,7 +116,7 @@ async fn move_and_count(
     receipts: &[Receipt],
     moves: &[Result<Move, Refusal>],
     advance: &Advance,
-) -> Result<Vec<Covered>, StoreError> {
+) -> Result<Vec<Coverage>, StoreError> {
     let conversations: Vec<&str> = receipts.iter().map(|receipt| receipt.conversation.as_str()).collect();
     let users: Vec<&str> = receipts.iter().map(|receipt| receipt.user.as_str()).collect();
     // A refused receipt covers nothing: no message stands after 0 and up to 0.
@@ -142,7 +142,7 @@ async fn move_and_count(
     let mut covered = Vec::with_capacity(counts.len());
     for row in &counts {
         let up_to = get::<Option<i64>>(row, "up_to")?.map(|id| message_id(id, "up_to")).transpose()?;
-        covered.push(Covered { up_to, marked_count: number(row, "marked")?, by_sender: BTreeMap::new() });
+        covered.push(Coverage { up_to, marked_count: number(row, "marked")?, by_sender: BTreeMap::new() });
     }
     for row in &marked {
         if let Some(covered) = covered.get_mut(index(row, "place")?) {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use shared::UserId;
 
 use super::rows::{get, parsed};
-use super::{Lent, PostgresStore, execute, on_connection, query, within};
+use super::{PooledConnection, PostgresStore, execute, on_connection, query, within};
 use crate::store::{Revocations, StoreError};
 
 #[async_trait]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use shared::{ConversationId, UserId};
 
-use super::{Lent, PostgresStore, membership, on_connection, within};
+use super::{PooledConnection, PostgresStore, membership, on_connection, within};
 use crate::store::{Roster, StoreError};
 
 #[async_trait]

@@ -8,7 +8,7 @@ use shared::Message;
 use tokio_postgres::Row;
 
 use super::errors::is_worth_a_retry;
-use super::plain::Plain;
+use super::plain::PlainBatch;
 use super::query;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
@@ -23,7 +23,7 @@ pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendO
     if batch.messages.is_empty() {
         return Ok(Vec::new());
     }
-    let plain = Plain::of(batch);
+    let plain = PlainBatch::of(batch);
     let mut tried = 1;
     let answer = loop {
         match ask(client, batch, &plain).await {
@@ -46,7 +46,7 @@ enum Answer {
     Judged(Vec<Row>),
 }
 
-async fn ask(client: &Object, batch: &SendBatch, plain: &Plain<'_>) -> Result<Answer, tokio_postgres::Error> {
+async fn ask(client: &Object, batch: &SendBatch, plain: &PlainBatch<'_>) -> Result<Answer, tokio_postgres::Error> {
     match plain.store(client).await? {
         Some(row) => Ok(Answer::Plain(row)),
         None => call(client, batch).await.map(Answer::Judged),

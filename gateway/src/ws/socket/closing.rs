@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::read_buffer::with_read_buffer;
-use super::{Ended, Flushed, READS_PER_POLL, Socket, poll_read};
+use super::{READS_PER_POLL, Socket, SocketEnd, WriteProgress, poll_read};
 use crate::ws::frame;
 
 /// Time to write what is queued and the close frame; and again, after that, for the peer to close its side.
@@ -19,7 +19,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// A socket that hands out no more messages.
 #[derive(Debug)]
 pub(super) struct Closing {
-    ended: Ended,
+    ended: SocketEnd,
     step: Step,
     deadline: Pin<Box<Sleep>>,
     /// The peer's end of stream was read.
@@ -39,18 +39,18 @@ enum Step {
 
 impl Socket {
     /// From now on no message is handed out and nothing more is queued.
-    pub(super) fn begin_closing(&mut self, ended: Ended) {
+    pub(super) fn begin_closing(&mut self, ended: SocketEnd) {
         let (frame, code) = match ended {
-            Ended::Peer(code) => (frame::close_echo(code), CloseCode::Normal),
-            Ended::Fault(fault) => (frame::close(fault.close_code()), fault.close_code()),
-            Ended::Closed { code, .. } => (frame::close(code), code),
+            SocketEnd::Peer(code) => (frame::close_echo(code), CloseCode::Normal),
+            SocketEnd::Fault(fault) => (frame::close(fault.close_code()), fault.close_code()),
+            SocketEnd::Closed { code, .. } => (frame::close(code), code),
             // These end a socket without a close frame.
-            Ended::Vanished | Ended::Aborted | Ended::Io(_) => return,
+            SocketEnd::Vanished | SocketEnd::Aborted | SocketEnd::Io(_) => return,
         };
         if code == CloseCode::SlowConsumer {
             self.unwritten.drop_unbegun();
         }
-        self.outbox.close(code);
+        self.queue.close(code);
         self.backlog = BytesMut::new();
         self.closing = Some(Box::new(Closing {
             ended,
@@ -61,7 +61,7 @@ impl Socket {
     }
 
     /// Goes on closing, if the socket is; ready when that is over, one way or another.
-    pub(super) fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    pub(super) fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<SocketEnd> {
         let Some(mut closing) = self.closing.take() else { return Poll::Pending };
         let over = self.close_step(cx, &mut closing) || closing.is_late(cx);
         if !over {
@@ -86,11 +86,11 @@ impl Socket {
         }
         if let Step::Draining(frame) = &closing.step {
             match self.flush(cx) {
-                Ok(Flushed { all: true, .. }) => {
+                Ok(WriteProgress { all: true, .. }) => {
                     self.unwritten.push(frame.clone());
                     closing.step = Step::Telling;
                 }
-                Ok(Flushed { all: false, .. }) => {}
+                Ok(WriteProgress { all: false, .. }) => {}
                 Err(_) => return true,
             }
         }
@@ -131,7 +131,7 @@ impl Socket {
 
 impl Closing {
     fn told(&mut self) {
-        if let Ended::Closed { told, .. } = &mut self.ended {
+        if let SocketEnd::Closed { told, .. } = &mut self.ended {
             *told = true;
         }
         self.step = Step::Lingering;

@@ -13,24 +13,24 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::ws::client_frame::client;
 use crate::ws::frame::frame_text;
-use crate::ws::outbox::Pushed;
+use crate::ws::send_queue::PushOutcome;
 
 const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 const OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
 /// Each side's kernel buffer where a test is about a peer that doesn't read.
 const KERNEL_BYTES: u32 = 16 * 1024;
-/// Large frames that get a socket stuck without filling its outbox.
+/// Large frames that get a socket stuck without filling its queue.
 const STUCK_FRAMES: usize = 8;
 
 /// A socket that is being driven, and its peer.
 struct Rig {
     peer: TcpStream,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     messages: mpsc::UnboundedReceiver<Vec<u8>>,
-    driver: JoinHandle<(Ended, Socket)>,
+    driver: JoinHandle<(SocketEnd, Socket)>,
 }
 
-async fn pair() -> (Socket, TcpStream, Arc<Outbox>) {
+async fn pair() -> (Socket, TcpStream, Arc<SendQueue>) {
     let small = || {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(KERNEL_BYTES).unwrap();
@@ -41,13 +41,13 @@ async fn pair() -> (Socket, TcpStream, Arc<Outbox>) {
     listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener: TcpListener = listening.listen(1).unwrap();
     let (peer, accepted) = tokio::join!(small().connect(listener.local_addr().unwrap()), listener.accept());
-    let outbox = Arc::new(Outbox::new(OUTBOX_BYTES_MAX, Wire::CHAT));
-    (Socket::new(accepted.unwrap().0, Bytes::new(), outbox.clone(), MESSAGE_BYTES_MAX), peer.unwrap(), outbox)
+    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, Wire::CHAT));
+    (Socket::new(accepted.unwrap().0, Bytes::new(), queue.clone(), MESSAGE_BYTES_MAX), peer.unwrap(), queue)
 }
 
 impl Rig {
     async fn start() -> Self {
-        let (mut socket, peer, outbox) = pair().await;
+        let (mut socket, peer, queue) = pair().await;
         #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
         let (heard, messages) = mpsc::unbounded_channel();
         let driver = tokio::spawn(async move {
@@ -59,7 +59,7 @@ impl Rig {
             let ended = poll_fn(|cx| socket.poll_drive(cx, true, &mut on_message)).await;
             (ended, socket)
         });
-        Self { peer, outbox, messages, driver }
+        Self { peer, queue, messages, driver }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -80,7 +80,7 @@ impl Rig {
     }
 
     /// Hangs up, and says how the socket ended.
-    async fn ended(self) -> Ended {
+    async fn ended(self) -> SocketEnd {
         drop(self.peer);
         self.driver.await.unwrap().0
     }
@@ -88,9 +88,9 @@ impl Rig {
     /// Pushes more than the kernel takes for a peer that doesn't read, and waits until the write is stuck.
     async fn get_stuck(&self) {
         for _ in 0..STUCK_FRAMES {
-            assert_eq!(self.outbox.push_reply(large_frame()), Pushed::Queued);
+            assert_eq!(self.queue.push_reply(large_frame()), PushOutcome::Queued);
         }
-        while self.outbox.stuck_since_s().is_none() {
+        while self.queue.stuck_since_s().is_none() {
             tokio::task::yield_now().await;
         }
     }
@@ -131,7 +131,7 @@ async fn messages_come_in_order_whatever_the_frames() {
         assert_eq!(rig.messages.recv().await.unwrap(), b"bytewise");
         drop(rig.peer);
         let (ended, socket) = rig.driver.await.unwrap();
-        assert_eq!(ended, Ended::Vanished);
+        assert_eq!(ended, SocketEnd::Vanished);
         assert_eq!((socket.backlog.capacity(), socket.pongs.capacity()), (0, 0), "an idle socket keeps no buffer");
     })
     .await;
@@ -147,13 +147,13 @@ async fn faults_are_told_by_their_close_code() {
             (client(0x81, b"\xFF"), Fault::Utf8, b"\x88\x0E\x03\xEFinvalid_utf8"),
         ] {
             let mut rig = Rig::start().await;
-            rig.outbox.push_reply(frame_text(b"before"));
+            rig.queue.push_reply(frame_text(b"before"));
             // The fault stands in the header; that the peer goes on sending must not cost it the close frame.
             rig.send(&bytes).await;
             let read = rig.read_to_end().await;
             assert_eq!(read, [&frame_text(b"before")[..], told].concat());
-            assert_eq!(rig.outbox.push_reply(frame_text(b"after")), Pushed::Closing);
-            assert_eq!(rig.ended().await, Ended::Fault(fault));
+            assert_eq!(rig.queue.push_reply(frame_text(b"after")), PushOutcome::Closing);
+            assert_eq!(rig.ended().await, SocketEnd::Fault(fault));
         }
     })
     .await;
@@ -162,7 +162,7 @@ async fn faults_are_told_by_their_close_code() {
 #[tokio::test]
 async fn a_pause_holds_messages_but_not_writes() {
     within_10_s(async {
-        let (mut socket, mut peer, outbox) = pair().await;
+        let (mut socket, mut peer, queue) = pair().await;
         let stream = [client(0x81, b"a"), client(0x89, b""), client(0x81, b"b"), client(0x81, b"cut")].concat();
         let (sent, kept) = stream.split_at(stream.len() - 1);
         peer.write_all(sent).await.unwrap();
@@ -187,10 +187,10 @@ async fn a_pause_holds_messages_but_not_writes() {
             (seen.last().cloned(), seen.len(), answer)
         };
         assert_eq!(next(true, &mut socket, &mut peer).await, (Some(b"a".to_vec()), 1, [0; 2]));
-        outbox.push_reply(frame_text(b""));
+        queue.push_reply(frame_text(b""));
         assert_eq!(next(false, &mut socket, &mut peer).await, (Some(b"a".to_vec()), 1, [0x81, 0]));
         assert_eq!(next(true, &mut socket, &mut peer).await, (Some(b"b".to_vec()), 2, [0; 2]));
-        outbox.request_ping();
+        queue.request_ping();
         assert_eq!(next(false, &mut socket, &mut peer).await, (Some(b"b".to_vec()), 2, [0x8A, 0]));
         peer.write_all(kept).await.unwrap();
         assert_eq!(next(true, &mut socket, &mut peer).await, (Some(b"cut".to_vec()), 3, [0; 2]));
@@ -207,16 +207,16 @@ async fn a_burst_is_written_whole_and_leaves_nothing_allocated() {
         for index in 0..300_usize {
             let framed = if index % 7 == 0 { Bytes::new() } else { frame_text(&vec![b'x'; index * 20]) };
             expected.extend_from_slice(&framed);
-            let pushed = if framed.is_empty() { Pushed::Silent } else { Pushed::Queued };
-            assert_eq!(rig.outbox.push_reply(framed), pushed);
+            let pushed = if framed.is_empty() { PushOutcome::Silent } else { PushOutcome::Queued };
+            assert_eq!(rig.queue.push_reply(framed), pushed);
         }
         assert!(rig.read(expected.len()).await == expected);
-        rig.outbox.request_ping();
+        rig.queue.request_ping();
         assert_eq!(rig.read(2).await, b"\x89\x00");
-        assert_eq!(rig.outbox.stuck_since_s(), None);
+        assert_eq!(rig.queue.stuck_since_s(), None);
         drop(rig.peer);
         let (ended, socket) = rig.driver.await.unwrap();
-        assert_eq!(ended, Ended::Vanished);
+        assert_eq!(ended, SocketEnd::Vanished);
         assert_eq!(socket.unwritten.capacity(), 0);
     })
     .await;
@@ -233,7 +233,7 @@ async fn a_peer_that_does_not_read_is_stuck_then_slow_then_gone() {
         let rig = Rig::start().await;
         rig.get_stuck().await;
         let mut frames = STUCK_FRAMES;
-        while rig.outbox.push_reply(large_frame()) == Pushed::Queued {
+        while rig.queue.push_reply(large_frame()) == PushOutcome::Queued {
             frames += 1;
             tokio::task::yield_now().await;
         }
@@ -241,7 +241,7 @@ async fn a_peer_that_does_not_read_is_stuck_then_slow_then_gone() {
         assert!(bytes <= 2 * OUTBOX_BYTES_MAX as usize, "{bytes} bytes were taken for a peer that doesn't read");
         let since = Instant::now();
         let (ended, _) = rig.driver.await.unwrap();
-        assert_eq!(ended, Ended::Closed { code: CloseCode::SlowConsumer, told: false });
+        assert_eq!(ended, SocketEnd::Closed { code: CloseCode::SlowConsumer, told: false });
         assert!(since.elapsed() < 2 * Duration::from_secs(1));
     })
     .await;
@@ -253,13 +253,13 @@ async fn a_slow_peer_that_reads_again_gets_whole_frames_and_4105() {
         let mut rig = Rig::start().await;
         rig.get_stuck().await;
         let framed = large_frame();
-        while rig.outbox.push_reply(framed.clone()) == Pushed::Queued {}
+        while rig.queue.push_reply(framed.clone()) == PushOutcome::Queued {}
         let read = rig.read_to_end().await;
         let (frames, close) = read.split_at(read.len() - b"\x88\x0F\x10\x09slow_consumer".len());
         assert_eq!(close, b"\x88\x0F\x10\x09slow_consumer");
         assert!(!frames.is_empty() && frames.len() < STUCK_FRAMES * framed.len(), "frames not begun were dropped");
         assert!(frames.chunks(framed.len()).all(|chunk| *chunk == *framed));
-        assert_eq!(rig.ended().await, Ended::Closed { code: CloseCode::SlowConsumer, told: true });
+        assert_eq!(rig.ended().await, SocketEnd::Closed { code: CloseCode::SlowConsumer, told: true });
     })
     .await;
 }
@@ -270,9 +270,9 @@ async fn an_abort_drops_a_stuck_socket_at_once() {
         let mut rig = Rig::start().await;
         rig.get_stuck().await;
         let since = Instant::now();
-        rig.outbox.abort();
+        rig.queue.abort();
         let (ended, socket) = rig.driver.await.unwrap();
-        assert_eq!(ended, Ended::Aborted);
+        assert_eq!(ended, SocketEnd::Aborted);
         assert!(since.elapsed() < Duration::from_millis(900), "it doesn't wait for the peer");
         drop(socket);
         let error = rig.peer.read_to_end(&mut Vec::new()).await.unwrap_err();
@@ -285,16 +285,16 @@ async fn an_abort_drops_a_stuck_socket_at_once() {
 async fn our_close_follows_what_is_queued_and_no_reset_destroys_it() {
     within_10_s(async {
         let mut rig = Rig::start().await;
-        rig.outbox.push_reply(frame_text(b"last words"));
-        rig.outbox.close(CloseCode::Draining);
-        rig.outbox.request_ping();
+        rig.queue.push_reply(frame_text(b"last words"));
+        rig.queue.close(CloseCode::Draining);
+        rig.queue.request_ping();
         assert_eq!(rig.read(12).await, *frame_text(b"last words"));
         // The peer goes on sending for a while, and reads only then.
         rig.send(&client(0x82, &vec![1; 60_000])).await;
         rig.send(&client(0x88, b"\x10\x68")).await;
         let rest = rig.read_to_end().await;
         assert!(rest.ends_with(b"\x88\x0A\x10\x68draining"), "{rest:?}");
-        assert_eq!(rig.ended().await, Ended::Closed { code: CloseCode::Draining, told: true });
+        assert_eq!(rig.ended().await, SocketEnd::Closed { code: CloseCode::Draining, told: true });
     })
     .await;
 }
@@ -304,9 +304,9 @@ async fn a_peer_that_never_closes_is_let_go_after_a_second() {
     within_10_s(async {
         let mut rig = Rig::start().await;
         let since = Instant::now();
-        rig.outbox.close(CloseCode::Normal);
+        rig.queue.close(CloseCode::Normal);
         assert_eq!(rig.read_to_end().await, b"\x88\x08\x03\xE8normal");
-        assert_eq!(rig.driver.await.unwrap().0, Ended::Closed { code: CloseCode::Normal, told: true });
+        assert_eq!(rig.driver.await.unwrap().0, SocketEnd::Closed { code: CloseCode::Normal, told: true });
         assert!((900..3_000).contains(&since.elapsed().as_millis()));
     })
     .await;
@@ -323,7 +323,7 @@ async fn the_peers_close_is_echoed_even_when_more_follows() {
             rig.send(&stream.concat()).await;
             assert_eq!(rig.read_to_end().await, echo);
             assert_eq!(rig.messages.recv().await.unwrap(), b"hi");
-            assert_eq!(rig.ended().await, Ended::Peer(code));
+            assert_eq!(rig.ended().await, SocketEnd::Peer(code));
         }
     })
     .await;
@@ -338,13 +338,13 @@ async fn a_peer_that_pings_without_reading_costs_a_bounded_buffer() {
         rig.send(&client(0x89, b"latest")).await;
         rig.send(&client(0x81, b"sync")).await;
         assert_eq!(rig.messages.recv().await.unwrap(), b"sync");
-        rig.outbox.close(CloseCode::Normal);
+        rig.queue.close(CloseCode::Normal);
         let read = rig.read_to_end().await;
         let tail = &read[read.len() - (2 + 6 + 2 + 8)..];
         assert_eq!(tail, b"\x8A\x06latest\x88\x08\x03\xE8normal");
         let pongs = read.windows(127).filter(|bytes| bytes.starts_with(b"\x8A\x7Dppp")).count();
         assert!(pongs <= PONG_BYTES_MAX / 127 + 1, "{pongs} pongs were kept");
-        assert_eq!(rig.ended().await, Ended::Closed { code: CloseCode::Normal, told: true });
+        assert_eq!(rig.ended().await, SocketEnd::Closed { code: CloseCode::Normal, told: true });
     })
     .await;
 }

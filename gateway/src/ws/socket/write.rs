@@ -18,7 +18,7 @@ const SLICES_MAX: usize = 64;
 
 /// Frames that are to be written, the first of them perhaps in part.
 #[derive(Debug, Default)]
-pub(super) struct Unwritten {
+pub(super) struct PendingWrite {
     frames: VecDeque<Bytes>,
     first_is_begun: bool,
     /// When the oldest message among them was accepted, in microseconds of the process's clock; 0 if there is none. Half as
@@ -26,7 +26,7 @@ pub(super) struct Unwritten {
     accepted_us: u64,
 }
 
-impl Unwritten {
+impl PendingWrite {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.frames.capacity()

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came over the socket.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Got {
+pub(crate) enum Incoming {
     Frame(Value),
     Closed(u16, String),
     Vanished,
@@ -35,7 +35,7 @@ pub(crate) struct Client {
 
 /// The answer to an upgrade that was refused.
 #[derive(Debug)]
-pub(crate) struct Refused(pub(crate) String);
+pub(crate) struct UpgradeRefusal(pub(crate) String);
 
 impl Client {
     /// Connects as `user` and takes `auth_success` and `status.bulk`.
@@ -52,8 +52,8 @@ impl Client {
     }
 
     /// Opens a socket without waiting for anything.
-    pub(crate) async fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
-        let stream = TcpStream::connect(to).await.map_err(|error| Refused(error.to_string()))?;
+    pub(crate) async fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, UpgradeRefusal> {
+        let stream = TcpStream::connect(to).await.map_err(|error| UpgradeRefusal(error.to_string()))?;
         stream.set_nodelay(true).expect("a live socket");
         let mut request = Request::builder()
             .method("GET")
@@ -69,7 +69,7 @@ impl Client {
         let request = request.body(Empty::<Bytes>::new()).expect("a request");
         let (socket, answer) = handshake::client(&TokioExecutor::new(), request, stream)
             .await
-            .map_err(|error| Refused(error.to_string()))?;
+            .map_err(|error| UpgradeRefusal(error.to_string()))?;
         let protocol = answer.headers().get("sec-websocket-protocol");
         let protocol = protocol.map(|value| value.to_str().expect("visible text").to_owned());
         Ok(Self { socket: FragmentCollector::new(socket), kept: VecDeque::new(), protocol })
@@ -92,14 +92,14 @@ impl Client {
     }
 
     /// The next thing that comes; panics if nothing does.
-    pub(crate) async fn next(&mut self) -> Got {
+    pub(crate) async fn next(&mut self) -> Incoming {
         self.try_next().await.expect("something comes")
     }
 
     /// The next thing that comes, if something does in time.
-    pub(crate) async fn try_next(&mut self) -> Option<Got> {
+    pub(crate) async fn try_next(&mut self) -> Option<Incoming> {
         if let Some(kept) = self.kept.pop_front() {
-            return Some(Got::Frame(kept));
+            return Some(Incoming::Frame(kept));
         }
         tokio::time::timeout(PATIENCE, self.read()).await.ok()
     }
@@ -112,8 +112,8 @@ impl Client {
         let wait = async {
             loop {
                 match self.read().await {
-                    Got::Frame(frame) if frame["type"] == kind => return frame,
-                    Got::Frame(frame) => self.kept.push_back(frame),
+                    Incoming::Frame(frame) if frame["type"] == kind => return frame,
+                    Incoming::Frame(frame) => self.kept.push_back(frame),
                     other => panic!("{other:?} instead of {kind}; kept: {:?}", self.kept),
                 }
             }
@@ -134,9 +134,9 @@ impl Client {
         let wait = async {
             loop {
                 match self.read().await {
-                    Got::Frame(frame) => self.kept.push_back(frame),
-                    Got::Closed(code, _) => return code,
-                    Got::Vanished => panic!("no close frame; kept: {:?}", self.kept),
+                    Incoming::Frame(frame) => self.kept.push_back(frame),
+                    Incoming::Closed(code, _) => return code,
+                    Incoming::Vanished => panic!("no close frame; kept: {:?}", self.kept),
                 }
             }
         };
@@ -148,21 +148,21 @@ impl Client {
         self.send_ref("ping", json!({}), json!("settle")).await;
         loop {
             match tokio::time::timeout(PATIENCE, self.read()).await.expect("a pong") {
-                Got::Frame(frame) if frame["ref"] == "settle" => return self.kept.drain(..).collect(),
-                Got::Frame(frame) => self.kept.push_back(frame),
+                Incoming::Frame(frame) if frame["ref"] == "settle" => return self.kept.drain(..).collect(),
+                Incoming::Frame(frame) => self.kept.push_back(frame),
                 other => panic!("{other:?} instead of a pong"),
             }
         }
     }
 
-    async fn read(&mut self) -> Got {
-        let Ok(frame) = self.socket.read_frame().await else { return Got::Vanished };
+    async fn read(&mut self) -> Incoming {
+        let Ok(frame) = self.socket.read_frame().await else { return Incoming::Vanished };
         match frame.opcode {
-            OpCode::Text => Got::Frame(serde_json::from_slice(&frame.payload).expect("the server sends JSON")),
+            OpCode::Text => Incoming::Frame(serde_json::from_slice(&frame.payload).expect("the server sends JSON")),
             OpCode::Close => {
                 let code = frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
                 let reason = frame.payload.get(2..).unwrap_or_default();
-                Got::Closed(code, String::from_utf8_lossy(reason).into_owned())
+                Incoming::Closed(code, String::from_utf8_lossy(reason).into_owned())
             }
             other => panic!("an unexpected {other:?}"),
         }

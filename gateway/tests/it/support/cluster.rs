@@ -10,11 +10,11 @@ const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
 
 /// The servers: first the masters, then a replica of each in the same order. All killed when dropped.
-pub(crate) struct Cluster {
+pub(crate) struct RedisCluster {
     pub(crate) servers: Vec<Redis>,
 }
 
-impl Cluster {
+impl RedisCluster {
     /// Three masters.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])

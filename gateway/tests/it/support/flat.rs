@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::client::{Client, Got};
+use super::client::{Client, Incoming};
 use super::node::token;
 
 /// A connected client.
@@ -19,7 +19,7 @@ impl Flat {
     /// The same with a token and more of a query; also gives the `connected` frame.
     pub(crate) async fn join_with(to: SocketAddr, path: &str, token: &str, more: &str) -> (Self, Value) {
         let mut client = Client::open(to, &format!("{path}?token={token}{more}"), &[]).await.expect("an upgrade");
-        let Got::Frame(first) = client.next().await else { panic!("connected comes first") };
+        let Incoming::Frame(first) = client.next().await else { panic!("connected comes first") };
         assert_eq!(first["type"], "connected", "{first}");
         (Self(client), first)
     }
@@ -48,8 +48,8 @@ impl Flat {
         let mut frames = Vec::new();
         loop {
             match self.0.next().await {
-                Got::Frame(frame) if frame["type"] == "pong" => return frames,
-                Got::Frame(frame) => frames.push(frame),
+                Incoming::Frame(frame) if frame["type"] == "pong" => return frames,
+                Incoming::Frame(frame) => frames.push(frame),
                 other => panic!("{other:?} instead of a pong"),
             }
         }

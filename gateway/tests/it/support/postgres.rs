@@ -15,7 +15,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// A server.
 pub(crate) struct Postgres {
     admin_url: String,
-    own: Option<Cluster>,
+    own: Option<Instance>,
 }
 
 /// A database of one test's own; dropped with it.
@@ -38,7 +38,7 @@ impl Postgres {
 
     /// A server of one test's own, which may be killed, frozen and started again.
     pub(crate) fn start_own() -> Self {
-        let cluster = Cluster::make();
+        let cluster = Instance::make();
         cluster.start();
         Self { admin_url: format!("postgres://postgres@127.0.0.1:{}/postgres", cluster.port), own: Some(cluster) }
     }
@@ -95,7 +95,7 @@ impl Postgres {
         tokio::time::timeout(std::time::Duration::from_secs(10), reloaded).await.expect("it speaks TLS");
     }
 
-    fn cluster(&self) -> &Cluster {
+    fn cluster(&self) -> &Instance {
         self.own.as_ref().expect("only a server of one's own can be treated like that")
     }
 }
@@ -133,13 +133,13 @@ async fn administer(admin_url: &str, sql: &str) {
 }
 
 /// A private cluster: folder, port, and the watchdog that ends it.
-struct Cluster {
+struct Instance {
     folder: PathBuf,
     port: u16,
     watchdog: Child,
 }
 
-impl Cluster {
+impl Instance {
     fn make() -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("parley-postgres-{}-{count}", std::process::id()));
@@ -221,7 +221,7 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for Instance {
     fn drop(&mut self) {
         drop(self.watchdog.stdin.take());
         let _ = self.watchdog.wait();

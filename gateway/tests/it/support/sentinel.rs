@@ -11,7 +11,7 @@ use super::certificates::Authority;
 use super::redis::Redis;
 
 /// The servers; all killed when dropped.
-pub(crate) struct Guarded {
+pub(crate) struct SentinelRig {
     pub(crate) master: Redis,
     pub(crate) replica: Redis,
     sentinels: Vec<Sentinel>,
@@ -29,7 +29,7 @@ struct Sentinel {
     process: Child,
 }
 
-impl Guarded {
+impl SentinelRig {
     /// Starts them, and waits until each Sentinel knows all others.
     pub(crate) fn start() -> Self {
         let master = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::slots::{SLOTS, Slot};
 use super::view::{Topology, View};
-use super::{Cluster, Lane, Member, short};
+use super::{Cluster, MasterId, Member, short};
 use crate::backbone::redis::connection;
 use crate::backbone::redis::servers::Servers;
-use crate::backbone::redis::supervisor::{self, LEAVE_TOGETHER, Membership, Shared, Supervisor};
+use crate::backbone::redis::supervisor::{self, ClusterPlace, LEAVE_TOGETHER, Shared, Supervisor};
 use crate::backbone::redis::wire::Tls;
 
 /// For one server's answer, the connection to it included.
@@ -48,16 +48,16 @@ pub(in crate::backbone::redis) struct Keeper {
     stop: CancellationToken,
     /// Connections for asking, by host and port, kept from one question to the next.
     connections: HashMap<(String, u16), MultiplexedConnection>,
-    supervised: BTreeMap<Lane, Supervised>,
+    supervised: BTreeMap<MasterId, MasterTask>,
     /// Masters that were replaced and did not say so themselves, and since when nothing is sent to them.
-    abandoned: HashMap<Lane, Instant>,
+    abandoned: HashMap<MasterId, Instant>,
     /// Slots that two masters claim, and since when.
     disputed: HashMap<Slot, Instant>,
     /// A topology was believed once.
     is_known: bool,
 }
 
-struct Supervised {
+struct MasterTask {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -132,8 +132,8 @@ impl Keeper {
             () = keep => {}
             () = stop.cancelled() => {}
         }
-        let supervised: Vec<Supervised> = std::mem::take(&mut self.supervised).into_values().collect();
-        for Supervised { stop, task } in supervised {
+        let supervised: Vec<MasterTask> = std::mem::take(&mut self.supervised).into_values().collect();
+        for MasterTask { stop, task } in supervised {
             stop.cancel();
             if task.await.is_err() {
                 tracing::error!("a supervisor of Redis ended by a panic");
@@ -262,7 +262,7 @@ impl Keeper {
     /// successor, as with Sentinels. Whether that is long enough ago.
     fn has_left(&mut self, member: &Member) -> bool {
         let lane = member.lane;
-        if let Some(Supervised { stop, .. }) = self.supervised.get(&lane) {
+        if let Some(MasterTask { stop, .. }) = self.supervised.get(&lane) {
             stop.cancel();
         }
         let away = || member.server.away_since().unwrap_or_else(Instant::now);
@@ -272,12 +272,12 @@ impl Keeper {
 
     /// A supervisor for each master that isn't left; the others' end.
     fn supervise(&mut self, masters: &[Arc<Member>]) {
-        let is_wanted = |lane: Lane| {
+        let is_wanted = |lane: MasterId| {
             let is_master = masters.iter().any(|master| master.lane == lane);
             (is_master || self.cluster.member(lane).is_some_and(|member| member.has_slots()))
                 && !self.abandoned.contains_key(&lane)
         };
-        for (_, Supervised { stop, .. }) in self.supervised.iter().filter(|(lane, _)| !is_wanted(**lane)) {
+        for (_, MasterTask { stop, .. }) in self.supervised.iter().filter(|(lane, _)| !is_wanted(**lane)) {
             stop.cancel();
         }
         self.supervised.retain(|_, supervised| !supervised.task.is_finished());
@@ -292,16 +292,16 @@ impl Keeper {
         }
     }
 
-    fn begin(&self, member: &Arc<Member>, info: ConnectionInfo) -> Supervised {
+    fn begin(&self, member: &Arc<Member>, info: ConnectionInfo) -> MasterTask {
         let stop = CancellationToken::new();
         let supervisor = Supervisor {
             servers: Servers::at(info, self.seeds.tls.clone()),
             server: member.server.clone(),
-            cluster: Some(Membership { cluster: self.cluster.clone(), lane: member.lane }),
+            cluster: Some(ClusterPlace { cluster: self.cluster.clone(), lane: member.lane }),
             shared: self.shared.clone(),
             stop: stop.clone(),
         };
-        Supervised { stop, task: tokio::spawn(supervisor.run()) }
+        MasterTask { stop, task: tokio::spawn(supervisor.run()) }
     }
 }
 

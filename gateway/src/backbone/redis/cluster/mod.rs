@@ -28,10 +28,10 @@ use super::server::{Live, Server};
 use crate::backbone::BackboneError;
 
 /// A master's number here, for good: one that comes back has the same.
-pub(super) type Lane = u16;
+pub(super) type MasterId = u16;
 
 /// Of a slot that nobody has.
-const NOBODY: Lane = Lane::MAX;
+const NOBODY: MasterId = MasterId::MAX;
 
 /// How often a start looks whether the masters are there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -59,7 +59,7 @@ pub(super) struct Cluster {
 
 /// A server that is, or was, a master.
 pub(super) struct Member {
-    pub(super) lane: Lane,
+    pub(super) lane: MasterId,
     pub(super) host: String,
     pub(super) port: u16,
     /// How redirections may name it.
@@ -119,7 +119,7 @@ impl Cluster {
     }
 
     /// The lane of a slot's master.
-    pub(super) fn lane_of(&self, slot: Slot) -> Option<Lane> {
+    pub(super) fn lane_of(&self, slot: Slot) -> Option<MasterId> {
         let lane = self.owners.get(usize::from(slot))?.load(Ordering::Acquire);
         (lane != NOBODY).then_some(lane)
     }
@@ -137,7 +137,7 @@ impl Cluster {
             return member.clone();
         }
         let member = Arc::new(Member {
-            lane: Lane::try_from(members.len()).unwrap_or(NOBODY),
+            lane: MasterId::try_from(members.len()).unwrap_or(NOBODY),
             host: master.host.clone(),
             port: master.port,
             names: RwLock::new(master.names.clone()),
@@ -148,7 +148,7 @@ impl Cluster {
         member
     }
 
-    fn member(&self, lane: Lane) -> Option<Arc<Member>> {
+    fn member(&self, lane: MasterId) -> Option<Arc<Member>> {
         self.members.read().get(usize::from(lane)).cloned()
     }
 
@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     /// Gives a slot to another; whether that is news.
-    fn assign(&self, slot: Slot, lane: Lane) -> bool {
+    fn assign(&self, slot: Slot, lane: MasterId) -> bool {
         let Some(owner) = self.owners.get(usize::from(slot)) else { return false };
         let before = owner.swap(lane, Ordering::AcqRel);
         if before == lane {
@@ -219,7 +219,7 @@ impl Cluster {
     }
 
     /// The same address answers under another replication id: its logs are others.
-    pub(super) fn server_changed(&self, lane: Lane) {
+    pub(super) fn server_changed(&self, lane: MasterId) {
         *self.failed_over.lock() = Some(Instant::now());
         for slot in (0..).take(SLOTS).filter(|slot| self.lane_of(*slot) == Some(lane)) {
             self.mark_moved(slot);
@@ -239,13 +239,13 @@ impl Cluster {
     }
 
     /// A master is there. Whether it leads from now on, and is not the first to do so.
-    pub(super) fn member_up(&self, lane: Lane) -> bool {
+    pub(super) fn member_up(&self, lane: MasterId) -> bool {
         let leads = self.lead.compare_exchange(NOBODY, lane, Ordering::AcqRel, Ordering::Acquire).is_ok();
         leads && self.was_led.swap(true, Ordering::AcqRel)
     }
 
     /// A master is away. Whether another leads from now on.
-    pub(super) fn member_away(&self, lane: Lane) -> bool {
+    pub(super) fn member_away(&self, lane: MasterId) -> bool {
         self.look_again.notify_one();
         let next = self.longest_there().filter(|member| member.lane != lane).map_or(NOBODY, |member| member.lane);
         self.lead.compare_exchange(lane, next, Ordering::AcqRel, Ordering::Acquire).is_ok() && next != NOBODY
@@ -260,7 +260,7 @@ impl Cluster {
     }
 
     /// Whether broadcasts and orders are taken of this one: each master passes them on to all the others.
-    pub(super) fn leads(&self, lane: Lane) -> bool {
+    pub(super) fn leads(&self, lane: MasterId) -> bool {
         self.lead.load(Ordering::Acquire) == lane
     }
 

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, cmd, from_redis_value};
 
 use super::slots::{Slot, key_of, slot_of};
-use super::{Cluster, Lane, Member};
+use super::{Cluster, MasterId, Member};
 use crate::backbone::BackboneError;
 use crate::backbone::redis::link::Replies;
 use crate::backbone::redis::scripts::Scripts;
@@ -151,7 +151,7 @@ impl Cluster {
     /// Sends each command to its server, all servers at the same time.
     async fn send(&self, commands: &[&Cmd], open: Vec<Open>) -> Vec<(usize, Result<Value, NoReply>)> {
         let mut done = Vec::with_capacity(open.len());
-        let mut parts: BTreeMap<Lane, Part> = BTreeMap::new();
+        let mut parts: BTreeMap<MasterId, Part> = BTreeMap::new();
         for Open { place, ask } in open {
             let Some(command) = commands.get(place) else { continue };
             let is_asking = ask.is_some();

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use shared::{CloseCode, Wire};
 
 use crate::clock::coarse_s;
-use crate::off;
+use crate::switches;
 
 /// Framed bytes that one write may carry, shared between sockets.
-pub type Framed = Bytes;
+pub type FramedBytes = Bytes;
 
 /// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
 pub const DIRECT_MAX: usize = 1000;
@@ -27,7 +27,7 @@ const MUTED_MAX: usize = 256;
 
 /// The queue between the node and one socket.
 #[derive(Debug)]
-pub struct Outbox {
+pub struct SendQueue {
     /// In which dialect the bytes are that this queue takes.
     wire: Wire,
     state: Mutex<State>,
@@ -43,7 +43,7 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<Framed>,
+    queue: VecDeque<FramedBytes>,
     /// The places in the queue of what is dropped first, ascending.
     ephemeral: Vec<u32>,
     bytes: u32,
@@ -51,7 +51,7 @@ struct State {
     ping: bool,
     gate: Gate,
     /// Events that must not come as they are. Few sockets have any.
-    had: Option<Box<Had>>,
+    had: Option<Box<AlreadySeen>>,
     /// When the last event of the log that was queued had reached this node.
     advanced_at: Option<Instant>,
     /// When the oldest live message in the queue was accepted.
@@ -63,14 +63,14 @@ struct State {
 
 /// Events that a socket must not get as they are when they come from the log.
 #[derive(Debug, Default)]
-pub struct Had {
+pub struct AlreadySeen {
     /// Messages that were handed over without `seq`, because the backbone was away.
     direct: Vec<u64>,
     /// The `tempId`s of messages that this connection sent and wants no echo of.
     muted: VecDeque<Box<str>>,
 }
 
-impl Had {
+impl AlreadySeen {
     /// Whether this message was handed over; it isn't outstanding any more.
     pub fn take_direct(&mut self, message: u64) -> bool {
         let place = self.direct.iter().position(|known| *known == message);
@@ -95,7 +95,7 @@ enum Gate {
 
 /// Where a durable event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
+pub enum Source {
     /// Read from the log: it can come later as well, so it never makes a consumer slow, however much there is to catch up on.
     FromLog,
     /// Published just now; if it brings a message, when that was accepted, so that its way here can be measured.
@@ -104,7 +104,7 @@ pub enum Came {
 
 /// What became of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PushOutcome {
     /// It will be written.
     Queued,
     /// The socket had it already.
@@ -129,7 +129,7 @@ pub enum Pushed {
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Framed bytes, in order.
-    pub frames: VecDeque<Framed>,
+    pub frames: VecDeque<FramedBytes>,
     /// A ping is due.
     pub ping: bool,
     /// After these bytes, close with this code.
@@ -140,8 +140,8 @@ pub struct Batch {
     pub accepted_at: Option<Instant>,
 }
 
-impl Outbox {
-    /// An empty queue of at most `bytes_max` bytes; allocates nothing. The gate is closed until [`Outbox::open_at`].
+impl SendQueue {
+    /// An empty queue of at most `bytes_max` bytes; allocates nothing. The gate is closed until [`SendQueue::open_at`].
     #[must_use]
     pub fn new(bytes_max: u32, wire: Wire) -> Self {
         Self {
@@ -192,27 +192,27 @@ impl Outbox {
     }
 
     /// Queues an answer to this connection alone.
-    pub fn push_reply(&self, framed: Framed) -> Pushed {
+    pub fn push_reply(&self, framed: FramedBytes) -> PushOutcome {
         self.push(framed, false)
     }
 
     /// Queues an answer that tells the position, with nothing in between.
-    pub fn push_reply_at(&self, answer: impl FnOnce(u64) -> Framed) -> Pushed {
+    pub fn push_reply_at(&self, answer: impl FnOnce(u64) -> FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
         match state.gate {
-            Gate::Joining { .. } => Pushed::Joining,
+            Gate::Joining { .. } => PushOutcome::Joining,
             Gate::At { position, .. } => state.enqueue(answer(position), false),
         }
     }
 
     /// Queues an event without `seq`; dropped when half of the budget is in use, so that it never displaces a durable one.
-    pub fn push_ephemeral(&self, framed: Framed) -> Pushed {
+    pub fn push_ephemeral(&self, framed: FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
         if matches!(state.gate, Gate::Joining { .. }) {
-            return Pushed::Dropped;
+            return PushOutcome::Dropped;
         }
         if state.bytes.saturating_add(len_of(&framed)) > state.bytes_max / 2 {
-            return Pushed::Dropped;
+            return PushOutcome::Dropped;
         }
         state.enqueue(framed, true)
     }
@@ -224,27 +224,27 @@ impl Outbox {
     pub fn push_direct(
         &self,
         message: u64,
-        framed: &Framed,
+        framed: &FramedBytes,
         tried_at: Instant,
-        is_muted: impl FnOnce(&mut Had) -> bool,
-    ) -> Pushed {
+        is_muted: impl FnOnce(&mut AlreadySeen) -> bool,
+    ) -> PushOutcome {
         let mut state = self.state.lock();
         let may_be_here = state.advanced_at.is_some_and(|at| at >= tried_at);
         if matches!(state.gate, Gate::Joining { .. }) || may_be_here {
-            return Pushed::Dropped;
+            return PushOutcome::Dropped;
         }
         let had = state.had.get_or_insert_default();
         if had.direct.len() >= DIRECT_MAX {
-            return Pushed::Dropped;
+            return PushOutcome::Dropped;
         }
         if had.direct.contains(&message) {
-            return Pushed::Old;
+            return PushOutcome::Old;
         }
-        if !off::is("direct-position") {
+        if !switches::off("direct-position") {
             had.direct.push(message);
         }
         if !had.muted.is_empty() && is_muted(had) {
-            return Pushed::Silent;
+            return PushOutcome::Silent;
         }
         state.enqueue(framed.clone(), false)
     }
@@ -254,33 +254,33 @@ impl Outbox {
     pub fn push_durable(
         &self,
         seq: u64,
-        framed: &Framed,
+        framed: &FramedBytes,
         at: Instant,
-        came: Came,
-        instead: impl FnOnce(Option<&mut Had>) -> Option<Framed>,
-    ) -> Pushed {
+        came: Source,
+        instead: impl FnOnce(Option<&mut AlreadySeen>) -> Option<FramedBytes>,
+    ) -> PushOutcome {
         let mut state = self.state.lock();
-        let from_log = came == Came::FromLog;
+        let from_log = came == Source::FromLog;
         let full = from_log
-            && !off::is("room")
+            && !switches::off("room")
             && !state.queue.is_empty()
             && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
         match &mut state.gate {
             Gate::Joining { seen } => {
                 *seen = seq.max(*seen);
-                return Pushed::Joining;
+                return PushOutcome::Joining;
             }
             Gate::At { position, seen } => {
                 *seen = seq.max(*seen);
-                if seq <= *position && !off::is("once") {
-                    return Pushed::Old;
+                if seq <= *position && !switches::off("once") {
+                    return PushOutcome::Old;
                 }
-                if seq != *position + 1 && !off::is("gate") && !(off::is("once") && seq <= *position) {
-                    return if self.starved.load(Ordering::Relaxed) { Pushed::Full } else { Pushed::Gap };
+                if seq != *position + 1 && !switches::off("gate") && !(switches::off("once") && seq <= *position) {
+                    return if self.starved.load(Ordering::Relaxed) { PushOutcome::Full } else { PushOutcome::Gap };
                 }
                 if full {
                     self.starved.store(true, Ordering::Relaxed);
-                    return Pushed::Full;
+                    return PushOutcome::Full;
                 }
                 *position = seq;
             }
@@ -291,7 +291,7 @@ impl Outbox {
             state.forget_had();
         }
         let pushed = state.enqueue(frames.unwrap_or_else(|| framed.clone()), false);
-        if let (Pushed::Queued, Came::Live(accepted_at), None) = (pushed, came, state.accepted_at) {
+        if let (PushOutcome::Queued, Source::Live(accepted_at), None) = (pushed, came, state.accepted_at) {
             state.accepted_at = accepted_at;
         }
         pushed
@@ -299,7 +299,7 @@ impl Outbox {
 
     /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.
     /// Returns whether events after it were pushed meanwhile, which the log now has to bring.
-    pub fn open_at(&self, position: u64, first: Framed) -> (Pushed, bool) {
+    pub fn open_at(&self, position: u64, first: FramedBytes) -> (PushOutcome, bool) {
         let mut state = self.state.lock();
         let seen = match state.gate {
             Gate::Joining { seen } | Gate::At { seen, .. } => seen,
@@ -309,10 +309,10 @@ impl Outbox {
     }
 
     /// Moves the gate to a position of another epoch, queueing `notice` (`position` or `resync`).
-    pub fn reposition(&self, position: u64, notice: Framed) -> Pushed {
+    pub fn reposition(&self, position: u64, notice: FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
         if matches!(state.gate, Gate::Joining { .. }) {
-            return Pushed::Dropped;
+            return PushOutcome::Dropped;
         }
         state.gate = Gate::At { position, seen: position };
         state.enqueue(notice, false)
@@ -404,7 +404,7 @@ impl Outbox {
         any
     }
 
-    /// Like [`Outbox::take`] while the last batch is still being written: learns of a close or abort, but leaves what waits.
+    /// Like [`SendQueue::take`] while the last batch is still being written: learns of a close or abort, but leaves what waits.
     pub fn watch(&self, batch: &mut Batch, waker: &Waker) {
         let mut state = self.state.lock();
         state.register(waker);
@@ -439,18 +439,18 @@ impl Outbox {
         }
     }
 
-    fn push(&self, framed: Framed, ephemeral: bool) -> Pushed {
+    fn push(&self, framed: FramedBytes, ephemeral: bool) -> PushOutcome {
         self.state.lock().enqueue(framed, ephemeral)
     }
 }
 
 impl State {
-    fn enqueue(&mut self, framed: Framed, ephemeral: bool) -> Pushed {
+    fn enqueue(&mut self, framed: FramedBytes, ephemeral: bool) -> PushOutcome {
         if self.closing.is_some() {
-            return Pushed::Closing;
+            return PushOutcome::Closing;
         }
         if framed.is_empty() {
-            return Pushed::Silent;
+            return PushOutcome::Silent;
         }
         let bytes = len_of(&framed);
         if self.bytes.saturating_add(bytes) > self.bytes_max {
@@ -458,14 +458,14 @@ impl State {
         }
         // A single event that is larger than the budget has to pass, or nobody could ever get beyond it.
         let is_over = self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty();
-        if is_over && !off::is("slow-consumer") {
+        if is_over && !switches::off("slow-consumer") {
             self.queue = VecDeque::new();
             self.ephemeral = Vec::new();
             self.bytes = 0;
             self.accepted_at = None;
             self.closing = Some(CloseCode::SlowConsumer);
             self.wake();
-            return Pushed::Overflow;
+            return PushOutcome::Overflow;
         }
         self.bytes += bytes;
         if ephemeral {
@@ -473,7 +473,7 @@ impl State {
         }
         self.queue.push_back(framed);
         self.wake();
-        Pushed::Queued
+        PushOutcome::Queued
     }
 
     /// Gives back the memory when nothing is outstanding any more.
@@ -505,8 +505,8 @@ impl State {
 }
 
 /// What an item weighs: its bytes, and its place in the queue, so that many tiny frames weigh something too.
-fn len_of(framed: &Framed) -> u32 {
-    u32::try_from(framed.len() + size_of::<Framed>()).unwrap_or(u32::MAX)
+fn len_of(framed: &FramedBytes) -> u32 {
+    u32::try_from(framed.len() + size_of::<FramedBytes>()).unwrap_or(u32::MAX)
 }
 
 fn place_of(place: usize) -> u32 {
@@ -519,14 +519,14 @@ mod tests {
 
     #[test]
     fn a_message_that_the_log_may_have_brought_is_not_handed_over_directly() {
-        let outbox = Outbox::new(1024, Wire::CHAT);
-        let frame = Framed::from_static(b"x");
-        outbox.open_at(0, frame.clone());
+        let queue = SendQueue::new(1024, Wire::CHAT);
+        let frame = FramedBytes::from_static(b"x");
+        queue.open_at(0, frame.clone());
         let tried_at = Instant::now();
         // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
-        assert_eq!(outbox.push_durable(1, &frame, Instant::now(), Came::Live(None), |_| None), Pushed::Queued);
-        assert_eq!(outbox.push_direct(7, &frame, tried_at, |_| false), Pushed::Dropped);
+        assert_eq!(queue.push_durable(1, &frame, Instant::now(), Source::Live(None), |_| None), PushOutcome::Queued);
+        assert_eq!(queue.push_direct(7, &frame, tried_at, |_| false), PushOutcome::Dropped);
         std::thread::sleep(std::time::Duration::from_millis(1));
-        assert_eq!(outbox.push_direct(8, &frame, Instant::now(), |_| false), Pushed::Queued);
+        assert_eq!(queue.push_direct(8, &frame, Instant::now(), |_| false), PushOutcome::Queued);
     }
 }

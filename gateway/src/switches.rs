@@ -6,7 +6,7 @@
 /// Whether the mechanism `name` is off.
 #[cfg(debug_assertions)]
 #[must_use]
-pub fn is(name: &str) -> bool {
+pub fn off(name: &str) -> bool {
     use std::sync::OnceLock;
     static OFF: OnceLock<String> = OnceLock::new();
     let off = OFF.get_or_init(|| std::env::var("PARLEY_OFF").unwrap_or_default());
@@ -16,6 +16,6 @@ pub fn is(name: &str) -> bool {
 /// Whether the mechanism `name` is off: never.
 #[cfg(not(debug_assertions))]
 #[must_use]
-pub const fn is(_name: &str) -> bool {
+pub const fn off(_name: &str) -> bool {
     false
 }
