@@ -54,7 +54,7 @@ pub enum Command {
     ReactionAdd {
         /// The message.
         message: MessageId,
-        /// With what: see [`crate::chat_v1::check_emoji`].
+        /// With what: see [`crate::dialect::chat::check_emoji`].
         emoji: String,
     },
     /// Takes a reaction back.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use shared::chat_v1::check_content;
 use shared::command::{SendMessage, Target};
+use shared::dialect::chat::check_content;
 use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 

@@ -12,8 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use shared::chat_v1::{DecodedFrame, Decoder};
 use shared::command::Resume;
+use shared::dialect::chat::{DecodedFrame, Decoder};
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};

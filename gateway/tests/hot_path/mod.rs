@@ -12,7 +12,7 @@ use gateway::envelope::Payload;
 use gateway::frames::reply_on;
 use gateway::store::{Receipt, ReceiptChange, ReceiptKind};
 use gateway::ws::decoder::{Decoder as FrameDecoder, Item};
-use shared::chat_v1::Decoder;
+use shared::dialect::chat::Decoder;
 use shared::{Dialect, Event, Message, Wire};
 
 use rig::{Rig, masked};

@@ -92,5 +92,8 @@ fn a_missing_test_is_noticed() {
     let source = "#[tokio::test]\n/// Says.\nasync fn real() {}\nfn helper() {}\ncontract!(\n    one,\n    two,\n);\nasync fn two(w: W) {}";
     assert!(has_test(source, "real") && has_test(source, "two"));
     assert!(!has_test(source, "helper") && !has_test(source, "rea") && !has_test(source, "none"));
-    assert_eq!((files("requirements").len(), files("shared/src/flat.rs").len(), files("none").len()), (1, 1, 0));
+    assert_eq!(
+        (files("requirements").len(), files("shared/src/dialect/flat.rs").len(), files("none").len()),
+        (1, 1, 0)
+    );
 }

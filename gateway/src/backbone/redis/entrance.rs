@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value, from_redis_value};
-use shared::schema::{log_key, revoked_key, unread_key};
+use shared::redis_keys::{log_key, revoked_key, unread_key};
 
 use super::link::Link;
 use super::server::failed;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics::Counter;
 use redis::{PushInfo, PushKind, Value};
-use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
+use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, MasterId};

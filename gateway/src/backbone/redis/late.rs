@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::cmd;
-use shared::schema::{LATE_LEASE, LATE_STREAM};
+use shared::redis_keys::{LATE_LEASE, LATE_STREAM};
 
 use super::RedisBackbone;
 use crate::backbone::BackboneError;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::cmd;
 use shared::UserId;
-use shared::schema::{revoked_key, session_key, ticket_key};
+use shared::redis_keys::{revoked_key, session_key, ticket_key};
 
 use super::{REVOKED_SECONDS, RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Logins, SessionId, Ticket};

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, cmd};
-use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, revoked_key, unread_key};
+use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, revoked_key, unread_key};
 use shared::{Epoch, Timestamp, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! Who is online: a key per user that expires, and a sorted set of those whose offline announcement may be due.
 
 use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
-use shared::schema::{OFFLINE_DUE, last_seen_key, log_key, online_key, unread_key, user_channel};
+use shared::redis_keys::{OFFLINE_DUE, last_seen_key, log_key, online_key, unread_key, user_channel};
 use shared::{Timestamp, UserId};
 
 use super::link::Link;

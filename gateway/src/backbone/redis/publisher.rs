@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use redis::{Cmd, Pipeline, Value};
 use shared::UserId;
-use shared::schema::{log_key, unread_key, user_channel};
+use shared::redis_keys::{log_key, unread_key, user_channel};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

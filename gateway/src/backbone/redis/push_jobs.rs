@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{FromRedisValue, Pipeline, cmd};
-use shared::schema::{PUSH_DEAD_STREAM, PUSH_STREAM};
+use shared::redis_keys::{PUSH_DEAD_STREAM, PUSH_STREAM};
 use shared::{ConversationId, MessageId, UserId};
 
 use super::RedisBackbone;

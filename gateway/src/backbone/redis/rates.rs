@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use shared::UserId;
-use shared::schema::rate_key;
+use shared::redis_keys::rate_key;
 
 use super::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Draw, Grant, Rates};

@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionInfo, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value, ValueCodec, cmd};
 use shared::UserId;
-use shared::schema::user_channel;
+use shared::redis_keys::user_channel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Value, cmd};
-use shared::schema::{OFFLINE_DUE, last_seen_key, log_key, online_key, user_channel};
+use shared::redis_keys::{OFFLINE_DUE, last_seen_key, log_key, online_key, user_channel};
 use shared::{Timestamp, UserId};
 
 use super::cluster::Cluster;

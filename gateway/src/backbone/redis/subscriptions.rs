@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shared::UserId;
-use shared::schema::user_channel;
+use shared::redis_keys::user_channel;
 use tokio::sync::{Notify, oneshot};
 
 use super::cluster::{Cluster, MasterId, Slot, slot_of};

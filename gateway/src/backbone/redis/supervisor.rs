@@ -9,7 +9,7 @@ use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisResult, Value, cmd, from_redis_value};
 use shared::UserId;
-use shared::schema::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
+use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 

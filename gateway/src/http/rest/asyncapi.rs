@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value, json};
 use shared::close::CloseCode;
-use shared::flat::Common;
-use shared::flat_frames::{ChannelsClientFrame, ListingsClientFrame, SocialClientFrame, SocialMessage};
-use shared::frames::ClientFrame;
-use shared::{Dialect, Event, channels_v1, listings_v1, social_v1};
+use shared::contract::chat::ClientFrame;
+use shared::contract::flat::{ChannelsClientFrame, ListingsClientFrame, SocialClientFrame, SocialMessage};
+use shared::dialect::flat::Common;
+use shared::dialect::{channels, listings, social};
+use shared::{Dialect, Event};
 
 use super::describe::Schemas;
 
@@ -52,19 +53,19 @@ impl DialectFrames {
             Dialect::Chat => (schemas.input::<ClientFrame>(), vec![schemas.answer::<Event>()]),
             Dialect::Listings => (
                 schemas.input::<ListingsClientFrame>(),
-                vec![schemas.answer::<listings_v1::Frame<'_>>(), schemas.answer::<Common<'_>>()],
+                vec![schemas.answer::<listings::Frame<'_>>(), schemas.answer::<Common<'_>>()],
             ),
             Dialect::Social => (
                 schemas.input::<SocialClientFrame>(),
                 vec![
-                    schemas.answer::<social_v1::Frame<'_>>(),
+                    schemas.answer::<social::Frame<'_>>(),
                     schemas.answer::<SocialMessage<'_>>(),
                     schemas.answer::<Common<'_>>(),
                 ],
             ),
             Dialect::Channels => (
                 schemas.input::<ChannelsClientFrame>(),
-                vec![schemas.answer::<channels_v1::Frame<'_>>(), schemas.answer::<Common<'_>>()],
+                vec![schemas.answer::<channels::Frame<'_>>(), schemas.answer::<Common<'_>>()],
             ),
         };
         Self { dialect, incoming: vec![incoming], outgoing }

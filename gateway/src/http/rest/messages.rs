@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::chat_v1::{Decoder, check_content};
 use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
-use shared::frames::{Content, SendBody};
+use shared::contract::chat::{Content, SendBody};
+use shared::dialect::chat::{Decoder, check_content};
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use shared::dialect::social::{MessageFrame, NotificationFrame};
 use shared::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
-use shared::social_v1::{MessageFrame, NotificationFrame};
 use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 
 use super::Api;

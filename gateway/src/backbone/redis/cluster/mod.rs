@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use redis::RedisError;
 use shared::UserId;
-use shared::schema::user_channel;
+use shared::redis_keys::user_channel;
 use tokio::sync::Notify;
 
 pub(super) use self::keeper::{Keeper, Seeds};

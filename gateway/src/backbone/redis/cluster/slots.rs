@@ -45,7 +45,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 mod tests {
     use redis::cmd;
     use shared::UserId;
-    use shared::schema::{log_key, unread_key, user_channel};
+    use shared::redis_keys::{log_key, unread_key, user_channel};
 
     use super::*;
 

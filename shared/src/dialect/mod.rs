@@ -1,8 +1,14 @@
 //! The dialects (PROTOCOL §2): one set of commands and events, four ways to write them. A dialect only decodes and
 //! encodes; which rights somebody has and where an event goes is decided without it.
 
-use crate::flat::Texts;
-use crate::{Event, channels_v1, chat_v1, listings_v1, social_v1};
+pub mod channels;
+pub mod chat;
+pub mod flat;
+pub mod listings;
+pub mod social;
+
+use crate::Event;
+use flat::Texts;
 
 /// The way in which one socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,10 +42,10 @@ impl Dialect {
     #[must_use]
     pub fn subprotocol(self) -> &'static str {
         match self {
-            Self::Chat => chat_v1::SUBPROTOCOL,
-            Self::Listings => listings_v1::SUBPROTOCOL,
-            Self::Social => social_v1::SUBPROTOCOL,
-            Self::Channels => channels_v1::SUBPROTOCOL,
+            Self::Chat => chat::SUBPROTOCOL,
+            Self::Listings => listings::SUBPROTOCOL,
+            Self::Social => social::SUBPROTOCOL,
+            Self::Channels => channels::SUBPROTOCOL,
         }
     }
 
@@ -107,9 +113,9 @@ impl Wire {
         let mut texts = Texts::new(self.numbered);
         match self.dialect {
             Dialect::Chat => return vec![canonical(event, seq)],
-            Dialect::Listings => listings_v1::encode(event, &mut texts),
-            Dialect::Social => social_v1::encode(event, &mut texts),
-            Dialect::Channels => channels_v1::encode(event, &mut texts),
+            Dialect::Listings => listings::encode(event, &mut texts),
+            Dialect::Social => social::encode(event, &mut texts),
+            Dialect::Channels => channels::encode(event, &mut texts),
         }
         texts.finish(event, seq)
     }
@@ -126,7 +132,7 @@ fn canonical(event: &Event, seq: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat_v1::Decoder;
+    use crate::dialect::chat::Decoder;
     use crate::{Command, ErrorCode};
 
     #[test]

@@ -149,7 +149,7 @@ pub enum ClientFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat_v1::Decoder;
+    use crate::dialect::chat::Decoder;
 
     /// One frame of each kind, with every field. The match makes a new command's author come here.
     fn samples() -> Vec<ClientFrame> {

@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::chat_v1::Fields;
 use crate::command::{PASSWORD_BYTES_MAX, Target};
-use crate::flat::{Texts, unknown_type};
+use crate::dialect::chat::Fields;
+use crate::dialect::flat::{Texts, unknown_type};
 use crate::{
     Command, Conversation, ConversationId, ConversationKind, Event, Message, ProtocolError, Role, Timestamp, UserId,
 };
@@ -200,7 +200,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::chat_v1::Decoder;
+    use crate::dialect::chat::Decoder;
     use crate::{Dialect, ErrorCode, Wire};
 
     fn decode(frame: &Value) -> Result<Command, ProtocolError> {

@@ -5,9 +5,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::chat_v1::Fields;
 use crate::command::Target;
-use crate::flat::{Id, Texts, unknown_type};
+use crate::dialect::chat::Fields;
+use crate::dialect::flat::{Id, Texts, unknown_type};
 use crate::{Command, Event, Message, ProtocolError, Timestamp, UserId};
 
 /// The subprotocol that names this dialect.
@@ -197,7 +197,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::chat_v1::Decoder;
+    use crate::dialect::chat::Decoder;
     use crate::{Dialect, ErrorCode, Wire};
 
     fn decode(frame: &Value) -> Result<Command, ProtocolError> {

@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::chat_v1::Fields;
 use crate::command::Target;
-use crate::flat::{Id, Seconds, Texts, unknown_type};
+use crate::dialect::chat::Fields;
+use crate::dialect::flat::{Id, Seconds, Texts, unknown_type};
 use crate::{Command, Event, Message, ProtocolError, Timestamp, UserId};
 
 /// The subprotocol that names this dialect.
@@ -149,7 +149,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::chat_v1::Decoder;
+    use crate::dialect::chat::Decoder;
     use crate::{Dialect, Wire};
 
     fn decode(frame: &str) -> Result<Command, ProtocolError> {

@@ -5,10 +5,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::command::{PASSWORD_BYTES_MAX, TEMP_ID_BYTES_MAX};
-use crate::flat::Id;
-use crate::frames::{Content, text};
+use crate::contract::chat::{Content, text};
+use crate::dialect::flat::Id;
+use crate::dialect::social::{MessageFrame, NotificationFrame};
 use crate::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
-use crate::social_v1::{MessageFrame, NotificationFrame};
 
 /// An id from a client: a string, or an integer that stands for the string of its digits.
 #[derive(Debug, Clone)]
@@ -177,15 +177,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::chat_v1::Decoder;
-    use crate::flat::Common;
-    use crate::{Dialect, Event, Wire, channels_v1, listings_v1, social_v1};
+    use crate::dialect::chat::Decoder;
+    use crate::dialect::flat::Common;
+    use crate::dialect::{channels, listings, social};
+    use crate::{Dialect, Event, Wire};
 
     /// The flat dialects, each with the source of its codec.
     const FLAT: [(Dialect, &str); 3] = [
-        (Dialect::Listings, include_str!("listings_v1.rs")),
-        (Dialect::Social, include_str!("social_v1.rs")),
-        (Dialect::Channels, include_str!("channels_v1.rs")),
+        (Dialect::Listings, include_str!("../dialect/listings.rs")),
+        (Dialect::Social, include_str!("../dialect/social.rs")),
+        (Dialect::Channels, include_str!("../dialect/channels.rs")),
     ];
 
     fn id() -> AnyId {
@@ -261,15 +262,15 @@ mod tests {
             Dialect::Chat => (vec![], vec![]),
             Dialect::Listings => (
                 unions(true, &[ListingsClientFrame::json_schema]),
-                unions(false, &[listings_v1::Frame::json_schema, common]),
+                unions(false, &[listings::Frame::json_schema, common]),
             ),
             Dialect::Social => (
                 unions(true, &[SocialClientFrame::json_schema]),
-                unions(false, &[social_v1::Frame::json_schema, SocialMessage::json_schema, common]),
+                unions(false, &[social::Frame::json_schema, SocialMessage::json_schema, common]),
             ),
             Dialect::Channels => (
                 unions(true, &[ChannelsClientFrame::json_schema]),
-                unions(false, &[channels_v1::Frame::json_schema, common]),
+                unions(false, &[channels::Frame::json_schema, common]),
             ),
         }
     }

@@ -4,8 +4,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-use crate::chat_v1::Fields;
 use crate::command::{KIND_TEXT, SendMessage, TEMP_ID_BYTES_MAX, Target};
+use crate::dialect::chat::Fields;
 use crate::event::ResyncReason;
 use crate::{Epoch, ErrorCode, Event, ProtocolError, Timestamp};
 

@@ -9,7 +9,8 @@ use crate::command::{
     EMOJI_BYTES_MAX, KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage,
     TEMP_ID_BYTES_MAX, Target, UserRef,
 };
-use crate::{Command, Dialect, ErrorCode, Position, ProtocolError, channels_v1, listings_v1, social_v1};
+use crate::dialect::{channels, listings, social};
+use crate::{Command, Dialect, ErrorCode, Position, ProtocolError};
 
 /// The subprotocol that names this dialect.
 pub const SUBPROTOCOL: &str = "chat.v1";
@@ -97,9 +98,9 @@ impl Decoder {
     fn decode_kind(&self, dialect: Dialect, kind: &str, frame: Object<'_, '_>) -> Result<Command, ProtocolError> {
         match dialect {
             Dialect::Chat => self.decode_command(kind, &frame),
-            Dialect::Listings => listings_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
-            Dialect::Social => social_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
-            Dialect::Channels => channels_v1::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+            Dialect::Listings => listings::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+            Dialect::Social => social::decode(kind, &Fields(Some(frame)), self.content_chars_max),
+            Dialect::Channels => channels::decode(kind, &Fields(Some(frame)), self.content_chars_max),
         }
     }
 
