@@ -9,43 +9,43 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Switch (in the sources: switches::off("…")) and test. A test of the gateway compares the first column with the sources.
+# Switch (in the sources: rules::switches::off("…")) and test. A test of the gateway compares the first column with the sources.
 pairs() {
   cat <<'PAIRS'
-gate                noloss_heal::a_gap_is_healed_at_once
-once                noloss_epoch::a_socket_is_given_each_event_once
-gap-heal            noloss_heal::a_gap_is_healed_at_once
-reconnect-heal      noloss_epoch::after_an_interruption_it_is_a_resync
-log-check           noloss_heal::silent_loss_is_found_without_a_new_event
-opened-line         noloss_heal::a_log_that_vanishes_under_a_subscription_gives_a_new_position
-opened-line         noloss_heal::a_log_that_another_device_opens_anew_is_announced
-epoch-doubt         noloss_epoch::a_log_of_another_server_is_told_as_a_resync
-epoch-resync        noloss_heal::a_log_that_was_begun_anew_unseen_is_found
-hole-resync         two_nodes::a_log_with_a_hole_of_its_own_is_told_as_trimmed
-recent              noloss_outbox::an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty
-direct-position     two_nodes::while_redis_is_frozen_messages_are_delivered_directly_and_once
-companions          noloss_resume::a_resume_from_n_repeats_the_companions_of_n
-resume-check        backbone::on_redis::logs_are_read_in_pages_and_trimmed
-sweep               noloss_outbox::rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_alone
-append-once         noloss_outbox::a_redo_of_what_was_published_tells_nobody
-rows-one-by-one     noloss_outbox::a_row_that_can_not_be_published_holds_up_no_other
-lease               noloss_outbox::without_its_lease_a_node_publishes_nothing
-fence               backbone_faults::a_fence_ends_the_connections_of_an_owner
-server-watch        backbone_faults::a_log_of_another_server_is_begun_anew
-retire              noloss_left_behind::what_is_published_on_a_server_that_was_left_is_published_again
-open-logs           backbone_faults::a_killed_server_that_comes_back_empty
-members-version     noloss_outbox::members_that_changed_unheard_are_noticed_by_the_next_message
-members-then        noloss_outbox::what_is_published_late_goes_to_the_members_of_then
-temp-id             two_nodes::the_same_temp_id_on_two_nodes_is_one_message
-batch-retry         store_group_commit::an_uncertain_commit_is_never_doubled
-one-by-one          store_group_commit::on_postgres::a_message_that_cannot_be_stored_fails_alone
-linger              backbone::on_redis::subscriptions_are_counted_and_linger
-linger-ends         backbone::on_redis::who_has_left_is_pushed_to_at_once
-slow-consumer       noloss_sockets::a_slow_consumer_costs_only_itself
-room                noloss_resume::a_backlog_larger_than_the_queue_comes_in_portions
-turns               noloss_sockets::connections_that_can_not_join_are_sent_away_at_different_times
-revocation          noloss_sockets::a_revocation_reaches_every_node_within_a_second
-drain-answer        noloss_sockets::a_send_that_is_under_way_is_acknowledged_before_the_close
+gate                noloss::heal::a_gap_is_healed_at_once
+once                noloss::epoch::a_socket_is_given_each_event_once
+gap-heal            noloss::heal::a_gap_is_healed_at_once
+reconnect-heal      noloss::epoch::after_an_interruption_it_is_a_resync
+log-check           noloss::heal::silent_loss_is_found_without_a_new_event
+opened-line         noloss::heal::a_log_that_vanishes_under_a_subscription_gives_a_new_position
+opened-line         noloss::heal::a_log_that_another_device_opens_anew_is_announced
+epoch-doubt         noloss::epoch::a_log_of_another_server_is_told_as_a_resync
+epoch-resync        noloss::heal::a_log_that_was_begun_anew_unseen_is_found
+hole-resync         noloss::two_nodes::a_log_with_a_hole_of_its_own_is_told_as_trimmed
+recent              noloss::outbox::an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty
+direct-position     noloss::two_nodes::while_redis_is_frozen_messages_are_delivered_directly_and_once
+companions          noloss::resume::a_resume_from_n_repeats_the_companions_of_n
+resume-check        backbone::contract::on_redis::logs_are_read_in_pages_and_trimmed
+sweep               noloss::outbox::rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_alone
+append-once         noloss::outbox::a_redo_of_what_was_published_tells_nobody
+rows-one-by-one     noloss::outbox::a_row_that_can_not_be_published_holds_up_no_other
+lease               noloss::outbox::without_its_lease_a_node_publishes_nothing
+fence               backbone::faults::a_fence_ends_the_connections_of_an_owner
+server-watch        backbone::faults::a_log_of_another_server_is_begun_anew
+retire              noloss::left_behind::what_is_published_on_a_server_that_was_left_is_published_again
+open-logs           backbone::faults::a_killed_server_that_comes_back_empty
+members-version     noloss::outbox::members_that_changed_unheard_are_noticed_by_the_next_message
+members-then        noloss::outbox::what_is_published_late_goes_to_the_members_of_then
+temp-id             noloss::two_nodes::the_same_temp_id_on_two_nodes_is_one_message
+batch-retry         store::group_commit::an_uncertain_commit_is_never_doubled
+one-by-one          store::group_commit::on_postgres::a_message_that_cannot_be_stored_fails_alone
+linger              backbone::contract::on_redis::subscriptions_are_counted_and_linger
+linger-ends         backbone::contract::on_redis::who_has_left_is_pushed_to_at_once
+slow-consumer       noloss::sockets::a_slow_consumer_costs_only_itself
+room                noloss::resume::a_backlog_larger_than_the_queue_comes_in_portions
+turns               noloss::sockets::connections_that_can_not_join_are_sent_away_at_different_times
+revocation          noloss::sockets::a_revocation_reaches_every_node_within_a_second
+drain-answer        noloss::sockets::a_send_that_is_under_way_is_acknowledged_before_the_close
 PAIRS
 }
 

@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use gateway::delivery::send_queue::{PushOutcome, SendQueue};
+use gateway::session::socket::{Flow, Incoming, Socket};
 use gateway::ws::frame;
 use gateway::ws::handshake::{self, PendingUpgrade};
-use gateway::ws::send_queue::{PushOutcome, SendQueue};
-use gateway::ws::socket::{Flow, Incoming, Socket};
 use http_body_util::Empty;
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;

@@ -30,21 +30,22 @@ use crate::chat::receipts::receipt_events_builder;
 use crate::chat::usernames::Names;
 use crate::chat::{Chat, Parts};
 use crate::config::{Config, Mode, Proxies};
-use crate::fanout::{Fanout, Invalidation};
-use crate::heal::Healer;
-use crate::http::ops::{self, Readiness};
+use crate::delivery::fanout::{Fanout, Invalidation};
+use crate::delivery::heal::Healer;
+use crate::delivery::registry::Registry;
+use crate::http::ops;
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
+use crate::limits::Polls;
 use crate::limits::UserRates;
-use crate::lobby::Lobby;
 use crate::metrics::{self, Metrics};
+use crate::node::clocks;
+use crate::node::drain;
+use crate::node::lobby::Lobby;
+use crate::node::readiness::Readiness;
+use crate::node::recheck;
 use crate::node::{JOINS_MAX, Node};
-use crate::pollers::Pollers;
-use crate::pulse;
 use crate::push::Webhook;
-use crate::recheck;
-use crate::registry::Registry;
-use crate::shutdown;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
 use crate::store::{self, IdBlock, Owner, Store, UnreadCount, UnreadCounts};
 use crate::traces;
@@ -166,7 +167,7 @@ impl App {
             tasks: background.clone(),
             draining: AtomicBool::new(false),
             connections: AtomicU64::new(1),
-            pollers: Pollers::default(),
+            polls: Polls::default(),
             joining: Semaphore::new(JOINS_MAX),
         });
         let app = Self {
@@ -202,7 +203,7 @@ impl App {
 
     /// Drains the sockets, then stops.
     pub async fn drain(self) {
-        shutdown::drain(&self.node, &self.readiness, &self.config.drain).await;
+        drain::drain(&self.node, &self.readiness, &self.config.drain).await;
         self.stop().await;
     }
 }
@@ -213,9 +214,9 @@ impl App {
         let (node, tasks) = (&self.node, &self.background);
         let stop = || self.clocks.clone();
         let (clocks_node, log) = (Arc::clone(node), self.config.log.clone());
-        tasks.spawn(pulse::clocks(clocks_node, log, refresh, stop()));
-        tasks.spawn(pulse::refresh(Arc::clone(node), refresh_queue));
-        tasks.spawn(pulse::errands(Arc::clone(node), stop()));
+        tasks.spawn(clocks::clocks(clocks_node, log, refresh, stop()));
+        tasks.spawn(clocks::refresh(Arc::clone(node), refresh_queue));
+        tasks.spawn(clocks::errands(Arc::clone(node), stop()));
         tasks.spawn(recheck::run(Arc::clone(node), stop()));
         let (chat, until) = (Arc::clone(&node.chat), stop());
         tasks.spawn(async move { chat.sweep_until(until).await });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Parser;
 use gateway::app::App;
 use gateway::config::{Config, Layers, Mode, SettingsArgs};
-use gateway::shutdown;
+use gateway::node::drain;
 use store::MemoryStore;
 
 /// The server's allocator, with the server's settings.
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         let app = App::start_on(config, Arc::new(MemoryStore::new())).await?;
         tracing::warn!(http = %app.http, "listening, and storing nothing: for measuring only");
-        shutdown::signal().await?;
+        drain::signal().await?;
         app.drain().await;
         Ok(())
     })

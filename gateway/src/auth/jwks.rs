@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Unavailable;
-use super::token::{EC, ED, Key, RSA};
+use super::keys::{EC, ED, Key, RSA};
 use crate::http_client::{Endpoint, EndpointError};
 
 /// How long a fetch may take.

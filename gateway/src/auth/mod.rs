@@ -5,6 +5,7 @@ mod breaker;
 mod claims;
 pub mod credentials;
 pub mod jwks;
+mod keys;
 mod live;
 pub mod remote;
 mod session;

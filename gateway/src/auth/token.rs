@@ -12,6 +12,7 @@ use shared::{Timestamp, UserId};
 
 use super::claims::{is_admin, seconds, user_id, username};
 use super::jwks::{Candidates, Jwks};
+use super::keys::{EC, ED, HMAC, Key, RSA, public_key};
 use super::{Identity, TokenRefusal};
 use crate::config::AuthConfig;
 
@@ -40,12 +41,6 @@ pub enum Fault {
     Refused(TokenRefusal),
 }
 
-/// A key, and the algorithms that it may be used with.
-pub(super) struct Key {
-    pub(super) algorithms: Vec<Algorithm>,
-    pub(super) key: DecodingKey,
-}
-
 /// A key that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("JWT_PUBLIC_KEY_FILE {file}: {fault}")]
@@ -53,11 +48,6 @@ pub struct KeyError {
     file: String,
     fault: String,
 }
-
-const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-pub(super) const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
-pub(super) const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
-pub(super) const ED: &[Algorithm] = &[Algorithm::EdDSA];
 
 impl Verifier {
     /// Reads the keys that the settings name; `published` are those of an issuer.
@@ -188,14 +178,4 @@ pub fn mint(config: &AuthConfig, user: &UserId, username: Option<&str>, admin: b
         }
     }
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).ok()
-}
-
-fn public_key(pem: &[u8]) -> Option<Key> {
-    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-        return Some(Key { algorithms: RSA.to_vec(), key });
-    }
-    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-        return Some(Key { algorithms: EC.to_vec(), key });
-    }
-    DecodingKey::from_ed_pem(pem).ok().map(|key| Key { algorithms: ED.to_vec(), key })
 }

@@ -9,6 +9,9 @@ use super::BackboneError;
 /// The most that is kept; over it nothing more is taken.
 pub const LATE_MAX: usize = 10_000;
 
+/// The type of an envelope for nodes: it holds the event of a message that is not stored yet.
+pub const MESSAGE_LIVE: &str = "message.live";
+
 /// An entry's name, as the backbone gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LateId(pub(super) String);

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::messages::SentMessage;
 use super::{Chat, refused};
+use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
-use crate::envelope::MESSAGE_LIVE;
 use crate::store::{CommittedBatch, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
 
 /// How long the store may take for a message that can be delivered without it.

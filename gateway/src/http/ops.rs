@@ -1,8 +1,6 @@
 //! The operators' listener: metrics, health, stats. Not for the public.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,15 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
 
 use super::listener::Capacity;
 use super::stats::Stats;
 use crate::metrics;
 use crate::node::Node;
-
-/// How old the store's answer may be.
-const STORE_ANSWER_FRESH: Duration = Duration::from_secs(3);
+use crate::node::readiness::Readiness;
 
 /// What the operators' routes work with.
 pub struct Ops {
@@ -27,71 +22,6 @@ pub struct Ops {
     capacity: Arc<Capacity>,
     prometheus: PrometheusHandle,
     readiness: Arc<Readiness>,
-}
-
-/// Whether the node may be sent users (invariant 7).
-#[derive(Debug, Default)]
-pub struct Readiness {
-    draining: AtomicBool,
-    store_answered: Mutex<Option<Instant>>,
-}
-
-impl Readiness {
-    /// Unready from now on.
-    pub fn drain(&self, node: &Node) {
-        self.draining.store(true, Ordering::Relaxed);
-        node.metrics.draining.set(1.0);
-        node.metrics.ready.set(0.0);
-    }
-
-    /// Asks the store whether it answers, again and again, until `stop`.
-    pub async fn watch_store(&self, node: Arc<Node>, stop: tokio_util::sync::CancellationToken) {
-        let mut beat = tokio::time::interval(Duration::from_secs(1));
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut up = true;
-        loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                () = stop.cancelled() => return,
-            }
-            let asked = Instant::now();
-            let answered = node.chat.store().ping().await;
-            node.metrics.store_ping_seconds.record(asked.elapsed());
-            match (&answered, up) {
-                (Err(error), true) => tracing::warn!(%error, "the store does not answer"),
-                (Ok(()), false) => tracing::info!("the store answers again"),
-                (Err(_), false) | (Ok(()), true) => {}
-            }
-            up = answered.is_ok();
-            node.metrics.store_up.set(f64::from(u8::from(up)));
-            node.metrics.backbone_up.set(f64::from(u8::from(node.chat.backbone().health().ready)));
-            if up {
-                *self.store_answered.lock() = Some(Instant::now());
-            }
-            let ready = self.faults(&node).is_empty();
-            node.metrics.ready.set(f64::from(u8::from(ready)));
-        }
-    }
-
-    /// What stands against sending users here; empty when ready.
-    #[must_use]
-    pub fn faults(&self, node: &Node) -> Vec<String> {
-        let mut faults = Vec::new();
-        if self.draining.load(Ordering::Relaxed) {
-            faults.push("draining".to_owned());
-        }
-        let health = node.chat.backbone().health();
-        if !health.ready {
-            faults.push(format!("backbone: {}", health.detail));
-        }
-        if node.chat.is_left_behind() {
-            faults.push("backbone: the other nodes have left this Redis server for another".to_owned());
-        }
-        if !self.store_answered.lock().is_some_and(|at| at.elapsed() < STORE_ANSWER_FRESH) {
-            faults.push("store: no answer within 3 s".to_owned());
-        }
-        faults
-    }
 }
 
 /// The operators' routes.

@@ -18,12 +18,12 @@ use super::client_address::ClientAddress;
 use super::listener::{Capacity, Place};
 use crate::auth::credentials;
 use crate::config::AuthConfig;
+use crate::delivery::send_queue::SendQueue;
 use crate::limits::{Addresses, OverLimit, Stay};
 use crate::node::Node;
+use crate::session::socket::Socket;
 use crate::session::{Opening, Session};
 use crate::ws::handshake::{PendingUpgrade, accept};
-use crate::ws::send_queue::SendQueue;
-use crate::ws::socket::Socket;
 
 /// Opens sockets.
 pub struct Sockets {
@@ -187,8 +187,9 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
     tracing::debug!(connection, "a connection begins");
     match contained(session).await {
         Some(ended) => {
-            metrics.ended(&ended);
-            tracing::debug!(connection, reason = ended.label(), "a connection ended");
+            let (by, reason) = ended.by_and_reason();
+            metrics.ended(by, reason);
+            tracing::debug!(connection, by, reason, "a connection ended");
         }
         None => {
             tracing::error!(connection, "a session ended by a fault of the server");

@@ -12,12 +12,12 @@ use shared::{CloseCode, Dialect, Epoch, Event, Timestamp, UserId};
 use crate::auth::{AuthError, Guest, Identity, TokenRefusal};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
 use crate::clock::coarse_s;
-use crate::frames::{companions_on, event_on, reply_on};
-use crate::heal::resync;
+use crate::delivery::frames::{companions_on, event_on, reply_on};
+use crate::delivery::heal::resync;
+use crate::delivery::registry::JoinOutcome;
+use crate::delivery::send_queue::SendQueue;
 use crate::node::Node;
-use crate::registry::JoinOutcome;
 use crate::switches;
-use crate::ws::send_queue::SendQueue;
 
 /// How long a connection waits for its turn before it is sent away.
 const TURN_WITHIN: Duration = Duration::from_secs(5);

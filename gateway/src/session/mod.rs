@@ -5,6 +5,7 @@
 
 mod join;
 pub mod poller;
+pub mod socket;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,13 +19,13 @@ use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::clock::now_us;
+use crate::delivery::frames::reply_on;
+use crate::delivery::send_queue::SendQueue;
 use crate::dispatch::{Asker, dispatch, pong};
-use crate::frames::reply_on;
 use crate::limits::{Allowance, Bucket, Rate};
-use crate::lobby::Seat;
 use crate::node::Node;
-use crate::ws::send_queue::SendQueue;
-use crate::ws::socket::{Flow, Incoming, Socket, SocketEnd};
+use crate::node::lobby::Seat;
+use crate::session::socket::{Flow, Incoming, Socket, SocketEnd};
 use join::{LiveConnection, Refusal};
 
 /// When a connection that could not join may come again.

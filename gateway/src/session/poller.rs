@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use super::join::expiry_s;
 use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
-use crate::heal::resync;
+use crate::delivery::heal::resync;
+use crate::delivery::registry::JoinOutcome;
+use crate::delivery::send_queue::{Batch, SendQueue};
 use crate::node::Node;
-use crate::registry::JoinOutcome;
-use crate::ws::send_queue::{Batch, SendQueue};
 
 /// Entries of the log in one answer.
 const ENTRIES_MAX: u32 = 100;
@@ -76,7 +76,7 @@ pub async fn poll(
             return Ok(PollOutcome::Events { epoch: head.epoch, seq: head.last, entries: Vec::new() });
         }
     };
-    let Some(_turn) = node.pollers.take(user) else { return Ok(PollOutcome::TooMany) };
+    let Some(_turn) = node.polls.take(user) else { return Ok(PollOutcome::TooMany) };
     let expires_s = identity.map_or(u32::MAX, expiry_s);
     let Some(listening) = Listening::enter(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
     if let Some(identity) = identity {

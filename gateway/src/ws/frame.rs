@@ -5,8 +5,6 @@
 use bytes::Bytes;
 use shared::CloseCode;
 
-use crate::envelope;
-
 /// FIN and the opcode of a text frame.
 const TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary frame.
@@ -24,21 +22,15 @@ pub fn frame_text(payload: &[u8]) -> Bytes {
     frame(TEXT, payload)
 }
 
+/// Adds one text frame with this payload, which must be UTF-8.
+pub fn put_text(framed: &mut Vec<u8>, payload: &[u8]) {
+    put_frame(framed, TEXT, payload);
+}
+
 /// One binary frame with this payload.
 #[must_use]
 pub fn frame_binary(payload: &[u8]) -> Bytes {
     frame(BINARY, payload)
-}
-
-/// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
-#[must_use]
-pub fn frame_lines(envelopes: &[u8]) -> Bytes {
-    let lines = || envelope::lines(envelopes).filter(|line| !line.is_empty());
-    let mut framed = Vec::with_capacity(lines().map(|line| framed_len(line.len())).sum());
-    for line in lines() {
-        put_frame(&mut framed, TEXT, line);
-    }
-    framed.into()
 }
 
 /// A ping without payload. Allocates nothing.
@@ -83,7 +75,9 @@ fn frame(head: u8, payload: &[u8]) -> Bytes {
     framed.into()
 }
 
-fn framed_len(payload: usize) -> usize {
+/// The bytes of a frame with a payload of so many bytes.
+#[must_use]
+pub const fn framed_len(payload: usize) -> usize {
     let header = match payload {
         0..=125 => 2,
         126..=0xFFFF => 4,
@@ -131,16 +125,6 @@ mod tests {
             assert_eq!(&framed[header.len()..], &payload[..]);
         }
         assert_eq!(frame_binary(&[7])[..], [0x82, 1, 7]);
-    }
-
-    #[test]
-    fn each_line_is_one_frame() {
-        let long = "y".repeat(300);
-        let framed = frame_lines(format!("{{}}\n{long}\n\nab\n").as_bytes());
-        let expected = [&frame_text(b"{}")[..], &frame_text(long.as_bytes()), &frame_text(b"ab")].concat();
-        assert_eq!(framed, expected);
-        assert_eq!(frame_lines(b"{}"), frame_text(b"{}"));
-        assert!(frame_lines(b"\n").is_empty());
     }
 
     #[test]

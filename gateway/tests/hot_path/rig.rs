@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use gateway::fanout::Fanout;
+use gateway::delivery::fanout::Fanout;
+use gateway::delivery::registry::Registry;
+use gateway::delivery::send_queue::{Batch, SendQueue};
 use gateway::metrics::{self, Metrics};
-use gateway::registry::Registry;
-use gateway::ws::send_queue::{Batch, SendQueue};
 use shared::{Epoch, UserId, Wire};
 use tokio::sync::mpsc;
 

@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::TwoNodes;
-use crate::seed002::types;
-use crate::support::client::Client;
+use crate::support::client::{Client, types};
 use crate::support::http::{bearer, get, post, request};
 use crate::support::node::{API_KEY, Node, token};
+use crate::support::two_nodes::TwoNodes;
 
 /// The message that a client sends.
 async fn say(client: &mut Client, conversation: &str, content: &str) -> Value {

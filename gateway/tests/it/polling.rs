@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::TwoNodes;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, Node, token};
+use crate::support::two_nodes::TwoNodes;
 
 async fn poll(node: &Node, user: &str, query: &str) -> (u16, Value) {
     let (name, value) = bearer(&token(user));

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::noloss_rig::{TwoNodes, acting};
 use crate::support::client::Client;
 use crate::support::http::get;
 use crate::support::node::Node;
+use crate::support::two_nodes::{TwoNodes, acting};
 
 const SECRET: &str = "a-secret-of-the-webhook";
 

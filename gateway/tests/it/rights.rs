@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::noloss_rig::{TwoNodes, acting, bounded, say};
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::{bearer, post, request};
 use crate::support::node::{API_KEY, Node, token};
+use crate::support::two_nodes::{TwoNodes, acting, bounded, say};
 
 /// Who tries everything.
 const USER: &str = "7";

@@ -6,7 +6,7 @@ use gateway::backbone::{RedisBackbone, Settings};
 use gateway::store::connect;
 use serde_json::json;
 
-use crate::backbone_rig::{deaf, empty_store};
+use crate::backbone::rig::{deaf, empty_store};
 use crate::support::certificates::Authority;
 use crate::support::client::Client;
 use crate::support::node::Node;

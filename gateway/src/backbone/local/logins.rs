@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use shared::UserId;
 
 use super::LocalBackbone;
-use super::state::now_ms;
+use super::time::now_ms;
 use crate::backbone::{BackboneError, Logins, SessionId, Ticket};
 
 /// What Redis would keep about who may come in.

@@ -9,6 +9,7 @@ mod online;
 mod push_jobs;
 mod rates;
 mod state;
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::push_jobs::Jobs;
 use self::rates::Allowances;
-use self::state::{AppendOutcome, State, now_ms};
+use self::state::{AppendOutcome, State};
+use self::time::now_ms;
 use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::{Epoch, Timestamp, UserId};
+use shared::{Epoch, UserId};
 
 use super::counts::Counts;
 use super::log::{Log, Search};
@@ -213,9 +213,4 @@ impl User {
 
 fn new_log(process: u32, number: u64, now_ms: i64, settings: &Settings) -> Log {
     Log::new(Epoch::of_process(process, number), now_ms + i64::from(settings.resume_seconds) * 1000)
-}
-
-/// The time by which everything here goes.
-pub(super) fn now_ms() -> i64 {
-    Timestamp::now().unix_ms()
 }

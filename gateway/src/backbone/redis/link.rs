@@ -11,7 +11,7 @@ use shared::UserId;
 
 use super::cluster::Cluster;
 use super::scripts::Scripts;
-use super::server::{Fault, Server, failed};
+use crate::backbone::redis::connect::server::{Fault, Server, failed};
 use crate::backbone::{BackboneError, Health, Settings};
 use crate::switches;
 

@@ -4,30 +4,14 @@
 //! error at once; nothing is kept for later.
 
 mod cluster;
-mod connection;
-mod entrance;
-mod inbound;
-mod late;
+mod commands;
+mod connect;
 mod link;
-mod logins;
+mod log;
 mod presence;
-mod publisher;
-mod push_jobs;
-mod pushed;
-mod rates;
-mod receiving;
-mod repeated;
-mod scattered;
 mod scripts;
-mod sentinel;
-mod server;
-mod servers;
-mod subscriber;
-mod subscriptions;
-mod supervisor;
-mod wire;
+mod subscribe;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,24 +20,26 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, cmd};
 use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, revoked_key, unread_key};
-use shared::{Epoch, Timestamp, UserId};
+use shared::{Timestamp, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::cluster::{Cluster, Keeper};
+use self::commands::entrance;
+use self::connect::{connection, discovery, server};
 use self::link::{Link, Route};
-use self::publisher::PipelineWriter;
-use self::server::Server;
-pub use self::servers::Address;
-use self::servers::Target;
-use self::subscriptions::Subscriptions;
-use self::supervisor::{Shared, Supervisor};
 use super::batches::Batches;
 use super::queue::Queue;
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryOutcome, Entrant, EntryOutcome, Health, Inbox,
     LogHead, LogPage, Presence, Settings, payload,
 };
+use crate::backbone::redis::commands::publisher::PipelineWriter;
+pub use crate::backbone::redis::connect::discovery::Address;
+use crate::backbone::redis::connect::discovery::Target;
+use crate::backbone::redis::connect::server::Server;
+use crate::backbone::redis::connect::supervisor::{Shared, Supervisor};
+use crate::backbone::redis::subscribe::subscriptions::Subscriptions;
 
 /// How long the first connection may take.
 const START_WITHIN: Duration = Duration::from_secs(10);
@@ -130,7 +116,7 @@ impl RedisBackbone {
             Err(_) if backbone.link.is_enough() => Ok(backbone),
             Ok(()) | Err(_) => {
                 let why = backbone.link.refused().unwrap_or_else(|| backbone.health().detail);
-                let why = servers::explain(why);
+                let why = discovery::explain(why);
                 backbone.close().await;
                 Err(BackboneError(why))
             }
@@ -172,7 +158,7 @@ impl Backbone for RedisBackbone {
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {
         let mut call = scripts::call(&self.link.scripts.open, &[&log_key(user), &unread_key(user)]);
         let reply: Vec<Bytes> = self.link.run_script(call.arg(self.link.epoch_nonce())).await?;
-        head_and_rest(&reply).map(|(head, _)| head)
+        log::head_and_rest(&reply).map(|(head, _)| head)
     }
 
     async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError> {
@@ -188,7 +174,7 @@ impl Backbone for RedisBackbone {
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
         let mut call = scripts::call(&self.link.scripts.read, &[&log_key(user), &unread_key(user)]);
         call.arg(self.link.epoch_nonce()).arg(after).arg(limit);
-        page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
+        log::page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
     }
 
     async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError> {
@@ -211,7 +197,7 @@ impl Backbone for RedisBackbone {
         let is_gone = match &self.link.route {
             Route::One(_) => self.departures.ask(user.clone()).await?,
             Route::Cluster(cluster) => {
-                scattered::departed(&self.link, cluster, user, own(&self.subscriptions, user)).await?
+                presence::departed_scattered(&self.link, cluster, user, own(&self.subscriptions, user)).await?
             }
         };
         if is_gone {
@@ -336,41 +322,4 @@ async fn depart_together(
 /// How many subscriptions for the user are this node's, and wanted by nobody.
 fn own(subscriptions: &Subscriptions, user: &UserId) -> u32 {
     u32::from(subscriptions.lingers(user))
-}
-
-/// Reads epoch, floor and last; what follows them.
-fn head_and_rest(reply: &[Bytes]) -> Result<(LogHead, &[Bytes]), BackboneError> {
-    let [epoch, floor, last, rest @ ..] = reply else { return Err(unreadable()) };
-    let epoch = std::str::from_utf8(epoch).ok().and_then(Epoch::parse).ok_or_else(unreadable)?;
-    Ok((LogHead { epoch, floor: number(floor)?, last: number(last)? }, rest))
-}
-
-/// The same, then seq and body in turn.
-fn page(reply: &[Bytes]) -> Result<LogPage, BackboneError> {
-    let (head, entries) = head_and_rest(reply)?;
-    let entries = entries
-        .chunks(2)
-        .map(|entry| match entry {
-            [seq, body] => number(seq).map(|seq| (seq, logged(seq, body))),
-            _ => Err(unreadable()),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(LogPage { head, entries })
-}
-
-fn number(bytes: &[u8]) -> Result<u64, BackboneError> {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(unreadable)
-}
-
-/// An entry of a log as it was published.
-fn logged(seq: u64, body: &[u8]) -> Bytes {
-    let payload = payload::with_seq(seq, body);
-    match repeated::whole(&payload) {
-        Cow::Borrowed(_) => payload,
-        Cow::Owned(whole) => whole.into(),
-    }
-}
-
-fn unreadable() -> BackboneError {
-    BackboneError("a log could not be read".to_owned())
 }

@@ -13,9 +13,9 @@ use super::body::{Params, Segment};
 use super::caller::Caller;
 use super::conversations::{List, limit};
 use super::failure::Failure;
+use crate::delivery::registry::ListedSocket;
 use crate::http::stats::{Stats, seconds_from_now};
 use crate::node::Node;
-use crate::registry::ListedSocket;
 use crate::store::{ChannelActivity, Members};
 
 /// The channels that are listed of one user.

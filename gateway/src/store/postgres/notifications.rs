@@ -7,7 +7,7 @@ use shared::{NotificationId, UserId};
 use super::pool::{PooledConnection, PostgresStore};
 use super::rows::{bigint, get, number, time, time_or_null, unfit};
 use super::{execute, on_connection, outbox, query, within};
-use crate::store::notifications::{Keep, KeptNotification, Notifications};
+use crate::store::notifications::{KeptNotification, Notifications};
 use crate::store::{OutboxRow, StoreError};
 
 #[async_trait]
@@ -24,27 +24,6 @@ impl Notifications for PostgresStore {
     ) -> Result<u64, StoreError> {
         on_connection!(self, client => read(client, user, ids, &outbox))
     }
-}
-
-/// Writes an outbox row and keeps its notifications: one statement, because not every caller has a transaction.
-pub(super) async fn insert_with_row(
-    client: &impl GenericClient,
-    (id, owner, events): (u64, &str, &str),
-    keep: &[Keep<'_>],
-) -> Result<(), StoreError> {
-    let sql = "WITH kept AS (\
-            INSERT INTO notifications (user_id, id, payload, created_at) \
-            SELECT u.user_id, n.id, n.payload, date_trunc('milliseconds', clock_timestamp()) \
-            FROM unnest($4::text[], $5::bigint[]) AS u(user_id, id) \
-            JOIN unnest($6::bigint[], $7::text[]) AS n(id, payload) ON n.id = u.id \
-            ORDER BY u.user_id COLLATE \"C\", n.id ON CONFLICT DO NOTHING) \
-        INSERT INTO outbox (id, owner, committed_at, events) \
-        VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";
-    let ids: Vec<i64> = keep.iter().map(|keep| bigint(keep.id.get())).collect();
-    let payloads: Vec<&str> = keep.iter().map(|keep| keep.payload).collect();
-    let pairs = keep.iter().zip(&ids).flat_map(|(keep, id)| keep.users.iter().map(|user| (user.as_str(), *id)));
-    let (users, of): (Vec<&str>, Vec<i64>) = pairs.unzip();
-    execute(client, sql, &[&bigint(id), &owner, &events, &users, &of, &ids, &payloads]).await.map(drop)
 }
 
 async fn list(

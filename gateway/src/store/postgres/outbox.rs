@@ -11,8 +11,8 @@ use deadpool_postgres::GenericClient;
 use shared::{Message, MessageId};
 
 use super::rows::{bigint, get, message, message_columns, number, time};
-use super::{execute, notifications, query, query_opt};
-use crate::store::notifications::to_keep;
+use super::{execute, query, query_opt};
+use crate::store::notifications::{Keep, to_keep};
 use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
@@ -42,12 +42,33 @@ pub(super) async fn insert(
     let keep = to_keep(events);
     let events = serde_json::to_string(events).map_err(|fault| StoreError::Failed(fault.to_string()))?;
     if !keep.is_empty() {
-        return notifications::insert_with_row(client, (id, owner, &events), &keep).await;
+        return insert_with_notifications(client, (id, owner, &events), &keep).await;
     }
     // A second try after an uncertain commit finds the row there.
     let sql = "INSERT INTO outbox (id, owner, committed_at, events) \
         VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";
     execute(client, sql, &[&bigint(id), &owner, &events]).await.map(drop)
+}
+
+/// Writes an outbox row and keeps its notifications: one statement, because not every caller has a transaction.
+async fn insert_with_notifications(
+    client: &impl GenericClient,
+    (id, owner, events): (u64, &str, &str),
+    keep: &[Keep<'_>],
+) -> Result<(), StoreError> {
+    let sql = "WITH kept AS (\
+            INSERT INTO notifications (user_id, id, payload, created_at) \
+            SELECT u.user_id, n.id, n.payload, date_trunc('milliseconds', clock_timestamp()) \
+            FROM unnest($4::text[], $5::bigint[]) AS u(user_id, id) \
+            JOIN unnest($6::bigint[], $7::text[]) AS n(id, payload) ON n.id = u.id \
+            ORDER BY u.user_id COLLATE \"C\", n.id ON CONFLICT DO NOTHING) \
+        INSERT INTO outbox (id, owner, committed_at, events) \
+        VALUES ($1, $2, date_trunc('milliseconds', clock_timestamp()), $3) ON CONFLICT (id) DO NOTHING";
+    let ids: Vec<i64> = keep.iter().map(|keep| bigint(keep.id.get())).collect();
+    let payloads: Vec<&str> = keep.iter().map(|keep| keep.payload).collect();
+    let pairs = keep.iter().zip(&ids).flat_map(|(keep, id)| keep.users.iter().map(|user| (user.as_str(), *id)));
+    let (users, of): (Vec<&str>, Vec<i64>) = pairs.unzip();
+    execute(client, sql, &[&bigint(id), &owner, &events, &users, &of, &ids, &payloads]).await.map(drop)
 }
 
 pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use shared::{NotificationId, Timestamp, UserId};
 
 use super::rows::{execute, get, integer, now_ms, number, rows, time, unfit};
 use super::{SqliteStore, outbox};
-use crate::store::notifications::{Keep, KeptNotification, Notifications};
+use crate::store::notifications::{KeptNotification, Notifications};
 use crate::store::{OutboxRow, StoreError};
 
 #[async_trait]
@@ -25,19 +25,6 @@ impl Notifications for SqliteStore {
         let (user, ids) = (user.clone(), ids.map(<[_]>::to_vec));
         self.write(move |change| mark_read(change, &user, ids.as_deref(), &outbox)).await
     }
-}
-
-/// Keeps the notifications of a row, inside its transaction.
-pub(super) fn insert(change: &Connection, keep: &[Keep<'_>]) -> Result<(), StoreError> {
-    let now = now_ms();
-    for Keep { id, payload, users } in keep {
-        for user in *users {
-            let sql = "INSERT INTO notifications (user_id, id, payload, created_at) VALUES (?1, ?2, ?3, ?4) \
-                ON CONFLICT DO NOTHING";
-            execute(change, sql, params![user.as_str(), integer(id.get()), payload, now])?;
-        }
-    }
-    Ok(())
 }
 
 fn list(read: &Connection, user: &UserId, offset: u64, limit: u32) -> Result<Vec<KeptNotification>, StoreError> {

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use rusqlite::{Connection, params};
 
-use super::notifications;
 use super::rows::{before_ms, execute, get, integer, message, message_columns, now_ms, number, row, rows, time};
-use crate::store::notifications::to_keep;
+use crate::store::notifications::{Keep, to_keep};
 use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
@@ -28,11 +27,24 @@ pub(super) fn insert(change: &Connection, id: u64, owner: &str, events: &[Outbox
     if events.is_empty() {
         return Ok(());
     }
-    notifications::insert(change, &to_keep(events))?;
+    keep_notifications(change, &to_keep(events))?;
     let events = serde_json::to_string(events).map_err(|fault| StoreError::Failed(fault.to_string()))?;
     // A second try after an uncertain commit finds the row there.
     let sql = "INSERT INTO outbox (id, owner, committed_at, events) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     execute(change, sql, params![integer(id), owner, now_ms(), events]).map(drop)
+}
+
+/// Keeps the notifications of a row, inside its transaction.
+fn keep_notifications(change: &Connection, keep: &[Keep<'_>]) -> Result<(), StoreError> {
+    let now = now_ms();
+    for Keep { id, payload, users } in keep {
+        for user in *users {
+            let sql = "INSERT INTO notifications (user_id, id, payload, created_at) VALUES (?1, ?2, ?3, ?4) \
+                ON CONFLICT DO NOTHING";
+            execute(change, sql, params![user.as_str(), integer(id.get()), payload, now])?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn mark_published(change: &Connection, ids: &[u64], server: &str) -> Result<(), StoreError> {

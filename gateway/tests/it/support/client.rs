@@ -168,3 +168,8 @@ impl Client {
         }
     }
 }
+
+/// The types of frames, in order.
+pub(crate) fn types(frames: &[Value]) -> Vec<String> {
+    frames.iter().map(|frame| frame["type"].as_str().unwrap_or("?").to_owned()).collect()
+}

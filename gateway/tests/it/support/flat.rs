@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::client::{Client, Incoming};
-use super::node::token;
+use super::http::post;
+use super::node::{API_KEY, Node, token};
 
 /// A connected client.
 pub(crate) struct Flat(pub(crate) Client);
@@ -83,4 +84,11 @@ fn is_time_with_seconds(text: &str) -> bool {
     let form = "dddd-dd-ddTdd:dd:ddZ";
     text.len() == form.len()
         && form.chars().zip(text.chars()).all(|(form, c)| if form == 'd' { c.is_ascii_digit() } else { c == form })
+}
+
+/// A chat with the id 3 between the users 5 and 6.
+pub(crate) async fn open_chat(node: &Node) {
+    let chat = json!({ "id": "3", "kind": "direct", "members": ["5", "6"] });
+    let (status, made) = post(node.http, "/api/v1/conversations", &[("x-api-key", API_KEY)], chat).await;
+    assert_eq!(status, 201, "{made}");
 }

@@ -12,3 +12,5 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod sentinel;
+pub(crate) mod social;
+pub(crate) mod two_nodes;

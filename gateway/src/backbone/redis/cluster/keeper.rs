@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::slots::{SLOTS, Slot};
 use super::view::{Topology, View};
 use super::{Cluster, MasterId, Member, short};
-use crate::backbone::redis::connection;
-use crate::backbone::redis::servers::Servers;
-use crate::backbone::redis::supervisor::{self, ClusterPlace, LEAVE_TOGETHER, Shared, Supervisor};
-use crate::backbone::redis::wire::Tls;
+use crate::backbone::redis::connect::connection;
+use crate::backbone::redis::connect::discovery::Servers;
+use crate::backbone::redis::connect::supervisor::{self, ClusterPlace, LEAVE_TOGETHER, Shared, Supervisor};
+use crate::backbone::redis::connect::transport::Tls;
 
 /// For one server's answer, the connection to it included.
 const ANSWER_MAX: Duration = Duration::from_millis(700);

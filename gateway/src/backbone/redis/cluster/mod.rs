@@ -24,8 +24,8 @@ use self::slots::SLOTS;
 pub(super) use self::slots::{Slot, slot_of};
 use self::view::Master;
 use super::scripts::Scripts;
-use super::server::{Live, Server};
 use crate::backbone::BackboneError;
+use crate::backbone::redis::connect::server::{Live, Server};
 
 /// A master's number here, for good: one that comes back has the same.
 pub(super) type MasterId = u16;

@@ -11,9 +11,9 @@ use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKin
 use super::slots::{Slot, key_of, slot_of};
 use super::{Cluster, MasterId, Member};
 use crate::backbone::BackboneError;
+use crate::backbone::redis::connect::server::{Fault, failed};
 use crate::backbone::redis::link::Replies;
 use crate::backbone::redis::scripts::Scripts;
-use crate::backbone::redis::server::{Fault, failed};
 
 /// How long redirections are followed, and a slot on its way is waited for.
 const FOLLOW_MAX: Duration = Duration::from_secs(1);

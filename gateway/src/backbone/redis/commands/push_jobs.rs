@@ -1,0 +1,125 @@
+//! Push jobs on Redis: a stream and one consumer group, in which each node is a consumer.
+
+use async_trait::async_trait;
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
+use redis::{FromRedisValue, Pipeline, cmd};
+use shared::redis_keys::{PUSH_DEAD_STREAM, PUSH_STREAM};
+use shared::{ConversationId, MessageId, UserId};
+
+use crate::backbone::redis::RedisBackbone;
+use crate::backbone::{BackboneError, PUSH_JOB_KEPT, PushJob, PushJobs};
+
+/// The consumer group of the nodes.
+const GROUP: &str = "webhook";
+/// The stream of jobs is cut to about this many, the oldest first.
+const JOBS_MAX: u32 = 100_000;
+/// The stream of dead jobs likewise.
+const DEAD_MAX: u32 = 10_000;
+
+/// Adds `job` to the stream.
+pub(in crate::backbone::redis) fn add(pipeline: &mut Pipeline, job: &PushJob) {
+    let add = pipeline.cmd("XADD").arg(PUSH_STREAM).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
+    add.arg(&fields(job));
+}
+
+#[async_trait]
+impl PushJobs for RedisBackbone {
+    async fn take_push_jobs(&self, limit: usize) -> Result<Vec<PushJob>, BackboneError> {
+        match self.take_jobs(limit).await {
+            // The stream, or Redis' memory, is new.
+            Err(error) if error.0.contains("NOGROUP") => {
+                let mut create = cmd("XGROUP");
+                create.arg("CREATE").arg(PUSH_STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
+                match self.ask::<()>(&create).await {
+                    Err(error) if !error.0.contains("BUSYGROUP") => Err(error),
+                    Ok(()) | Err(_) => self.take_jobs(limit).await,
+                }
+            }
+            taken => taken,
+        }
+    }
+
+    async fn keep_push_jobs(&self, handles: &[String]) -> Result<(), BackboneError> {
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let mut keep = cmd("XCLAIM");
+        keep.arg(PUSH_STREAM).arg(GROUP).arg(self.consumer()).arg(0).arg(handles).arg("JUSTID");
+        self.ask(&keep).await
+    }
+
+    async fn finish_push_job(&self, job: &PushJob) -> Result<(), BackboneError> {
+        self.forget(&job.handle).await
+    }
+
+    async fn bury_push_job(&self, job: &PushJob, why: &str) -> Result<(), BackboneError> {
+        let mut add = cmd("XADD");
+        add.arg(PUSH_DEAD_STREAM).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*").arg(&fields(job)).arg("why").arg(why);
+        // First the one, then the other: if this node ends in between, the job is done once more, not lost.
+        self.ask::<()>(&add).await?;
+        self.forget(&job.handle).await
+    }
+
+    async fn buried_push_jobs(&self) -> Result<u64, BackboneError> {
+        self.ask(cmd("XLEN").arg(PUSH_DEAD_STREAM)).await
+    }
+}
+
+impl RedisBackbone {
+    async fn take_jobs(&self, limit: usize) -> Result<Vec<PushJob>, BackboneError> {
+        let mut claim = cmd("XAUTOCLAIM");
+        claim.arg(PUSH_STREAM).arg(GROUP).arg(self.consumer());
+        claim.arg(PUSH_JOB_KEPT.as_millis().to_string()).arg("0").arg("COUNT").arg(limit);
+        let claimed: StreamAutoClaimReply = self.ask(&claim).await?;
+        let mut entries = claimed.claimed;
+        let room = limit.saturating_sub(entries.len());
+        if room > 0 {
+            let mut read = cmd("XREADGROUP");
+            read.arg("GROUP").arg(GROUP).arg(self.consumer()).arg("COUNT").arg(room);
+            read.arg("STREAMS").arg(PUSH_STREAM).arg(">");
+            let new: Option<StreamReadReply> = self.ask(&read).await?;
+            entries.extend(new.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids));
+        }
+        let mut jobs = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match job(&entry) {
+                Some(job) => jobs.push(job),
+                None => {
+                    tracing::warn!(entry = entry.id, "an entry of chat:push is no job of ours and is dropped");
+                    self.forget(&entry.id).await?;
+                }
+            }
+        }
+        Ok(jobs)
+    }
+
+    async fn forget(&self, handle: &str) -> Result<(), BackboneError> {
+        self.ask::<()>(cmd("XACK").arg(PUSH_STREAM).arg(GROUP).arg(handle)).await?;
+        self.ask(cmd("XDEL").arg(PUSH_STREAM).arg(handle)).await
+    }
+
+    fn consumer(&self) -> &str {
+        &self.link.settings.node
+    }
+}
+
+fn fields(job: &PushJob) -> [(&'static str, String); 4] {
+    [
+        ("user", job.user.to_string()),
+        ("message", job.message.to_string()),
+        ("conversation", job.conversation.to_string()),
+        ("seq", job.seq.to_string()),
+    ]
+}
+
+/// An entry as a job; anybody can write to the stream, so everything is checked.
+fn job(entry: &StreamId) -> Option<PushJob> {
+    let field = |name: &str| String::from_redis_value(entry.map.get(name)?.clone()).ok();
+    Some(PushJob {
+        handle: entry.id.clone(),
+        user: UserId::parse(&field("user")?).ok()?,
+        message: MessageId::new(field("message")?.parse().ok()?)?,
+        conversation: ConversationId::parse(&field("conversation")?).ok()?,
+        seq: field("seq")?.parse().ok().filter(|seq| *seq > 0)?,
+    })
+}

@@ -1,0 +1,105 @@
+//! What holds for every connection to a Redis server: its bounds, its name, the pool beside it, and what a server is asked
+//! before it is used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool, Runtime};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, cmd};
+
+use crate::switches;
+
+/// For making it.
+pub(in crate::backbone::redis) const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// For any reply.
+pub(in crate::backbone::redis) const RESPONSE_MAX: Duration = Duration::from_secs(2);
+
+/// Requests that wait inside of the crate for a socket that takes no more.
+const PIPELINE_BUFFER: usize = 64;
+
+/// Connections for what is not hot, and the longest wait for one.
+const POOL_SIZE: usize = 4;
+const POOL_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a server is refused that stands alone in the settings.
+const ONE_OF_A_CLUSTER: &str = "the server is one of a Redis Cluster; name several of its servers in REDIS_URL, as in \
+    redis://one:6379,redis://two:6379";
+
+/// Connections for what is not hot.
+pub(in crate::backbone::redis) fn pool(client: &Client) -> RedisResult<Pool> {
+    let manager = Manager::new_with_config(client.get_connection_info().clone(), config())?;
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .wait_timeout(Some(POOL_WAIT))
+        .create_timeout(Some(POOL_WAIT))
+        .recycle_timeout(Some(POOL_WAIT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|_| fault("no pool of connections can be made"))
+}
+
+/// The time-outs and bounds of every connection.
+pub(in crate::backbone::redis) fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_MAX))
+        .set_response_timeout(Some(RESPONSE_MAX))
+        .set_pipeline_buffer_size(PIPELINE_BUFFER)
+}
+
+/// The name of the command connection of an owner (`<node>:<boot id>`).
+pub(in crate::backbone::redis) fn client_name(owner: &str) -> String {
+    format!("parley:{owner}")
+}
+
+/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS M3).
+pub(in crate::backbone::redis) async fn kill_others(
+    connection: &mut MultiplexedConnection,
+    name: &str,
+    keep: i64,
+) -> RedisResult<()> {
+    let list: String = cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal").query_async(connection).await?;
+    for line in list.lines() {
+        let field = |key: &str| line.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+        if field("name") == Some(name)
+            && let Some(id) = field("id").and_then(|id| id.parse::<i64>().ok())
+            && id != keep
+            && !switches::off("fence")
+        {
+            cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The replication id; only a master's counts.
+pub(in crate::backbone::redis) fn identity(info: &str) -> RedisResult<Arc<str>> {
+    let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key));
+    match (field("role:"), field("master_replid:")) {
+        (Some("master"), Some(id)) if id.len() >= 8 => Ok(id.into()),
+        _ => Err(fault("the server is no master")),
+    }
+}
+
+/// A server of a Cluster answers for its own slots alone.
+pub(in crate::backbone::redis) async fn check_mode(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let info: String = cmd("INFO").arg("cluster").query_async(connection).await?;
+    if info.contains("cluster_enabled:1") { Err(fault(ONE_OF_A_CLUSTER)) } else { Ok(()) }
+}
+
+/// Warns where logs may be evicted.
+pub(in crate::backbone::redis) async fn check_memory_policy(connection: &mut MultiplexedConnection) {
+    let policy: RedisResult<HashMap<String, String>> =
+        cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(connection).await;
+    match policy {
+        Ok(policy) if policy.values().all(|policy| policy == "noeviction") => {}
+        Ok(policy) => tracing::warn!(?policy, "Redis may evict logs: set maxmemory-policy noeviction"),
+        Err(_) => tracing::warn!("Redis won't tell its maxmemory-policy: it should be noeviction"),
+    }
+}
+
+pub(in crate::backbone::redis) fn fault(what: &'static str) -> RedisError {
+    RedisError::from((redis::ErrorKind::Client, what))
+}

@@ -1,0 +1,94 @@
+//! Who is online: a key per user that expires, and a sorted set of those whose offline announcement may be due.
+//!
+//! A sign of life is the same everywhere. Leaving takes one script on one server (`one_server`) and several steps in a
+//! Cluster (`scattered`), where a user's keys lie on different masters; only this file chooses between the two.
+
+mod one_server;
+mod scattered;
+mod values;
+
+use redis::{Pipeline, Value};
+use shared::redis_keys::{OFFLINE_DUE, log_key, online_key, unread_key};
+use shared::{Timestamp, UserId};
+
+pub(in crate::backbone::redis) use self::one_server::departed;
+pub(in crate::backbone::redis) use self::scattered::departed as departed_scattered;
+use self::values::USERS_MAX;
+use crate::backbone::redis::link::Link;
+use crate::backbone::{BackboneError, Presence};
+
+/// Marks users online; for each, whether it is news.
+pub(in crate::backbone::redis) async fn arrived(link: &Link, users: &[UserId]) -> Vec<Result<bool, BackboneError>> {
+    let mut pipeline = Pipeline::with_capacity(users.len() * 2);
+    for user in users {
+        sign_of_life(link, user, &mut pipeline);
+    }
+    let replies = match link.run_pipeline(&pipeline).await {
+        Ok(replies) => replies,
+        Err(fault) => return users.iter().map(|_| Err(fault.clone())).collect(),
+    };
+    let mut replies = replies.each();
+    let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
+    let marked = users.iter().map(|_| (next(), next()));
+    marked
+        .map(|(set, added)| match (set?, added?) {
+            (Value::Okay, Value::Int(added)) => Ok(added == 1),
+            _ => Err(BackboneError("Redis refused to mark a user online".to_owned())),
+        })
+        .collect()
+}
+
+/// Keeps users online, and their logs and counts alive.
+pub(in crate::backbone::redis) async fn refresh(link: &Link, users: &[UserId]) -> Result<(), BackboneError> {
+    let ttl = link.settings.resume_seconds;
+    for users in users.chunks(USERS_MAX) {
+        let mut pipeline = Pipeline::with_capacity(users.len() * 4);
+        for user in users {
+            sign_of_life(link, user, &mut pipeline);
+            pipeline.cmd("EXPIRE").arg(log_key(user)).arg(ttl);
+            pipeline.cmd("EXPIRE").arg(unread_key(user)).arg(ttl);
+        }
+        link.run_pipeline(&pipeline).await?.whole()?;
+    }
+    Ok(())
+}
+
+fn sign_of_life(link: &Link, user: &UserId, pipeline: &mut Pipeline) {
+    let (settings, now_ms) = (&link.settings, link.now_ms());
+    pipeline.cmd("SET").arg(online_key(user)).arg(now_ms / 1000).arg("EX").arg(settings.online_ttl_seconds);
+    pipeline.cmd("ZADD").arg(OFFLINE_DUE).arg(now_ms + settings.life_ms()).arg(user.as_str());
+}
+
+/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+pub(in crate::backbone::redis) async fn mark_departed(
+    link: &Link,
+    users: &[UserId],
+    own: u32,
+) -> Result<(), BackboneError> {
+    match link.cluster() {
+        Some(cluster) => scattered::mark_departed(link, cluster, users, own).await,
+        None => one_server::mark_departed(link, users, own).await,
+    }
+}
+
+/// Takes users whose offline check is due.
+pub(in crate::backbone::redis) async fn take_offline(
+    link: &Link,
+    limit: u32,
+) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+    match link.cluster() {
+        Some(_) => scattered::take_offline(link, limit).await,
+        None => one_server::take_offline(link, limit).await,
+    }
+}
+
+/// Who is online, in the order asked.
+pub(in crate::backbone::redis) async fn presence(
+    link: &Link,
+    users: &[UserId],
+) -> Result<Vec<Presence>, BackboneError> {
+    match link.cluster() {
+        Some(_) => scattered::presence(link, users).await,
+        None => one_server::presence(link, users).await,
+    }
+}

@@ -1,0 +1,66 @@
+//! Presence on one server, where one script sees all keys of a user.
+
+use redis::{Cmd, Pipeline, cmd, from_redis_value};
+use shared::redis_keys::{OFFLINE_DUE, last_seen_key, online_key, user_channel};
+use shared::{Timestamp, UserId};
+
+use super::values::{LAST_SEEN_PREFIX, ONLINE_PREFIX, USERS_MAX, answered};
+use crate::backbone::redis::connect::server::failed;
+use crate::backbone::redis::link::Link;
+use crate::backbone::redis::scripts;
+use crate::backbone::{BackboneError, Presence};
+
+/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Result<(), BackboneError> {
+    let mut pipeline = Pipeline::with_capacity(users.len());
+    for user in users {
+        pipeline.add_command(departure(link, user, own));
+    }
+    link.run_pipeline(&pipeline).await?.whole().map(drop)
+}
+
+/// The same, with their own subscriptions; whether nobody is subscribed for each.
+pub(in crate::backbone::redis) async fn departed(
+    link: &Link,
+    users: &[(u32, UserId)],
+) -> Vec<Result<bool, BackboneError>> {
+    let mut calls = Pipeline::with_capacity(users.len());
+    for (own, user) in users {
+        calls.add_command(departure(link, user, *own));
+    }
+    let is_gone = |reply| from_redis_value(reply).map_err(|error| failed(error.into()));
+    link.run_calls(&calls).await.into_iter().map(|reply| reply.and_then(is_gone)).collect()
+}
+
+fn departure(link: &Link, user: &UserId, own: u32) -> Cmd {
+    let keys = [&*online_key(user), &*last_seen_key(user), OFFLINE_DUE];
+    let mut call = scripts::call(&link.scripts.departed, &keys);
+    call.arg(user_channel(user)).arg(own).arg(user.as_str()).arg(link.now_ms()).arg(link.settings.grace_ms());
+    call
+}
+
+/// Takes users whose offline check is due.
+pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+    let mut call = scripts::call(&link.scripts.take_offline, &[OFFLINE_DUE]);
+    call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms()).arg(ONLINE_PREFIX).arg(LAST_SEEN_PREFIX);
+    let gone: Vec<(String, i64)> = link.run_script(&call).await?;
+    // A member that is no user id was written by somebody else.
+    let gone = gone.into_iter();
+    Ok(gone
+        .filter_map(|(user, seen_ms)| Some((UserId::parse(&user).ok()?, Timestamp::from_unix_ms(seen_ms))))
+        .collect())
+}
+
+/// Who is online, in the order asked.
+pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
+    let mut all = Vec::with_capacity(users.len());
+    for users in users.chunks(USERS_MAX) {
+        let mut command = cmd("MGET");
+        for user in users {
+            command.arg(online_key(user)).arg(last_seen_key(user));
+        }
+        let values: Vec<Option<String>> = link.run(&command).await?;
+        all.extend(answered(&values));
+    }
+    Ok(all)
+}

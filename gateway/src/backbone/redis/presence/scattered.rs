@@ -1,0 +1,147 @@
+//! Presence in a Cluster, where a user's keys lie on different servers: what one script does elsewhere takes several steps
+//! here, of which each leaves something that the next sign of life, or the end of a key's life, puts right.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use redis::{Pipeline, Value, cmd};
+use shared::redis_keys::{OFFLINE_DUE, last_seen_key, log_key, online_key, user_channel};
+use shared::{Timestamp, UserId};
+
+use super::values::{USERS_MAX, answered};
+use crate::backbone::redis::cluster::Cluster;
+use crate::backbone::redis::connect::server::failed;
+use crate::backbone::redis::link::Link;
+use crate::backbone::redis::scripts;
+use crate::backbone::{BackboneError, Presence};
+
+/// Users who are looked at at the same time.
+const AT_ONCE: usize = 64;
+
+/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+pub(super) async fn mark_departed(
+    link: &Link,
+    cluster: &Cluster,
+    users: &[UserId],
+    own: u32,
+) -> Result<(), BackboneError> {
+    let each: Vec<_> = users.iter().map(|user| departed(link, cluster, user, own)).collect();
+    stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await
+}
+
+/// The same for one user; whether nobody is subscribed for them.
+pub(in crate::backbone::redis) async fn departed(
+    link: &Link,
+    cluster: &Cluster,
+    user: &UserId,
+    own: u32,
+) -> Result<bool, BackboneError> {
+    if !is_alone(link, cluster, user, own).await? {
+        return Ok(false);
+    }
+    let online = online_key(user);
+    if link.run::<u32>(cmd("DEL").arg(&online)).await? == 0 {
+        return Ok(true);
+    }
+    let now_ms = link.now_ms();
+    if !is_alone(link, cluster, user, own).await? {
+        // Another node subscribed in between, and its sign of life may be the one that was just deleted.
+        let life_s = link.settings.online_ttl_seconds;
+        link.run::<()>(cmd("SET").arg(&online).arg(now_ms / 1000).arg("EX").arg(life_s)).await?;
+        return Ok(false);
+    }
+    link.run::<()>(cmd("SET").arg(last_seen_key(user)).arg(now_ms)).await?;
+    let due_ms = now_ms + link.settings.grace_ms();
+    link.run::<()>(cmd("ZADD").arg(OFFLINE_DUE).arg("XX").arg(due_ms).arg(user.as_str())).await?;
+    Ok(true)
+}
+
+/// Whether certainly nobody else is subscribed. While a slot is on its way, and until other nodes have followed it, nobody
+/// can tell.
+async fn is_alone(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Result<bool, BackboneError> {
+    let mut call = scripts::call(&link.scripts.subscribed, &[&log_key(user)]);
+    let subscribed: Option<u32> = cluster.run_in_place(&link.scripts, call.arg(user_channel(user))).await?;
+    Ok(subscribed.is_some_and(|subscribed| subscribed <= own) && !link.is_unsettled_for(user))
+}
+
+/// A user whose check is due.
+struct Due {
+    /// None for what somebody else wrote.
+    user: Option<UserId>,
+    due_ms: i64,
+    is_online: bool,
+    last_seen_ms: Option<i64>,
+}
+
+/// Takes users whose offline check is due, and who are offline indeed.
+pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+    let (now_ms, life_ms) = (link.now_ms(), link.settings.life_ms());
+    let mut range = cmd("ZRANGEBYSCORE");
+    range.arg(OFFLINE_DUE).arg("-inf").arg(now_ms).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+    let due: Vec<(String, f64)> = link.run(&range).await?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let looked_at = look(link, &due).await?;
+    let mut settle = scripts::call(&link.scripts.settle_offline, &[OFFLINE_DUE]);
+    for ((name, _), due) in due.iter().zip(&looked_at) {
+        let again = if due.is_online { (now_ms + life_ms).to_string() } else { String::new() };
+        settle.arg(name).arg(due.due_ms).arg(again);
+    }
+    let taken: Vec<u8> = link.run_script(&settle).await?;
+    let taken: Vec<Due> =
+        looked_at.into_iter().zip(taken).filter(|(_, taken)| *taken == 1).map(|(due, _)| due).collect();
+    gone(link, taken).await
+}
+
+/// Asks whether they are online, and when they were seen.
+async fn look(link: &Link, due: &[(String, f64)]) -> Result<Vec<Due>, BackboneError> {
+    let users: Vec<UserId> = due.iter().filter_map(|(name, _)| UserId::parse(name).ok()).collect();
+    let mut presence = presence(link, &users).await?.into_iter();
+    let each = due.iter().map(|(name, score)| {
+        let user = UserId::parse(name).ok();
+        let presence = user.as_ref().and_then(|_| presence.next());
+        #[expect(clippy::cast_possible_truncation, reason = "unix milliseconds, whole and below 2^53")]
+        Due {
+            user,
+            due_ms: *score as i64,
+            is_online: presence.as_ref().is_some_and(|presence| presence.online),
+            last_seen_ms: presence.and_then(|presence| presence.last_seen).map(|seen| seen.unix_ms()),
+        }
+    });
+    Ok(each.collect())
+}
+
+/// When each of them was seen last; kept with them.
+async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
+    let mut keep = Pipeline::new();
+    let mut gone = Vec::with_capacity(taken.len());
+    for Due { user, due_ms, last_seen_ms, .. } in taken {
+        let Some(user) = user else { continue };
+        // A node that died said nothing: the last sign of life is all that is known.
+        let last_sign_ms = due_ms - link.settings.life_ms();
+        let seen_ms = last_seen_ms.filter(|seen| *seen >= last_sign_ms).unwrap_or_else(|| {
+            keep.cmd("SET").arg(last_seen_key(&user)).arg(last_sign_ms);
+            last_sign_ms
+        });
+        gone.push((user, Timestamp::from_unix_ms(seen_ms)));
+    }
+    // Without it they are told all the same, and seen at the time that the store keeps.
+    drop(link.run_pipeline(&keep).await?);
+    Ok(gone)
+}
+
+/// Who is online, in the order asked.
+pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
+    let mut all = Vec::with_capacity(users.len());
+    for users in users.chunks(USERS_MAX) {
+        let mut pipeline = Pipeline::with_capacity(users.len() * 2);
+        for user in users {
+            pipeline.cmd("GET").arg(online_key(user));
+            pipeline.cmd("GET").arg(last_seen_key(user));
+        }
+        let values = link.run_pipeline(&pipeline).await?.whole()?;
+        let values: Vec<Option<String>> =
+            redis::from_redis_value(Value::Array(values)).map_err(|error| failed(error.into()))?;
+        all.extend(answered(&values));
+    }
+    Ok(all)
+}

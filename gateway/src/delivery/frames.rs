@@ -1,0 +1,149 @@
+//! An event's bytes for sockets: written and framed once for each dialect that is there, and shared by its sockets.
+//!
+//! Events travel as canonical envelopes. Canonical sockets get those bytes as they are.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use bytes::{Bytes, BytesMut};
+use shared::dialect::CANONICAL_ONLY;
+use shared::{Dialect, Epoch, Event, Wire};
+
+use crate::delivery::envelope::{MessageRef, brought, companions, lines, message_id};
+use crate::ws::frame::{frame_text, framed_len, put_text};
+
+/// The frames of an event and its companions; each form is made when the first socket asks for it.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    envelopes: Cow<'a, [u8]>,
+    seq: Option<u64>,
+    canonical: OnceCell<Bytes>,
+    flat: [[OnceCell<Bytes>; 2]; 3],
+    brought: OnceCell<Option<MessageRef>>,
+}
+
+impl<'a> Frames<'a> {
+    /// Those of newline-separated envelopes, of which the first has this `seq` if it is durable.
+    #[must_use]
+    pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
+        let envelopes = envelopes.into();
+        Self { envelopes, seq, canonical: OnceCell::new(), flat: Default::default(), brought: OnceCell::new() }
+    }
+
+    /// Those of one event without `seq`.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        Self::new(event.to_json().into_bytes(), None)
+    }
+
+    /// The bytes for a socket; none if its dialect has no frame for the event.
+    pub fn on(&self, wire: Wire) -> &Bytes {
+        let [listings, social, channels] = &self.flat;
+        let [plain, numbered] = match wire.dialect {
+            Dialect::Chat => return self.canonical.get_or_init(|| frame_lines(&self.envelopes)),
+            Dialect::Listings => listings,
+            Dialect::Social => social,
+            Dialect::Channels => channels,
+        };
+        let made = if wire.numbered { numbered } else { plain };
+        made.get_or_init(|| translate(wire, &self.envelopes, self.seq))
+    }
+
+    /// The id of the message that the event brings, if it does; mostly without parsing it.
+    pub fn message(&self) -> Option<u64> {
+        message_id(&self.envelopes)
+    }
+
+    /// The message that the event brings, if it does.
+    pub fn brought(&self) -> Option<&MessageRef> {
+        self.brought.get_or_init(|| brought(&self.envelopes)).as_ref()
+    }
+
+    /// The companions alone, for a socket that had the event already.
+    #[must_use]
+    pub fn companions_on(&self, wire: Wire) -> Bytes {
+        companions_on(wire, &self.envelopes)
+    }
+}
+
+/// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
+#[must_use]
+pub fn frame_lines(envelopes: &[u8]) -> Bytes {
+    let lines = || lines(envelopes).filter(|line| !line.is_empty());
+    let mut framed = Vec::with_capacity(lines().map(|line| framed_len(line.len())).sum());
+    for line in lines() {
+        put_text(&mut framed, line);
+    }
+    framed.into()
+}
+
+/// The companions of the first envelope, for one socket.
+#[must_use]
+pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
+    match wire.dialect {
+        Dialect::Chat => frame_lines(companions(envelopes)),
+        Dialect::Listings | Dialect::Social | Dialect::Channels => translate(wire, companions(envelopes), None),
+    }
+}
+
+/// An event for one socket.
+#[must_use]
+pub fn event_on(wire: Wire, event: &Event) -> Bytes {
+    framed(wire.encode(event, None))
+}
+
+/// An event for one socket with the client's `ref`, which only canonical frames carry.
+#[must_use]
+pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
+    match wire.dialect {
+        Dialect::Chat => frame_text(event.to_json_with_ref(reference).as_bytes()),
+        Dialect::Listings | Dialect::Social | Dialect::Channels => event_on(wire, event),
+    }
+}
+
+/// What takes the place of the durable event `seq` on a socket that had it already.
+#[must_use]
+pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
+    framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq)))
+}
+
+/// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
+fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
+    let lines = lines(envelopes).filter(|line| !line.is_empty()).enumerate();
+    let read = lines.filter(|(_, line)| !is_canonical_only(line));
+    let events = read.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
+    framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0))).collect())
+}
+
+/// Whether a line, as we write it, is one of those that no flat dialect has a frame for: they repeat whole messages.
+fn is_canonical_only(line: &[u8]) -> bool {
+    let kind = line.strip_prefix(br#"{"type":""#).unwrap_or_default();
+    CANONICAL_ONLY.iter().any(|known| kind.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.starts_with(b"\"")))
+}
+
+fn framed(texts: Vec<String>) -> Bytes {
+    match texts.as_slice() {
+        [] => Bytes::new(),
+        [text] => frame_text(text.as_bytes()),
+        texts => {
+            let mut bytes = BytesMut::new();
+            texts.iter().for_each(|text| bytes.extend_from_slice(&frame_text(text.as_bytes())));
+            bytes.freeze()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_is_one_frame() {
+        let long = "y".repeat(300);
+        let framed = frame_lines(format!("{{}}\n{long}\n\nab\n").as_bytes());
+        let expected = [&frame_text(b"{}")[..], &frame_text(long.as_bytes()), &frame_text(b"ab")].concat();
+        assert_eq!(framed, expected);
+        assert_eq!(frame_lines(b"{}"), frame_text(b"{}"));
+        assert!(frame_lines(b"\n").is_empty());
+    }
+}

@@ -1,0 +1,11 @@
+//! From the backbone to the sockets: payloads are checked, framed once for each dialect, and queued in order.
+//!
+//! Offers [`fanout::Fanout`] to the backbone, [`registry::Registry`] and [`send_queue::SendQueue`] to sessions. It never
+//! writes to a socket and never publishes.
+
+pub mod envelope;
+pub mod fanout;
+pub mod frames;
+pub mod heal;
+pub mod registry;
+pub mod send_queue;

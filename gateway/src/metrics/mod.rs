@@ -1,0 +1,345 @@
+//! Metrics, each handle made once: looking one up by name on the hot path costs ten times as much.
+//!
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows. No label holds anything that a user can
+//! choose: each has a fixed set of values.
+
+mod process;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use shared::event::ResyncReason;
+use shared::{Command, ErrorCode};
+
+/// Bounds of the histograms of times, in seconds.
+const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Bounds of the histogram of batches, in messages.
+const MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name
+/// its own as it likes.
+const EVENTS: [&str; 22] = [
+    "message.sent",
+    "message.new",
+    "message.read_ack",
+    "message.read_update",
+    "message.delivered_update",
+    "message.edited",
+    "message.deleted",
+    "reaction.updated",
+    "typing",
+    "block.added",
+    "block.removed",
+    "conversation.created",
+    "conversation.joined",
+    "conversation.left",
+    "member.joined",
+    "member.left",
+    "user.online",
+    "user.offline",
+    "message.live",
+    "notification",
+    "notification.read",
+    "broadcast",
+];
+
+/// Counters by name. The frequent names stand first: finding one costs less than hashing it would.
+struct ByName<const COUNT: usize>([(&'static str, Counter); COUNT]);
+
+impl<const COUNT: usize> ByName<COUNT> {
+    fn get(&self, name: &str) -> Option<&Counter> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, counter)| counter)
+    }
+}
+
+/// Why a position can't be resumed from, or is worthless.
+const RESYNCS: [ResyncReason; 4] =
+    [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid];
+
+/// The handles.
+pub struct Metrics {
+    /// Open sockets, not yet authenticated ones included.
+    pub connections: Gauge,
+    /// Users with a socket here.
+    pub users: Gauge,
+    /// Sockets of users who said who they are.
+    pub sessions: Gauge,
+    /// How many connections there may be.
+    pub connections_max: Gauge,
+    /// Bytes that wait for sockets.
+    pub queue_bytes: Gauge,
+    /// Bytes that wait for the socket for which the most waits.
+    pub queue_bytes_max: Gauge,
+    /// Events queued on sockets.
+    pub events_queued: Counter,
+    /// Ephemeral events that found no room.
+    pub dropped_ephemeral: Counter,
+    /// Sockets over their byte budget.
+    pub slow_consumers: Counter,
+    /// Payloads from the backbone that were no envelopes.
+    pub poisoned: Counter,
+    /// Events brought from the log to open sockets.
+    pub healed: Counter,
+    /// Live events that did not fit a socket's position.
+    pub gaps: Counter,
+    /// Logs that could not be read.
+    pub heals_failed: Counter,
+    /// Messages handed to local sockets while the backbone was away.
+    pub direct: Counter,
+    /// Open sockets told of a new epoch without a loss.
+    pub positions: Counter,
+    /// Pings sent.
+    pub pings: Counter,
+    /// Sessions whose task panicked.
+    pub panics: Counter,
+    /// From the command to its answer, for sends.
+    pub commit_seconds: Histogram,
+    /// From the commit to the backbone's answer.
+    pub publish_seconds: Histogram,
+    /// Outbox rows whose publication failed and which the sweeper takes.
+    pub publish_failed: Counter,
+    /// Outbox rows published late, by the sweeper.
+    pub redone: Counter,
+    /// Messages delivered live and kept until the store takes them.
+    pub late_kept: Counter,
+    /// Events of such messages queued on sockets.
+    pub late_delivered: Counter,
+    /// Those that it took.
+    pub late_stored: Counter,
+    /// Those that found no room, or that it refused.
+    pub late_refused: Counter,
+    /// The age of the oldest unpublished outbox row.
+    pub outbox_age_seconds: Gauge,
+    /// 1 while the backbone carries events.
+    pub backbone_up: Gauge,
+    /// 1 while the store answers.
+    pub store_up: Gauge,
+    /// Lines of the audit trail that were written.
+    pub audit_written: Counter,
+    /// Lines of the audit trail that found no room, or that the store didn't take.
+    pub audit_dropped: Counter,
+    /// How long the store takes for the question whether it is there.
+    pub store_ping_seconds: Histogram,
+    /// 1 while the node may be sent users.
+    pub ready: Gauge,
+    /// 1 from SIGTERM on.
+    pub draining: Gauge,
+    resumes: HashMap<Option<ResyncReason>, Counter>,
+    events: ByName<{ EVENTS.len() }>,
+    other_events: Counter,
+    commands: ByName<{ Command::NAMES.len() }>,
+    errors: HashMap<ErrorCode, Counter>,
+    resyncs: HashMap<ResyncReason, Counter>,
+}
+
+impl Metrics {
+    /// Makes every handle on the recorder that is installed.
+    #[must_use]
+    pub fn new() -> Self {
+        describe();
+        gauge!("parley_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let resume = |result: &'static str| counter!("parley_resumes_total", "result" => result);
+        let event = |name: &'static str| counter!("parley_events_total", "type" => name);
+        Self {
+            connections: gauge!("parley_connections"),
+            users: gauge!("parley_users"),
+            sessions: gauge!("parley_sessions"),
+            connections_max: gauge!("parley_connections_limit"),
+            queue_bytes: gauge!("parley_queue_bytes"),
+            queue_bytes_max: gauge!("parley_queue_largest_bytes"),
+            events_queued: counter!("parley_events_queued_total"),
+            dropped_ephemeral: counter!("parley_ephemeral_dropped_total"),
+            slow_consumers: counter!("parley_slow_consumers_total"),
+            poisoned: counter!("parley_backbone_poisoned_total"),
+            healed: counter!("parley_healed_events_total"),
+            gaps: counter!("parley_gaps_total"),
+            heals_failed: counter!("parley_heals_failed_total"),
+            direct: counter!("parley_direct_deliveries_total"),
+            positions: counter!("parley_positions_total"),
+            pings: counter!("parley_pings_total"),
+            panics: counter!("parley_session_panics_total"),
+            commit_seconds: histogram!("parley_commit_seconds"),
+            publish_seconds: histogram!("parley_publish_seconds"),
+            publish_failed: counter!("parley_outbox_publish_failed_total"),
+            redone: counter!("parley_outbox_redone_total"),
+            late_kept: counter!("parley_late_messages_total", "outcome" => "kept"),
+            late_delivered: counter!("parley_late_deliveries_total"),
+            late_stored: counter!("parley_late_messages_total", "outcome" => "stored"),
+            late_refused: counter!("parley_late_messages_total", "outcome" => "refused"),
+            outbox_age_seconds: gauge!("parley_outbox_age_seconds"),
+            backbone_up: gauge!("parley_backbone_up"),
+            store_up: gauge!("parley_store_up"),
+            audit_written: counter!("parley_audit_written_total"),
+            audit_dropped: counter!("parley_audit_dropped_total"),
+            store_ping_seconds: histogram!("parley_store_ping_seconds"),
+            ready: gauge!("parley_ready"),
+            draining: gauge!("parley_draining"),
+            resumes: std::iter::once((None, resume("resumed")))
+                .chain(RESYNCS.map(|reason| (Some(reason), resume(reason.as_str()))))
+                .collect(),
+            events: ByName(EVENTS.map(|name| (name, event(name)))),
+            other_events: event("other"),
+            commands: ByName(Command::NAMES.map(|name| (name, counter!("parley_commands_total", "type" => name)))),
+            errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
+            resyncs: RESYNCS
+                .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))
+                .into(),
+        }
+    }
+
+    /// A command came.
+    pub fn command(&self, name: &'static str) {
+        match self.commands.get(name) {
+            Some(counter) => counter.increment(1),
+            None => counter!("parley_commands_total", "type" => name).increment(1),
+        }
+    }
+
+    /// An event came over the backbone. Its name is believed only if it is one of ours.
+    pub fn event(&self, name: &str) {
+        self.events.get(name).unwrap_or(&self.other_events).increment(1);
+    }
+
+    /// A connection asked to go on where it was; what stood against it, if anything.
+    pub fn resume(&self, fault: Option<ResyncReason>) {
+        if let Some(counter) = self.resumes.get(&fault) {
+            counter.increment(1);
+        }
+    }
+
+    /// A request over REST was answered; `route` is its pattern.
+    pub fn request(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        counter!("parley_http_requests_total", &labels).increment(1);
+        histogram!("parley_http_request_seconds", "route" => route.to_owned()).record(took);
+    }
+
+    /// A command was answered with an error.
+    pub fn error(&self, code: ErrorCode) {
+        if let Some(counter) = self.errors.get(&code) {
+            counter.increment(1);
+        }
+    }
+
+    /// A client was told to fetch what it missed.
+    pub fn resync(&self, reason: ResyncReason) {
+        if let Some(counter) = self.resyncs.get(&reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// A handshake ended; `result` is one of a fixed set of words.
+    pub fn handshake(&self, result: &'static str) {
+        counter!("parley_handshakes_total", "result" => result).increment(1);
+    }
+
+    /// A try of a push notification ended; `result` is one of a fixed set of words.
+    pub fn push(&self, result: &'static str) {
+        counter!("parley_push_total", "result" => result).increment(1);
+    }
+
+    /// A socket ended: who ended it, and why.
+    pub fn ended(&self, by: &'static str, reason: &'static str) {
+        counter!("parley_closes_total", "by" => by, "reason" => reason).increment(1);
+    }
+}
+
+/// Methods that some route has.
+const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Installs the Prometheus recorder of this process, or finds the one that is installed.
+pub fn recorder() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    static INSTALL: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _one_at_a_time = INSTALL.lock();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), MESSAGES)?;
+    let handle = builder.install_recorder()?;
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+/// The metrics as Prometheus reads them: those of the recorder, and the process's own.
+#[must_use]
+pub fn render(prometheus: &PrometheusHandle) -> String {
+    let mut text = prometheus.render();
+    process::render_into(&mut text);
+    text
+}
+
+fn describe() {
+    describe_gauge!("parley_build_info", "1; the version is the label");
+    describe_gauge!("parley_ready", "1 while the node may be sent users, as /readyz says");
+    describe_gauge!("parley_draining", "1 from SIGTERM on");
+    describe_gauge!("parley_sessions", "Open sockets of users who said who they are");
+    describe_gauge!("parley_connections_limit", "How many sockets this node takes (MAX_CONNECTIONS)");
+    describe_gauge!("parley_queue_bytes", "Bytes that wait to be written to sockets");
+    describe_gauge!("parley_queue_largest_bytes", "Bytes that wait for the socket for which the most waits");
+    describe_counter!("parley_gaps_total", "Live events that skipped one on a socket; the log brings what was skipped");
+    describe_counter!("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
+    describe_counter!("parley_events_total", "Events that came over the backbone, by type");
+    describe_counter!("parley_http_requests_total", "Answered REST requests by route, method and status");
+    describe_histogram!("parley_http_request_seconds", "From a REST request to its answer, by route");
+    describe_histogram!(
+        "parley_delivery_seconds",
+        "From a message's acceptance (createdAt) to the write to a socket; per write, the oldest message in it"
+    );
+    describe_histogram!("parley_store_ping_seconds", "How long the store takes to answer the question of readiness");
+    describe_histogram!("parley_store_batch_seconds", "How long the store takes for a batch of messages");
+    describe_histogram!("parley_store_batch_messages", "Messages in a batch");
+    describe_counter!("parley_store_batches_failed_total", "Batches of messages that the store did not take");
+    describe_histogram!("parley_backbone_lag_seconds", "From this node's probe to its return through the subscription");
+    describe_counter!("parley_backbone_reconnects_total", "Times that the backbone's connections were made anew");
+    describe_counter!("parley_backbone_invalid_payloads_total", "Messages on the node's channels that it can't read");
+    describe_gauge!("parley_connections", "Open sockets");
+    describe_gauge!("parley_users", "Users with a socket on this node");
+    describe_counter!("parley_events_queued_total", "Events queued on sockets");
+    describe_counter!("parley_ephemeral_dropped_total", "Ephemeral events that found no room in a socket's queue");
+    describe_counter!("parley_slow_consumers_total", "Sockets closed because they read too slowly");
+    describe_counter!("parley_backbone_poisoned_total", "Payloads from the backbone that were dropped as malformed");
+    describe_counter!("parley_healed_events_total", "Events brought from the log to open sockets");
+    describe_counter!("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
+    describe_counter!("parley_positions_total", "Users told of a new epoch without a loss");
+    describe_counter!("parley_resumes_total", "Connections that asked to resume, by result");
+    describe_counter!("parley_resyncs_total", "Clients told to fetch what they missed, by reason");
+    describe_counter!("parley_pings_total", "Pings sent to silent clients");
+    describe_counter!("parley_session_panics_total", "Sessions that ended by a fault of the server");
+    describe_histogram!("parley_commit_seconds", "From a send to its commit");
+    describe_histogram!("parley_publish_seconds", "From a commit to the backbone's answer");
+    describe_counter!("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
+    describe_counter!("parley_outbox_redone_total", "Outbox rows published late");
+    describe_counter!("parley_late_deliveries_total", "Messages handed to sockets before they were stored");
+    describe_counter!(
+        "parley_late_messages_total",
+        "Messages delivered live without the store, by what became of them"
+    );
+    describe_gauge!("parley_outbox_age_seconds", "Age of the oldest unpublished outbox row");
+    describe_gauge!("parley_backbone_up", "1 while the backbone carries events");
+    describe_gauge!("parley_store_up", "1 while the store answers");
+    describe_counter!("parley_audit_written_total", "Lines written to the audit trail");
+    describe_counter!("parley_audit_dropped_total", "Lines of the audit trail that were dropped: the store was away");
+    describe_counter!("parley_commands_total", "Commands by type");
+    describe_counter!("parley_errors_total", "Error answers by code");
+    describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");
+    describe_histogram!("parley_auth_service_seconds", "From a question to the authentication service to its answer");
+    describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and is not asked");
+    describe_counter!("parley_jwks_fetches_total", "Fetches of the issuer's public keys by result");
+    describe_counter!("parley_handshakes_total", "Handshakes by result");
+    describe_counter!("parley_push_total", "Push notifications by result: delivered, retried, dead, obsolete");
+    describe_counter!("parley_closes_total", "Connections that ended, by who closed them and why");
+}

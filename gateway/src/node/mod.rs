@@ -1,0 +1,85 @@
+//! What the sessions, the listeners and the clocks of a node share, and what the node does by itself: its clocks, looking
+//! again at those who are connected, readiness, draining.
+//!
+//! It carries out no command and reads no socket.
+
+pub mod clocks;
+pub mod drain;
+pub mod lobby;
+pub mod readiness;
+pub mod recheck;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::AuditTrail;
+use crate::auth::{Authenticator, LiveSessions};
+use crate::chat::Chat;
+use crate::config::{Limits, Timeouts};
+use crate::delivery::fanout::Fanout;
+use crate::delivery::registry::Registry;
+use crate::limits::Polls;
+use crate::limits::UserRates;
+use crate::metrics::Metrics;
+use crate::node::lobby::Lobby;
+
+/// Connections that join at the same time; more wait for their turn.
+pub const JOINS_MAX: usize = 512;
+
+/// What every session of this node works with.
+pub struct Node {
+    /// The domain.
+    pub chat: Arc<Chat>,
+    /// Users with sockets here.
+    pub registry: Arc<Registry>,
+    /// Sockets without a user yet.
+    pub lobby: Lobby,
+    /// Where events come from, for the heal requests.
+    pub fanout: Arc<Fanout>,
+    /// Says who somebody is.
+    pub authenticator: Arc<Authenticator>,
+    /// Connections that stand on a session cookie.
+    pub sessions: LiveSessions,
+    /// Orders may have been missed since this was last looked at.
+    pub doubtful: Arc<AtomicBool>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is written down of connections.
+    pub audit: AuditTrail,
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// How many commands each user may send, over all nodes.
+    pub user_rates: UserRates,
+    /// A socket's clocks.
+    pub clocks: Timeouts,
+    /// The name of this node: host and port.
+    pub name: Arc<str>,
+    /// The random name of this boot, part of every connection's id.
+    pub boot: Arc<str>,
+    /// What sessions leave to be done after them.
+    pub tasks: TaskTracker,
+    /// New connections are told to go elsewhere.
+    pub draining: AtomicBool,
+    /// Counts connections.
+    pub connections: AtomicU64,
+    /// Polls that wait for events.
+    pub polls: Polls,
+    /// Places for connections that subscribe and read their log at the same time: a herd waits here.
+    pub joining: Semaphore,
+}
+
+impl Node {
+    /// A number for a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What clients and operators call a connection: unique over all nodes and boots.
+    #[must_use]
+    pub fn connection_id(&self, connection: u64) -> String {
+        format!("{}-{connection}", self.boot)
+    }
+}

@@ -1,0 +1,6 @@
+//! Every limit and its answer; hostile and malformed input.
+
+mod addresses;
+mod bad_input;
+mod commands;
+mod hostile;

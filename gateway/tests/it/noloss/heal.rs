@@ -1,0 +1,164 @@
+//! What a node does about events that Redis didn't bring: it heals the hole in place, or tells the client.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::two_nodes::{Follower, TwoNodes, bounded, flood, flooded, say};
+
+/// A node finds silent loss within this time: its check of every user's log comes round in ten seconds.
+const CHECKED_WITHIN: Duration = Duration::from_secs(12);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_that_were_lost_are_healed_in_place() {
+    bounded(async {
+        // A log that holds more than is missed.
+        let cluster = TwoNodes::start(&[("RESUME_EVENTS", "1000")]).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        let mut devices = [Follower::join(one, "b").await, Follower::join(one, "b").await];
+        let sending = tokio::spawn(async move { flood(two, "a", "b", 400).await });
+        for _ in 0..3 {
+            devices[0].until("message.new").await;
+            cluster.cut_off(&cluster.one);
+            cluster.one.wait_ready(false).await;
+            cluster.one.wait_ready(true).await;
+        }
+        sending.await.expect("every message is acknowledged");
+        for device in &mut devices {
+            device.until_message("m399").await;
+            assert_eq!(device.contents(), flooded(400));
+            assert!(device.notices.is_empty(), "{:?}", device.notices);
+        }
+    })
+    .await;
+}
+
+/// The log has an event that was never published: nothing else comes that would show it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_loss_is_found_without_a_new_event() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        let seq = b.seq;
+        // As the append writes it: without its first character.
+        let body = r#""type":"notification","payload":{"n":1}}"#;
+        cluster.redis.ask(&format!("XADD chat:log:{{chat:user:b}} 1-* i 1:x d {body}"));
+        b.settle_until(CHECKED_WITHIN, |b| b.seq > seq).await;
+        assert_eq!(b.events.last().map(|event| &event["payload"]), Some(&json!({ "n": 1 })));
+        assert!(b.notices.is_empty(), "{:?}", b.notices);
+    })
+    .await;
+}
+
+/// An event whose push was lost shows with the next one, and is read from the log before that is passed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_is_healed_at_once() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        say(cluster.two.http, "a", "b", "before").await;
+        b.until_message("before").await;
+        cluster.redis.ask(r#"XADD chat:log:{chat:user:b} 1-* i 1:x d "type":"notification","payload":{}}"#);
+        say(cluster.two.http, "a", "b", "after").await;
+        // Well before the check of every log comes round.
+        tokio::time::timeout(Duration::from_secs(5), b.until_message("after")).await.expect("at once");
+        let kinds: Vec<_> = b.events.iter().rev().take(2).map(|event| event["type"].clone()).collect();
+        assert_eq!(kinds, [json!("message.new"), json!("notification")]);
+        assert!(b.notices.is_empty(), "{:?}", b.notices);
+    })
+    .await;
+}
+
+/// A5: nothing was missed when the log of an idle user vanishes, so the client only learns its new position.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        say(cluster.two.http, "a", "b", "before").await;
+        b.until_message("before").await;
+        let epoch = b.epoch.clone();
+        cluster.redis.ask("FLUSHALL");
+        say(cluster.two.http, "a", "b", "after").await;
+        let new = b.until_message("after").await;
+        assert_eq!(new["seq"], 1);
+        assert_eq!(b.notices.len(), 1, "{:?}", b.notices);
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("position"), &json!(0)));
+        assert_ne!(b.epoch, epoch);
+        let resumed = b.resume(cluster.two.http).await;
+        assert!(resumed.notices.len() == 1);
+    })
+    .await;
+}
+
+/// A5: not an append but a device on another node opens the new log. The other node's sockets are told at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_another_device_opens_anew_is_announced() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        for n in 0..5 {
+            say(cluster.two.http, "a", "b", &format!("before {n}")).await;
+        }
+        b.until_message("before 4").await;
+        cluster.redis.ask("FLUSHALL");
+        let mut second = Follower::join(cluster.two.http, "b").await;
+        say(cluster.two.http, "a", "b", "after").await;
+        // Well before the check of every log comes round.
+        tokio::time::timeout(Duration::from_secs(5), b.until_message("after")).await.expect("at once");
+        second.until_message("after").await;
+        assert_eq!(b.notices.len(), 1, "{:?}", b.notices);
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("position"), &json!(0)));
+        assert_eq!((&b.epoch, b.seq), (&second.epoch, second.seq));
+    })
+    .await;
+}
+
+/// A5: nobody announces the new log, and its first events look old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_begun_anew_unseen_is_found() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        for n in 0..5 {
+            say(cluster.two.http, "a", "b", &format!("before {n}")).await;
+        }
+        b.until_message("before 4").await;
+        let (server, _) = b.epoch.split_once('.').expect("an epoch names its server");
+        cluster.redis.ask("FLUSHALL");
+        cluster.redis.ask(&format!("XGROUP CREATE chat:log:{{chat:user:b}} {server}.unseen 1-0 MKSTREAM"));
+        cluster.redis.ask("XSETID chat:log:{chat:user:b} 1-0");
+        let mut second = Follower::join(cluster.two.http, "b").await;
+        assert_ne!(second.epoch, b.epoch);
+        say(cluster.two.http, "a", "b", "after").await;
+        assert_eq!(second.until_message("after").await["seq"], 1);
+        b.settle_until(CHECKED_WITHIN, |b| !b.notices.is_empty()).await;
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["reason"]), (&json!("resync"), &json!("epoch")));
+        assert_eq!((&b.epoch, b.seq), (&second.epoch, second.seq), "both devices are at the same place again");
+    })
+    .await;
+}
+
+/// B5: a count that restarted with an empty Redis would say 1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_counts_are_rebuilt_when_redis_comes_back_empty() {
+    bounded(async {
+        let mut cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        for content in ["1", "2", "3"] {
+            say(cluster.two.http, "a", "b", content).await;
+        }
+        say(cluster.two.http, "c", "b", "4").await;
+        b.until_message("4").await;
+        cluster.redis.kill();
+        cluster.two.wait_ready(false).await;
+        cluster.redis.restart();
+        cluster.two.wait_ready(true).await;
+        b.until("resync").await;
+        say(cluster.two.http, "a", "b", "5").await;
+        b.until_message("5").await;
+        let unread = b.until("notification.unread").await;
+        assert_eq!((&unread["payload"]["unread"], &unread["payload"]["totalUnread"]), (&json!(4), &json!(5)));
+    })
+    .await;
+}

@@ -1,0 +1,10 @@
+//! That nothing is lost, doubled or out of order, each row of `gateway/NOLOSS.md` in turn.
+
+mod drain;
+mod epoch;
+mod heal;
+mod left_behind;
+mod outbox;
+mod resume;
+mod sockets;
+mod two_nodes;

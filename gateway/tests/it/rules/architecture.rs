@@ -1,0 +1,127 @@
+//! The rules of ARCHITECTURE.md about who may import whom, held against the sources.
+
+use std::path::{Path, PathBuf};
+
+/// What each part of the gateway may import; a part is a folder or file directly under `src`.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("switches", &[]),
+    ("clock", &[]),
+    ("config", &[]),
+    ("http_client", &[]),
+    ("metrics", &[]),
+    ("ws", &[]),
+    ("traces", &["http_client"]),
+    ("store", &["switches", "traces"]),
+    ("backbone", &["store", "switches"]),
+    ("audit", &["metrics", "store"]),
+    ("auth", &["backbone", "clock", "config", "http_client", "switches"]),
+    ("limits", &["backbone", "clock"]),
+    ("delivery", &["backbone", "clock", "metrics", "switches", "traces", "ws"]),
+    ("chat", &["audit", "backbone", "clock", "limits", "metrics", "store", "switches", "traces"]),
+    ("push", &["backbone", "config", "http_client", "metrics", "store"]),
+    ("dispatch", &["chat", "store"]),
+    (
+        "node",
+        &["audit", "auth", "backbone", "chat", "clock", "config", "delivery", "limits", "metrics", "store", "switches"],
+    ),
+    ("session", &["auth", "backbone", "clock", "delivery", "dispatch", "limits", "node", "switches", "ws"]),
+    (
+        "http",
+        &["auth", "backbone", "chat", "config", "delivery", "limits", "metrics", "node", "session", "store", "ws"],
+    ),
+    (
+        "app",
+        &[
+            "audit", "auth", "backbone", "chat", "config", "delivery", "http", "limits", "metrics", "node", "push",
+            "store", "traces",
+        ],
+    ),
+];
+
+/// Files that may use `redis` or SQL: nobody outside these parts.
+const REDIS_STANDS_IN: &str = "backbone";
+const SQL_STANDS_IN: &str = "store";
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The part that a file belongs to, and its text without comments and tests.
+fn parts() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let part_of = |path: &Path| {
+        let inside = path.strip_prefix(&root).expect("below src");
+        let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+        first.trim_end_matches(".rs").to_owned()
+    };
+    let text_of = |path: &Path| {
+        let text = std::fs::read_to_string(path).expect("a source");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    files.iter().map(|path| (part_of(path), path.clone(), text_of(path))).collect()
+}
+
+/// The parts that a text names by `crate::part`.
+fn imports(text: &str) -> impl Iterator<Item = &str> {
+    text.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn imports_go_down_only() {
+    let mut faults = Vec::new();
+    for (part, path, text) in parts() {
+        if ["lib", "bin"].contains(&part.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(known, _)| *known == part) else {
+            faults.push(format!("{} belongs to no known part", path.display()));
+            continue;
+        };
+        for import in imports(&text).filter(|import| !import.is_empty() && *import != part) {
+            if !allowed.contains(&import) {
+                faults.push(format!("{} imports {import}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn the_rules_allow_no_circle() {
+    let mut done: Vec<&str> = Vec::new();
+    for (part, allowed) in MAY_IMPORT {
+        for import in *allowed {
+            assert!(done.contains(import), "{part} may import {import}, which stands at or above it");
+        }
+        done.push(part);
+    }
+}
+
+#[test]
+fn redis_and_sql_stay_in_their_rooms() {
+    for (part, path, text) in parts() {
+        if part != REDIS_STANDS_IN {
+            for word in ["redis::cmd", "use redis", "deadpool_redis"] {
+                assert!(!text.contains(word), "{} uses Redis", path.display());
+            }
+        }
+        if part != SQL_STANDS_IN {
+            for word in ["tokio_postgres", "rusqlite", "\"SELECT ", "\"INSERT ", "\"UPDATE ", "\"DELETE FROM"] {
+                assert!(!text.contains(word), "{} holds SQL", path.display());
+            }
+        }
+    }
+}

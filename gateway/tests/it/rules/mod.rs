@@ -1,0 +1,6 @@
+//! What the project promises about itself: imports, pages, switches, documents.
+
+mod architecture;
+mod contract_documents;
+mod requirements;
+mod switches;
