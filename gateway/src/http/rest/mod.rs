@@ -114,7 +114,7 @@ async fn account(State(api): State<Arc<Api>>, route: Option<MatchedPath>, reques
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     match given {
-        Some(id) if id.len() <= REQUEST_ID_BYTES_MAX && shared::id::check_id(id).is_ok() => id.to_owned(),
+        Some(id) if id.len() <= REQUEST_ID_BYTES_MAX && shared::id::check_name(id).is_ok() => id.to_owned(),
         Some(_) | None => format!("{:016x}", rand::random::<u64>()),
     }
 }
