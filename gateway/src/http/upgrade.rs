@@ -17,7 +17,7 @@ use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
-use crate::auth::{Credential, credentials};
+use crate::auth::{Credential, TokenRefusal, credentials};
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::{Addresses, OverLimit, Stay};
@@ -135,7 +135,7 @@ impl Sockets {
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
         let asked = (headers, uri.query());
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
-        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer.status())))
+        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))
     }
 
     /// Whether a page of the request's origin may open a socket: not by a cookie alone, where `*` is all that allows it.
@@ -171,9 +171,9 @@ fn spoken<B>(request: &Request<B>) -> NegotiatedDialect {
     NegotiatedDialect { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
 }
 
-/// The metric label of a refusal by HTTP.
-fn refused_as(status: StatusCode) -> &'static str {
-    if status == StatusCode::UNAUTHORIZED { "unauthorized" } else { "auth_unavailable" }
+/// The metric label of a refusal by HTTP: what [`admit`] left with the answer.
+fn refused_as(answer: &Response<Body>) -> &'static str {
+    answer.extensions().get::<TokenRefusal>().map_or("auth_unavailable", |refused| refused.label())
 }
 
 /// A socket's task: a panic in one ends that one alone.

@@ -128,5 +128,6 @@ pub(super) fn unavailable(unavailable: Unavailable) -> Failure {
 }
 
 fn refused(refused: TokenRefusal) -> Failure {
+    tracing::debug!(reason = refused.label(), "a token was refused");
     Failure(ProtocolError::new(refused.error_code(), refused.to_string()))
 }
