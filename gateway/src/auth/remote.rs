@@ -117,7 +117,10 @@ impl Remote {
             Err(reason) => {
                 attempt.failed();
                 self.counts.failed.increment(1);
-                tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) gave no answer that can be used");
+                tracing::warn!(
+                    reason,
+                    "the authentication service (AUTH_SERVICE_URL) returned no answer that can be used"
+                );
                 Err(unavailable(Duration::from_secs(1)))
             }
         }
@@ -141,7 +144,7 @@ impl Remote {
 
 fn unavailable(wait: Duration) -> Unavailable {
     let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-    Unavailable { who: "authentication service", retry_after_ms }
+    Unavailable { service: "authentication service", retry_after_ms }
 }
 
 /// What an answer says; an error for one that says nothing.
