@@ -1,5 +1,5 @@
-//! From what somebody shows to who they are. Local tokens are checked at once; whoever else has to be asked is asked here
-//! and nowhere else.
+//! From a credential to an identity. Tokens are checked with our own keys at once. The backbone and the authentication
+//! service are called here and nowhere else.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub enum SettingsError {
     },
 }
 
-/// Says who somebody is.
+/// Checks credentials.
 pub struct Authenticator {
     verifier: Verifier,
     /// The issuer's keys, if the settings name a URL for them.
@@ -89,7 +89,7 @@ impl Authenticator {
     pub async fn authenticate(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
         match self.at_once(&credential) {
             Some(known) => Ok(known?),
-            // Boxed, so that whoever needs to ask nobody doesn't carry the room for it.
+            // Boxed, so that credentials which need no request don't carry the room for it.
             None => Box::pin(self.ask(credential)).await,
         }
     }
@@ -104,7 +104,7 @@ impl Authenticator {
         if is_ticket { Err(TokenRefusal::Ticket.into()) } else { self.authenticate(credential).await }
     }
 
-    /// Refuses those whose tokens of that age were revoked.
+    /// Refuses users whose tokens of that age were revoked.
     pub async fn check_revoked(&self, identity: &Identity) -> Result<(), AuthError> {
         if switches::off("revocation") {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A breaker: after repeated failures nobody is asked for a while, then one at a time is tried.
+//! A circuit breaker: after repeated failures no request is made for a while, then one at a time.
 
 use std::time::{Duration, Instant};
 

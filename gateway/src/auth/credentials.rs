@@ -1,4 +1,4 @@
-//! What a request carries to show who asks, and where: header, query, cookie or subprotocol (PROTOCOL §4).
+//! The credential in a request: in a header, the query, a cookie or the subprotocol.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
 //! Public keys that an issuer publishes (RFC 7517): fetched from the one URL of the settings, kept, and fetched again when
 //! a token names a key that we don't have, or ten minutes have passed.
 //!
-//! Only one task fetches. Keys that were fetched stay good while the URL can't be reached; without any, tokens can't be
-//! checked, and whoever brings one is told to come again.
+//! Only one task fetches. Keys that were fetched stay valid while the URL can't be reached. Without any, tokens can't be
+//! checked, and a client that brings one is told to try again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ impl Jwks {
         }
         match *self.keys.read() {
             Some(_) => Ok(()),
-            None => Err(Unavailable { who: "issuer of the tokens", retry_after_ms: 2000 }),
+            None => Err(Unavailable { service: "issuer of the tokens", retry_after_ms: 2000 }),
         }
     }
 

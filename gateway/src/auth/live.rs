@@ -1,4 +1,4 @@
-//! Connections that stand on a session cookie: the session may be deleted while they last, so it is looked for again.
+//! Connections that were let in by a session cookie. The session may be deleted while they last, so it is checked again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

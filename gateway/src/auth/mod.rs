@@ -1,4 +1,6 @@
-//! Who is it: tokens, tickets and session cookies, where they stand in a request, and what they say. Never logs any of them.
+//! Authentication: finds tokens, tickets and session cookies in a request, and checks them.
+//!
+//! Offers [`Authenticator`], which turns a [`Credential`] into an [`Identity`]. Never logs a credential.
 
 mod authenticator;
 mod breaker;
@@ -20,43 +22,43 @@ pub use authenticator::Authenticator;
 pub use credentials::Credential;
 pub use live::{Due, Guest, LiveSessions};
 
-/// How long a connection lasts, in seconds, when whoever vouches for the user names no end.
+/// How long a connection lasts, in seconds, if its credential names no end.
 pub const NO_EXPIRY_S: i64 = 86_400;
 
-/// A user who has shown who they are.
+/// A user whose credential was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// The name that the token gave.
+    /// The name in the token, if any.
     pub username: Option<String>,
     /// Whether the token gives admin rights.
     pub admin: bool,
     /// Unix seconds at which the token expires.
     pub expires_at_s: i64,
-    /// Unix seconds at which it was issued, if it says so.
+    /// Unix seconds at which the token was issued, if it says so.
     pub issued_at_s: Option<i64>,
-    /// The session on which all of this stands, if it isn't a token.
+    /// The session that stands in for a token, if there is one.
     pub session: Option<SessionId>,
 }
 
-/// Why somebody is not let in.
+/// Why a user is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// What they showed is not good.
+    /// The credential is refused.
     #[error(transparent)]
     Refused(#[from] TokenRefusal),
-    /// Nobody can say.
+    /// The credential can't be checked now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// Whoever has to be asked can't be asked now.
+/// A service that authentication needs is unavailable now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the {who} can't be asked now")]
+#[error("the {service} is unavailable; try again")]
 pub struct Unavailable {
-    /// Who that is.
-    pub who: &'static str,
+    /// The service, in words.
+    pub service: &'static str,
     /// When to try again, in milliseconds.
     pub retry_after_ms: u64,
 }
@@ -67,15 +69,15 @@ impl Unavailable {
 
     /// Sessions, tickets and revocations are out of reach.
     pub(crate) fn backbone(error: &crate::backbone::BackboneError) -> Self {
-        tracing::debug!(%error, "the backbone could not be asked who it is");
-        Self { who: "backbone", retry_after_ms: 1000 }
+        tracing::debug!(%error, "a credential could not be checked: the backbone is unavailable");
+        Self { service: "backbone", retry_after_ms: 1000 }
     }
 }
 
 /// Why a token was refused. The text names the claim at fault; the label stands in logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
-    /// There is none.
+    /// There is no token.
     #[error("a token is required")]
     Missing,
     /// It is no JSON Web Token, or longer than 16 KiB.
@@ -117,7 +119,7 @@ pub enum TokenRefusal {
     /// It was valid once.
     #[error("the token has expired")]
     Expired,
-    /// It, or all older tokens of the user, were revoked.
+    /// The token, or all older tokens of the user, were revoked.
     #[error("the token was revoked")]
     Revoked,
 }

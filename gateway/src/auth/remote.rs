@@ -123,7 +123,10 @@ impl Remote {
             Err(NoVerdict::Outage(reason)) => {
                 attempt.failed();
                 self.counts.failed.increment(1);
-                tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) gave no answer that can be used");
+                tracing::warn!(
+                    reason,
+                    "the authentication service (AUTH_SERVICE_URL) returned no answer that can be used"
+                );
                 Err(unavailable(Duration::from_secs(1)))
             }
         }
@@ -147,7 +150,7 @@ impl Remote {
 
 fn unavailable(wait: Duration) -> Unavailable {
     let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-    Unavailable { who: "authentication service", retry_after_ms }
+    Unavailable { service: "authentication service", retry_after_ms }
 }
 
 /// Why an answer says nothing.

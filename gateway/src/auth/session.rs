@@ -10,7 +10,7 @@ use crate::backbone::SessionId;
 /// The longest value that is looked at, in bytes.
 const VALUE_BYTES_MAX: usize = 4096;
 
-/// Reads who it is. A session ends when its key does, so the connection has no expiry of its own; without an `iat` it
+/// Reads the identity. A session ends when its key does, so the connection has no expiry of its own; without an `iat` it
 /// counts as older than any revocation, like a token without one.
 pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefusal> {
     let value = value.trim();

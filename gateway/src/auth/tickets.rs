@@ -1,4 +1,4 @@
-//! Single-use tickets: a token that may stand in a URL, because it is worth nothing half a minute later.
+//! Single-use tickets: a token that may stand in a URL, because it is invalid half a minute later.
 
 use serde::{Deserialize, Serialize};
 use shared::UserId;
@@ -21,7 +21,7 @@ struct TicketValue {
     session: Option<String>,
 }
 
-/// Makes a ticket for somebody who has shown who they are.
+/// Makes a ticket for an authenticated user.
 pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticket, Unavailable> {
     let ticket = Ticket::random();
     let kept = TicketValue {
@@ -34,7 +34,7 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
     };
     let value = serde_json::to_string(&kept).map_err(|error| {
         tracing::error!(%error, "a ticket could not be written");
-        Unavailable { who: "ticket office", retry_after_ms: 1000 }
+        Unavailable { service: "backbone", retry_after_ms: 1000 }
     })?;
     backbone.put_ticket(&ticket, &value, TICKET_S).await.map_err(|error| Unavailable::backbone(&error))?;
     Ok(ticket)

@@ -67,7 +67,7 @@ impl Verifier {
         Ok(Self { keys, published, user_claims: config.user_claims.clone(), validations })
     }
 
-    /// Checks signature, times, issuer and audience, and reads who it is.
+    /// Checks signature, times, issuer and audience, and reads the identity.
     pub fn verify(&self, token: &str) -> Result<Identity, Fault> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Fault::Refused(TokenRefusal::Malformed));

@@ -1,4 +1,4 @@
-//! What many ask one by one and is asked together: what gathers while a batch is under way makes the next one, no timer.
+//! Batches of requests: those that arrive while a batch is under way make the next one. There is no timer.
 
 use std::future::Future;
 
@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::BackboneError;
 
-/// The most that one batch carries.
+/// The most requests in one batch.
 const BATCH_MAX: usize = 256;
-/// The most that waits for the next batch; who comes then waits for a place.
+/// The most requests that wait for the next batch. A further request waits for a place.
 const WAITING_MAX: usize = 1024;
 
 /// The way into the batches.
@@ -43,7 +43,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         let (answer, answered) = oneshot::channel();
         queue.send(PendingRequest { question, answer }).await.map_err(|_| closed())?;
         drop(queue);
-        answered.await.unwrap_or_else(|_| Err(BackboneError("a question has got no answer".to_owned())))
+        answered.await.unwrap_or_else(|_| Err(BackboneError("a batch ended without an answer".to_owned())))
     }
 
     /// Takes nothing more, and returns when what waits is answered.

@@ -1,9 +1,8 @@
-//! What the backbone keeps about who may come in: session cookies, single-use tickets, revocations.
+//! What the backbone keeps to let users in: session cookies and single-use tickets.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shared::UserId;
 use shared::id::{InvalidId, check_id};
 
 use super::BackboneError;
@@ -87,12 +86,6 @@ pub trait Logins: Send + Sync + 'static {
 
     /// Takes it, once: whoever comes second gets nothing, on whichever node.
     async fn take_ticket(&self, ticket: &Ticket) -> Result<Option<String>, BackboneError>;
-
-    /// The times (unix seconds) up to which the users' tokens are worthless, in the order asked.
-    async fn revoked_at(&self, users: &[UserId]) -> Result<Vec<Option<i64>>, BackboneError>;
-
-    /// Puts revocations back that this backbone may have forgotten; a later one that it knows stays.
-    async fn restore_revocations(&self, revocations: &[(UserId, i64)]) -> Result<(), BackboneError>;
 }
 
 #[cfg(test)]

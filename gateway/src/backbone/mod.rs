@@ -1,7 +1,7 @@
 //! The backbone: how an event published on any node reaches the sockets of a user on every node.
 //!
-//! Two implementations, Redis and local (one process), under one contract suite. Senders only publish here; what arrives
-//! comes back through [`Inbox`]. Redis commands stand only below this folder.
+//! Offers [`Backbone`] and the traits of its subjects, in two implementations under one contract suite: Redis, and local
+//! (one process). Senders only publish here; events come back through [`Inbox`]. Redis commands stand only below this folder.
 
 use std::sync::Arc;
 
@@ -18,21 +18,25 @@ pub mod late;
 pub mod local;
 mod logins;
 mod payload;
+mod presence;
 mod push_jobs;
 mod queue;
 mod rates;
 pub mod redis;
+mod revocations;
 mod settings;
 
 pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
+pub use presence::{Presence, Presences};
 pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
 pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
+pub use revocations::Revocations;
 pub use settings::Settings;
 
-/// The backbone is away, or did not answer in time; whether the request was carried out is unknown.
+/// The backbone is unavailable or did not answer in time. Whether the request was carried out is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the backbone is unavailable: {0}")]
 pub struct BackboneError(pub String);
@@ -40,7 +44,7 @@ pub struct BackboneError(pub String);
 /// One event for one user.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// For whom.
+    /// Whose log and channel it goes to.
     pub user: UserId,
     /// Newline-separated canonical envelopes without `seq`; shared by all recipients of an event.
     pub body: Bytes,
@@ -60,7 +64,7 @@ pub enum DeliveryKind {
 /// What a durable event carries besides its body.
 #[derive(Debug, Clone)]
 pub struct Durable {
-    /// By which a repeated append is recognised: `m<message id>` or `<outbox row>.<place>`.
+    /// Identifies the event, so that a repeated append is recognised: `m<message id>` or `<outbox row>.<place>`.
     pub event_id: Arc<str>,
     /// The time of commit, by the store's clock.
     pub committed_at: Timestamp,
@@ -68,13 +72,13 @@ pub struct Durable {
     pub unread: Option<UnreadMove>,
     /// Publish with [`Append::Once`] unless nothing can have been published before.
     pub append: Append,
-    /// The message that it brings, if any.
+    /// The message that the event carries, if any.
     pub message: Option<MessageId>,
     /// If nobody receives it, add a push job about the message.
     pub push: bool,
 }
 
-/// How an append treats what may be there already.
+/// How an append treats an event that may be in the log already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Append {
     /// The first try: appended without looking.
@@ -83,34 +87,34 @@ pub enum Append {
     Once,
 }
 
-/// What became of one delivery.
+/// The outcome of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// Published; this many node subscriptions received it. 0 for a durable event adds a push job.
     To(u64),
-    /// The redo found it in the log: nothing was done.
+    /// The log had the event already: nothing was done.
     Already,
 }
 
-/// Somebody who is subscribed and wants to come in.
+/// A user who is subscribed and is to be let in.
 #[derive(Debug, Clone)]
 pub struct Entrant {
-    /// Who.
+    /// The user.
     pub user: UserId,
     /// When the token was issued (unix seconds; `None` counts as old).
     pub issued_at: Option<i64>,
-    /// The `seq` of an entry of the log that is asked for.
+    /// The `seq` of the log entry to read, if one is asked for.
     pub asked: Option<u64>,
 }
 
-/// What they find.
+/// The outcome of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryOutcome {
-    /// Their token was revoked.
+    /// The token is revoked.
     Revoked,
-    /// They are in.
+    /// The user is in.
     At {
-        /// Their log.
+        /// The user's log.
         head: LogHead,
         /// The payload of the entry that was asked for, if the log has it.
         event: Option<Bytes>,
@@ -137,29 +141,20 @@ pub struct LogPage {
     pub entries: Vec<(u64, Bytes)>,
 }
 
-/// A user's presence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presence {
-    /// Connected somewhere.
-    pub online: bool,
-    /// When the last connection closed, if known.
-    pub last_seen: Option<Timestamp>,
-}
-
 /// An order to every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Control {
     /// Close the user's sockets.
     Disconnect {
-        /// Whose.
+        /// The user.
         user_id: UserId,
         /// With 4002 instead of 4202.
         revoked: bool,
     },
-    /// Who is in the conversation has changed: forget it.
+    /// The conversation's members have changed: forget the members that are cached.
     MembersChanged {
-        /// Which.
+        /// The conversation.
         conversation_id: ConversationId,
     },
 }
@@ -172,12 +167,12 @@ pub trait Inbox: Send + Sync + 'static {
     fn broadcast(&self, payload: &[u8]);
     /// An order.
     fn control(&self, control: Control);
-    /// The subscriptions are lost: from now on pushes may be missing, also of those that still arrive.
+    /// The subscriptions are lost: from now on events may be missing, even if others still arrive.
     fn interrupted(&self);
-    /// The subscriptions were made anew after a loss: pushes may be missing since then.
+    /// The subscriptions were made anew after a loss: events may be missing since then.
     fn resubscribed(&self);
-    /// The subscription of this user alone was made anew, for another server has it now, or its server was lost: pushes may
-    /// be missing up to here. Said before anything that comes through the new one.
+    /// The subscription of this user alone was made anew, because another server has it now, or its server was lost: events
+    /// may be missing up to here. Called before anything that arrives through the new subscription.
     fn user_resubscribed(&self, user: &str);
     /// Orders may be missing up to here.
     fn orders_missed(&self);
@@ -194,96 +189,91 @@ pub struct Health {
     pub server: Option<Arc<str>>,
 }
 
-/// What the backbone asks of the store, to rebuild unread counts that it has not, and tells it.
+/// What the backbone needs from the node that it serves.
 #[async_trait]
 pub trait BackboneHost: Send + Sync + 'static {
-    /// All of the user's counts.
+    /// All unread counts of the user, from the store: the backbone has lost its own.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
 
-    /// This node leaves the server `left` for another: nothing counts as published there any more. Said before anything
-    /// that the new server carries is told to anybody, so that who is told `resync` finds in the store what they lack.
+    /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called before
+    /// anything arrives from the new server. So a user who is told `resync` finds in the store what they lack.
     async fn server_left(&self, left: &str) -> Result<(), BackboneError>;
 }
 
-/// The backbone.
+/// The backbone: logs and channels of users, channels for all, and its own life. What it keeps besides has a trait of its
+/// own, by subject: presence, logins, revocations, rates, push jobs, late messages.
+///
+/// A call fails at once while the backbone is unavailable; nothing is kept for later. An error that says that the reply was
+/// lost leaves open whether the call was carried out: each method says what that means.
 #[async_trait]
-pub trait Backbone: Late + Logins + PushJobs + Rates + Send + Sync + 'static {
-    /// What it is and where, for the start-up log: no password.
+pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static {
+    /// What it is and where, for the start-up log. It contains no password.
     fn describe(&self) -> String;
 
-    /// Publishes in order and says what became of each. A queue over its bound, or a backbone that is away, is an error at
-    /// once, for all of them; the caller's outbox row then stays unpublished.
+    /// Publishes deliveries in their order, and returns the outcome of each, in the same order. A durable one is appended to
+    /// its user's log and published in one step. Durable ones to the same user keep their order, within a call and from
+    /// one call to the next.
+    ///
+    /// At most 16,384 deliveries and 32 MiB of bodies wait at once. A call that would exceed this is an error and publishes
+    /// nothing, unless nothing else waits. After any other error some deliveries may be published, and others not. The
+    /// caller's outbox rows then stay unpublished, and are published again with [`Append::Once`].
     async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError>;
 
-    /// Subscribes to a user's channel; returns when that is confirmed. Counted: each call wants one [`Backbone::unsubscribe`].
+    /// Subscribes this node to the user's channel, and returns when the server has confirmed it, within 3 s: whatever is
+    /// published from then on arrives. Calls are counted: each that succeeds needs one [`Backbone::unsubscribe`].
+    ///
+    /// A call that fails, or whose future is dropped, takes its count back by itself.
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError>;
 
-    /// Ends one [`Backbone::subscribe`]; the channel is left a while (2 s) after the last. When it is left, and the user has
-    /// no subscription on any node, the user is made offline (see [`Backbone::departed`]).
+    /// Takes one [`Backbone::subscribe`] back. The channel is left 2 s after the last, so that a client which reconnects
+    /// finds it. When the channel is left, and no node is subscribed for the user, the user is made offline (see
+    /// [`Presences::departed`]).
     fn unsubscribe(&self, user: &UserId);
 
-    /// Opens the user's log if there is none, and says what it holds.
+    /// Opens the user's log if there is none, and returns what it holds. It lives for [`Settings::resume_seconds`] after the
+    /// last sign of life. May be repeated after a lost reply.
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError>;
 
-    /// Lets in somebody who is subscribed: unless the token was revoked ([`Backbone::is_revoked`]), opens their log
-    /// ([`Backbone::open`]) and gives the entry that they ask for.
+    /// Lets in a user who is subscribed: checks the token ([`Revocations::is_revoked`]), opens the log ([`Backbone::open`])
+    /// and reads the entry that is asked for, together. May be repeated after a lost reply.
     async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError>;
 
-    /// Reads at most `limit` entries after `seq`.
+    /// Reads at most `limit` entries of the user's log after the `seq` `after`, in order. A log that doesn't exist is opened.
+    /// May be repeated after a lost reply.
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError>;
 
-    /// Marks a user online now that they are subscribed: whether that is news (they weren't announced yet).
-    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError>;
-
-    /// Refreshes `online:<id>`, and the lifetime of the logs, of those users that are subscribed here at that moment: one
-    /// who has left meanwhile must not come back to life.
-    async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError>;
-
-    /// The user's last local socket has closed, and [`Backbone::unsubscribe`] was called for it: if no other node is
-    /// subscribed for them, they are offline and their channel is left at once, and their offline check is due after the
-    /// grace.
-    async fn departed(&self, user: &UserId) -> Result<(), BackboneError>;
-
-    /// Takes users whose offline check was due and who are offline indeed: announce them. At most `limit`.
-    async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError>;
-
-    /// Who is online, in the order asked.
-    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError>;
-
-    /// Publishes envelopes to every socket of every node.
+    /// Publishes newline-separated envelopes to every socket of every node, this one included. They are not logged: a node
+    /// that is disconnected at that moment misses them. After a lost reply they may have been published.
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError>;
 
-    /// Gives an order to every node, this one included.
+    /// Gives an order to every node, this one included. It is not kept: a node that was disconnected is told by
+    /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`]. May be repeated after a lost reply.
     async fn control(&self, control: &Control) -> Result<(), BackboneError>;
 
-    /// Makes the user's older tokens worthless; the time (unix seconds) up to which.
-    async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError>;
-
-    /// Whether a token issued at `issued_at` (unix seconds; `None` counts as old) was revoked.
-    async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError>;
-
-    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way, before
-    /// its rows are published again (NOLOSS M3). What this node's living connection carries is left alone.
+    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way: none of
+    /// its commands is carried out after this returns. Its rows may be published again only then (NOLOSS M3). This node's
+    /// living connection is left alone. May be repeated after a lost reply.
     async fn fence(&self, owner: &str) -> Result<(), BackboneError>;
 
-    /// The store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none is. The backbone does
-    /// the same by itself when it sees the server change.
+    /// Tells the backbone that the store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none
+    /// is. The backbone does the same by itself when it sees the server change.
     fn note_new_server(&self);
 
-    /// The other nodes have left this node's server: connect anew, perhaps to the one where they are.
+    /// Gives up the connections, because the other nodes have left this node's server. The next connection may lead to the
+    /// server where they are.
     fn leave_server(&self);
 
-    /// How many nodes it has, this one included, as far as is known: some seconds ago.
+    /// How many nodes are connected, this one included. The number is at most a few seconds old, and at least 1.
     fn nodes(&self) -> u32;
 
-    /// Whether it carries events now.
+    /// Whether it carries events now. Answers at once, from the last probe.
     fn health(&self) -> Health;
 
-    /// Stops its tasks after what was handed over is published.
+    /// Publishes the deliveries that were handed over, then ends the backbone's tasks. Called once, last.
     async fn close(&self);
 }
 
-/// The asked position cannot be served: why.
+/// Whether a client can resume after the position that it asks for; the error says why not.
 pub fn check_resume(asked: &Position, head: &LogHead) -> Result<(), shared::event::ResyncReason> {
     use shared::event::ResyncReason;
     if asked.epoch != head.epoch {

@@ -34,7 +34,7 @@ pub(super) fn check(deliveries: &[Delivery]) -> Result<(), BackboneError> {
     if deliveries.iter().all(|delivery| delivery.body.starts_with(b"{\"")) {
         Ok(())
     } else {
-        Err(BackboneError("a body is no envelope".to_owned()))
+        Err(BackboneError("a delivery's body is not an envelope".to_owned()))
     }
 }
 

@@ -1,5 +1,6 @@
-//! Jobs to notify users who were nowhere online when a message came (`chat:push`): who has taken one keeps it by saying so
-//! again and again, until it is done; a job of somebody who fell silent is taken by another.
+//! Push jobs (`chat:push`): each notifies a user who was connected nowhere when a message came.
+//!
+//! A node that has taken a job renews it until the job is done. A job that is no longer renewed is taken by another node.
 
 use std::time::Duration;
 
@@ -8,40 +9,42 @@ use shared::{ConversationId, MessageId, UserId};
 
 use super::{BackboneError, Delivery, DeliveryKind};
 
-/// How long a job stays with who took it without [`PushJobs::keep_push_jobs`].
+/// How long a job stays with the node that took it, without [`PushJobs::keep_push_jobs`].
 pub const PUSH_JOB_KEPT: Duration = Duration::from_secs(10);
 
 /// A job. One and the same message and user may come as two jobs, after a retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushJob {
-    /// What the backbone calls it.
+    /// The backbone's name for the job.
     pub handle: String,
-    /// Whom to notify.
+    /// The user to notify.
     pub user: UserId,
-    /// Of which message.
+    /// The message.
     pub message: MessageId,
-    /// Where the message stands.
+    /// The message's conversation.
     pub conversation: ConversationId,
-    /// Its place there.
+    /// The message's `seq` in it.
     pub seq: u64,
 }
 
 /// The jobs of the whole cluster.
 #[async_trait]
 pub trait PushJobs: Send + Sync {
-    /// Takes at most `limit` jobs: those of takers that fell silent before new ones.
+    /// Takes at most `limit` jobs: first those that other nodes no longer renew, then new ones. Jobs in a reply that was lost
+    /// are taken again after [`PUSH_JOB_KEPT`].
     async fn take_push_jobs(&self, limit: usize) -> Result<Vec<PushJob>, BackboneError>;
 
-    /// Says that this node is still at these jobs.
+    /// Renews these jobs: this node is still at work on them.
     async fn keep_push_jobs(&self, handles: &[String]) -> Result<(), BackboneError>;
 
-    /// The job is done.
+    /// Removes a job that is done.
     async fn finish_push_job(&self, job: &PushJob) -> Result<(), BackboneError>;
 
-    /// The job can't be done: it goes to the bounded list of dead ones (`chat:push:dead`), with the reason.
+    /// Moves a job that can't be done to the bounded list of dead jobs (`chat:push:dead`), with the reason. After an error the
+    /// job may be in both.
     async fn bury_push_job(&self, job: &PushJob, why: &str) -> Result<(), BackboneError>;
 
-    /// How many dead ones are kept, for operators and tests.
+    /// How many dead jobs are kept, for operators and tests.
     async fn buried_push_jobs(&self) -> Result<u64, BackboneError>;
 }
 

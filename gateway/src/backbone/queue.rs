@@ -1,4 +1,4 @@
-//! What waits to be published: bounded in count and bytes, and answered once all of a call's deliveries are settled.
+//! The queue of deliveries to publish: bounded in count and bytes. A call is answered once all of its deliveries are settled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backbone::{BackboneError, Delivery, DeliveryOutcome};
 
-/// The most deliveries, and bytes of their bodies, that wait or are under way. A single call over the bound is taken if it is
-/// alone, so that a very large group is no dead end.
+/// The most deliveries, and bytes of their bodies, that wait or are under way. A single call over the bound is accepted if
+/// nothing else waits, so that an event for a very large group can be published.
 const DELIVERIES_MAX: usize = 16_384;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! What each user may still ask of the whole cluster (`chat:rate:<user>`): one allowance that all nodes draw from.
+//! Users' allowances of commands (`chat:rate:<user>`): one for each user, from which all nodes draw.
 
 use async_trait::async_trait;
 use shared::UserId;
@@ -8,22 +8,22 @@ use super::BackboneError;
 /// A draw on a user's allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
-    /// What one command costs, in microseconds: a second divided by the rate.
+    /// The cost of one command, in microseconds: a second divided by the rate.
     pub cost_us: u64,
-    /// What may be spent at once, in microseconds.
+    /// The most that may be spent at once, in microseconds.
     pub burst_us: u64,
-    /// Commands that are asked for.
+    /// How many commands are asked for.
     pub wanted: u32,
-    /// Commands that were let through before without being asked for: they are charged first.
+    /// How many commands the node let pass before without a draw. They are charged first.
     pub owed: u32,
 }
 
-/// What a draw gave.
+/// The outcome of a draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
     /// So many commands may pass: at least one, at most what was wanted.
     Granted(u32),
-    /// None may; all that was wanted could be had after so many milliseconds.
+    /// No command may pass. All that were wanted could pass after so many milliseconds.
     Refused {
         /// At least 1.
         wait_ms: u64,

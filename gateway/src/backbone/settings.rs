@@ -1,9 +1,9 @@
-//! What a backbone has to be told.
+//! The settings of a backbone.
 
 use std::sync::Arc;
 
-/// From this size on, in bytes, an event counts as a long one, and a log holds no more of its size than make up
-/// [`LOG_BYTES`]. So a log of events of one size is never larger, one of mixed sizes seldom.
+/// From this size on, in bytes, an event counts as a long one, and a log holds only as many events of its size as fit into
+/// [`LOG_BYTES`]. A log of events of one size is never larger; one of mixed sizes seldom is.
 pub(super) const LONG_BYTES: usize = 2 * 1024;
 /// How many bytes of long events a log holds.
 pub(super) const LOG_BYTES: usize = 1024 * 1024;

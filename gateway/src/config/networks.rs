@@ -38,7 +38,8 @@ impl Networks {
 
 impl Network {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} won't do; give addresses or networks like 10.0.0.0/8, 192.0.2.7 or fd00::/8");
+        let wrong =
+            || format!("{text:?} is invalid; give addresses or networks like 10.0.0.0/8, 192.0.2.7 or fd00::/8");
         let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
         let base = base.parse::<IpAddr>().map_err(|_| wrong())?;
         let bits_max = if base.is_ipv4() { 32 } else { 128 };

@@ -1,9 +1,16 @@
 //! Origins of browsers, as `ALLOWED_ORIGINS` lists them (RFC 6454): compared without case, default ports equal none.
 
-use super::{ConfigError, parse};
+use super::error::{ConfigError, fault};
+use super::layers::Layers;
 
-/// The setting's name.
 const NAME: &str = "ALLOWED_ORIGINS";
+
+impl Layers {
+    /// The origins of `ALLOWED_ORIGINS`.
+    pub(super) fn origins(&self) -> Result<Origins, ConfigError> {
+        Origins::parse(&self.list(NAME))
+    }
+}
 
 /// Origins that are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,16 +43,16 @@ impl Origins {
     ///
     /// # Errors
     /// One of them is no origin; says which, and what would be right.
-    pub(super) fn parse(value: Option<&str>) -> Result<Self, ConfigError> {
+    fn parse(texts: &[String]) -> Result<Self, ConfigError> {
         let mut origins = Self::default();
-        for text in parse::list(value) {
+        for text in texts {
             if text == "*" {
                 origins.any = true;
                 continue;
             }
-            origins.patterns.push(Pattern::parse(&text).ok_or_else(|| {
-                let fault = "is no origin; give scheme and host without a path, like https://chat.example.com";
-                parse::fault(NAME, format!("{text:?} {fault}, https://*.example.com or https://localhost:3000"))
+            origins.patterns.push(Pattern::parse(text).ok_or_else(|| {
+                let right = "is no origin; give scheme and host without a path, like https://chat.example.com";
+                fault(NAME, format!("{text:?} {right}, https://*.example.com or https://localhost:3000"))
             })?);
         }
         Ok(origins)
@@ -143,8 +150,12 @@ fn default_port(scheme: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    fn parse(setting: &str) -> Result<Origins, ConfigError> {
+        Origins::parse(&setting.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
     fn lists(setting: &str, origin: &str) -> bool {
-        let origins = Origins::parse(Some(setting)).expect("a setting");
+        let origins = parse(setting).expect("a setting");
         Origin::parse(origin).is_some_and(|origin| origins.list(&origin))
     }
 
@@ -180,7 +191,7 @@ mod tests {
         for bad in
             ["x", "x.test", "https://", "https://x.test/path", "https://x test", "https://*", "https://a.*.test", "//x"]
         {
-            let fault = Origins::parse(Some(bad)).expect_err(bad).to_string();
+            let fault = parse(bad).expect_err(bad).to_string();
             assert!(fault.contains(NAME) && fault.contains("https://chat.example.com"), "{fault}");
         }
         assert_eq!(Origin::parse("null"), None);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{Rate, Slots};
 use crate::clock::now_us;
 
-/// When one whose address has too many sockets may come again, in seconds: some will have been closed by then.
+/// When a client whose address has too many sockets may try again, in seconds: some will have been closed by then.
 const CROWDED_RETRY_S: u64 = 10;
 
 /// The limits of one node.

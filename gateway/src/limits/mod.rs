@@ -1,5 +1,7 @@
-//! How much one user, and one address, may ask of this node and of the cluster. Knows neither sockets nor requests: it is
-//! asked whether something may pass, and says how long to wait if not. Every table here has a fixed size or a cap.
+//! Limits of one user, and of one address, on this node and in the cluster.
+//!
+//! Offers checks that say whether a command or a connection may pass, and if not, how long to wait. Never sees sockets or
+//! requests. Every table here has a fixed size or a cap.
 
 mod addresses;
 mod polls;

@@ -1,9 +1,8 @@
 //! A rate for each of any number of keys, in a table that never grows: a fixed number of slots, each one allowance. A key
-//! has two slots, found by a hash that nobody outside can aim, and passes if either lets it.
+//! has two slots, chosen by a hash that clients can't predict, and passes if either has something left.
 //!
-//! So a key is never held to less than its rate by itself; only one whose two slots are both overrun by others has to wait
-//! without fault, which for k such others among n slots happens to (2k/n)² of the keys. Slots age by themselves: one that
-//! isn't used is whole again after its burst.
+//! So a key alone always gets its rate. It has to wait without fault only if other keys have used up both of its slots: with
+//! k such keys among n slots, that happens to (2k/n)² of the keys. An unused slot is whole again after its burst.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

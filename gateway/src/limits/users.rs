@@ -1,13 +1,14 @@
 //! How many commands a user may send, over all their sockets on all nodes, without asking the backbone at each.
 //!
-//! A node lets a user's commands pass by itself as long as they stay below a tenth of the rate here. Who goes over that share
-//! is *watched* on this node: their commands are drawn from the cluster's one allowance, in blocks of a tenth of a second's
-//! worth, until they have stayed below the share for two seconds. The first draw also pays for what the share let pass.
+//! A node lets a user's commands pass by itself as long as they stay below a tenth of the rate here. A user over that share
+//! is *watched* on this node: the commands are drawn from the cluster's one allowance, in blocks of a tenth of a second's
+//! worth, until they have stayed below the share for two seconds. The first draw also pays for the commands that the share
+//! let pass.
 //!
 //! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. What it doesn't see is the share of nodes
 //! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be spent up to a second after it was drawn.
 //! So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the long run if
-//! they are watched everywhere. While the backbone is away nobody is limited here: the limit of each connection holds.
+//! they are watched everywhere. While the backbone is unavailable nobody is limited here: the limit of each connection holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -142,7 +143,7 @@ impl UserRates {
                 Allowance::Wait(wait_ms)
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::debug!("users' rates are not shared: the backbone is away");
+                tracing::debug!("users' rates are not shared: the backbone is unavailable");
                 self.away_until_us.store(now_us() + AWAY_US, Ordering::Relaxed);
                 Allowance::Granted
             }
@@ -157,7 +158,7 @@ impl UserRates {
         }
     }
 
-    /// Forgets who has stayed below the share for long enough. Called once a second.
+    /// Forgets users who have stayed below the share for long enough. Called once a second.
     pub fn sweep(&self) {
         if self.watched_count.load(Ordering::Relaxed) == 0 {
             return;

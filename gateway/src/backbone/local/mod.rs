@@ -1,13 +1,16 @@
-//! The backbone inside one process: the same semantics and the same bytes as on Redis, without a server and without memory
-//! beyond the process. For `gateway dev` and for tests; it never talks to another node.
+//! The backbone inside one process, for `gateway dev` and for tests: the same semantics and the same bytes as on Redis.
+//!
+//! It needs no server, keeps nothing beyond the process, and never talks to another node.
 
 mod counts;
 mod late;
 mod log;
 mod logins;
 mod online;
+mod presence;
 mod push_jobs;
 mod rates;
+mod revocations;
 mod state;
 mod time;
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::{Timestamp, UserId};
+use shared::UserId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,13 +33,13 @@ use super::push_jobs::job_of;
 use super::queue::{Job, Queue};
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
-    EntryOutcome, Health, Inbox, LogHead, LogPage, Presence, Settings, payload,
+    EntryOutcome, Health, Inbox, LogHead, LogPage, Revocations, Settings, payload,
 };
 
-/// How often what has expired is looked for.
+/// How often expired state is looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// The longest wait for a user's unread counts. Without them their event goes out, and moves no count.
+/// The longest wait for a user's unread counts. Without them the user's event is published, and moves no count.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// The backbone of a single node.
@@ -185,41 +188,6 @@ impl Backbone for LocalBackbone {
         Ok(self.shared.state.lock().read(user, after, limit, now_ms()))
     }
 
-    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError> {
-        Ok(self.shared.state.lock().online.arrived(user, now_ms(), &self.shared.settings))
-    }
-
-    async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {
-        let mut state = self.shared.state.lock();
-        let now_ms = now_ms();
-        for user in users {
-            // A user who has left meanwhile must not come back to life.
-            if state.is_wanted(user) {
-                state.refresh(user, now_ms);
-            }
-        }
-        Ok(())
-    }
-
-    async fn departed(&self, user: &UserId) -> Result<(), BackboneError> {
-        let mut state = self.shared.state.lock();
-        if !state.is_wanted(user) {
-            state.online.departed(user, now_ms(), &self.shared.settings);
-            state.stop_lingering(user);
-        }
-        Ok(())
-    }
-
-    async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
-        Ok(self.shared.state.lock().online.take_offline(limit, now_ms(), &self.shared.settings))
-    }
-
-    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
-        let state = self.shared.state.lock();
-        let now_ms = now_ms();
-        Ok(users.iter().map(|user| state.online.presence(user, now_ms)).collect())
-    }
-
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
         self.shared.inbox.broadcast(&body);
         Ok(())
@@ -228,17 +196,6 @@ impl Backbone for LocalBackbone {
     async fn control(&self, control: &Control) -> Result<(), BackboneError> {
         self.shared.inbox.control(control.clone());
         Ok(())
-    }
-
-    async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError> {
-        let now_s = Timestamp::now().unix_seconds();
-        self.shared.state.lock().revoked_s.insert(user.clone(), now_s);
-        Ok(now_s)
-    }
-
-    async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError> {
-        let revoked = self.shared.state.lock().revoked_s.get(user).copied();
-        Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued| issued <= revoked)))
     }
 
     /// Nothing of an earlier process is under way.

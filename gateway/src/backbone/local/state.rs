@@ -1,4 +1,4 @@
-//! What Redis would keep, in this process: logs, counts, subscriptions. Calls nobody and never waits.
+//! The state that Redis would hold, in this process: logs, counts, subscriptions. It never waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;

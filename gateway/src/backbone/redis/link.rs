@@ -1,17 +1,25 @@
-//! The way to Redis as the rest sees it: whether that is one server or the masters of a Cluster is known here and below.
+//! The way to Redis as `commands` sees it: one server, or the masters of a Cluster.
+//!
+//! Commands are sent, batched and refused here, and their callers can't tell which of the two it is. Only entering
+//! (`commands/entrance`) and presence (`presence/mod`) ask, by [`Link::cluster`]: one script does there on one server what
+//! takes several steps in a Cluster. `connect`, `cluster` and `subscribe` lie below, and keep the connections of either.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, Pipeline, ServerErrorKind, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use shared::UserId;
 
 use super::cluster::Cluster;
+use super::connect::connection;
+use super::connect::server::{Fault, Server, failed};
 use super::scripts::Scripts;
-use crate::backbone::redis::connect::server::{Fault, Server, failed};
+use super::together::Together;
+use crate::backbone::batches::Batches;
 use crate::backbone::{BackboneError, Health, Settings};
 use crate::switches;
 
@@ -25,7 +33,7 @@ const SERVER_UNSETTLED: Duration = Duration::from_secs(10);
 pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
-    pub(super) route: Route,
+    route: Route,
     /// When the store knew another server.
     told_new: Mutex<Option<Instant>>,
     epochs: AtomicU64,
@@ -57,12 +65,57 @@ impl Link {
         }
     }
 
-    /// The Cluster, where it is one: its keys lie on different servers.
+    /// The Cluster, where it is one: a user's keys lie on different servers there.
     pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.route {
             Route::One(_) => None,
             Route::Cluster(cluster) => Some(cluster),
         }
+    }
+
+    /// Calls of `ask` made together, where one server has all keys. In a Cluster each is made by itself, so that nobody waits
+    /// for another's master.
+    pub(super) fn together<Q, A, F, C>(&self, ask: F) -> Together<Q, A>
+    where
+        Q: Send + 'static,
+        A: Send + 'static,
+        F: Fn(Vec<Q>) -> C + Send + Sync + 'static,
+        C: Future<Output = Vec<Result<A, BackboneError>>> + Send + 'static,
+    {
+        match &self.route {
+            Route::One(_) => Together::Batched(Batches::start(ask)),
+            Route::Cluster(_) => Together::Alone(Box::new(move |question| ask(vec![question]).boxed())),
+        }
+    }
+
+    /// Events that one call of the append script may carry, at most `most`. In a Cluster users are on different servers, and
+    /// a server's refusal is followed call by call: there each event has a call of its own.
+    pub(super) fn events_per_call(&self, most: usize) -> usize {
+        match &self.route {
+            Route::One(_) => most,
+            Route::Cluster(_) => 1,
+        }
+    }
+
+    /// A server has refused to subscribe a user's channel: in a Cluster, because the channel's slot is another server's.
+    pub(super) fn channel_refused(&self, error: &RedisError) {
+        if let Some(cluster) = self.cluster() {
+            cluster.channel_refused(error);
+        }
+    }
+
+    /// Closes other connections of `owner`, so that nothing of theirs is carried out after this. In a Cluster they are
+    /// closed on every master: it isn't known to which of them the owner's last commands went.
+    pub(super) async fn fence(&self, owner: &str) -> Result<(), BackboneError> {
+        let name = connection::client_name(owner);
+        let servers = match &self.route {
+            Route::One(server) => vec![server.live()?],
+            Route::Cluster(cluster) => cluster.all_live()?,
+        };
+        for mut live in servers {
+            connection::kill_others(&mut live.commands, &name, live.client_id).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Fails if nothing at all could be done now.
@@ -81,7 +134,7 @@ impl Link {
         }
     }
 
-    /// Why this can't work at all, if that is certain.
+    /// Why it can never work with these settings, if that is certain.
     pub(super) fn refused(&self) -> Option<String> {
         self.cluster().and_then(|cluster| cluster.refused())
     }

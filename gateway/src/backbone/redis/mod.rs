@@ -1,16 +1,18 @@
 //! The backbone on Redis: a log, a channel and unread counts per user, kept together by scripts.
 //!
-//! One supervised pair of connections carries what is hot, a small pool the rest. While Redis is away everything is an
-//! error at once; nothing is kept for later.
+//! A supervised pair of connections to each server carries the frequent commands, a small pool the others. While Redis is
+//! away every call is an error at once; nothing is kept for later.
 
 mod cluster;
 mod commands;
 mod connect;
+mod keep;
 mod link;
 mod log;
 mod presence;
 mod scripts;
 mod subscribe;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,46 +21,44 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, cmd};
-use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, revoked_key, unread_key};
-use shared::{Timestamp, UserId};
+use shared::UserId;
+use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, unread_key};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::cluster::{Cluster, Keeper};
 use self::commands::entrance;
-use self::connect::{connection, discovery, server};
-use self::link::{Link, Route};
-use super::batches::Batches;
+use self::commands::publisher::PipelineWriter;
+pub use self::connect::discovery::Address;
+use self::connect::discovery::{self, Target};
+use self::keep::KeptConnections;
+use self::link::Link;
+use self::subscribe::subscriptions::Subscriptions;
+use self::together::Together;
 use super::queue::Queue;
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryOutcome, Entrant, EntryOutcome, Health, Inbox,
-    LogHead, LogPage, Presence, Settings, payload,
+    LogHead, LogPage, Settings, payload,
 };
-use crate::backbone::redis::commands::publisher::PipelineWriter;
-pub use crate::backbone::redis::connect::discovery::Address;
-use crate::backbone::redis::connect::discovery::Target;
-use crate::backbone::redis::connect::server::Server;
-use crate::backbone::redis::connect::supervisor::{Shared, Supervisor};
-use crate::backbone::redis::subscribe::subscriptions::Subscriptions;
 
 /// How long the first connection may take.
 const START_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a revocation is kept: longer than any token should live.
-const REVOKED_SECONDS: u32 = 30 * 24 * 3600;
 
 /// The backbone on one Redis server, on the master that Sentinels name, or on the masters of a Redis Cluster.
 pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
+    /// Deliveries on their way to the publisher.
     queue: Queue,
-    // Where one server has all keys. In a Cluster everybody asks alone, so that nobody waits for another's master.
-    entrances: Batches<Entrant, EntryOutcome>,
-    arrivals: Batches<UserId, bool>,
-    departures: Batches<UserId, bool>,
+    entrances: Together<Entrant, EntryOutcome>,
+    arrivals: Together<UserId, bool>,
+    departures: Together<UserId, bool>,
+    /// Where Redis is, without a password.
     described: String,
+    /// Ends the keeper.
     stop: CancellationToken,
+    /// The task that publishes, until it is awaited by `close`.
     publisher: Mutex<Option<JoinHandle<()>>>,
+    /// The task that keeps the connections, until it is awaited by `close`.
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -73,37 +73,24 @@ impl RedisBackbone {
         address: impl Into<Address<'_>>,
         settings: Settings,
         inbox: Arc<dyn Inbox>,
-        unread: Arc<dyn BackboneHost>,
+        host: Arc<dyn BackboneHost>,
     ) -> Result<Self, BackboneError> {
         for name in [&settings.node, &settings.boot_id] {
             shared::id::check_name(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
         }
         let target = Target::parse(address.into())?;
         let described = target.describe();
-        let cluster = match &target {
-            Target::One(_) => None,
-            Target::Cluster(_) => Some(Arc::new(Cluster::new())),
-        };
-        let subscriptions = Arc::new(Subscriptions::new(cluster.clone()));
-        let route = cluster.map_or_else(|| Route::One(Arc::new(Server::new())), Route::Cluster);
-        let link = Arc::new(Link::new(settings, route));
         let stop = CancellationToken::new();
+        let kept = KeptConnections::start(target, settings, inbox, host.clone(), stop.clone());
+        let KeptConnections { link, subscriptions, keeper } = kept;
         let (queue, jobs) = Queue::new();
-        let shared = Shared {
-            link: link.clone(),
-            subscriptions: subscriptions.clone(),
-            inbox,
-            source: unread.clone(),
-            invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),
-        };
-        let (entering, arriving) = (link.clone(), link.clone());
-        let departing = (link.clone(), subscriptions.clone());
+        let (entering, arriving, departing) = (link.clone(), link.clone(), (link.clone(), subscriptions.clone()));
         let backbone = Self {
-            entrances: Batches::start(move |entrants| enter_together(entering.clone(), entrants)),
-            arrivals: Batches::start(move |users| arrive_together(arriving.clone(), users)),
-            departures: Batches::start(move |users| depart_together(departing.clone(), users)),
-            publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, unread).run()))),
-            keeper: Mutex::new(Some(tokio::spawn(keep(target, shared, stop.clone())))),
+            entrances: link.together(move |entrants| enter(entering.clone(), entrants)),
+            arrivals: link.together(move |users| arrive(arriving.clone(), users)),
+            departures: link.together(move |users| depart(departing.clone(), users)),
+            publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, host).run()))),
+            keeper: Mutex::new(Some(keeper)),
             link,
             subscriptions,
             queue,
@@ -123,7 +110,7 @@ impl RedisBackbone {
         }
     }
 
-    /// Runs a command that isn't hot.
+    /// Runs an infrequent command, on a connection of the pool.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
         self.link.ask(command).await
     }
@@ -162,59 +149,13 @@ impl Backbone for RedisBackbone {
     }
 
     async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError> {
-        match &self.link.route {
-            Route::One(_) => self.entrances.ask(entrant).await,
-            Route::Cluster(_) => {
-                let is_revoked = self.is_revoked(&entrant.user, entrant.issued_at);
-                entrance::enter_scattered(&self.link, &entrant, is_revoked).await
-            }
-        }
+        self.entrances.ask(entrant).await
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
         let mut call = scripts::call(&self.link.scripts.read, &[&log_key(user), &unread_key(user)]);
         call.arg(self.link.epoch_nonce()).arg(after).arg(limit);
         log::page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
-    }
-
-    async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError> {
-        match &self.link.route {
-            Route::One(_) => self.arrivals.ask(user.clone()).await,
-            Route::Cluster(_) => {
-                let told = presence::arrived(&self.link, std::slice::from_ref(user)).await.pop();
-                told.unwrap_or_else(|| Err(BackboneError("Redis gave no answer".to_owned())))
-            }
-        }
-    }
-
-    async fn refresh(&self, users: &[UserId]) -> Result<(), BackboneError> {
-        // A user who has left meanwhile must not come back to life.
-        let wanted: Vec<UserId> = users.iter().filter(|user| self.subscriptions.is_wanted(user)).cloned().collect();
-        presence::refresh(&self.link, &wanted).await
-    }
-
-    async fn departed(&self, user: &UserId) -> Result<(), BackboneError> {
-        let is_gone = match &self.link.route {
-            Route::One(_) => self.departures.ask(user.clone()).await?,
-            Route::Cluster(cluster) => {
-                presence::departed_scattered(&self.link, cluster, user, own(&self.subscriptions, user)).await?
-            }
-        };
-        if is_gone {
-            self.subscriptions.stop_lingering(user);
-        }
-        Ok(())
-    }
-
-    async fn take_offline(&self, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
-        if self.link.is_unsettled() {
-            return Ok(Vec::new());
-        }
-        presence::take_offline(&self.link, limit).await
-    }
-
-    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
-        presence::presence(&self.link, users).await
     }
 
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
@@ -226,29 +167,8 @@ impl Backbone for RedisBackbone {
         self.link.run(cmd("PUBLISH").arg(CONTROL_CHANNEL).arg(text)).await
     }
 
-    async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError> {
-        let (now_s, _): (i64, i64) = self.ask(&cmd("TIME")).await?;
-        let mut set = cmd("SET");
-        self.ask::<()>(set.arg(revoked_key(user)).arg(now_s).arg("EX").arg(REVOKED_SECONDS)).await?;
-        Ok(now_s)
-    }
-
-    async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError> {
-        let revoked: Option<i64> = self.link.run(cmd("GET").arg(revoked_key(user))).await?;
-        Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued| issued <= revoked)))
-    }
-
     async fn fence(&self, owner: &str) -> Result<(), BackboneError> {
-        let name = connection::client_name(owner);
-        let servers = match &self.link.route {
-            Route::One(server) => vec![server.live()?],
-            // On every master: which of them the owner's last commands are for is not known.
-            Route::Cluster(cluster) => cluster.all_live()?,
-        };
-        for mut live in servers {
-            connection::kill_others(&mut live.commands, &name, live.client_id).await.map_err(server::failed)?;
-        }
-        Ok(())
+        self.link.fence(owner).await
     }
 
     fn leave_server(&self) {
@@ -288,30 +208,15 @@ impl Backbone for RedisBackbone {
     }
 }
 
-/// Keeps the connections until `stop`.
-async fn keep(target: Target, shared: Shared, stop: CancellationToken) {
-    match (target, &shared.link.route) {
-        (Target::One(servers), Route::One(server)) => {
-            let server = server.clone();
-            Supervisor { servers: *servers, server, cluster: None, shared, stop }.run().await;
-        }
-        (Target::Cluster(seeds), Route::Cluster(cluster)) => {
-            let cluster = cluster.clone();
-            Keeper::new(cluster, seeds, shared, stop).run().await;
-        }
-        (Target::One(_), Route::Cluster(_)) | (Target::Cluster(_), Route::One(_)) => {}
-    }
-}
-
-async fn enter_together(link: Arc<Link>, entrants: Vec<Entrant>) -> Vec<Result<EntryOutcome, BackboneError>> {
+async fn enter(link: Arc<Link>, entrants: Vec<Entrant>) -> Vec<Result<EntryOutcome, BackboneError>> {
     entrance::enter(&link, &entrants).await
 }
 
-async fn arrive_together(link: Arc<Link>, users: Vec<UserId>) -> Vec<Result<bool, BackboneError>> {
+async fn arrive(link: Arc<Link>, users: Vec<UserId>) -> Vec<Result<bool, BackboneError>> {
     presence::arrived(&link, &users).await
 }
 
-async fn depart_together(
+async fn depart(
     (link, subscriptions): (Arc<Link>, Arc<Subscriptions>),
     users: Vec<UserId>,
 ) -> Vec<Result<bool, BackboneError>> {
@@ -319,7 +224,7 @@ async fn depart_together(
     presence::departed(&link, &users).await
 }
 
-/// How many subscriptions for the user are this node's, and wanted by nobody.
+/// How many subscriptions of this node there are for the user that no socket wants any more.
 fn own(subscriptions: &Subscriptions, user: &UserId) -> u32 {
     u32::from(subscriptions.lingers(user))
 }

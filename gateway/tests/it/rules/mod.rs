@@ -2,5 +2,6 @@
 
 mod architecture;
 mod contract_documents;
+mod imports;
 mod requirements;
 mod switches;

@@ -1,5 +1,5 @@
-//! Looks after who is master of which slots: asks all servers that are known, gives slots to their new masters, and keeps a
-//! supervisor for each master.
+//! Keeps track of which master has which slots: asks all servers that are known, gives slots to their new masters, and runs
+//! a supervisor for each master.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, ConnectionAddr, ConnectionInfo, RedisResult, cmd};
+use redis::{Client, ConnectionInfo, RedisResult, cmd};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::seeds::Seeds;
 use super::slots::{SLOTS, Slot};
 use super::view::{Topology, View};
 use super::{Cluster, MasterId, Member, short};
 use crate::backbone::redis::connect::connection;
 use crate::backbone::redis::connect::discovery::Servers;
 use crate::backbone::redis::connect::supervisor::{self, ClusterPlace, LEAVE_TOGETHER, Shared, Supervisor};
-use crate::backbone::redis::connect::transport::Tls;
 
 /// For one server's answer, the connection to it included.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -27,18 +27,11 @@ const ANSWER_MAX: Duration = Duration::from_millis(700);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_SOON: Duration = Duration::from_millis(200);
 
-/// However often redirections ask for it, not more often than so.
+/// The shortest pause between two rounds, however many redirections call for one.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long two masters may claim the same slot before the one with the lower epoch is left.
 const DISPUTE_MAX: Duration = Duration::from_secs(1);
-
-/// The servers that the settings name.
-pub(in crate::backbone::redis) struct Seeds {
-    pub(in crate::backbone::redis) servers: Vec<ConnectionInfo>,
-    /// Whom to believe, if the connections are encrypted.
-    pub(in crate::backbone::redis) tls: Option<Tls>,
-}
 
 /// The task.
 pub(in crate::backbone::redis) struct Keeper {
@@ -60,36 +53,6 @@ pub(in crate::backbone::redis) struct Keeper {
 struct MasterTask {
     stop: CancellationToken,
     task: JoinHandle<()>,
-}
-
-impl Seeds {
-    /// For people.
-    pub(in crate::backbone::redis) fn describe(&self) -> String {
-        let addresses: Vec<String> = self.servers.iter().map(|server| server.addr().to_string()).collect();
-        format!("the Redis Cluster of {}", addresses.join(", "))
-    }
-
-    /// How to connect to one of the Cluster's servers.
-    fn at(&self, host: &str, port: u16) -> Option<ConnectionInfo> {
-        let info = self.servers.first()?.clone();
-        let addr = match info.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: host.to_owned(),
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host.to_owned(), port),
-        };
-        Some(info.set_addr(addr))
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = (String, u16)> {
-        self.servers.iter().filter_map(|server| match server.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host.clone(), *port)),
-            _ => None,
-        })
-    }
 }
 
 impl Keeper {

@@ -1,10 +1,11 @@
 //! The masters of a Redis Cluster: which of them has which slot, and which of them are there.
 //!
-//! Each master has a supervisor of its own, as one server has. The keeper looks after who is master of what; commands find
-//! their way here.
+//! Each master has a supervisor of its own, as one server has. The keeper tracks which master has which slots; commands find
+//! their master here.
 
 mod keeper;
 mod routing;
+mod seeds;
 mod slots;
 mod view;
 
@@ -19,7 +20,8 @@ use shared::UserId;
 use shared::redis_keys::user_channel;
 use tokio::sync::Notify;
 
-pub(super) use self::keeper::{Keeper, Seeds};
+pub(super) use self::keeper::Keeper;
+pub(super) use self::seeds::Seeds;
 use self::slots::SLOTS;
 pub(super) use self::slots::{Slot, slot_of};
 use self::view::Master;
@@ -27,10 +29,10 @@ use super::scripts::Scripts;
 use crate::backbone::BackboneError;
 use crate::backbone::redis::connect::server::{Live, Server};
 
-/// A master's number here, for good: one that comes back has the same.
+/// A master's number in this process. A master that comes back has the same.
 pub(super) type MasterId = u16;
 
-/// Of a slot that nobody has.
+/// The owner of a slot that no master has.
 const NOBODY: MasterId = MasterId::MAX;
 
 /// How often a start looks whether the masters are there.
@@ -162,7 +164,7 @@ impl Cluster {
     pub(super) fn any(&self) -> Result<Arc<Member>, BackboneError> {
         let lead = self.member(self.lead.load(Ordering::Acquire)).filter(|member| !member.is_away());
         lead.or_else(|| self.longest_there())
-            .ok_or_else(|| BackboneError("Redis is away: no master of the Cluster is there".to_owned()))
+            .ok_or_else(|| BackboneError("Redis is away: no master of the Cluster is connected".to_owned()))
     }
 
     /// The master that is there for the longest time: one that has just come back isn't heard by the others for a second.

@@ -258,7 +258,7 @@ impl Part {
         let mut reply = |is_asking: bool| match &mut replies {
             Ok(replies) => {
                 let reply = replies.nth(usize::from(is_asking));
-                reply.ok_or_else(|| lost(BackboneError("Redis gave too few answers".to_owned())))
+                reply.ok_or_else(|| lost(BackboneError("Redis returned too few replies".to_owned())))
             }
             Err(fault) => Err(lost(fault.clone())),
         };
@@ -274,7 +274,7 @@ async fn asking(member: &Member, command: &Cmd) -> Result<Value, Fault> {
     match member.server.run_pipeline(&pipeline).await.map_err(Fault::Lost)?.pop() {
         Some(Value::ServerError(error)) => Err(Fault::Refused(error.into())),
         Some(value) => Ok(value),
-        None => Err(Fault::Lost(BackboneError("Redis gave no answer".to_owned()))),
+        None => Err(Fault::Lost(BackboneError("Redis returned no reply".to_owned()))),
     }
 }
 

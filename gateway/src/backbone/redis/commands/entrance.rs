@@ -1,20 +1,24 @@
-//! Letting somebody in: one call of a script for each, those of a batch in one pipeline.
+//! Letting users in: one call of a script for each, those of a batch in one pipeline.
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value, from_redis_value};
+use futures_util::future::join_all;
+use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
 use shared::redis_keys::{log_key, revoked_key, unread_key};
 
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::log::{head_and_rest, logged};
 use crate::backbone::redis::scripts;
-use crate::backbone::{BackboneError, Entrant, EntryOutcome};
+use crate::backbone::{BackboneError, Entrant, EntryOutcome, revocations};
 
-/// Lets in who came together, where one server has all keys.
+/// Lets users in; the outcome of each, in the same order.
 pub(in crate::backbone::redis) async fn enter(
     link: &Link,
     entrants: &[Entrant],
 ) -> Vec<Result<EntryOutcome, BackboneError>> {
+    if link.cluster().is_some() {
+        return join_all(entrants.iter().map(|entrant| enter_scattered(link, entrant))).await;
+    }
     let mut calls = Pipeline::with_capacity(entrants.len());
     for entrant in entrants {
         calls.add_command(call(link, entrant, Some(revoked_key(&entrant.user))));
@@ -23,15 +27,12 @@ pub(in crate::backbone::redis) async fn enter(
     entrants.iter().zip(replies).map(|(entrant, reply)| entered(entrant, reply?)).collect()
 }
 
-/// Lets somebody in whose keys lie on different servers of a Cluster.
-pub(in crate::backbone::redis) async fn enter_scattered(
-    link: &Link,
-    entrant: &Entrant,
-    is_revoked: impl Future<Output = Result<bool, BackboneError>>,
-) -> Result<EntryOutcome, BackboneError> {
-    let call = call(link, entrant, None);
-    let (is_revoked, told) = tokio::try_join!(is_revoked, link.run_script(&call))?;
-    if is_revoked { Ok(EntryOutcome::Revoked) } else { entered(entrant, told) }
+/// In a Cluster the revocation lies on another server than the log: it is read beside the script's call.
+async fn enter_scattered(link: &Link, entrant: &Entrant) -> Result<EntryOutcome, BackboneError> {
+    let (revoked, call) = (revoked_key(&entrant.user), call(link, entrant, None));
+    let mut read = cmd("GET");
+    let (revoked_s, reply) = tokio::try_join!(link.run(read.arg(revoked)), link.run_script(&call))?;
+    if revocations::covers(revoked_s, entrant.issued_at) { Ok(EntryOutcome::Revoked) } else { entered(entrant, reply) }
 }
 
 fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {

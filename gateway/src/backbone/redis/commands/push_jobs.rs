@@ -1,32 +1,24 @@
 //! Push jobs on Redis: a stream and one consumer group, in which each node is a consumer.
 
 use async_trait::async_trait;
-use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
-use redis::{FromRedisValue, Pipeline, cmd};
+use redis::cmd;
+use redis::streams::{StreamAutoClaimReply, StreamReadReply};
 use shared::redis_keys::{PUSH_DEAD_STREAM, PUSH_STREAM};
-use shared::{ConversationId, MessageId, UserId};
 
+use super::push_entry::{fields, job};
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{BackboneError, PUSH_JOB_KEPT, PushJob, PushJobs};
 
 /// The consumer group of the nodes.
 const GROUP: &str = "webhook";
-/// The stream of jobs is cut to about this many, the oldest first.
-const JOBS_MAX: u32 = 100_000;
-/// The stream of dead jobs likewise.
+/// The stream of dead jobs is cut to about this many, the oldest first.
 const DEAD_MAX: u32 = 10_000;
-
-/// Adds `job` to the stream.
-pub(in crate::backbone::redis) fn add(pipeline: &mut Pipeline, job: &PushJob) {
-    let add = pipeline.cmd("XADD").arg(PUSH_STREAM).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
-    add.arg(&fields(job));
-}
 
 #[async_trait]
 impl PushJobs for RedisBackbone {
     async fn take_push_jobs(&self, limit: usize) -> Result<Vec<PushJob>, BackboneError> {
         match self.take_jobs(limit).await {
-            // The stream, or Redis' memory, is new.
+            // The stream is new, or Redis has lost it.
             Err(error) if error.0.contains("NOGROUP") => {
                 let mut create = cmd("XGROUP");
                 create.arg("CREATE").arg(PUSH_STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
@@ -85,7 +77,7 @@ impl RedisBackbone {
             match job(&entry) {
                 Some(job) => jobs.push(job),
                 None => {
-                    tracing::warn!(entry = entry.id, "an entry of chat:push is no job of ours and is dropped");
+                    tracing::warn!(entry = entry.id, "an entry of chat:push is not a push job and is dropped");
                     self.forget(&entry.id).await?;
                 }
             }
@@ -101,25 +93,4 @@ impl RedisBackbone {
     fn consumer(&self) -> &str {
         &self.link.settings.node
     }
-}
-
-fn fields(job: &PushJob) -> [(&'static str, String); 4] {
-    [
-        ("user", job.user.to_string()),
-        ("message", job.message.to_string()),
-        ("conversation", job.conversation.to_string()),
-        ("seq", job.seq.to_string()),
-    ]
-}
-
-/// An entry as a job; anybody can write to the stream, so everything is checked.
-fn job(entry: &StreamId) -> Option<PushJob> {
-    let field = |name: &str| String::from_redis_value(entry.map.get(name)?.clone()).ok();
-    Some(PushJob {
-        handle: entry.id.clone(),
-        user: UserId::parse(&field("user")?).ok()?,
-        message: MessageId::new(field("message")?.parse().ok()?)?,
-        conversation: ConversationId::parse(&field("conversation")?).ok()?,
-        seq: field("seq")?.parse().ok().filter(|seq| *seq > 0)?,
-    })
 }

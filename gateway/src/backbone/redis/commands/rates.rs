@@ -1,4 +1,4 @@
-//! Users' allowances on Redis: one script, by the clock of Redis, so that the nodes' clocks don't matter.
+//! Users' allowances on Redis: one script, by Redis' clock, so that the nodes' clocks don't matter.
 
 use async_trait::async_trait;
 use shared::UserId;

@@ -38,7 +38,7 @@ pub(in crate::backbone::redis) fn pool(client: &Client) -> RedisResult<Pool> {
         .recycle_timeout(Some(POOL_WAIT))
         .runtime(Runtime::Tokio1)
         .build()
-        .map_err(|_| fault("no pool of connections can be made"))
+        .map_err(|_| fault("a pool of connections can't be created"))
 }
 
 /// The time-outs and bounds of every connection.
@@ -79,7 +79,7 @@ pub(in crate::backbone::redis) fn identity(info: &str) -> RedisResult<Arc<str>> 
     let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key));
     match (field("role:"), field("master_replid:")) {
         (Some("master"), Some(id)) if id.len() >= 8 => Ok(id.into()),
-        _ => Err(fault("the server is no master")),
+        _ => Err(fault("the server is not a master")),
     }
 }
 
@@ -96,7 +96,7 @@ pub(in crate::backbone::redis) async fn check_memory_policy(connection: &mut Mul
     match policy {
         Ok(policy) if policy.values().all(|policy| policy == "noeviction") => {}
         Ok(policy) => tracing::warn!(?policy, "Redis may evict logs: set maxmemory-policy noeviction"),
-        Err(_) => tracing::warn!("Redis won't tell its maxmemory-policy: it should be noeviction"),
+        Err(_) => tracing::warn!("Redis does not return its maxmemory-policy: it should be noeviction"),
     }
 }
 

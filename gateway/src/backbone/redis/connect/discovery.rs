@@ -36,7 +36,7 @@ pub(in crate::backbone::redis) enum Target {
 pub(in crate::backbone::redis) struct Servers {
     /// How to connect: user, password, database, and the address unless Sentinels tell it.
     server: ConnectionInfo,
-    /// Whom to believe, if the connections are encrypted; the crate's know it themselves.
+    /// The trusted authorities for our own connections, if they are encrypted; the crate's connections have theirs.
     tls: Option<Tls>,
     sentinels: Option<Sentinels>,
 }
@@ -80,14 +80,14 @@ impl Servers {
         Self { server, tls, sentinels: None }
     }
 
-    /// Whom to believe, if the connections are encrypted.
+    /// The trusted authorities, if the connections are encrypted.
     pub(in crate::backbone::redis) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
     fn of_sentinels(scheme: &str, rest: &str, ca_file: Option<&Path>) -> Result<Self, BackboneError> {
         let (credentials, rest) = rest.rsplit_once('@').map_or((None, rest), |(before, rest)| (Some(before), rest));
-        let invalid = || BackboneError("it must look like redis-sentinel://host:port,host:port/name".to_owned());
+        let invalid = || BackboneError("REDIS_URL must look like redis-sentinel://host:port,host:port/name".to_owned());
         let (hosts, path) = rest.split_once('/').ok_or_else(invalid)?;
         let (name, database) = path.split_once('/').unwrap_or((path, ""));
         if name.is_empty() || hosts.split(',').any(str::is_empty) || name.contains(['?', '#']) {
@@ -162,12 +162,12 @@ impl Discovery {
     }
 }
 
-/// Adds to why no connection came about what to do about it.
+/// Adds to a fault what would be right, if that is known.
 pub(in crate::backbone::redis) fn explain(why: String) -> String {
     if why.contains("certificate") {
         format!(
-            "{why}; the server's certificate must name the host of REDIS_URL (a master's the one that the Sentinels give) \
-             and be signed by an authority in REDIS_CA_FILE, or by one that this machine trusts"
+            "{why}; the server's certificate must name the host in REDIS_URL (with Sentinels: the host that they return for \
+             the master), and be signed by an authority in REDIS_CA_FILE, or by one that this machine trusts"
         )
     } else {
         why
@@ -201,7 +201,7 @@ fn seeds(address: &Address<'_>) -> Result<Seeds, BackboneError> {
     for url in several(address.url) {
         let info = server(url, address.ca_file)?;
         if info.redis_settings().db() != 0 {
-            return Err(BackboneError("a Redis Cluster has no databases but 0; name none in REDIS_URL".to_owned()));
+            return Err(BackboneError("a Redis Cluster has only database 0; name no database in REDIS_URL".to_owned()));
         }
         servers.push(info);
     }
@@ -245,8 +245,10 @@ fn with_port(host: &str) -> String {
 }
 
 fn server(url: &str, ca_file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {
-    // The crate's message repeats the URL's parts; a password is none of the log's business.
-    let info = url.into_connection_info().map_err(|_| BackboneError("the URL of Redis is invalid".to_owned()))?;
+    // The crate's message repeats the URL's parts, and a password must not be logged.
+    let info = url.into_connection_info().map_err(|_| {
+        BackboneError("REDIS_URL is invalid; it must look like redis://[user:password@]host:port[/database]".to_owned())
+    })?;
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     let tcp =
         TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10));

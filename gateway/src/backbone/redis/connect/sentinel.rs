@@ -156,7 +156,7 @@ async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisRe
         cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(connection).await?;
     match (epoch, address) {
         (Some(epoch), Some((host, port))) => Ok(SentinelMaster { host, port, epoch, by: 1 }),
-        _ => Err(fault("a Sentinel does not say where the master is")),
+        _ => Err(fault("a Sentinel returned no address of the master")),
     }
 }
 

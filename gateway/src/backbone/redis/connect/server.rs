@@ -1,5 +1,5 @@
-//! One server as the rest sees it: either there, with a connection for commands, or away, and then every use of it is an
-//! error at once. Nothing waits here for Redis to come back.
+//! One server: either there, with a connection for commands, or away. While it is away every use of it is an error at once:
+//! nothing waits here for Redis to come back.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -69,9 +69,9 @@ struct History {
 
 /// Why a command has no reply.
 pub(in crate::backbone::redis) enum Fault {
-    /// Redis has answered so.
+    /// Redis answered with an error.
     Refused(RedisError),
-    /// Nobody knows what became of it, or the server is away.
+    /// There is no reply, so the command may have run; or the server is unavailable.
     Lost(BackboneError),
 }
 

@@ -1,5 +1,5 @@
-//! Keeps the link: connects, watches both connections each second, gives them up when they don't answer, connects again,
-//! for ever. Nothing else makes or drops these connections.
+//! Keeps the two connections to one server: opens them, probes them each second, closes them when they don't answer, and
+//! opens them again, until the node stops. Nothing else opens or closes these connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -317,7 +317,7 @@ pub(in crate::backbone::redis) async fn retire(source: &dyn BackboneHost, server
         return;
     }
     let told = timeout(LEAVE_MAX, source.server_left(server)).await;
-    if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it took too long".to_owned()))) {
-        tracing::warn!(server, %why, "the store could not be told that this Redis server was left");
+    if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it did not answer in time".to_owned()))) {
+        tracing::warn!(server, %why, "the store could not note that this node left the Redis server");
     }
 }

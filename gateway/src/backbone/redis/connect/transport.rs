@@ -54,11 +54,13 @@ pub(in crate::backbone::redis) async fn connect(
     match address {
         ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
         ConnectionAddr::TcpTls { host, port, .. } => {
-            let Tls(connector) = tls.ok_or_else(|| fault("nobody says whom to believe about this host"))?;
-            let name = ServerName::try_from(host.clone()).map_err(|_| fault("no certificate can name this host"))?;
+            let Tls(connector) =
+                tls.ok_or_else(|| fault("the connection is encrypted, but no trusted authorities are loaded"))?;
+            let name = ServerName::try_from(host.clone())
+                .map_err(|_| fault("the host is not a name that a certificate can contain"))?;
             Ok(Box::new(connector.connect(name, tcp(host, *port).await?).await?))
         }
-        _ => Err(fault("Redis has no other addresses than host and port")),
+        _ => Err(fault("the address is not a host and a port")),
     }
 }
 

@@ -11,8 +11,6 @@ use redis::{Pipeline, Value};
 use shared::redis_keys::{OFFLINE_DUE, log_key, online_key, unread_key};
 use shared::{Timestamp, UserId};
 
-pub(in crate::backbone::redis) use self::one_server::departed;
-pub(in crate::backbone::redis) use self::scattered::departed as departed_scattered;
 use self::values::USERS_MAX;
 use crate::backbone::redis::link::Link;
 use crate::backbone::{BackboneError, Presence};
@@ -59,7 +57,19 @@ fn sign_of_life(link: &Link, user: &UserId, pipeline: &mut Pipeline) {
     pipeline.cmd("ZADD").arg(OFFLINE_DUE).arg(now_ms + settings.life_ms()).arg(user.as_str());
 }
 
-/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+/// Makes users offline for whom no other node is subscribed; for each, whether none is. The number with each user is how many
+/// subscriptions are this node's own, and don't count.
+pub(in crate::backbone::redis) async fn departed(
+    link: &Link,
+    users: &[(u32, UserId)],
+) -> Vec<Result<bool, BackboneError>> {
+    match link.cluster() {
+        Some(cluster) => scattered::departed(link, cluster, users).await,
+        None => one_server::departed(link, users).await,
+    }
+}
+
+/// The same with the same number of `own` subscriptions for each user, and one result for all.
 pub(in crate::backbone::redis) async fn mark_departed(
     link: &Link,
     users: &[UserId],

@@ -20,10 +20,7 @@ pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Re
 }
 
 /// The same, with their own subscriptions; whether nobody is subscribed for each.
-pub(in crate::backbone::redis) async fn departed(
-    link: &Link,
-    users: &[(u32, UserId)],
-) -> Vec<Result<bool, BackboneError>> {
+pub(super) async fn departed(link: &Link, users: &[(u32, UserId)]) -> Vec<Result<bool, BackboneError>> {
     let mut calls = Pipeline::with_capacity(users.len());
     for (own, user) in users {
         calls.add_command(departure(link, user, *own));
@@ -44,7 +41,7 @@ pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId,
     let mut call = scripts::call(&link.scripts.take_offline, &[OFFLINE_DUE]);
     call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms()).arg(ONLINE_PREFIX).arg(LAST_SEEN_PREFIX);
     let gone: Vec<(String, i64)> = link.run_script(&call).await?;
-    // A member that is no user id was written by somebody else.
+    // A member that is not a user's id was written by another program.
     let gone = gone.into_iter();
     Ok(gone
         .filter_map(|(user, seen_ms)| Some((UserId::parse(&user).ok()?, Timestamp::from_unix_ms(seen_ms))))

@@ -1,5 +1,7 @@
-//! Presence in a Cluster, where a user's keys lie on different servers: what one script does elsewhere takes several steps
-//! here, of which each leaves something that the next sign of life, or the end of a key's life, puts right.
+//! Presence in a Cluster, where a user's keys lie on different servers, so that one script can't see them all.
+//!
+//! Each change takes several steps here. If one of them fails, the next sign of life, or the end of a key's life, corrects
+//! what the others have left.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Value, cmd};
@@ -23,17 +25,21 @@ pub(super) async fn mark_departed(
     users: &[UserId],
     own: u32,
 ) -> Result<(), BackboneError> {
-    let each: Vec<_> = users.iter().map(|user| departed(link, cluster, user, own)).collect();
+    let each: Vec<_> = users.iter().map(|user| depart(link, cluster, user, own)).collect();
     stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await
 }
 
-/// The same for one user; whether nobody is subscribed for them.
-pub(in crate::backbone::redis) async fn departed(
+/// The same, with their own subscriptions; whether nobody is subscribed for each.
+pub(super) async fn departed(
     link: &Link,
     cluster: &Cluster,
-    user: &UserId,
-    own: u32,
-) -> Result<bool, BackboneError> {
+    users: &[(u32, UserId)],
+) -> Vec<Result<bool, BackboneError>> {
+    let each: Vec<_> = users.iter().map(|(own, user)| depart(link, cluster, user, *own)).collect();
+    stream::iter(each).buffered(AT_ONCE).collect().await
+}
+
+async fn depart(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Result<bool, BackboneError> {
     if !is_alone(link, cluster, user, own).await? {
         return Ok(false);
     }
@@ -54,8 +60,7 @@ pub(in crate::backbone::redis) async fn departed(
     Ok(true)
 }
 
-/// Whether certainly nobody else is subscribed. While a slot is on its way, and until other nodes have followed it, nobody
-/// can tell.
+/// Whether certainly nobody else is subscribed. It isn't certain while a slot migrates, and until other nodes have followed it.
 async fn is_alone(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Result<bool, BackboneError> {
     let mut call = scripts::call(&link.scripts.subscribed, &[&log_key(user)]);
     let subscribed: Option<u32> = cluster.run_in_place(&link.scripts, call.arg(user_channel(user))).await?;
@@ -64,7 +69,7 @@ async fn is_alone(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Re
 
 /// A user whose check is due.
 struct Due {
-    /// None for what somebody else wrote.
+    /// `None` if the entry is not a user's id, so written by another program.
     user: Option<UserId>,
     due_ms: i64,
     is_online: bool,
@@ -116,7 +121,7 @@ async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, 
     let mut gone = Vec::with_capacity(taken.len());
     for Due { user, due_ms, last_seen_ms, .. } in taken {
         let Some(user) = user else { continue };
-        // A node that died said nothing: the last sign of life is all that is known.
+        // A node that died gave no departure: only the last sign of life is known.
         let last_sign_ms = due_ms - link.settings.life_ms();
         let seen_ms = last_seen_ms.filter(|seen| *seen >= last_sign_ms).unwrap_or_else(|| {
             keep.cmd("SET").arg(last_seen_key(&user)).arg(last_sign_ms);
@@ -124,7 +129,7 @@ async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, 
         });
         gone.push((user, Timestamp::from_unix_ms(seen_ms)));
     }
-    // Without it they are told all the same, and seen at the time that the store keeps.
+    // If this fails they are announced all the same, with the time of the store.
     drop(link.run_pipeline(&keep).await?);
     Ok(gone)
 }

@@ -39,9 +39,7 @@ pub(in crate::backbone::redis) async fn resubscribe(
             continue;
         }
         for refused in refused {
-            if let Some(cluster) = link.cluster() {
-                cluster.channel_refused(&refused.error);
-            }
+            link.channel_refused(&refused.error);
             subscriptions.refused(&refused.users);
         }
         return Ok(false);

@@ -1,0 +1,29 @@
+//! What a wrong setting is told by: its name, its fault, and what would be right.
+
+use std::path::PathBuf;
+
+/// A setting that stops the start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value that can't be used.
+    #[error("{name}: {fault}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong and what would be right.
+        fault: String,
+    },
+    /// The file can't be used.
+    #[error("--config {path}: {fault}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+}
+
+/// A fault of a setting.
+pub(super) fn fault(name: &'static str, fault: impl Into<String>) -> ConfigError {
+    ConfigError::Setting { name, fault: fault.into() }
+}
