@@ -1,5 +1,6 @@
 //! What a client asks for, whichever dialect it speaks. Every value here has been checked.
 
+use crate::lists::names;
 use crate::{ConversationId, MessageId, Position, UserId};
 
 /// A command with all its fields checked for shape. Rights are checked later.
@@ -159,47 +160,24 @@ pub enum UserRef {
     Username(String),
 }
 
-impl Command {
-    /// The `type` of every command; `broadcast` is spoken in `social.v1` alone.
-    pub const NAMES: [&'static str; 16] = [
-        "auth",
-        "ping",
-        "message.send",
-        "message.read",
-        "message.delivered",
-        "message.edit",
-        "message.delete",
-        "reaction.add",
-        "reaction.remove",
-        "typing",
-        "block.add",
-        "block.remove",
-        "conversation.join",
-        "conversation.leave",
-        "broadcast",
-        "presence.query",
-    ];
-
-    /// The canonical `type`, for metric labels.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Auth { .. } => "auth",
-            Self::Ping { .. } => "ping",
-            Self::Send(_) => "message.send",
-            Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
-            Self::Delivered { .. } => "message.delivered",
-            Self::Edit { .. } => "message.edit",
-            Self::Delete { .. } => "message.delete",
-            Self::ReactionAdd { .. } => "reaction.add",
-            Self::ReactionRemove { .. } => "reaction.remove",
-            Self::Typing { .. } => "typing",
-            Self::BlockAdd(_) => "block.add",
-            Self::BlockRemove(_) => "block.remove",
-            Self::Join { .. } => "conversation.join",
-            Self::Leave { .. } => "conversation.leave",
-            Self::Broadcast { .. } => "broadcast",
-            Self::PresenceQuery { .. } => "presence.query",
-        }
+// `broadcast` is spoken in `social.v1` alone.
+names! {
+    Command {
+        Self::Auth { .. } => "auth",
+        Self::Ping { .. } => "ping",
+        Self::Send(_) => "message.send",
+        Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
+        Self::Delivered { .. } => "message.delivered",
+        Self::Edit { .. } => "message.edit",
+        Self::Delete { .. } => "message.delete",
+        Self::ReactionAdd { .. } => "reaction.add",
+        Self::ReactionRemove { .. } => "reaction.remove",
+        Self::Typing { .. } => "typing",
+        Self::BlockAdd(_) => "block.add",
+        Self::BlockRemove(_) => "block.remove",
+        Self::Join { .. } => "conversation.join",
+        Self::Leave { .. } => "conversation.leave",
+        Self::Broadcast { .. } => "broadcast",
+        Self::PresenceQuery { .. } => "presence.query",
     }
 }

@@ -8,6 +8,7 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod id;
+mod lists;
 pub mod message;
 pub mod position;
 pub mod redis_keys;
