@@ -1,5 +1,5 @@
-//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events,
-//! error and close codes, dialects, and the names of Redis keys. No I/O happens here.
+//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events, error and close codes,
+//! dialects, and the names of Redis keys. Nothing here does I/O; only [`Timestamp::now`] reads a clock.
 
 pub mod close;
 pub mod command;

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use shared::command::{SendMessage, Target};
-use shared::dialect::chat::check_content;
+use shared::command::{SendMessage, Target, check_content};
 use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 

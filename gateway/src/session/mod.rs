@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use shared::command::Resume;
-use shared::dialect::chat::{DecodedFrame, Decoder};
+use shared::dialect::{DecodedFrame, Decoder};
 use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
 
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};

@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::command::{KIND_TEXT, SendMessage, TEMP_ID_BYTES_MAX, Target};
-use crate::dialect::chat::Fields;
+use crate::dialect::fields::Fields;
 use crate::event::ResyncReason;
 use crate::{Epoch, ErrorCode, Event, ProtocolError, Timestamp};
 
@@ -201,14 +201,6 @@ impl Fields<'_, '_> {
             kind: KIND_TEXT.to_owned(),
             reply_to: None,
         })
-    }
-}
-
-/// There is no command of this type.
-pub(crate) fn unknown_type() -> ProtocolError {
-    ProtocolError {
-        field: Some("type".into()),
-        ..ProtocolError::new(ErrorCode::UnknownEvent, "there is no command of this type")
     }
 }
 

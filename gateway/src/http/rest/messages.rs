@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared::command::check_content;
 use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
 use shared::contract::chat::{Content, SendBody};
-use shared::dialect::chat::{Decoder, check_content};
+use shared::dialect::Decoder;
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
