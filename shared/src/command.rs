@@ -1,7 +1,7 @@
 //! What a client asks for, whichever dialect it speaks. Every value here has been checked.
 
 use crate::lists::names;
-use crate::{ConversationId, MessageId, Position, ProtocolError, UserId};
+use crate::{ConversationId, MessageId, Position, ProtocolError, TempId, UserId};
 
 /// A command with all its fields checked for shape. Rights are checked later.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,7 +122,7 @@ pub struct SendMessage {
     /// 1 to `MAX_CONTENT_CHARS` characters, without U+0000.
     pub content: String,
     /// The client's own name for the message.
-    pub temp_id: Option<String>,
+    pub temp_id: Option<TempId>,
     /// What the content is.
     pub kind: String,
     /// The message that it answers.

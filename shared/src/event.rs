@@ -38,7 +38,7 @@ pub enum Event {
     #[serde(rename = "message.sent")]
     MessageSent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        temp_id: Option<String>,
+        temp_id: Option<TempId>,
         message: Message,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         duplicate: bool,

@@ -12,6 +12,7 @@ mod lists;
 pub mod message;
 pub mod position;
 pub mod redis_keys;
+pub mod temp_id;
 pub mod time;
 
 pub use close::CloseCode;
@@ -22,4 +23,5 @@ pub use event::Event;
 pub use id::{ConversationId, MessageId, NotificationId, UserId};
 pub use message::{Conversation, ConversationKind, Message, Role, Visibility};
 pub use position::{Epoch, Position};
+pub use temp_id::TempId;
 pub use time::Timestamp;

@@ -8,7 +8,7 @@ use crate::command::{
     EMOJI_BYTES_MAX, KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage,
     TEMP_ID_BYTES_MAX, Target, UserRef, check_emoji,
 };
-use crate::{Command, Event, Position, ProtocolError};
+use crate::{Command, Event, Position, ProtocolError, TempId};
 
 /// The longest user name, in bytes.
 const USERNAME_BYTES_MAX: usize = 128;
@@ -59,7 +59,7 @@ pub(crate) fn send(fields: &Fields<'_, '_>, content_chars_max: usize) -> Result<
     Ok(SendMessage {
         target: fields.target()?,
         content: fields.content(content_chars_max)?,
-        temp_id: fields.text("tempId", TEMP_ID_BYTES_MAX)?.map(str::to_owned),
+        temp_id: fields.text("tempId", TEMP_ID_BYTES_MAX)?.map(TempId::from),
         kind: fields.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT).to_owned(),
         reply_to: fields.id("replyTo")?,
     })

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::command::{KIND_TEXT, SendMessage, TEMP_ID_BYTES_MAX, Target};
 use crate::dialect::fields::Fields;
 use crate::event::ResyncReason;
-use crate::{Epoch, ErrorCode, Event, ProtocolError, Timestamp};
+use crate::{Epoch, ErrorCode, Event, ProtocolError, TempId, Timestamp};
 
 /// The frames that one event makes in a flat dialect.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ impl Fields<'_, '_> {
         Ok(SendMessage {
             target,
             content: self.content(content_chars_max)?,
-            temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(str::to_owned),
+            temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(TempId::from),
             kind: KIND_TEXT.to_owned(),
             reply_to: None,
         })

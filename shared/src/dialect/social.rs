@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::command::Target;
 use crate::dialect::fields::{Fields, unknown_type};
 use crate::dialect::flat::{Id, Texts};
-use crate::{Command, Event, Message, ProtocolError, Timestamp, UserId};
+use crate::{Command, Event, Message, ProtocolError, TempId, Timestamp, UserId};
 
 /// Members of canonical notifications, and what they are called here.
 const RENAMED: [(&str, &str); 3] =
@@ -80,8 +80,7 @@ impl<'a> MessageFrame<'a> {
             group_id: to.is_none().then_some(message.conversation_id.as_str()),
             content: &message.content,
             timestamp: message.created_at.unix_seconds(),
-            // Those that the server made are nobody else's business.
-            temp_id: message.temp_id.as_deref().filter(|temp_id| !temp_id.starts_with('~')),
+            temp_id: message.temp_id.as_ref().filter(|temp_id| !temp_id.is_generated()).map(TempId::as_str),
             deleted: message.deleted_at.is_some(),
         }
     }

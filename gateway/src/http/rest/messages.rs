@@ -107,7 +107,7 @@ impl FromRequest<Arc<Api>> for SendRequest {
             let key = key.to_str().ok().filter(is_good);
             let fault = "must have 1 to 128 printable ASCII characters";
             let key = key.ok_or_else(|| ProtocolError::field("Idempotency-Key", fault))?;
-            send.temp_id = Some(key.to_owned());
+            send.temp_id = Some(key.into());
         }
         Ok(Self(send))
     }
