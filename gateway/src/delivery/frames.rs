@@ -17,9 +17,8 @@ use crate::ws::frame::{frame_text, framed_len, put_text};
 pub struct Frames<'a> {
     envelopes: Cow<'a, [u8]>,
     seq: Option<u64>,
-    canonical: OnceCell<Bytes>,
     /// By dialect; without and with `seq`.
-    flat: [[OnceCell<Bytes>; 2]; Dialect::ALL.len()],
+    made: [[OnceCell<Bytes>; 2]; Dialect::ALL.len()],
     brought: OnceCell<Option<MessageRef>>,
 }
 
@@ -28,7 +27,7 @@ impl<'a> Frames<'a> {
     #[must_use]
     pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
         let envelopes = envelopes.into();
-        Self { envelopes, seq, canonical: OnceCell::new(), flat: Default::default(), brought: OnceCell::new() }
+        Self { envelopes, seq, made: Default::default(), brought: OnceCell::new() }
     }
 
     /// Those of one event without `seq`.
@@ -39,13 +38,10 @@ impl<'a> Frames<'a> {
 
     /// The bytes for a socket; none if its dialect has no frame for the event.
     pub fn on(&self, wire: Wire) -> &Bytes {
-        if !wire.dialect.is_flat() {
-            return self.canonical.get_or_init(|| frame_lines(&self.envelopes));
-        }
         #[expect(clippy::indexing_slicing, reason = "an index is below the length of `Dialect::ALL`")]
-        let [plain, numbered] = &self.flat[wire.dialect.index()];
+        let [plain, numbered] = &self.made[wire.dialect.index()];
         let made = if wire.numbered { numbered } else { plain };
-        made.get_or_init(|| translate(wire, &self.envelopes, self.seq))
+        made.get_or_init(|| write(wire, &self.envelopes, self.seq))
     }
 
     /// The id of the message that the event brings, if it does; mostly without parsing it.
@@ -79,11 +75,7 @@ pub fn frame_lines(envelopes: &[u8]) -> Bytes {
 /// The companions of the first envelope, for one socket.
 #[must_use]
 pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
-    if wire.dialect.is_flat() {
-        translate(wire, companions(envelopes), None)
-    } else {
-        frame_lines(companions(envelopes))
-    }
+    write(wire, companions(envelopes), None)
 }
 
 /// An event for one socket.
@@ -106,6 +98,11 @@ pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
 #[must_use]
 pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
     framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq), Timestamp::now()))
+}
+
+/// Canonical envelopes in the dialect of a socket.
+fn write(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
+    if wire.dialect.is_flat() { translate(wire, envelopes, seq) } else { frame_lines(envelopes) }
 }
 
 /// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
