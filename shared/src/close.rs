@@ -1,5 +1,7 @@
 //! WebSocket close codes (PROTOCOL §1): the hundred tells a client what to do next.
 
+use crate::lists::words_of;
+
 /// Why the server closes a connection.
 ///
 /// 40xx: stop. 41xx: back off with jitter, then resume. 42xx: resume. 43xx: mend, then connect.
@@ -56,69 +58,41 @@ pub enum CloseCode {
     PositionLost = 4301,
 }
 
-impl CloseCode {
-    /// Every code, for the contract documents.
-    pub const ALL: [Self; 24] = [
-        Self::Normal,
-        Self::WebSocketProtocol,
-        Self::UnsupportedData,
-        Self::InvalidUtf8,
-        Self::MessageTooBig,
-        Self::ProtocolError,
-        Self::InvalidToken,
-        Self::SessionRevoked,
-        Self::Forbidden,
-        Self::UnsupportedVersion,
-        Self::Superseded,
-        Self::ConnectionLimit,
-        Self::TooManyErrors,
-        Self::OverCapacity,
-        Self::RateLimited,
-        Self::AuthTimeout,
-        Self::InternalError,
-        Self::BackboneUnavailable,
-        Self::SlowConsumer,
-        Self::Draining,
-        Self::HeartbeatTimeout,
-        Self::ForceReconnect,
-        Self::TokenExpired,
-        Self::PositionLost,
-    ];
+words_of! {
+    CloseCode,
+    /// The reason in the close frame, which is also the metric label.
+    reason {
+        Normal => "normal",
+        WebSocketProtocol => "websocket_protocol",
+        UnsupportedData => "unsupported_data",
+        InvalidUtf8 => "invalid_utf8",
+        MessageTooBig => "message_too_big",
+        ProtocolError => "protocol_error",
+        InvalidToken => "invalid_token",
+        SessionRevoked => "session_revoked",
+        Forbidden => "forbidden",
+        UnsupportedVersion => "unsupported_version",
+        Superseded => "superseded",
+        ConnectionLimit => "connection_limit",
+        TooManyErrors => "too_many_errors",
+        OverCapacity => "over_capacity",
+        RateLimited => "rate_limited",
+        AuthTimeout => "auth_timeout",
+        InternalError => "internal_error",
+        BackboneUnavailable => "backbone_unavailable",
+        SlowConsumer => "slow_consumer",
+        Draining => "draining",
+        HeartbeatTimeout => "heartbeat_timeout",
+        ForceReconnect => "force_reconnect",
+        TokenExpired => "token_expired",
+        PositionLost => "position_lost",
+    }
+}
 
+impl CloseCode {
     /// The number in the close frame.
     #[must_use]
     pub fn code(self) -> u16 {
         self as u16
-    }
-
-    /// The reason in the close frame, which is also the metric label.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::WebSocketProtocol => "websocket_protocol",
-            Self::UnsupportedData => "unsupported_data",
-            Self::InvalidUtf8 => "invalid_utf8",
-            Self::MessageTooBig => "message_too_big",
-            Self::ProtocolError => "protocol_error",
-            Self::InvalidToken => "invalid_token",
-            Self::SessionRevoked => "session_revoked",
-            Self::Forbidden => "forbidden",
-            Self::UnsupportedVersion => "unsupported_version",
-            Self::Superseded => "superseded",
-            Self::ConnectionLimit => "connection_limit",
-            Self::TooManyErrors => "too_many_errors",
-            Self::OverCapacity => "over_capacity",
-            Self::RateLimited => "rate_limited",
-            Self::AuthTimeout => "auth_timeout",
-            Self::InternalError => "internal_error",
-            Self::BackboneUnavailable => "backbone_unavailable",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Draining => "draining",
-            Self::HeartbeatTimeout => "heartbeat_timeout",
-            Self::ForceReconnect => "force_reconnect",
-            Self::TokenExpired => "token_expired",
-            Self::PositionLost => "position_lost",
-        }
     }
 }

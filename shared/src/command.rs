@@ -1,15 +1,20 @@
 //! What a client asks for, whichever dialect it speaks. Every value here has been checked.
 
-use crate::{ConversationId, MessageId, Position, UserId};
+use crate::lists::names;
+use crate::{ConversationId, MessageId, Position, ProtocolError, TempId, UserId};
 
 /// A command with all its fields checked for shape. Rights are checked later.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    missing_docs,
+    reason = "a field without a doc is the command's conversation, message or emoji, as its name says"
+)]
 pub enum Command {
     /// Presents a token: the first one, or a fresh one before the old expires.
     Auth {
         /// The token; never logged.
         token: String,
-        /// Where to go on from; `Err` holds what the client sent when it is no position.
+        /// Where to go on from, if the client wants that.
         resume: Option<Resume>,
     },
     /// Asks for a `pong`.
@@ -21,7 +26,6 @@ pub enum Command {
     Send(SendMessage),
     /// Marks messages as read up to `up_to`, or all of them.
     Read {
-        /// The conversation.
         conversation: ConversationId,
         /// The last message read; the newest if absent.
         up_to: Option<MessageId>,
@@ -33,40 +37,28 @@ pub enum Command {
     },
     /// Says that messages up to `up_to` have reached the device.
     Delivered {
-        /// The conversation.
         conversation: ConversationId,
         /// The last message that arrived.
         up_to: MessageId,
     },
     /// Replaces the content of one's own message.
     Edit {
-        /// The message.
         message: MessageId,
         /// 1 to `MAX_CONTENT_CHARS` characters, without U+0000.
         content: String,
     },
     /// Deletes a message.
-    Delete {
-        /// The message.
-        message: MessageId,
-    },
+    Delete { message: MessageId },
     /// Reacts to a message.
     ReactionAdd {
-        /// The message.
         message: MessageId,
-        /// With what: see [`crate::dialect::chat::check_emoji`].
+        /// With what: see [`check_emoji`].
         emoji: String,
     },
     /// Takes a reaction back.
-    ReactionRemove {
-        /// The message.
-        message: MessageId,
-        /// Which.
-        emoji: String,
-    },
+    ReactionRemove { message: MessageId, emoji: String },
     /// Starts or ends typing.
     Typing {
-        /// The conversation.
         conversation: ConversationId,
         /// Whether the user is typing now.
         is_typing: bool,
@@ -77,16 +69,12 @@ pub enum Command {
     BlockRemove(UserRef),
     /// Joins a conversation, or accepts an invitation to it.
     Join {
-        /// The conversation.
         conversation: ConversationId,
         /// Its password, where it has one.
         password: Option<String>,
     },
     /// Leaves a conversation, or declines an invitation to it.
-    Leave {
-        /// The conversation.
-        conversation: ConversationId,
-    },
+    Leave { conversation: ConversationId },
     /// Tells everybody who is connected; for admins.
     Broadcast {
         /// 1 to `MAX_CONTENT_CHARS` characters.
@@ -134,7 +122,7 @@ pub struct SendMessage {
     /// 1 to `MAX_CONTENT_CHARS` characters, without U+0000.
     pub content: String,
     /// The client's own name for the message.
-    pub temp_id: Option<String>,
+    pub temp_id: Option<TempId>,
     /// What the content is.
     pub kind: String,
     /// The message that it answers.
@@ -159,47 +147,59 @@ pub enum UserRef {
     Username(String),
 }
 
-impl Command {
-    /// The `type` of every command; `broadcast` is spoken in `social.v1` alone.
-    pub const NAMES: [&'static str; 16] = [
-        "auth",
-        "ping",
-        "message.send",
-        "message.read",
-        "message.delivered",
-        "message.edit",
-        "message.delete",
-        "reaction.add",
-        "reaction.remove",
-        "typing",
-        "block.add",
-        "block.remove",
-        "conversation.join",
-        "conversation.leave",
-        "broadcast",
-        "presence.query",
-    ];
+/// Checks a message's content: 1 to `chars_max` characters, no U+0000 (PostgreSQL can't hold it).
+pub fn check_content(text: &str, chars_max: usize) -> Result<(), ProtocolError> {
+    if text.is_empty() {
+        return Err(ProtocolError::field("content", "is empty"));
+    }
+    if text.len() > chars_max && text.chars().count() > chars_max {
+        return Err(ProtocolError::field("content", format_args!("is longer than {chars_max} characters")));
+    }
+    if text.contains('\0') {
+        return Err(ProtocolError::field("content", "holds U+0000"));
+    }
+    Ok(())
+}
 
-    /// The canonical `type`, for metric labels.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Auth { .. } => "auth",
-            Self::Ping { .. } => "ping",
-            Self::Send(_) => "message.send",
-            Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
-            Self::Delivered { .. } => "message.delivered",
-            Self::Edit { .. } => "message.edit",
-            Self::Delete { .. } => "message.delete",
-            Self::ReactionAdd { .. } => "reaction.add",
-            Self::ReactionRemove { .. } => "reaction.remove",
-            Self::Typing { .. } => "typing",
-            Self::BlockAdd(_) => "block.add",
-            Self::BlockRemove(_) => "block.remove",
-            Self::Join { .. } => "conversation.join",
-            Self::Leave { .. } => "conversation.leave",
-            Self::Broadcast { .. } => "broadcast",
-            Self::PresenceQuery { .. } => "presence.query",
-        }
+/// Checks what somebody reacts with: 1 to 64 bytes without white space and control characters. An emoji, or an
+/// application's own name for a picture.
+pub fn check_emoji(text: &str) -> Result<(), ProtocolError> {
+    if text.is_empty() || text.len() > EMOJI_BYTES_MAX || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(ProtocolError::field("emoji", "must have 1 to 64 bytes, without white space"));
+    }
+    Ok(())
+}
+
+// `broadcast` is spoken in `social.v1` alone.
+names! {
+    Command {
+        Self::Auth { .. } => "auth",
+        Self::Ping { .. } => "ping",
+        Self::Send(_) => "message.send",
+        Self::Read { .. } | Self::ReadMessage { .. } => "message.read",
+        Self::Delivered { .. } => "message.delivered",
+        Self::Edit { .. } => "message.edit",
+        Self::Delete { .. } => "message.delete",
+        Self::ReactionAdd { .. } => "reaction.add",
+        Self::ReactionRemove { .. } => "reaction.remove",
+        Self::Typing { .. } => "typing",
+        Self::BlockAdd(_) => "block.add",
+        Self::BlockRemove(_) => "block.remove",
+        Self::Join { .. } => "conversation.join",
+        Self::Leave { .. } => "conversation.leave",
+        Self::Broadcast { .. } => "broadcast",
+        Self::PresenceQuery { .. } => "presence.query",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_characters_of_four_bytes_are_ten_characters() {
+        let text = "🦜".repeat(10);
+        assert!(check_content(&text, 10).is_ok());
+        assert!(check_content(&text, 9).is_err());
     }
 }

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lists::words_of;
+
 /// The error codes of PROTOCOL §1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -47,54 +49,32 @@ pub enum ErrorCode {
     Timeout,
 }
 
-impl ErrorCode {
-    /// Every code, for metrics and tests.
-    pub const ALL: [Self; 18] = [
-        Self::InvalidMessage,
-        Self::ValidationError,
-        Self::UnknownEvent,
-        Self::PayloadTooLarge,
-        Self::Unauthenticated,
-        Self::TokenExpired,
-        Self::Forbidden,
-        Self::NotMember,
-        Self::Banned,
-        Self::Blocked,
-        Self::PasswordRequired,
-        Self::NotFound,
-        Self::Conflict,
-        Self::RateLimited,
-        Self::LimitExceeded,
-        Self::InternalError,
-        Self::Unavailable,
-        Self::Timeout,
-    ];
-
+words_of! {
+    ErrorCode,
     /// The code as it stands in frames and metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidMessage => "INVALID_MESSAGE",
-            Self::ValidationError => "VALIDATION_ERROR",
-            Self::UnknownEvent => "UNKNOWN_EVENT",
-            Self::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::TokenExpired => "TOKEN_EXPIRED",
-            Self::Forbidden => "FORBIDDEN",
-            Self::NotMember => "NOT_MEMBER",
-            Self::Banned => "BANNED",
-            Self::Blocked => "BLOCKED",
-            Self::PasswordRequired => "PASSWORD_REQUIRED",
-            Self::NotFound => "NOT_FOUND",
-            Self::Conflict => "CONFLICT",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::LimitExceeded => "LIMIT_EXCEEDED",
-            Self::InternalError => "INTERNAL_ERROR",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Timeout => "TIMEOUT",
-        }
+    as_str {
+        InvalidMessage => "INVALID_MESSAGE",
+        ValidationError => "VALIDATION_ERROR",
+        UnknownEvent => "UNKNOWN_EVENT",
+        PayloadTooLarge => "PAYLOAD_TOO_LARGE",
+        Unauthenticated => "UNAUTHENTICATED",
+        TokenExpired => "TOKEN_EXPIRED",
+        Forbidden => "FORBIDDEN",
+        NotMember => "NOT_MEMBER",
+        Banned => "BANNED",
+        Blocked => "BLOCKED",
+        PasswordRequired => "PASSWORD_REQUIRED",
+        NotFound => "NOT_FOUND",
+        Conflict => "CONFLICT",
+        RateLimited => "RATE_LIMITED",
+        LimitExceeded => "LIMIT_EXCEEDED",
+        InternalError => "INTERNAL_ERROR",
+        Unavailable => "UNAVAILABLE",
+        Timeout => "TIMEOUT",
     }
+}
 
+impl ErrorCode {
     /// Whether the same command may succeed when it is sent again unchanged.
     #[must_use]
     pub fn is_retryable(self) -> bool {

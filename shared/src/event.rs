@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::lists::{names, words_of};
 use crate::{
-    Conversation, ConversationId, Epoch, Message, MessageId, NotificationId, ProtocolError, Timestamp, UserId,
+    Conversation, ConversationId, Epoch, Message, MessageId, NotificationId, ProtocolError, TempId, Timestamp, UserId,
 };
 
 /// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
@@ -37,7 +38,7 @@ pub enum Event {
     #[serde(rename = "message.sent")]
     MessageSent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        temp_id: Option<String>,
+        temp_id: Option<TempId>,
         message: Message,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         duplicate: bool,
@@ -193,16 +194,51 @@ pub enum ResyncReason {
     Invalid,
 }
 
-impl ResyncReason {
+words_of! {
+    ResyncReason,
     /// The word in frames and metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Epoch => "epoch",
-            Self::Trimmed => "trimmed",
-            Self::Future => "future",
-            Self::Invalid => "invalid",
-        }
+    as_str {
+        Epoch => "epoch",
+        Trimmed => "trimmed",
+        Future => "future",
+        Invalid => "invalid",
+    }
+}
+
+// Metrics look names up in this order, so the frequent ones stand first.
+names! {
+    Event {
+        Self::MessageSent { .. } => "message.sent",
+        Self::MessageNew { .. } => "message.new",
+        Self::AuthSuccess { .. } => "auth_success",
+        Self::AuthFailed { .. } => "auth_failed",
+        Self::Pong { .. } => "pong",
+        Self::ConversationUpdated { .. } => "conversation.updated",
+        Self::NotificationUnread { .. } => "notification.unread",
+        Self::MessageReadAck { .. } => "message.read_ack",
+        Self::MessageReadUpdate { .. } => "message.read_update",
+        Self::MessageDeliveredUpdate { .. } => "message.delivered_update",
+        Self::MessageEdited { .. } => "message.edited",
+        Self::MessageDeleted { .. } => "message.deleted",
+        Self::ReactionUpdated { .. } => "reaction.updated",
+        Self::Typing { .. } => "typing",
+        Self::BlockAdded { .. } => "block.added",
+        Self::BlockRemoved { .. } => "block.removed",
+        Self::ConversationCreated { .. } => "conversation.created",
+        Self::ConversationJoined { .. } => "conversation.joined",
+        Self::ConversationLeft { .. } => "conversation.left",
+        Self::MemberJoined { .. } => "member.joined",
+        Self::MemberLeft { .. } => "member.left",
+        Self::StatusBulk { .. } => "status.bulk",
+        Self::UserOnline { .. } => "user.online",
+        Self::UserOffline { .. } => "user.offline",
+        Self::Notification(_) => "notification",
+        Self::Broadcast { .. } => "broadcast",
+        Self::NotificationRead { .. } => "notification.read",
+        Self::Goaway { .. } => "goaway",
+        Self::Position { .. } => "position",
+        Self::Resync { .. } => "resync",
+        Self::Error(_) => "error",
     }
 }
 

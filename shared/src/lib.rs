@@ -1,5 +1,5 @@
-//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events,
-//! error and close codes, dialects, and the names of Redis keys. No I/O happens here.
+//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events, error and close codes,
+//! dialects, and the names of Redis keys. Nothing here does I/O; only [`Timestamp::now`] reads a clock.
 
 pub mod close;
 pub mod command;
@@ -8,9 +8,11 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod id;
+mod lists;
 pub mod message;
 pub mod position;
 pub mod redis_keys;
+pub mod temp_id;
 pub mod time;
 
 pub use close::CloseCode;
@@ -21,4 +23,5 @@ pub use event::Event;
 pub use id::{ConversationId, MessageId, NotificationId, UserId};
 pub use message::{Conversation, ConversationKind, Message, Role, Visibility};
 pub use position::{Epoch, Position};
+pub use temp_id::TempId;
 pub use time::Timestamp;

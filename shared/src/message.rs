@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConversationId, MessageId, Timestamp, UserId};
+use crate::{ConversationId, MessageId, TempId, Timestamp, UserId};
 
 /// A stored message (PROTOCOL §1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ pub struct Message {
     pub content: String,
     /// The sender's own name for it, by which a retry is recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temp_id: Option<String>,
+    pub temp_id: Option<TempId>,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use shared::command::{SendMessage, Target};
-use shared::dialect::chat::check_content;
-use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp, UserId};
+use shared::command::{SendMessage, Target, check_content};
+use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::messages::SentMessage;
@@ -44,7 +43,7 @@ pub(super) struct Late {
     /// Ids that were reserved while the store was there.
     ids: Mutex<Range<u64>>,
     /// Senders and `tempId`s of what this node kept.
-    recent: Cache<(UserId, String), ()>,
+    recent: Cache<(UserId, TempId), ()>,
 }
 
 impl Default for Late {
@@ -82,7 +81,7 @@ impl Chat {
         sender: &UserId,
         mut send: SendMessage,
     ) -> Result<Option<SentMessage>, ProtocolError> {
-        send.temp_id.get_or_insert_with(|| format!("~{:032x}", rand::random::<u128>()));
+        send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
         let mut id = None;
         if !self.late.is_away() {
             id = self.live_id().await;

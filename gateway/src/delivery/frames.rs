@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 
 use bytes::{Bytes, BytesMut};
 use shared::dialect::CANONICAL_ONLY;
-use shared::{Dialect, Epoch, Event, Wire};
+use shared::{Dialect, Epoch, Event, Timestamp, Wire};
 
 use crate::delivery::envelope::{MessageRef, brought, companions, lines, message_id};
 use crate::ws::frame::{frame_text, framed_len, put_text};
@@ -17,8 +17,8 @@ use crate::ws::frame::{frame_text, framed_len, put_text};
 pub struct Frames<'a> {
     envelopes: Cow<'a, [u8]>,
     seq: Option<u64>,
-    canonical: OnceCell<Bytes>,
-    flat: [[OnceCell<Bytes>; 2]; 3],
+    /// By dialect; without and with `seq`.
+    made: [[OnceCell<Bytes>; 2]; Dialect::ALL.len()],
     brought: OnceCell<Option<MessageRef>>,
 }
 
@@ -27,7 +27,7 @@ impl<'a> Frames<'a> {
     #[must_use]
     pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
         let envelopes = envelopes.into();
-        Self { envelopes, seq, canonical: OnceCell::new(), flat: Default::default(), brought: OnceCell::new() }
+        Self { envelopes, seq, made: Default::default(), brought: OnceCell::new() }
     }
 
     /// Those of one event without `seq`.
@@ -38,15 +38,10 @@ impl<'a> Frames<'a> {
 
     /// The bytes for a socket; none if its dialect has no frame for the event.
     pub fn on(&self, wire: Wire) -> &Bytes {
-        let [listings, social, channels] = &self.flat;
-        let [plain, numbered] = match wire.dialect {
-            Dialect::Chat => return self.canonical.get_or_init(|| frame_lines(&self.envelopes)),
-            Dialect::Listings => listings,
-            Dialect::Social => social,
-            Dialect::Channels => channels,
-        };
+        #[expect(clippy::indexing_slicing, reason = "an index is below the length of `Dialect::ALL`")]
+        let [plain, numbered] = &self.made[wire.dialect.index()];
         let made = if wire.numbered { numbered } else { plain };
-        made.get_or_init(|| translate(wire, &self.envelopes, self.seq))
+        made.get_or_init(|| write(wire, &self.envelopes, self.seq))
     }
 
     /// The id of the message that the event brings, if it does; mostly without parsing it.
@@ -80,31 +75,34 @@ pub fn frame_lines(envelopes: &[u8]) -> Bytes {
 /// The companions of the first envelope, for one socket.
 #[must_use]
 pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
-    match wire.dialect {
-        Dialect::Chat => frame_lines(companions(envelopes)),
-        Dialect::Listings | Dialect::Social | Dialect::Channels => translate(wire, companions(envelopes), None),
-    }
+    write(wire, companions(envelopes), None)
 }
 
 /// An event for one socket.
 #[must_use]
 pub fn event_on(wire: Wire, event: &Event) -> Bytes {
-    framed(wire.encode(event, None))
+    framed(wire.encode(event, None, Timestamp::now()))
 }
 
 /// An event for one socket with the client's `ref`, which only canonical frames carry.
 #[must_use]
 pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
-    match wire.dialect {
-        Dialect::Chat => frame_text(event.to_json_with_ref(reference).as_bytes()),
-        Dialect::Listings | Dialect::Social | Dialect::Channels => event_on(wire, event),
+    if wire.dialect.is_flat() {
+        event_on(wire, event)
+    } else {
+        frame_text(event.to_json_with_ref(reference).as_bytes())
     }
 }
 
 /// What takes the place of the durable event `seq` on a socket that had it already.
 #[must_use]
 pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
-    framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq)))
+    framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq), Timestamp::now()))
+}
+
+/// Canonical envelopes in the dialect of a socket.
+fn write(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
+    if wire.dialect.is_flat() { translate(wire, envelopes, seq) } else { frame_lines(envelopes) }
 }
 
 /// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
@@ -112,7 +110,8 @@ fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
     let lines = lines(envelopes).filter(|line| !line.is_empty()).enumerate();
     let read = lines.filter(|(_, line)| !is_canonical_only(line));
     let events = read.filter_map(|(place, line)| Some((place, serde_json::from_slice::<Event>(line).ok()?)));
-    framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0))).collect())
+    let now = Timestamp::now();
+    framed(events.flat_map(|(place, event)| wire.encode(&event, seq.filter(|_| place == 0), now)).collect())
 }
 
 /// Whether a line, as we write it, is one of those that no flat dialect has a frame for: they repeat whole messages.

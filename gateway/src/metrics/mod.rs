@@ -13,7 +13,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::ResyncReason;
-use shared::{Command, ErrorCode};
+use shared::{Command, ErrorCode, Event};
 
 /// Bounds of the histograms of times, in seconds.
 const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -21,177 +21,125 @@ const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Bounds of the histogram of batches, in messages.
 const MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Every event that comes over the backbone by itself, not as a companion; any other is `other`, because a backend may name
-/// its own as it likes.
-const EVENTS: [&str; 22] = [
-    "message.sent",
-    "message.new",
-    "message.read_ack",
-    "message.read_update",
-    "message.delivered_update",
-    "message.edited",
-    "message.deleted",
-    "reaction.updated",
-    "typing",
-    "block.added",
-    "block.removed",
-    "conversation.created",
-    "conversation.joined",
-    "conversation.left",
-    "member.joined",
-    "member.left",
-    "user.online",
-    "user.offline",
-    "message.live",
-    "notification",
-    "notification.read",
-    "broadcast",
-];
+/// The kind of envelope that comes over the backbone and is no [`Event`]: a message that is not stored yet.
+const LIVE: &str = "message.live";
 
-/// Counters by name. The frequent names stand first: finding one costs less than hashing it would.
-struct ByName<const COUNT: usize>([(&'static str, Counter); COUNT]);
+/// The handles and how they are made, one row each.
+macro_rules! handles {
+    ($($(#[$doc:meta])* $public:vis $field:ident: $type:ty = $handle:expr;)+) => {
+        /// The handles.
+        #[expect(missing_docs, reason = "a handle's help text says what it measures")]
+        pub struct Metrics { $($(#[$doc])* $public $field: $type,)+ }
 
-impl<const COUNT: usize> ByName<COUNT> {
+        impl Metrics {
+            /// Makes every handle on the recorder that is installed.
+            #[must_use]
+            pub fn new() -> Self {
+                describe();
+                gauge!("parley_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+                Self { $($field: $handle,)+ }
+            }
+        }
+    };
+}
+
+handles! {
+    /// Not yet authenticated ones included.
+    pub connections: Gauge = gauge("parley_connections", "Open sockets");
+    pub users: Gauge = gauge("parley_users", "Users with a socket on this node");
+    pub sessions: Gauge = gauge("parley_sessions", "Open sockets of users who said who they are");
+    pub connections_max: Gauge =
+        gauge("parley_connections_limit", "How many sockets this node takes (MAX_CONNECTIONS)");
+    pub queue_bytes: Gauge = gauge("parley_queue_bytes", "Bytes that wait to be written to sockets");
+    pub queue_bytes_max: Gauge =
+        gauge("parley_queue_largest_bytes", "Bytes that wait for the socket for which the most waits");
+    pub events_queued: Counter = counter("parley_events_queued_total", "Events queued on sockets");
+    pub dropped_ephemeral: Counter =
+        counter("parley_ephemeral_dropped_total", "Ephemeral events that found no room in a socket's queue");
+    pub slow_consumers: Counter = counter("parley_slow_consumers_total", "Sockets closed because they read too slowly");
+    pub poisoned: Counter =
+        counter("parley_backbone_poisoned_total", "Payloads from the backbone that were dropped as malformed");
+    pub healed: Counter = counter("parley_healed_events_total", "Events brought from the log to open sockets");
+    pub gaps: Counter =
+        counter("parley_gaps_total", "Live events that skipped one on a socket; the log brings what was skipped");
+    pub heals_failed: Counter =
+        counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
+    pub direct: Counter =
+        counter("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
+    pub positions: Counter = counter("parley_positions_total", "Users told of a new epoch without a loss");
+    pub pings: Counter = counter("parley_pings_total", "Pings sent to silent clients");
+    pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
+    pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");
+    pub publish_seconds: Histogram = histogram("parley_publish_seconds", "From a commit to the backbone's answer");
+    pub publish_failed: Counter =
+        counter("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
+    pub redone: Counter = counter("parley_outbox_redone_total", "Outbox rows published late");
+    pub late_kept: Counter = late("kept");
+    pub late_delivered: Counter =
+        counter("parley_late_deliveries_total", "Messages handed to sockets before they were stored");
+    pub late_stored: Counter = late("stored");
+    pub late_refused: Counter = late("refused");
+    pub outbox_age_seconds: Gauge = gauge("parley_outbox_age_seconds", "Age of the oldest unpublished outbox row");
+    pub backbone_up: Gauge = gauge("parley_backbone_up", "1 while the backbone carries events");
+    pub store_up: Gauge = gauge("parley_store_up", "1 while the store answers");
+    pub audit_written: Counter = counter("parley_audit_written_total", "Lines written to the audit trail");
+    pub audit_dropped: Counter =
+        counter("parley_audit_dropped_total", "Lines of the audit trail that were dropped: the store was away");
+    pub store_ping_seconds: Histogram =
+        histogram("parley_store_ping_seconds", "How long the store takes to answer the question of readiness");
+    pub ready: Gauge = gauge("parley_ready", "1 while the node may be sent users, as /readyz says");
+    pub draining: Gauge = gauge("parley_draining", "1 from SIGTERM on");
+    resumes: HashMap<Option<ResyncReason>, Counter> = resumes();
+    /// Those of other names are `other`, because a backend may name its own as it likes.
+    events: ByName = ByName::new("parley_events_total", Event::NAMES.into_iter().chain([LIVE]));
+    other_events: Counter = counter!("parley_events_total", "type" => "other");
+    commands: ByName = ByName::new("parley_commands_total", Command::NAMES);
+    errors: HashMap<ErrorCode, Counter> =
+        ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into();
+    resyncs: HashMap<ResyncReason, Counter> =
+        ResyncReason::ALL.map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str()))).into();
+}
+
+fn gauge(name: &'static str, help: &'static str) -> Gauge {
+    describe_gauge!(name, help);
+    gauge!(name)
+}
+
+fn counter(name: &'static str, help: &'static str) -> Counter {
+    describe_counter!(name, help);
+    counter!(name)
+}
+
+fn histogram(name: &'static str, help: &'static str) -> Histogram {
+    describe_histogram!(name, help);
+    histogram!(name)
+}
+
+fn late(outcome: &'static str) -> Counter {
+    counter!("parley_late_messages_total", "outcome" => outcome)
+}
+
+/// By the fault that stood against the resume, if any.
+fn resumes() -> HashMap<Option<ResyncReason>, Counter> {
+    let faults = std::iter::once(None).chain(ResyncReason::ALL.map(Some));
+    let result = |fault: Option<ResyncReason>| fault.map_or("resumed", ResyncReason::as_str);
+    faults.map(|fault| (fault, counter!("parley_resumes_total", "result" => result(fault)))).collect()
+}
+
+/// Counters by the label `type`. The frequent names stand first: finding one costs less than hashing it would.
+struct ByName(Box<[(&'static str, Counter)]>);
+
+impl ByName {
+    fn new(metric: &'static str, names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(names.into_iter().map(|name| (name, counter!(metric, "type" => name))).collect())
+    }
+
     fn get(&self, name: &str) -> Option<&Counter> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, counter)| counter)
     }
 }
 
-/// Why a position can't be resumed from, or is worthless.
-const RESYNCS: [ResyncReason; 4] =
-    [ResyncReason::Epoch, ResyncReason::Trimmed, ResyncReason::Future, ResyncReason::Invalid];
-
-/// The handles.
-pub struct Metrics {
-    /// Open sockets, not yet authenticated ones included.
-    pub connections: Gauge,
-    /// Users with a socket here.
-    pub users: Gauge,
-    /// Sockets of users who said who they are.
-    pub sessions: Gauge,
-    /// How many connections there may be.
-    pub connections_max: Gauge,
-    /// Bytes that wait for sockets.
-    pub queue_bytes: Gauge,
-    /// Bytes that wait for the socket for which the most waits.
-    pub queue_bytes_max: Gauge,
-    /// Events queued on sockets.
-    pub events_queued: Counter,
-    /// Ephemeral events that found no room.
-    pub dropped_ephemeral: Counter,
-    /// Sockets over their byte budget.
-    pub slow_consumers: Counter,
-    /// Payloads from the backbone that were no envelopes.
-    pub poisoned: Counter,
-    /// Events brought from the log to open sockets.
-    pub healed: Counter,
-    /// Live events that did not fit a socket's position.
-    pub gaps: Counter,
-    /// Logs that could not be read.
-    pub heals_failed: Counter,
-    /// Messages handed to local sockets while the backbone was away.
-    pub direct: Counter,
-    /// Open sockets told of a new epoch without a loss.
-    pub positions: Counter,
-    /// Pings sent.
-    pub pings: Counter,
-    /// Sessions whose task panicked.
-    pub panics: Counter,
-    /// From the command to its answer, for sends.
-    pub commit_seconds: Histogram,
-    /// From the commit to the backbone's answer.
-    pub publish_seconds: Histogram,
-    /// Outbox rows whose publication failed and which the sweeper takes.
-    pub publish_failed: Counter,
-    /// Outbox rows published late, by the sweeper.
-    pub redone: Counter,
-    /// Messages delivered live and kept until the store takes them.
-    pub late_kept: Counter,
-    /// Events of such messages queued on sockets.
-    pub late_delivered: Counter,
-    /// Those that it took.
-    pub late_stored: Counter,
-    /// Those that found no room, or that it refused.
-    pub late_refused: Counter,
-    /// The age of the oldest unpublished outbox row.
-    pub outbox_age_seconds: Gauge,
-    /// 1 while the backbone carries events.
-    pub backbone_up: Gauge,
-    /// 1 while the store answers.
-    pub store_up: Gauge,
-    /// Lines of the audit trail that were written.
-    pub audit_written: Counter,
-    /// Lines of the audit trail that found no room, or that the store didn't take.
-    pub audit_dropped: Counter,
-    /// How long the store takes for the question whether it is there.
-    pub store_ping_seconds: Histogram,
-    /// 1 while the node may be sent users.
-    pub ready: Gauge,
-    /// 1 from SIGTERM on.
-    pub draining: Gauge,
-    resumes: HashMap<Option<ResyncReason>, Counter>,
-    events: ByName<{ EVENTS.len() }>,
-    other_events: Counter,
-    commands: ByName<{ Command::NAMES.len() }>,
-    errors: HashMap<ErrorCode, Counter>,
-    resyncs: HashMap<ResyncReason, Counter>,
-}
-
 impl Metrics {
-    /// Makes every handle on the recorder that is installed.
-    #[must_use]
-    pub fn new() -> Self {
-        describe();
-        gauge!("parley_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        let resume = |result: &'static str| counter!("parley_resumes_total", "result" => result);
-        let event = |name: &'static str| counter!("parley_events_total", "type" => name);
-        Self {
-            connections: gauge!("parley_connections"),
-            users: gauge!("parley_users"),
-            sessions: gauge!("parley_sessions"),
-            connections_max: gauge!("parley_connections_limit"),
-            queue_bytes: gauge!("parley_queue_bytes"),
-            queue_bytes_max: gauge!("parley_queue_largest_bytes"),
-            events_queued: counter!("parley_events_queued_total"),
-            dropped_ephemeral: counter!("parley_ephemeral_dropped_total"),
-            slow_consumers: counter!("parley_slow_consumers_total"),
-            poisoned: counter!("parley_backbone_poisoned_total"),
-            healed: counter!("parley_healed_events_total"),
-            gaps: counter!("parley_gaps_total"),
-            heals_failed: counter!("parley_heals_failed_total"),
-            direct: counter!("parley_direct_deliveries_total"),
-            positions: counter!("parley_positions_total"),
-            pings: counter!("parley_pings_total"),
-            panics: counter!("parley_session_panics_total"),
-            commit_seconds: histogram!("parley_commit_seconds"),
-            publish_seconds: histogram!("parley_publish_seconds"),
-            publish_failed: counter!("parley_outbox_publish_failed_total"),
-            redone: counter!("parley_outbox_redone_total"),
-            late_kept: counter!("parley_late_messages_total", "outcome" => "kept"),
-            late_delivered: counter!("parley_late_deliveries_total"),
-            late_stored: counter!("parley_late_messages_total", "outcome" => "stored"),
-            late_refused: counter!("parley_late_messages_total", "outcome" => "refused"),
-            outbox_age_seconds: gauge!("parley_outbox_age_seconds"),
-            backbone_up: gauge!("parley_backbone_up"),
-            store_up: gauge!("parley_store_up"),
-            audit_written: counter!("parley_audit_written_total"),
-            audit_dropped: counter!("parley_audit_dropped_total"),
-            store_ping_seconds: histogram!("parley_store_ping_seconds"),
-            ready: gauge!("parley_ready"),
-            draining: gauge!("parley_draining"),
-            resumes: std::iter::once((None, resume("resumed")))
-                .chain(RESYNCS.map(|reason| (Some(reason), resume(reason.as_str()))))
-                .collect(),
-            events: ByName(EVENTS.map(|name| (name, event(name)))),
-            other_events: event("other"),
-            commands: ByName(Command::NAMES.map(|name| (name, counter!("parley_commands_total", "type" => name)))),
-            errors: ErrorCode::ALL.map(|code| (code, counter!("parley_errors_total", "code" => code.as_str()))).into(),
-            resyncs: RESYNCS
-                .map(|reason| (reason, counter!("parley_resyncs_total", "reason" => reason.as_str())))
-                .into(),
-        }
-    }
-
     /// A command came.
     pub fn command(&self, name: &'static str) {
         match self.commands.get(name) {
@@ -282,16 +230,9 @@ pub fn render(prometheus: &PrometheusHandle) -> String {
     text
 }
 
+/// The help texts of metrics with labels, and of those whose handles are made where they are used.
 fn describe() {
     describe_gauge!("parley_build_info", "1; the version is the label");
-    describe_gauge!("parley_ready", "1 while the node may be sent users, as /readyz says");
-    describe_gauge!("parley_draining", "1 from SIGTERM on");
-    describe_gauge!("parley_sessions", "Open sockets of users who said who they are");
-    describe_gauge!("parley_connections_limit", "How many sockets this node takes (MAX_CONNECTIONS)");
-    describe_gauge!("parley_queue_bytes", "Bytes that wait to be written to sockets");
-    describe_gauge!("parley_queue_largest_bytes", "Bytes that wait for the socket for which the most waits");
-    describe_counter!("parley_gaps_total", "Live events that skipped one on a socket; the log brings what was skipped");
-    describe_counter!("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
     describe_counter!("parley_events_total", "Events that came over the backbone, by type");
     describe_counter!("parley_http_requests_total", "Answered REST requests by route, method and status");
     describe_histogram!("parley_http_request_seconds", "From a REST request to its answer, by route");
@@ -299,40 +240,18 @@ fn describe() {
         "parley_delivery_seconds",
         "From a message's acceptance (createdAt) to the write to a socket; per write, the oldest message in it"
     );
-    describe_histogram!("parley_store_ping_seconds", "How long the store takes to answer the question of readiness");
     describe_histogram!("parley_store_batch_seconds", "How long the store takes for a batch of messages");
     describe_histogram!("parley_store_batch_messages", "Messages in a batch");
     describe_counter!("parley_store_batches_failed_total", "Batches of messages that the store did not take");
     describe_histogram!("parley_backbone_lag_seconds", "From this node's probe to its return through the subscription");
     describe_counter!("parley_backbone_reconnects_total", "Times that the backbone's connections were made anew");
     describe_counter!("parley_backbone_invalid_payloads_total", "Messages on the node's channels that it can't read");
-    describe_gauge!("parley_connections", "Open sockets");
-    describe_gauge!("parley_users", "Users with a socket on this node");
-    describe_counter!("parley_events_queued_total", "Events queued on sockets");
-    describe_counter!("parley_ephemeral_dropped_total", "Ephemeral events that found no room in a socket's queue");
-    describe_counter!("parley_slow_consumers_total", "Sockets closed because they read too slowly");
-    describe_counter!("parley_backbone_poisoned_total", "Payloads from the backbone that were dropped as malformed");
-    describe_counter!("parley_healed_events_total", "Events brought from the log to open sockets");
-    describe_counter!("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
-    describe_counter!("parley_positions_total", "Users told of a new epoch without a loss");
     describe_counter!("parley_resumes_total", "Connections that asked to resume, by result");
     describe_counter!("parley_resyncs_total", "Clients told to fetch what they missed, by reason");
-    describe_counter!("parley_pings_total", "Pings sent to silent clients");
-    describe_counter!("parley_session_panics_total", "Sessions that ended by a fault of the server");
-    describe_histogram!("parley_commit_seconds", "From a send to its commit");
-    describe_histogram!("parley_publish_seconds", "From a commit to the backbone's answer");
-    describe_counter!("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
-    describe_counter!("parley_outbox_redone_total", "Outbox rows published late");
-    describe_counter!("parley_late_deliveries_total", "Messages handed to sockets before they were stored");
     describe_counter!(
         "parley_late_messages_total",
         "Messages delivered live without the store, by what became of them"
     );
-    describe_gauge!("parley_outbox_age_seconds", "Age of the oldest unpublished outbox row");
-    describe_gauge!("parley_backbone_up", "1 while the backbone carries events");
-    describe_gauge!("parley_store_up", "1 while the store answers");
-    describe_counter!("parley_audit_written_total", "Lines written to the audit trail");
-    describe_counter!("parley_audit_dropped_total", "Lines of the audit trail that were dropped: the store was away");
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
     describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use shared::command::Resume;
-use shared::dialect::chat::{DecodedFrame, Decoder};
-use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError};
+use shared::dialect::{DecodedFrame, Decoder};
+use shared::{CloseCode, Command, ErrorCode, Event, ProtocolError, TempId};
 
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::clock::now_us;
@@ -400,7 +400,7 @@ async fn carry_out(
 ) -> Result<Option<Event>, ProtocolError> {
     let muted = match &mut command {
         Command::Send(send) if queue.wire().dialect.mutes_own_sends() => {
-            Some(send.temp_id.get_or_insert_with(generated_temp_id).clone())
+            Some(send.temp_id.get_or_insert_with(|| TempId::generated(rand::random())).clone())
         }
         _ => None,
     };
@@ -414,11 +414,6 @@ async fn carry_out(
         queue.unmute(&temp_id);
     }
     result
-}
-
-/// A name for a message that its sender gave none.
-fn generated_temp_id() -> String {
-    format!("~{:032x}", rand::random::<u128>())
 }
 
 fn auth_failed(refused: TokenRefusal) -> Event {

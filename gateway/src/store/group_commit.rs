@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram};
-use shared::{ConversationId, MessageId, UserId};
+use shared::{ConversationId, MessageId, TempId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{CommitLane, Item, PendingItem, lane_of};
@@ -40,7 +40,7 @@ pub struct NewMessageDraft {
     /// Who sends it.
     pub sender: UserId,
     /// Unique per sender, if given.
-    pub temp_id: Option<String>,
+    pub temp_id: Option<TempId>,
     /// What the content is.
     pub kind: String,
     /// The content, without U+0000.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shared::{Conversation, ConversationId, ConversationKind, Message, MessageId, Role, Timestamp, UserId, Visibility};
+use shared::{
+    Conversation, ConversationId, ConversationKind, Message, MessageId, Role, TempId, Timestamp, UserId, Visibility,
+};
 
 use super::Refusal;
 
@@ -27,7 +29,7 @@ pub struct NewMessage {
     /// Who sends it.
     pub sender: UserId,
     /// Unique per sender, if given.
-    pub temp_id: Option<String>,
+    pub temp_id: Option<TempId>,
     /// What the content is.
     pub kind: String,
     /// The content, without U+0000.

@@ -12,7 +12,7 @@ use gateway::delivery::frames::reply_on;
 use gateway::dispatch::pong;
 use gateway::store::{Receipt, ReceiptChange, ReceiptKind};
 use gateway::ws::decoder::{Decoder as FrameDecoder, Item};
-use shared::dialect::chat::Decoder;
+use shared::dialect::Decoder;
 use shared::{Dialect, Event, Message, Wire};
 
 use rig::{Rig, masked};

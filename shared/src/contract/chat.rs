@@ -149,9 +149,9 @@ pub enum ClientFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::chat::Decoder;
+    use crate::dialect::Decoder;
 
-    /// One frame of each kind, with every field. The match makes a new command's author come here.
+    /// One frame of each kind, with every field. The test below fails for a command without one.
     fn samples() -> Vec<ClientFrame> {
         let conversation_id = ConversationId::parse("c").expect("an id");
         let user = UserId::parse("u").expect("an id");

@@ -1,14 +1,57 @@
-//! The frames of the flat dialects, as types for the AsyncAPI document. What clients send stands here; what they get are the
-//! types that the codecs write. The tests hold both against the codecs.
+//! The frames of the flat dialects, as types for the AsyncAPI document, and the table of all dialects' frames. Frames from
+//! clients have their types here; frames to clients are the types that the codecs write. The tests hold both against the
+//! codecs.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::command::{PASSWORD_BYTES_MAX, TEMP_ID_BYTES_MAX};
-use crate::contract::chat::{Content, text};
-use crate::dialect::flat::Id;
+use crate::contract::chat::{ClientFrame, Content, text};
+use crate::dialect::flat::{Common, Id};
 use crate::dialect::social::{MessageFrame, NotificationFrame};
+use crate::dialect::{channels, listings, social};
 use crate::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
+use crate::{Dialect, Event};
+
+/// A schema of a union of frames, or a reference to it.
+pub type Union = fn(&mut SchemaGenerator) -> Schema;
+
+/// The schemas of a dialect's frames.
+#[derive(Debug, Clone, Copy)]
+pub struct Unions {
+    /// Those of frames from clients.
+    pub incoming: Union,
+    /// Those of frames to clients.
+    pub outgoing: &'static [Union],
+}
+
+/// The schemas of the frames of `dialect`.
+#[must_use]
+pub fn unions(dialect: Dialect) -> Unions {
+    const COMMON: Union = SchemaGenerator::subschema_for::<Common<'_>>;
+    match dialect {
+        Dialect::Chat => Unions {
+            incoming: SchemaGenerator::subschema_for::<ClientFrame>,
+            outgoing: &[SchemaGenerator::subschema_for::<Event>],
+        },
+        Dialect::Listings => Unions {
+            incoming: SchemaGenerator::subschema_for::<ListingsClientFrame>,
+            outgoing: &[SchemaGenerator::subschema_for::<listings::Frame<'_>>, COMMON],
+        },
+        Dialect::Social => Unions {
+            incoming: SchemaGenerator::subschema_for::<SocialClientFrame>,
+            outgoing: &[
+                SchemaGenerator::subschema_for::<social::Frame<'_>>,
+                SchemaGenerator::subschema_for::<SocialMessage<'_>>,
+                COMMON,
+            ],
+        },
+        Dialect::Channels => Unions {
+            incoming: SchemaGenerator::subschema_for::<ChannelsClientFrame>,
+            outgoing: &[SchemaGenerator::subschema_for::<channels::Frame<'_>>, COMMON],
+        },
+    }
+}
 
 /// An id from a client: a string, or an integer that stands for the string of its digits.
 #[derive(Debug, Clone)]
@@ -177,10 +220,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dialect::chat::Decoder;
-    use crate::dialect::flat::Common;
-    use crate::dialect::{channels, listings, social};
-    use crate::{Dialect, Event, Wire};
+    use crate::dialect::Decoder;
+    use crate::{Timestamp, Wire};
 
     /// The flat dialects, each with the source of its codec.
     const FLAT: [(Dialect, &str); 3] = [
@@ -248,31 +289,16 @@ mod tests {
         .unwrap_or_default()
     }
 
-    /// The schemas of a dialect's frames, one for each: what comes from clients and what goes to them.
+    /// The schemas of a dialect's frames, one for each: those from clients and those to clients.
     fn documented(dialect: Dialect) -> (Vec<Value>, Vec<Value>) {
-        let unions = |deserialize: bool, list: &[fn(&mut SchemaGenerator) -> Schema]| {
-            let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-            let settings = if deserialize { settings.for_deserialize() } else { settings.for_serialize() };
-            let mut generator = settings.into_generator();
-            let all: Vec<Value> = list.iter().map(|union| union(&mut generator).to_value()).collect();
+        let frames = |settings: SchemaSettings, unions: &[Union]| {
+            let mut generator = settings.with(|settings| settings.inline_subschemas = true).into_generator();
+            let all: Vec<Value> = unions.iter().map(|union| union(&mut generator).to_value()).collect();
             all.iter().flat_map(|union| union["oneOf"].as_array().expect("a union").clone()).collect::<Vec<_>>()
         };
-        let common = Common::json_schema;
-        match dialect {
-            Dialect::Chat => (vec![], vec![]),
-            Dialect::Listings => (
-                unions(true, &[ListingsClientFrame::json_schema]),
-                unions(false, &[listings::Frame::json_schema, common]),
-            ),
-            Dialect::Social => (
-                unions(true, &[SocialClientFrame::json_schema]),
-                unions(false, &[social::Frame::json_schema, SocialMessage::json_schema, common]),
-            ),
-            Dialect::Channels => (
-                unions(true, &[ChannelsClientFrame::json_schema]),
-                unions(false, &[channels::Frame::json_schema, common]),
-            ),
-        }
+        let Unions { incoming, outgoing } = unions(dialect);
+        let settings = SchemaSettings::draft2020_12;
+        (frames(settings().for_deserialize(), &[incoming]), frames(settings().for_serialize(), outgoing))
     }
 
     fn kind(frame: &Value) -> &str {
@@ -435,6 +461,7 @@ mod tests {
         let union = schemars::schema_for!(Event).to_value();
         let known: BTreeSet<&str> = union["oneOf"].as_array().expect("a union").iter().map(kind_of).collect();
         assert_eq!(known, events.iter().map(kind).collect(), "a sample of each event");
+        assert_eq!(known, Event::NAMES.into(), "a name of each event");
         for (dialect, _) in FLAT {
             let (_, outgoing) = documented(dialect);
             let mut written = BTreeSet::new();
@@ -442,8 +469,9 @@ mod tests {
                 // Events are read with their type in front.
                 let text = format!(r#"{{"type":{},"payload":{}}}"#, event["type"], event["payload"]);
                 let read: Event = serde_json::from_str(&text).expect("an event");
+                assert_eq!(read.name(), kind(event));
                 for numbered in [false, true] {
-                    for text in (Wire { dialect, numbered }).encode(&read, Some(seq)) {
+                    for text in (Wire { dialect, numbered }).encode(&read, Some(seq), Timestamp::from_unix_ms(0)) {
                         let mut frame: Value = serde_json::from_str(&text).expect("JSON");
                         let kind = kind(&frame).to_owned();
                         let schema = outgoing.iter().find(|schema| kind_of(schema) == kind);

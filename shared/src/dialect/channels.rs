@@ -5,14 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::command::{PASSWORD_BYTES_MAX, Target};
-use crate::dialect::chat::Fields;
-use crate::dialect::flat::{Texts, unknown_type};
+use crate::dialect::fields::{Fields, unknown_type};
+use crate::dialect::flat::Texts;
 use crate::{
     Command, Conversation, ConversationId, ConversationKind, Event, Message, ProtocolError, Role, Timestamp, UserId,
 };
-
-/// The subprotocol that names this dialect.
-pub const SUBPROTOCOL: &str = "channels.v1";
 
 /// Reads a frame whose `type` is `kind`.
 pub(crate) fn decode(kind: &str, fields: &Fields<'_, '_>, content_chars_max: usize) -> Result<Command, ProtocolError> {
@@ -117,7 +114,7 @@ pub struct Body<'a> {
 }
 
 /// Writes the frames of an event.
-pub(crate) fn encode(event: &Event, out: &mut Texts) {
+pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
     match event {
         Event::AuthSuccess { user_id, connected_at, .. } => {
             out.push(&Frame::Connected { user_id, timestamp: *connected_at });
@@ -139,10 +136,10 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
         },
         Event::ConversationLeft { conversation_id } => out.push(&Frame::LeftChannel { channel_id: conversation_id }),
         Event::MemberJoined { conversation_id, user_id, username } => {
-            out.push(&Frame::UserJoined(about(conversation_id, user_id, username.as_ref())));
+            out.push(&Frame::UserJoined(about(conversation_id, user_id, username.as_ref(), now)));
         }
         Event::MemberLeft { conversation_id, user_id, username } => {
-            out.push(&Frame::UserLeft(about(conversation_id, user_id, username.as_ref())));
+            out.push(&Frame::UserLeft(about(conversation_id, user_id, username.as_ref(), now)));
         }
         Event::AuthFailed { .. }
         | Event::Error(_)
@@ -185,9 +182,14 @@ fn joined_channel(conversation: &Conversation) -> Frame<'_> {
     Frame::JoinedChannel { channel_id: &conversation.id, members: members.collect() }
 }
 
-/// The event has no time of its own: it is that of its delivery.
-fn about<'a>(channel_id: &'a ConversationId, user_id: &'a UserId, username: Option<&'a String>) -> About<'a> {
-    About { channel_id, user_id, username: name(username, user_id), timestamp: Timestamp::now() }
+/// The event has no time of its own: `now` is the time of its delivery.
+fn about<'a>(
+    channel_id: &'a ConversationId,
+    user_id: &'a UserId,
+    username: Option<&'a String>,
+    now: Timestamp,
+) -> About<'a> {
+    About { channel_id, user_id, username: name(username, user_id), timestamp: now }
 }
 
 /// Who has no name is called by their id.
@@ -200,7 +202,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dialect::chat::Decoder;
+    use crate::dialect::Decoder;
     use crate::{Dialect, ErrorCode, Wire};
 
     fn decode(frame: &Value) -> Result<Command, ProtocolError> {
@@ -267,7 +269,11 @@ mod tests {
     fn encode(kind: &str, payload: &Value) -> Vec<Value> {
         let event = format!(r#"{{"type":"{kind}","payload":{payload}}}"#);
         let event: Event = serde_json::from_str(&event).expect("an event");
-        let texts = Wire { dialect: Dialect::Channels, numbered: false }.encode(&event, Some(5));
+        let texts = Wire { dialect: Dialect::Channels, numbered: false }.encode(
+            &event,
+            Some(5),
+            Timestamp::parse(AT.as_bytes()).expect("a time"),
+        );
         texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
     }
 
@@ -339,12 +345,10 @@ mod tests {
                 (json!({ "conversationId": "c", "userId": "u", "username": "Ann" }), "Ann"),
                 (json!({ "conversationId": "c", "userId": "u" }), "u"),
             ] {
-                let mut frame = encode(kind, &payload).remove(0);
-                assert!(frame["timestamp"].take().as_str().is_some_and(|at| at.len() == AT.len()));
                 let expected = json!({
-                    "type": frame_kind, "channel_id": "c", "user_id": "u", "username": username, "timestamp": null,
+                    "type": frame_kind, "channel_id": "c", "user_id": "u", "username": username, "timestamp": AT,
                 });
-                assert_eq!(frame, expected);
+                assert_eq!(encode(kind, &payload), [expected]);
             }
         }
     }

@@ -5,9 +5,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::command::{KIND_TEXT, SendMessage, TEMP_ID_BYTES_MAX, Target};
-use crate::dialect::chat::Fields;
+use crate::dialect::fields::Fields;
 use crate::event::ResyncReason;
-use crate::{Epoch, ErrorCode, Event, ProtocolError, Timestamp};
+use crate::{Epoch, ErrorCode, Event, ProtocolError, TempId, Timestamp};
 
 /// The frames that one event makes in a flat dialect.
 #[derive(Debug)]
@@ -197,18 +197,10 @@ impl Fields<'_, '_> {
         Ok(SendMessage {
             target,
             content: self.content(content_chars_max)?,
-            temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(str::to_owned),
+            temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(TempId::from),
             kind: KIND_TEXT.to_owned(),
             reply_to: None,
         })
-    }
-}
-
-/// There is no command of this type.
-pub(crate) fn unknown_type() -> ProtocolError {
-    ProtocolError {
-        field: Some("type".into()),
-        ..ProtocolError::new(ErrorCode::UnknownEvent, "there is no command of this type")
     }
 }
 

@@ -5,12 +5,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::command::Target;
-use crate::dialect::chat::Fields;
-use crate::dialect::flat::{Id, Seconds, Texts, unknown_type};
+use crate::dialect::fields::{Fields, unknown_type};
+use crate::dialect::flat::{Id, Seconds, Texts};
 use crate::{Command, Event, Message, ProtocolError, Timestamp, UserId};
-
-/// The subprotocol that names this dialect.
-pub const SUBPROTOCOL: &str = "listings.v1";
 
 /// The most `message_read` frames that one receipt makes: those of the newest messages.
 const READ_FRAMES_MAX: usize = 100;
@@ -72,8 +69,7 @@ pub struct Body<'a> {
 }
 
 /// Writes the frames of an event.
-pub(crate) fn encode(event: &Event, out: &mut Texts) {
-    let now = Seconds(Timestamp::now());
+pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
     match event {
         Event::AuthSuccess { user_id, connected_at, .. } => {
             out.push(&Frame::Connected { user_id: Id(user_id.as_str()), timestamp: Seconds(*connected_at) });
@@ -97,7 +93,7 @@ pub(crate) fn encode(event: &Event, out: &mut Texts) {
             chat_id: Id(conversation_id.as_str()),
             user_id: Id(user_id.as_str()),
             is_typing: *is_typing,
-            timestamp: now,
+            timestamp: Seconds(now),
         }),
         Event::AuthFailed { .. }
         | Event::Error(_)
@@ -149,7 +145,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dialect::chat::Decoder;
+    use crate::dialect::Decoder;
     use crate::{Dialect, Wire};
 
     fn decode(frame: &str) -> Result<Command, ProtocolError> {
@@ -159,7 +155,8 @@ mod tests {
     /// The frames of a canonical envelope.
     fn frames(envelope: &Value) -> Vec<Value> {
         let event: Event = serde_json::from_value(envelope.clone()).expect("an event");
-        let texts = Wire { dialect: Dialect::Listings, numbered: false }.encode(&event, Some(7));
+        let now = Timestamp::parse(b"2025-11-21T13:00:00.000Z").expect("a time");
+        let texts = Wire { dialect: Dialect::Listings, numbered: false }.encode(&event, Some(7), now);
         texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
     }
 
@@ -215,8 +212,6 @@ mod tests {
         });
         assert_eq!(frames(&connected), [shown]);
         let typing = json!({ "type": "typing", "payload": { "conversationId": "3", "userId": "5", "isTyping": true } });
-        let mut frame = frames(&typing).pop().expect("a frame");
-        frame["timestamp"] = json!("2025-11-21T13:00:00Z");
         let shown = json!({
             "type": "typing",
             "chat_id": 3,
@@ -224,7 +219,7 @@ mod tests {
             "is_typing": true,
             "timestamp": "2025-11-21T13:00:00Z"
         });
-        assert_eq!(frame, shown);
+        assert_eq!(frames(&typing), [shown]);
     }
 
     #[test]
@@ -242,7 +237,8 @@ mod tests {
         let read = json!({ "type": "message.read_update", "payload": { "conversationId": "c", "messageIds": ["1", "2"],
             "readBy": "u", "readAt": "2025-11-21T13:00:00.000Z" } });
         let event: Event = serde_json::from_value(read).expect("an event");
-        let texts = Wire { dialect: Dialect::Listings, numbered: true }.encode(&event, Some(7));
+        let texts =
+            Wire { dialect: Dialect::Listings, numbered: true }.encode(&event, Some(7), Timestamp::from_unix_ms(0));
         let seqs: Vec<bool> = texts.iter().map(|text| text.ends_with(",\"seq\":7}")).collect();
         assert_eq!(seqs, [false, true]);
     }

@@ -1,52 +1,123 @@
-//! The dialects (PROTOCOL §2): one set of commands and events, four ways to write them. A dialect only decodes and
-//! encodes; which rights somebody has and where an event goes is decided without it.
+//! The dialects (PROTOCOL §2): one set of commands and events, four ways to write them. A row of [`Dialect`] and a file
+//! make a dialect; [`Decoder`] and [`Wire::encode`] read and write frames. Rights and recipients are never decided here.
 
 pub mod channels;
-pub mod chat;
+mod chat;
+mod decoder;
+mod fields;
 pub mod flat;
 pub mod listings;
 pub mod social;
 
-use crate::Event;
+pub use decoder::{DecodedFrame, Decoder};
+
+use crate::{Command, Event, ProtocolError, Timestamp};
+use fields::Fields;
 use flat::Texts;
 
-/// The way in which one socket speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dialect {
+/// What makes a dialect.
+struct Row {
+    /// The path at which it is spoken.
+    path: &'static str,
+    /// Its subprotocol, which is also its label in metrics.
+    subprotocol: &'static str,
+    /// See [`Dialect::delivers_without_store`].
+    delivers_without_store: bool,
+    /// See [`Dialect::mutes_own_sends`].
+    mutes_own_sends: bool,
+    /// Reads a frame of this `type`; contents have at most so many characters.
+    decode: fn(&str, &Fields<'_, '_>, usize) -> Result<Command, ProtocolError>,
+    encode: Encode,
+}
+
+/// How events become frames.
+enum Encode {
+    /// One envelope with `type`, `payload` and `seq`.
+    Canonical,
+    /// Frames without an envelope, as many as the event makes. An event without a time of its own is shown with the given
+    /// time.
+    Flat(fn(&Event, Timestamp, &mut Texts)),
+}
+
+macro_rules! dialects {
+    ($($(#[$doc:meta])* $dialect:ident: $row:expr,)+) => {
+        /// The way in which one socket speaks.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Dialect { $($(#[$doc])* $dialect,)+ }
+
+        impl Dialect {
+            /// All of them.
+            pub const ALL: [Self; [$(stringify!($dialect)),+].len()] = [$(Self::$dialect),+];
+
+            fn row(self) -> &'static Row {
+                match self { $(Self::$dialect => const { &$row }),+ }
+            }
+        }
+    };
+}
+
+dialects! {
     /// `chat.v1`: the canonical envelopes (seed 002).
-    Chat,
+    Chat: Row {
+        path: "/chat/ws",
+        subprotocol: "chat.v1",
+        delivers_without_store: false,
+        mutes_own_sends: false,
+        decode: chat::decode,
+        encode: Encode::Canonical,
+    },
     /// `listings.v1` (seeds 000 and 001).
-    Listings,
+    Listings: Row {
+        path: "/ws/chat",
+        subprotocol: "listings.v1",
+        delivers_without_store: false,
+        mutes_own_sends: false,
+        decode: listings::decode,
+        encode: Encode::Flat(listings::encode),
+    },
     /// `social.v1` (seed 004, and the generic socket of seed 002).
-    Social,
+    Social: Row {
+        path: "/ws",
+        subprotocol: "social.v1",
+        delivers_without_store: true,
+        mutes_own_sends: true,
+        decode: social::decode,
+        encode: Encode::Flat(social::encode),
+    },
     /// `channels.v1` (seed 003).
-    Channels,
+    Channels: Row {
+        path: "/ws/channels",
+        subprotocol: "channels.v1",
+        delivers_without_store: false,
+        mutes_own_sends: false,
+        decode: channels::decode,
+        encode: Encode::Flat(channels::encode),
+    },
 }
 
 impl Dialect {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Listings, Self::Social, Self::Channels];
-
     /// The path at which it is spoken.
     #[must_use]
     pub fn path(self) -> &'static str {
-        match self {
-            Self::Chat => "/chat/ws",
-            Self::Listings => "/ws/chat",
-            Self::Social => "/ws",
-            Self::Channels => "/ws/channels",
-        }
+        self.row().path
     }
 
     /// The subprotocol that names it, which is also its label in metrics.
     #[must_use]
     pub fn subprotocol(self) -> &'static str {
-        match self {
-            Self::Chat => chat::SUBPROTOCOL,
-            Self::Listings => listings::SUBPROTOCOL,
-            Self::Social => social::SUBPROTOCOL,
-            Self::Channels => channels::SUBPROTOCOL,
-        }
+        self.row().subprotocol
+    }
+
+    /// The place in [`ALL`](Self::ALL), for tables with an entry for each dialect.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether frames have no envelope, and carry `seq` only for sockets that asked to resume.
+    #[must_use]
+    pub fn is_flat(self) -> bool {
+        matches!(self.row().encode, Encode::Flat(_))
     }
 
     /// The dialect of a path.
@@ -74,19 +145,13 @@ impl Dialect {
     /// later (seed 004: database failures don't interrupt the flow).
     #[must_use]
     pub fn delivers_without_store(self) -> bool {
-        match self {
-            Self::Social => true,
-            Self::Chat | Self::Listings | Self::Channels => false,
-        }
+        self.row().delivers_without_store
     }
 
     /// Whether the connection that sends a message gets no echo of it. The sender's other devices do.
     #[must_use]
     pub fn mutes_own_sends(self) -> bool {
-        match self {
-            Self::Social => true,
-            Self::Chat | Self::Listings | Self::Channels => false,
-        }
+        self.row().mutes_own_sends
     }
 }
 
@@ -108,31 +173,23 @@ impl Wire {
 
     /// The text frames of an event, in order; none where the dialect has none for it. `seq` is a durable event's; where
     /// one event makes several frames, the last one carries it, so that a client that got only some asks for all again.
+    /// `now` is the time that flat frames show for an event without one.
     #[must_use]
-    pub fn encode(self, event: &Event, seq: Option<u64>) -> Vec<String> {
-        let mut texts = Texts::new(self.numbered);
-        match self.dialect {
-            Dialect::Chat => return vec![canonical(event, seq)],
-            Dialect::Listings => listings::encode(event, &mut texts),
-            Dialect::Social => social::encode(event, &mut texts),
-            Dialect::Channels => channels::encode(event, &mut texts),
+    pub fn encode(self, event: &Event, seq: Option<u64>, now: Timestamp) -> Vec<String> {
+        match self.dialect.row().encode {
+            Encode::Canonical => vec![chat::encode(event, seq)],
+            Encode::Flat(encode) => {
+                let mut texts = Texts::new(self.numbered);
+                encode(event, now, &mut texts);
+                texts.finish(event, seq)
+            }
         }
-        texts.finish(event, seq)
-    }
-}
-
-fn canonical(event: &Event, seq: Option<u64>) -> String {
-    let text = event.to_json();
-    match (seq, text.strip_prefix('{')) {
-        (Some(seq), Some(rest)) => format!("{{\"seq\":{seq},{rest}"),
-        _ => text,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::chat::Decoder;
     use crate::{Command, ErrorCode};
 
     #[test]
@@ -144,10 +201,16 @@ mod tests {
         ];
         for (event, kind) in events.iter().zip(CANONICAL_ONLY) {
             assert!(event.to_json().starts_with(&format!("{{\"type\":\"{kind}\"")), "{kind}");
-            for dialect in [Dialect::Listings, Dialect::Social, Dialect::Channels] {
-                assert!(Wire { dialect, numbered: true }.encode(event, Some(1)).is_empty(), "{kind} {dialect:?}");
+            for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.is_flat()) {
+                let texts = Wire { dialect, numbered: true }.encode(event, Some(1), Timestamp::from_unix_ms(0));
+                assert!(texts.is_empty(), "{kind} {dialect:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_index_is_a_place_in_the_list() {
+        assert!(Dialect::ALL.into_iter().map(Dialect::index).eq(0..Dialect::ALL.len()));
     }
 
     #[test]

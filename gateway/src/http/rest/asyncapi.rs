@@ -2,12 +2,9 @@
 //! the code writes them with.
 
 use serde_json::{Map, Value, json};
+use shared::Dialect;
 use shared::close::CloseCode;
-use shared::contract::chat::ClientFrame;
-use shared::contract::flat::{ChannelsClientFrame, ListingsClientFrame, SocialClientFrame, SocialMessage};
-use shared::dialect::flat::Common;
-use shared::dialect::{channels, listings, social};
-use shared::{Dialect, Event};
+use shared::contract::flat::unions;
 
 use super::describe::Schemas;
 
@@ -49,26 +46,9 @@ struct DialectFrames {
 
 impl DialectFrames {
     fn new(dialect: Dialect, schemas: &mut Schemas) -> Self {
-        let (incoming, outgoing) = match dialect {
-            Dialect::Chat => (schemas.input::<ClientFrame>(), vec![schemas.answer::<Event>()]),
-            Dialect::Listings => (
-                schemas.input::<ListingsClientFrame>(),
-                vec![schemas.answer::<listings::Frame<'_>>(), schemas.answer::<Common<'_>>()],
-            ),
-            Dialect::Social => (
-                schemas.input::<SocialClientFrame>(),
-                vec![
-                    schemas.answer::<social::Frame<'_>>(),
-                    schemas.answer::<SocialMessage<'_>>(),
-                    schemas.answer::<Common<'_>>(),
-                ],
-            ),
-            Dialect::Channels => (
-                schemas.input::<ChannelsClientFrame>(),
-                vec![schemas.answer::<channels::Frame<'_>>(), schemas.answer::<Common<'_>>()],
-            ),
-        };
-        Self { dialect, incoming: vec![incoming], outgoing }
+        let unions = unions(dialect);
+        let outgoing = unions.outgoing.iter().map(|union| schemas.answer_of(*union)).collect();
+        Self { dialect, incoming: vec![schemas.input_of(unions.incoming)], outgoing }
     }
 
     fn describe(
@@ -105,15 +85,10 @@ impl DialectFrames {
         let mut keys = Vec::new();
         for frame in frames.flatten() {
             let Some(kind) = frame.pointer("/properties/type/const").and_then(Value::as_str) else { continue };
-            let key = match self.dialect {
-                Dialect::Chat => format!("{word}.{kind}"),
-                flat @ (Dialect::Listings | Dialect::Social | Dialect::Channels) => {
-                    format!("{}.{word}.{kind}", flat.subprotocol())
-                }
-            };
-            let payload = match self.dialect {
-                Dialect::Chat => envelope(frame.clone(), side),
-                Dialect::Listings | Dialect::Social | Dialect::Channels => flat(frame.clone(), kind, side),
+            let (key, payload) = if self.dialect.is_flat() {
+                (format!("{}.{word}.{kind}", self.dialect.subprotocol()), flat(frame.clone(), kind, side))
+            } else {
+                (format!("{word}.{kind}"), envelope(frame.clone(), side))
             };
             messages.insert(key.clone(), json!({ "name": kind, "title": kind, "payload": payload }));
             keys.push(key);
@@ -132,11 +107,10 @@ impl DialectFrames {
 
     fn description(&self) -> String {
         let codes = CloseCode::ALL.iter().map(|code| format!("{} {}", code.code(), code.reason()));
-        let first = match self.dialect {
-            Dialect::Chat => "The first frame is `auth` unless the upgrade carried a token.",
-            Dialect::Listings | Dialect::Social | Dialect::Channels => {
-                "The upgrade carries a token. Frames have no envelope, and carry `seq` only for who asks to resume."
-            }
+        let first = if self.dialect.is_flat() {
+            "The upgrade carries a token. Frames have no envelope, and carry `seq` only for who asks to resume."
+        } else {
+            "The first frame is `auth` unless the upgrade carried a token."
         };
         format!("One JSON object per text frame. {first} Close codes: {}.", codes.collect::<Vec<_>>().join(", "))
     }

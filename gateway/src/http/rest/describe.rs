@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use shared::{ErrorCode, UserId};
 
@@ -90,11 +90,21 @@ impl Schemas {
     }
 
     pub(super) fn input<T: JsonSchema>(&mut self) -> Value {
-        self.inputs.subschema_for::<T>().to_value()
+        self.input_of(SchemaGenerator::subschema_for::<T>)
     }
 
     pub(super) fn answer<T: JsonSchema>(&mut self) -> Value {
-        self.answers.subschema_for::<T>().to_value()
+        self.answer_of(SchemaGenerator::subschema_for::<T>)
+    }
+
+    /// The schema of what comes in, as `schema` makes it.
+    pub(super) fn input_of(&mut self, schema: fn(&mut SchemaGenerator) -> Schema) -> Value {
+        schema(&mut self.inputs).to_value()
+    }
+
+    /// The schema of what goes out, as `schema` makes it.
+    pub(super) fn answer_of(&mut self, schema: fn(&mut SchemaGenerator) -> Schema) -> Value {
+        schema(&mut self.answers).to_value()
     }
 
     /// Everything that was named, with the node's limit for content.

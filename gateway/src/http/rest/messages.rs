@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared::command::check_content;
 use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
 use shared::contract::chat::{Content, SendBody};
-use shared::dialect::chat::{Decoder, check_content};
+use shared::dialect::Decoder;
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
@@ -106,7 +107,7 @@ impl FromRequest<Arc<Api>> for SendRequest {
             let key = key.to_str().ok().filter(is_good);
             let fault = "must have 1 to 128 printable ASCII characters";
             let key = key.ok_or_else(|| ProtocolError::field("Idempotency-Key", fault))?;
-            send.temp_id = Some(key.to_owned());
+            send.temp_id = Some(key.into());
         }
         Ok(Self(send))
     }

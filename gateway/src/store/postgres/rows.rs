@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::{Message, MessageId, Timestamp, UserId};
+use shared::{Message, MessageId, TempId, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -78,7 +78,7 @@ pub(super) fn message(row: &Row) -> Result<Message, StoreError> {
         sender_id: parsed(row, "m_sender_id", str::parse)?,
         kind: get(row, "m_kind")?,
         content: get(row, "m_content")?,
-        temp_id: get(row, "m_temp_id")?,
+        temp_id: get::<Option<String>>(row, "m_temp_id")?.map(TempId::from),
         reply_to: get::<Option<i64>>(row, "m_reply_to")?.map(|id| message_id(id, "m_reply_to")).transpose()?,
         created_at: time(row, "m_created_at")?,
         edited_at: time_or_null(row, "m_edited_at")?,

@@ -2,7 +2,7 @@
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, ErrorCode, Params, Row};
-use shared::{Message, MessageId, Timestamp};
+use shared::{Message, MessageId, TempId, Timestamp};
 
 use crate::store::StoreError;
 
@@ -114,7 +114,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, StoreError> {
         sender_id: parsed(row, "m_sender_id", str::parse)?,
         kind: get(row, "m_kind")?,
         content: get(row, "m_content")?,
-        temp_id: get(row, "m_temp_id")?,
+        temp_id: get::<Option<String>>(row, "m_temp_id")?.map(TempId::from),
         reply_to: match get::<Option<i64>>(row, "m_reply_to")? {
             Some(_) => Some(message_id(row, "m_reply_to")?),
             None => None,

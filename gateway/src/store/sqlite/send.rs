@@ -96,7 +96,7 @@ fn insert(
             integer(seq),
             integer(rev),
             message.sender_id.as_str(),
-            message.temp_id,
+            message.temp_id.as_deref(),
             message.kind,
             message.content,
             message.reply_to.map(|id| integer(id.get())),

@@ -33,7 +33,7 @@ async fn the_path_chooses_and_a_subprotocol_wins() {
         assert_eq!(unknown.protocol, None);
         assert_eq!(unknown.expect_close().await, 4004);
     }
-    for dialect in [Dialect::Listings, Dialect::Social, Dialect::Channels] {
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.is_flat()) {
         let (mut client, connected) = Flat::join_with(node.http, dialect.path(), &token("6"), "").await;
         assert!(connected["user_id"] == 6 || connected["user_id"] == "6", "{connected}");
         assert_eq!(client.0.protocol, None);

@@ -156,7 +156,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
         id: MessageId::new(id).expect("a message id"),
         conversation: conversation(to),
         sender: user(sender),
-        temp_id: (!temp_id.is_empty()).then(|| (*temp_id).to_owned()),
+        temp_id: (!temp_id.is_empty()).then(|| (*temp_id).into()),
         kind: "text".into(),
         content: (*content).to_owned(),
         reply_to: None,
