@@ -15,6 +15,7 @@ mod ids;
 mod lane;
 mod lookups;
 mod membership;
+mod migrations;
 mod notifications;
 mod people;
 mod positions;
