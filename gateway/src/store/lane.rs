@@ -1,7 +1,7 @@
-//! A lane: one bounded queue and the one task that empties it in batches. Knows nothing of what it carries.
+//! A lane: one bounded queue and the one task that empties it in batches. Independent of the kind of its items.
 //!
-//! Batching is natural: what arrives while a batch is being committed makes the next one. Under load a batch also waits a
-//! little for more, since what it costs the store, and Redis after it, is mostly its own and hardly its items'.
+//! Batching is natural: the items that arrive during one commit make the next batch. Under load a batch also waits a
+//! little for more items, because most of its cost to the store and to Redis is fixed.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -25,7 +25,7 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const WAITING_ITEMS_MAX: usize = 8_192;
 /// The most that waits in one lane, in bytes.
 const WAITING_BYTES_MAX: usize = 16 << 20;
-/// From how many items in a batch on the next one is not begun before [`PACE`] has passed since this one was.
+/// After a batch of at least this many items, the next one begins no sooner than [`PACE`] after it began.
 const PACED_FROM: usize = 4;
 /// See [`PACED_FROM`]. At 2,500 messages a second on each of two nodes, 5 ms halve PostgreSQL's CPU for each message, and take a
 /// quarter off the nodes' and Redis', for some 4 ms of the median latency (loadtest/RESULTS.md).

@@ -7,7 +7,7 @@ use super::StoreError;
 
 /// Single values by their key.
 #[async_trait]
-pub trait Lookups: Send + Sync {
+pub trait Lookups: Send + Sync + 'static {
     /// The name with which a user came; of several the first in byte order.
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError>;
 

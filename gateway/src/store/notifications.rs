@@ -23,9 +23,9 @@ pub struct KeptNotification {
     pub read_at: Option<Timestamp>,
 }
 
-/// The part of the store that keeps notifications.
+/// Kept notifications.
 #[async_trait]
-pub trait Notifications {
+pub trait Notifications: Send + Sync + 'static {
     /// The notifications of `user`, newest first, after the first `offset`.
     async fn notifications(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<KeptNotification>, StoreError>;
 

@@ -20,7 +20,7 @@ pub(super) const MARKED_IDS_MAX: u32 = 100;
 /// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewMessage {
-    /// The id, from [`Store::reserve_ids`].
+    /// The id, from [`Ids::reserve_ids`](super::Ids::reserve_ids).
     pub id: MessageId,
     /// The conversation; it must exist.
     pub conversation: ConversationId,
@@ -61,7 +61,7 @@ impl NewMessage {
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {
-    /// The outbox row's id, from [`Store::reserve_ids`]; made before the first try (NOLOSS B8): a repeated
+    /// The outbox row's id, from [`Ids::reserve_ids`](super::Ids::reserve_ids); made before the first try (NOLOSS B8): a repeated
     /// call with an id that is already there returns the outcomes of the first call, all `Stored`.
     pub id: u64,
     /// Which boot of which node is going to publish it.
@@ -175,7 +175,7 @@ pub struct ReceiptChange {
 pub struct NewConversation {
     /// The application's id, or a generated one.
     pub id: ConversationId,
-    /// Group or channel; direct ones are made by [`Store::open_direct`].
+    /// Group or channel; direct ones are made by [`Conversations::open_direct`](super::Conversations::open_direct).
     pub kind: ConversationKind,
     /// The title.
     pub title: Option<String>,
@@ -313,7 +313,7 @@ pub struct MembershipOutcome {
 /// Builds, inside the transaction, the events that its outbox row carries.
 pub type EventsOf<T> = Box<dyn Fn(&T) -> Vec<OutboxEvent> + Send + Sync>;
 
-/// An outbox row to write with a change: its id (from [`Store::reserve_ids`]), its owner, and its events.
+/// An outbox row to write with a change: its id (from [`Ids::reserve_ids`](super::Ids::reserve_ids)), its owner, and its events.
 /// No row is written when there are no events.
 pub struct OutboxRow<T> {
     /// The row's id.

@@ -7,9 +7,11 @@ use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::try_join3;
 use shared::{ConversationId, Message, MessageId, UserId};
 
+use super::call::{execute, on_connection, query_opt};
 use super::membership::{members, standing};
+use super::outbox;
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
-use super::{PooledConnection, PostgresStore, execute, on_connection, outbox, query_opt, within};
 use crate::store::changes::{
     Changes, EARLIER_CONTENTS_MAX, Facts, MessageChange, MessageOutcome, apply, reactions_column,
 };

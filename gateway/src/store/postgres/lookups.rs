@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, MessageId, UserId};
 
+use super::call::{on_connection, query_opt};
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, parsed};
-use super::{PooledConnection, PostgresStore, on_connection, query_opt, within};
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]

@@ -7,9 +7,9 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::Message;
 use tokio_postgres::Row;
 
+use super::call::query;
 use super::errors::is_worth_a_retry;
 use super::plain::PlainBatch;
-use super::query;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, Timestamp, UserId};
 
-use super::SqliteStore;
 use super::rows::{before_ms, get, number, parsed, row, rows};
+use super::thread::SqliteStore;
 use crate::store::activity::ACTIVITY_MESSAGES_MAX;
 use crate::store::{Activity, ChannelActivity, ChannelCount, StoreError};
 

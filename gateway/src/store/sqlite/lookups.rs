@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
 
-use super::SqliteStore;
 use super::rows::{get, integer, parsed, row};
+use super::thread::SqliteStore;
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]
