@@ -42,8 +42,8 @@ absent! {
             = not_here("a change of members");
     }
     Changes {
-        change_message(_: MessageId, _: Option<&UserId>, _: &MessageChange, _: OutboxRow<MessageOutcome>) -> MessageOutcome
-            = not_here("a change of a message");
+        change_message(_: MessageId, _: Option<&UserId>, _: &MessageChange, _: OutboxRow<MessageOutcome>)
+            -> MessageOutcome = not_here("a change of a message");
     }
     Leases {
         beat(_: &Owner) -> () = Ok(());
@@ -56,7 +56,8 @@ absent! {
     }
     Notifications {
         notifications(_: &UserId, _: u64, _: u32) -> Vec<KeptNotification> = not_here("notifications");
-        read_notifications(_: &UserId, _: Option<&[NotificationId]>, _: OutboxRow<u64>) -> u64 = not_here("notifications");
+        read_notifications(_: &UserId, _: Option<&[NotificationId]>, _: OutboxRow<u64>) -> u64
+            = not_here("notifications");
     }
     OutboxRows {
         enqueue(_: u64, _: &Owner, _: &[OutboxEvent]) -> () = not_here("events of a backend");
@@ -75,8 +76,8 @@ absent! {
     }
     Receipts {
         unread(users: &[UserId]) -> Vec<Vec<UnreadCount>> = Ok(vec![Vec::new(); users.len()]);
-        receipts(_: &[Receipt], _: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>) -> Vec<Result<ReceiptChange, Refusal>>
-            = not_here("receipts");
+        receipts(_: &[Receipt], _: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>)
+            -> Vec<Result<ReceiptChange, Refusal>> = not_here("receipts");
     }
     Revocations {
         keep_revocation(_: &UserId, _: i64) -> () = not_here("revocations");

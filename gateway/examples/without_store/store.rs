@@ -1,7 +1,7 @@
-//! A store that keeps nothing: it numbers messages and holds who is in a conversation, in memory. The concerns that a send
-//! doesn't need are in `absent`. Two nodes share no memory, so the id of a direct conversation names its two users, and the
-//! number of a message depends on its sender's place: no two senders make the same one. Numbers have gaps, and nothing is
-//! deduplicated.
+//! A store that keeps nothing: it numbers messages and holds who is in a conversation, in memory. The concerns that a
+//! send doesn't need are in `absent`. Two nodes share no memory, so the id of a direct conversation names its two
+//! users, and the number of a message depends on its sender's place: no two senders make the same one. Numbers have
+//! gaps, and nothing is deduplicated.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! Look-ups for one user at a time, answered for many users by one query. After a deploy, or when Redis came back empty,
-//! every user is looked up at once.
+//! Look-ups for one user at a time, answered for many users by one query. After a deploy, or when Redis came back
+//! empty, every user is looked up at once.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

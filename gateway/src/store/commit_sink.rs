@@ -1,4 +1,5 @@
-//! The way from a commit to its publication: what a [`GroupCommit`](super::GroupCommit) hands on, and the trait of the taker.
+//! The way from a commit to its publication: what a [`GroupCommit`](super::GroupCommit) hands on, and the trait of the
+//! taker.
 
 use std::time::Instant;
 

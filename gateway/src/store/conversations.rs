@@ -12,8 +12,8 @@ pub trait Conversations: Send + Sync + 'static {
     /// The direct conversation of the two, if there is one.
     async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError>;
 
-    /// The direct conversation of the two, made with `id` if there is none; `true` if it was made now.
-    /// A user paired with themselves gets a conversation of one. `Blocked` if one has blocked the other and there is none.
+    /// The direct conversation of the two, made with `id` if there is none; `true` if it was made now. A user paired
+    /// with themselves gets a conversation of one. `Blocked` if one has blocked the other and there is none.
     async fn open_direct(
         &self,
         pair: (&UserId, &UserId),
@@ -28,8 +28,8 @@ pub trait Conversations: Send + Sync + 'static {
         outbox: OutboxRow<Conversation>,
     ) -> Result<Conversation, StoreError>;
 
-    /// A conversation as `viewer` sees it (`None`: a backend, which sees all). `NotMember` for a private conversation of
-    /// which the viewer is no member, without an invitation.
+    /// A conversation as `viewer` sees it (`None`: a backend, which sees all). `NotMember` for a private conversation
+    /// of which the viewer is no member, without an invitation.
     async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError>;
 
     /// The conversations of which `user` is an accepted member, newest activity first, after the first `offset`.

@@ -1,7 +1,8 @@
-//! Group commit: takes single sends and receipts, and commits them in batches. Publishes nothing; its [`CommitSink`] does.
+//! Group commit: takes single sends and receipts, and commits them in batches. Publishes nothing; its [`CommitSink`]
+//! does.
 //!
-//! A conversation always takes the same lane, and a lane commits one batch after the other. So the messages that one node
-//! stores in a conversation keep the order of their arrival, and the sink is called in commit order.
+//! A conversation always takes the same lane, and a lane commits one batch after the other. So the messages that one
+//! node stores in a conversation keep the order of their arrival, and the sink is called in commit order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +19,9 @@ use super::{
 use crate::switches;
 use crate::traces::{self, Step};
 
-/// Batches of messages of one node in flight at once. Most of a batch's cost is fixed, so one batch that grows during the
-/// last commit is better than two: with two, half as large, a full machine came to a standstill earlier. Other nodes'
-/// batches fill the time in which this node's batch waits for the disk.
+/// Batches of messages of one node in flight at once. Most of a batch's cost is fixed, so one batch that grows during
+/// the last commit is better than two: with two, half as large, a full machine came to a standstill earlier. Other
+/// nodes' batches fill the time in which this node's batch waits for the disk.
 pub const SEND_LANES: usize = 1;
 
 /// How long one try of a batch may take, in milliseconds: two tries fit into the five seconds.
@@ -32,16 +33,16 @@ const RETRY_PAUSE_MS: u64 = 100;
 /// A message to send, without an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessageDraft {
-    /// The message's id, if it was made before; otherwise one is taken. One that was made is stored once at the most if
-    /// every try has the same `temp_id`.
+    /// The message's id, if it was made before; otherwise one is taken. Such a message is stored at most once, provided
+    /// that every try has the same `temp_id`.
     pub id: Option<MessageId>,
     /// The conversation; it must exist.
     pub conversation: ConversationId,
-    /// Who sends it.
+    /// The sender.
     pub sender: UserId,
     /// Unique per sender, if given.
     pub temp_id: Option<String>,
-    /// What the content is.
+    /// The kind of the content, such as `text`.
     pub kind: String,
     /// The content, without U+0000.
     pub content: String,
@@ -163,7 +164,7 @@ impl Committer {
                     asked.answer(Ok(outcome));
                 }
             }
-            // One message that can't be stored must not take the others down with it.
+            // One message that can't be stored must not fail the others.
             Err(StoreError::Failed(_)) if asked.len() > 1 && !switches::off("one-by-one") => {
                 self.commit_singly(asked, batch).await
             }
@@ -264,7 +265,8 @@ impl Committer {
         }
     }
 
-    /// If the first try did commit, the second changes nothing and writes no row, and the sweep publishes the first one's row.
+    /// If the first try did commit, the second changes nothing and writes no row, and the sweep publishes the first
+    /// one's row.
     async fn store_receipts(
         &self,
         row: u64,

@@ -105,7 +105,8 @@ impl Change {
         self.next.map(|next| Step { before: self.before, next })
     }
 
-    /// The outcome, after the row was written: `members` as they were before, and the conversation as `user` sees it now.
+    /// The outcome, after the row was written: `members` as they were before, and the conversation as `user` sees it
+    /// now.
     pub(super) fn outcome(
         self,
         user: &UserId,

@@ -8,12 +8,12 @@ pub(super) struct Migration {
     pub(super) sql: &'static str,
 }
 
-/// The first released schema. Databases with lower versions were made before the first release, when versions were still
-/// several small files. Their tables can't be carried over.
+/// The first released schema. Databases with lower versions were made before the first release, when versions were
+/// still several small files. Their tables can't be carried over.
 const FIRST_RELEASED: i32 = 100;
 
-/// The migrations of `all` that a database lacks which has `applied`, in order. One with a number between those that were
-/// applied is not left out. The error says why a database can't be used.
+/// The migrations of `all` that a database lacks which has `applied`, in order. One with a number between those that
+/// were applied is not left out. The error says why a database can't be used.
 pub(super) fn missing<'a>(all: &'a [Migration], applied: &[i32]) -> Result<Vec<&'a Migration>, String> {
     if applied.iter().any(|version| *version < FIRST_RELEASED) {
         return Err("this database was made by an unreleased version of Parley; begin with an empty one".to_owned());

@@ -54,8 +54,8 @@ pub use receipts::Receipts;
 pub use revocations::Revocations;
 pub use types::*;
 
-/// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if the
-/// store didn't answer.
+/// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if
+/// the store didn't answer.
 #[async_trait]
 pub trait Store:
     Activity

@@ -14,8 +14,9 @@ pub trait OutboxRows: Send + Sync + 'static {
     /// unpublished. `server` may name several, with `-` between them: then none of them may be retired.
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError>;
 
-    /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, that were committed more than `min_age_ms`
-    /// ago. It takes rows of `owner` itself, of an older boot of the same node, and of owners without a live lease.
+    /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, that were committed more than
+    /// `min_age_ms` ago. It takes rows of `owner` itself, of an older boot of the same node, and of owners without a
+    /// live lease.
     async fn take_unpublished(
         &self,
         owner: &Owner,
@@ -27,7 +28,8 @@ pub trait OutboxRows: Send + Sync + 'static {
     /// Rows published under another server than `server`, in commit order, after row `after`, at most `limit`.
     async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;
 
-    /// Deletes rows that were published under the current backbone server more than `age_ms` ago, and returns their number.
+    /// Deletes rows that were published under the current backbone server more than `age_ms` ago, and returns their
+    /// number.
     async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError>;
 
     /// The age of the oldest unpublished row, in milliseconds by the store's clock.

@@ -29,8 +29,8 @@ pub trait People: Send + Sync + 'static {
     /// Keeps when users' last connections closed.
     async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError>;
 
-    /// For each of `users`, in their order, the users that share a conversation with them: direct ones first, then by newest
-    /// activity, at most `limit` of each. Conversations of more than `limit` others don't count.
+    /// For each of `users`, in their order, the users that share a conversation with them: direct ones first, then by
+    /// newest activity, at most `limit` of each. Conversations of more than `limit` others don't count.
     async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError>;
 }
 

@@ -19,8 +19,8 @@ pub trait Receipts: Send + Sync + 'static {
         outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
     ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError>;
 
-    /// For each of `users`, in their order, the unread counts in all their conversations. The backbone's cache is rebuilt
-    /// from them.
+    /// For each of `users`, in their order, the unread counts in all their conversations. The backbone's cache is
+    /// rebuilt from them.
     async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError>;
 }
 

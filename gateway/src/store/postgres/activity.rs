@@ -1,4 +1,4 @@
-//! What operators ask about channels.
+//! Statistics of channels for operators.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;

@@ -1,4 +1,4 @@
-//! Many members at once.
+//! Many members added at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ async fn standings(
         .collect()
 }
 
-/// The users who come in begin at the newest message. An earlier stay is kept apart, unless it goes on because no message
-/// was sent in between.
+/// The users who come in begin at the newest message. An earlier stay is kept apart, unless it goes on because no
+/// message was sent in between.
 async fn write(
     client: &impl GenericClient,
     id: &ConversationId,

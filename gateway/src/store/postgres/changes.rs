@@ -43,7 +43,7 @@ async fn change_message(
     let conversation: ConversationId = parsed(&place, "conversation_id", str::parse)?;
     let lock = "SELECT last_seq, rev, blocked FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    // From here on every statement sees what was committed before the lock.
+    // From here on every statement sees all commits from before the lock.
     let (before, standing, members) = try_join3(
         stored(&transaction, id),
         standing(&transaction, &conversation, by),

@@ -1,4 +1,4 @@
-//! Conversations: making them, and showing them to a viewer.
+//! Conversations: making them, and reading them as a viewer sees them.
 
 use std::collections::HashMap;
 

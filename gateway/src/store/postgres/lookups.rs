@@ -1,4 +1,4 @@
-//! A user's name, where a message stands, and whether somebody is banned.
+//! Single values by their key.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;

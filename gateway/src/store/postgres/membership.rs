@@ -132,8 +132,8 @@ async fn members_at(client: &impl GenericClient, id: &ConversationId, seq: u64) 
     rows.iter().map(|row| parsed(row, "user_id", str::parse)).collect()
 }
 
-/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An earlier
-/// stay is kept apart, unless it goes on because no message was sent in between.
+/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An
+/// earlier stay is kept apart, unless it goes on because no message was sent in between.
 async fn write(
     client: &impl GenericClient,
     id: &ConversationId,

@@ -1,9 +1,9 @@
 //! Outbox rows.
 //!
-//! Rows come and go by the thousand, and a plan may have been made while there was none. So an array, made once, names the
-//! rows that are changed, which leaves only the primary key. With `IN (SELECT …)` or a join, the planner might read all
-//! rows and look each one up among those that are due. Ages are compared with `statement_timestamp()`, because an index
-//! can't be searched for a value that changes during the search.
+//! Rows come and go by the thousand, and a plan may have been made while there was none. So an array, made once, names
+//! the rows that are changed, which leaves only the primary key. With `IN (SELECT …)` or a join, the planner might read
+//! all rows and look each one up among those that are due. Ages are compared with `statement_timestamp()`, because an
+//! index can't be searched for a value that changes during the search.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;

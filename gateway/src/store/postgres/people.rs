@@ -103,8 +103,8 @@ async fn set_last_seen(client: &impl GenericClient, users: &[(UserId, Timestamp)
     execute(client, sql, &[&ids, &times]).await.map(drop)
 }
 
-/// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large channel
-/// costs no more.
+/// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large
+/// channel costs no more.
 async fn partners(client: &impl GenericClient, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
     let sql = "SELECT i.place, partner.user_id \
         FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\

@@ -92,7 +92,7 @@ async fn apply(
     Ok(changes)
 }
 
-/// Locks the members' rows, and then reads them: the second statement sees what was committed before the lock.
+/// Locks the members' rows, and then reads them: the second statement sees all commits from before the lock.
 async fn places(client: &impl GenericClient, receipts: &[Receipt]) -> Result<Vec<(Place, Timestamp)>, StoreError> {
     let conversations: Vec<&str> = receipts.iter().map(|receipt| receipt.conversation.as_str()).collect();
     let users: Vec<&str> = receipts.iter().map(|receipt| receipt.user.as_str()).collect();
@@ -120,7 +120,7 @@ fn place(row: &Row) -> Result<(Place, Timestamp), StoreError> {
     Ok((place, time(row, "at")?))
 }
 
-/// What a receipt newly covers.
+/// The messages that a receipt newly covers.
 #[derive(Default)]
 struct Coverage {
     up_to: Option<MessageId>,
@@ -128,7 +128,7 @@ struct Coverage {
     by_sender: BTreeMap<UserId, Vec<MessageId>>,
 }
 
-/// Writes the positions, and asks in the same round trip what each move covers.
+/// Writes the positions, and reads in the same round trip which messages each move covers.
 async fn move_and_count(
     client: &impl GenericClient,
     receipts: &[Receipt],

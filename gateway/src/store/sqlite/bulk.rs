@@ -1,4 +1,4 @@
-//! Many members at once.
+//! Many members added at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;

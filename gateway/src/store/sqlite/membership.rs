@@ -111,8 +111,8 @@ fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Result<Vec<Us
     rows(read, sql, params![id.as_str(), integer(seq)], |row| parsed(row, "user_id", str::parse))
 }
 
-/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An earlier
-/// stay is kept apart, unless it goes on because no message was sent in between.
+/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An
+/// earlier stay is kept apart, unless it goes on because no message was sent in between.
 pub(super) fn write(
     change: &Connection,
     id: &ConversationId,

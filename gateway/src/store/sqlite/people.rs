@@ -94,8 +94,8 @@ fn set_last_seen(change: &Connection, users: &[(UserId, Timestamp)]) -> Result<(
     Ok(())
 }
 
-/// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs no
-/// more.
+/// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs
+/// no more.
 fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \

@@ -1,4 +1,4 @@
-//! Who was revoked.
+//! Revocations of users' tokens.
 
 use async_trait::async_trait;
 use rusqlite::params;

@@ -58,8 +58,8 @@ async fn a_store_says_where_it_is(world: World) {
     assert!(place.starts_with("PostgreSQL database") || place.starts_with("SQLite in"), "{place}");
 }
 
-/// What is acknowledged is on the disk, whatever the database's default: each session sees to that. A server that waits for
-/// its standbys goes on doing so.
+/// What is acknowledged is on the disk, whatever the database's default: each session sees to that. A server that waits
+/// for its standbys goes on doing so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_waits_for_the_disk_whatever_the_default() {
     let database = Postgres::database().await;
@@ -103,7 +103,8 @@ async fn an_empty_database_is_migrated_by_six_nodes_at_once() {
     .await;
 }
 
-/// While a database is empty the planner can't tell its indexes from each other, unless it was shown what the rows are like.
+/// While a database is empty the planner can't tell its indexes from each other, unless it was shown what the rows are
+/// like.
 #[tokio::test]
 async fn an_empty_database_is_searched_by_the_right_index() {
     bounded(async {

@@ -1,7 +1,7 @@
--- The whole schema of the first release. What changes later stands in a file of its own, with a higher number.
--- Ids are compared byte by byte, so that every node locks rows in the same order.
--- Words (kind, role, state, visibility) have no CHECK: PostgreSQL would parse it anew for every statement that updates a
--- row, and a send updates rows of two tables. The gateway writes no others.
+-- The whole schema of the first release. What changes later stands in a file of its own, with a higher number. Ids are
+-- compared byte by byte, so that every node locks rows in the same order. Words (kind, role, state, visibility) have no
+-- CHECK: PostgreSQL would parse it anew for every statement that updates a row, and a send updates rows of two tables.
+-- The gateway writes no others.
 
 CREATE TABLE conversations (
     id text COLLATE "C" PRIMARY KEY,
@@ -49,7 +49,8 @@ CREATE TABLE past_members (
     PRIMARY KEY (conversation_id, user_id, left_seq)
 );
 
--- No foreign key to conversations: a send holds the conversation's row lock, and the check would cost a look-up per row.
+-- No foreign key to conversations: a send holds the conversation's row lock, and the check would cost a look-up per
+-- row.
 CREATE TABLE messages (
     id bigint PRIMARY KEY,
     conversation_id text COLLATE "C" NOT NULL,
@@ -171,15 +172,16 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_time ON audit (at);
 
 -- The group commit: one call, one transaction, one round trip. Most batches contain no duplicate and nothing to refuse.
--- parley_send_plain stores those without judging them: each of its statements assumes a plain batch, and a wrong count or
--- a violated unique index rolls them all back. parley_send then judges every message of the batch.
+-- parley_send_plain stores those without judging them: each of its statements assumes a plain batch, and a wrong count
+-- or a violated unique index rolls them all back. parley_send then judges every message of the batch.
 --
 -- Both lock in the same order: conversations, members, messages. Each statement of a volatile function sees all commits
 -- from before it began, so the statements after the locks work on the newest state. Plans are made under the session's
 -- settings (postgres/pool.rs).
 --
--- The node prepares what needs no look at the tables: it sorts the messages, and numbers them within their conversations,
--- from 1. OFFSET 0 keeps a look-up by key: a plan that was made while tables were small would read them whole.
+-- The node prepares what needs no look at the tables: it sorts the messages, and numbers them within their
+-- conversations, from 1. OFFSET 0 keeps a look-up by key: a plan that was made while tables were small would read them
+-- whole.
 
 CREATE FUNCTION parley_send_plain(
     p_batch bigint,
@@ -400,15 +402,16 @@ END
 $function$;
 
 -- In an empty database all indexes of a table look alike. Until the server analyzes the tables, within a minute of the
--- first users, every look-up of a conversation's members would read the whole index of members by user. So the tables are
--- filled with sample rows, analyzed and emptied again; the server keeps how selective the columns are.
+-- first users, every look-up of a conversation's members would read the whole index of members by user. So the tables
+-- are filled with sample rows, analyzed and emptied again; the server keeps how selective the columns are.
 INSERT INTO conversations (id, kind, visibility, member_count, created_at, last_activity)
     SELECT 'shown-' || n, 'direct', 'private', 2, now(), now() FROM generate_series(1, 200) n;
 INSERT INTO members (conversation_id, user_id, role, state)
     SELECT 'shown-' || n, 'shown-' || u, 'member', 'accepted' FROM generate_series(1, 200) n, generate_series(n, n + 1) u;
 ANALYZE conversations, members;
--- Unlike DELETE, TRUNCATE leaves no dead rows, for which the server would analyze the empty tables. In a subtransaction it
--- gives the tables new files, which count as never analyzed: the planner then expects some rows in them, and not none.
+-- Unlike DELETE, TRUNCATE leaves no dead rows, for which the server would analyze the empty tables. In a subtransaction
+-- it gives the tables new files, which count as never analyzed: the planner then expects some rows in them, and not
+-- none.
 SAVEPOINT filled;
 TRUNCATE conversations, members, past_members;
 RELEASE SAVEPOINT filled;
