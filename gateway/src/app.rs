@@ -26,7 +26,6 @@ use crate::backbone::{self, Backbone, BackboneError, BackboneHost, Inbox};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, Publisher, publisher};
-use crate::chat::receipts::receipt_events_builder;
 use crate::chat::usernames::Names;
 use crate::chat::{Chat, Parts};
 use crate::config::{Config, Mode, Proxies};
@@ -387,17 +386,10 @@ async fn backbone(
 }
 
 fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publisher: &Publisher) -> GroupCommit {
-    let (messages, receipts) = (publisher.clone(), publisher.clone());
     GroupCommit::start(
         Arc::clone(store),
         Arc::clone(ids),
-        GroupCommitSettings {
-            owner: Arc::clone(owner),
-            send_lanes: SEND_LANES,
-            on_committed: Arc::new(move |batch| messages.publish_batch(batch)),
-            receipt_events: receipt_events_builder(),
-            on_receipts: Arc::new(move |committed| receipts.publish_events(committed)),
-        },
+        GroupCommitSettings { owner: Arc::clone(owner), send_lanes: SEND_LANES, sink: Arc::new(publisher.clone()) },
     )
 }
 

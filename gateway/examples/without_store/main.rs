@@ -1,9 +1,10 @@
-//! A node without a store, for measuring only (`loadtest/compare.sh`, peer `parley-without-store`): what peers that store
-//! nothing are compared with. It is the server itself, wired as always, on a store that answers from memory and keeps
-//! nothing. What it acknowledges is lost when it ends; never run it for anybody.
+//! A node without a store, for measuring only (`loadtest/compare.sh`, peer `parley-without-store`): it is compared with
+//! peers that store nothing. It is the server itself, wired as always, on a store that answers from memory and keeps
+//! nothing. All acknowledged messages are lost when it ends; never run it for anybody.
 //!
 //! Settings are those of `gateway serve`, without `DATABASE_URL`.
 
+mod absent;
 mod store;
 
 use std::sync::Arc;

@@ -45,8 +45,7 @@ impl Chat {
 
     /// The members of a direct conversation say whether one of the two has blocked the other: every node forgets them.
     async fn forget_direct(&self, one: &UserId, other: &UserId) {
-        let pair = if one <= other { (one.clone(), other.clone()) } else { (other.clone(), one.clone()) };
-        if let Some(conversation) = self.directs.get(&pair) {
+        if let Some(conversation) = self.known_direct(one, other) {
             self.tell_members_changed(&conversation).await;
         }
     }

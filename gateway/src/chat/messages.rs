@@ -6,7 +6,7 @@ use shared::{ConversationId, Event, Message, MessageId, ProtocolError, UserId};
 use super::events::About;
 use super::{Chat, events, refused};
 use crate::store::group_commit::NewMessageDraft;
-use crate::store::{Page, Refusal, SendOutcome, StoreError};
+use crate::store::{Page, Refusal, SendOutcome, StoreError, ordered_pair};
 use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
@@ -117,7 +117,8 @@ impl Chat {
     }
 }
 
-/// Two users in order.
+/// Two users in order, as the cache of direct conversations names them.
 fn pair(one: &UserId, other: &UserId) -> (UserId, UserId) {
-    if one <= other { (one.clone(), other.clone()) } else { (other.clone(), one.clone()) }
+    let (first, second) = ordered_pair(one, other);
+    (first.clone(), second.clone())
 }

@@ -18,6 +18,7 @@ mod offsets;
 mod passwords;
 pub mod presence;
 pub mod publish;
+pub mod receipt_events;
 pub mod receipts;
 pub mod revocations;
 pub mod sweep;

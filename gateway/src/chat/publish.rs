@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::events::{About, MessageBodies, message_bodies};
 use super::lease::Lease;
 use super::members::MembersCache;
+use super::receipt_events::receipt_events;
 use super::usernames::Names;
 use crate::backbone::{Append, Backbone, Delivery, DeliveryKind, Durable};
 use crate::metrics::Metrics;
 use crate::store::{
-    CommittedBatch, CommittedEvents, Members, OutboxEvent, PendingRow, Store, StoreError, StoredMessage, UnreadMove,
+    CommitSink, CommittedBatch, CommittedEvents, Members, OutboxEvent, PendingRow, Receipt, ReceiptChange, Refusal,
+    Store, StoreError, StoredMessage, UnreadMove,
 };
 use crate::traces::{self, Step};
 
@@ -110,12 +112,12 @@ pub fn publisher(
 }
 
 impl Publisher {
-    /// A batch of messages was committed. Called in commit order, before their senders are answered.
+    /// Takes a committed batch of messages. Called in commit order, before their senders are answered.
     pub fn publish_batch(&self, batch: CommittedBatch) {
         self.hand_over(batch.row, Publication::Batch(batch));
     }
 
-    /// Durable events were committed.
+    /// Takes committed durable events.
     pub fn publish_events(&self, committed: CommittedEvents) {
         self.hand_over(committed.row, Publication::Events(committed));
     }
@@ -140,6 +142,21 @@ impl Publisher {
             self.in_flight.lock().remove(&row);
             self.metrics.publish_failed.increment(1);
         }
+    }
+}
+
+/// The group commit's sink.
+impl CommitSink for Publisher {
+    fn messages(&self, committed: CommittedBatch) {
+        self.publish_batch(committed);
+    }
+
+    fn receipt_events(&self, receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
+        receipt_events(receipts, outcomes)
+    }
+
+    fn receipts(&self, committed: CommittedEvents) {
+        self.publish_events(committed);
     }
 }
 

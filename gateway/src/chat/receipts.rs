@@ -1,11 +1,10 @@
 //! Receipts: the reader's devices learn what is read, the senders learn by whom.
 
-use std::sync::Arc;
-
 use shared::{ConversationId, Event, MessageId, ProtocolError, UserId};
 
-use super::{Chat, events, refused};
-use crate::store::{OutboxEvent, Receipt, ReceiptChange, ReceiptKind, Refusal, UnreadMove};
+use super::receipt_events::read_ack;
+use super::{Chat, refused};
+use crate::store::{Receipt, ReceiptChange, ReceiptKind, Refusal};
 
 impl Chat {
     /// Marks messages as read. The answer goes to all the reader's devices when something moved; otherwise it is returned,
@@ -57,61 +56,4 @@ pub struct ReadOutcome {
     pub told: bool,
     /// The acknowledgement.
     pub ack: Event,
-}
-
-/// The durable events of a batch of receipts: what the group commit writes into the outbox row.
-#[must_use]
-pub fn receipt_events(receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
-    let changed =
-        receipts.iter().zip(outcomes).filter_map(|(receipt, outcome)| Some((receipt, outcome.as_ref().ok()?)));
-    changed.filter(|(_, change)| change.moved).flat_map(|(receipt, change)| events_of(receipt, change)).collect()
-}
-
-/// [`receipt_events`] in the form that the group commit takes.
-#[must_use]
-pub fn receipt_events_builder() -> crate::store::group_commit::ReceiptEvents {
-    Arc::new(receipt_events)
-}
-
-fn events_of(receipt: &Receipt, change: &ReceiptChange) -> Vec<OutboxEvent> {
-    let conversation = &receipt.conversation;
-    let mut list = Vec::with_capacity(1 + change.by_sender.len());
-    if receipt.kind == ReceiptKind::Read {
-        let unread = UnreadMove {
-            conversation: conversation.clone(),
-            last_seq: change.last_seq,
-            seen_seq: change.up_to_seq,
-            announce: true,
-        };
-        list.push(events::outbox_event_unread(receipt.user.clone(), &read_ack(conversation, change), unread));
-    }
-    for (sender, messages) in &change.by_sender {
-        let event = match receipt.kind {
-            ReceiptKind::Read => Event::MessageReadUpdate {
-                conversation_id: conversation.clone(),
-                message_ids: messages.clone(),
-                read_by: receipt.user.clone(),
-                read_at: change.at,
-            },
-            ReceiptKind::Delivered => {
-                let Some(up_to) = messages.last() else { continue };
-                Event::MessageDeliveredUpdate {
-                    conversation_id: conversation.clone(),
-                    up_to: *up_to,
-                    user_id: receipt.user.clone(),
-                    delivered_at: change.at,
-                }
-            }
-        };
-        list.push(events::outbox_event(vec![sender.clone()], &event));
-    }
-    list
-}
-
-fn read_ack(conversation: &ConversationId, change: &ReceiptChange) -> Event {
-    Event::MessageReadAck {
-        conversation_id: conversation.clone(),
-        marked_count: change.marked_count,
-        read_at: change.at,
-    }
 }

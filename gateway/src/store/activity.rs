@@ -1,4 +1,5 @@
-//! What operators ask about channels: who of these users is in which, and how busy one is. Groups count as channels here.
+//! Statistics of channels for operators: which of some users are in which channel, and how busy a channel is. Groups
+//! count as channels here.
 
 use async_trait::async_trait;
 use shared::{ConversationId, Timestamp, UserId};
@@ -8,7 +9,7 @@ use super::StoreError;
 /// The newest messages of a channel that [`Activity::activity`] looks at.
 pub(super) const ACTIVITY_MESSAGES_MAX: u32 = 10_000;
 
-/// How many of some users are in a channel.
+/// The number of some users that are in a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelCount {
     /// The channel.
@@ -28,11 +29,11 @@ pub struct ChannelActivity {
     pub last_minute: u64,
     /// Messages of the last hour.
     pub last_hour: u64,
-    /// Who sent those: how many users.
+    /// The number of users who sent the messages of the last hour.
     pub senders_last_hour: u64,
 }
 
-/// Questions about channels. Reading only, and bounded.
+/// Statistics of channels. Bounded, and without writes.
 #[async_trait]
 pub trait Activity: Send + Sync + 'static {
     /// The channels of each of these users, at most `limit_each`, by id.

@@ -1,4 +1,4 @@
-//! The audit trail: what is written down of connections, memberships and messages. Never a message's content.
+//! The audit trail: a line for each change of connections, memberships and messages. Never a message's content.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -11,17 +11,17 @@ use super::StoreError;
 pub struct AuditEntry {
     /// When it happened, by the node's clock; lines are written later, in batches.
     pub at: Timestamp,
-    /// Whom it is about.
+    /// The user that the line is about.
     pub user: UserId,
-    /// Where it happened.
+    /// The conversation, if it happened in one.
     pub conversation: Option<ConversationId>,
-    /// On which connection.
+    /// The connection, if it happened on one.
     pub connection: Option<String>,
-    /// What happened.
+    /// The event itself.
     pub act: AuditAct,
 }
 
-/// What happened. `by` is who did it to the user: `None` is a backend.
+/// The event of a line. `by` is the user who did it to the user of the line: `None` is a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditAct {
     /// A connection became the user's.
@@ -29,66 +29,66 @@ pub enum AuditAct {
         /// The dialect that it speaks.
         dialect: &'static str,
     },
-    /// It ended.
+    /// A connection of the user's ended.
     ConnectionClosed {
         /// How long it was open, in seconds.
         open_s: u32,
         /// The close code, if this node closed it.
         code: Option<u16>,
     },
-    /// The user came in.
+    /// The user joined.
     Joined,
-    /// The user went, or declined an invitation.
+    /// The user left, or declined an invitation.
     Left,
     /// The user was made a member.
     Added {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
-        /// With which rights.
+        /// The new member's rights.
         role: Role,
     },
     /// The user was invited.
     Invited {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
     },
-    /// The user was taken out.
+    /// The user was removed.
     Kicked {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
     },
-    /// The user was taken out and is kept out.
+    /// The user was removed, and can't join again.
     Banned {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
     },
     /// The user may come back.
     Unbanned {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
     },
     /// The user got other rights.
     RoleChanged {
-        /// By whom.
+        /// The user who did it.
         by: Option<UserId>,
-        /// Which.
+        /// The new rights.
         role: Role,
     },
     /// The user sent a message.
     Message {
-        /// Which.
+        /// The message's id.
         id: MessageId,
     },
     /// The user changed a message of theirs.
     MessageEdited {
-        /// Which.
+        /// The message's id.
         id: MessageId,
     },
     /// A message of the user's was deleted.
     MessageDeleted {
-        /// Which.
+        /// The message's id.
         id: MessageId,
-        /// By whom: themselves, a moderator, or a backend.
+        /// The user who deleted it: the sender, a moderator, or a backend.
         by: Option<UserId>,
     },
 }
@@ -126,7 +126,7 @@ impl AuditAct {
             Self::Invited { by } | Self::Kicked { by } | Self::Banned { by } | Self::Unbanned { by } => {
                 json!({ "by": by })
             }
-            // One for each message that is sent.
+            // Written by hand: there is one for each message.
             Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
             Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),
         };
@@ -134,10 +134,10 @@ impl AuditAct {
     }
 }
 
-/// Where the audit trail is kept: the table `audit` (PROTOCOL §6). Deleting from it is the operator's.
+/// The audit trail, in the table `audit` (PROTOCOL §6). Only operators delete from it.
 #[async_trait]
 pub trait Audit: Send + Sync + 'static {
-    /// Appends lines in one transaction. After `Unavailable` the caller may try again; a commit whose answer was lost then
-    /// stands there twice.
+    /// Appends lines in one transaction. After `Unavailable` the caller may try again; the lines of a commit
+    /// whose answer was lost then stand there twice.
     async fn write_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError>;
 }

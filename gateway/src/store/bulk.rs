@@ -5,15 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use shared::{Conversation, ConversationId, Role, UserId, Visibility};
 
-use super::membership::{Facts, Standing, decide, may_moderate};
+use super::membership::{Facts, Standing, may_moderate, next_standing};
 use super::{Members, MembershipChange, OutboxRow, Refusal, StoreError};
 
-/// What adding many did.
+/// The outcome of adding many.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MembersAdded {
-    /// Who came in, in the order asked.
+    /// The users that came in, in the order of the request.
     pub added: Vec<UserId>,
-    /// Who is banned and stayed out.
+    /// The users that are banned and stayed out.
     pub banned: Vec<UserId>,
     /// The conversation as each of them sees it afterwards; as a backend sees it when nobody came in.
     pub conversation: Conversation,
@@ -24,8 +24,8 @@ pub struct MembersAdded {
 /// Adding many members.
 #[async_trait]
 pub trait BulkMembers: Send + Sync + 'static {
-    /// `by` (owner or admin, or a backend if `None`) makes all these users members, with the rights of a member. Who is one
-    /// already is passed over. `Full` if they don't all fit: then nobody comes in.
+    /// `by` (owner or admin, or a backend if `None`) makes all these users members, with the rights of a member. Users
+    /// that are members already are skipped. `Full` if they don't all fit: then nobody comes in.
     async fn add_members(
         &self,
         id: &ConversationId,
@@ -35,21 +35,32 @@ pub trait BulkMembers: Send + Sync + 'static {
     ) -> Result<MembersAdded, StoreError>;
 }
 
-/// Puts those who may come in into `members`: who does, and who is banned.
+/// The facts that adding many is judged by, read under the conversation's lock.
+pub(super) struct BulkFacts<'a> {
+    pub(super) visibility: Visibility,
+    /// The user who adds; `None` for a backend.
+    pub(super) by: Option<&'a UserId>,
+    /// The row of that user.
+    pub(super) actor: Option<Standing>,
+    /// The newest message: later ones are for the members of then.
+    pub(super) last_seq: u64,
+}
+
+/// Puts the users that may come in into `members`. Returns them, and those that are banned.
 pub(super) fn decide_all(
     members: &mut Members,
-    visibility: Visibility,
-    actor: Option<Standing>,
-    by: Option<&UserId>,
+    facts: &BulkFacts<'_>,
     users: impl Iterator<Item = (UserId, Option<Standing>)>,
 ) -> Result<(Vec<UserId>, Vec<UserId>), Refusal> {
+    let BulkFacts { visibility, by, actor, last_seq } = *facts;
     may_moderate(actor, by)?;
     let change = MembershipChange::Add { by: by.cloned(), role: Role::Member };
     let (mut added, mut banned) = (Vec::new(), Vec::new());
     for (user, standing) in users {
-        match decide(&Facts { visibility, user: &user, standing, actor, members }, &change) {
+        match next_standing(&Facts { visibility, user: &user, standing, actor, members }, &change) {
             Ok(Some(_)) => {
                 members.set(&user, Some(Role::Member));
+                members.since_seq = last_seq;
                 added.push(user);
             }
             Ok(None) => {}

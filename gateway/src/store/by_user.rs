@@ -1,5 +1,5 @@
-//! What is asked for one user at a time and answered for many by one query: after a deploy, or when Redis came back empty,
-//! everybody is asked for at once.
+//! Look-ups for one user at a time, answered for many users by one query. After a deploy, or when Redis came back
+//! empty, every user is looked up at once.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{CommitLane, Item, PendingItem};
 use super::{Store, StoreError, UnreadCount};
 
-/// Asks the store; what is asked while a query is under way goes into the next one.
+/// Queries the store. Look-ups that arrive during a query make the next one.
 pub struct ByUser<A: Send + 'static> {
     asked: CommitLane<UserLookup<A>>,
 }
 
-/// Who shares conversations with whom: [`Store::partners`].
+/// The users that share conversations with a user: [`People::partners`](super::People::partners).
 pub type Partners = ByUser<Vec<UserId>>;
 
-/// What users have not read: [`Store::unread`].
+/// The unread counts of users: [`Receipts::unread`](super::Receipts::unread).
 pub type UnreadCounts = ByUser<Vec<UnreadCount>>;
 
 struct UserLookup<A> {
@@ -35,7 +35,7 @@ impl<A: Send + 'static> Item for UserLookup<A> {
 }
 
 impl Partners {
-    /// Starts the task that asks; it ends when this is dropped. At most `limit` partners of each user are told.
+    /// Starts the task that queries; it ends when this is dropped. Each user gets at most `limit` partners.
     #[must_use]
     pub fn start(store: Arc<dyn Store>, limit: u32) -> Self {
         Self::ask_together(move |users| {
@@ -46,7 +46,7 @@ impl Partners {
 }
 
 impl UnreadCounts {
-    /// Starts the task that asks; it ends when this is dropped.
+    /// Starts the task that queries; it ends when this is dropped.
     #[must_use]
     pub fn start(store: Arc<dyn Store>) -> Self {
         Self::ask_together(move |users| {
@@ -74,7 +74,7 @@ impl<A: Send + 'static> ByUser<A> {
         Self { asked: CommitLane::start(CancellationToken::new(), ask) }
     }
 
-    /// What the store says of `user`.
+    /// The store's answer for `user`.
     pub async fn of(&self, user: &UserId) -> Result<A, StoreError> {
         self.asked.ask(UserLookup { user: user.clone(), answer: PhantomData }).await
     }

@@ -1,4 +1,4 @@
-//! Changing a message that is there: edits, deletions, reactions. The rules, shared by both stores, and the trait.
+//! Changes of stored messages: edits, deletions, reactions. The rules that both stores share, and the trait.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ pub const REACTIONS_MAX: usize = 500;
 /// The most different emojis on a message.
 pub const EMOJIS_MAX: usize = 20;
 
-/// The most earlier contents that are kept of a message; older ones go.
+/// The most earlier contents that are kept of a message; older ones are deleted.
 pub(super) const EARLIER_CONTENTS_MAX: u64 = 100;
 
 /// A change of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageChange {
-    /// Its sender gives it another content. What it said before is kept, until it is deleted.
+    /// Its sender gives it another content. The earlier content is kept until the message is deleted.
     Edit {
         /// The new content, checked.
         content: String,
     },
-    /// Its sender, an admin or owner of the conversation, or a backend takes its content, its earlier contents and its
-    /// reactions away. It keeps its place.
+    /// Its sender, an admin or owner of the conversation, or a backend removes its content, its earlier contents and
+    /// its reactions. The message keeps its place.
     Delete,
-    /// A member reacts, or takes that back.
+    /// A member reacts, or takes the reaction back.
     React {
-        /// With what, checked.
+        /// The emoji, checked.
         emoji: String,
-        /// Whether the reaction comes or goes.
+        /// Whether the reaction is set or taken back.
         on: bool,
     },
 }
 
-/// What a change of a message did.
+/// The outcome of a change of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageOutcome {
-    /// Whether anything changed; if not, it was so already, and nobody is told.
+    /// Whether anything changed. If not, nothing is published.
     pub changed: bool,
     /// The message afterwards.
     pub message: Message,
@@ -50,14 +50,15 @@ pub struct MessageOutcome {
     pub members: Arc<Members>,
 }
 
-/// Messages that are there already.
+/// Changes of stored messages.
 #[async_trait]
 pub trait Changes: Send + Sync + 'static {
-    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Under the conversation's lock, as a
-    /// send: the conversation's `rev` counts one up and is the message's, so that `changedSince` leaves nothing out.
+    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Under the conversation's lock,
+    /// as a send: the conversation's `rev` counts one up and is the message's, so that `changedSince` leaves nothing
+    /// out.
     ///
-    /// `NotFound`: there is no such message. `NotMember`, `Banned`, `Blocked`, `Forbidden`: no right. `Conflict`: it is
-    /// deleted, and that can't be edited or reacted to. `Limit`: it has as many reactions as it may have.
+    /// `NotFound`: there is no such message. `NotMember`, `Banned`, `Blocked`, `Forbidden`: no right. `Conflict`: a
+    /// deleted message can't be edited or reacted to. `Limit`: the most reactions are reached.
     async fn change_message(
         &self,
         id: MessageId,
@@ -67,10 +68,10 @@ pub trait Changes: Send + Sync + 'static {
     ) -> Result<MessageOutcome, StoreError>;
 }
 
-/// What a change is judged by, read under the conversation's lock.
+/// The facts that a change is judged by, read under the conversation's lock.
 pub(super) struct Facts<'a> {
     pub(super) by: Option<&'a UserId>,
-    /// The row of the one who does it.
+    /// The row of the user who makes the change.
     pub(super) standing: Option<Standing>,
     /// One of the two of a direct conversation has blocked the other.
     pub(super) blocked: bool,

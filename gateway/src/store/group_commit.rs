@@ -1,7 +1,8 @@
-//! Group commit: single sends and receipts go in, batches reach the store. Never publishes, never guesses an outcome.
+//! Group commit: takes single sends and receipts, and commits them in batches. Publishes nothing; its [`CommitSink`]
+//! does.
 //!
-//! A conversation always takes the same lane, and a lane commits one batch after the other, so what one node stores in
-//! a conversation keeps the order of its arrival, and the sinks are called in commit order.
+//! A conversation always takes the same lane, and a lane commits one batch after the other. So the messages that one
+//! node stores in a conversation keep the order of their arrival, and the sink is called in commit order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::{CommitLane, Item, PendingItem, lane_of};
 use super::{
-    IdBlock, NewMessage, OutboxEvent, OutboxRow, Owner, Receipt, ReceiptChange, Refusal, SendBatch, SendOutcome, Store,
-    StoreError, StoredMessage,
+    CommitSink, CommittedBatch, CommittedEvents, IdBlock, NewMessage, OutboxRow, Owner, Receipt, ReceiptChange,
+    Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage,
 };
 use crate::switches;
 use crate::traces::{self, Step};
 
-/// Batches of messages of one node in flight at once. What a batch costs is mostly its own and hardly its messages', so one
-/// that grows while the last is committed is better than two: with two, half as large, a full machine came to a standstill
-/// earlier. Other nodes' batches fill the time in which this one's waits for the disk.
+/// Batches of messages of one node in flight at once. Most of a batch's cost is fixed, so one batch that grows during
+/// the last commit is better than two: with two, half as large, a full machine came to a standstill earlier. Other
+/// nodes' batches fill the time in which this node's batch waits for the disk.
 pub const SEND_LANES: usize = 1;
 
 /// How long one try of a batch may take, in milliseconds: two tries fit into the five seconds.
@@ -32,16 +33,16 @@ const RETRY_PAUSE_MS: u64 = 100;
 /// A message to send, without an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessageDraft {
-    /// The message's id, if it was made before; otherwise one is taken. One that was made is stored once at the most if
-    /// every try has the same `temp_id`.
+    /// The message's id, if it was made before; otherwise one is taken. Such a message is stored at most once, provided
+    /// that every try has the same `temp_id`.
     pub id: Option<MessageId>,
     /// The conversation; it must exist.
     pub conversation: ConversationId,
-    /// Who sends it.
+    /// The sender.
     pub sender: UserId,
     /// Unique per sender, if given.
     pub temp_id: Option<TempId>,
-    /// What the content is.
+    /// The kind of the content, such as `text`.
     pub kind: String,
     /// The content, without U+0000.
     pub content: String,
@@ -49,50 +50,15 @@ pub struct NewMessageDraft {
     pub reply_to: Option<MessageId>,
 }
 
-/// What a batch stored, to be published and then marked by `row`.
-#[derive(Debug, Clone)]
-pub struct CommittedBatch {
-    /// The outbox row.
-    pub row: u64,
-    /// The messages in commit order, at least one.
-    pub messages: Vec<StoredMessage>,
-    /// When its first try was begun.
-    pub begun: Instant,
-}
-
-/// Durable events that were committed with a change, to be published and then marked by `row`.
-#[derive(Debug, Clone)]
-pub struct CommittedEvents {
-    /// The outbox row.
-    pub row: u64,
-    /// Its events, at least one.
-    pub events: Vec<OutboxEvent>,
-    /// When its first try was begun.
-    pub begun: Instant,
-}
-
-/// Takes a committed batch; called in commit order, before the callers are answered. It must not block.
-pub type OnCommitted = Arc<dyn Fn(CommittedBatch) + Send + Sync>;
-
-/// Takes committed receipts, like [`OnCommitted`].
-pub type OnReceipts = Arc<dyn Fn(CommittedEvents) + Send + Sync>;
-
-/// Builds the events of a batch of receipts from what they changed; the same for the same input.
-pub type ReceiptEvents = Arc<dyn Fn(&[Receipt], &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> + Send + Sync>;
-
-/// What a [`GroupCommit`] is made with.
+/// The settings of a [`GroupCommit`].
 #[derive(Clone)]
 pub struct GroupCommitSettings {
-    /// Which boot of which node publishes what is committed.
+    /// The boot of a node that publishes the committed rows.
     pub owner: Owner,
     /// How many batches of messages may be in flight at once.
     pub send_lanes: usize,
-    /// Where committed messages go.
-    pub on_committed: OnCommitted,
-    /// The events of receipts.
-    pub receipt_events: ReceiptEvents,
-    /// Where committed receipts go.
-    pub on_receipts: OnReceipts,
+    /// Publishes what is committed.
+    pub sink: Arc<dyn CommitSink>,
 }
 
 /// The way into the store for messages and receipts.
@@ -129,7 +95,7 @@ impl GroupCommit {
     }
 
     /// Stores one message with others of its time. `Unavailable` within five seconds if the store didn't answer: the
-    /// message may still have been stored, and is then published by the sweeper of the outbox.
+    /// message may still have been stored, and is then published by the sweep of the outbox.
     pub async fn send(&self, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
         match self.sends.get(lane_of(&draft.conversation, self.sends.len())) {
             Some(lane) => lane.ask(draft).await,
@@ -142,7 +108,7 @@ impl GroupCommit {
         self.receipts.ask(receipt).await
     }
 
-    /// Takes nothing more, and returns when what had been taken is committed and answered.
+    /// Takes nothing more, and returns when all items that were taken are committed and answered.
     pub async fn finish(&self) {
         self.closing.cancel();
         for lane in &self.sends {
@@ -169,7 +135,7 @@ impl Item for Receipt {
     }
 }
 
-/// Makes batches of what lanes give, and answers.
+/// Makes batches of the items of its lanes, commits them, and answers their callers.
 struct Committer {
     store: Arc<dyn Store>,
     ids: Arc<IdBlock>,
@@ -177,7 +143,7 @@ struct Committer {
     measured: BatchMetrics,
 }
 
-/// What is measured of each batch of messages.
+/// The measures of each batch of messages.
 struct BatchMetrics {
     seconds: Histogram,
     messages: Histogram,
@@ -198,7 +164,7 @@ impl Committer {
                     asked.answer(Ok(outcome));
                 }
             }
-            // One message that can't be stored must not take the others down with it.
+            // One message that can't be stored must not fail the others.
             Err(StoreError::Failed(_)) if asked.len() > 1 && !switches::off("one-by-one") => {
                 self.commit_singly(asked, batch).await
             }
@@ -274,7 +240,7 @@ impl Committer {
             messages.iter().for_each(|stored| traces::record(Step::Commit, stored.message.id, begun, outcomes.len()));
         }
         if !messages.is_empty() {
-            (self.settings.on_committed)(CommittedBatch { row, messages, begun });
+            self.settings.sink.messages(CommittedBatch { row, messages, begun });
         }
     }
 
@@ -287,9 +253,9 @@ impl Committer {
         };
         match result {
             Ok((row, changes)) => {
-                let events = (self.settings.receipt_events)(&receipts, &changes);
+                let events = self.settings.sink.receipt_events(&receipts, &changes);
                 if !events.is_empty() {
-                    (self.settings.on_receipts)(CommittedEvents { row, events, begun });
+                    self.settings.sink.receipts(CommittedEvents { row, events, begun });
                 }
                 for (asked, change) in asked.into_iter().zip(changes) {
                     asked.answer(Ok(change));
@@ -299,19 +265,21 @@ impl Committer {
         }
     }
 
-    /// A second try after a first one that was carried out moves nothing and writes no row: the first one's is left to
-    /// the sweeper.
+    /// If the first try did commit, the second changes nothing and writes no row, and the sweep publishes the first
+    /// one's row.
     async fn store_receipts(
         &self,
         row: u64,
         receipts: &Arc<[Receipt]>,
     ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
         let outbox = || {
-            let (build, receipts) = (self.settings.receipt_events.clone(), receipts.clone());
+            let (sink, receipts) = (self.settings.sink.clone(), receipts.clone());
             OutboxRow {
                 id: row,
                 owner: self.settings.owner.clone(),
-                events: Box::new(move |changes: &Vec<Result<ReceiptChange, Refusal>>| build(&receipts, changes)),
+                events: Box::new(move |changes: &Vec<Result<ReceiptChange, Refusal>>| {
+                    sink.receipt_events(&receipts, changes)
+                }),
             }
         };
         match in_time(self.store.receipts(receipts, outbox())).await {

@@ -1,14 +1,22 @@
-//! A block of ids reserved in the store, handed out without asking it again. Never hands out a number twice.
+//! Ids: reserved in the store, and handed out of a block without another call. No number is handed out twice.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{Store, StoreError};
 
-/// How many ids are reserved at once; what is left of them is lost when the node ends. Whoever finds none left waits for a
-/// commit of its own first, so it should be rare: at 5,000 messages a second, once in ten seconds.
+/// The numbers that the store gives out.
+#[async_trait]
+pub trait Ids: Send + Sync + 'static {
+    /// `count` ascending numbers that no other caller of this store gets: for messages, batches and conversations.
+    async fn reserve_ids(&self, count: u32) -> Result<Range<u64>, StoreError>;
+}
+
+/// How many ids are reserved at once; the rest is lost when the node ends. A call that finds none left waits
+/// for a commit first. At 5,000 messages a second that happens once in ten seconds.
 const BLOCK_IDS: u32 = 1 << 16;
 
 /// Ids of this node's own, for messages, outbox rows and conversations.
@@ -25,12 +33,12 @@ impl IdBlock {
         Self { store, left: Mutex::new(0..0) }
     }
 
-    /// One id. Fails like [`Store::reserve_ids`].
+    /// One id. Fails like [`Ids::reserve_ids`].
     pub async fn next(&self) -> Result<u64, StoreError> {
         self.take(1).await.map(|ids| ids.start)
     }
 
-    /// `count` consecutive ids. Fails like [`Store::reserve_ids`].
+    /// `count` consecutive ids. Fails like [`Ids::reserve_ids`].
     pub async fn take(&self, count: u32) -> Result<Range<u64>, StoreError> {
         if let Some(ids) = split_off(&mut self.left.lock(), count) {
             return Ok(ids);

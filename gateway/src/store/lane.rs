@@ -1,7 +1,7 @@
-//! A lane: one bounded queue and the one task that empties it in batches. Knows nothing of what it carries.
+//! A lane: one bounded queue and the one task that empties it in batches. Independent of the kind of its items.
 //!
-//! Batching is natural: what arrives while a batch is being committed makes the next one. Under load a batch also waits a
-//! little for more, since what it costs the store, and Redis after it, is mostly its own and hardly its items'.
+//! Batching is natural: the items that arrive during one commit make the next batch. Under load a batch also waits a
+//! little for more items, because most of its cost to the store and to Redis is fixed.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -17,27 +17,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 
-/// The most that one batch carries.
+/// The most items of one batch.
 const BATCH_ITEMS_MAX: usize = 256;
-/// The most that one batch carries, in bytes as items weigh themselves; a single item may be heavier.
+/// The most bytes of one batch, as items count themselves; a single item may be larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// The most that waits in one lane.
+/// The most items that wait in one lane.
 const WAITING_ITEMS_MAX: usize = 8_192;
-/// The most that waits in one lane, in bytes.
+/// The most bytes that wait in one lane.
 const WAITING_BYTES_MAX: usize = 16 << 20;
-/// From how many items in a batch on the next one is not begun before [`PACE`] has passed since this one was.
+/// After a batch of at least this many items, the next one begins no sooner than [`PACE`] after it began.
 const PACED_FROM: usize = 4;
-/// See [`PACED_FROM`]. At 2,500 messages a second on each of two nodes, 5 ms halve PostgreSQL's CPU for each message, and take a
-/// quarter off the nodes' and Redis', for some 4 ms of the median latency (loadtest/RESULTS.md).
+/// See [`PACED_FROM`]. At 2,500 messages a second on each of two nodes, 5 ms halve PostgreSQL's CPU for each message,
+/// and take a quarter off the nodes' and Redis', for some 4 ms of the median latency (loadtest/RESULTS.md).
 const PACE: Duration = Duration::from_millis(5);
 /// How long a caller waits for the answer, in milliseconds; five seconds are promised.
 const ANSWER_MS_MAX: u64 = 4_800;
 
 /// Something that waits in a lane.
 pub(super) trait Item: Send + 'static {
-    /// What the caller gets.
+    /// The caller's answer.
     type Answer: Send + 'static;
-    /// How many bytes it carries.
+    /// Its size, in bytes.
     fn bytes(&self) -> usize;
 }
 
@@ -63,8 +63,8 @@ pub(super) struct CommitLane<I: Item> {
 }
 
 impl<I: Item> CommitLane<I> {
-    /// Starts the task, which gives each batch to `commit` and goes on when that is done. It ends when `closing` is
-    /// cancelled and what had been queued is committed.
+    /// Starts the task, which gives each batch to `commit` and goes on when that is done. The task ends when `closing`
+    /// is cancelled and all queued items are committed.
     pub(super) fn start<F, C>(closing: CancellationToken, commit: F) -> Self
     where
         F: Fn(Vec<PendingItem<I>>) -> C + Send + 'static,
@@ -106,7 +106,7 @@ impl<I: Item> CommitLane<I> {
     }
 }
 
-/// Which of `lanes` lanes what belongs to `key` takes: always the same, so that its order stays.
+/// The lane, out of `lanes`, for the items of `key`: always the same one, so that they keep their order.
 pub(super) fn lane_of(key: &impl Hash, lanes: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
@@ -151,7 +151,7 @@ where
 struct LaneReceiver<I: Item> {
     waiting: mpsc::Receiver<PendingItem<I>>,
     waiting_bytes: Arc<AtomicUsize>,
-    /// Taken from the queue, but too heavy for the batch before.
+    /// An item that was taken from the queue, and was too large for the last batch.
     carried: Option<PendingItem<I>>,
 }
 
@@ -164,8 +164,8 @@ impl<I: Item> LaneReceiver<I> {
         }
     }
 
-    /// A batch of `first` and what else waits. Those whose callers have given up are answered and left out: a caller
-    /// that was told `Unavailable` may send again.
+    /// A batch of `first` and the items that wait. Items whose callers have given up are answered and left out, because
+    /// a caller that was told `Unavailable` may send again.
     fn fill(&mut self, first: PendingItem<I>) -> Vec<PendingItem<I>> {
         let now = Instant::now();
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);

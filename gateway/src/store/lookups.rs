@@ -1,4 +1,4 @@
-//! Single values: a user's name, where a message stands, and whether somebody is banned.
+//! Single values: a user's name, a message's conversation, and whether a user is banned.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
@@ -7,13 +7,13 @@ use super::StoreError;
 
 /// Single values by their key.
 #[async_trait]
-pub trait Lookups: Send + Sync {
-    /// The name with which a user came; of several the first in byte order.
+pub trait Lookups: Send + Sync + 'static {
+    /// A user's name; of several the first in byte order.
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError>;
 
-    /// The conversation in which a message stands.
+    /// The conversation of a message.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;
 
-    /// Whether a user is kept out of a conversation; `false` also where there is no such conversation.
+    /// Whether a user is banned from a conversation; `false` also if there is no such conversation.
     async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError>;
 }

@@ -1,8 +1,35 @@
-//! Who may change who is in a conversation: the rules, shared by both stores. No SQL, no I/O.
+//! Membership: joining, leaving, inviting, banning, roles. The rules that both stores share, and the trait. No SQL.
 
-use shared::{ConversationKind, Role, UserId, Visibility};
+use std::sync::Arc;
 
-use super::{MEMBERS_MAX, Members, MembershipChange, Refusal};
+use async_trait::async_trait;
+use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+
+use super::{MEMBERS_MAX, Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+
+/// The members of conversations, now and at the time of a message.
+#[async_trait]
+pub trait Membership: Send + Sync + 'static {
+    /// The accepted members of a conversation; `NotFound` if there is none.
+    async fn members(&self, id: &ConversationId) -> Result<Members, StoreError>;
+
+    /// The accepted members of a conversation when its message `seq` was committed, ascending by id, however often they
+    /// left and came back since. Empty if there is no such conversation.
+    async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError>;
+
+    /// The password hash of a conversation that can be joined by `user`; `NotFound`, `Banned` or `Forbidden` (private,
+    /// without an invitation) otherwise. A user with an invitation needs no password and gets `None`.
+    async fn join_password(&self, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError>;
+
+    /// Changes the membership of one user, under the conversation's lock.
+    async fn change_membership(
+        &self,
+        id: &ConversationId,
+        user: &UserId,
+        change: &MembershipChange,
+        outbox: OutboxRow<MembershipOutcome>,
+    ) -> Result<MembershipOutcome, StoreError>;
+}
 
 /// A user's row in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +38,12 @@ pub(super) struct Standing {
     pub(super) role: Role,
 }
 
-/// Whether somebody is in.
+impl Standing {
+    /// The row of a new member.
+    pub(super) const MEMBER: Self = Self { state: State::Accepted, role: Role::Member };
+}
+
+/// The state of a user's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Accepted,
@@ -41,20 +73,87 @@ impl State {
     }
 }
 
-/// What a change of membership is judged by, read under the conversation's lock.
+/// The facts that a change of membership is judged by, read under the conversation's lock.
 pub(super) struct Facts<'a> {
     pub(super) visibility: Visibility,
-    /// Whose membership changes.
+    /// The user whose membership changes.
     pub(super) user: &'a UserId,
-    /// Their row.
+    /// The row of that user.
     pub(super) standing: Option<Standing>,
-    /// The row of the one who does it.
+    /// The row of the user who makes the change.
     pub(super) actor: Option<Standing>,
     /// The accepted members.
     pub(super) members: &'a Members,
 }
 
-/// Why somebody with this row can't write or read in a conversation; `None` for an accepted member.
+/// A change of one user's row that the rules allow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    before: Option<Standing>,
+    /// The row to write; `None` if the change changes nothing.
+    next: Option<Standing>,
+}
+
+impl Change {
+    /// Judges a change by the rules.
+    pub(super) fn decide(facts: &Facts<'_>, change: &MembershipChange) -> Result<Self, Refusal> {
+        Ok(Self { before: facts.standing, next: next_standing(facts, change)? })
+    }
+
+    /// The row to write, if anything changes.
+    pub(super) fn step(self) -> Option<Step> {
+        self.next.map(|next| Step { before: self.before, next })
+    }
+
+    /// The outcome, after the row was written: `members` as they were before, and the conversation as `user` sees it
+    /// now.
+    pub(super) fn outcome(
+        self,
+        user: &UserId,
+        mut members: Members,
+        last_seq: u64,
+        conversation: Conversation,
+    ) -> MembershipOutcome {
+        if let Some(step) = self.step() {
+            members.set(user, is_accepted(self.next).then_some(step.next.role));
+            if step.comes() || step.goes() {
+                members.since_seq = last_seq;
+            }
+        }
+        MembershipOutcome {
+            changed: self.next.is_some(),
+            was_member: is_accepted(self.before),
+            is_member: is_accepted(self.next.or(self.before)),
+            conversation,
+            members: Arc::new(members),
+        }
+    }
+}
+
+/// A user's row before and after a change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) before: Option<Standing>,
+    pub(super) next: Standing,
+}
+
+impl Step {
+    /// Whether the user becomes an accepted member.
+    pub(super) fn comes(self) -> bool {
+        !is_accepted(self.before) && is_accepted(Some(self.next))
+    }
+
+    /// Whether the user stops being an accepted member.
+    pub(super) fn goes(self) -> bool {
+        is_accepted(self.before) && !is_accepted(Some(self.next))
+    }
+}
+
+fn is_accepted(standing: Option<Standing>) -> bool {
+    standing.is_some_and(|standing| standing.state == State::Accepted)
+}
+
+/// Why a user with this row can't write or read in a conversation; `None` for an accepted member.
 pub(super) fn refusal(state: Option<State>) -> Option<Refusal> {
     match state {
         Some(State::Accepted) => None,
@@ -63,7 +162,7 @@ pub(super) fn refusal(state: Option<State>) -> Option<Refusal> {
     }
 }
 
-/// Whether a user with this row may know the conversation.
+/// Whether a user with this row may see the conversation.
 pub(super) fn may_see(visibility: Visibility, state: Option<State>) -> bool {
     match visibility {
         Visibility::Public => true,
@@ -71,7 +170,7 @@ pub(super) fn may_see(visibility: Visibility, state: Option<State>) -> bool {
     }
 }
 
-/// Whether a user with this row may come in by themselves; `Ok(true)` if it takes no password.
+/// Whether a user with this row may join on their own; `Ok(true)` if no password is needed.
 pub(super) fn may_join(kind: ConversationKind, visibility: Visibility, state: Option<State>) -> Result<bool, Refusal> {
     match state {
         Some(State::Accepted | State::Invited) => Ok(true),
@@ -85,7 +184,7 @@ pub(super) fn may_join(kind: ConversationKind, visibility: Visibility, state: Op
 }
 
 /// The row that `change` gives to the user; `None` if it changes nothing.
-pub(super) fn decide(facts: &Facts<'_>, change: &MembershipChange) -> Result<Option<Standing>, Refusal> {
+pub(super) fn next_standing(facts: &Facts<'_>, change: &MembershipChange) -> Result<Option<Standing>, Refusal> {
     match change {
         MembershipChange::Join => join(facts),
         MembershipChange::Leave => leave(facts),
@@ -105,7 +204,7 @@ fn join(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
         return Ok(None);
     }
     has_room(facts)?;
-    Ok(Some(Standing { state: State::Accepted, role: Role::Member }))
+    Ok(Some(Standing::MEMBER))
 }
 
 fn leave(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
@@ -155,7 +254,7 @@ fn invite(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Option<Standing>, Re
     }
 }
 
-/// A kick leaves `State::Left`, a ban `State::Banned`. A backend may take out even the last owner.
+/// A kick leaves `State::Left`, a ban `State::Banned`. A backend may remove even the last owner.
 fn remove(facts: &Facts<'_>, by: Option<&UserId>, after: State) -> Result<Option<Standing>, Refusal> {
     let rights = moderator(facts, by)?;
     not_direct(facts)?;
@@ -163,7 +262,7 @@ fn remove(facts: &Facts<'_>, by: Option<&UserId>, after: State) -> Result<Option
         if rights != Role::Owner {
             return Err(Refusal::Forbidden);
         }
-        // Whoever removes themselves is held to the rule for leaving.
+        // The rule for leaving holds for a user who removes themselves.
         if by == Some(facts.user) && is_last_owner(facts) && facts.members.list.len() > 1 {
             return Err(Refusal::Conflict);
         }
@@ -199,12 +298,12 @@ fn set_role(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option
     }
 }
 
-/// The rights of the one who moderates: owner or admin; a backend counts as an owner.
+/// The rights of the moderating user: owner or admin; a backend counts as an owner.
 fn moderator(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Role, Refusal> {
     may_moderate(facts.actor, by)
 }
 
-/// The same, from the row of the one who moderates.
+/// The rights of the moderating user, from that user's row.
 pub(super) fn may_moderate(actor: Option<Standing>, by: Option<&UserId>) -> Result<Role, Refusal> {
     if by.is_none() {
         return Ok(Role::Owner);

@@ -1,7 +1,8 @@
-//! Notifications that are kept, so that a client which was told `resync` can fetch those whose push it missed.
+//! Kept notifications: after a `resync`, a client fetches those that it missed.
 //!
-//! Every durable `notification` event that names a `notificationId` is kept for each of its users by the transaction that
-//! writes its outbox row: no path to the outbox can forget it. What is published from the row again is not kept again.
+//! Every durable `notification` event that names a `notificationId` is kept for each of its users by the transaction
+//! that writes its outbox row, so no path to the outbox can leave it out. A row that is published again is not kept
+//! again.
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -23,14 +24,14 @@ pub struct KeptNotification {
     pub read_at: Option<Timestamp>,
 }
 
-/// The part of the store that keeps notifications.
+/// Kept notifications.
 #[async_trait]
-pub trait Notifications {
+pub trait Notifications: Send + Sync + 'static {
     /// The notifications of `user`, newest first, after the first `offset`.
     async fn notifications(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<KeptNotification>, StoreError>;
 
-    /// Marks these notifications of `user` as read, or all of them; how many were unread until then. Ids that are none of
-    /// the user's are passed over.
+    /// Marks these notifications of `user` as read, or all of them; how many were unread until then. Ids of other
+    /// users' notifications are skipped.
     async fn read_notifications(
         &self,
         user: &UserId,

@@ -1,11 +1,11 @@
-//! Revocations outlive the backbone, which may forget them.
+//! Revocations of users' tokens. The backbone may lose them; the store keeps them.
 
 use async_trait::async_trait;
 use shared::UserId;
 
 use super::StoreError;
 
-/// Who was revoked, and up to which second their tokens are worthless.
+/// Revoked users, and the second up to which their tokens are invalid.
 #[async_trait]
 pub trait Revocations: Send + Sync + 'static {
     /// Keeps a revocation; one that was kept for a later second stays.
@@ -14,6 +14,6 @@ pub trait Revocations: Send + Sync + 'static {
     /// At most `limit` revocations of users after `after`, in the order of the users.
     async fn revocations(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<(UserId, i64)>, StoreError>;
 
-    /// Forgets those from before that second: how many.
+    /// Deletes the revocations from before that second, and returns their number.
     async fn prune_revocations(&self, before_s: i64) -> Result<u64, StoreError>;
 }

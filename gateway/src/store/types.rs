@@ -1,4 +1,4 @@
-//! What goes into the store and comes out of it: plain data, no SQL.
+//! The values that go into the store and come out of it: plain data, no SQL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,27 +19,28 @@ pub(super) const MEMBERS_SHOWN_MAX: u32 = 100;
 /// The message ids that a [`ReceiptChange`] lists.
 pub(super) const MARKED_IDS_MAX: u32 = 100;
 
-/// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be recognised.
+/// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be
+/// recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewMessage {
-    /// The id, from [`Store::reserve_ids`].
+    /// The id, from [`Ids::reserve_ids`](super::Ids::reserve_ids).
     pub id: MessageId,
     /// The conversation; it must exist.
     pub conversation: ConversationId,
-    /// Who sends it.
+    /// The sender.
     pub sender: UserId,
     /// Unique per sender, if given.
     pub temp_id: Option<TempId>,
-    /// What the content is.
+    /// The kind of the content, such as `text`.
     pub kind: String,
     /// The content, without U+0000.
     pub content: String,
-    /// The message that it answers; must stand in the same conversation.
+    /// The message that it answers, in the same conversation.
     pub reply_to: Option<MessageId>,
 }
 
 impl NewMessage {
-    /// It, as it was stored just now.
+    /// The message, as it was stored just now.
     #[must_use]
     pub fn stored(&self, seq: u64, rev: u64, created_at: Timestamp) -> Message {
         Message {
@@ -63,16 +64,16 @@ impl NewMessage {
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {
-    /// The outbox row's id, from [`Store::reserve_ids`]; made before the first try (NOLOSS B8): a repeated
-    /// call with an id that is already there returns the outcomes of the first call, all `Stored`.
+    /// The outbox row's id, from [`Ids::reserve_ids`](super::Ids::reserve_ids); made before the first try (NOLOSS B8):
+    /// a repeated call with an id that is already there returns the outcomes of the first call, all `Stored`.
     pub id: u64,
-    /// Which boot of which node is going to publish it.
+    /// The boot of a node that is going to publish it.
     pub owner: Owner,
     /// The messages, in the order in which they arrived.
     pub messages: Vec<NewMessage>,
 }
 
-/// What became of one message of a batch.
+/// The outcome of one message of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SendOutcome {
     /// Stored now. To be published.
@@ -92,13 +93,13 @@ pub struct StoredMessage {
     pub members_version: u64,
 }
 
-/// `<node name>:<random boot id>`: who publishes an outbox row.
+/// The publisher of an outbox row: `<node name>:<random boot id>`.
 pub type Owner = Arc<str>;
 
-/// What is to be published after a commit: the durable events whole, except messages, which a row names by id.
+/// A durable event, to be published after its commit. Messages are no such events: an outbox row names them by id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutboxEvent {
-    /// Who gets it.
+    /// Its recipients.
     pub users: Vec<UserId>,
     /// Newline-separated canonical envelopes without `seq`: the durable event, then its companions.
     pub body: String,
@@ -110,7 +111,7 @@ pub struct OutboxEvent {
 /// How an event moves a user's unread count: both ends are only ever raised (NOLOSS B5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadMove {
-    /// In this conversation.
+    /// The conversation whose messages are counted.
     pub conversation: ConversationId,
     /// The highest message `seq`, if the event tells it; 0 leaves it.
     pub last_seq: u64,
@@ -127,7 +128,7 @@ pub struct UnreadCount {
     pub conversation: ConversationId,
     /// The `seq` of its newest message.
     pub last_seq: u64,
-    /// Up to where the user has seen.
+    /// The `seq` up to which the user has seen the messages.
     pub seen_seq: u64,
 }
 
@@ -136,15 +137,15 @@ pub struct UnreadCount {
 pub struct Receipt {
     /// Read or delivered.
     pub kind: ReceiptKind,
-    /// Who.
+    /// The user who has read or received them.
     pub user: UserId,
-    /// Where.
+    /// Their conversation.
     pub conversation: ConversationId,
     /// The last message; the newest if absent.
     pub up_to: Option<MessageId>,
 }
 
-/// What a receipt says.
+/// The kind of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReceiptKind {
     /// The user saw them. Moves `read_seq` and `seen_seq` (and `delivered_seq`).
@@ -153,7 +154,7 @@ pub enum ReceiptKind {
     Delivered,
 }
 
-/// What a receipt changed.
+/// The change that a receipt made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiptChange {
     /// The user's new position; equal to the old one when nothing changed.
@@ -177,15 +178,15 @@ pub struct ReceiptChange {
 pub struct NewConversation {
     /// The application's id, or a generated one.
     pub id: ConversationId,
-    /// Group or channel; direct ones are made by [`Store::open_direct`].
+    /// Group or channel; direct ones are made by [`Conversations::open_direct`](super::Conversations::open_direct).
     pub kind: ConversationKind,
     /// The title.
     pub title: Option<String>,
-    /// Who may join.
+    /// Whether everybody may join, or only invited users.
     pub visibility: Visibility,
     /// The password's hash (PHC string), if joining takes one.
     pub password_hash: Option<String>,
-    /// Becomes the owner; `None` when a backend makes it for nobody.
+    /// The owner to be; `None` if a backend makes it without an owner.
     pub owner: Option<UserId>,
     /// Accepted members besides the owner.
     pub members: Vec<UserId>,
@@ -199,14 +200,14 @@ impl NewConversation {
     }
 }
 
-/// Who is in a conversation, as it is cached on a node until its version changes.
+/// The members of a conversation. A node caches them until their version changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
     /// Direct, group or channel.
     pub kind: ConversationKind,
     /// Raised by every change of membership.
     pub version: u64,
-    /// The newest message when somebody last came or went: these are the members that every later message was for.
+    /// The newest message when somebody last came or went. Every later message was for the members of now.
     pub since_seq: u64,
     /// Accepted members, ascending by id.
     pub list: Vec<(UserId, Role)>,
@@ -215,7 +216,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Puts `user` into the list with a role, or takes them out, and raises the version.
+    /// Puts `user` into the list with a role, or removes them, and raises the version.
     pub(super) fn set(&mut self, user: &UserId, role: Option<Role>) {
         self.version += 1;
         match (self.list.binary_search_by(|(member, _)| member.cmp(user)), role) {
@@ -241,40 +242,40 @@ impl Members {
 /// A change of membership. Roles and rights are checked inside the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// `user` comes in by themselves: a public conversation whose password the caller has checked, or an invitation.
+    /// `user` joins a public conversation whose password the caller has checked, or accepts an invitation.
     Join,
-    /// `user` goes, or declines an invitation. The last owner of a conversation with others can't.
+    /// `user` leaves, or declines an invitation. The last owner of a conversation with others can't leave.
     Leave,
     /// `by` (owner or admin, or a backend if `None`) makes `user` an accepted member.
     Add {
-        /// Who adds; `None` for a backend.
+        /// The user who adds; `None` for a backend.
         by: Option<UserId>,
-        /// With which role: never owner; admin only by an owner or a backend.
+        /// The new member's role: never owner; admin only by an owner or a backend.
         role: Role,
     },
     /// `by` (owner or admin) invites `user`.
     Invite {
-        /// Who invites; `None` for a backend.
+        /// The user who invites; `None` for a backend.
         by: Option<UserId>,
     },
     /// `by` removes `user`; an admin can't remove an owner or admin.
     Kick {
-        /// Who removes; `None` for a backend.
+        /// The user who removes; `None` for a backend.
         by: Option<UserId>,
     },
-    /// `by` removes `user` and keeps them out; a non-member can be banned as well.
+    /// `by` removes `user`, who can't join again; a non-member can be banned as well.
     Ban {
-        /// Who bans; `None` for a backend.
+        /// The user who bans; `None` for a backend.
         by: Option<UserId>,
     },
-    /// `by` lets `user` come back; does not make them a member.
+    /// `by` lets `user` join again; does not make them a member.
     Unban {
-        /// Who lifts the ban; `None` for a backend.
+        /// The user who lifts the ban; `None` for a backend.
         by: Option<UserId>,
     },
     /// `by` (an owner) gives `user` another role; a conversation keeps at least one owner.
     SetRole {
-        /// Who; `None` for a backend.
+        /// The user who sets the role; `None` for a backend.
         by: Option<UserId>,
         /// The new role.
         role: Role,
@@ -282,7 +283,7 @@ pub enum MembershipChange {
 }
 
 impl MembershipChange {
-    /// Who does it; `None` for a backend, and where users do it themselves.
+    /// The user who makes the change for another; `None` for a backend, and where users make it themselves.
     #[must_use]
     pub fn by(&self) -> Option<&UserId> {
         match self {
@@ -297,7 +298,7 @@ impl MembershipChange {
     }
 }
 
-/// What a change of membership did.
+/// The outcome of a change of membership.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MembershipOutcome {
     /// Whether anything changed.
@@ -315,27 +316,27 @@ pub struct MembershipOutcome {
 /// Builds, inside the transaction, the events that its outbox row carries.
 pub type EventsOf<T> = Box<dyn Fn(&T) -> Vec<OutboxEvent> + Send + Sync>;
 
-/// An outbox row to write with a change: its id (from [`Store::reserve_ids`]), its owner, and its events.
-/// No row is written when there are no events.
+/// An outbox row to write with a change: its id (from [`Ids::reserve_ids`](super::Ids::reserve_ids)), its owner, and
+/// its events. No row is written when there are no events.
 pub struct OutboxRow<T> {
     /// The row's id.
     pub id: u64,
-    /// Who publishes it.
+    /// Its publisher.
     pub owner: Owner,
-    /// What is to be published.
+    /// Builds the events that are to be published.
     pub events: EventsOf<T>,
 }
 
-/// Which messages of a conversation to read.
+/// A part of a conversation's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
-    /// The newest ones.
+    /// The newest messages.
     Newest,
-    /// The last ones before this `seq`.
+    /// The last messages before this `seq`.
     Before(u64),
-    /// The first ones after this `seq`.
+    /// The first messages after this `seq`.
     After(u64),
-    /// Those changed after this `rev`, by `rev`.
+    /// The messages that were changed after this `rev`, by `rev`.
     ChangedSince(u64),
 }
 
@@ -344,7 +345,7 @@ pub enum Page {
 pub struct PendingRow {
     /// The row's id.
     pub id: u64,
-    /// Whose it was.
+    /// Its owner before it was taken over.
     pub owner: String,
     /// When it was committed, by the store's clock.
     pub committed_at: Timestamp,

@@ -6,7 +6,7 @@ mod rig;
 use bytes::Bytes;
 use gateway::backbone::Inbox;
 use gateway::chat::events::{About, message_bodies};
-use gateway::chat::receipts::receipt_events;
+use gateway::chat::receipt_events::receipt_events;
 use gateway::delivery::envelope::Payload;
 use gateway::delivery::frames::reply_on;
 use gateway::dispatch::pong;

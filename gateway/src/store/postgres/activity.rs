@@ -1,11 +1,12 @@
-//! What operators ask about channels.
+//! Statistics of channels for operators.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, UserId};
 
+use super::call::{on_connection, query, query_opt};
+use super::pool::PostgresStore;
 use super::rows::{number, parsed, time_or_null};
-use super::{PooledConnection, PostgresStore, on_connection, query, query_opt, within};
 use crate::store::activity::ACTIVITY_MESSAGES_MAX;
 use crate::store::{Activity, ChannelActivity, ChannelCount, StoreError};
 

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 
+use super::call::{execute, on_connection};
+use super::pool::PostgresStore;
 use super::rows::system_time;
-use super::{PooledConnection, PostgresStore, execute, on_connection, within};
 use crate::store::{Audit, AuditEntry, StoreError};
 
 #[async_trait]

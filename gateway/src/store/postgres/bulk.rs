@@ -1,4 +1,4 @@
-//! Many members at once.
+//! Many members added at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, Role, UserId, Visibility};
 
+use super::call::{execute, on_connection, query, query_opt};
 use super::membership::{members, standing};
+use super::pool::PostgresStore;
 use super::rows::{bigint, number, parsed, word};
-use super::{PooledConnection, PostgresStore, conversations, execute, on_connection, outbox, query, query_opt, within};
-use crate::store::bulk::decide_all;
+use super::{conversations, outbox};
+use crate::store::bulk::{BulkFacts, decide_all};
 use crate::store::membership::{Standing, State};
 use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};
 
@@ -38,16 +40,16 @@ async fn add(
     let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
     let head = query_opt(&change, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let mut list = members(&change, id).await?;
-    let actor = standing(&change, id, by).await?;
+    let facts = BulkFacts {
+        visibility: word(&head, "visibility", Visibility::parse)?,
+        by,
+        actor: standing(&change, id, by).await?,
+        last_seq: number(&head, "last_seq")?,
+    };
     let known = standings(&change, id, users).await?;
-    let visibility = word(&head, "visibility", Visibility::parse)?;
     let asked = users.iter().map(|user| (user.clone(), known.get(user).copied()));
-    let (added, banned) = decide_all(&mut list, visibility, actor, by, asked)?;
-    let last_seq = number(&head, "last_seq")?;
-    write(&change, id, &added, last_seq).await?;
-    if !added.is_empty() {
-        list.since_seq = last_seq;
-    }
+    let (added, banned) = decide_all(&mut list, &facts, asked)?;
+    write(&change, id, &added, facts.last_seq).await?;
     let conversation = conversations::view(&change, id, added.first()).await?;
     let outcome = MembersAdded { added, banned, conversation, members: Arc::new(list) };
     outbox::write(&change, row, &outcome).await?;
@@ -72,8 +74,8 @@ async fn standings(
         .collect()
 }
 
-/// Who comes in begins at the newest message. An earlier stay is remembered, unless it goes on because nothing was said in
-/// between.
+/// The users who come in begin at the newest message. An earlier stay is kept apart, unless it goes on because no
+/// message was sent in between.
 async fn write(
     client: &impl GenericClient,
     id: &ConversationId,

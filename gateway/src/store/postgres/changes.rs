@@ -7,9 +7,11 @@ use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::try_join3;
 use shared::{ConversationId, Message, MessageId, UserId};
 
+use super::call::{execute, on_connection, query_opt};
 use super::membership::{members, standing};
+use super::outbox;
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
-use super::{PooledConnection, PostgresStore, execute, on_connection, outbox, query_opt, within};
 use crate::store::changes::{
     Changes, EARLIER_CONTENTS_MAX, Facts, MessageChange, MessageOutcome, apply, reactions_column,
 };
@@ -41,7 +43,7 @@ async fn change_message(
     let conversation: ConversationId = parsed(&place, "conversation_id", str::parse)?;
     let lock = "SELECT last_seq, rev, blocked FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    // From here on every statement sees what was committed before the lock.
+    // From here on every statement sees all commits from before the lock.
     let (before, standing, members) = try_join3(
         stored(&transaction, id),
         standing(&transaction, &conversation, by),

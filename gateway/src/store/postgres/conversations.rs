@@ -1,4 +1,4 @@
-//! Conversations: making them, and showing them to a viewer.
+//! Conversations: making them, and reading them as a viewer sees them.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,53 @@ use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
-use super::pool::{PooledConnection, PostgresStore};
-use super::rows::{get, message, message_columns, number, parsed, time, word, word_or_null};
-use super::{execute, on_connection, outbox, query, query_opt, within};
-use crate::store::membership::{State, may_see, refusal};
-use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use super::call::{execute, on_connection, query, query_opt};
+use super::outbox;
+use super::pool::PostgresStore;
+use super::rows::{bigint, get, message, message_columns, number, parsed, time, word, word_or_null};
+use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
+use crate::store::membership::State;
+use crate::store::{Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
-impl Directs for PostgresStore {
+impl Conversations for PostgresStore {
     async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError> {
         let key = pair_key(pair);
         on_connection!(self, client => direct(&*client, &key))
     }
+
+    async fn open_direct(
+        &self,
+        pair: (&UserId, &UserId),
+        id: &ConversationId,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<(Conversation, bool), StoreError> {
+        on_connection!(self, client => open_direct(client, pair, id, &outbox))
+    }
+
+    async fn create_conversation(
+        &self,
+        new: &NewConversation,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<Conversation, StoreError> {
+        on_connection!(self, client => create(client, new, &outbox))
+    }
+
+    async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
+        on_connection!(self, client => one(client, id, viewer))
+    }
+
+    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+        on_connection!(self, client => of_user(client, user, offset, limit))
+    }
 }
 
-/// A direct conversation's two users in order; `/` stands in no id.
-pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
-    let (first, second) = if one <= other { (one, other) } else { (other, one) };
-    format!("{first}/{second}")
-}
-
-/// Holds, until the transaction ends, what two transactions about one pair must not do at once.
+/// Keeps other transactions about this pair waiting until this transaction ends.
 pub(super) async fn lock_pair(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
     query(client, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&key]).await.map(drop)
 }
 
-pub(super) async fn open_direct(
+async fn open_direct(
     client: &mut Object,
     pair: (&UserId, &UserId),
     id: &ConversationId,
@@ -54,15 +75,7 @@ pub(super) async fn open_direct(
     if query_opt(&change, blocked, &[&one, &other]).await?.is_some() {
         return Err(Refusal::Blocked.into());
     }
-    let made = NewConversation {
-        id: id.clone(),
-        kind: ConversationKind::Direct,
-        title: None,
-        visibility: Visibility::Private,
-        password_hash: None,
-        owner: None,
-        members: vec![pair.0.clone(), pair.1.clone()],
-    };
+    let made = new_direct(id, pair);
     insert(&change, &made, Some(&key)).await?;
     let conversation = view(&change, id, Some(pair.0)).await?;
     outbox::write(&change, row, &conversation).await?;
@@ -75,14 +88,12 @@ async fn direct(client: &impl GenericClient, key: &str) -> Result<Option<Convers
     row.map(|row| parsed(&row, "id", str::parse)).transpose()
 }
 
-pub(super) async fn create(
+async fn create(
     client: &mut Object,
     new: &NewConversation,
     row: &OutboxRow<Conversation>,
 ) -> Result<Conversation, StoreError> {
-    if new.kind == ConversationKind::Direct {
-        return Err(StoreError::Failed("a direct conversation is made by opening it".into()));
-    }
+    check_not_direct(new)?;
     let change = client.transaction().await?;
     insert(&change, new, None).await?;
     let conversation = view(&change, &new.id, new.owner.as_ref()).await?;
@@ -123,19 +134,16 @@ async fn insert(change: &impl GenericClient, new: &NewConversation, pair_key: Op
     execute(change, sql, &[&new.id.as_str(), &users, &roles]).await.map(drop)
 }
 
-pub(super) async fn one(
+async fn one(
     client: &impl GenericClient,
     id: &ConversationId,
     viewer: Option<&UserId>,
 ) -> Result<Conversation, StoreError> {
     let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
-    if viewer.is_some() && !may_see(seen.conversation.visibility, seen.state) {
-        return Err(refusal(seen.state).unwrap_or(Refusal::NotMember).into());
-    }
-    Ok(seen.conversation)
+    Ok(seen.checked(viewer)?)
 }
 
-/// As `viewer` sees it, who is known to have to do with it.
+/// As `viewer` sees it, without a check whether the viewer may.
 pub(super) async fn view(
     client: &impl GenericClient,
     id: &ConversationId,
@@ -145,7 +153,7 @@ pub(super) async fn view(
     Ok(seen.conversation)
 }
 
-pub(super) async fn of_user(
+async fn of_user(
     client: &impl GenericClient,
     user: &UserId,
     offset: u64,
@@ -153,16 +161,10 @@ pub(super) async fn of_user(
 ) -> Result<Vec<Conversation>, StoreError> {
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
         WHERE p.user_id = $1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id OFFSET $2 LIMIT $3";
-    let offset = super::rows::bigint(offset);
+    let offset = bigint(offset);
     let rows = query(client, sql, &[&user.as_str(), &offset, &i64::from(limit)]).await?;
     let ids = rows.iter().map(|row| get(row, "id")).collect::<Result<Vec<&str>, _>>()?;
     Ok(views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect())
-}
-
-/// A conversation, and what its viewer is to it.
-struct Seen {
-    conversation: Conversation,
-    state: Option<State>,
 }
 
 /// The conversations in the order of `ids`; one that isn't there is left out.
@@ -205,12 +207,12 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
         .collect()
 }
 
-/// Who is no member sees neither who is in nor what was last written.
+/// A viewer who is no member sees neither the members nor the last message.
 fn seen(row: &Row, list: Vec<MemberView>, has_viewer: bool) -> Result<Seen, StoreError> {
     let state = word_or_null(row, "viewer_state", State::parse)?;
     let inside = state == Some(State::Accepted);
     let last_seq = number(row, "last_seq")?;
-    let shown = inside || !has_viewer;
+    let shown = sees_inside(state, has_viewer);
     let conversation = Conversation {
         id: parsed(row, "id", str::parse)?,
         kind: word(row, "kind", ConversationKind::parse)?,

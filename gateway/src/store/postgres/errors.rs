@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to the store's callers.
+//! PostgreSQL's errors as errors of the store.
 
 use tokio_postgres::error::SqlState;
 
@@ -20,7 +20,7 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-/// Whether the same transaction may succeed if it is run again at once: it was aborted and nothing of it remains.
+/// Whether the same transaction may succeed if it is run again at once: it was aborted, and all of it was rolled back.
 pub(super) fn is_worth_a_retry(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
         *code == SqlState::T_R_DEADLOCK_DETECTED

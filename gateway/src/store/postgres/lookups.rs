@@ -1,11 +1,12 @@
-//! A user's name, where a message stands, and whether somebody is banned.
+//! Single values by their key.
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, MessageId, UserId};
 
+use super::call::{on_connection, query_opt};
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, parsed};
-use super::{PooledConnection, PostgresStore, on_connection, query_opt, within};
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]

@@ -1,15 +1,41 @@
-//! Who is in a conversation, and changing it under the conversation's lock.
+//! Membership, changed under the conversation's lock.
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::call::{execute, on_connection, query, query_opt};
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, word, word_or_null};
-use super::{conversations, execute, outbox, query, query_opt};
-use crate::store::membership::{Facts, Standing, State, decide, may_join};
-use crate::store::{Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+use super::{conversations, outbox};
+use crate::store::membership::{Change, Facts, Standing, State, Step, may_join};
+use crate::store::{Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+
+#[async_trait]
+impl Membership for PostgresStore {
+    async fn members(&self, id: &ConversationId) -> Result<Members, StoreError> {
+        on_connection!(self, client => members(client, id))
+    }
+
+    async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
+        on_connection!(self, client => members_at(client, id, seq))
+    }
+
+    async fn join_password(&self, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError> {
+        on_connection!(self, client => join_password(client, id, user))
+    }
+
+    async fn change_membership(
+        &self,
+        id: &ConversationId,
+        user: &UserId,
+        change: &MembershipChange,
+        outbox: OutboxRow<MembershipOutcome>,
+    ) -> Result<MembershipOutcome, StoreError> {
+        on_connection!(self, client => change_membership(client, id, user, change, &outbox))
+    }
+}
 
 /// One statement, so that the version and the list belong together.
 pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) -> Result<Members, StoreError> {
@@ -38,7 +64,7 @@ pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) ->
     })
 }
 
-pub(super) async fn join_password(
+async fn join_password(
     client: &impl GenericClient,
     id: &ConversationId,
     user: &UserId,
@@ -52,7 +78,7 @@ pub(super) async fn join_password(
     if may_join(kind, visibility, state)? { Ok(None) } else { get(&row, "password_hash") }
 }
 
-pub(super) async fn change(
+async fn change_membership(
     client: &mut Object,
     id: &ConversationId,
     user: &UserId,
@@ -62,7 +88,7 @@ pub(super) async fn change(
     let transaction = client.transaction().await?;
     let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    let mut list = members(&transaction, id).await?;
+    let list = members(&transaction, id).await?;
     let standing = standing(&transaction, id, Some(user)).await?;
     let facts = Facts {
         visibility: word(&head, "visibility", Visibility::parse)?,
@@ -71,29 +97,16 @@ pub(super) async fn change(
         actor: self::standing(&transaction, id, change.by()).await?,
         members: &list,
     };
-    let next = decide(&facts, change)?;
-    if let Some(next) = next {
-        let last_seq = number(&head, "last_seq")?;
-        write(&transaction, id, user, (standing, next), last_seq).await?;
-        list.set(user, (next.state == State::Accepted).then_some(next.role));
-        if is_accepted(standing) != (next.state == State::Accepted) {
-            list.since_seq = last_seq;
-        }
+    let change = Change::decide(&facts, change)?;
+    let last_seq = number(&head, "last_seq")?;
+    if let Some(step) = change.step() {
+        write(&transaction, id, user, step, last_seq).await?;
     }
-    let outcome = MembershipOutcome {
-        changed: next.is_some(),
-        was_member: is_accepted(standing),
-        is_member: is_accepted(next.or(standing)),
-        conversation: conversations::view(&transaction, id, Some(user)).await?,
-        members: Arc::new(list),
-    };
+    let conversation = conversations::view(&transaction, id, Some(user)).await?;
+    let outcome = change.outcome(user, list, last_seq, conversation);
     outbox::write(&transaction, row, &outcome).await?;
     transaction.commit().await?;
     Ok(outcome)
-}
-
-fn is_accepted(standing: Option<Standing>) -> bool {
-    standing.is_some_and(|standing| standing.state == State::Accepted)
 }
 
 pub(super) async fn standing(
@@ -109,12 +122,8 @@ pub(super) async fn standing(
         .transpose()
 }
 
-/// Who was in when the message `seq` was committed, now or in an earlier stay.
-pub(super) async fn members_at(
-    client: &impl GenericClient,
-    id: &ConversationId,
-    seq: u64,
-) -> Result<Vec<UserId>, StoreError> {
+/// The members when the message `seq` was committed, in their present or an earlier stay.
+async fn members_at(client: &impl GenericClient, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
     let sql = "SELECT user_id FROM members \
             WHERE conversation_id = $1 AND joined_seq < $2 AND (state = 'accepted' OR left_seq >= $2) \
         UNION SELECT user_id FROM past_members WHERE conversation_id = $1 AND joined_seq < $2 AND left_seq >= $2 \
@@ -123,17 +132,16 @@ pub(super) async fn members_at(
     rows.iter().map(|row| parsed(row, "user_id", str::parse)).collect()
 }
 
-/// Who comes in begins at the newest message; who goes keeps where they left. An earlier stay is remembered, unless it goes
-/// on because nothing was said in between.
+/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An
+/// earlier stay is kept apart, unless it goes on because no message was sent in between.
 async fn write(
     client: &impl GenericClient,
     id: &ConversationId,
     user: &UserId,
-    (before, next): (Option<Standing>, Standing),
+    step: Step,
     last_seq: u64,
 ) -> Result<(), StoreError> {
-    let comes = !is_accepted(before) && next.state == State::Accepted;
-    let goes = is_accepted(before) && next.state != State::Accepted;
+    let (comes, goes) = (step.comes(), step.goes());
     if comes {
         let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
             WHERE conversation_id = $1 AND user_id = $2 AND left_seq > joined_seq AND left_seq < $3";
@@ -148,7 +156,7 @@ async fn write(
             delivered_seq = CASE WHEN $6 THEN $5 ELSE m.delivered_seq END, \
             joined_seq = CASE WHEN $6 AND m.left_seq IS DISTINCT FROM $5 THEN $5 ELSE m.joined_seq END, \
             left_seq = CASE WHEN $7 THEN $5 WHEN $6 THEN NULL ELSE m.left_seq END";
-    let (role, state) = (next.role.as_str(), next.state.as_str());
+    let (role, state) = (step.next.role.as_str(), step.next.state.as_str());
     execute(client, sql, &[&id.as_str(), &user.as_str(), &role, &state, &bigint(last_seq), &comes, &goes]).await?;
     let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + $2, \
         members_seq = CASE WHEN $3 THEN last_seq ELSE members_seq END WHERE id = $1";

@@ -6,20 +6,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The versions, in order. Numbers may be left out, and one that comes late between others is applied all the same.
-const VERSIONS: &[(i32, &str)] = &[
-    (1, include_str!("migrations/0001_tables.sql")),
-    (2, include_str!("migrations/0002_send.sql")),
-    (10, include_str!("migrations/0010_past_members.sql")),
-    (11, include_str!("migrations/0011_notifications.sql")),
-    (13, include_str!("migrations/0013_changes.sql")),
-    (14, include_str!("migrations/0014_revocations.sql")),
-    (20, include_str!("migrations/0020_usernames_by_user.sql")),
-    (21, include_str!("migrations/0021_send_plan.sql")),
-    (22, include_str!("migrations/0022_retired_backbones.sql")),
-    (23, include_str!("migrations/0023_send_plain.sql")),
-    (24, include_str!("migrations/0024_first_plans.sql")),
-];
+use crate::store::migrations::{Migration, missing};
+
+/// All migrations, in order. One with a number between others may be added later.
+const MIGRATIONS: &[Migration] = &[Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") }];
 
 /// The advisory lock under which one node at a time migrates.
 const LOCK: i64 = 0x7061_726c_6579;
@@ -80,12 +70,7 @@ async fn apply(client: &mut Client) -> Result<(), MigrateError> {
         .await?;
     let rows = client.query("SELECT version FROM schema_migrations ORDER BY version", &[]).await?;
     let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>()?;
-    if let Some(unknown) = applied.iter().rfind(|version| VERSIONS.iter().all(|(known, _)| known != *version)) {
-        return Err(MigrateError::Refused(format!(
-            "its tables have version {unknown}, which this gateway doesn't know: run a newer gateway, or another database"
-        )));
-    }
-    for (version, sql) in VERSIONS.iter().filter(|(version, _)| !applied.contains(version)) {
+    for Migration { version, sql } in missing(MIGRATIONS, &applied).map_err(MigrateError::Refused)? {
         let step = client.transaction().await?;
         step.batch_execute(sql).await?;
         step.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[version]).await?;

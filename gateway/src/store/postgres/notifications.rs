@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{NotificationId, UserId};
 
-use super::pool::{PooledConnection, PostgresStore};
+use super::call::{execute, on_connection, query};
+use super::outbox;
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, time, time_or_null, unfit};
-use super::{execute, on_connection, outbox, query, within};
 use crate::store::notifications::{KeptNotification, Notifications};
 use crate::store::{OutboxRow, StoreError};
 

@@ -1,28 +1,54 @@
-//! Ids, outbox rows, leases, and which backbone server rows were published under.
+//! Outbox rows.
 //!
-//! Rows come and go by the thousand, and a plan may have been made while there was none. So what is changed is named by an
-//! array that is made once, which leaves only the primary key: in place of `IN (SELECT …)` or a join the planner may go
-//! through all rows and look each one up among those that are due. And ages are compared with `statement_timestamp()`, for
-//! no index is searched for what changes while it is searched.
+//! Rows come and go by the thousand, and a plan may have been made while there was none. So an array, made once, names
+//! the rows that are changed, which leaves only the primary key. With `IN (SELECT …)` or a join, the planner might read
+//! all rows and look each one up among those that are due. Ages are compared with `statement_timestamp()`, because an
+//! index can't be searched for a value that changes during the search.
 
-use std::ops::Range;
-
+use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{Message, MessageId};
 
+use super::call::{execute, on_connection, query, query_opt};
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, time};
-use super::{execute, query, query_opt};
 use crate::store::notifications::{Keep, to_keep};
-use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
+use crate::store::{OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
 const PRUNE_ROWS_MAX: i64 = 10_000;
 
-pub(super) async fn reserve_ids(client: &impl GenericClient, count: u32) -> Result<Range<u64>, StoreError> {
-    let sql = "UPDATE id_blocks SET next = next + $1 WHERE name = 'all' RETURNING next";
-    let row = query_opt(client, sql, &[&i64::from(count)]).await?;
-    let end = number(&row.ok_or_else(|| StoreError::Failed("id_blocks is empty".into()))?, "next")?;
-    Ok(end.saturating_sub(u64::from(count))..end)
+#[async_trait]
+impl OutboxRows for PostgresStore {
+    async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {
+        on_connection!(self, client => insert(client, id, owner, events))
+    }
+
+    async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError> {
+        on_connection!(self, client => mark_published(client, rows, server))
+    }
+
+    async fn take_unpublished(
+        &self,
+        owner: &Owner,
+        lease_ms: u64,
+        min_age_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<PendingRow>, StoreError> {
+        on_connection!(self, client => take_unpublished(client, owner, lease_ms, min_age_ms, limit))
+    }
+
+    async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
+        on_connection!(self, client => published_elsewhere(client, server, after, limit))
+    }
+
+    async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError> {
+        on_connection!(self, client => prune(client, age_ms))
+    }
+
+    async fn outbox_age_ms(&self) -> Result<u64, StoreError> {
+        on_connection!(self, client => age_ms(client))
+    }
 }
 
 /// Writes the row of a change, inside its transaction. No events, no row.
@@ -30,12 +56,7 @@ pub(super) async fn write<T>(client: &impl GenericClient, row: &OutboxRow<T>, ch
     insert(client, row.id, &row.owner, &(row.events)(change)).await
 }
 
-pub(super) async fn insert(
-    client: &impl GenericClient,
-    id: u64,
-    owner: &str,
-    events: &[OutboxEvent],
-) -> Result<(), StoreError> {
+async fn insert(client: &impl GenericClient, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());
     }
@@ -71,7 +92,7 @@ async fn insert_with_notifications(
     execute(client, sql, &[&bigint(id), &owner, &events, &users, &of, &ids, &payloads]).await.map(drop)
 }
 
-pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
+async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
     let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
     let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id = ANY (ARRAY(\
             SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE)) \
@@ -79,19 +100,7 @@ pub(super) async fn mark_published(client: &impl GenericClient, rows: &[u64], se
     execute(client, sql, &[&ids, &server]).await.map(drop)
 }
 
-pub(super) async fn beat(client: &impl GenericClient, owner: &str) -> Result<(), StoreError> {
-    let sql = "INSERT INTO leases (owner, beaten_at) VALUES ($1, clock_timestamp()) \
-        ON CONFLICT (owner) DO UPDATE SET beaten_at = clock_timestamp()";
-    execute(client, sql, &[&owner]).await.map(drop)
-}
-
-pub(super) async fn lease_is_live(client: &impl GenericClient, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM leases \
-        WHERE owner = $1 AND beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond'";
-    Ok(query_opt(client, sql, &[&owner, &bigint(lease_ms)]).await?.is_some())
-}
-
-pub(super) async fn take_unpublished(
+async fn take_unpublished(
     client: &impl GenericClient,
     owner: &str,
     lease_ms: u64,
@@ -115,25 +124,7 @@ pub(super) async fn take_unpublished(
     pending(client, &rows).await
 }
 
-pub(super) async fn retire_backbone(client: &impl GenericClient, server: &str) -> Result<(), StoreError> {
-    let sql = "INSERT INTO retired_backbones (server) VALUES ($1) ON CONFLICT DO NOTHING";
-    execute(client, sql, &[&server]).await.map(drop)
-}
-
-pub(super) async fn is_backbone_retired(client: &impl GenericClient, server: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM retired_backbones WHERE server = ANY (string_to_array($1, '-')) LIMIT 1";
-    Ok(query_opt(client, sql, &[&server]).await?.is_some())
-}
-
-/// Makes `server` the backbone server, in one statement that two nodes can race.
-pub(super) async fn adopt_backbone(client: &impl GenericClient, server: &str) -> Result<Option<String>, StoreError> {
-    execute(client, "INSERT INTO backbone (server) VALUES ($1) ON CONFLICT DO NOTHING", &[&server]).await?;
-    let sql = "UPDATE backbone b SET server = $1 FROM (SELECT server FROM backbone FOR UPDATE) old \
-        WHERE b.server <> $1 RETURNING old.server AS previous";
-    query_opt(client, sql, &[&server]).await?.map(|row| get(&row, "previous")).transpose()
-}
-
-pub(super) async fn published_elsewhere(
+async fn published_elsewhere(
     client: &impl GenericClient,
     server: &str,
     after: u64,
@@ -147,7 +138,7 @@ pub(super) async fn published_elsewhere(
     pending(client, &rows).await
 }
 
-pub(super) async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u64, StoreError> {
+async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u64, StoreError> {
     let sql = "DELETE FROM outbox WHERE id = ANY (ARRAY(\
         SELECT o.id FROM outbox o WHERE o.published_at <= statement_timestamp() - $1::bigint * interval '1 millisecond' \
             AND o.server = (SELECT b.server FROM backbone b) \
@@ -155,7 +146,7 @@ pub(super) async fn prune(client: &impl GenericClient, age_ms: u64) -> Result<u6
     execute(client, sql, &[&bigint(age_ms), &PRUNE_ROWS_MAX]).await
 }
 
-pub(super) async fn age_ms(client: &impl GenericClient) -> Result<u64, StoreError> {
+async fn age_ms(client: &impl GenericClient) -> Result<u64, StoreError> {
     let sql = "SELECT greatest(0, coalesce(\
         (extract(epoch FROM clock_timestamp() - min(committed_at)) * 1000)::bigint, 0)) AS age_ms \
         FROM outbox WHERE published_at IS NULL";

@@ -1,16 +1,49 @@
-//! Blocks between users, their names, and when they were last there.
+//! People: blocks, names, partners, and when they were last online.
 
+use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{Timestamp, UserId};
 
-use super::conversations::{lock_pair, pair_key};
-use super::rows::{parsed, system_time};
-use super::{execute, outbox, query_opt};
+use super::call::{execute, on_connection, query, query_opt};
+use super::conversations::lock_pair;
+use super::outbox;
+use super::pool::PostgresStore;
+use super::rows::{index, parsed, system_time};
+use crate::store::conversations::pair_key;
 use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, Refusal, StoreError};
+use crate::store::{OutboxRow, People, Refusal, StoreError};
 
-/// Blocks or unblocks, and tells the direct conversation of the two, whose sends look there.
-pub(super) async fn set_block(
+#[async_trait]
+impl People for PostgresStore {
+    async fn set_block(
+        &self,
+        blocker: &UserId,
+        blocked: &UserId,
+        on: bool,
+        outbox: OutboxRow<bool>,
+    ) -> Result<bool, StoreError> {
+        on_connection!(self, client => set_block(client, blocker, blocked, on, &outbox))
+    }
+
+    async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
+        on_connection!(self, client => remember_usernames(client, users))
+    }
+
+    async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError> {
+        on_connection!(self, client => user_by_name(client, username))
+    }
+
+    async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        on_connection!(self, client => set_last_seen(client, users))
+    }
+
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+        on_connection!(self, client => partners(client, users, limit))
+    }
+}
+
+/// Blocks or unblocks, and notes it at the direct conversation of the two, where sends check it.
+async fn set_block(
     client: &mut Object,
     blocker: &UserId,
     blocked: &UserId,
@@ -42,10 +75,7 @@ pub(super) async fn set_block(
     Ok(changed)
 }
 
-pub(super) async fn remember_usernames(
-    client: &impl GenericClient,
-    users: &[(UserId, String)],
-) -> Result<(), StoreError> {
+async fn remember_usernames(client: &impl GenericClient, users: &[(UserId, String)]) -> Result<(), StoreError> {
     let newest = newest_names(users);
     let names: Vec<&str> = newest.keys().copied().collect();
     let ids: Vec<&str> = newest.values().map(|user| user.as_str()).collect();
@@ -55,7 +85,7 @@ pub(super) async fn remember_usernames(
     execute(client, sql, &[&names, &ids]).await.map(drop)
 }
 
-pub(super) async fn user_by_name(client: &impl GenericClient, username: &str) -> Result<Option<UserId>, StoreError> {
+async fn user_by_name(client: &impl GenericClient, username: &str) -> Result<Option<UserId>, StoreError> {
     if username.contains('\0') {
         return Ok(None);
     }
@@ -63,10 +93,7 @@ pub(super) async fn user_by_name(client: &impl GenericClient, username: &str) ->
     row.map(|row| parsed(&row, "user_id", str::parse)).transpose()
 }
 
-pub(super) async fn set_last_seen(
-    client: &impl GenericClient,
-    users: &[(UserId, Timestamp)],
-) -> Result<(), StoreError> {
+async fn set_last_seen(client: &impl GenericClient, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
     let newest = newest_times(users);
     let ids: Vec<&str> = newest.keys().map(|user| user.as_str()).collect();
     let times: Vec<_> = newest.values().map(|time| system_time(*time)).collect();
@@ -74,4 +101,34 @@ pub(super) async fn set_last_seen(
         SELECT * FROM unnest($1::text[], $2::timestamptz[]) AS i(id, at) ORDER BY i.id COLLATE \"C\" \
         ON CONFLICT (id) DO UPDATE SET last_seen = greatest(users.last_seen, excluded.last_seen)";
     execute(client, sql, &[&ids, &times]).await.map(drop)
+}
+
+/// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large
+/// channel costs no more.
+async fn partners(client: &impl GenericClient, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+    let sql = "SELECT i.place, partner.user_id \
+        FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\
+            SELECT o.user_id, \
+                row_number() OVER (ORDER BY bool_or(c.direct) DESC, max(c.last_activity) DESC, o.user_id) AS nth \
+            FROM (\
+                SELECT c.id, c.kind = 'direct' AS direct, c.last_activity FROM members p \
+                JOIN conversations c ON c.id = p.conversation_id \
+                WHERE p.user_id = i.user_id AND p.state = 'accepted' \
+                ORDER BY c.kind = 'direct' DESC, c.last_activity DESC, c.id LIMIT $2\
+            ) c CROSS JOIN LATERAL (\
+                SELECT o.user_id, count(*) OVER () AS others FROM (\
+                    SELECT o.user_id FROM members o \
+                    WHERE o.conversation_id = c.id AND o.user_id <> i.user_id AND o.state = 'accepted' LIMIT $2 + 1\
+                ) o\
+            ) o WHERE o.others <= $2 GROUP BY o.user_id ORDER BY nth LIMIT $2\
+        ) partner ORDER BY i.place, partner.nth";
+    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let mut partners = vec![Vec::new(); users.len()];
+    for row in query(client, sql, &[&names, &i64::from(limit)]).await? {
+        let partner = parsed(&row, "user_id", str::parse)?;
+        if let Some(of_one) = partners.get_mut(index(&row, "place")?) {
+            of_one.push(partner);
+        }
+    }
+    Ok(partners)
 }

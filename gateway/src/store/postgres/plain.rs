@@ -1,4 +1,4 @@
-//! Batches of which nothing has to be judged first: what `parley_send_plain` is asked, and answers. Looks nothing up.
+//! Plain batches: the arguments of `parley_send_plain`, and its answer. Reads nothing from the store.
 
 use std::collections::BTreeMap;
 use std::iter::zip;
@@ -12,14 +12,14 @@ use crate::store::{NewMessage, SendBatch, SendOutcome, StoreError, StoredMessage
 const SEND_PLAIN: &str = "SELECT * FROM parley_send_plain($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
     $16, $17)";
 
-/// What a batch adds to one conversation.
+/// The part of a batch that goes to one conversation.
 #[derive(Debug, PartialEq, Eq)]
 struct BatchConversation<'b> {
-    /// Which one of the batch's conversations it is, from 1, in order of id.
+    /// Its place among the batch's conversations, from 1, in order of id.
     place: i64,
     messages: i64,
     first_sender: &'b str,
-    /// How many messages the first sender has before anybody else.
+    /// The number of messages that the first sender has before any other sender.
     lead: i64,
     /// The number of each sender's last message.
     lasts: BTreeMap<&'b str, i64>,
@@ -57,8 +57,8 @@ impl<'b> PlainBatch<'b> {
         Self { batch, talks, numbers }
     }
 
-    /// Stores the batch and returns what [`PlainBatch::outcomes`] takes. `None`, and nothing is stored, if something in it is to
-    /// be refused or is known already.
+    /// Stores the batch and returns the row for [`PlainBatch::outcomes`]. If a message is to be refused, or is a
+    /// duplicate, it stores nothing and returns `None`.
     pub(super) async fn store(&self, client: &Object) -> Result<Option<Row>, tokio_postgres::Error> {
         let conversations: Vec<&str> = self.talks.keys().copied().collect();
         let counts: Vec<i64> = self.talks.values().map(|talk| talk.messages).collect();

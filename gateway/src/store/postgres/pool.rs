@@ -21,9 +21,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// How long to wait for a free or a new connection, in milliseconds.
 const CONNECT_MS_MAX: u64 = 3_000;
 
-/// Every statement finds its rows by an index, so the planner needs no statistics to choose the plan that stays good
-/// while tables grow. A plan that was made while they were empty would read them whole in other ways as well, or build
-/// caches for a few rows. A server that already waits for standbys to apply keeps doing so.
+/// Every statement finds its rows by an index. So these settings leave the planner only the plan that stays good while
+/// tables grow, without statistics. A plan for empty tables would otherwise read whole tables, or build caches for a
+/// few rows. A server that waits for standbys to apply goes on doing so.
 const SESSION: &str = "\
     SET statement_timeout = 4000; \
     SET idle_in_transaction_session_timeout = 10000; \
@@ -38,7 +38,7 @@ const SESSION: &str = "\
 /// The store on PostgreSQL.
 pub(in crate::store) struct PostgresStore {
     pool: Pool,
-    /// Where it is, without the password.
+    /// Its place, without the password.
     pub(super) place: String,
 }
 
@@ -80,8 +80,8 @@ impl PostgresStore {
     }
 }
 
-/// A lent connection. It goes back into the pool only through [`PooledConnection::finish`]: dropped on the way, by a time-out or
-/// a caller that went away, it is closed, for what it was doing is unknown.
+/// A lent connection. It goes back into the pool only through [`PooledConnection::finish`]. If it is dropped before, by
+/// a time-out or a caller that went away, it is closed, because its state is unknown.
 pub(super) struct PooledConnection(Option<Object>);
 
 impl PooledConnection {
@@ -106,7 +106,7 @@ impl Drop for PooledConnection {
     }
 }
 
-/// Reads the URL and adds what a URL needn't say.
+/// Reads the URL and adds defaults.
 fn config(url: &str) -> Result<Config, StoreError> {
     let mut config: Config = url.parse().map_err(|fault: tokio_postgres::Error| {
         // The fault's source names the parameter, never the password.

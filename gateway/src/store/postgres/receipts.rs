@@ -1,17 +1,35 @@
-//! Receipts: positions of members, moved in batches.
+//! Receipts and unread counts: positions of members, moved in batches.
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::{try_join, try_join3};
 use shared::{MessageId, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::call::{on_connection, query};
 use super::outbox;
+use super::pool::PostgresStore;
 use super::rows::{bigint, get, index, message_id, number, parsed, time, unsigned, word_or_null};
 use crate::store::membership::State;
-use crate::store::positions::{Advance, Move, Place};
-use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Refusal, StoreError};
+use crate::store::receipts::{Advance, Move, Place};
+use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Receipts, Refusal, StoreError, UnreadCount};
+
+#[async_trait]
+impl Receipts for PostgresStore {
+    async fn receipts(
+        &self,
+        receipts: &[Receipt],
+        outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
+    ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
+        on_connection!(self, client => apply(client, receipts, &outbox))
+    }
+
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+        on_connection!(self, client => unread(client, users))
+    }
+}
 
 const LOCK: &str = "SELECT 1 FROM members m \
     WHERE (m.conversation_id, m.user_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) \
@@ -42,7 +60,7 @@ const UPDATE: &str = "UPDATE members m SET read_seq = greatest(m.read_seq, i.rea
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS i(conversation_id, user_id, read_seq, delivered_seq) \
     WHERE m.conversation_id = i.conversation_id AND m.user_id = i.user_id";
 
-pub(super) async fn receipts(
+async fn apply(
     client: &mut Object,
     receipts: &[Receipt],
     row: &OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
@@ -74,7 +92,7 @@ pub(super) async fn receipts(
     Ok(changes)
 }
 
-/// Locks the members' rows, and then reads them: the second statement sees what was committed before the lock.
+/// Locks the members' rows, and then reads them: the second statement sees all commits from before the lock.
 async fn places(client: &impl GenericClient, receipts: &[Receipt]) -> Result<Vec<(Place, Timestamp)>, StoreError> {
     let conversations: Vec<&str> = receipts.iter().map(|receipt| receipt.conversation.as_str()).collect();
     let users: Vec<&str> = receipts.iter().map(|receipt| receipt.user.as_str()).collect();
@@ -102,7 +120,7 @@ fn place(row: &Row) -> Result<(Place, Timestamp), StoreError> {
     Ok((place, time(row, "at")?))
 }
 
-/// What a receipt newly covers.
+/// The messages that a receipt newly covers.
 #[derive(Default)]
 struct Coverage {
     up_to: Option<MessageId>,
@@ -110,7 +128,7 @@ struct Coverage {
     by_sender: BTreeMap<UserId, Vec<MessageId>>,
 }
 
-/// Writes the positions, and asks in the same round trip what each move covers.
+/// Writes the positions, and reads in the same round trip which messages each move covers.
 async fn move_and_count(
     client: &impl GenericClient,
     receipts: &[Receipt],
@@ -151,4 +169,25 @@ async fn move_and_count(
         }
     }
     Ok(covered)
+}
+
+async fn unread(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+    let sql = "SELECT i.place, count.id, count.last_seq, count.seen_seq \
+        FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\
+            SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
+            WHERE p.user_id = i.user_id AND p.state = 'accepted'\
+        ) count ORDER BY i.place, count.id";
+    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let mut counts = vec![Vec::new(); users.len()];
+    for row in query(client, sql, &[&names]).await? {
+        let count = UnreadCount {
+            conversation: parsed(&row, "id", str::parse)?,
+            last_seq: number(&row, "last_seq")?,
+            seen_seq: number(&row, "seen_seq")?,
+        };
+        if let Some(of_one) = counts.get_mut(index(&row, "place")?) {
+            of_one.push(count);
+        }
+    }
+    Ok(counts)
 }

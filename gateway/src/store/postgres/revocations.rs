@@ -1,10 +1,11 @@
-//! Who was revoked.
+//! Revocations of users' tokens.
 
 use async_trait::async_trait;
 use shared::UserId;
 
+use super::call::{execute, on_connection, query};
+use super::pool::PostgresStore;
 use super::rows::{get, parsed};
-use super::{PooledConnection, PostgresStore, execute, on_connection, query, within};
 use crate::store::{Revocations, StoreError};
 
 #[async_trait]

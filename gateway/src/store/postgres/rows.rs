@@ -87,7 +87,7 @@ pub(super) fn message(row: &Row) -> Result<Message, StoreError> {
     })
 }
 
-/// Who reacted, from the column of a message.
+/// The users who reacted, from the column of a message.
 pub(super) fn reactions(json: Option<&str>, column: &str) -> Result<BTreeMap<String, Vec<UserId>>, StoreError> {
     json.map_or_else(|| Ok(BTreeMap::new()), |json| serde_json::from_str(json).map_err(|_| unfit(column)))
 }

@@ -1,5 +1,5 @@
-//! The group commit: one call of a function, one round trip. `parley_send_plain` stores most batches; those in which
-//! something is to be judged are left to `parley_send`.
+//! The group commit: one call of a function, one round trip. `parley_send_plain` stores plain batches; `parley_send`
+//! judges every message of the others.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::Message;
 use tokio_postgres::Row;
 
+use super::call::query;
 use super::errors::is_worth_a_retry;
 use super::plain::PlainBatch;
-use super::query;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
 use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
 
 const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// How often a batch that was aborted by its neighbours is tried.
+/// How often a batch is tried that other transactions aborted.
 const TRIES: u32 = 2;
 
-/// Stores the batch; tries once more, with the same ids, if others' locks or rows aborted it.
+/// Stores the batch. It tries once more, with the same ids, if locks or rows of other transactions aborted it.
 pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
     if batch.messages.is_empty() {
         return Ok(Vec::new());
@@ -53,7 +53,7 @@ async fn ask(client: &Object, batch: &SendBatch, plain: &PlainBatch<'_>) -> Resu
     }
 }
 
-/// What was stored before may have been reacted to meanwhile; the function doesn't tell that.
+/// Adds the reactions of messages that were stored before: the function doesn't return them.
 async fn add_reactions(client: &Object, outcomes: &mut [SendOutcome]) -> Result<(), StoreError> {
     let mut originals: HashMap<i64, &mut Message> = outcomes
         .iter_mut()
@@ -104,7 +104,7 @@ async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_post
         .await
 }
 
-/// The function's rows stand in the order of the messages.
+/// The outcomes, from the function's rows, which are in the order of the messages.
 fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreError> {
     if rows.len() != batch.messages.len() {
         return Err(StoreError::Failed(format!("{} outcomes for {} messages", rows.len(), batch.messages.len())));

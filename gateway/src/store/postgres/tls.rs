@@ -1,6 +1,7 @@
-//! TLS to PostgreSQL: what `sslmode` and `sslrootcert` of the URL ask for.
+//! TLS to PostgreSQL, by `sslmode` and `sslrootcert` of the URL.
 //!
-//! `require` is as strict as `verify-full` here: the certificate must be signed by a trusted authority and name the host.
+//! `require` is as strict as `verify-full` here: the certificate must be signed by a trusted authority and name the
+//! host.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -9,7 +10,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::StoreError;
 
-/// A URL without its parameters of TLS, and what they said.
+/// A URL without its parameters of TLS, and the connector that they ask for.
 pub(super) struct Url {
     pub(super) plain: String,
     /// The connector, if TLS is asked for.

@@ -1,11 +1,11 @@
-//! What operators ask about channels.
+//! Statistics of channels for operators.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, Timestamp, UserId};
 
-use super::SqliteStore;
 use super::rows::{before_ms, get, number, parsed, row, rows};
+use super::thread::SqliteStore;
 use crate::store::activity::ACTIVITY_MESSAGES_MAX;
 use crate::store::{Activity, ChannelActivity, ChannelCount, StoreError};
 

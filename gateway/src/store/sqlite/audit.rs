@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use rusqlite::params;
 
-use super::SqliteStore;
 use super::rows::execute;
+use super::thread::SqliteStore;
 use crate::store::{Audit, AuditEntry, StoreError};
 
 #[async_trait]

@@ -1,17 +1,18 @@
-//! Many members at once.
+//! Many members added at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use shared::{ConversationId, Role, UserId, Visibility};
+use shared::{ConversationId, UserId, Visibility};
 
 use super::membership::{members, standing, write};
 use super::rows::{number, row, word};
-use super::{SqliteStore, conversations, outbox};
-use crate::store::bulk::decide_all;
-use crate::store::membership::{Standing, State};
+use super::thread::SqliteStore;
+use super::{conversations, outbox};
+use crate::store::bulk::{BulkFacts, decide_all};
+use crate::store::membership::{Standing, Step};
 use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
@@ -41,17 +42,16 @@ fn add(
     })?;
     let (visibility, last_seq) = head.ok_or(Refusal::NotFound)?;
     let mut list = members(change, id)?;
-    let actor = standing(change, id, by)?;
+    let facts = BulkFacts { visibility, by, actor: standing(change, id, by)?, last_seq };
     let mut known = HashMap::with_capacity(users.len());
     for user in users {
         known.insert(user, standing(change, id, Some(user))?);
     }
     let of = |user: &UserId| known.get(user).copied().flatten();
     let asked = users.iter().map(|user| (user.clone(), of(user)));
-    let (added, banned) = decide_all(&mut list, visibility, actor, by, asked)?;
+    let (added, banned) = decide_all(&mut list, &facts, asked)?;
     for user in &added {
-        write(change, id, user, (of(user), Standing { state: State::Accepted, role: Role::Member }), last_seq)?;
-        list.since_seq = last_seq;
+        write(change, id, user, Step { before: of(user), next: Standing::MEMBER }, last_seq)?;
     }
     let conversation = conversations::view(change, id, added.first())?;
     let outcome = MembersAdded { added, banned, conversation, members: Arc::new(list) };

@@ -1,32 +1,57 @@
-//! Conversations: making them, and showing them to a viewer.
+//! Conversations: making them, and reading them as a viewer sees them.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 
+use super::outbox;
 use super::rows::{
     execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
 };
-use super::{SqliteStore, outbox};
-use crate::store::membership::{State, may_see, refusal};
-use crate::store::{Directs, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use super::thread::SqliteStore;
+use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
+use crate::store::membership::State;
+use crate::store::{Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
-impl Directs for SqliteStore {
+impl Conversations for SqliteStore {
     async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError> {
         let key = pair_key(pair);
         self.read(move |read| direct(read, &key)).await
     }
+
+    async fn open_direct(
+        &self,
+        pair: (&UserId, &UserId),
+        id: &ConversationId,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<(Conversation, bool), StoreError> {
+        let (one, other, id) = (pair.0.clone(), pair.1.clone(), id.clone());
+        self.write(move |change| open_direct(change, (&one, &other), &id, &outbox)).await
+    }
+
+    async fn create_conversation(
+        &self,
+        new: &NewConversation,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<Conversation, StoreError> {
+        let new = new.clone();
+        self.write(move |change| create(change, &new, &outbox)).await
+    }
+
+    async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
+        let (id, viewer) = (id.clone(), viewer.cloned());
+        self.read(move |read| one(read, &id, viewer.as_ref())).await
+    }
+
+    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+        let user = user.clone();
+        self.read(move |read| of_user(read, &user, offset, limit)).await
+    }
 }
 
-/// A direct conversation's two users in order; `/` stands in no id.
-pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
-    let (first, second) = if one <= other { (one, other) } else { (other, one) };
-    format!("{first}/{second}")
-}
-
-pub(super) fn open_direct(
+fn open_direct(
     change: &Connection,
     pair: (&UserId, &UserId),
     id: &ConversationId,
@@ -40,15 +65,7 @@ pub(super) fn open_direct(
     if row(change, sql, [pair.0.as_str(), pair.1.as_str()], |_| Ok(()))?.is_some() {
         return Err(Refusal::Blocked.into());
     }
-    let made = NewConversation {
-        id: id.clone(),
-        kind: ConversationKind::Direct,
-        title: None,
-        visibility: Visibility::Private,
-        password_hash: None,
-        owner: None,
-        members: vec![pair.0.clone(), pair.1.clone()],
-    };
+    let made = new_direct(id, pair);
     insert(change, &made, Some(&key))?;
     let conversation = view(change, id, Some(pair.0))?;
     outbox::write(change, outbox, &conversation)?;
@@ -59,14 +76,12 @@ fn direct(read: &Connection, key: &str) -> Result<Option<ConversationId>, StoreE
     row(read, "SELECT id FROM conversations WHERE pair_key = ?1", [key], |row| parsed(row, "id", str::parse))
 }
 
-pub(super) fn create(
+fn create(
     change: &Connection,
     new: &NewConversation,
     outbox: &OutboxRow<Conversation>,
 ) -> Result<Conversation, StoreError> {
-    if new.kind == ConversationKind::Direct {
-        return Err(StoreError::Failed("a direct conversation is made by opening it".into()));
-    }
+    check_not_direct(new)?;
     insert(change, new, None)?;
     let conversation = view(change, &new.id, new.owner.as_ref())?;
     outbox::write(change, outbox, &conversation)?;
@@ -96,29 +111,20 @@ fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) ->
     Ok(())
 }
 
-pub(super) fn one(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
-    let (conversation, state) = seen(read, id, viewer)?;
-    if viewer.is_some() && !may_see(conversation.visibility, state) {
-        return Err(refusal(state).unwrap_or(Refusal::NotMember).into());
-    }
-    Ok(conversation)
+fn one(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {
+    Ok(seen(read, id, viewer)?.checked(viewer)?)
 }
 
-/// As `viewer` sees it, who is known to have to do with it.
+/// As `viewer` sees it, without a check whether the viewer may.
 pub(super) fn view(
     read: &Connection,
     id: &ConversationId,
     viewer: Option<&UserId>,
 ) -> Result<Conversation, StoreError> {
-    seen(read, id, viewer).map(|(conversation, _)| conversation)
+    seen(read, id, viewer).map(|seen| seen.conversation)
 }
 
-pub(super) fn of_user(
-    read: &Connection,
-    user: &UserId,
-    offset: u64,
-    limit: u32,
-) -> Result<Vec<Conversation>, StoreError> {
+fn of_user(read: &Connection, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
         WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id LIMIT ?3 OFFSET ?2";
     let ids: Vec<ConversationId> =
@@ -126,12 +132,8 @@ pub(super) fn of_user(
     ids.iter().map(|id| view(read, id, Some(user))).collect()
 }
 
-/// The conversation, and what its viewer is to it. Who is no member sees neither who is in nor what was last written.
-fn seen(
-    read: &Connection,
-    id: &ConversationId,
-    viewer: Option<&UserId>,
-) -> Result<(Conversation, Option<State>), StoreError> {
+/// A viewer who is no member sees neither the members nor the last message.
+fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Seen, StoreError> {
     const HEAD: &str = concat!(
         "SELECT c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, c.last_seq, \
             c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, \
@@ -143,7 +145,7 @@ fn seen(
     let head = row(read, HEAD, params![id.as_str(), viewer.map(UserId::as_str)], |row| {
         let state = word_or_null(row, "viewer_state", State::parse)?;
         let inside = state == Some(State::Accepted);
-        let shown = inside || viewer.is_none();
+        let shown = sees_inside(state, viewer.is_some());
         let last_seq = number(row, "last_seq")?;
         let conversation = Conversation {
             id: id.clone(),
@@ -173,5 +175,5 @@ fn seen(
             })
         })?;
     }
-    Ok((conversation, state))
+    Ok(Seen { conversation, state })
 }

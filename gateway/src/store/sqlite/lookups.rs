@@ -1,10 +1,10 @@
-//! A user's name, where a message stands, and whether somebody is banned.
+//! Single values by their key.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
 
-use super::SqliteStore;
 use super::rows::{get, integer, parsed, row};
+use super::thread::SqliteStore;
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]

@@ -1,14 +1,43 @@
-//! Who is in a conversation, and changing it.
+//! Membership and its changes.
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 
 use super::rows::{execute, get, integer, number, parsed, row, rows, word, word_or_null};
+use super::thread::SqliteStore;
 use super::{conversations, outbox};
-use crate::store::membership::{Facts, Standing, State, decide, may_join};
-use crate::store::{Members, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+use crate::store::membership::{Change, Facts, Standing, State, Step, may_join};
+use crate::store::{Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+
+#[async_trait]
+impl Membership for SqliteStore {
+    async fn members(&self, id: &ConversationId) -> Result<Members, StoreError> {
+        let id = id.clone();
+        self.read(move |read| members(read, &id)).await
+    }
+
+    async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
+        let id = id.clone();
+        self.read(move |read| members_at(read, &id, seq)).await
+    }
+
+    async fn join_password(&self, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError> {
+        let (id, user) = (id.clone(), user.clone());
+        self.read(move |read| join_password(read, &id, &user)).await
+    }
+
+    async fn change_membership(
+        &self,
+        id: &ConversationId,
+        user: &UserId,
+        change: &MembershipChange,
+        outbox: OutboxRow<MembershipOutcome>,
+    ) -> Result<MembershipOutcome, StoreError> {
+        let (id, user, what) = (id.clone(), user.clone(), change.clone());
+        self.write(move |transaction| change_membership(transaction, &id, &user, &what, &outbox)).await
+    }
+}
 
 pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members, StoreError> {
     let sql = "SELECT kind, members_version, members_seq, blocked FROM conversations WHERE id = ?1";
@@ -24,11 +53,7 @@ pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members,
     Ok(Members { kind, version, since_seq, list, blocked })
 }
 
-pub(super) fn join_password(
-    read: &Connection,
-    id: &ConversationId,
-    user: &UserId,
-) -> Result<Option<String>, StoreError> {
+fn join_password(read: &Connection, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError> {
     let sql = "SELECT c.kind, c.visibility, c.password_hash, m.state FROM conversations c \
         LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let found = row(read, sql, [id.as_str(), user.as_str()], |row| {
@@ -40,7 +65,7 @@ pub(super) fn join_password(
     Ok(found.ok_or(Refusal::NotFound)?)
 }
 
-pub(super) fn change(
+fn change_membership(
     transaction: &Connection,
     id: &ConversationId,
     user: &UserId,
@@ -52,30 +77,17 @@ pub(super) fn change(
         Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
     })?;
     let (visibility, last_seq) = head.ok_or(Refusal::NotFound)?;
-    let mut list = members(transaction, id)?;
+    let list = members(transaction, id)?;
     let standing = standing(transaction, id, Some(user))?;
     let actor = self::standing(transaction, id, change.by())?;
-    let next = decide(&Facts { visibility, user, standing, actor, members: &list }, change)?;
-    if let Some(next) = next {
-        write(transaction, id, user, (standing, next), last_seq)?;
-        list.set(user, (next.state == State::Accepted).then_some(next.role));
-        if is_accepted(standing) != (next.state == State::Accepted) {
-            list.since_seq = last_seq;
-        }
+    let change = Change::decide(&Facts { visibility, user, standing, actor, members: &list }, change)?;
+    if let Some(step) = change.step() {
+        write(transaction, id, user, step, last_seq)?;
     }
-    let outcome = MembershipOutcome {
-        changed: next.is_some(),
-        was_member: is_accepted(standing),
-        is_member: is_accepted(next.or(standing)),
-        conversation: conversations::view(transaction, id, Some(user))?,
-        members: Arc::new(list),
-    };
+    let conversation = conversations::view(transaction, id, Some(user))?;
+    let outcome = change.outcome(user, list, last_seq, conversation);
     outbox::write(transaction, outbox, &outcome)?;
     Ok(outcome)
-}
-
-fn is_accepted(standing: Option<Standing>) -> bool {
-    standing.is_some_and(|standing| standing.state == State::Accepted)
 }
 
 pub(super) fn standing(
@@ -90,8 +102,8 @@ pub(super) fn standing(
     })
 }
 
-/// Who was in when the message `seq` was committed, now or in an earlier stay.
-pub(super) fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
+/// The members when the message `seq` was committed, in their present or an earlier stay.
+fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
     let sql = "SELECT user_id FROM members \
             WHERE conversation_id = ?1 AND joined_seq < ?2 AND (state = 'accepted' OR left_seq >= ?2) \
         UNION SELECT user_id FROM past_members WHERE conversation_id = ?1 AND joined_seq < ?2 AND left_seq >= ?2 \
@@ -99,17 +111,16 @@ pub(super) fn members_at(read: &Connection, id: &ConversationId, seq: u64) -> Re
     rows(read, sql, params![id.as_str(), integer(seq)], |row| parsed(row, "user_id", str::parse))
 }
 
-/// Who comes in begins at the newest message; who goes keeps where they left. An earlier stay is remembered, unless it goes
-/// on because nothing was said in between.
+/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An
+/// earlier stay is kept apart, unless it goes on because no message was sent in between.
 pub(super) fn write(
     change: &Connection,
     id: &ConversationId,
     user: &UserId,
-    (before, next): (Option<Standing>, Standing),
+    step: Step,
     last_seq: u64,
 ) -> Result<(), StoreError> {
-    let comes = !is_accepted(before) && next.state == State::Accepted;
-    let goes = is_accepted(before) && next.state != State::Accepted;
+    let (comes, goes) = (step.comes(), step.goes());
     if comes {
         let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
             WHERE conversation_id = ?1 AND user_id = ?2 AND left_seq > joined_seq AND left_seq < ?3";
@@ -124,7 +135,7 @@ pub(super) fn write(
             delivered_seq = CASE WHEN ?6 THEN ?5 ELSE delivered_seq END, \
             joined_seq = CASE WHEN ?6 AND left_seq IS NOT ?5 THEN ?5 ELSE joined_seq END, \
             left_seq = CASE WHEN ?7 THEN ?5 WHEN ?6 THEN NULL ELSE left_seq END";
-    let (role, state) = (next.role.as_str(), next.state.as_str());
+    let (role, state) = (step.next.role.as_str(), step.next.state.as_str());
     execute(change, sql, params![id.as_str(), user.as_str(), role, state, integer(last_seq), comes, goes])?;
     let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + ?2, \
         members_seq = CASE WHEN ?3 THEN last_seq ELSE members_seq END WHERE id = ?1";

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{NotificationId, Timestamp, UserId};
 
+use super::outbox;
 use super::rows::{execute, get, integer, now_ms, number, rows, time, unfit};
-use super::{SqliteStore, outbox};
+use super::thread::SqliteStore;
 use crate::store::notifications::{KeptNotification, Notifications};
 use crate::store::{OutboxRow, StoreError};
 

@@ -1,21 +1,51 @@
-//! Ids, outbox rows, leases, and which backbone server rows were published under.
+//! Outbox rows.
 
-use std::ops::Range;
-
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::rows::{before_ms, execute, get, integer, message, message_columns, now_ms, number, row, rows, time};
+use super::thread::SqliteStore;
 use crate::store::notifications::{Keep, to_keep};
-use crate::store::{OutboxEvent, OutboxRow, PendingRow, StoreError, StoredMessage};
+use crate::store::{OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
 const PRUNE_ROWS_MAX: i64 = 10_000;
 
-pub(super) fn reserve_ids(change: &Connection, count: u32) -> Result<Range<u64>, StoreError> {
-    let sql = "UPDATE id_blocks SET next = next + ?1 WHERE name = 'all' RETURNING next";
-    let end = row(change, sql, [count], |row| number(row, "next"))?
-        .ok_or_else(|| StoreError::Failed("id_blocks is empty".into()))?;
-    Ok(end.saturating_sub(u64::from(count))..end)
+#[async_trait]
+impl OutboxRows for SqliteStore {
+    async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {
+        let (owner, events) = (owner.clone(), events.to_vec());
+        self.write(move |change| insert(change, id, &owner, &events)).await
+    }
+
+    async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError> {
+        let (rows, server) = (rows.to_vec(), server.to_owned());
+        self.write(move |change| mark_published(change, &rows, &server)).await
+    }
+
+    async fn take_unpublished(
+        &self,
+        owner: &Owner,
+        lease_ms: u64,
+        min_age_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<PendingRow>, StoreError> {
+        let owner = owner.clone();
+        self.write(move |change| take_unpublished(change, &owner, lease_ms, min_age_ms, limit)).await
+    }
+
+    async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
+        let server = server.to_owned();
+        self.read(move |read| published_elsewhere(read, &server, after, limit)).await
+    }
+
+    async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError> {
+        self.write(move |change| prune(change, age_ms)).await
+    }
+
+    async fn outbox_age_ms(&self) -> Result<u64, StoreError> {
+        self.read(|read| age_ms(read)).await
+    }
 }
 
 /// Writes the row of a change, inside its transaction. No events, no row.
@@ -23,7 +53,7 @@ pub(super) fn write<T>(change: &Connection, row: &OutboxRow<T>, of: &T) -> Resul
     insert(change, row.id, &row.owner, &(row.events)(of))
 }
 
-pub(super) fn insert(change: &Connection, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {
+fn insert(change: &Connection, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());
     }
@@ -47,7 +77,7 @@ fn keep_notifications(change: &Connection, keep: &[Keep<'_>]) -> Result<(), Stor
     Ok(())
 }
 
-pub(super) fn mark_published(change: &Connection, ids: &[u64], server: &str) -> Result<(), StoreError> {
+fn mark_published(change: &Connection, ids: &[u64], server: &str) -> Result<(), StoreError> {
     let now = now_ms();
     for id in ids {
         let sql = "UPDATE outbox SET published_at = ?2, server = ?3 WHERE id = ?1 \
@@ -57,18 +87,7 @@ pub(super) fn mark_published(change: &Connection, ids: &[u64], server: &str) -> 
     Ok(())
 }
 
-pub(super) fn beat(change: &Connection, owner: &str) -> Result<(), StoreError> {
-    let sql = "INSERT INTO leases (owner, beaten_at) VALUES (?1, ?2) \
-        ON CONFLICT (owner) DO UPDATE SET beaten_at = excluded.beaten_at";
-    execute(change, sql, params![owner, now_ms()]).map(drop)
-}
-
-pub(super) fn lease_is_live(view: &Connection, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM leases WHERE owner = ?1 AND beaten_at > ?2";
-    Ok(row(view, sql, params![owner, before_ms(lease_ms)], |_| Ok(()))?.is_some())
-}
-
-pub(super) fn take_unpublished(
+fn take_unpublished(
     change: &Connection,
     owner: &str,
     lease_ms: u64,
@@ -90,29 +109,7 @@ pub(super) fn take_unpublished(
     Ok(taken)
 }
 
-pub(super) fn retire_backbone(change: &Connection, server: &str) -> Result<(), StoreError> {
-    let sql = "INSERT INTO retired_backbones (server, retired_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    execute(change, sql, params![server, now_ms()]).map(drop)
-}
-
-pub(super) fn is_backbone_retired(view: &Connection, server: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM retired_backbones WHERE instr('-' || ?1 || '-', '-' || server || '-') > 0 LIMIT 1";
-    Ok(row(view, sql, [server], |_| Ok(()))?.is_some())
-}
-
-pub(super) fn adopt_backbone(change: &Connection, server: &str) -> Result<Option<String>, StoreError> {
-    let previous: Option<String> = row(change, "SELECT server FROM backbone", [], |row| get(row, "server"))?;
-    let sql = "INSERT INTO backbone (single, server) VALUES (1, ?1) ON CONFLICT (single) DO UPDATE SET server = excluded.server";
-    execute(change, sql, [server])?;
-    Ok(previous.filter(|previous| previous != server))
-}
-
-pub(super) fn published_elsewhere(
-    view: &Connection,
-    server: &str,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<PendingRow>, StoreError> {
+fn published_elsewhere(view: &Connection, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
     let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.events FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> ?1 AND coalesce(\
             (o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?2), 1) \
@@ -120,14 +117,14 @@ pub(super) fn published_elsewhere(
     pending(view, sql, params![server, integer(after), limit])
 }
 
-pub(super) fn prune(change: &Connection, age_ms: u64) -> Result<u64, StoreError> {
+fn prune(change: &Connection, age_ms: u64) -> Result<u64, StoreError> {
     let sql = "DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbox o \
         WHERE o.published_at <= ?1 AND o.server = (SELECT b.server FROM backbone b) ORDER BY o.published_at LIMIT ?2)";
     let deleted = execute(change, sql, params![before_ms(age_ms), PRUNE_ROWS_MAX])?;
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
 }
 
-pub(super) fn age_ms(view: &Connection) -> Result<u64, StoreError> {
+fn age_ms(view: &Connection) -> Result<u64, StoreError> {
     let sql = "SELECT min(committed_at) AS oldest FROM outbox WHERE published_at IS NULL";
     let oldest: Option<i64> = row(view, sql, [], |row| get(row, "oldest"))?.flatten();
     Ok(oldest.map_or(0, |oldest| u64::try_from(now_ms() - oldest).unwrap_or_default()))

@@ -1,16 +1,52 @@
-//! Blocks between users, their names, and when they were last there.
+//! People: blocks, names, partners, and when they were last online.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
-use shared::{Timestamp, UserId};
+use shared::{ConversationId, Timestamp, UserId};
 
-use super::conversations::pair_key;
 use super::outbox;
-use super::rows::{execute, now_ms, parsed, row};
+use super::rows::{execute, now_ms, parsed, row, rows};
+use super::thread::SqliteStore;
+use crate::store::conversations::pair_key;
 use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, Refusal, StoreError};
+use crate::store::{OutboxRow, People, Refusal, StoreError};
 
-/// Blocks or unblocks, and tells the direct conversation of the two, whose sends look there.
-pub(super) fn set_block(
+#[async_trait]
+impl People for SqliteStore {
+    async fn set_block(
+        &self,
+        blocker: &UserId,
+        blocked: &UserId,
+        on: bool,
+        outbox: OutboxRow<bool>,
+    ) -> Result<bool, StoreError> {
+        let (blocker, blocked) = (blocker.clone(), blocked.clone());
+        self.write(move |change| set_block(change, (&blocker, &blocked), on, &outbox)).await
+    }
+
+    async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
+        let users = users.to_vec();
+        self.write(move |change| remember_usernames(change, &users)).await
+    }
+
+    async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError> {
+        let username = username.to_owned();
+        self.read(move |read| user_by_name(read, &username)).await
+    }
+
+    async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+        let users = users.to_vec();
+        self.write(move |change| set_last_seen(change, &users)).await
+    }
+
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |read| users.iter().map(|user| partners(read, user, limit)).collect()).await
+    }
+}
+
+/// Blocks or unblocks, and notes it at the direct conversation of the two, where sends check it.
+fn set_block(
     change: &Connection,
     (blocker, blocked): (&UserId, &UserId),
     on: bool,
@@ -36,7 +72,7 @@ pub(super) fn set_block(
     Ok(changed)
 }
 
-pub(super) fn remember_usernames(change: &Connection, users: &[(UserId, String)]) -> Result<(), StoreError> {
+fn remember_usernames(change: &Connection, users: &[(UserId, String)]) -> Result<(), StoreError> {
     for (name, user) in newest_names(users) {
         let sql = "INSERT INTO usernames (username, user_id) VALUES (?1, ?2) \
             ON CONFLICT (username) DO UPDATE SET user_id = excluded.user_id WHERE user_id <> excluded.user_id";
@@ -45,15 +81,44 @@ pub(super) fn remember_usernames(change: &Connection, users: &[(UserId, String)]
     Ok(())
 }
 
-pub(super) fn user_by_name(read: &Connection, username: &str) -> Result<Option<UserId>, StoreError> {
+fn user_by_name(read: &Connection, username: &str) -> Result<Option<UserId>, StoreError> {
     row(read, "SELECT user_id FROM usernames WHERE username = ?1", [username], |row| parsed(row, "user_id", str::parse))
 }
 
-pub(super) fn set_last_seen(change: &Connection, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
+fn set_last_seen(change: &Connection, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
     for (user, at) in newest_times(users) {
         let sql = "INSERT INTO users (id, last_seen) VALUES (?1, ?2) \
             ON CONFLICT (id) DO UPDATE SET last_seen = max(coalesce(last_seen, 0), excluded.last_seen)";
         execute(change, sql, params![user.as_str(), at.unix_ms()])?;
     }
     Ok(())
+}
+
+/// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs
+/// no more.
+fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' \
+        ORDER BY c.kind = 'direct' DESC, c.last_activity DESC, c.id LIMIT ?2";
+    let conversations: Vec<ConversationId> =
+        rows(read, sql, params![user.as_str(), limit], |row| parsed(row, "id", str::parse))?;
+    let sql = "SELECT user_id FROM members \
+        WHERE conversation_id = ?1 AND user_id <> ?2 AND state = 'accepted' ORDER BY user_id LIMIT ?3";
+    let mut partners: Vec<UserId> = Vec::new();
+    let mut known = std::collections::HashSet::new();
+    for id in conversations {
+        if partners.len() >= most {
+            break;
+        }
+        let members: Vec<UserId> = rows(read, sql, params![id.as_str(), user.as_str(), i64::from(limit) + 1], |row| {
+            parsed(row, "user_id", str::parse)
+        })?;
+        if members.len() > most {
+            continue;
+        }
+        partners.extend(members.into_iter().filter(|member| known.insert(member.clone())));
+    }
+    partners.truncate(most);
+    Ok(partners)
 }

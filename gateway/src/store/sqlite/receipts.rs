@@ -1,17 +1,36 @@
-//! Receipts: positions of members, moved in one transaction.
+//! Receipts and unread counts: positions of members, moved in one transaction.
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{MessageId, Timestamp, UserId, Visibility};
 
 use super::outbox;
 use super::rows::{execute, integer, message_id, now_ms, number, parsed, row, rows, word, word_or_null};
+use super::thread::SqliteStore;
 use crate::store::membership::State;
-use crate::store::positions::{Advance, Move, Place};
-use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Refusal, StoreError};
+use crate::store::receipts::{Advance, Move, Place};
+use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Receipts, Refusal, StoreError, UnreadCount};
 
-pub(super) fn receipts(
+#[async_trait]
+impl Receipts for SqliteStore {
+    async fn receipts(
+        &self,
+        receipts: &[Receipt],
+        outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
+    ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
+        let receipts = receipts.to_vec();
+        self.write(move |change| apply(change, &receipts, &outbox)).await
+    }
+
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |read| users.iter().map(|user| unread(read, user)).collect()).await
+    }
+}
+
+fn apply(
     change: &Connection,
     receipts: &[Receipt],
     row: &OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
@@ -64,7 +83,7 @@ fn place(change: &Connection, receipt: &Receipt) -> Result<Place, StoreError> {
     })
 }
 
-/// What a move newly covers.
+/// The messages that a move newly covers.
 fn covered(
     change: &Connection,
     receipt: &Receipt,
@@ -96,5 +115,17 @@ fn covered(
         last_seq,
         moved: step.to > step.from,
         at,
+    })
+}
+
+fn unread(read: &Connection, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
+    let sql = "SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.id";
+    rows(read, sql, [user.as_str()], |row| {
+        Ok(UnreadCount {
+            conversation: parsed(row, "id", str::parse)?,
+            last_seq: number(row, "last_seq")?,
+            seen_seq: number(row, "seen_seq")?,
+        })
     })
 }

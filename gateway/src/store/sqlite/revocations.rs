@@ -1,11 +1,11 @@
-//! Who was revoked.
+//! Revocations of users' tokens.
 
 use async_trait::async_trait;
 use rusqlite::params;
 use shared::UserId;
 
-use super::SqliteStore;
 use super::rows::{execute, get, parsed, rows};
+use super::thread::SqliteStore;
 use crate::store::{Revocations, StoreError};
 
 #[async_trait]

@@ -62,7 +62,7 @@ pub(super) fn row<T>(
     rows.next()?.map(read).transpose()
 }
 
-/// How many rows a statement touched.
+/// The number of rows that a statement changed.
 pub(super) fn execute(connection: &Connection, sql: &str, parameters: impl Params) -> Result<usize, StoreError> {
     Ok(connection.prepare_cached(sql)?.execute(parameters)?)
 }

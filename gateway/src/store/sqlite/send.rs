@@ -76,8 +76,8 @@ fn by_temp_id(change: &Connection, new: &NewMessage) -> Result<Option<Message>, 
     }
 }
 
-/// Inserts, and moves the conversation and the sender's positions: they have seen what came before, and read it only
-/// if nothing of another lies between.
+/// Inserts, and moves the conversation and the sender's positions. The sender has seen all earlier messages, and has
+/// read them only if no message of another user lies between.
 fn insert(
     change: &Connection,
     new: &NewMessage,

@@ -27,7 +27,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The store in a SQLite file, or in memory.
 pub(in crate::store) struct SqliteStore {
     jobs: SyncSender<Job>,
-    /// Where it is.
+    /// Its place, for the log.
     pub(super) place: String,
 }
 
@@ -81,7 +81,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // Whoever has given up by now was told so: nothing is done behind their back.
+            // A caller that has given up was told so: its job must not run after that.
             if !answer.is_closed() {
                 let _ = answer.send(transaction(connection, behavior, work));
             }

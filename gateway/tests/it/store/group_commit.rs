@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use gateway::store::group_commit::SEND_LANES;
 use gateway::store::{
-    CommittedBatch, CommittedEvents, GroupCommit, GroupCommitSettings, IdBlock, NewMessageDraft, Page, Receipt,
-    ReceiptKind, Refusal, SendOutcome, Store, StoreError, connect,
+    CommitSink, CommittedBatch, CommittedEvents, GroupCommit, GroupCommitSettings, IdBlock, NewMessageDraft,
+    OutboxEvent, Page, Receipt, ReceiptChange, ReceiptKind, Refusal, SendOutcome, Store, StoreError, connect,
 };
 use shared::MessageId;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::store::{World, bounded, contract, conversation, event, new_group, owner, say, stored, user};
 use crate::support::postgres::Postgres;
@@ -30,21 +30,34 @@ struct Line {
     receipts: UnboundedReceiver<CommittedEvents>,
 }
 
+/// Notes what it takes.
+struct Noted {
+    batches: UnboundedSender<CommittedBatch>,
+    receipts: UnboundedSender<CommittedEvents>,
+}
+
+impl CommitSink for Noted {
+    fn messages(&self, committed: CommittedBatch) {
+        drop(self.batches.send(committed));
+    }
+
+    fn receipt_events(&self, receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
+        let moved = receipts.iter().zip(outcomes).filter(|(_, change)| change.as_ref().is_ok_and(|one| one.moved));
+        moved.map(|(receipt, _)| event(&receipt.user, "read")).collect()
+    }
+
+    fn receipts(&self, committed: CommittedEvents) {
+        drop(self.receipts.send(committed));
+    }
+}
+
 fn line(store: &Arc<dyn Store>) -> Line {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (batches_in, batches) = unbounded_channel();
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (receipts_in, receipts) = unbounded_channel();
-    let settings = GroupCommitSettings {
-        owner: owner("test:0"),
-        send_lanes: SEND_LANES,
-        on_committed: Arc::new(move |batch| drop(batches_in.send(batch))),
-        receipt_events: Arc::new(|receipts, changes| {
-            let moved = receipts.iter().zip(changes).filter(|(_, change)| change.as_ref().is_ok_and(|one| one.moved));
-            moved.map(|(receipt, _)| event(&receipt.user, "read")).collect()
-        }),
-        on_receipts: Arc::new(move |committed| drop(receipts_in.send(committed))),
-    };
+    let sink = Arc::new(Noted { batches: batches_in, receipts: receipts_in });
+    let settings = GroupCommitSettings { owner: owner("test:0"), send_lanes: SEND_LANES, sink };
     let ids = Arc::new(IdBlock::new(store.clone()));
     Line { commit: Arc::new(GroupCommit::start(store.clone(), ids, settings)), batches, receipts }
 }

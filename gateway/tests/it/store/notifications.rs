@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use gateway::store::{KeptNotification, MembershipChange, OutboxEvent, OutboxRow, Store, connect};
+use gateway::store::{KeptNotification, MembershipChange, OutboxEvent, OutboxRow, Store};
 use shared::{NotificationId, UserId};
 
 use crate::store::{World, contract, conversation, event, new_group, owner, silent, user};
-use crate::support::postgres::Postgres;
 
 contract!(
     what_is_published_durably_is_kept_for_each_user,
@@ -121,17 +120,4 @@ async fn a_direct_conversation_is_found_without_being_opened(world: World) {
     store.open_direct((&b, &a), &conversation("ab"), silent()).await.expect("opened");
     assert_eq!(store.direct((&a, &b)).await.expect("asked"), Some(conversation("ab")));
     assert_eq!(store.direct((&b, &a)).await.expect("asked"), Some(conversation("ab")));
-}
-
-/// The numbers of migrations have gaps, and this one comes on top of a database that is in use.
-#[tokio::test]
-async fn the_table_comes_on_top_of_a_database_in_use() {
-    let database = Postgres::database().await;
-    let store = connect(&database.url).await.expect("it connects");
-    new_group(&store, "g", &["a"]).await;
-    let older = "DROP TABLE notifications; DELETE FROM schema_migrations WHERE version = 11";
-    database.client().await.batch_execute(older).await.expect("taken back");
-    let store = connect(&database.url).await.expect("it connects");
-    store.enqueue(1, &owner("n:1"), &[notification(1, &["a"], "x")]).await.expect("enqueued");
-    assert_eq!(ids(&list(&store, "a").await), [1]);
 }

@@ -1,8 +1,187 @@
--- Most batches hold nothing to refuse and nothing that is known already. Those are stored without being judged first: each
--- statement counts on it, and what doesn't fit undoes them all; the batch is then parley_send's. The order of locks is the
--- same: conversations, members, messages. The node does what can be done without looking: it sorts, and numbers the
--- messages within their conversations, from 1.
--- OFFSET 0 keeps look-ups by key what they are: a plan that was made while tables were small would read them whole.
+-- The whole schema of the first release. What changes later stands in a file of its own, with a higher number. Ids are
+-- compared byte by byte, so that every node locks rows in the same order. Words (kind, role, state, visibility) have no
+-- CHECK: PostgreSQL would parse it anew for every statement that updates a row, and a send updates rows of two tables.
+-- The gateway writes no others.
+
+CREATE TABLE conversations (
+    id text COLLATE "C" PRIMARY KEY,
+    kind text NOT NULL,                -- direct, group, channel
+    -- Direct conversations only: both user ids in order, joined by '/', which no id holds.
+    pair_key text COLLATE "C" UNIQUE,
+    title text,
+    visibility text NOT NULL,          -- public, private
+    password_hash text,
+    -- Direct conversations only: one of the two has blocked the other.
+    blocked boolean NOT NULL DEFAULT false,
+    last_seq bigint NOT NULL DEFAULT 0,
+    rev bigint NOT NULL DEFAULT 0,
+    members_version bigint NOT NULL DEFAULT 1,
+    member_count bigint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL,
+    -- Not indexed, so that the update of every commit stays in its page (HOT).
+    last_activity timestamptz NOT NULL,
+    -- The newest message when somebody last came or went: every later message was for the members of now.
+    members_seq bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 80);
+
+CREATE TABLE members (
+    conversation_id text COLLATE "C" NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    user_id text COLLATE "C" NOT NULL,
+    role text NOT NULL,                -- member, admin, owner
+    state text NOT NULL,               -- accepted, invited, banned, left
+    read_seq bigint NOT NULL DEFAULT 0,
+    seen_seq bigint NOT NULL DEFAULT 0,
+    delivered_seq bigint NOT NULL DEFAULT 0,
+    joined_seq bigint NOT NULL DEFAULT 0,
+    left_seq bigint,
+    PRIMARY KEY (conversation_id, user_id)
+) WITH (fillfactor = 80);
+CREATE INDEX members_by_user ON members (user_id, conversation_id) WHERE state = 'accepted';
+
+-- Earlier stays of users who came back; the last stay stands in members. A message that is published late goes to the
+-- members of the time of its commit (NOLOSS). A stay saw the messages after joined_seq up to left_seq. A stay without
+-- messages is not kept.
+CREATE TABLE past_members (
+    conversation_id text COLLATE "C" NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    user_id text COLLATE "C" NOT NULL,
+    joined_seq bigint NOT NULL,
+    left_seq bigint NOT NULL,
+    PRIMARY KEY (conversation_id, user_id, left_seq)
+);
+
+-- No foreign key to conversations: a send holds the conversation's row lock, and the check would cost a look-up per
+-- row.
+CREATE TABLE messages (
+    id bigint PRIMARY KEY,
+    conversation_id text COLLATE "C" NOT NULL,
+    seq bigint NOT NULL,
+    rev bigint NOT NULL,
+    sender_id text COLLATE "C" NOT NULL,
+    temp_id text COLLATE "C",
+    kind text NOT NULL,
+    content text NOT NULL,
+    reply_to bigint,
+    created_at timestamptz NOT NULL,
+    edited_at timestamptz,
+    deleted_at timestamptz,
+    -- JSON: an object of arrays of user ids by emoji; null without any. In the message's own row, because a message is
+    -- never read without its reactions, and they are bounded.
+    reactions text,
+    UNIQUE (conversation_id, seq)
+);
+CREATE UNIQUE INDEX messages_by_temp_id ON messages (sender_id, temp_id) WHERE temp_id IS NOT NULL;
+CREATE INDEX messages_by_rev ON messages (conversation_id, rev);
+
+-- The earlier contents of edited messages. They are deleted with the message.
+CREATE TABLE edits (
+    message_id bigint NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
+    rev bigint NOT NULL,               -- the message's rev while it had this content
+    content text NOT NULL,
+    replaced_at timestamptz NOT NULL,
+    PRIMARY KEY (message_id, rev)
+);
+
+CREATE TABLE blocks (
+    blocker text COLLATE "C" NOT NULL,
+    blocked text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (blocker, blocked)
+);
+
+CREATE TABLE users (
+    id text COLLATE "C" PRIMARY KEY,
+    last_seen timestamptz
+);
+
+-- The user who last came with a name.
+CREATE TABLE usernames (
+    username text COLLATE "C" PRIMARY KEY,
+    user_id text COLLATE "C" NOT NULL
+);
+-- For events that tell a user's name.
+CREATE INDEX usernames_by_user ON usernames (user_id, username);
+
+-- Users whose tokens are revoked if they were issued up to that second (unix time).
+CREATE TABLE revocations (
+    user_id text COLLATE "C" PRIMARY KEY,
+    revoked_s bigint NOT NULL
+);
+
+-- Durable notifications, one row per user. The transaction that writes the outbox row of their event writes them too.
+CREATE TABLE notifications (
+    user_id text COLLATE "C" NOT NULL,
+    id bigint NOT NULL,
+    -- The payload of the event: JSON, an object. Text, because JSON columns refuse some valid events.
+    payload text NOT NULL,
+    created_at timestamptz NOT NULL,
+    read_at timestamptz,
+    PRIMARY KEY (user_id, id)
+);
+CREATE INDEX notifications_by_time ON notifications (user_id, created_at, id);
+CREATE INDEX notifications_unread ON notifications (user_id) WHERE read_at IS NULL;
+
+CREATE TABLE outbox (
+    id bigint PRIMARY KEY,
+    owner text NOT NULL,
+    committed_at timestamptz NOT NULL,
+    -- Messages of a batch, in commit order.
+    message_ids bigint[] NOT NULL DEFAULT '{}',
+    -- Why messages of the batch were refused, by place; null if none was.
+    refusals text[],
+    -- The other durable events: JSON, an array of OutboxEvent.
+    events text NOT NULL DEFAULT '[]',
+    published_at timestamptz,
+    -- The backbone server that it was published under.
+    server text
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX outbox_due ON outbox (committed_at, id) WHERE published_at IS NULL;
+CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
+
+CREATE TABLE leases (
+    owner text PRIMARY KEY,
+    beaten_at timestamptz NOT NULL
+);
+
+CREATE TABLE backbone (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    server text NOT NULL
+);
+
+-- Backbone servers that a node has left for another. A row that is published under one of them stays unpublished: its
+-- publisher is cut off together with that server (NOLOSS A2).
+CREATE TABLE retired_backbones (
+    server text COLLATE "C" PRIMARY KEY,
+    retired_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE id_blocks (
+    name text PRIMARY KEY,
+    next bigint NOT NULL
+);
+INSERT INTO id_blocks VALUES ('all', 1);
+
+CREATE TABLE audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    kind text NOT NULL,
+    user_id text,
+    conversation_id text,
+    connection_id text,
+    detail text
+);
+CREATE INDEX audit_by_time ON audit (at);
+
+-- The group commit: one call, one transaction, one round trip. Most batches contain no duplicate and nothing to refuse.
+-- parley_send_plain stores those without judging them: each of its statements assumes a plain batch, and a wrong count
+-- or a violated unique index rolls them all back. parley_send then judges every message of the batch.
+--
+-- Both lock in the same order: conversations, members, messages. Each statement of a volatile function sees all commits
+-- from before it began, so the statements after the locks work on the newest state. Plans are made under the session's
+-- settings (postgres/pool.rs).
+--
+-- The node prepares what needs no look at the tables: it sorts the messages, and numbers them within their
+-- conversations, from 1. OFFSET 0 keeps a look-up by key: a plan that was made while tables were small would read them
+-- whole.
 
 CREATE FUNCTION parley_send_plain(
     p_batch bigint,
@@ -84,13 +263,7 @@ EXCEPTION
 END
 $function$;
 
--- PostgreSQL parses them anew for every statement that updates a row, and a send updates one of each.
-ALTER TABLE conversations DROP CONSTRAINT conversations_kind_check, DROP CONSTRAINT conversations_visibility_check;
-ALTER TABLE members DROP CONSTRAINT members_role_check, DROP CONSTRAINT members_state_check;
-
--- As before (0002), but what a message answers is found by its id alone: a plan that was made while tables were empty read
--- all messages of the conversation for it. The settings of the plan are those of the session, not set for each call anew.
-CREATE OR REPLACE FUNCTION parley_send(
+CREATE FUNCTION parley_send(
     p_batch bigint,
     p_owner text,
     p_ids bigint[],
@@ -227,3 +400,18 @@ BEGIN
     ORDER BY n.place;
 END
 $function$;
+
+-- In an empty database all indexes of a table look alike. Until the server analyzes the tables, within a minute of the
+-- first users, every look-up of a conversation's members would read the whole index of members by user. So the tables
+-- are filled with sample rows, analyzed and emptied again; the server keeps how selective the columns are.
+INSERT INTO conversations (id, kind, visibility, member_count, created_at, last_activity)
+    SELECT 'shown-' || n, 'direct', 'private', 2, now(), now() FROM generate_series(1, 200) n;
+INSERT INTO members (conversation_id, user_id, role, state)
+    SELECT 'shown-' || n, 'shown-' || u, 'member', 'accepted' FROM generate_series(1, 200) n, generate_series(n, n + 1) u;
+ANALYZE conversations, members;
+-- Unlike DELETE, TRUNCATE leaves no dead rows, for which the server would analyze the empty tables. In a subtransaction
+-- it gives the tables new files, which count as never analyzed: the planner then expects some rows in them, and not
+-- none.
+SAVEPOINT filled;
+TRUNCATE conversations, members, past_members;
+RELEASE SAVEPOINT filled;

@@ -1,16 +1,33 @@
-//! How receipts move a member's positions: the rules, shared by both stores. No SQL, no I/O.
+//! Receipts and unread counts: how receipts move a member's positions. The rules that both stores share, and the trait.
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use shared::{ConversationId, UserId, Visibility};
 
 use super::membership::{self, State};
-use super::{Receipt, ReceiptKind, Refusal};
+use super::{OutboxRow, Receipt, ReceiptChange, ReceiptKind, Refusal, StoreError, UnreadCount};
 
-/// What the store knows of a receipt's place, read under the member's lock.
+/// The positions up to which members have read and received messages.
+#[async_trait]
+pub trait Receipts: Send + Sync + 'static {
+    /// Applies receipts in one transaction with one outbox row of all their events; outcomes in order.
+    /// `Refused(NotMember)`, `Refused(NotFound)` stand for one receipt each.
+    async fn receipts(
+        &self,
+        receipts: &[Receipt],
+        outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
+    ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError>;
+
+    /// For each of `users`, in their order, the unread counts in all their conversations. The backbone's cache is
+    /// rebuilt from them.
+    async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError>;
+}
+
+/// What a receipt is judged by, read under the member's lock.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// The conversation's, if there is one.
+    /// The conversation's visibility, if there is such a conversation.
     pub(super) visibility: Option<Visibility>,
     pub(super) state: Option<State>,
     pub(super) read_seq: u64,
@@ -72,7 +89,7 @@ impl Advance {
         Ok(Move { from, to: from.max(target) })
     }
 
-    /// Whose positions to write, in the order in which rows are locked.
+    /// The positions to write, in the order in which rows are locked.
     pub(super) fn moved(&self) -> impl ExactSizeIterator<Item = (&ConversationId, &UserId, Positions)> {
         self.moved.iter().map(|((conversation, user), positions)| (conversation, user, *positions))
     }

@@ -1,0 +1,92 @@
+//! Conversations: making them and reading them. The rules that both stores share, and the trait. No SQL.
+
+use async_trait::async_trait;
+use shared::{Conversation, ConversationId, ConversationKind, UserId, Visibility};
+
+use super::membership::{self, State, may_see};
+use super::{NewConversation, OutboxRow, Refusal, StoreError};
+
+/// Conversations.
+#[async_trait]
+pub trait Conversations: Send + Sync + 'static {
+    /// The direct conversation of the two, if there is one.
+    async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError>;
+
+    /// The direct conversation of the two, made with `id` if there is none; `true` if it was made now. A user paired
+    /// with themselves gets a conversation of one. `Blocked` if one has blocked the other and there is none.
+    async fn open_direct(
+        &self,
+        pair: (&UserId, &UserId),
+        id: &ConversationId,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<(Conversation, bool), StoreError>;
+
+    /// Makes a group or channel; `Conflict` if the id is taken.
+    async fn create_conversation(
+        &self,
+        new: &NewConversation,
+        outbox: OutboxRow<Conversation>,
+    ) -> Result<Conversation, StoreError>;
+
+    /// A conversation as `viewer` sees it (`None`: a backend, which sees all). `NotMember` for a private conversation
+    /// of which the viewer is no member, without an invitation.
+    async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError>;
+
+    /// The conversations of which `user` is an accepted member, newest activity first, after the first `offset`.
+    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError>;
+}
+
+/// Two users in order: the same for both directions of a pair.
+#[must_use]
+pub fn ordered_pair<'a>(one: &'a UserId, other: &'a UserId) -> (&'a UserId, &'a UserId) {
+    if one <= other { (one, other) } else { (other, one) }
+}
+
+/// The key of a direct conversation: its two users in order, joined by `/`, which no id holds.
+pub(super) fn pair_key((one, other): (&UserId, &UserId)) -> String {
+    let (first, second) = ordered_pair(one, other);
+    format!("{first}/{second}")
+}
+
+/// The direct conversation of two users, to be made.
+pub(super) fn new_direct(id: &ConversationId, pair: (&UserId, &UserId)) -> NewConversation {
+    NewConversation {
+        id: id.clone(),
+        kind: ConversationKind::Direct,
+        title: None,
+        visibility: Visibility::Private,
+        password_hash: None,
+        owner: None,
+        members: vec![pair.0.clone(), pair.1.clone()],
+    }
+}
+
+/// Fails for a direct conversation: those are opened, so that each pair has one.
+pub(super) fn check_not_direct(new: &NewConversation) -> Result<(), StoreError> {
+    match new.kind {
+        ConversationKind::Direct => Err(StoreError::Failed("a direct conversation is made by opening it".into())),
+        ConversationKind::Group | ConversationKind::Channel => Ok(()),
+    }
+}
+
+/// A conversation as a viewer sees it.
+pub(super) struct Seen {
+    pub(super) conversation: Conversation,
+    /// The state of the viewer's row; `None` without a row, and for a backend.
+    pub(super) state: Option<State>,
+}
+
+impl Seen {
+    /// The conversation, if the viewer may see it. A backend may see all.
+    pub(super) fn checked(self, viewer: Option<&UserId>) -> Result<Conversation, Refusal> {
+        if viewer.is_some() && !may_see(self.conversation.visibility, self.state) {
+            return Err(membership::refusal(self.state).unwrap_or(Refusal::NotMember));
+        }
+        Ok(self.conversation)
+    }
+}
+
+/// Whether a viewer sees the members and the last message: an accepted member does, and a backend.
+pub(super) fn sees_inside(state: Option<State>, has_viewer: bool) -> bool {
+    !has_viewer || state == Some(State::Accepted)
+}

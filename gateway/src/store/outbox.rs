@@ -1,0 +1,37 @@
+//! Outbox rows after their commit: marked as published, taken over from dead nodes, pruned.
+
+use async_trait::async_trait;
+
+use super::{OutboxEvent, Owner, PendingRow, StoreError};
+
+/// The rows of the outbox.
+#[async_trait]
+pub trait OutboxRows: Send + Sync + 'static {
+    /// Writes an outbox row of its own, for durable events that change nothing else (notifications).
+    async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError>;
+
+    /// Marks rows as published under the backbone server `server`, unless that server is retired: then the rows stay
+    /// unpublished. `server` may name several, with `-` between them: then none of them may be retired.
+    async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError>;
+
+    /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, that were committed more than
+    /// `min_age_ms` ago. It takes rows of `owner` itself, of an older boot of the same node, and of owners without a
+    /// live lease.
+    async fn take_unpublished(
+        &self,
+        owner: &Owner,
+        lease_ms: u64,
+        min_age_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<PendingRow>, StoreError>;
+
+    /// Rows published under another server than `server`, in commit order, after row `after`, at most `limit`.
+    async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;
+
+    /// Deletes rows that were published under the current backbone server more than `age_ms` ago, and returns their
+    /// number.
+    async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError>;
+
+    /// The age of the oldest unpublished row, in milliseconds by the store's clock.
+    async fn outbox_age_ms(&self) -> Result<u64, StoreError>;
+}
