@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Node;
+use crate::clock::every;
 
 /// How old the store's answer may be.
 const STORE_ANSWER_FRESH: Duration = Duration::from_secs(3);
@@ -28,14 +29,9 @@ impl Readiness {
 
     /// Asks the store whether it answers, again and again, until `stop`.
     pub async fn watch_store(&self, node: Arc<Node>, stop: tokio_util::sync::CancellationToken) {
-        let mut beat = tokio::time::interval(Duration::from_secs(1));
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut up = true;
-        loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(Duration::from_secs(1), stop);
+        while ticks.next().await {
             let asked = Instant::now();
             let answered = node.chat.store().ping().await;
             node.metrics.store_ping_seconds.record(asked.elapsed());
