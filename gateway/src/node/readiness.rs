@@ -33,7 +33,7 @@ impl Readiness {
         let mut ticks = every(Duration::from_secs(1), stop);
         while ticks.next().await {
             let asked = Instant::now();
-            let answered = node.chat.store().ping().await;
+            let answered = node.store.ping().await;
             node.metrics.store_ping_seconds.record(asked.elapsed());
             match (&answered, up) {
                 (Err(error), true) => tracing::warn!(%error, "the store does not answer"),
@@ -42,7 +42,7 @@ impl Readiness {
             }
             up = answered.is_ok();
             node.metrics.store_up.set(f64::from(u8::from(up)));
-            node.metrics.backbone_up.set(f64::from(u8::from(node.chat.backbone().health().ready)));
+            node.metrics.backbone_up.set(f64::from(u8::from(node.backbone.health().ready)));
             if up {
                 *self.store_answered.lock() = Some(Instant::now());
             }
@@ -58,7 +58,7 @@ impl Readiness {
         if self.draining.load(Ordering::Relaxed) {
             faults.push("draining".to_owned());
         }
-        let health = node.chat.backbone().health();
+        let health = node.backbone.health();
         if !health.ready {
             faults.push(format!("backbone: {}", health.detail));
         }

@@ -44,7 +44,7 @@ struct Recheck {
 
 impl Recheck {
     async fn beat(&mut self) {
-        let health = self.node.chat.backbone().health();
+        let health = self.node.backbone.health();
         if health.ready {
             if health.server.is_some() && health.server != self.server {
                 match self.restore().await {
@@ -81,7 +81,7 @@ impl Recheck {
         while !self.left.is_empty() {
             let from = self.left.len().saturating_sub(USERS);
             let users = self.left.get(from..).unwrap_or_default();
-            let revoked = self.node.chat.backbone().revoked_at(users).await?;
+            let revoked = self.node.backbone.revoked_at(users).await?;
             for (user, revoked_s) in users.iter().zip(revoked) {
                 let Some(revoked_s) = revoked_s else { continue };
                 let closed = self.node.registry.close_issued_until(user, revoked_s, CloseCode::SessionRevoked);

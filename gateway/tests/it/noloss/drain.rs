@@ -14,7 +14,7 @@ async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
     let node =
         Node::embedded(&[("DRAIN_DELAY_SECONDS", "1"), ("DRAIN_SECONDS", "5"), ("COMMANDS_PER_SECOND", "0")]).await;
     let (http, ops) = (node.http, node.ops);
-    let store = std::sync::Arc::clone(node.app.node().chat.store());
+    let store = std::sync::Arc::clone(&node.app.node().store);
     let mut clients = Vec::new();
     for n in 0..20 {
         clients.push(Client::join(http, &format!("u{n}")).await);
