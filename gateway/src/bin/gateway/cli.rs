@@ -88,6 +88,7 @@ impl Cli {
 
 fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
     start_log(&args.log, &args.log_format)?;
+    tracing::info!(version = %env!("CARGO_PKG_VERSION"), commit = %env!("PARLEY_COMMIT"), "starting");
     let mut layers = Layers::read(args.settings)?;
     if mode == Mode::Dev {
         dev_defaults(&mut layers);
