@@ -36,7 +36,7 @@ use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
 use crate::limits::{Polls, UserRates};
 use crate::metrics::{self, Metrics};
-use crate::node::drain;
+use crate::node::drain::{self, Stopping, Unfinished};
 use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
@@ -52,7 +52,7 @@ type HealQueue = mpsc::UnboundedReceiver<UserId>;
 /// How often old figures are dropped from the histograms.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the last connections, and the last background tasks, may take to end: each.
+/// How long the last connections, and the last background tasks, may take to end: a part of [`drain::STOP_MARGIN`].
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Refresh batches that may wait while the backbone is slow.
@@ -151,10 +151,16 @@ impl App {
         &self.node
     }
 
-    /// Drains the sockets, then stops.
-    pub async fn drain(self) {
-        drain::drain(&self.node, &self.readiness, &self.config.drain).await;
-        self.stop().await;
+    /// Drains the sockets, then stops, all within `DRAIN_SECONDS` and [`drain::STOP_MARGIN`].
+    ///
+    /// # Errors
+    /// A part had not ended by then. The others have, or were not waited for.
+    pub async fn drain(self) -> Result<(), Unfinished> {
+        let mut stopping = Stopping::within(self.config.drain.total + drain::STOP_MARGIN);
+        let drained = drain::drain(&self.node, &self.readiness, &self.config.drain);
+        stopping.wait_for("the drain", drained).await;
+        self.stop(&mut stopping).await;
+        stopping.end()
     }
 }
 
@@ -234,28 +240,20 @@ impl App {
     }
 
     /// Stops in the order in which one part needs the other: sockets, commits, publications, the backbone, the rest.
-    async fn stop(self) {
+    async fn stop(self, stopping: &mut Stopping) {
         self.listening.cancel();
         self.serving.close();
-        if tokio::time::timeout(STOP_WITHIN, self.serving.wait()).await.is_err() {
-            tracing::warn!(left = self.serving.len(), "some connections did not end in time");
-        }
-        self.node.chat.finish().await;
+        stopping.wait_at_most(STOP_WITHIN, "connections", self.serving.wait()).await;
+        stopping.wait_for("commits", self.node.chat.finish()).await;
         self.publishing.cancel();
-        if self.publish.await.is_err() {
-            tracing::error!("the publisher ended by a fault of the server");
-        }
+        stopping.join("the publisher", self.publish).await;
         self.auditing.cancel();
-        if self.audit.await.is_err() {
-            tracing::error!("the audit trail ended by a fault of the server");
-        }
+        stopping.join("the audit trail", self.audit).await;
         self.clocks.cancel();
         self.ops_listening.cancel();
         self.background.close();
-        if tokio::time::timeout(STOP_WITHIN, self.background.wait()).await.is_err() {
-            tracing::warn!(left = self.background.len(), "some tasks did not end in time");
-        }
-        self.node.backbone.close().await;
+        stopping.wait_at_most(STOP_WITHIN, "background tasks", self.background.wait()).await;
+        stopping.wait_for("the backbone", self.node.backbone.close()).await;
     }
 }
 
