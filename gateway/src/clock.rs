@@ -1,7 +1,10 @@
-//! The process's own clock: monotonic, so that a step of the machine's clock ends no connection.
+//! The process's own clock: monotonic, so that a step of the machine's clock ends no connection. And its one ticker.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 /// Coarse seconds on this process's monotonic clock, from 1.
 pub fn coarse_s() -> u32 {
@@ -16,6 +19,31 @@ pub fn now_us() -> u64 {
 /// The same at another moment; 0 if the clock didn't run yet.
 pub fn us_at(moment: Instant) -> u64 {
     u64::try_from(moment.saturating_duration_since(start()).as_micros()).unwrap_or(u64::MAX / 2)
+}
+
+/// The ticks of something that is done once in each period, until a token ends it.
+#[derive(Debug)]
+pub struct Ticks {
+    ticks: Interval,
+    stop: CancellationToken,
+}
+
+/// Ticks at once and then once in each `period`, until `stop`. Work that takes longer than the period delays the next tick,
+/// so that there is no burst after it.
+pub fn every(period: Duration, stop: CancellationToken) -> Ticks {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Ticks { ticks, stop }
+}
+
+impl Ticks {
+    /// Waits for the next tick; `false` when it is over. Work between two ticks is not interrupted.
+    pub async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.ticks.tick() => true,
+            () = self.stop.cancelled() => false,
+        }
+    }
 }
 
 fn elapsed() -> Duration {

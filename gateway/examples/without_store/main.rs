@@ -42,7 +42,6 @@ fn main() -> anyhow::Result<()> {
         let app = App::start_on(config, Arc::new(MemoryStore::new())).await?;
         tracing::warn!(http = %app.http, "listening, and storing nothing: for measuring only");
         drain::signal().await?;
-        app.drain().await;
-        Ok(())
+        Ok(app.drain().await?)
     })
 }

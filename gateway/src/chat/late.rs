@@ -19,6 +19,7 @@ use super::messages::SentMessage;
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
+use crate::clock::every;
 use crate::store::{CommittedBatch, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
 
 /// How long the store may take for a message that can be delivered without it.
@@ -190,13 +191,8 @@ impl Chat {
 
     /// Stores what was kept while the store was away, until `stop`: on whichever node finds it first.
     pub async fn store_late_until(&self, stop: CancellationToken) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = look.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(LOOK_EVERY, stop.clone());
+        while ticks.next().await {
             if let Err(error) = self.look_after_late(&stop).await {
                 tracing::debug!(%error, "late messages could not be looked after");
             }

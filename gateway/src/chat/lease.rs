@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::every;
 use crate::store::{Owner, Store};
 use crate::switches;
 
@@ -61,13 +62,8 @@ impl Lease {
 
     /// Beats until `stop`.
     pub async fn keep(&self, store: &dyn Store, owner: &Owner, stop: CancellationToken) {
-        let mut beat = tokio::time::interval(BEAT_EVERY);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(BEAT_EVERY, stop);
+        while ticks.next().await {
             if !self.is_left.load(Ordering::Relaxed) {
                 self.beat(store, owner).await;
             }

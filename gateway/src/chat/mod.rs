@@ -1,6 +1,6 @@
-//! The domain: messages, conversations, receipts, typing, presence, blocks. Takes and returns data; never sees a socket.
-//!
-//! A command ends when its change is committed; what others are told of it goes through the [`publish::Publisher`].
+//! The domain: messages, conversations, receipts, typing, presence, blocks. A command ends when its change is committed.
+//! It offers [`Chat`], which takes and returns data, and the [`publish::Publisher`], which tells others of committed changes.
+//! It never sees a socket.
 
 mod announcer;
 pub mod blocks;
@@ -44,31 +44,50 @@ pub use error::refused;
 /// Direct conversations whose id a node remembers.
 const DIRECTS_CACHED_MAX: u64 = 100_000;
 
-/// What the domain works with; one for the node.
+/// What the domain works with; one for the node. The node owns it, and so every field; what is shared says with whom.
 pub struct Chat {
+    /// Holds what must never be lost; shared with the node and the publisher.
     store: Arc<dyn Store>,
+    /// Carries events to the other nodes; shared with the node and the publisher.
     backbone: Arc<dyn Backbone>,
+    /// Commits sends and receipts in batches. The only way to write one, so that their order is its order.
     commit: GroupCommit,
+    /// Gives out numbers for rows and conversations; shared with `commit`, because both draw from one block.
     ids: Arc<IdBlock>,
+    /// The name under which this boot's outbox rows stand; written once, read with each row.
     owner: Owner,
+    /// The members of conversations, remembered; shared with the publisher, and with the fan-out, which invalidates entries.
     members: Arc<members::MembersCache>,
+    /// `members` and `names` together, as the builders of events take them.
     directory: publish::Directory,
+    /// Hands committed events to the publisher's task, which `app` owns and awaits.
     publisher: publish::Publisher,
+    /// Who is typing where; kept in memory alone, because it is worth nothing after seconds.
     typing: typing::Typing,
+    /// The names of users, remembered, and those not yet in the store; shared with the publisher.
     names: Arc<usernames::Names>,
+    /// The conversation of two users, remembered: it never changes.
     directs: Cache<(UserId, UserId), ConversationId>,
+    /// Messages delivered before they are stored: whether the store is away, and the ids kept for that time. This node's own.
     late: late::Late,
+    /// How many users are told of one user's presence or typing; a setting.
     presence_audience: u32,
+    /// Loads the users who are told of a user's presence, many users in one query.
     partners: Partners,
+    /// Tells comings and goings at a bounded rate; owns the task that does so.
     announcer: Announcer,
+    /// The counters; shared with every part of the node.
     metrics: Arc<Metrics>,
+    /// Hands entries to the audit trail's task, which `app` owns and awaits.
     audit: AuditTrail,
+    /// Whether this node may publish; shared with the publisher, which looks at it before each batch. The sweep renews it.
     lease: Arc<lease::Lease>,
-    /// Owners whose rows were taken over and whose connections could not be ended yet.
+    /// Owners whose rows were taken over and whose connections could not be ended yet. The sweep alone uses it.
     unfenced: parking_lot::Mutex<std::collections::BTreeSet<String>>,
-    /// The other nodes have left the backbone's server; since when this node tries to follow them.
+    /// Since when the other nodes have left the backbone's server, while this node tries to follow them. The sweep writes it,
+    /// readiness reads it.
     left_behind: parking_lot::Mutex<Option<Instant>>,
-    /// The backbone server that the store knows of.
+    /// The backbone server that the store knows of. The sweep alone uses it.
     adopted: parking_lot::Mutex<Option<Arc<str>>>,
 }
 
@@ -131,18 +150,6 @@ impl Chat {
             left_behind: parking_lot::Mutex::new(None),
             adopted: parking_lot::Mutex::new(None),
         }
-    }
-
-    /// The backbone, for those who join and leave it.
-    #[must_use]
-    pub fn backbone(&self) -> &Arc<dyn Backbone> {
-        &self.backbone
-    }
-
-    /// The store, for readiness and history.
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
     }
 
     /// Takes no further sends and receipts, and returns when those under way are committed and handed to the publisher.

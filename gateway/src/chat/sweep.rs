@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::LEASE;
 use super::{Chat, publish};
 use crate::backbone::Delivery;
+use crate::clock::every;
 use crate::store::{PendingRow, StoreError};
 use crate::switches;
 
@@ -34,13 +35,8 @@ impl Chat {
     }
 
     async fn sweep_often(&self, stop: CancellationToken) {
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = sweep.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(SWEEP_EVERY, stop.clone());
+        while ticks.next().await {
             if let Err(error) = self.sweep(&stop).await {
                 tracing::debug!(%error, "the sweep could not be carried out");
             }

@@ -42,7 +42,7 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
 
 /// The answer of `gateway dev` to a request for a name that isn't this machine's: a page of any site can have its own name
 /// resolve to a loopback address, and would be given the demo users' tokens.
-pub(crate) fn foreign_name<B>(request: &Request<B>) -> Option<Response> {
+pub(super) fn foreign_name<B>(request: &Request<B>) -> Option<Response> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))?;
     if is_loopback(host) {

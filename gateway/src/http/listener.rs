@@ -1,11 +1,13 @@
-//! The accept loop of a listener: HTTP/1.1 with upgrades, slow requests cut off, as many connections as there is room for.
+//! A node's listeners and their accept loop: HTTP/1.1 with upgrades, a deadline for each request's headers, and a limit on
+//! the connections.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::future::{Either, ready};
@@ -14,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::head;
 use super::proxy_protocol::{self, HeaderError};
-use crate::config::Proxies;
+use crate::config::{Config, Proxies};
 
 /// Time for a request's headers to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +35,39 @@ const READ_BYTES_MAX: usize = 2 * head::HEAD_BYTES_MAX;
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted: with the usual 128, a storm's SYNs are dropped and sent again a second later.
+const BACKLOG: u32 = 4096;
+
+/// The two ports of a node, bound, with nothing accepted yet.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub http: TcpListener,
+    /// For operators.
+    pub ops: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the addresses of the settings.
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self { http: bind(config.http, "HTTP")?, ops: bind(config.ops, "OPS")? })
+    }
+}
+
+fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Accepted connections inherit it.
+        socket.set_nodelay(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
+        format!("{name}_HOST and {name}_PORT: {address} can't be bound; is something else listening there?")
+    })
+}
 
 /// How many connections there may be, and are.
 #[derive(Debug)]

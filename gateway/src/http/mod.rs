@@ -1,4 +1,6 @@
 //! HTTP: the public listener (sockets, REST, the demo page) and the one for operators.
+//! It offers the accept loop, the upgrade of a request to a session, and the routes.
+//! It never drives a socket after the upgrade: that is the session's.
 
 mod admission;
 mod browsers;
@@ -8,11 +10,12 @@ mod head;
 mod listener;
 pub mod ops;
 mod proxy_protocol;
+mod public;
 pub mod rest;
 pub mod stats;
 mod upgrade;
 
 pub use client_address::ClientAddress;
-pub(crate) use head::foreign_name;
-pub use listener::{Capacity, serve};
+pub use listener::{Capacity, Listeners, serve};
+pub use public::{Public, answer};
 pub use upgrade::{Sockets, SocketsConfig};

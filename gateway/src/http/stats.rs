@@ -50,7 +50,7 @@ impl Stats {
         let dialects = node.registry.sockets_by_dialect().into_iter();
         let users = node.registry.users_with_sockets(USERS_LOOKED_UP_MAX);
         let channels_sampled = users.len() == USERS_LOOKED_UP_MAX;
-        let channels = match node.chat.store().busiest(&users, CHANNELS_MAX).await {
+        let channels = match node.store.busiest(&users, CHANNELS_MAX).await {
             Ok(channels) => Some(channels.into_iter().map(Channel::from).collect()),
             Err(error) => {
                 tracing::debug!(%error, "channels could not be counted");

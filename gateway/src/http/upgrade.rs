@@ -82,7 +82,7 @@ impl Sockets {
             let retry = [(RETRY_AFTER, HeaderValue::from_static("2"))];
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "this node is full; try again\n").into_response();
         };
-        if !self.node.chat.backbone().health().ready {
+        if !self.node.backbone.health().ready {
             self.node.metrics.handshake("backbone_away");
             let retry = [(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)))];
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();

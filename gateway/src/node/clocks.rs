@@ -1,14 +1,14 @@
-//! One beat a second for every clock of the node: heartbeats, deadlines, presence, typing, readiness.
+//! One tick a second for every clock of the node: heartbeats, deadlines, presence, typing, readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::UserId;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
+use crate::clock::every;
 use crate::config::{LogConfig, Timeouts};
 use crate::delivery::registry::SweepClocks;
 use crate::switches;
@@ -23,13 +23,8 @@ const REFRESH_USERS: usize = 500;
 /// Sweeps the sockets' clocks until `stop`. Never waits for the store or the backbone.
 pub async fn clocks(node: Arc<Node>, log: LogConfig, refresh: mpsc::Sender<Vec<UserId>>, stop: CancellationToken) {
     let clocks = sweep_clocks(&node.clocks, &log);
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            () = stop.cancelled() => return,
-        }
+    let mut ticks = every(Duration::from_secs(1), stop);
+    while ticks.next().await {
         let sweep = node.registry.sweep(&clocks);
         node.lobby.sweep();
         node.user_rates.sweep();
@@ -59,13 +54,8 @@ pub async fn refresh(node: Arc<Node>, mut users: mpsc::Receiver<Vec<UserId>>) {
 
 /// What needs the store or the backbone once a second, until `stop`.
 pub async fn errands(node: Arc<Node>, stop: CancellationToken) {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            () = stop.cancelled() => return,
-        }
+    let mut ticks = every(Duration::from_secs(1), stop);
+    while ticks.next().await {
         node.chat.end_silent_typing().await;
         node.chat.flush_usernames().await;
         if let Err(error) = node.chat.announce_departures().await {

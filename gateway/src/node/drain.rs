@@ -1,4 +1,5 @@
-//! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop (DESIGN §8).
+//! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop part after part. All of it
+//! has one deadline, so a part that hangs can't keep the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,62 @@ const BATCH_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// The part of the drain that is kept for the last sessions to end and the last rows to be published.
 const TAIL: Duration = Duration::from_secs(3);
+
+/// How long after `DRAIN_SECONDS` the parts of a node may still take to end, all of them together.
+pub const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+/// The node ended before this part of it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node stopped before {0} had ended; the log says more")]
+pub struct Unfinished(pub &'static str);
+
+/// Waits for one part of a node after the other, and for none beyond the deadline.
+#[derive(Debug)]
+pub struct Stopping {
+    deadline: tokio::time::Instant,
+    /// The first part that did not end as it should.
+    unfinished: Option<&'static str>,
+}
+
+impl Stopping {
+    /// All parts have to end within this time from now.
+    #[must_use]
+    pub fn within(all: Duration) -> Self {
+        Self { deadline: tokio::time::Instant::now() + all, unfinished: None }
+    }
+
+    /// Waits for a part until the deadline.
+    pub async fn wait_for(&mut self, part: &'static str, end: impl Future<Output = ()>) {
+        self.wait_at_most(Duration::MAX, part, end).await;
+    }
+
+    /// Waits for a part that may take only so long, so that something is left for the others.
+    pub async fn wait_at_most(&mut self, most: Duration, part: &'static str, end: impl Future<Output = ()>) {
+        let until = tokio::time::Instant::now().checked_add(most).map_or(self.deadline, |at| at.min(self.deadline));
+        if tokio::time::timeout_at(until, end).await.is_err() {
+            tracing::error!(part, "did not end in time; the node stops without it");
+            self.unfinished.get_or_insert(part);
+        }
+    }
+
+    /// Waits for a task until the deadline.
+    pub async fn join(&mut self, part: &'static str, task: tokio::task::JoinHandle<()>) {
+        match tokio::time::timeout_at(self.deadline, task).await {
+            Ok(Ok(())) => return,
+            Ok(Err(fault)) => tracing::error!(part, %fault, "ended by a fault of the server"),
+            Err(_) => tracing::error!(part, "did not end in time; the node stops without it"),
+        }
+        self.unfinished.get_or_insert(part);
+    }
+
+    /// Whether all parts have ended.
+    ///
+    /// # Errors
+    /// The first that has not.
+    pub fn end(self) -> Result<(), Unfinished> {
+        self.unfinished.map_or(Ok(()), |part| Err(Unfinished(part)))
+    }
+}
 
 /// Resolves on SIGTERM or SIGINT.
 pub async fn signal() -> anyhow::Result<()> {
@@ -84,5 +141,32 @@ fn close_answered(quiet: &mut VecDeque<(Instant, Vec<Arc<SendQueue>>)>) {
     while quiet.front().is_some_and(|(since, _)| since.elapsed() >= ANSWER_WITHIN || switches::off("drain-answer")) {
         let answered = quiet.pop_front().into_iter().flat_map(|(_, queues)| queues);
         answered.for_each(|queue| queue.close(CloseCode::Draining));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_hangs_ends_with_the_deadline_and_is_named() {
+        let begun = Instant::now();
+        let mut stopping = Stopping::within(Duration::from_millis(300));
+        stopping.wait_for("one", std::future::ready(())).await;
+        stopping.wait_at_most(Duration::from_millis(100), "two", std::future::pending()).await;
+        assert!(begun.elapsed() < Duration::from_millis(250), "the others still have their time");
+        stopping.join("three", tokio::spawn(std::future::pending())).await;
+        stopping.wait_for("four", std::future::pending()).await;
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert_eq!(stopping.end(), Err(Unfinished("two")));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panicked_counts_as_not_done() {
+        let mut stopping = Stopping::within(Duration::from_secs(10));
+        stopping.join("one", tokio::spawn(std::future::ready(()))).await;
+        assert_eq!(stopping.unfinished, None);
+        stopping.join("two", tokio::spawn(async { panic!("a fault of the server") })).await;
+        assert_eq!(stopping.end(), Err(Unfinished("two")));
     }
 }

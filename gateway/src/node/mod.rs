@@ -1,7 +1,6 @@
-//! What the sessions, the listeners and the clocks of a node share, and what the node does by itself: its clocks, looking
-//! again at those who are connected, readiness, draining.
-//!
-//! It carries out no command and reads no socket.
+//! [`Node`]: the parts that the sessions, the listeners and the clocks of one process share.
+//! Beside it stand the node's own tasks: its clocks, checking connected users again, readiness, draining.
+//! It never carries out a command and never reads a socket.
 
 pub mod clocks;
 pub mod drain;
@@ -17,22 +16,27 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::AuditTrail;
 use crate::auth::{Authenticator, LiveSessions};
+use crate::backbone::Backbone;
 use crate::chat::Chat;
 use crate::config::{Limits, Timeouts};
 use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
-use crate::limits::Polls;
-use crate::limits::UserRates;
+use crate::limits::{Polls, UserRates};
 use crate::metrics::Metrics;
 use crate::node::lobby::Lobby;
+use crate::store::Store;
 
 /// Connections that join at the same time; more wait for their turn.
 pub const JOINS_MAX: usize = 512;
 
 /// What every session of this node works with.
 pub struct Node {
-    /// The domain.
+    /// The domain. It shares `store` and `backbone`.
     pub chat: Arc<Chat>,
+    /// The store, for readiness, history and the operators' questions.
+    pub store: Arc<dyn Store>,
+    /// The backbone, for connections that join and leave it, and for orders to all nodes.
+    pub backbone: Arc<dyn Backbone>,
     /// Users with sockets here.
     pub registry: Arc<Registry>,
     /// Sockets without a user yet.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Node;
+use crate::clock::every;
 
 /// How old the store's answer may be.
 const STORE_ANSWER_FRESH: Duration = Duration::from_secs(3);
@@ -28,16 +29,11 @@ impl Readiness {
 
     /// Asks the store whether it answers, again and again, until `stop`.
     pub async fn watch_store(&self, node: Arc<Node>, stop: tokio_util::sync::CancellationToken) {
-        let mut beat = tokio::time::interval(Duration::from_secs(1));
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut up = true;
-        loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(Duration::from_secs(1), stop);
+        while ticks.next().await {
             let asked = Instant::now();
-            let answered = node.chat.store().ping().await;
+            let answered = node.store.ping().await;
             node.metrics.store_ping_seconds.record(asked.elapsed());
             match (&answered, up) {
                 (Err(error), true) => tracing::warn!(%error, "the store does not answer"),
@@ -46,7 +42,7 @@ impl Readiness {
             }
             up = answered.is_ok();
             node.metrics.store_up.set(f64::from(u8::from(up)));
-            node.metrics.backbone_up.set(f64::from(u8::from(node.chat.backbone().health().ready)));
+            node.metrics.backbone_up.set(f64::from(u8::from(node.backbone.health().ready)));
             if up {
                 *self.store_answered.lock() = Some(Instant::now());
             }
@@ -62,7 +58,7 @@ impl Readiness {
         if self.draining.load(Ordering::Relaxed) {
             faults.push("draining".to_owned());
         }
-        let health = node.chat.backbone().health();
+        let health = node.backbone.health();
         if !health.ready {
             faults.push(format!("backbone: {}", health.detail));
         }

@@ -1,5 +1,5 @@
-//! Looks again at those who are in: for revocations that this node may have missed or Redis may have forgotten, and for
-//! sessions that were deleted. Whoever can't be asked about stays.
+//! Re-checks connected users: for revocations that this node may have missed or Redis may have forgotten, and for sessions
+//! that were deleted. If the backbone can't answer, the connection stays open.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use shared::{CloseCode, UserId};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::auth::{Due, Unavailable};
 use crate::backbone::BackboneError;
 use crate::chat::revocations::RestoreError;
+use crate::clock::every;
 
 /// Users looked up in one call.
 const USERS: usize = 500;
@@ -26,13 +26,10 @@ const PRUNE_BEATS: u32 = 3600;
 /// Once a second, until `stop`.
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut recheck = Recheck { node, server: None, left: Vec::new(), beats: 0 };
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = async { beat.tick().await; recheck.beat().await } => {}
-            () = stop.cancelled() => return,
-        }
+    let mut ticks = every(Duration::from_secs(1), stop.clone());
+    while ticks.next().await {
+        // A check under way ends with `stop`: no other node relies on it.
+        stop.run_until_cancelled(recheck.beat()).await;
     }
 }
 
@@ -47,7 +44,7 @@ struct Recheck {
 
 impl Recheck {
     async fn beat(&mut self) {
-        let health = self.node.chat.backbone().health();
+        let health = self.node.backbone.health();
         if health.ready {
             if health.server.is_some() && health.server != self.server {
                 match self.restore().await {
@@ -84,7 +81,7 @@ impl Recheck {
         while !self.left.is_empty() {
             let from = self.left.len().saturating_sub(USERS);
             let users = self.left.get(from..).unwrap_or_default();
-            let revoked = self.node.chat.backbone().revoked_at(users).await?;
+            let revoked = self.node.backbone.revoked_at(users).await?;
             for (user, revoked_s) in users.iter().zip(revoked) {
                 let Some(revoked_s) = revoked_s else { continue };
                 let closed = self.node.registry.close_issued_until(user, revoked_s, CloseCode::SessionRevoked);

@@ -12,11 +12,9 @@ use shared::event::ResyncReason;
 use shared::{CloseCode, Epoch, Position, UserId, Wire};
 use tokio::time::Instant;
 
-use super::join::expiry_s;
+use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
-use crate::delivery::heal::resync;
-use crate::delivery::registry::JoinOutcome;
 use crate::delivery::send_queue::{Batch, SendQueue};
 use crate::node::Node;
 
@@ -48,15 +46,6 @@ pub enum PollOutcome {
     TooMany,
 }
 
-/// A user who listens in the registry. Dropping it takes them out, also when the client went away.
-struct Listening {
-    node: Arc<Node>,
-    user: UserId,
-    connection: u64,
-    queue: Arc<SendQueue>,
-    subscribed: bool,
-}
-
 /// Waits for events of `user` after `since`, at most for `wait`. Without `since`, or with nothing to wait for, it ends at
 /// once. `identity`: the user's own, whose right to listen may end meanwhile; a backend that acts for them has none.
 pub async fn poll(
@@ -66,7 +55,7 @@ pub async fn poll(
     since: Option<Resume>,
     wait: Duration,
 ) -> Result<PollOutcome, BackboneError> {
-    let backbone = node.chat.backbone();
+    let backbone = &node.backbone;
     let deadline = Instant::now() + wait;
     let asked = match since {
         Some(Resume::From(position)) => position,
@@ -78,7 +67,7 @@ pub async fn poll(
     };
     let Some(_turn) = node.polls.take(user) else { return Ok(PollOutcome::TooMany) };
     let expires_s = identity.map_or(u32::MAX, expiry_s);
-    let Some(listening) = Listening::enter(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
+    let Some(listener) = register(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
     if let Some(identity) = identity {
         // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
         match node.authenticator.check_revoked(identity).await {
@@ -88,7 +77,8 @@ pub async fn poll(
         }
     }
     let head = backbone.open(user).await?;
-    listening.open_gate(&head);
+    // From here on events after `head` wake this poll.
+    listener.open_gate(&head, head.last, Bytes::new());
     if let Err(reason) = check_resume(&asked, &head) {
         return moved(reason, head);
     }
@@ -106,7 +96,7 @@ pub async fn poll(
             let entries = page.entries.into_iter().map(|(_, payload)| payload).collect();
             return Ok(PollOutcome::Events { epoch, seq, entries });
         }
-        match listening.wait(&asked, deadline, &mut batch).await {
+        match wait_for_event(&listener, &asked, deadline, &mut batch).await {
             WakeReason::Event => {}
             WakeReason::Closed(code @ (CloseCode::SessionRevoked | CloseCode::TokenExpired)) => {
                 return Ok(PollOutcome::Ended(code));
@@ -130,73 +120,36 @@ enum WakeReason {
     TimeUp,
 }
 
-impl Listening {
-    /// Registers and subscribes; `None` if the user has as many sockets as they may have.
-    async fn enter(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Option<Self>, BackboneError> {
-        let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, Wire::CHAT));
-        let connection = node.next_connection();
-        if node.registry.add(user, connection, Arc::clone(&queue), expires_s).is_err() {
-            return Ok(None);
-        }
-        // Counted before it is confirmed: if this future is dropped meanwhile, `Drop` takes the subscription back.
-        let mut listening = Self { node: Arc::clone(node), user: user.clone(), connection, queue, subscribed: true };
-        if let Err(error) = node.chat.backbone().subscribe(user).await {
-            listening.subscribed = false;
-            return Err(error);
-        }
-        // Every poll refreshes presence, which lasts longer than the longest one.
-        if let Err(error) = node.chat.arrived(user, false).await {
-            tracing::debug!(%user, %error, "an arrival could not be told");
-        }
-        Ok(Some(listening))
+/// Registers and subscribes; `None` if the user has as many sockets as the limit allows.
+async fn register(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Option<Registered>, BackboneError> {
+    let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, Wire::CHAT));
+    let number = node.next_connection();
+    let Some(mut listener) = Registered::add(node, user, number, &queue, expires_s) else { return Ok(None) };
+    listener.subscribe().await?;
+    // Every poll refreshes presence, which lasts longer than the longest one.
+    if let Err(error) = node.chat.arrived(user, false).await {
+        tracing::debug!(%user, %error, "an arrival could not be told");
     }
-
-    /// From here on events after `head` wake this poll.
-    fn open_gate(&self, head: &LogHead) {
-        let registry = &self.node.registry;
-        loop {
-            match registry.join(&self.user, self.connection, &head.epoch, head.last, Bytes::new()) {
-                JoinOutcome::At { gap: true } => return self.node.fanout.request_heal(&self.user),
-                JoinOutcome::At { gap: false } | JoinOutcome::Gone => return,
-                JoinOutcome::OtherEpoch => {
-                    // The log was opened anew and this poll sees it first.
-                    let notice = resync(ResyncReason::Epoch, &head.epoch, head.last);
-                    registry.change_epoch(self.user.as_str(), &head.epoch, head.last, &notice);
-                }
-            }
-        }
-    }
-
-    /// Until a durable event came, the log was begun anew, or the socket that this stands for would be closed.
-    async fn wait(&self, asked: &Position, deadline: Instant, batch: &mut Batch) -> WakeReason {
-        let woken = poll_fn(|context| {
-            if !self.queue.take(batch, context.waker()) {
-                return Poll::Pending;
-            }
-            batch.frames.clear();
-            if let Some(code) = batch.close {
-                return Poll::Ready(WakeReason::Closed(code));
-            }
-            if batch.abort {
-                return Poll::Ready(WakeReason::Closed(CloseCode::SlowConsumer));
-            }
-            let news = self.queue.position().is_some_and(|(position, _)| position > asked.seq);
-            let anew = self.node.registry.epoch(self.user.as_str()).is_some_and(|epoch| epoch != asked.epoch);
-            if news || anew { Poll::Ready(WakeReason::Event) } else { Poll::Pending }
-        });
-        tokio::time::timeout_at(deadline, woken).await.unwrap_or(WakeReason::TimeUp)
-    }
+    Ok(Some(listener))
 }
 
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let last = self.node.registry.remove(&self.user, self.connection);
-        if self.subscribed {
-            self.node.chat.backbone().unsubscribe(&self.user);
+/// Waits until a durable event came, the log was begun anew, or a socket in this place would be closed.
+async fn wait_for_event(listener: &Registered, asked: &Position, deadline: Instant, batch: &mut Batch) -> WakeReason {
+    let woken = poll_fn(|context| {
+        if !listener.queue.take(batch, context.waker()) {
+            return Poll::Pending;
         }
-        if last && self.subscribed {
-            let (node, user) = (Arc::clone(&self.node), self.user.clone());
-            self.node.tasks.spawn(async move { node.chat.departed(&user).await });
+        batch.frames.clear();
+        if let Some(code) = batch.close {
+            return Poll::Ready(WakeReason::Closed(code));
         }
-    }
+        if batch.abort {
+            return Poll::Ready(WakeReason::Closed(CloseCode::SlowConsumer));
+        }
+        let news = listener.queue.position().is_some_and(|(position, _)| position > asked.seq);
+        let epoch = listener.node.registry.epoch(listener.user.as_str());
+        let anew = epoch.is_some_and(|epoch| epoch != asked.epoch);
+        if news || anew { Poll::Ready(WakeReason::Event) } else { Poll::Pending }
+    });
+    tokio::time::timeout_at(deadline, woken).await.unwrap_or(WakeReason::TimeUp)
 }

@@ -138,7 +138,7 @@ async fn who_was_not_there_is_notified_until_it_is_taken() {
     assert_eq!(receiver.next().await["message"]["content"], "refused");
     say(node.http, "taken").await;
     assert_eq!(receiver.next().await["message"]["content"], "taken");
-    let backbone = node.app.node().chat.backbone();
+    let backbone = &node.app.node().backbone;
     let buried = async {
         while backbone.buried_push_jobs().await.expect("counted") != 1 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -35,6 +35,7 @@ use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
     EntryOutcome, Health, Inbox, LogHead, LogPage, Revocations, Settings, payload,
 };
+use crate::clock::every;
 
 /// How often expired state is looked for.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -126,15 +127,10 @@ impl Shared {
     }
 
     async fn sweep(self: Arc<Self>, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(SWEEP);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {
-                    self.state.lock().sweep(now_ms());
-                    self.allowances.lock().sweep();
-                }
-                () = stop.cancelled() => return,
-            }
+        let mut ticks = every(SWEEP, stop);
+        while ticks.next().await {
+            self.state.lock().sweep(now_ms());
+            self.allowances.lock().sweep();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands: serve, dev, token, config, admin.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -88,12 +89,14 @@ impl Cli {
 
 fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
     start_log(&args.log, &args.log_format)?;
+    tracing::info!(version = %env!("CARGO_PKG_VERSION"), commit = %env!("PARLEY_COMMIT"), "starting");
     let mut layers = Layers::read(args.settings)?;
     if mode == Mode::Dev {
         dev_defaults(&mut layers);
     }
     let config = Config::load(mode, &layers)?;
-    runtime(config.worker_threads)?.block_on(async {
+    let runtime = runtime(config.worker_threads)?;
+    let ended = runtime.block_on(async {
         let auth = config.auth.clone();
         let app = App::start(config).await?;
         tracing::info!(http = %app.http, ops = %app.ops, "listening");
@@ -101,11 +104,17 @@ fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
             greet(app.http.port(), &auth);
         }
         drain::signal().await?;
-        app.drain().await;
+        app.drain().await?;
         tracing::info!("stopped");
         Ok(())
-    })
+    });
+    // Dropped, the runtime would wait for its threads without a limit.
+    runtime.shutdown_timeout(THREADS_WITHIN);
+    ended
 }
+
+/// How long threads that hang in a blocking call may hold up the end of the process.
+const THREADS_WITHIN: Duration = Duration::from_secs(1);
 
 /// On one thread nothing is handed from one to another: no thread is woken for a message, and what has gathered goes out
 /// together. What would block it (passwords, SQLite) has threads of its own in either case.

@@ -121,7 +121,7 @@ pub(super) async fn connections(
     let size = usize::try_from(limit(params.limit)).unwrap_or(usize::MAX);
     let users = node.registry.users_after(params.after.as_ref().map(UserId::as_str), size);
     let next = (users.len() == size).then(|| users.last().map(UserId::to_string)).flatten();
-    let mut channels = node.chat.store().channels_of(&users, CHANNELS_SHOWN_MAX).await?;
+    let mut channels = node.store.channels_of(&users, CHANNELS_SHOWN_MAX).await?;
     let mut items = Vec::with_capacity(users.len());
     for user_id in users {
         items.push(ConnectedUser {
@@ -141,8 +141,8 @@ pub(super) async fn channel(
     Params(params): Params<PageParams>,
 ) -> Result<Json<ChannelStats>, Failure> {
     let node = &api.node;
-    let conversation = node.chat.store().conversation(&id, None).await?;
-    let members = node.chat.store().members(&id).await?;
+    let conversation = node.store.conversation(&id, None).await?;
+    let members = node.store.members(&id).await?;
     may_look(&caller, &members)?;
     let online = online(node, &members).await?;
     let here: Vec<usize> = members.list.iter().map(|(user, _)| node.registry.sockets_of(user).len()).collect();
@@ -170,7 +170,7 @@ pub(super) async fn channel(
             users: here.iter().filter(|sockets| **sockets > 0).count(),
             connections: here.iter().sum(),
         },
-        activity: node.chat.store().activity(&id).await?.into(),
+        activity: node.store.activity(&id).await?.into(),
         users: List { items, next },
     }))
 }

@@ -39,7 +39,7 @@ pub(super) async fn disconnect(
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
     let control = Control::Disconnect { user_id: order.user_id, revoked: false };
-    api.node.chat.backbone().control(&control).await?;
+    api.node.backbone.control(&control).await?;
     Ok(Accepted)
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Conversation>>, Failure> {
     let (offset, limit) = (params.cursor.unwrap_or(0), limit(params.limit));
-    let items = api.node.chat.store().conversations(caller.user()?, offset, limit).await?;
+    let items = api.node.store.conversations(caller.user()?, offset, limit).await?;
     let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
     let next = full.then(|| offset.saturating_add(u64::from(limit)).to_string());
     Ok(Json(List { items, next }))
@@ -110,7 +110,7 @@ pub(super) async fn one(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
 ) -> Result<Json<Conversation>, Failure> {
-    Ok(Json(api.node.chat.store().conversation(&id, caller.acts_for()).await?))
+    Ok(Json(api.node.store.conversation(&id, caller.acts_for()).await?))
 }
 
 /// One new member with a role, or many without.

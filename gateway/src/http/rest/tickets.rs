@@ -55,6 +55,6 @@ pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result
             }
         }
     };
-    let ticket = issue_ticket(&**api.node.chat.backbone(), &identity).await.map_err(unavailable)?;
+    let ticket = issue_ticket(&*api.node.backbone, &identity).await.map_err(unavailable)?;
     Ok(TicketAnswer { ticket: ticket.as_str().to_owned(), token: ticket.as_str().to_owned(), expires_in: TICKET_S })
 }

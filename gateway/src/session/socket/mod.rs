@@ -1,7 +1,6 @@
 //! The driver of one WebSocket: moves bytes between its TCP stream, the decoder and the queue, and closes it in order.
-//!
-//! It is polled by the one task that owns it. It never parses a message, never waits for a command, and holds no buffer
-//! for a socket that is idle.
+//! It offers [`Socket`], which the one task that owns it polls, and [`SocketEnd`], the one table of how sockets end.
+//! It never parses a message, never waits for a command, and never holds a buffer for an idle socket.
 
 mod closing;
 mod read_buffer;

@@ -140,7 +140,8 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
 
     // Drained nodes have written everything.
     let TwoNodes { redis, database, one, two } = cluster;
-    tokio::join!(one.app.drain(), two.app.drain());
+    let (one, two) = tokio::join!(one.app.drain(), two.app.drain());
+    one.and(two).expect("both stop, and every part of them");
     let sql = "SELECT kind, user_id, conversation_id, connection_id, detail FROM audit ORDER BY at, id";
     let rows = database.client().await.query(sql, &[]).await.expect("the table is there");
     let of = |who: &str| -> Vec<(String, Option<String>, bool)> {

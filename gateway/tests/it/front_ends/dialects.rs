@@ -150,7 +150,7 @@ async fn without_redis_flat_sockets_of_the_node_get_messages_directly() {
             assert_eq!(socket.expect("new_message").await["message"]["content"], "later");
         }
         // The sweep publishes what was handed over directly; nobody gets it twice.
-        let store = cluster.one.app.node().chat.store();
+        let store = &cluster.one.app.node().store;
         while store.outbox_age_ms().await.expect("an age") > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -293,5 +293,5 @@ async fn a_node_that_stops_closes_its_connections_in_order() {
         panic!("a close, and no frame")
     };
     assert_eq!((code, reason.as_str()), (4200, "draining"));
-    drained.await.expect("the node stops");
+    drained.await.expect("the node stops").expect("and every part of it");
 }

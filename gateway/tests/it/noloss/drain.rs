@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use gateway::node::drain::STOP_MARGIN;
 use serde_json::json;
 use shared::ConversationId;
 
 use crate::support::client::{Client, Incoming};
 use crate::support::http::get;
 use crate::support::node::{Node, token};
+use crate::support::postgres::Postgres;
+use crate::support::process::ServedNode;
+use crate::support::redis::Redis;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
     let node =
         Node::embedded(&[("DRAIN_DELAY_SECONDS", "1"), ("DRAIN_SECONDS", "5"), ("COMMANDS_PER_SECOND", "0")]).await;
     let (http, ops) = (node.http, node.ops);
-    let store = std::sync::Arc::clone(node.app.node().chat.store());
+    let store = std::sync::Arc::clone(&node.app.node().store);
     let mut clients = Vec::new();
     for n in 0..20 {
         clients.push(Client::join(http, &format!("u{n}")).await);
@@ -62,7 +66,11 @@ async fn a_drain_says_goodbye_answers_and_closes_with_4200() {
         let conversation = store.conversation(&conversation.expect("an ack"), None).await.expect("it is stored");
         assert_eq!(conversation.last_seq, acked, "what was stored was acknowledged before the close");
     }
-    tokio::time::timeout(Duration::from_secs(10), drain).await.expect("drained in time").expect("and without a fault");
+    tokio::time::timeout(Duration::from_secs(10), drain)
+        .await
+        .expect("drained in time")
+        .expect("and without a fault")
+        .expect("and every part of it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,5 +82,37 @@ async fn who_comes_in_the_window_is_told_4200() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut late = Client::open(http, &format!("/chat/ws?token={}", token("b")), &[]).await.expect("served, not reset");
     assert_eq!(late.expect_close().await, 4200);
-    drain.await.expect("drained");
+    drain.await.expect("drained").expect("and every part of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_in_order_exits_with_0() {
+    let (redis, database) = (Redis::start(), Postgres::database().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [("DRAIN_DELAY_SECONDS", "0"), ("DRAIN_SECONDS", "1")];
+    let node = ServedNode::start(&redis.url(), &database.url, &settings, folder.path(), "node").await;
+    let (status, log) = node.stop(Duration::from_secs(10)).await.expect("it ends");
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.lines().next().is_some_and(|first| first.contains("version=") && first.contains("commit=")), "{log}");
+}
+
+/// The store answers nothing any more, and a commit waits for it: the process ends all the same, and says which part had not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_does_not_keep_the_process() {
+    let (redis, postgres) = (Redis::start(), Postgres::start_own());
+    let database = postgres.new_database().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [("DRAIN_DELAY_SECONDS", "0"), ("DRAIN_SECONDS", "1")];
+    let node = ServedNode::start(&redis.url(), &database.url, &settings, folder.path(), "node").await;
+    let mut client = Client::join(node.http, "a").await;
+    postgres.freeze();
+    client.send("message.send", json!({ "to": "b", "content": "x", "tempId": "1" })).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let deadline = Duration::from_secs(1) + STOP_MARGIN;
+    let (status, log) = node.stop(deadline + Duration::from_secs(5)).await.expect("it ends");
+    postgres.thaw();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let named = log.lines().any(|line| line.contains("did not end in time") && line.contains("part=\""));
+    assert!(named && log.contains("the node stopped before"), "{log}");
 }

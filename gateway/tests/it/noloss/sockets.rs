@@ -109,7 +109,7 @@ async fn a_send_that_is_under_way_is_acknowledged_before_the_close() {
         lock.rollback().await.expect("unlocked");
         assert_eq!(a.expect("message.sent").await["payload"]["tempId"], "held");
         assert_eq!(a.expect_close().await, 4200);
-        drained.await.expect("it ends well");
+        drained.await.expect("it ends well").expect("and every part of it");
     })
     .await;
 }
@@ -146,7 +146,7 @@ async fn connections_that_come_during_the_drain_are_told() {
         assert!(goaway["payload"]["reconnectWindowMs"].as_u64().is_some_and(|window| (1..=2000).contains(&window)));
         assert_eq!(settled.expect_close().await, 4200);
         assert!(served > 0 && told > 0, "{served} served, {told} told");
-        drained.await.expect("it ends well");
+        drained.await.expect("it ends well").expect("and every part of it");
     })
     .await;
 }

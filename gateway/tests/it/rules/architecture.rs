@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("traces", &["http_client"]),
     ("store", &["switches", "traces"]),
-    ("backbone", &["store", "switches"]),
+    ("backbone", &["clock", "store", "switches"]),
     ("audit", &["metrics", "store"]),
     ("auth", &["backbone", "clock", "config", "http_client", "switches"]),
     ("limits", &["backbone", "clock"]),
@@ -34,8 +34,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "audit", "auth", "backbone", "chat", "config", "delivery", "http", "limits", "metrics", "node", "push",
-            "store", "traces",
+            "audit", "auth", "backbone", "chat", "clock", "config", "delivery", "http", "limits", "metrics", "node",
+            "push", "store", "traces",
         ],
     ),
 ];

@@ -1,7 +1,7 @@
 //! Nodes and other programs as processes of their own: what they measure is theirs alone, not the test process's.
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::http::get;
@@ -33,7 +33,7 @@ impl Drop for Process {
 
 /// A `gateway serve` of its own process.
 pub(crate) struct ServedNode {
-    _process: Process,
+    process: Process,
     pub(crate) http: SocketAddr,
     pub(crate) ops: SocketAddr,
     pub(crate) log: std::path::PathBuf,
@@ -70,7 +70,23 @@ impl ServedNode {
         if tokio::time::timeout(Duration::from_secs(30), ready).await.is_err() {
             panic!("{name} is not ready: {}", std::fs::read_to_string(&log).unwrap_or_default());
         }
-        Self { _process: process, http, ops, log }
+        Self { process, http, ops, log }
+    }
+
+    /// Tells the node to stop, and waits for its end: how it exited, and all that it logged. `None` if it was still there.
+    pub(crate) async fn stop(mut self, within: Duration) -> Option<(ExitStatus, String)> {
+        let pid = self.process.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        let ended = async {
+            loop {
+                if let Some(status) = self.process.0.try_wait().expect("our own child") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let status = tokio::time::timeout(within, ended).await.ok()?;
+        Some((status, std::fs::read_to_string(&self.log).expect("a log")))
     }
 }
 

@@ -1,0 +1,141 @@
+//! The second state: from a token to a live connection. Check the token, register, subscribe, read the log's head, open the
+//! gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::CloseCode;
+use shared::command::Resume;
+use shared::event::ResyncReason;
+use tokio::sync::SemaphorePermit;
+
+use super::connection::{Connection, Refusal};
+use super::live::Live;
+use super::registered::{Registered, expiry_s};
+use crate::auth::{Credential, Identity, TokenRefusal};
+use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
+use crate::delivery::frames::{companions_on, event_on};
+use crate::delivery::heal::resync;
+use crate::delivery::send_queue::SendQueue;
+use crate::node::Node;
+use crate::switches;
+
+/// How long a connection waits for its turn before it is sent away.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection on its way in.
+pub(super) struct Joining {
+    /// Owns all that the way needs. Dropping it takes back whatever it registered.
+    work: Pin<Box<dyn Future<Output = Result<Live, Refusal>> + Send>>,
+}
+
+impl Joining {
+    /// Begins with a token that came in an `auth` frame.
+    pub(super) fn with_token(connection: &Connection, token: String, resume: Option<Resume>) -> Self {
+        let place = Place::of(connection);
+        let work = async move {
+            let credential = Credential::Token(token.into());
+            let identity = place.node.authenticator.authenticate(credential).await.map_err(Refusal::Auth)?;
+            join(place, identity, resume).await
+        };
+        Self { work: Box::pin(work) }
+    }
+
+    /// Begins with an identity that the upgrade request proved.
+    pub(super) fn with_identity(connection: &Connection, identity: Identity, resume: Option<Resume>) -> Self {
+        Self { work: Box::pin(join(Place::of(connection), identity, resume)) }
+    }
+
+    /// Goes on; ready with the live connection, or with the reason why there is none.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Live, Refusal>> {
+        self.work.as_mut().poll(cx)
+    }
+}
+
+/// The parts of a connection that its place in the registry needs.
+struct Place {
+    node: Arc<Node>,
+    queue: Arc<SendQueue>,
+    number: u64,
+}
+
+impl Place {
+    fn of(connection: &Connection) -> Self {
+        let (node, queue) = (Arc::clone(&connection.node), Arc::clone(&connection.queue));
+        Self { node, queue, number: connection.number }
+    }
+}
+
+/// Makes the connection a live one and queues `auth_success`.
+async fn join(place: Place, identity: Identity, resume: Option<Resume>) -> Result<Live, Refusal> {
+    let Place { node, queue, number } = place;
+    let _turn = if switches::off("turns") { None } else { Some(take_turn(&node).await?) };
+    let registered = Registered::add(&node, &identity.user, number, &queue, expiry_s(&identity));
+    let mut registered = registered.ok_or(Refusal::Close(CloseCode::ConnectionLimit))?;
+    let guest = registered.watch_credential(&identity);
+    registered.subscribe().await.map_err(unavailable)?;
+    // The socket is in the registry now. An order to close comes after the revocation that it goes with, so either it finds
+    // the socket, or this finds the revocation.
+    match node.backbone.enter(entrant(&identity, resume.as_ref())).await.map_err(unavailable)? {
+        EntryOutcome::Revoked => return Err(Refusal::Auth(TokenRefusal::Revoked.into())),
+        EntryOutcome::At { head, event } => open_gate(&registered, &head, resume.as_ref(), event.as_deref()),
+    }
+    node.metrics.handshake("accepted");
+    tracing::debug!(user = %identity.user, connection = number, resume = resume.is_some(), "joined");
+    Ok(Live::begin(registered, guest, identity))
+}
+
+/// Waits for one of the places for connections that join at the same time.
+async fn take_turn(node: &Node) -> Result<SemaphorePermit<'_>, Refusal> {
+    let turn = tokio::time::timeout(TURN_WITHIN, node.joining.acquire()).await;
+    turn.ok().and_then(Result::ok).ok_or(Refusal::Close(CloseCode::OverCapacity))
+}
+
+/// `event` is the one at the asked position: the client may have got it without its companions.
+fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, event: Option<&[u8]>) {
+    let metrics = &registered.node.metrics;
+    let asked = match resume {
+        None => None,
+        Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
+        Some(Resume::From(position)) => Some(check_resume(position, head).map(|()| position.seq)),
+    };
+    let position = match asked {
+        Some(Ok(seq)) => seq,
+        Some(Err(_)) | None => head.last,
+    };
+    let resumed = matches!(asked, Some(Ok(_)));
+    let wire = registered.queue.wire();
+    let mut first = event_on(wire, &registered.auth_success(head.epoch.clone(), position, resumed)).to_vec();
+    match asked {
+        Some(Err(reason)) => {
+            first.extend_from_slice(resync(reason, &head.epoch, head.last).on(wire));
+            metrics.resync(reason);
+            metrics.resume(Some(reason));
+        }
+        Some(Ok(_)) => {
+            if let Some(event) = event.filter(|_| !switches::off("companions")) {
+                first.extend_from_slice(&companions_on(wire, event));
+            }
+            metrics.resume(None);
+        }
+        None => {}
+    }
+    registered.open_gate(head, position, Bytes::from(first));
+}
+
+fn entrant(identity: &Identity, resume: Option<&Resume>) -> Entrant {
+    let asked = match resume {
+        Some(Resume::From(position)) => Some(position.seq),
+        Some(Resume::Invalid) | None => None,
+    };
+    let issued_at = if switches::off("revocation") { Some(i64::MAX) } else { identity.issued_at_s };
+    Entrant { user: identity.user.clone(), issued_at, asked }
+}
+
+fn unavailable(error: BackboneError) -> Refusal {
+    tracing::debug!(%error, "a connection could not join");
+    Refusal::Close(CloseCode::BackboneUnavailable)
+}
