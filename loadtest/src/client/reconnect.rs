@@ -7,7 +7,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum ReconnectAction {
     /// Never come back: an operator has to change something.
     Stop,
     /// Wait, longer each time, with jitter; then resume.
@@ -22,24 +22,24 @@ pub enum Next {
 
 /// What to do after this close code; `None` when the connection just broke.
 #[must_use]
-pub fn after_close(code: Option<u16>) -> Next {
+pub fn after_close(code: Option<u16>) -> ReconnectAction {
     match code {
-        Some(4000..=4099) => Next::Stop,
-        Some(4100..=4199) => Next::BackOff,
-        Some(4200..=4299) => Next::Resume,
-        Some(4300) => Next::NewToken,
-        Some(4301) => Next::WithoutPosition,
-        Some(_) | None => Next::BackOff,
+        Some(4000..=4099) => ReconnectAction::Stop,
+        Some(4100..=4199) => ReconnectAction::BackOff,
+        Some(4200..=4299) => ReconnectAction::Resume,
+        Some(4300) => ReconnectAction::NewToken,
+        Some(4301) => ReconnectAction::WithoutPosition,
+        Some(_) | None => ReconnectAction::BackOff,
     }
 }
 
 /// What to do after an upgrade was refused with this HTTP status.
 #[must_use]
-pub fn after_refusal(status: u16) -> Next {
+pub fn after_refusal(status: u16) -> ReconnectAction {
     match status {
-        400 | 403 | 404 => Next::Stop,
-        401 => Next::NewToken,
-        _ => Next::BackOff,
+        400 | 403 | 404 => ReconnectAction::Stop,
+        401 => ReconnectAction::NewToken,
+        _ => ReconnectAction::BackOff,
     }
 }
 
@@ -75,17 +75,17 @@ mod tests {
     #[test]
     fn close_codes_by_range() {
         for (code, next) in [
-            (Some(CloseCode::InvalidToken.code()), Next::Stop),
-            (Some(CloseCode::TooManyErrors.code()), Next::Stop),
-            (Some(4099), Next::Stop),
-            (Some(CloseCode::OverCapacity.code()), Next::BackOff),
-            (Some(CloseCode::SlowConsumer.code()), Next::BackOff),
-            (Some(CloseCode::Draining.code()), Next::Resume),
-            (Some(CloseCode::ForceReconnect.code()), Next::Resume),
-            (Some(CloseCode::TokenExpired.code()), Next::NewToken),
-            (Some(CloseCode::PositionLost.code()), Next::WithoutPosition),
-            (Some(1001), Next::BackOff),
-            (None, Next::BackOff),
+            (Some(CloseCode::InvalidToken.code()), ReconnectAction::Stop),
+            (Some(CloseCode::TooManyErrors.code()), ReconnectAction::Stop),
+            (Some(4099), ReconnectAction::Stop),
+            (Some(CloseCode::OverCapacity.code()), ReconnectAction::BackOff),
+            (Some(CloseCode::SlowConsumer.code()), ReconnectAction::BackOff),
+            (Some(CloseCode::Draining.code()), ReconnectAction::Resume),
+            (Some(CloseCode::ForceReconnect.code()), ReconnectAction::Resume),
+            (Some(CloseCode::TokenExpired.code()), ReconnectAction::NewToken),
+            (Some(CloseCode::PositionLost.code()), ReconnectAction::WithoutPosition),
+            (Some(1001), ReconnectAction::BackOff),
+            (None, ReconnectAction::BackOff),
         ] {
             assert_eq!(after_close(code), next, "{code:?}");
         }
@@ -95,9 +95,9 @@ mod tests {
     fn refusals_by_status() {
         assert_eq!(
             (after_refusal(503), after_refusal(429), after_refusal(502)),
-            (Next::BackOff, Next::BackOff, Next::BackOff)
+            (ReconnectAction::BackOff, ReconnectAction::BackOff, ReconnectAction::BackOff)
         );
-        assert_eq!((after_refusal(404), after_refusal(401)), (Next::Stop, Next::NewToken));
+        assert_eq!((after_refusal(404), after_refusal(401)), (ReconnectAction::Stop, ReconnectAction::NewToken));
     }
 
     #[test]

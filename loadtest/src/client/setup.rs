@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::directory::Directory;
-use super::outgoing::Send;
+use super::pending::OutgoingMessage;
 use crate::oracle::Recorder;
 use crate::rest::Rest;
 use crate::target::Target;
@@ -15,7 +15,7 @@ use crate::target::Target;
 #[derive(Debug)]
 pub enum Order {
     /// Send a message.
-    Send(Send),
+    Send(OutgoingMessage),
     /// Drop the connection and come back at once, with resume.
     Drop,
     /// Don't read for this long.

@@ -4,16 +4,16 @@
 mod check;
 mod evidence;
 mod herd;
+mod replay;
 mod scenario;
 mod store;
 mod verdict;
-mod walk;
 
 pub use check::check;
 pub use evidence::{
-    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, Failure, FetchReason, Record,
-    Recorder, Sighting, Stored,
+    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, Failure, FetchReason, MessageRow,
+    Record, Recorder, Sighting,
 };
 pub use herd::{HerdCost, HerdEnd, HerdPlan, StoreLoad};
 pub use scenario::{Cast, OracleArgs, Run, play, run};
-pub use verdict::{Counts, Kind, Verdict, Violation};
+pub use verdict::{Counts, Verdict, Violation, ViolationKind};

@@ -12,11 +12,11 @@ use shared::{ConversationId, MessageId, UserId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::evidence::{Attempt, ConversationFacts, DeviceEvidence, Evidence, Recorder, Stored};
+use super::evidence::{Attempt, ConversationFacts, DeviceEvidence, Evidence, MessageRow, Recorder};
 use super::herd::{Herd, HerdEnd, HerdPlan};
-use super::verdict::{Kind, Verdict};
+use super::verdict::{Verdict, ViolationKind};
 use super::{check, store};
-use crate::client::{Device, DeviceSetup, Directory, Order, Send, SendTo};
+use crate::client::{Device, DeviceSetup, Directory, Order, OutgoingMessage, Recipient};
 use crate::report::Progress;
 use crate::rest::Rest;
 use crate::target::{Target, TargetArgs};
@@ -233,7 +233,7 @@ impl Scenario {
             let (Some(from), Some(to)) = (self.user(a), self.user(b)) else { continue };
             let temp_id = format!("{}-open-{pair}", self.run);
             opening.insert(temp_id.clone(), vec![from, to.clone()]);
-            let send = Send { temp_id, to: SendTo::User(to), content: "hello".into() };
+            let send = OutgoingMessage { temp_id, to: Recipient::User(to), content: "hello".into() };
             self.send(a, 0, send, Instant::now());
             // Within the rate that the run itself has.
             tokio::time::sleep(Duration::from_secs_f64(1.0 / self.args.rate.max(1.0))).await;
@@ -341,14 +341,14 @@ impl Scenario {
         let Some(sender) = sender else { return };
         let to = match members.as_slice() {
             // Both forms of addressing a direct conversation.
-            [a, b] if number.is_multiple_of(4) => SendTo::User(if a == sender { b.clone() } else { a.clone() }),
-            _ => SendTo::Conversation(conversation.clone()),
+            [a, b] if number.is_multiple_of(4) => Recipient::User(if a == sender { b.clone() } else { a.clone() }),
+            _ => Recipient::Conversation(conversation.clone()),
         };
         let mut content = format!("message {number} ");
         content.extend(std::iter::repeat_n('.', self.args.content_bytes.saturating_sub(content.len())));
         let temp_id = format!("{}-{number}", self.run);
         if let Some(user) = numbers.get(sender) {
-            let send = Send { temp_id, to, content };
+            let send = OutgoingMessage { temp_id, to, content };
             if self.args.raced {
                 // Neighbours: with two addresses they are on two nodes.
                 self.send(*user, (device + 1) % self.args.devices, send.clone(), at);
@@ -358,7 +358,7 @@ impl Scenario {
     }
 
     /// Hands a send to a device. If that has thousands waiting, the send is not made and not counted as attempted.
-    fn send(&mut self, user: usize, device: usize, send: Send, at: Instant) {
+    fn send(&mut self, user: usize, device: usize, send: OutgoingMessage, at: Instant) {
         let Some(handle) = self.handles.get(user).and_then(|devices| devices.get(device)) else { return };
         let attempt = Attempt { temp_id: send.temp_id.clone(), sender: handle.user.clone(), at_us: self.run_us(at) };
         if handle.orders.try_send(Order::Send(send)).is_ok() {
@@ -433,7 +433,7 @@ impl Scenario {
         }
     }
 
-    fn due(&self, stored: &[Stored]) -> HashMap<&UserId, HashSet<MessageId>> {
+    fn due(&self, stored: &[MessageRow]) -> HashMap<&UserId, HashSet<MessageId>> {
         let mut due: HashMap<&UserId, HashSet<MessageId>> = HashMap::new();
         for row in stored {
             for member in self.conversations.get(&row.message.conversation).into_iter().flat_map(|facts| &facts.members)
@@ -444,7 +444,7 @@ impl Scenario {
         due
     }
 
-    fn judge(self, stored: Vec<Stored>, by_sql: Option<Vec<Stored>>) -> Run {
+    fn judge(self, stored: Vec<MessageRow>, by_sql: Option<Vec<MessageRow>>) -> Run {
         let devices = self.devices().enumerate().map(|(number, device)| DeviceEvidence {
             user: device.user.clone(),
             number,
@@ -496,11 +496,11 @@ fn pick<T>(of: &[T]) -> Option<&T> {
 }
 
 /// History over REST and the table hold the same messages.
-fn store_agrees(by_rest: &[Stored], by_sql: &[Stored], verdict: &mut Verdict) {
+fn store_agrees(by_rest: &[MessageRow], by_sql: &[MessageRow], verdict: &mut Verdict) {
     let rest: HashSet<_> = by_rest.iter().map(|row| &row.message).collect();
     let sql: HashSet<_> = by_sql.iter().map(|row| &row.message).collect();
     for message in rest.symmetric_difference(&sql) {
         let side = if rest.contains(message) { "history" } else { "the table messages" };
-        verdict.fault(Kind::HistoryDisagrees, || format!("{message:?} is only in {side}"));
+        verdict.fault(ViolationKind::HistoryDisagrees, || format!("{message:?} is only in {side}"));
     }
 }

@@ -12,7 +12,7 @@ const SHOWN_PER_KIND: usize = 5;
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ViolationKind {
     /// Acknowledged, but not in the store.
     LostAck,
     /// Acknowledged as another message than the one stored, or twice as different ones.
@@ -47,7 +47,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: ViolationKind,
     /// Where.
     pub detail: String,
 }
@@ -114,14 +114,14 @@ pub struct Verdict {
     /// Sends refused for good, by error code.
     pub refusals: BTreeMap<String, u64>,
     /// Faults by kind.
-    pub faults: BTreeMap<Kind, u64>,
+    pub faults: BTreeMap<ViolationKind, u64>,
     /// The first faults of each kind.
     pub violations: Vec<Violation>,
 }
 
 impl Verdict {
     /// Adds a fault.
-    pub fn fault(&mut self, kind: Kind, detail: impl FnOnce() -> String) {
+    pub fn fault(&mut self, kind: ViolationKind, detail: impl FnOnce() -> String) {
         let count = self.faults.entry(kind).or_default();
         *count += 1;
         if *count <= SHOWN_PER_KIND as u64 {
@@ -131,7 +131,7 @@ impl Verdict {
 
     /// How many faults of these kinds there are.
     #[must_use]
-    pub fn count(&self, kinds: &[Kind]) -> u64 {
+    pub fn count(&self, kinds: &[ViolationKind]) -> u64 {
         kinds.iter().filter_map(|kind| self.faults.get(kind)).sum()
     }
 
@@ -146,12 +146,16 @@ impl Verdict {
     pub fn report(&self) -> Report {
         let counts = &self.counts;
         let mut report = Report::new("oracle");
-        let lost = self.count(&[Kind::LostAck, Kind::Undelivered]);
-        let doubled = self.count(&[Kind::Doubled, Kind::DoubleStored]);
-        let disordered =
-            self.count(&[Kind::LogDisorder, Kind::LogDisagrees, Kind::StoreDisorder, Kind::ResumeMismatch]);
-        let holes = self.count(&[Kind::LogGap, Kind::SilentHole, Kind::ResyncMissing]);
-        let false_ = self.count(&[Kind::AckMismatch, Kind::Phantom, Kind::HistoryDisagrees]);
+        let lost = self.count(&[ViolationKind::LostAck, ViolationKind::Undelivered]);
+        let doubled = self.count(&[ViolationKind::Doubled, ViolationKind::DoubleStored]);
+        let disordered = self.count(&[
+            ViolationKind::LogDisorder,
+            ViolationKind::LogDisagrees,
+            ViolationKind::StoreDisorder,
+            ViolationKind::ResumeMismatch,
+        ]);
+        let holes = self.count(&[ViolationKind::LogGap, ViolationKind::SilentHole, ViolationKind::ResyncMissing]);
+        let false_ = self.count(&[ViolationKind::AckMismatch, ViolationKind::Phantom, ViolationKind::HistoryDisagrees]);
         report.row("attempted", counts.attempted);
         report.row("acked", counts.acked);
         report.row("  duplicates among the answers", counts.duplicates);
