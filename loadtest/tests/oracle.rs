@@ -40,6 +40,7 @@ fn args(fake: &Fake) -> OracleArgs {
         stall_seconds: 1,
         herd_at: None,
         raced: false,
+        seed: None,
         database_url: None,
         json: None,
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 
 use super::fetch::{Fetch, FetchResult};
 use super::gaps::GapTracker;
@@ -17,6 +17,7 @@ use super::setup::{DeviceSetup, Order};
 use super::wire::{self, Body, ServerFrame};
 use crate::oracle::{Entry, FetchReason, Sighting};
 use crate::rest::MessageView;
+use crate::seed::Actor;
 use crate::ws::{ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
 /// How often a device looks at its clocks.
@@ -74,15 +75,15 @@ impl Device {
         let (id, token) = setup.target.user(setup.user)?;
         Ok(Self {
             node: setup.node,
-            setup,
             id,
             token,
             session: Session::default(),
             gaps: GapTracker::default(),
             directory_version: 0,
             pending: PendingSends::default(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(setup.seed.generator(Actor::Device(setup.number))),
             orders_open: true,
+            setup,
         })
     }
 
@@ -102,7 +103,7 @@ impl Device {
             let wait = match next {
                 ReconnectAction::Stop => return self.setup.recorder.with(|log| log.stopped = true),
                 ReconnectAction::BackOff => self.backoff.wait(wish),
-                ReconnectAction::Resume => Duration::from_millis(rand::random_range(0..50)),
+                ReconnectAction::Resume => self.backoff.at_once(),
                 ReconnectAction::NewToken => {
                     // A token file has no newer one; then the old one is tried again.
                     if let Ok((_, token)) = self.setup.target.user(self.setup.user) {
@@ -162,10 +163,7 @@ impl Device {
 
     /// Lives with one connection until it ends.
     async fn live(&mut self, mut connection: Connection) -> (ReconnectAction, Option<Duration>) {
-        let end = match self.serve(&mut connection).await {
-            Ok(end) => end,
-            Err(_) => End::Broken,
-        };
+        let end = self.serve(&mut connection).await.unwrap_or(End::Broken);
         let opened = self.session.socket().is_some();
         self.session.closed();
         let code = if let End::Closed(code) = end { code } else { None };
@@ -277,9 +275,7 @@ impl Device {
         if connection.fetch.is_none() && connection.authenticated && !self.session.is_resyncing() {
             let holes = self.gaps.overdue(now);
             if !holes.is_empty() {
-                let wanted = holes.into_iter().map(|conversation| (self.gaps.marks(&conversation), conversation));
-                let wanted = wanted.map(|((seq, rev), conversation)| (conversation, seq, rev)).collect();
-                connection.fetch = Some(self.fetch(FetchReason::Hole, wanted));
+                connection.fetch = Some(self.fetch(FetchReason::Hole, holes.into_iter()));
             }
         }
         Ok(None)
@@ -318,10 +314,8 @@ impl Device {
         };
         if step == Step::Fetch {
             self.learn();
-            let conversations = self.setup.directory.of(&self.id).into_iter();
-            let wanted = conversations.map(|(conversation, _)| (self.gaps.marks(&conversation), conversation));
-            let wanted = wanted.map(|((seq, rev), conversation)| (conversation, seq, rev)).collect();
-            connection.fetch = Some(self.fetch(FetchReason::Resync, wanted));
+            let all = self.setup.directory.of(&self.id).into_iter().map(|(conversation, _)| conversation);
+            connection.fetch = Some(self.fetch(FetchReason::Resync, all));
         }
         self.act(connection, &frame)
     }
@@ -341,7 +335,7 @@ impl Device {
             Body::AuthSuccess(_) => return self.pump(connection),
             Body::Goaway { reconnect_window_ms } => {
                 let window = Duration::from_millis(*reconnect_window_ms).min(GOAWAY_JITTER_MAX);
-                let moment = Instant::now() + window.mul_f64(rand::random_range(0.0..=0.9));
+                let moment = Instant::now() + self.backoff.within(window);
                 connection.leave_at.get_or_insert(moment);
             }
             Body::Error { code, retryable, retry_after_ms } => {
@@ -351,8 +345,7 @@ impl Device {
                     return Ok(());
                 };
                 if *retryable {
-                    let wait =
-                        Duration::from_millis(retry_after_ms.unwrap_or(500)).mul_f64(rand::random_range(1.0..=1.5));
+                    let wait = self.backoff.at_least(Duration::from_millis(retry_after_ms.unwrap_or(500)));
                     self.pending.postpone(temp_id, Instant::now() + wait);
                 } else if self.pending.settle(temp_id) {
                     self.setup.recorder.with(|log| *log.refused.entry(code.clone()).or_default() += 1);
@@ -378,12 +371,18 @@ impl Device {
     }
 
     fn fetch(
-        &self,
+        &mut self,
         reason: FetchReason,
-        wanted: Vec<(shared::ConversationId, u64, u64)>,
+        conversations: impl Iterator<Item = ConversationId>,
     ) -> BoxFuture<'static, FetchResult> {
+        let marked = |conversation| {
+            let (seq, rev) = self.gaps.marks(&conversation);
+            (conversation, seq, rev)
+        };
+        let wanted = conversations.map(marked).collect();
+        let (node, token, backoff) = (self.node, self.token.clone(), self.backoff.fork());
         let rest = self.setup.rest.clone();
-        Box::pin(Fetch { reason, rest, node: self.node, token: self.token.clone(), wanted }.run())
+        Box::pin(Fetch { reason, rest, node, token, wanted, backoff }.run())
     }
 
     fn fetched(&mut self, fetched: &FetchResult) {

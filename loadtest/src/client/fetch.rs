@@ -18,6 +18,8 @@ pub(super) struct Fetch {
     pub(super) token: String,
     /// Conversations, each with the highest contiguous `seq` and the highest `rev` that the client has.
     pub(super) wanted: Vec<(ConversationId, u64, u64)>,
+    /// The waits between failed requests.
+    pub(super) backoff: Backoff,
 }
 
 /// The messages that a fetch returned.
@@ -31,18 +33,17 @@ impl Fetch {
     /// Asks until everything is there; ends only with the whole, so the caller bounds it by dropping it.
     pub(super) async fn run(mut self) -> FetchResult {
         let mut messages = Vec::new();
-        let mut backoff = Backoff::default();
         for (conversation, after, rev) in std::mem::take(&mut self.wanted) {
             loop {
                 match self.one(&conversation, after, rev).await {
                     Ok(found) => break messages.extend(found),
                     Err(_) => {
                         self.node = self.node.wrapping_add(1);
-                        tokio::time::sleep(backoff.wait(Some(Duration::from_millis(100)))).await;
+                        tokio::time::sleep(self.backoff.wait(Some(Duration::from_millis(100)))).await;
                     }
                 }
             }
-            backoff.succeeded();
+            self.backoff.succeeded();
         }
         FetchResult { reason: self.reason, messages }
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -43,21 +46,52 @@ pub fn after_refusal(status: u16) -> ReconnectAction {
     }
 }
 
-/// Waits that double, between half of the wait and all of it.
-#[derive(Debug, Default)]
+/// The most time that passes before a resume that needs no wait, in milliseconds.
+const RESUME_MS_MAX: u64 = 50;
+
+/// A client's waits, each with jitter from the client's own generator. Those between attempts double.
+#[derive(Debug)]
 pub struct Backoff {
     failures: u32,
+    random: StdRng,
 }
 
 impl Backoff {
+    /// Waits of a client that has not failed yet.
+    #[must_use]
+    pub fn new(random: StdRng) -> Self {
+        Self { failures: 0, random }
+    }
+
+    /// Waits of something that the client does on the side.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self::new(StdRng::from_rng(&mut self.random))
+    }
+
+    /// How long to wait before a resume that may come at once.
+    pub fn at_once(&mut self) -> Duration {
+        Duration::from_millis(self.random.random_range(0..RESUME_MS_MAX))
+    }
+
+    /// A moment in the first nine tenths of this window.
+    pub fn within(&mut self, window: Duration) -> Duration {
+        window.mul_f64(self.random.random_range(0.0..=0.9))
+    }
+
+    /// How long to wait when the server asked for this much: up to half as long again.
+    pub fn at_least(&mut self, wait: Duration) -> Duration {
+        wait.mul_f64(self.random.random_range(1.0..=1.5))
+    }
+
     /// How long to wait before the next attempt; at least `at_least` (a `Retry-After`).
     pub fn wait(&mut self, at_least: Option<Duration>) -> Duration {
         let whole = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8)).min(WAIT_MAX);
         self.failures = self.failures.saturating_add(1);
-        let jittered = whole.mul_f64(rand::random_range(0.5..=1.0));
+        let jittered = whole.mul_f64(self.random.random_range(0.5..=1.0));
         // A server's wish is spread too, or everybody comes back at the same moment.
         let wished = at_least.unwrap_or_default().min(Duration::from_secs(30));
-        if jittered > wished { jittered } else { wished + whole.mul_f64(rand::random_range(0.0..=0.5)) }
+        if jittered > wished { jittered } else { wished + whole.mul_f64(self.random.random_range(0.0..=0.5)) }
     }
 
     /// A connection was authenticated.
@@ -102,7 +136,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_honour_retry_after() {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(StdRng::seed_from_u64(1));
         assert!(backoff.wait(None) <= Duration::from_millis(200));
         for _ in 0..40 {
             assert!(backoff.wait(None) <= WAIT_MAX);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use shared::{ConversationId, MessageId, UserId};
 
-use super::evidence::{Ack, Evidence, MessageRow};
+use super::evidence::{Ack, ConversationFacts, Evidence, MessageRow};
 use super::replay::{Arrival, DeliveryPath, Logs, Observations, Replay};
 use super::verdict::{Verdict, ViolationKind};
 
@@ -16,7 +16,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
     count(evidence, &mut verdict);
     check_store(evidence, &mut verdict);
     let acked_us = check_acks(evidence, &stored, &mut verdict);
-    let due = due_by_user(evidence);
+    let due = due_by_user(&evidence.conversations, &evidence.stored);
 
     let mut logs = Logs::new();
     let mut arrivals_us = Vec::new();
@@ -133,10 +133,13 @@ fn check_acks(
 }
 
 /// The messages that each user must get: all of their conversations', their own included.
-fn due_by_user(evidence: &Evidence) -> HashMap<&UserId, HashSet<MessageId>> {
+pub(super) fn due_by_user<'a>(
+    conversations: &'a HashMap<ConversationId, ConversationFacts>,
+    stored: &[MessageRow],
+) -> HashMap<&'a UserId, HashSet<MessageId>> {
     let mut due: HashMap<&UserId, HashSet<MessageId>> = HashMap::new();
-    for row in &evidence.stored {
-        let members = evidence.conversations.get(&row.message.conversation).map(|facts| facts.members.as_slice());
+    for row in stored {
+        let members = conversations.get(&row.message.conversation).map(|facts| facts.members.as_slice());
         for member in members.unwrap_or_default() {
             due.entry(member).or_default().insert(row.message.id);
         }

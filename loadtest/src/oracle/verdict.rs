@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::report::Report;
+use crate::seed::Seed;
 
 /// How many violations of each kind are spelled out.
 const SHOWN_PER_KIND: usize = 5;
@@ -107,6 +108,8 @@ pub struct Counts {
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Verdict {
+    /// The seed that the run was drawn from; none if the evidence was made by hand.
+    pub seed: Option<Seed>,
     /// Counts.
     pub counts: Counts,
     /// Connections that ended, by close code; 0 is one that just broke or was left by the client.
@@ -200,6 +203,10 @@ impl Verdict {
         for violation in &self.violations {
             report.note(format!("{:?}: {}", violation.kind, violation.detail));
         }
-        report.note(if self.is_clean() { "PASS: nothing lost, doubled or out of order".into() } else { "FAIL".into() });
+        let again = self.seed.map(|seed| format!(": --seed {seed} draws this scenario again")).unwrap_or_default();
+        report.note(match self.is_clean() {
+            true => "PASS: nothing lost, doubled or out of order".into(),
+            false => format!("FAIL{again}"),
+        });
     }
 }
