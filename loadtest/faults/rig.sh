@@ -95,7 +95,7 @@ load() {
   pairs=${pairs:-$users}
   start driver ${driver_through[@]+"${driver_through[@]}"} "$driver" oracle "${urls[@]}" --users "$users" \
     --pairs "$pairs" --groups "${groups:-$((users / 20))}" --group-size "$group_size" --rate "$rate" \
-    --seconds "$seconds" --settle-seconds "$settle" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
+    --seconds "$seconds" --settle-seconds "$settle" --seed "$seed" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
     --json "$work/verdict.json" "$@"
   driver_pid=$started
   # A second of load beyond what opens the direct conversations.
@@ -176,7 +176,7 @@ write_line() {
   local passed=true objection
   [ ${#objections[@]} = 0 ] || passed=false
   {
-    printf '{"fault": "%s", "passed": %s' "$fault" "$passed"
+    printf '{"fault": "%s", "seed": %s, "passed": %s' "$fault" "$seed" "$passed"
     printf ', "acked": %s' "$(count acked)"
     printf ', "lost": %s' "$(count lost_ack undelivered)"
     printf ', "doubled": %s' "$(count doubled double_stored)"
