@@ -57,13 +57,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits of a client that has not failed yet.
+    /// The waits of a client that has not failed yet.
     #[must_use]
     pub fn new(random: StdRng) -> Self {
         Self { failures: 0, random }
     }
 
-    /// Waits of something that the client does on the side.
+    /// The waits of something that the client does on the side.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(StdRng::from_rng(&mut self.random))

@@ -1,5 +1,5 @@
-//! The loaded part of a run: sends the workload at its rate, whatever the deployment does, and makes the faults that the
-//! driver makes itself: a herd, receivers that stall.
+//! The loaded part of a run: sends the workload at its rate, whatever the deployment does. It also causes the faults that
+//! need no rig: a herd, and receivers that stall.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ impl Scenario {
         self.send(planned.sender, planned.device, send, at);
     }
 
-    /// Hands a send to a device. If that has thousands waiting, the send is not made and not counted as attempted.
+    /// Hands a send to a device. If thousands wait there already, the send is dropped and doesn't count as attempted.
     pub(super) fn send(&mut self, user: usize, device: usize, send: OutgoingMessage, at: Instant) {
         let Some(handle) = self.handles.get(user).and_then(|devices| devices.get(device)) else { return };
         let attempt = Attempt { temp_id: send.temp_id.clone(), sender: handle.user.clone(), at_us: self.run_us(at) };
@@ -77,13 +77,13 @@ impl Scenario {
         }
     }
 
-    /// Those who are cut off.
+    /// The devices that a herd cuts off.
     fn herd(&self) -> impl Iterator<Item = &Handle> {
         let stay = if let Cast::Speakers(speakers) = self.cast { speakers } else { 0 };
         self.handles.iter().skip(stay).flatten()
     }
 
-    /// Cuts the herd off, now.
+    /// Cuts the herd off.
     fn cut_off(&mut self, now: Instant) {
         let now_us = self.run_us(now);
         let Some(herd) = &mut self.herd else { return };
@@ -93,7 +93,7 @@ impl Scenario {
         }
     }
 
-    /// Whether those who were cut off are back; `true` as well if nobody was.
+    /// Whether the herd is back; `true` as well if there was none.
     fn look_at_herd(&mut self) -> bool {
         let Some(mut herd) = self.herd.take() else { return true };
         let back = herd.is_back(self.herd().map(|device| &*device.recorder));
@@ -101,7 +101,7 @@ impl Scenario {
         back
     }
 
-    /// Waits, within bounds, until they are.
+    /// Waits until the herd is back, for the time that a run may take to settle.
     pub(super) async fn await_herd(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(self.args.settle_seconds);
         while !self.look_at_herd() && Instant::now() < deadline {

@@ -1,5 +1,5 @@
 //! An oracle run: connect, open conversations, send at an open-loop rate, wait until everybody has everything, judge.
-//! `drive` sends, `settle` waits; here is what comes before and after.
+//! This file has the beginning and the end; `drive` sends, `settle` waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// A run that is over.
 #[derive(Debug)]
 pub struct Run {
-    /// What was written down.
+    /// Everything that the devices recorded.
     pub evidence: Evidence,
-    /// What the oracle says to it.
+    /// The oracle's verdict.
     pub verdict: Verdict,
-    /// What came of the herd, if there was one.
+    /// The result of the herd, if there was one.
     pub herd: Option<HerdEnd>,
 }
 
@@ -157,7 +157,7 @@ impl Scenario {
         .await
     }
 
-    /// Which node a device asks first. Where one is to be killed, those who only listen are there, and nobody else.
+    /// The node that a device asks first. If a node is to be killed, all listeners are there, and nobody else.
     fn first_node(&self, user: usize, number: usize) -> usize {
         match (self.cast, self.plan.kill) {
             (Cast::Speakers(speakers), Some(_)) if user >= speakers => 0,

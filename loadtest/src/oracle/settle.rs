@@ -1,4 +1,4 @@
-//! The end of a run: waits, within bounds, until every send is settled and every device has all that the store holds.
+//! The end of a run: waits until every send is settled and every device has all messages of the store.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::scenario::{Handle, LOOK, Scenario};
 use super::store;
 
 impl Scenario {
-    /// Waits; the checker finds whatever is still missing then.
+    /// Waits, for the time that a run may take to settle. The checker reports whatever is missing after that.
     pub(super) async fn settle(&self) {
         let deadline = Instant::now() + Duration::from_secs(self.args.settle_seconds);
         let mut due: Option<HashMap<&UserId, HashSet<MessageId>>> = None;

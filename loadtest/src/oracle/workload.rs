@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use super::args::OracleArgs;
 use crate::seed::{Actor, Seed};
 
-/// Who talks to whom, and who is cut off when a herd is asked for.
+/// The roles of users: who talks to whom, and who is cut off by a herd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cast {
     /// Neighbours with each other; everybody is cut off.
@@ -73,7 +73,7 @@ impl Workload {
         self.total
     }
 
-    /// How many messages have to have left by this time, counted from the first one.
+    /// How many messages are due by this time, counted from the first one.
     pub(super) fn due(&self, after: Duration) -> u64 {
         ((after.as_secs_f64() * self.rate) as u64).min(self.total)
     }
@@ -91,7 +91,7 @@ impl Workload {
         let members = self.members(conversation)?;
         let place = match self.cast {
             Cast::Everybody => random.random_range(0..members.len()),
-            // Whoever opened a conversation stands first.
+            // The speaker opened the conversation and stands first.
             Cast::Speakers(_) => 0,
         };
         // Both forms of addressing a direct conversation.
@@ -117,7 +117,7 @@ impl Workload {
     }
 }
 
-/// Who opens a conversation with whom.
+/// The users of each direct conversation; the first one opens it.
 fn pairs(args: &OracleArgs, cast: Cast) -> Vec<[usize; 2]> {
     let users = args.users;
     match cast {
