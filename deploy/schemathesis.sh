@@ -63,16 +63,11 @@ install() {
 
 # Limits on rates are off: thousands of requests come from one user.
 start_node() {
-  local port ops_port
-  port=$(free_port)
-  ops_port=$(free_port)
   export JWT_SECRET API_KEY
   JWT_SECRET=$(random_secret)
   API_KEY=$(random_secret)
-  url=http://127.0.0.1:$port
-  start gateway env HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" \
-    USER_COMMANDS_PER_SECOND=0 "$GATEWAY" dev
-  wait_for 30 gateway curl --fail --silent "http://127.0.0.1:$ops_port/readyz"
+  gateway_up gateway USER_COMMANDS_PER_SECOND=0 "$GATEWAY" dev
+  url=http://127.0.0.1:$http_port
   token=$("$GATEWAY" token --user fuzzed-user)
 }
 

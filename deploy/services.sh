@@ -167,8 +167,8 @@ find_postgres() {
   if [ -n "$initdb" ]; then dirname "$initdb"; fi
 }
 
-# start_postgres [SETTING=VALUE…]: a fresh server; its administrator's URL is in $pg_url, its options in $pg_options, its
-# process id in $pg_pid.
+# start_postgres [SETTING=VALUE…]: a fresh server; its administrator's URL is in $pg_url, and in $database until
+# new_database makes another one; its options are in $pg_options, its process id in $pg_pid.
 start_postgres() {
   local port setting
   pg_bin=$(find_postgres)
@@ -185,11 +185,12 @@ start_postgres() {
   pg_data=$work/postgres
   pg_pid=$(head -n 1 "$pg_data/postmaster.pid")
   pg_url=postgres://postgres@127.0.0.1:$port/postgres
+  database=$pg_url
 }
 
 # new_database NAME: an empty one on that server; its URL is in $database.
 new_database() {
-  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE $1" >/dev/null
+  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE \"$1\"" >/dev/null
   database=${pg_url%/*}/$1
 }
 
@@ -221,37 +222,56 @@ cpu_of_postgres() {
   done | awk '{ sum += $1 + $2 + $3 + $4 } END { print sum + 0 }'
 }
 
-# start_redis: an empty server that writes nothing to disk; its URL is in $redis_url.
+# start_redis [PORT]: an empty server that writes nothing to disk, on a free port unless PORT is given; its URL is in
+# $redis_url, its process id in $started.
 start_redis() {
-  local port
-  port=$(free_port)
+  local port=${1:-}
+  [ -n "$port" ] || port=$(free_port)
   start redis redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" --maxmemory-policy noeviction
   wait_for 10 redis redis-cli -p "$port" ping
   redis_url=redis://127.0.0.1:$port
 }
 
-# start_two_nodes BINARY PORT: two `gateway serve` behind HAProxy on 127.0.0.1:PORT; needs $pg_url, $redis_url and
-# JWT_SECRET. The nodes' operations ports are in $ops_1 and $ops_2.
+# gateway_up NAME [NAME=VALUE…] [COMMAND…]: starts a gateway with these settings, and waits until it is ready. COMMAND is
+# "$gateway serve" unless given. It uses $redis_url and $database, as far as they are set, and listens on 127.0.0.1, on free
+# ports; settings replace each of these. The ports are in $http_port and $ops_port, the process id in $started.
+gateway_up() {
+  local name=$1 settings=(HTTP_HOST=127.0.0.1 OPS_HOST=127.0.0.1)
+  shift
+  [ -z "${redis_url:-}" ] || settings+=(REDIS_URL="$redis_url")
+  [ -z "${database:-}" ] || settings+=(DATABASE_URL="$database")
+  http_port='' ops_port=''
+  while [[ ${1:-} =~ ^[A-Z][A-Z0-9_]*= ]]; do
+    case $1 in
+      HTTP_PORT=*) http_port=${1#*=} ;;
+      OPS_PORT=*) ops_port=${1#*=} ;;
+      *) settings+=("$1") ;;
+    esac
+    shift
+  done
+  [ $# -gt 0 ] || set -- "$gateway" serve
+  [ -n "$http_port" ] || http_port=$(free_port)
+  [ -n "$ops_port" ] || ops_port=$(free_port)
+  start "$name" env "${settings[@]}" HTTP_PORT="$http_port" OPS_PORT="$ops_port" "$@"
+  wait_for 40 "$name" answers 200 "http://127.0.0.1:$ops_port/readyz"
+}
+
+# start_two_nodes PORT: two gateways behind HAProxy on 127.0.0.1:PORT; needs $gateway, $database, $redis_url and JWT_SECRET.
+# The nodes' operations ports are in $ops_1 and $ops_2.
 start_two_nodes() {
-  local binary=$1 port=$2 http_1 http_2
-  http_1=$(free_port) ops_1=$(free_port) http_2=$(free_port) ops_2=$(free_port)
-  start_node "$binary" gateway-1 "$http_1" "$ops_1"
-  start_node "$binary" gateway-2 "$http_2" "$ops_2"
+  local port=$1 settings=(DRAIN_DELAY_SECONDS="${DRAIN_DELAY_SECONDS:-1}" DRAIN_SECONDS="${DRAIN_SECONDS:-5}")
   export PARLEY_BIND=127.0.0.1:$port
-  export GATEWAY_1=127.0.0.1:$http_1 GATEWAY_1_OPS=$ops_1 GATEWAY_2=127.0.0.1:$http_2 GATEWAY_2_OPS=$ops_2
+  gateway_up gateway-1 "${settings[@]}"
+  ops_1=$ops_port
+  export GATEWAY_1=127.0.0.1:$http_port GATEWAY_1_OPS=$ops_1
+  gateway_up gateway-2 "${settings[@]}"
+  ops_2=$ops_port
+  export GATEWAY_2=127.0.0.1:$http_port GATEWAY_2_OPS=$ops_2
   haproxy -c -f "$root/deploy/haproxy.cfg" >"$work/haproxy-check.log" 2>&1 ||
     { cat "$work/haproxy-check.log" >&2; die 'deploy/haproxy.cfg is not valid' 'what HAProxy says stands above'; }
   start haproxy haproxy -db -f "$root/deploy/haproxy.cfg"
   # 400: the gateway's answer, through HAProxy, to what is not a WebSocket request.
   wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
-}
-
-start_node() {
-  local binary=$1 name=$2 http=$3 ops=$4
-  start "$name" env REDIS_URL="$redis_url" DATABASE_URL="$pg_url" HTTP_HOST=127.0.0.1 HTTP_PORT="$http" \
-    OPS_HOST=127.0.0.1 OPS_PORT="$ops" DRAIN_DELAY_SECONDS="${DRAIN_DELAY_SECONDS:-1}" \
-    DRAIN_SECONDS="${DRAIN_SECONDS:-5}" "$binary" serve
-  wait_for 30 "$name" answers 200 "http://127.0.0.1:$ops/readyz"
 }
 
 # answers STATUS URL

@@ -174,15 +174,12 @@ rust_tests() {
 
 # The embedded mode, from which the demo page is served; its log is shown only if it doesn't come up.
 start_dev_node() {
-  local ops_port
-  dev_port=$(free_port)
-  ops_port=$(free_port)
   export JWT_SECRET
   JWT_SECRET=$(random_secret)
+  dev_port=$(free_port)
   say "gateway dev on port $dev_port"
-  start dev env HTTP_HOST=127.0.0.1 HTTP_PORT="$dev_port" OPS_HOST=127.0.0.1 OPS_PORT="$ops_port" "$target/debug/gateway" dev
+  database='' gateway_up dev HTTP_PORT="$dev_port" "$target/debug/gateway" dev
   dev_pid=$started
-  wait_for 30 dev answers 200 "http://127.0.0.1:$ops_port/readyz"
 }
 
 browser_test() {

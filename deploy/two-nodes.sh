@@ -28,7 +28,7 @@ trap 'exit 0' INT TERM
 make_work_dir
 start_postgres
 start_redis
-start_two_nodes "$gateway" "$port"
+start_two_nodes "$port"
 prometheus='not installed (apt-get install prometheus)'
 if command -v prometheus >/dev/null; then
   start_prometheus "127.0.0.1:$ops_1" "127.0.0.1:$ops_2"

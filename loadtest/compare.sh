@@ -252,10 +252,15 @@ node() {
   local name=$1 port=$2
   shift 2
   start "$name" "$@"
+  wait_for 30 "$name" listens "$port"
+  add_node "$port"
+}
+
+# add_node PORT: the one that was started last.
+add_node() {
   nodes+=("$started")
   pids+=(--pid "$started")
-  wait_for 30 "$name" listens "$port"
-  urls+=(--url "ws://127.0.0.1:$port")
+  urls+=(--url "ws://127.0.0.1:$1")
 }
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -264,21 +269,18 @@ up_parley() {
   new_database "compare_$RANDOM$RANDOM"
   wear_in_postgres
   store_pid=(--store-pid "$pg_pid")
-  gateways env DATABASE_URL="$database" "$gateway" serve
+  gateways "$gateway" serve
 }
 
 up_parley_without_store() { gateways "$without_store"; }
 
 # gateways COMMAND…: two of them.
 gateways() {
-  local number port ops
+  local number
   for number in 1 2; do
-    port=$(free_port) ops=$(free_port)
-    node "gateway-$number" "$port" env REDIS_URL="$redis_url" HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 \
-      OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 API_KEY=$API_KEY DRAIN_DELAY_SECONDS=0 \
-      DRAIN_SECONDS=1 "$@"
-    wait_for 30 "gateway-$number" answers 200 "http://127.0.0.1:$ops/readyz"
-    rest+=("http://127.0.0.1:$port")
+    gateway_up "gateway-$number" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 DRAIN_DELAY_SECONDS=0 DRAIN_SECONDS=1 "$@"
+    add_node "$http_port"
+    rest+=("http://127.0.0.1:$http_port")
   done
   group=("${urls[@]}" --http "${rest[0]}")
 }

@@ -8,6 +8,9 @@
 # --list names them. --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row,
 # --json writes the table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
 #
+# Each fault draws from a seed, which it prints: the messages that the oracle sends, its clients' waits, and the moments of
+# the harm. SEED=N uses that one. How fast servers are can't be repeated, so a second run may still go another way.
+#
 # GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server redis-sentinel
 # postgresql haproxy curl iproute2 libfaketime. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
 set -euo pipefail
@@ -83,6 +86,7 @@ arguments() {
     shift
   done
   [[ $times =~ ^[1-9][0-9]*$ ]] || die "\"$times\" is no number of times" 'give 1 or more'
+  [[ ${SEED:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "\"$SEED\" is no seed" 'give a number below 1,000,000,000'
   [ ${#faults[@]} -gt 0 ] || faults=("${all_faults[@]}")
 }
 
@@ -107,11 +111,11 @@ sizes() {
 
 # one FAULT ROUND: in a subshell that cleans up after itself, so that a fault which breaks off takes nothing with it.
 one() {
-  local fault=$1 name=$1 status=0
+  local fault=$1 name=$1 status=0 seed=${SEED:-$((RANDOM * 30000 + RANDOM % 30000))}
   [ "$times" = 1 ] || name="$1 ($2 of $times)"
-  say "$name"
+  say "$name, seed $seed"
   (
-    children=() pg_data='' SECONDS=0
+    children=() pg_data='' SECONDS=0 RANDOM=$seed
     trap fault_over EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -127,10 +131,10 @@ one() {
     return 0
   fi
   [ -s "$results/$fault.json" ] ||
-    printf '{"fault": "%s", "passed": false, "seconds": 0}\n' "$fault" >"$results/$fault.json"
+    printf '{"fault": "%s", "seed": %s, "passed": false, "seconds": 0}\n' "$fault" "$seed" >"$results/$fault.json"
   tee -a "$results/all" <"$results/$fault.json" >/dev/null
   if [ "$status" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-  echo "-- $name: $(if [ "$status" = 0 ]; then echo passed; else echo FAILED; fi)"
+  echo "-- $name: $(if [ "$status" = 0 ]; then echo passed; else echo "FAILED (SEED=$seed draws the same again)"; fi)"
   if [ "$status" != 0 ] && $keep; then mv "$work/$fault" "$work/kept-$fault-$2"; else rm -rf "${work:?}/$fault"; fi
   rm -f "$results/$fault.json"
 }

@@ -49,17 +49,13 @@ main() {
 
 # Its Redis, its node and its database: for each row anew, so that nothing of one shows in another.
 up() {
-  local port ops
   new_database "growth_$RANDOM$RANDOM"
   wear_in_postgres
   start_redis
   redis=$started
-  port=$(free_port) ops=$(free_port)
-  start gateway env REDIS_URL="$redis_url" DATABASE_URL="$database" HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 \
-    OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 MAX_CONNECTIONS=18500 DRAIN_DELAY_SECONDS=0 \
-    DRAIN_SECONDS=1 "$gateway" serve
-  node=$started url=ws://127.0.0.1:$port http=http://127.0.0.1:$port
-  wait_for 30 gateway answers 200 "http://127.0.0.1:$ops/readyz"
+  gateway_up gateway COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 MAX_CONNECTIONS=18500 DRAIN_DELAY_SECONDS=0 \
+    DRAIN_SECONDS=1
+  node=$started url=ws://127.0.0.1:$http_port http=http://127.0.0.1:$http_port
 }
 
 down() {

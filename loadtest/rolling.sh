@@ -125,11 +125,9 @@ restart_all_behind() {
 
 node_up() {
   local node=$1
-  start "node-$node" env REDIS_URL="$redis_url" DATABASE_URL="$database" HTTP_HOST=127.0.0.1 \
-    HTTP_PORT="${http[$node]}" OPS_HOST=127.0.0.1 OPS_PORT="${ops[$node]}" DRAIN_DELAY_SECONDS="$drain_delay" \
-    DRAIN_SECONDS="$drain" "$gateway" serve
+  gateway_up "node-$node" HTTP_PORT="${http[$node]}" OPS_PORT="${ops[$node]}" DRAIN_DELAY_SECONDS="$drain_delay" \
+    DRAIN_SECONDS="$drain"
   pid[$node]=$started
-  wait_for 40 "node-$node" answers 200 "http://127.0.0.1:${ops[$node]}/readyz"
 }
 
 # SIGTERM, and it must end by itself with exit code 0.

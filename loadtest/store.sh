@@ -63,13 +63,10 @@ print(json.dumps({**dict(zip(names, map(statistics.median, zip(*rounds)))),
 
 # The tables, and five hundred conversations of two in them, made by a node.
 conversations() {
-  local port ops node
-  port=$(free_port) ops=$(free_port)
-  start gateway env REDIS_URL="$redis_url" DATABASE_URL="$pg_url" HTTP_HOST=127.0.0.1 HTTP_PORT="$port" OPS_HOST=127.0.0.1 \
-    OPS_PORT="$ops" COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0 "$gateway" serve
+  local node
+  gateway_up gateway COMMANDS_PER_SECOND=0 USER_COMMANDS_PER_SECOND=0
   node=$started
-  wait_for 30 gateway answers 200 "http://127.0.0.1:$ops/readyz"
-  run "$driver" user-to-user --url "ws://127.0.0.1:$port" --users 1000 --rate 500 --seconds 3 >/dev/null
+  run "$driver" user-to-user --url "ws://127.0.0.1:$http_port" --users 1000 --rate 500 --seconds 3 >/dev/null
   stop "$node"
   sql <<'SQL'
 CREATE SEQUENCE bench_ids START 1000000000000;

@@ -24,18 +24,15 @@ servers_up() {
   work=$work/$fault
   mkdir "$work"
   chmod 755 "$work"
-  as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE \"$fault\"" >/dev/null
-  database_url=${pg_url%/*}/$fault
-  compare_url=$database_url
+  new_database "$fault"
+  compare_url=$database
   redis_port=$(free_port)
   redis_up
 }
 
 redis_up() {
-  start redis redis-server --port "$redis_port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" \
-    --maxmemory-policy noeviction
+  start_redis "$redis_port"
   redis_pid=$started
-  wait_for 10 redis redis-cli -p "$redis_port" ping
 }
 
 # nodes_up [HOST]: nodes a and b, where clients reach both; HOST is where they listen.
@@ -50,26 +47,14 @@ nodes_up() {
   urls=(--url "ws://$host:$http_a" --url "ws://$host:$http_b" --http "http://$host:$http_a" --http "http://$host:$http_b")
 }
 
-# node_up LETTER [COMMAND…]: starts it, through COMMAND if given, and waits until it is ready.
+# node_up LETTER [NAME=VALUE…]: starts it, with these settings beside $node_env, and waits until it is ready.
 node_up() {
-  node_begin "$@"
-  node_ready "$1"
-}
-
-node_begin() {
   local node=$1 http=http_$1 ops=ops_$1
   shift
   cat "$work/node-$node.log" >>"$work/node-$node.earlier.log" 2>/dev/null || true
-  start "node-$node" env REDIS_URL="redis://127.0.0.1:$redis_port" DATABASE_URL="$database_url" HTTP_HOST="$host" \
-    HTTP_PORT="${!http}" OPS_HOST=127.0.0.1 OPS_PORT="${!ops}" DRAIN_DELAY_SECONDS="$drain_delay" \
-    DRAIN_SECONDS="$drain" ${node_env[@]+"${node_env[@]}"} "$@" "$gateway" serve
+  gateway_up "node-$node" HTTP_HOST="$host" HTTP_PORT="${!http}" OPS_PORT="${!ops}" DRAIN_DELAY_SECONDS="$drain_delay" \
+    DRAIN_SECONDS="$drain" ${node_env[@]+"${node_env[@]}"} "$@"
   node_pid[$node]=$started
-}
-
-node_ready() {
-  local ops=ops_$1
-  started=${node_pid[$1]}
-  wait_for 40 "node-$1" answers 200 "http://127.0.0.1:${!ops}/readyz"
 }
 
 # kill_now PID…: SIGKILL to each and everything that it started, all within the same moment.
@@ -110,7 +95,7 @@ load() {
   pairs=${pairs:-$users}
   start driver ${driver_through[@]+"${driver_through[@]}"} "$driver" oracle "${urls[@]}" --users "$users" \
     --pairs "$pairs" --groups "${groups:-$((users / 20))}" --group-size "$group_size" --rate "$rate" \
-    --seconds "$seconds" --settle-seconds "$settle" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
+    --seconds "$seconds" --settle-seconds "$settle" --seed "$seed" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
     --json "$work/verdict.json" "$@"
   driver_pid=$started
   # A second of load beyond what opens the direct conversations.
@@ -125,7 +110,7 @@ sleep_until_since_load() {
 }
 
 has_messages() {
-  [ "$("$pg_bin/psql" -XAtq "$database_url" -c 'SELECT coalesce(sum(last_seq), 0) FROM conversations')" -ge "$1" ]
+  [ "$("$pg_bin/psql" -XAtq "$database" -c 'SELECT coalesce(sum(last_seq), 0) FROM conversations')" -ge "$1" ]
 }
 
 # soon SECONDS EXPLANATION COMMAND…: it succeeds within so many seconds.
@@ -191,7 +176,7 @@ write_line() {
   local passed=true objection
   [ ${#objections[@]} = 0 ] || passed=false
   {
-    printf '{"fault": "%s", "passed": %s' "$fault" "$passed"
+    printf '{"fault": "%s", "seed": %s, "passed": %s' "$fault" "$seed" "$passed"
     printf ', "acked": %s' "$(count acked)"
     printf ', "lost": %s' "$(count lost_ack undelivered)"
     printf ', "doubled": %s' "$(count doubled double_stored)"

@@ -7,6 +7,7 @@ pub mod oracle;
 pub mod process;
 pub mod report;
 pub mod rest;
+pub mod seed;
 pub mod speech;
 pub mod target;
 pub mod ws;

@@ -88,6 +88,12 @@ fn table(mut lines: impl Iterator<Item = Vec<String>>) -> Table {
     table
 }
 
+/// Writes a line to standard error, where it disturbs neither the table nor the JSON.
+pub fn announce(text: &str) {
+    // A terminal that has gone away is no reason to stop a measurement.
+    let _ = writeln!(stderr(), "{text}");
+}
+
 /// A line on the terminal that is written over and over; nothing when standard error is no terminal.
 #[derive(Debug)]
 pub struct Progress {

@@ -47,9 +47,9 @@ struct Page {
     items: Vec<MessageView>,
 }
 
-/// Who asks.
+/// The credentials of a request.
 #[derive(Debug, Clone, Copy)]
-pub enum As<'a> {
+pub enum Credentials<'a> {
     /// A user, with this token.
     User(&'a str),
     /// A backend, with this API key, for this user.
@@ -81,7 +81,7 @@ impl Rest {
     pub async fn messages_after(
         &self,
         node: usize,
-        who: As<'_>,
+        who: Credentials<'_>,
         conversation: &ConversationId,
         after: u64,
     ) -> Result<Vec<MessageView>> {
@@ -95,7 +95,7 @@ impl Rest {
     pub async fn messages_changed(
         &self,
         node: usize,
-        who: As<'_>,
+        who: Credentials<'_>,
         conversation: &ConversationId,
         rev: u64,
     ) -> Result<Vec<MessageView>> {
@@ -105,7 +105,7 @@ impl Rest {
     async fn pages(
         &self,
         node: usize,
-        who: As<'_>,
+        who: Credentials<'_>,
         conversation: &ConversationId,
         by: &str,
         mut cursor: u64,
@@ -134,23 +134,23 @@ impl Rest {
     /// No answer, or a refusal.
     pub async fn make_group(&self, api_key: &str, id: &str, members: &[UserId]) -> Result<ConversationId> {
         #[derive(Deserialize)]
-        struct Made {
+        struct NewGroup {
             id: ConversationId,
         }
         let owner = members.first().context("a group needs members")?;
         let body = serde_json::json!({ "id": id, "kind": "group", "title": id, "members": members });
-        let who = As::Backend(api_key, owner);
+        let who = Credentials::Backend(api_key, owner);
         // A conversation may come bare or as a member of the answer.
         let answer: serde_json::Value =
             self.request(0, who, Method::POST, "/api/v1/conversations", Some(body.to_string())).await?;
         let bare = answer.get("conversation").cloned().unwrap_or(answer);
-        Ok(serde_json::from_value::<Made>(bare)?.id)
+        Ok(serde_json::from_value::<NewGroup>(bare)?.id)
     }
 
     async fn request<T: DeserializeOwned>(
         &self,
         node: usize,
-        who: As<'_>,
+        who: Credentials<'_>,
         method: Method,
         path: &str,
         body: Option<String>,
@@ -158,8 +158,8 @@ impl Rest {
         let base = self.bases.get(node % self.bases.len().max(1)).context("--http is needed")?;
         let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
         request = match who {
-            As::User(token) => request.header("Authorization", format!("Bearer {token}")),
-            As::Backend(key, user) => request.header("X-API-Key", key).header("X-User-Id", user.as_str()),
+            Credentials::User(token) => request.header("Authorization", format!("Bearer {token}")),
+            Credentials::Backend(key, user) => request.header("X-API-Key", key).header("X-User-Id", user.as_str()),
         };
         if body.is_some() {
             request = request.header("Content-Type", "application/json");

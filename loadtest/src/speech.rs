@@ -5,7 +5,7 @@
 use clap::ValueEnum;
 use shared::UserId;
 
-use crate::client::{Send, SendTo};
+use crate::client::{OutgoingMessage, Recipient};
 use crate::ws::Opcode;
 
 /// The frames of a deployment.
@@ -24,9 +24,9 @@ pub enum Speech {
     Nats,
 }
 
-/// What a frame says, as far as a measurement cares.
+/// An event in a frame from the deployment, as far as a measurement needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum PeerEvent {
     /// The user is connected and subscribed.
     Ready,
     /// A message of somebody else, with the measured message's number if it bears one.
@@ -42,8 +42,8 @@ pub enum Heard {
 /// The id of a command whose answer is no acknowledgement of a measured message.
 const NOT_MEASURED: u64 = u32::MAX as u64;
 
-/// A frame to send.
-pub type Outgoing = (Opcode, Vec<u8>);
+/// A frame of the client, ready to be sent.
+pub type ClientFrame = (Opcode, Vec<u8>);
 
 impl Speech {
     /// The path where the deployment listens unless its address names one.
@@ -65,7 +65,7 @@ impl Speech {
 
     /// What a user sends first.
     #[must_use]
-    pub fn greeting(self, user: &UserId, token: &str, group: Option<&str>) -> Option<Outgoing> {
+    pub fn greeting(self, user: &UserId, token: &str, group: Option<&str>) -> Option<ClientFrame> {
         let group = group.unwrap_or_default();
         match self {
             Self::Parley => None,
@@ -102,15 +102,15 @@ impl Speech {
 
     /// Message number `number` (`None`: one that only opens the conversation).
     #[must_use]
-    pub fn send(self, number: Option<u64>, send: Send) -> Outgoing {
+    pub fn send(self, number: Option<u64>, send: OutgoingMessage) -> ClientFrame {
         let Self::Parley = self else { return self.peer_send(number, &send) };
         (Opcode::Text, send.frame().into())
     }
 
-    fn peer_send(self, number: Option<u64>, send: &Send) -> Outgoing {
+    fn peer_send(self, number: Option<u64>, send: &OutgoingMessage) -> ClientFrame {
         let (field, to) = match &send.to {
-            SendTo::User(user) => ("to", user.as_str()),
-            SendTo::Conversation(group) => ("group", group.as_str()),
+            Recipient::User(user) => ("to", user.as_str()),
+            Recipient::Conversation(group) => ("group", group.as_str()),
         };
         let body = serde_json::json!({ field: to, "content": send.content });
         // Acknowledgements come back under the number; those of messages that are not measured under none.
@@ -135,7 +135,7 @@ impl Speech {
     }
 
     /// What a frame says, one thing after the other.
-    pub fn hear(self, frame: &[u8], mut take: impl FnMut(Heard)) {
+    pub fn hear(self, frame: &[u8], mut take: impl FnMut(PeerEvent)) {
         match self {
             Self::Parley => hear_parley(frame, &mut take),
             Self::SocketIo => hear_socket_io(frame, &mut take),
@@ -147,68 +147,68 @@ impl Speech {
     }
 }
 
-fn hear_parley(frame: &[u8], take: &mut impl FnMut(Heard)) {
+fn hear_parley(frame: &[u8], take: &mut impl FnMut(PeerEvent)) {
     match kind(frame) {
-        "auth_success" => take(Heard::Ready),
-        "message.new" => take(Heard::Delivered(message_number(frame))),
-        "message.sent" => take(Heard::Acked(message_number(frame))),
+        "auth_success" => take(PeerEvent::Ready),
+        "message.new" => take(PeerEvent::Delivered(message_number(frame))),
+        "message.sent" => take(PeerEvent::Acked(message_number(frame))),
         "error" | "auth_failed" => {
-            take(Heard::Refused(crate::client::wire::error_code(frame).unwrap_or_default()));
+            take(PeerEvent::Refused(crate::client::wire::error_code(frame).unwrap_or_default()));
         }
         _ => {}
     }
 }
 
 /// Engine.IO's `2` is a ping; `40` connects, `42["name",…]` is an event, `43<id>[…]` an acknowledgement.
-fn hear_socket_io(frame: &[u8], take: &mut impl FnMut(Heard)) {
+fn hear_socket_io(frame: &[u8], take: &mut impl FnMut(PeerEvent)) {
     let text = std::str::from_utf8(frame).unwrap_or_default();
     if text == "2" {
-        take(Heard::Answer("3"));
+        take(PeerEvent::Answer("3"));
     } else if text.starts_with("42[\"ready\"") {
-        take(Heard::Ready);
+        take(PeerEvent::Ready);
     } else if text.starts_with("42[\"message\"") {
-        take(Heard::Delivered(message_number(frame)));
+        take(PeerEvent::Delivered(message_number(frame)));
     } else if let Some(acknowledged) = text.strip_prefix("43") {
         let id = acknowledged.split('[').next().and_then(|id| id.parse().ok());
-        take(Heard::Acked(measured(id)));
+        take(PeerEvent::Acked(measured(id)));
     } else if text.starts_with("44") {
-        take(Heard::Refused("connect".into()));
+        take(PeerEvent::Refused("connect".into()));
     }
 }
 
 /// One line of a frame: an empty object is a ping, `push` brings a publication, a reply bears the command's `id`.
-fn hear_centrifuge(line: &[u8], take: &mut impl FnMut(Heard)) {
+fn hear_centrifuge(line: &[u8], take: &mut impl FnMut(PeerEvent)) {
     let text = std::str::from_utf8(line).unwrap_or_default();
     if text == "{}" {
-        take(Heard::Answer("{}"));
+        take(PeerEvent::Answer("{}"));
     } else if text.starts_with("{\"push\"") {
         if text.contains("\"pub\"") {
-            take(Heard::Delivered(message_number(line)));
+            take(PeerEvent::Delivered(message_number(line)));
         }
     } else if let Some(reply) = text.strip_prefix("{\"id\":") {
         let id = reply.split([',', '}']).next().and_then(|id| id.parse().ok());
         match (text.contains("\"error\""), id) {
-            (true, _) => take(Heard::Refused("reply".into())),
-            (false, Some(1)) => take(Heard::Ready),
-            (false, id) => take(Heard::Acked(measured(id))),
+            (true, _) => take(PeerEvent::Refused("reply".into())),
+            (false, Some(1)) => take(PeerEvent::Ready),
+            (false, id) => take(PeerEvent::Acked(measured(id))),
         }
     } else if text.contains("\"error\"") {
-        take(Heard::Refused("connect".into()));
+        take(PeerEvent::Refused("connect".into()));
     }
 }
 
 /// A frame may hold several lines, and a server may cut them anywhere; it doesn't cut those of this load.
-fn hear_nats(frame: &[u8], take: &mut impl FnMut(Heard)) {
+fn hear_nats(frame: &[u8], take: &mut impl FnMut(PeerEvent)) {
     let mut lines = frame.split(|byte| *byte == b'\n');
     while let Some(line) = lines.next() {
         if line.starts_with(b"MSG ") {
-            take(Heard::Delivered(lines.next().and_then(message_number)));
+            take(PeerEvent::Delivered(lines.next().and_then(message_number)));
         } else if line.starts_with(b"PONG") {
-            take(Heard::Ready);
+            take(PeerEvent::Ready);
         } else if line.starts_with(b"PING") {
-            take(Heard::Answer("PONG\r\n"));
+            take(PeerEvent::Answer("PONG\r\n"));
         } else if line.starts_with(b"-ERR") {
-            take(Heard::Refused(String::from_utf8_lossy(line).trim().to_owned()));
+            take(PeerEvent::Refused(String::from_utf8_lossy(line).trim().to_owned()));
         }
     }
 }
@@ -273,7 +273,7 @@ fn field<'a>(frame: &'a [u8], before: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    fn heard(speech: Speech, frame: &str) -> Vec<Heard> {
+    fn heard(speech: Speech, frame: &str) -> Vec<PeerEvent> {
         let mut heard = Vec::new();
         speech.hear(frame.as_bytes(), |one| heard.push(one));
         heard
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_peer_is_understood() {
-        use Heard::{Acked, Answer, Delivered, Ready};
+        use PeerEvent::{Acked, Answer, Delivered, Ready};
         let content = content(7, 12);
         let body = format!(r#"{{"id":"x","content":"{content}"}}"#);
         assert_eq!(heard(Speech::SocketIo, "42[\"ready\",{}]"), [Ready]);
@@ -300,9 +300,9 @@ mod tests {
 
     #[test]
     fn an_opening_message_bears_no_number() {
-        let send = || Send {
+        let send = || OutgoingMessage {
             temp_id: "t".into(),
-            to: SendTo::User(UserId::parse("u1").expect("an id")),
+            to: Recipient::User(UserId::parse("u1").expect("an id")),
             content: "hello".into(),
         };
         for speech in [Speech::SocketIo, Speech::Centrifuge, Speech::Centrifugo] {
@@ -310,8 +310,8 @@ mod tests {
             let text = String::from_utf8(frame).expect("text");
             assert!(text.contains("4294967295") && text.contains("\"to\":\"u1\""), "{text}");
         }
-        assert_eq!(heard(Speech::Centrifugo, "{\"id\":4294967295,\"publish\":{}}"), [Heard::Acked(None)]);
-        assert_eq!(heard(Speech::SocketIo, "434294967295[{}]"), [Heard::Acked(None)]);
+        assert_eq!(heard(Speech::Centrifugo, "{\"id\":4294967295,\"publish\":{}}"), [PeerEvent::Acked(None)]);
+        assert_eq!(heard(Speech::SocketIo, "434294967295[{}]"), [PeerEvent::Acked(None)]);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use loadtest::client::wire::Place;
 use loadtest::oracle::{
-    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, Kind, Record, Sighting,
-    Stored, check,
+    Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, MessageRow, Record,
+    Sighting, ViolationKind, check,
 };
 use shared::{ConversationId, Epoch, MessageId, UserId};
 
@@ -46,7 +46,7 @@ fn sound() -> Evidence {
     let mut sender = device("a", 0, all("ea").collect());
     sender.log.acks = (1..=5).map(|n| Ack { temp_id: format!("t{n}"), message: message(n), at_us: n * 1000 }).collect();
     let attempt = |n: u64| Attempt { temp_id: format!("t{n}"), sender: user("a"), at_us: n * 1000 };
-    let row = |n| Stored { message: message(n), sender: user("a"), temp_id: Some(format!("t{n}")) };
+    let row = |n| MessageRow { message: message(n), sender: user("a"), temp_id: Some(format!("t{n}")) };
     Evidence {
         conversations: HashMap::from([(
             conversation(),
@@ -65,7 +65,7 @@ fn with_receiver(entries: Vec<Entry>) -> Evidence {
 }
 
 /// The kinds of fault found, with how often.
-fn faults(evidence: &Evidence) -> Vec<(Kind, u64)> {
+fn faults(evidence: &Evidence) -> Vec<(ViolationKind, u64)> {
     check(evidence).faults.into_iter().collect()
 }
 
@@ -81,20 +81,20 @@ fn a_sound_run_is_clean() {
 fn a_dropped_event_is_a_gap_and_undelivered() {
     let mut evidence = sound();
     evidence.devices[1].log.records.remove(3);
-    assert_eq!(faults(&evidence), [(Kind::Undelivered, 1), (Kind::LogGap, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::Undelivered, 1), (ViolationKind::LogGap, 1)]);
 }
 
 #[test]
 fn a_dropped_last_event_leaves_no_gap_and_is_still_missed() {
     let mut evidence = sound();
     evidence.devices[1].log.records.pop();
-    assert_eq!(faults(&evidence), [(Kind::Undelivered, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::Undelivered, 1)]);
 }
 
 #[test]
 fn a_dropped_event_with_renumbered_followers_is_undelivered() {
     let entries = vec![opened(None, false, place("eb", 0)), durable(1, 1), durable(2, 2), durable(3, 4), durable(4, 5)];
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Undelivered, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Undelivered, 1)]);
 }
 
 #[test]
@@ -102,18 +102,18 @@ fn a_doubled_event_is_found_with_the_same_seq_and_with_another() {
     let mut evidence = sound();
     let again = evidence.devices[1].log.records[3].clone();
     evidence.devices[1].log.records.insert(4, again);
-    assert_eq!(faults(&evidence), [(Kind::Doubled, 1), (Kind::LogDisorder, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::Doubled, 1), (ViolationKind::LogDisorder, 1)]);
 
     let mut evidence = sound();
     evidence.devices[1].log.records.push(Record { at_us: 9000, entry: durable(6, 3) });
-    assert_eq!(faults(&evidence), [(Kind::Doubled, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::Doubled, 1)]);
 }
 
 #[test]
 fn a_message_logged_twice_is_found_across_connections() {
     let mut entries: Vec<Entry> = sound().devices[1].log.records.iter().map(|record| record.entry.clone()).collect();
     entries.extend([Entry::Closed, opened(Some(place("eb", 5)), true, place("eb", 5)), durable(6, 3)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Doubled, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Doubled, 1)]);
 }
 
 #[test]
@@ -121,7 +121,10 @@ fn swapped_events_are_out_of_order() {
     let mut evidence = sound();
     evidence.devices[1].log.records.swap(2, 3);
     let found = faults(&evidence);
-    assert!(found.contains(&(Kind::LogDisorder, 1)) && found.contains(&(Kind::LogGap, 1)), "{found:?}");
+    assert!(
+        found.contains(&(ViolationKind::LogDisorder, 1)) && found.contains(&(ViolationKind::LogGap, 1)),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -129,20 +132,20 @@ fn an_acknowledgement_without_a_row_is_lost() {
     let mut evidence = sound();
     let log = &mut evidence.devices[0].log;
     log.acks.push(Ack { temp_id: "t6".into(), message: message(6), at_us: 9000 });
-    assert_eq!(faults(&evidence), [(Kind::LostAck, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::LostAck, 1)]);
 }
 
 #[test]
 fn an_acknowledgement_of_another_row_is_found() {
     let mut evidence = sound();
     evidence.devices[0].log.acks[2].message = message(4);
-    assert_eq!(faults(&evidence), [(Kind::AckMismatch, 1)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::AckMismatch, 1)]);
 
     let mut evidence = sound();
     let log = &mut evidence.devices[0].log;
     log.acks.push(Ack { temp_id: "t1".into(), message: message(2), at_us: 9000 });
     // Once because t1 was message 1, once because message 2 is t2.
-    assert_eq!(faults(&evidence), [(Kind::AckMismatch, 2)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::AckMismatch, 2)]);
 }
 
 #[test]
@@ -150,18 +153,18 @@ fn a_retry_stored_twice_and_a_hole_in_a_conversation_are_found() {
     let mut evidence = sound();
     evidence.stored[4].temp_id = Some("t4".into());
     let found = faults(&evidence);
-    assert!(found.contains(&(Kind::DoubleStored, 1)), "{found:?}");
+    assert!(found.contains(&(ViolationKind::DoubleStored, 1)), "{found:?}");
 
     let mut evidence = sound();
     evidence.stored.remove(2);
     let found = faults(&evidence);
-    assert!(found.contains(&(Kind::StoreDisorder, 1)), "{found:?}");
-    assert!(found.contains(&(Kind::LostAck, 1)) && found.contains(&(Kind::Phantom, 2)), "{found:?}");
+    assert!(found.contains(&(ViolationKind::StoreDisorder, 1)), "{found:?}");
+    assert!(found.contains(&(ViolationKind::LostAck, 1)) && found.contains(&(ViolationKind::Phantom, 2)), "{found:?}");
 
     let mut evidence = sound();
     evidence.stored[0].message.seq = 12;
     let found = faults(&evidence);
-    assert!(found.contains(&(Kind::StoreDisorder, 2)), "{found:?}");
+    assert!(found.contains(&(ViolationKind::StoreDisorder, 2)), "{found:?}");
 }
 
 #[test]
@@ -171,7 +174,7 @@ fn a_message_at_another_place_than_stored_is_a_phantom() {
         panic!("a message")
     };
     message.seq = 99;
-    assert!(faults(&evidence).contains(&(Kind::Phantom, 1)));
+    assert!(faults(&evidence).contains(&(ViolationKind::Phantom, 1)));
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn a_resume_continues_where_it_was_asked_to() {
     let mut entries = begin();
     entries.push(opened(asked(), true, place("eb", 3)));
     entries.extend(rest().skip(1));
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Undelivered, 1), (Kind::ResumeMismatch, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Undelivered, 1), (ViolationKind::ResumeMismatch, 1)]);
 }
 
 #[test]
@@ -215,7 +218,7 @@ fn what_a_resync_brings_is_explained_and_what_it_forgets_is_not() {
 
     let mut entries = begin();
     entries.extend([Entry::Adopted, durable(1, 4), durable(2, 5)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Undelivered, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Undelivered, 1)]);
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn a_refused_resume_without_resync_is_found() {
         durable(2, 4),
         durable(3, 5),
     ];
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::ResyncMissing, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::ResyncMissing, 1)]);
 }
 
 #[test]
@@ -241,7 +244,7 @@ fn a_hole_that_only_the_client_noticed_is_silent_and_a_late_event_is_not() {
     };
     let mut entries = begin();
     entries.extend([durable(3, 4), durable(4, 5)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::SilentHole, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::SilentHole, 1)]);
 
     let mut entries = begin();
     entries.extend([durable(3, 4), durable(4, 5), durable(5, 2)]);
@@ -267,15 +270,15 @@ fn a_position_takes_the_place_of_a_direct_event_and_of_nothing_else() {
 
     let mut entries = begin();
     entries.extend([durable(3, 3), durable(4, 4), durable(5, 5)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Doubled, 1)], "the event itself came again");
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Doubled, 1)], "the event itself came again");
 
     let mut entries = begin();
     entries.extend([stands_for(3), stands_for(4), durable(5, 5)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::Undelivered, 1)]);
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::Undelivered, 1)]);
 
     let mut entries = begin();
     entries.extend([Entry::Position { place: place("eb", 3), stands_for: None }, durable(4, 4), durable(5, 5)]);
-    assert_eq!(faults(&with_receiver(entries)), [(Kind::LogGap, 1)], "a jump within an epoch");
+    assert_eq!(faults(&with_receiver(entries)), [(ViolationKind::LogGap, 1)], "a jump within an epoch");
 }
 
 #[test]
@@ -290,5 +293,5 @@ fn two_devices_that_see_different_logs_are_found() {
         durable(5, 5),
     ];
     evidence.devices.push(device("b", 2, entries));
-    assert_eq!(faults(&evidence), [(Kind::LogDisagrees, 2)]);
+    assert_eq!(faults(&evidence), [(ViolationKind::LogDisagrees, 2)]);
 }

@@ -217,3 +217,21 @@ async fn the_oracle_exits_with_one_when_something_is_lost() {
     assert_eq!(code, Some(1), "{json}");
     assert!(json["faults"]["lost_ack"].as_u64().expect("a count") > 0, "{json}");
 }
+
+#[tokio::test]
+async fn the_oracle_says_its_seed_at_the_start_and_with_a_failure() {
+    let fake = Fake::start().await;
+    fake.faults.forget.store(20, Relaxed);
+    let args = format!("oracle --users 6 --rate 100 --seconds 1 --seed 42 --http http://{}", fake.address);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.args(args.split(' ')).args(["--url", &format!("ws://{}", fake.address)]);
+    command.env("JWT_SECRET", "a secret for tests, long enough").kill_on_drop(true);
+    let output =
+        tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("in time").expect("a run");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), err.lines().next()), (Some(1), Some("seed 42")), "{err}");
+    assert!(out.contains("FAIL: --seed 42 draws this scenario again"), "{out}");
+
+    let (_, json) = loadtest(&fake, &args).await;
+    assert_eq!(json["seed"], 42, "{json}");
+}

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use fake::Fake;
-use loadtest::oracle::{Kind, OracleArgs, Verdict};
+use loadtest::oracle::{OracleArgs, Verdict, ViolationKind};
 use loadtest::target::{TargetArgs, TokenPlace};
 
 fn args(fake: &Fake) -> OracleArgs {
@@ -40,6 +40,7 @@ fn args(fake: &Fake) -> OracleArgs {
         stall_seconds: 1,
         herd_at: None,
         raced: false,
+        seed: None,
         database_url: None,
         json: None,
     }
@@ -120,7 +121,16 @@ async fn lost_acknowledgements_are_asked_for_again_and_stored_once() {
     let verdict = run(args(&fake), trouble).await;
     // The lost push of `message.sent` is a hole in the sender's log, which this server doesn't heal.
     assert_eq!(verdict.counts.acked, verdict.counts.attempted);
-    assert_eq!(verdict.count(&[Kind::DoubleStored, Kind::LostAck, Kind::AckMismatch, Kind::Doubled]), 0, "{verdict:?}");
+    assert_eq!(
+        verdict.count(&[
+            ViolationKind::DoubleStored,
+            ViolationKind::LostAck,
+            ViolationKind::AckMismatch,
+            ViolationKind::Doubled
+        ]),
+        0,
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test]
@@ -140,8 +150,8 @@ async fn dropped_pushes_are_found() {
     let fake = Fake::start().await;
     fake.faults.drop_push.store(50, Relaxed);
     let verdict = run(OracleArgs { settle_seconds: 7, ..args(&fake) }, async {}).await;
-    assert!(verdict.count(&[Kind::LogGap]) > 0, "{:?}", verdict.faults);
-    assert!(verdict.count(&[Kind::Undelivered, Kind::SilentHole]) > 0, "{:?}", verdict.faults);
+    assert!(verdict.count(&[ViolationKind::LogGap]) > 0, "{:?}", verdict.faults);
+    assert!(verdict.count(&[ViolationKind::Undelivered, ViolationKind::SilentHole]) > 0, "{:?}", verdict.faults);
 }
 
 #[tokio::test]
@@ -149,7 +159,11 @@ async fn doubled_pushes_are_found() {
     let fake = Fake::start().await;
     fake.faults.double_push.store(50, Relaxed);
     let verdict = run(args(&fake), async {}).await;
-    assert!(verdict.count(&[Kind::Doubled]) > 0 && verdict.count(&[Kind::LogDisorder]) > 0, "{:?}", verdict.faults);
+    assert!(
+        verdict.count(&[ViolationKind::Doubled]) > 0 && verdict.count(&[ViolationKind::LogDisorder]) > 0,
+        "{:?}",
+        verdict.faults
+    );
 }
 
 #[tokio::test]
@@ -157,5 +171,5 @@ async fn acknowledged_and_forgotten_messages_are_found() {
     let fake = Fake::start().await;
     fake.faults.forget.store(50, Relaxed);
     let verdict = run(args(&fake), async {}).await;
-    assert!(verdict.count(&[Kind::LostAck]) > 0, "{:?}", verdict.faults);
+    assert!(verdict.count(&[ViolationKind::LostAck]) > 0, "{:?}", verdict.faults);
 }

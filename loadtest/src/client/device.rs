@@ -5,18 +5,19 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 
-use super::fetch::{Fetch, Fetched};
+use super::fetch::{Fetch, FetchResult};
+use super::gaps::GapTracker;
 use super::journal;
-use super::outgoing::{Outgoing, Send};
-use super::reconnect::{Backoff, Next, after_close, after_refusal};
-use super::seen::Seen;
+use super::pending::{OutgoingMessage, PendingSends};
+use super::reconnect::{Backoff, ReconnectAction, after_close, after_refusal};
 use super::session::{Session, Step};
 use super::setup::{DeviceSetup, Order};
 use super::wire::{self, Body, ServerFrame};
 use crate::oracle::{Entry, FetchReason, Sighting};
 use crate::rest::MessageView;
+use crate::seed::Actor;
 use crate::ws::{ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
 /// How often a device looks at its clocks.
@@ -34,9 +35,9 @@ pub struct Device {
     token: String,
     node: usize,
     session: Session,
-    seen: Seen,
+    gaps: GapTracker,
     directory_version: u64,
-    outgoing: Outgoing,
+    pending: PendingSends,
     backoff: Backoff,
     orders_open: bool,
 }
@@ -52,7 +53,7 @@ enum End {
 }
 
 /// The state of one open connection.
-struct Link {
+struct Connection {
     reader: Reader,
     writer: Writer,
     authenticated: bool,
@@ -62,7 +63,7 @@ struct Link {
     leave_at: Option<Instant>,
     /// How long the server wants this client to stay away once it has closed.
     wish: Option<Duration>,
-    fetch: Option<BoxFuture<'static, Fetched>>,
+    fetch: Option<BoxFuture<'static, FetchResult>>,
 }
 
 impl Device {
@@ -74,15 +75,15 @@ impl Device {
         let (id, token) = setup.target.user(setup.user)?;
         Ok(Self {
             node: setup.node,
-            setup,
             id,
             token,
             session: Session::default(),
-            seen: Seen::default(),
+            gaps: GapTracker::default(),
             directory_version: 0,
-            outgoing: Outgoing::default(),
-            backoff: Backoff::default(),
+            pending: PendingSends::default(),
+            backoff: Backoff::new(setup.seed.generator(Actor::Device(setup.number))),
             orders_open: true,
+            setup,
         })
     }
 
@@ -96,21 +97,21 @@ impl Device {
     pub async fn run(mut self) {
         loop {
             let (next, wish) = match self.connect().await {
-                Ok(link) => self.live(link).await,
+                Ok(connection) => self.live(connection).await,
                 Err(error) => self.refused(&error),
             };
             let wait = match next {
-                Next::Stop => return self.setup.recorder.with(|log| log.stopped = true),
-                Next::BackOff => self.backoff.wait(wish),
-                Next::Resume => Duration::from_millis(rand::random_range(0..50)),
-                Next::NewToken => {
+                ReconnectAction::Stop => return self.setup.recorder.with(|log| log.stopped = true),
+                ReconnectAction::BackOff => self.backoff.wait(wish),
+                ReconnectAction::Resume => self.backoff.at_once(),
+                ReconnectAction::NewToken => {
                     // A token file has no newer one; then the old one is tried again.
                     if let Ok((_, token)) = self.setup.target.user(self.setup.user) {
                         self.token = token;
                     }
                     self.backoff.wait(None)
                 }
-                Next::WithoutPosition => {
+                ReconnectAction::WithoutPosition => {
                     self.session.position_lost();
                     self.backoff.wait(None)
                 }
@@ -119,11 +120,11 @@ impl Device {
         }
     }
 
-    async fn connect(&mut self) -> Result<Link, ConnectError> {
+    async fn connect(&mut self) -> Result<Connection, ConnectError> {
         let resume = self.session.resume_from().map(|place| format!("{}:{}", place.epoch, place.seq));
         let dial = self.setup.target.dial(self.node, self.setup.number, &self.token, resume.as_deref());
         let (reader, writer) = connect(dial.address, dial.source, &dial.path_and_query, &dial.headers, false).await?;
-        Ok(Link {
+        Ok(Connection {
             reader,
             writer,
             authenticated: false,
@@ -136,12 +137,12 @@ impl Device {
         })
     }
 
-    fn refused(&mut self, error: &ConnectError) -> (Next, Option<Duration>) {
+    fn refused(&mut self, error: &ConnectError) -> (ReconnectAction, Option<Duration>) {
         self.node = self.node.wrapping_add(1);
         self.setup.recorder.failed(false, error.label());
         match error {
             ConnectError::Refused { status, retry_after } => (after_refusal(*status), *retry_after),
-            ConnectError::Io(_) | ConnectError::BadAnswer | ConnectError::TimedOut => (Next::BackOff, None),
+            ConnectError::Io(_) | ConnectError::BadAnswer | ConnectError::TimedOut => (ReconnectAction::BackOff, None),
         }
     }
 
@@ -161,11 +162,8 @@ impl Device {
     }
 
     /// Lives with one connection until it ends.
-    async fn live(&mut self, mut link: Link) -> (Next, Option<Duration>) {
-        let end = match self.serve(&mut link).await {
-            Ok(end) => end,
-            Err(_) => End::Broken,
-        };
+    async fn live(&mut self, mut connection: Connection) -> (ReconnectAction, Option<Duration>) {
+        let end = self.serve(&mut connection).await.unwrap_or(End::Broken);
         let opened = self.session.socket().is_some();
         self.session.closed();
         let code = if let End::Closed(code) = end { code } else { None };
@@ -175,33 +173,33 @@ impl Device {
         } else if !matches!(end, End::Moved) {
             self.setup.recorder.failed(true, format!("close {}", code.unwrap_or(0)));
         }
-        if !matches!(end, End::Moved) || link.leave_at.is_some() {
+        if !matches!(end, End::Moved) || connection.leave_at.is_some() {
             self.node = self.node.wrapping_add(1);
         }
         let next = match end {
             End::Closed(code) => after_close(code),
-            End::Broken => Next::BackOff,
-            End::Moved => Next::Resume,
+            End::Broken => ReconnectAction::BackOff,
+            End::Moved => ReconnectAction::Resume,
         };
-        (next, link.wish)
+        (next, connection.wish)
     }
 
-    async fn serve(&mut self, link: &mut Link) -> io::Result<End> {
+    async fn serve(&mut self, connection: &mut Connection) -> io::Result<End> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let stalled = link.stalled_until.is_some();
-            let Link { reader, fetch, .. } = link;
+            let stalled = connection.stalled_until.is_some();
+            let Connection { reader, fetch, .. } = connection;
             tokio::select! {
                 incoming = reader.next(), if !stalled => {
-                    link.heard = Instant::now();
-                    link.pinged = false;
+                    connection.heard = Instant::now();
+                    connection.pinged = false;
                     match incoming? {
-                        Incoming::Text(text) => self.take(link, &text)?,
-                        Incoming::Ping(payload) => link.writer.send(Opcode::Pong, &payload)?,
+                        Incoming::Text(text) => self.take(connection, &text)?,
+                        Incoming::Ping(payload) => connection.writer.send(Opcode::Pong, &payload)?,
                         Incoming::Pong => {}
                         Incoming::Close(close) => {
-                            let _ = link.writer.send(Opcode::Close, &close.code.unwrap_or(1000).to_be_bytes());
+                            let _ = connection.writer.send(Opcode::Close, &close.code.unwrap_or(1000).to_be_bytes());
                             return Ok(End::Closed(close.code));
                         }
                     }
@@ -209,21 +207,21 @@ impl Device {
                 order = self.setup.orders.recv(), if self.orders_open => match order {
                     Some(Order::Send(send)) => {
                         self.queue(send);
-                        self.pump(link)?;
+                        self.pump(connection)?;
                     }
                     Some(Order::Drop) => {
-                        link.writer.reset_on_close()?;
+                        connection.writer.reset_on_close()?;
                         return Ok(End::Moved);
                     }
-                    Some(Order::Stall(time)) => link.stalled_until = Some(Instant::now() + time),
+                    Some(Order::Stall(time)) => connection.stalled_until = Some(Instant::now() + time),
                     None => self.orders_open = false,
                 },
                 fetched = async { match fetch { Some(fetch) => fetch.await, None => pending().await } } => {
-                    link.fetch = None;
+                    connection.fetch = None;
                     self.fetched(&fetched);
                 }
                 _ = tick.tick() => {
-                    if let Some(end) = self.tick(link)? {
+                    if let Some(end) = self.tick(connection)? {
                         return Ok(end);
                     }
                 }
@@ -231,55 +229,53 @@ impl Device {
         }
     }
 
-    fn queue(&mut self, send: Send) {
-        self.outgoing.push(send);
+    fn queue(&mut self, send: OutgoingMessage) {
+        self.pending.push(send);
         self.note_unsettled();
     }
 
     fn note_unsettled(&self) {
-        let unsettled = self.outgoing.unsettled();
+        let unsettled = self.pending.unsettled();
         self.setup.recorder.with(|log| log.unsettled = unsettled);
     }
 
-    fn pump(&mut self, link: &Link) -> io::Result<()> {
-        if link.authenticated {
-            for frame in self.outgoing.due(Instant::now()) {
-                link.writer.send_text(&frame)?;
+    fn pump(&mut self, connection: &Connection) -> io::Result<()> {
+        if connection.authenticated {
+            for frame in self.pending.due(Instant::now()) {
+                connection.writer.send_text(&frame)?;
             }
         }
         Ok(())
     }
 
     /// The clocks: repeats, silence, the end of a stall, `goaway`, holes.
-    fn tick(&mut self, link: &mut Link) -> io::Result<Option<End>> {
+    fn tick(&mut self, connection: &mut Connection) -> io::Result<Option<End>> {
         let now = Instant::now();
-        link.writer.flush()?;
-        if let Some(until) = link.stalled_until {
+        connection.writer.flush()?;
+        if let Some(until) = connection.stalled_until {
             if now < until {
                 return Ok(None);
             }
-            link.stalled_until = None;
-            link.heard = now;
+            connection.stalled_until = None;
+            connection.heard = now;
         }
-        if link.leave_at.is_some_and(|moment| now >= moment) {
-            let _ = link.writer.send(Opcode::Close, &1000_u16.to_be_bytes());
+        if connection.leave_at.is_some_and(|moment| now >= moment) {
+            let _ = connection.writer.send(Opcode::Close, &1000_u16.to_be_bytes());
             return Ok(Some(End::Moved));
         }
-        let silent = now.duration_since(link.heard);
+        let silent = now.duration_since(connection.heard);
         if silent >= SILENCE * 2 {
             return Ok(Some(End::Broken));
         }
-        if silent >= SILENCE && link.authenticated && !std::mem::replace(&mut link.pinged, true) {
-            link.writer.send_text(r#"{"type":"ping"}"#)?;
+        if silent >= SILENCE && connection.authenticated && !std::mem::replace(&mut connection.pinged, true) {
+            connection.writer.send_text(r#"{"type":"ping"}"#)?;
         }
-        self.pump(link)?;
+        self.pump(connection)?;
         self.learn();
-        if link.fetch.is_none() && link.authenticated && !self.session.is_resyncing() {
-            let holes = self.seen.overdue(now);
+        if connection.fetch.is_none() && connection.authenticated && !self.session.is_resyncing() {
+            let holes = self.gaps.overdue(now);
             if !holes.is_empty() {
-                let wanted = holes.into_iter().map(|conversation| (self.seen.marks(&conversation), conversation));
-                let wanted = wanted.map(|((seq, rev), conversation)| (conversation, seq, rev)).collect();
-                link.fetch = Some(self.fetch(FetchReason::Hole, wanted));
+                connection.fetch = Some(self.fetch(FetchReason::Hole, holes.into_iter()));
             }
         }
         Ok(None)
@@ -291,21 +287,21 @@ impl Device {
         if self.directory_version != version {
             self.directory_version = version;
             for (conversation, base_seq) in self.setup.directory.of(&self.id) {
-                self.seen.begin(&conversation, base_seq);
+                self.gaps.begin(&conversation, base_seq);
             }
         }
     }
 
-    fn take(&mut self, link: &mut Link, text: &[u8]) -> io::Result<()> {
+    fn take(&mut self, connection: &mut Connection, text: &[u8]) -> io::Result<()> {
         let Ok(frame) = wire::parse(text) else {
             self.setup.recorder.with(|log| log.malformed += 1);
             return Ok(());
         };
         let step = match &frame.body {
-            Body::AuthSuccess(auth) if !link.authenticated => {
-                link.authenticated = true;
+            Body::AuthSuccess(auth) if !connection.authenticated => {
+                connection.authenticated = true;
                 self.backoff.succeeded();
-                self.outgoing.reconnected(Instant::now());
+                self.pending.reconnected(Instant::now());
                 let place = wire::Place { epoch: auth.epoch.clone(), seq: auth.seq };
                 let asked = self.session.resume_from().cloned();
                 self.setup.recorder.record(Entry::Opened { asked, resumed: auth.resumed, place });
@@ -318,46 +314,43 @@ impl Device {
         };
         if step == Step::Fetch {
             self.learn();
-            let conversations = self.setup.directory.of(&self.id).into_iter();
-            let wanted = conversations.map(|(conversation, _)| (self.seen.marks(&conversation), conversation));
-            let wanted = wanted.map(|((seq, rev), conversation)| (conversation, seq, rev)).collect();
-            link.fetch = Some(self.fetch(FetchReason::Resync, wanted));
+            let all = self.setup.directory.of(&self.id).into_iter().map(|(conversation, _)| conversation);
+            connection.fetch = Some(self.fetch(FetchReason::Resync, all));
         }
-        self.act(link, &frame)
+        self.act(connection, &frame)
     }
 
     /// Does what a frame wants beyond its place in the log.
-    fn act(&mut self, link: &mut Link, frame: &ServerFrame) -> io::Result<()> {
+    fn act(&mut self, connection: &mut Connection, frame: &ServerFrame) -> io::Result<()> {
         match &frame.body {
-            Body::New(message) => self.seen.take(message, Instant::now()),
+            Body::New(message) => self.gaps.take(message, Instant::now()),
             Body::Sent { temp_id, message, duplicate } => {
                 // The answer to a repeated send is no delivery: that one still has to come by the log or a fetch.
                 if !duplicate || frame.seq.is_some() {
-                    self.seen.take(message, Instant::now());
+                    self.gaps.take(message, Instant::now());
                 }
                 self.acknowledge(temp_id.as_deref(), message, *duplicate);
-                return self.pump(link);
+                return self.pump(connection);
             }
-            Body::AuthSuccess(_) => return self.pump(link),
+            Body::AuthSuccess(_) => return self.pump(connection),
             Body::Goaway { reconnect_window_ms } => {
                 let window = Duration::from_millis(*reconnect_window_ms).min(GOAWAY_JITTER_MAX);
-                let moment = Instant::now() + window.mul_f64(rand::random_range(0.0..=0.9));
-                link.leave_at.get_or_insert(moment);
+                let moment = Instant::now() + self.backoff.within(window);
+                connection.leave_at.get_or_insert(moment);
             }
             Body::Error { code, retryable, retry_after_ms } => {
                 let Some(temp_id) = &frame.reference else {
                     // An answer to no command: the server is about to close, and says for how long.
-                    link.wish = retry_after_ms.map(Duration::from_millis);
+                    connection.wish = retry_after_ms.map(Duration::from_millis);
                     return Ok(());
                 };
                 if *retryable {
-                    let wait =
-                        Duration::from_millis(retry_after_ms.unwrap_or(500)).mul_f64(rand::random_range(1.0..=1.5));
-                    self.outgoing.postpone(temp_id, Instant::now() + wait);
-                } else if self.outgoing.settle(temp_id) {
+                    let wait = self.backoff.at_least(Duration::from_millis(retry_after_ms.unwrap_or(500)));
+                    self.pending.postpone(temp_id, Instant::now() + wait);
+                } else if self.pending.settle(temp_id) {
                     self.setup.recorder.with(|log| *log.refused.entry(code.clone()).or_default() += 1);
                     self.note_unsettled();
-                    return self.pump(link);
+                    return self.pump(connection);
                 }
             }
             Body::AuthFailed | Body::Position(_) | Body::Resync { .. } | Body::Pong | Body::Other => {}
@@ -371,24 +364,30 @@ impl Device {
             self.setup.recorder.duplicate(temp_id, Sighting::from(message));
         }
         // Every device of the user gets `message.sent`; only the one that sent it waits for it.
-        if self.outgoing.settle(temp_id) {
+        if self.pending.settle(temp_id) {
             self.setup.recorder.acknowledged(temp_id, Sighting::from(message));
             self.note_unsettled();
         }
     }
 
     fn fetch(
-        &self,
+        &mut self,
         reason: FetchReason,
-        wanted: Vec<(shared::ConversationId, u64, u64)>,
-    ) -> BoxFuture<'static, Fetched> {
+        conversations: impl Iterator<Item = ConversationId>,
+    ) -> BoxFuture<'static, FetchResult> {
+        let marked = |conversation| {
+            let (seq, rev) = self.gaps.marks(&conversation);
+            (conversation, seq, rev)
+        };
+        let wanted = conversations.map(marked).collect();
+        let (node, token, backoff) = (self.node, self.token.clone(), self.backoff.fork());
         let rest = self.setup.rest.clone();
-        Box::pin(Fetch { reason, rest, node: self.node, token: self.token.clone(), wanted }.run())
+        Box::pin(Fetch { reason, rest, node, token, wanted, backoff }.run())
     }
 
-    fn fetched(&mut self, fetched: &Fetched) {
+    fn fetched(&mut self, fetched: &FetchResult) {
         for message in &fetched.messages {
-            self.seen.take(message, Instant::now());
+            self.gaps.take(message, Instant::now());
             self.setup.recorder.record(Entry::Fetched { reason: fetched.reason, message: Sighting::from(message) });
         }
         if fetched.reason == FetchReason::Resync {

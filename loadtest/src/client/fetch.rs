@@ -6,7 +6,7 @@ use shared::ConversationId;
 
 use super::reconnect::Backoff;
 use crate::oracle::FetchReason;
-use crate::rest::{As, MessageView, Rest};
+use crate::rest::{Credentials, MessageView, Rest};
 
 /// What to fetch.
 #[derive(Debug)]
@@ -18,37 +18,38 @@ pub(super) struct Fetch {
     pub(super) token: String,
     /// Conversations, each with the highest contiguous `seq` and the highest `rev` that the client has.
     pub(super) wanted: Vec<(ConversationId, u64, u64)>,
+    /// The waits between failed requests.
+    pub(super) backoff: Backoff,
 }
 
-/// What a fetch brought.
+/// The messages that a fetch returned.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct FetchResult {
     pub(super) reason: FetchReason,
     pub(super) messages: Vec<MessageView>,
 }
 
 impl Fetch {
     /// Asks until everything is there; ends only with the whole, so the caller bounds it by dropping it.
-    pub(super) async fn run(mut self) -> Fetched {
+    pub(super) async fn run(mut self) -> FetchResult {
         let mut messages = Vec::new();
-        let mut backoff = Backoff::default();
         for (conversation, after, rev) in std::mem::take(&mut self.wanted) {
             loop {
                 match self.one(&conversation, after, rev).await {
                     Ok(found) => break messages.extend(found),
                     Err(_) => {
                         self.node = self.node.wrapping_add(1);
-                        tokio::time::sleep(backoff.wait(Some(Duration::from_millis(100)))).await;
+                        tokio::time::sleep(self.backoff.wait(Some(Duration::from_millis(100)))).await;
                     }
                 }
             }
-            backoff.succeeded();
+            self.backoff.succeeded();
         }
-        Fetched { reason: self.reason, messages }
+        FetchResult { reason: self.reason, messages }
     }
 
     async fn one(&self, conversation: &ConversationId, after: u64, rev: u64) -> anyhow::Result<Vec<MessageView>> {
-        let who = As::User(&self.token);
+        let who = Credentials::User(&self.token);
         let mut messages = self.rest.messages_after(self.node, who, conversation, after).await?;
         // Edits, deletes and reactions don't make a new `seq`; a hole in `seq` says nothing about them.
         if self.reason == FetchReason::Resync {

@@ -3,18 +3,18 @@
 mod device;
 mod directory;
 mod fetch;
+mod gaps;
 mod journal;
-mod outgoing;
+mod pending;
 mod reconnect;
-mod seen;
 mod session;
 mod setup;
 pub mod wire;
 
 pub use device::Device;
 pub use directory::Directory;
-pub use outgoing::{Send, SendTo};
-pub use reconnect::{Backoff, Next, after_close, after_refusal};
-pub use seen::Seen;
+pub use gaps::GapTracker;
+pub use pending::{OutgoingMessage, Recipient};
+pub use reconnect::{Backoff, ReconnectAction, after_close, after_refusal};
 pub use session::{Session, Step};
 pub use setup::{DeviceSetup, Order};

@@ -6,16 +6,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::directory::Directory;
-use super::outgoing::Send;
+use super::pending::OutgoingMessage;
 use crate::oracle::Recorder;
 use crate::rest::Rest;
+use crate::seed::Seed;
 use crate::target::Target;
 
 /// What the driver tells a device to do.
 #[derive(Debug)]
 pub enum Order {
     /// Send a message.
-    Send(Send),
+    Send(OutgoingMessage),
     /// Drop the connection and come back at once, with resume.
     Drop,
     /// Don't read for this long.
@@ -31,6 +32,8 @@ pub struct DeviceSetup {
     pub number: usize,
     /// The number of the node that it asks first (it wraps around).
     pub node: usize,
+    /// The run's seed; the device draws its waits from it.
+    pub seed: Seed,
     /// The deployment.
     pub target: Arc<Target>,
     /// Its REST interface.

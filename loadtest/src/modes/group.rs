@@ -11,11 +11,11 @@ use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
 
 use super::{MeasureArgs, Quantiles, StoreArgs, link, micros, micros_histogram, with};
-use crate::client::{Send, SendTo};
+use crate::client::{OutgoingMessage, Recipient};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::rest::Rest;
-use crate::speech::{Heard, Speech, content};
+use crate::speech::{PeerEvent, Speech, content};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Reader, Writer};
 
@@ -79,7 +79,7 @@ struct Tally {
     each_us: hdrhistogram::Histogram<u64>,
 }
 
-type Shared = Arc<Mutex<Tally>>;
+type SharedTally = Arc<Mutex<Tally>>;
 
 /// Runs the measurement; `false` when not everybody got everything.
 ///
@@ -121,8 +121,9 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     let mut tick = tokio::time::interval(Duration::from_millis(args.interval_ms.max(1)));
     for number in 0..args.messages {
         tick.tick().await;
-        let to = SendTo::Conversation(conversation.clone());
-        let send = Send { temp_id: format!("{name}-{number}"), to, content: content(number, args.content_bytes) };
+        let to = Recipient::Conversation(conversation.clone());
+        let send =
+            OutgoingMessage { temp_id: format!("{name}-{number}"), to, content: content(number, args.content_bytes) };
         let left = Instant::now();
         with(&tally, |tally| tally.flights.push(Flight { left, delivered: 0, last: left }));
         let (opcode, payload) = speech.send(Some(number), send);
@@ -145,9 +146,9 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
 }
 
 /// A member that is gone shows as deliveries that are missing.
-async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Option<Shared>) {
+async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, tally: Option<SharedTally>) {
     let take = |heard| {
-        if let (Heard::Delivered(Some(number)), Some(tally)) = (heard, &tally) {
+        if let (PeerEvent::Delivered(Some(number)), Some(tally)) = (heard, &tally) {
             with(tally, |tally| tally.take(number));
         }
     };

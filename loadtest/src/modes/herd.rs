@@ -13,6 +13,7 @@ use super::{MeasureArgs, Quantiles, StoreArgs, micros_histogram, schedule};
 use crate::oracle::{Cast, DeviceLog, Entry, Evidence, HerdCost, HerdPlan, OracleArgs, Run, Verdict, play};
 use crate::process::CostWatch;
 use crate::report::Report;
+use crate::seed::Seed;
 use crate::target::{Target, TargetArgs};
 
 /// Cuts all listeners off at once and measures how they come back; each message has to reach them exactly once.
@@ -49,6 +50,9 @@ pub struct HerdArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 120)]
     pub content_bytes: usize,
+    /// Draws the scenario from this seed, as `oracle --seed` does [default: a random one, which is printed].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<Seed>,
     /// How busy the store is before the herd and while it comes back.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -120,6 +124,7 @@ fn oracle_args(args: &HerdArgs) -> OracleArgs {
         stall_seconds: 0,
         herd_at: Some(args.cut_at),
         raced: false,
+        seed: args.seed,
         database_url: None,
         json: None,
     }

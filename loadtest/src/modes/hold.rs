@@ -36,9 +36,9 @@ pub struct HoldArgs {
     pub in_flight: usize,
 }
 
-/// What a holder says once it is connected, and once more in the end.
+/// What a holder counted: it reports this once it is connected, and again at the end.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Held {
+pub(super) struct HolderCounts {
     /// Connections that were authenticated.
     pub(super) connected: u64,
     /// Connections that failed, by reason.
@@ -59,7 +59,7 @@ pub async fn hold(args: &HoldArgs) -> Result<bool> {
     let tokens = tokens.collect::<Result<Vec<_>>>()?;
     let begun = Instant::now();
     let lost = Arc::new(AtomicU64::new(0));
-    let mut held = Held::default();
+    let mut held = HolderCounts::default();
     let mut tasks = JoinSet::new();
     let mut opening = stream::iter(&tokens)
         .map(|(number, (user, token))| link::open(&target, *number, (user, token), None))
@@ -82,7 +82,7 @@ pub async fn hold(args: &HoldArgs) -> Result<bool> {
     Ok(true)
 }
 
-fn say(held: &Held) -> Result<()> {
+fn say(held: &HolderCounts) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(held)?)?)
 }
 

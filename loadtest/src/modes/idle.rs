@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::MeasureArgs;
-use super::hold::Held;
+use super::hold::HolderCounts;
 use crate::process::{name, rss_kb};
 use crate::report::{Progress, Report};
 use crate::target::TargetArgs;
@@ -154,7 +154,7 @@ impl Holder {
         Ok(Self { child, lines: BufReader::new(stdout).lines() })
     }
 
-    async fn listen(&mut self) -> Result<Held> {
+    async fn listen(&mut self) -> Result<HolderCounts> {
         let line = self.lines.next_line().await?.context("a process that holds connections has ended")?;
         Ok(serde_json::from_str(&line)?)
     }

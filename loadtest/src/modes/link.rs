@@ -4,7 +4,7 @@ use std::io;
 
 use shared::UserId;
 
-use crate::speech::{Heard, Speech};
+use crate::speech::{PeerEvent, Speech};
 use crate::target::Target;
 use crate::ws::{CloseFrame, ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
@@ -55,10 +55,10 @@ pub(super) async fn open(
     loop {
         match reader.next().await? {
             Incoming::Text(text) => match first(speech, &text) {
-                Some(Heard::Ready) => return Ok((reader, writer)),
-                Some(Heard::Refused(why)) => return Err(OpenError::Refused(why)),
-                Some(Heard::Answer(answer)) => writer.send(Opcode::Text, answer.as_bytes())?,
-                Some(Heard::Delivered(_) | Heard::Acked(_)) | None => {}
+                Some(PeerEvent::Ready) => return Ok((reader, writer)),
+                Some(PeerEvent::Refused(why)) => return Err(OpenError::Refused(why)),
+                Some(PeerEvent::Answer(answer)) => writer.send(Opcode::Text, answer.as_bytes())?,
+                Some(PeerEvent::Delivered(_) | PeerEvent::Acked(_)) | None => {}
             },
             Incoming::Pong => {}
             Incoming::Ping(payload) => writer.send(Opcode::Pong, &payload)?,
@@ -83,16 +83,16 @@ pub(super) async fn listen(mut reader: Reader, writer: &Writer, mut take: impl F
 }
 
 /// Gives what a frame says to `take`, and the signs of life that it asks for to the peer.
-pub(super) fn hear(speech: Speech, frame: &[u8], writer: &Writer, mut take: impl FnMut(Heard)) -> io::Result<()> {
+pub(super) fn hear(speech: Speech, frame: &[u8], writer: &Writer, mut take: impl FnMut(PeerEvent)) -> io::Result<()> {
     let mut answered = Ok(());
     speech.hear(frame, |heard| match heard {
-        Heard::Answer(answer) => answered = writer.send(Opcode::Text, answer.as_bytes()),
+        PeerEvent::Answer(answer) => answered = writer.send(Opcode::Text, answer.as_bytes()),
         heard => take(heard),
     });
     answered
 }
 
-fn first(speech: Speech, frame: &[u8]) -> Option<Heard> {
+fn first(speech: Speech, frame: &[u8]) -> Option<PeerEvent> {
     let mut first = None;
     speech.hear(frame, |heard| {
         first.get_or_insert(heard);

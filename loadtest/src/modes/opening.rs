@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use shared::UserId;
 
-use crate::client::{Send, SendTo};
+use crate::client::{OutgoingMessage, Recipient};
 use crate::report::Progress;
 use crate::speech::Speech;
 use crate::ws::Writer;
@@ -29,8 +29,8 @@ pub(super) async fn open_directs<'a>(
     let all = pairs.len() as u64;
     let run: u32 = rand::random();
     for (number, (writer, to)) in pairs.enumerate() {
-        let to = SendTo::User(to.clone());
-        let send = Send { temp_id: format!("open-{run:x}-{number}"), to, content: "hello".into() };
+        let to = Recipient::User(to.clone());
+        let send = OutgoingMessage { temp_id: format!("open-{run:x}-{number}"), to, content: "hello".into() };
         let (opcode, payload) = speech.send(None, send);
         writer.send(opcode, &payload)?;
         tokio::time::sleep(Duration::from_secs_f64(1.0 / rate.clamp(1.0, 2000.0))).await;

@@ -18,7 +18,7 @@ use super::schedule::{self, Schedule};
 use super::{MeasureArgs, Quantiles, link, micros_histogram, with};
 use crate::process::{Cost, CostWatch};
 use crate::report::{Progress, Report};
-use crate::speech::{self, Heard, Speech};
+use crate::speech::{self, PeerEvent, Speech};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Reader, Writer};
 
@@ -96,7 +96,7 @@ struct Tally {
     lost: u64,
 }
 
-type Shared = Arc<Mutex<Tally>>;
+type SharedTally = Arc<Mutex<Tally>>;
 
 /// Runs the measurement; `false` when a partner was not told, a user could not come, or a watcher was lost.
 ///
@@ -189,7 +189,7 @@ async fn watch(
     target: &Target,
     watchers: usize,
     guests: &Guests,
-    tally: &Shared,
+    tally: &SharedTally,
     readers: &mut JoinSet<()>,
 ) -> Result<Vec<Arc<Writer>>> {
     let numbers: Arc<HashMap<String, usize>> =
@@ -212,7 +212,7 @@ async fn open(
     args: &PresenceArgs,
     guests: &Guests,
     writers: &[Arc<Writer>],
-    tally: &Shared,
+    tally: &SharedTally,
     progress: &Progress,
 ) -> Result<()> {
     let partners = |(number, user)| (0..args.partners).map(move |partner| (number * args.partners + partner, user));
@@ -229,7 +229,13 @@ async fn open(
     open_directs(Speech::Parley, pairs.into_iter(), rate.min(500.0), progress, opened).await
 }
 
-async fn read(reader: Reader, writer: Arc<Writer>, watcher: usize, guests: Arc<HashMap<String, usize>>, tally: Shared) {
+async fn read(
+    reader: Reader,
+    writer: Arc<Writer>,
+    watcher: usize,
+    guests: Arc<HashMap<String, usize>>,
+    tally: SharedTally,
+) {
     let take = |frame: &[u8]| {
         let comes = match speech::kind(frame) {
             "user.online" => true,
@@ -275,11 +281,11 @@ impl Tally {
         }
     }
 
-    fn take(&mut self, heard: Heard) {
+    fn take(&mut self, heard: PeerEvent) {
         match heard {
-            Heard::Acked(_) => self.opened += 1,
-            Heard::Refused(code) => *self.errors.entry(code).or_default() += 1,
-            Heard::Ready | Heard::Delivered(_) | Heard::Answer(_) => {}
+            PeerEvent::Acked(_) => self.opened += 1,
+            PeerEvent::Refused(code) => *self.errors.entry(code).or_default() += 1,
+            PeerEvent::Ready | PeerEvent::Delivered(_) | PeerEvent::Answer(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use shared::ConversationId;
 
-use crate::speech::{Outgoing, conversation_id, flag, kind};
+use crate::speech::{ClientFrame, conversation_id, flag, kind};
 use crate::ws::Opcode;
 
 /// How long the ids of open conversations may take to become known.
@@ -15,16 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a user hears of the partner's typing, where number after number goes out from user after user.
 #[derive(Debug)]
-pub(super) struct Typing {
+pub(super) struct PartnerTyping {
     next: u64,
     users: u64,
     conversation: Arc<OnceLock<ConversationId>>,
 }
 
-impl Typing {
+impl PartnerTyping {
     /// The typing of the partner with this number among so many users; the conversation of the two is put into
     /// `conversation` once a message has opened it.
-    pub(super) fn of_partner(partner: usize, users: usize, conversation: Arc<OnceLock<ConversationId>>) -> Self {
+    pub(super) fn new(partner: usize, users: usize, conversation: Arc<OnceLock<ConversationId>>) -> Self {
         Self { next: partner as u64, users: users as u64, conversation }
     }
 
@@ -50,7 +50,7 @@ impl Typing {
 }
 
 /// Says that one types.
-pub(super) fn frame(conversation: &ConversationId) -> Outgoing {
+pub(super) fn frame(conversation: &ConversationId) -> ClientFrame {
     let payload = serde_json::json!({ "conversationId": conversation, "isTyping": true });
     (Opcode::Text, serde_json::json!({ "type": "typing", "payload": payload }).to_string().into())
 }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_partners_typing_comes_in_order_and_its_end_is_none() {
         let conversation = Arc::default();
-        let mut typing = Typing::of_partner(3, 10, Arc::clone(&conversation));
+        let mut typing = PartnerTyping::new(3, 10, Arc::clone(&conversation));
         assert_eq!(
             typing.hear(br#"{"seq":1,"type":"message.new","payload":{"message":{"conversationId":"c7"}}}"#),
             None

@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 
 use super::opening::open_directs;
 use super::schedule::{self, Schedule};
-use super::typing::{self, Typing};
+use super::typing::{self, PartnerTyping};
 use super::{MeasureArgs, Quantiles, StoreArgs, link, micros_histogram, with};
-use crate::client::{Send, SendTo};
+use crate::client::{OutgoingMessage, Recipient};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
-use crate::speech::{Heard, Outgoing, Speech, content};
+use crate::speech::{ClientFrame, PeerEvent, Speech, content};
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Reader, Writer};
 
@@ -86,7 +86,7 @@ struct Tally {
     errors: BTreeMap<String, u64>,
 }
 
-type Shared = Arc<Mutex<Tally>>;
+type SharedTally = Arc<Mutex<Tally>>;
 
 /// Runs the measurement; `false` when not everything arrived.
 ///
@@ -155,7 +155,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     Ok(outcome.delivered == outcome.sent && (outcome.acked == outcome.sent || !acknowledged))
 }
 
-struct Link {
+struct Sender {
     writer: Arc<Writer>,
     partner: UserId,
     /// The two's, as soon as it is known; only `typing` needs it.
@@ -166,9 +166,9 @@ struct Link {
 async fn connect(
     target: &Target,
     (users, types): (usize, bool),
-    tally: &Shared,
+    tally: &SharedTally,
     readers: &mut JoinSet<()>,
-) -> Result<Vec<Link>> {
+) -> Result<Vec<Sender>> {
     let opening = stream::iter(0..users).map(|number| async move {
         let (user, token) = target.user(number)?;
         let (partner, _) = target.user(number ^ 1)?;
@@ -179,9 +179,9 @@ async fn connect(
     let opened: Vec<_> = opening.buffered(64).try_collect().await?;
     let take = |(number, (reader, writer, partner)): (usize, (Reader, Arc<Writer>, UserId))| {
         let conversation = Arc::<OnceLock<ConversationId>>::default();
-        let typing = types.then(|| Typing::of_partner(number ^ 1, users, Arc::clone(&conversation)));
+        let typing = types.then(|| PartnerTyping::new(number ^ 1, users, Arc::clone(&conversation)));
         readers.spawn(read(reader, Arc::clone(&writer), target.speech(), typing, Arc::clone(tally)));
-        Link { writer, partner, conversation }
+        Sender { writer, partner, conversation }
     };
     Ok(opened.into_iter().enumerate().map(take).collect())
 }
@@ -189,16 +189,16 @@ async fn connect(
 async fn send_all(
     args: &UserToUserArgs,
     speech: Speech,
-    links: &[Link],
+    links: &[Sender],
     schedule: Schedule,
-    tally: &Shared,
+    tally: &SharedTally,
     progress: &Progress,
 ) -> u64 {
     let total = schedule.total(args.seconds);
     let run: u32 = rand::random();
     // Nobody answers within a fifth of a millisecond: in order of number, two partners' messages would always be stored at
     // once, one on each node, and wait for each other's lock.
-    let mut senders: Vec<&Link> = links.iter().collect();
+    let mut senders: Vec<&Sender> = links.iter().collect();
     senders.shuffle(&mut rand::rng());
     let mut senders = senders.into_iter().cycle().take(usize::try_from(total).unwrap_or(usize::MAX));
     schedule
@@ -220,18 +220,24 @@ async fn send_all(
     total
 }
 
-impl Link {
-    fn message(&self, speech: Speech, number: u64, temp_id: String, bytes: usize) -> Outgoing {
-        let to = SendTo::User(self.partner.clone());
-        speech.send(Some(number), Send { temp_id, to, content: content(number, bytes) })
+impl Sender {
+    fn message(&self, speech: Speech, number: u64, temp_id: String, bytes: usize) -> ClientFrame {
+        let to = Recipient::User(self.partner.clone());
+        speech.send(Some(number), OutgoingMessage { temp_id, to, content: content(number, bytes) })
     }
 }
 
-async fn read(reader: Reader, writer: Arc<Writer>, speech: Speech, mut typing: Option<Typing>, tally: Shared) {
+async fn read(
+    reader: Reader,
+    writer: Arc<Writer>,
+    speech: Speech,
+    mut typing: Option<PartnerTyping>,
+    tally: SharedTally,
+) {
     let take = |heard| with(&tally, |tally| tally.take(heard));
     let hear = |frame: &[u8]| {
         if let Some(number) = typing.as_mut().and_then(|typing| typing.hear(frame)) {
-            take(Heard::Delivered(Some(number)));
+            take(PeerEvent::Delivered(Some(number)));
         }
         link::hear(speech, frame, &writer, take)
     };
@@ -257,13 +263,13 @@ impl Tally {
         if acknowledged { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() }
     }
 
-    fn take(&mut self, heard: Heard) {
+    fn take(&mut self, heard: PeerEvent) {
         let (of, number) = match heard {
-            Heard::Delivered(None) => return self.opened += 1,
-            Heard::Delivered(number) => (&mut self.delivered, number),
-            Heard::Acked(number) => (&mut self.acked, number),
-            Heard::Refused(code) => return *self.errors.entry(code).or_default() += 1,
-            Heard::Ready | Heard::Answer(_) => return,
+            PeerEvent::Delivered(None) => return self.opened += 1,
+            PeerEvent::Delivered(number) => (&mut self.delivered, number),
+            PeerEvent::Acked(number) => (&mut self.acked, number),
+            PeerEvent::Refused(code) => return *self.errors.entry(code).or_default() += 1,
+            PeerEvent::Ready | PeerEvent::Answer(_) => return,
         };
         if let (Some(number), Some(schedule)) = (number, self.schedule) {
             of.saturating_record(schedule.since_us(number));

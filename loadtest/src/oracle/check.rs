@@ -4,29 +4,31 @@ use std::collections::{HashMap, HashSet};
 
 use shared::{ConversationId, MessageId, UserId};
 
-use super::evidence::{Ack, Evidence, Stored};
-use super::verdict::{Kind, Verdict};
-use super::walk::{Arrival, Logs, Walk, Walked, Way};
+use super::evidence::{Ack, ConversationFacts, Evidence, MessageRow};
+use super::replay::{Arrival, DeliveryPath, Logs, Observations, Replay};
+use super::verdict::{Verdict, ViolationKind};
 
 /// Judges a run.
 #[must_use]
 pub fn check(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
-    let stored: HashMap<MessageId, &Stored> = evidence.stored.iter().map(|row| (row.message.id, row)).collect();
+    let stored: HashMap<MessageId, &MessageRow> = evidence.stored.iter().map(|row| (row.message.id, row)).collect();
     count(evidence, &mut verdict);
     check_store(evidence, &mut verdict);
     let acked_us = check_acks(evidence, &stored, &mut verdict);
-    let due = due_by_user(evidence);
+    let due = due_by_user(&evidence.conversations, &evidence.stored);
 
     let mut logs = Logs::new();
     let mut arrivals_us = Vec::new();
     for device in &evidence.devices {
-        let Walked { arrivals, sightings } = Walk::through(device, &mut verdict, &mut logs);
+        let Observations { arrivals, sightings } = Replay::through(device, &mut verdict, &mut logs);
         for sighting in &sightings {
             let known = evidence.conversations.get(&sighting.conversation);
             let of_this_run = known.is_some_and(|facts| sighting.seq > facts.base_seq);
             if of_this_run && stored.get(&sighting.id).is_none_or(|row| row.message != *sighting) {
-                verdict.fault(Kind::Phantom, || format!("{} got {sighting:?}, which is not stored so", device.user));
+                verdict.fault(ViolationKind::Phantom, || {
+                    format!("{} got {sighting:?}, which is not stored so", device.user)
+                });
             }
         }
         for id in due.get(&device.user).into_iter().flatten() {
@@ -35,8 +37,8 @@ pub fn check(evidence: &Evidence) -> Verdict {
             verdict.counts.due += 1;
             let who = || format!("message {id} for {} (device {})", device.user, device.number);
             match arrival {
-                None => verdict.fault(Kind::Undelivered, who),
-                Some(Arrival { way: Way::Hole, .. }) => verdict.fault(Kind::SilentHole, who),
+                None => verdict.fault(ViolationKind::Undelivered, who),
+                Some(Arrival { path: DeliveryPath::Hole, .. }) => verdict.fault(ViolationKind::SilentHole, who),
                 Some(arrival) => delivered(*arrival, acked_us.get(id).copied(), &mut verdict),
             }
         }
@@ -77,7 +79,7 @@ fn check_store(evidence: &Evidence, verdict: &mut Verdict) {
         seqs.entry(&row.message.conversation).or_default().push(row.message.seq);
         let Some(temp_id) = row.temp_id.as_deref() else { continue };
         if let Some(first) = names.insert((&row.sender, temp_id), row.message.id) {
-            verdict.fault(Kind::DoubleStored, || {
+            verdict.fault(ViolationKind::DoubleStored, || {
                 format!("{temp_id} of {} is message {first} and message {}", row.sender, row.message.id)
             });
         }
@@ -87,7 +89,7 @@ fn check_store(evidence: &Evidence, verdict: &mut Verdict) {
         let mut last = evidence.conversations.get(conversation).map_or(0, |facts| facts.base_seq);
         for seq in seqs {
             if seq != last + 1 {
-                verdict.fault(Kind::StoreDisorder, || format!("{conversation}: {last} is followed by {seq}"));
+                verdict.fault(ViolationKind::StoreDisorder, || format!("{conversation}: {last} is followed by {seq}"));
             }
             last = seq;
         }
@@ -97,7 +99,7 @@ fn check_store(evidence: &Evidence, verdict: &mut Verdict) {
 /// Every acknowledgement names a row, the same each time. Returns when each message was first acknowledged.
 fn check_acks(
     evidence: &Evidence,
-    stored: &HashMap<MessageId, &Stored>,
+    stored: &HashMap<MessageId, &MessageRow>,
     verdict: &mut Verdict,
 ) -> HashMap<MessageId, u64> {
     let mut acked_us = HashMap::new();
@@ -109,16 +111,17 @@ fn check_acks(
             if let Some(first) = by_name.insert((&device.user, &ack.temp_id), ack)
                 && first.message != ack.message
             {
-                verdict.fault(Kind::AckMismatch, || {
+                verdict.fault(ViolationKind::AckMismatch, || {
                     format!("{} is {:?} and {:?}", ack.temp_id, first.message, ack.message)
                 });
             }
             match stored.get(&ack.message.id) {
-                None => verdict.fault(Kind::LostAck, || format!("{} acknowledged as {:?}", ack.temp_id, ack.message)),
+                None => verdict
+                    .fault(ViolationKind::LostAck, || format!("{} acknowledged as {:?}", ack.temp_id, ack.message)),
                 Some(row) => {
                     let named = row.temp_id.as_ref().is_none_or(|temp_id| *temp_id == ack.temp_id);
                     if row.message != ack.message || row.sender != device.user || !named {
-                        verdict.fault(Kind::AckMismatch, || {
+                        verdict.fault(ViolationKind::AckMismatch, || {
                             format!("{} acknowledged as {:?}, stored {row:?}", ack.temp_id, ack.message)
                         });
                     }
@@ -130,10 +133,13 @@ fn check_acks(
 }
 
 /// The messages that each user must get: all of their conversations', their own included.
-fn due_by_user(evidence: &Evidence) -> HashMap<&UserId, HashSet<MessageId>> {
+pub(super) fn due_by_user<'a>(
+    conversations: &'a HashMap<ConversationId, ConversationFacts>,
+    stored: &[MessageRow],
+) -> HashMap<&'a UserId, HashSet<MessageId>> {
     let mut due: HashMap<&UserId, HashSet<MessageId>> = HashMap::new();
-    for row in &evidence.stored {
-        let members = evidence.conversations.get(&row.message.conversation).map(|facts| facts.members.as_slice());
+    for row in stored {
+        let members = conversations.get(&row.message.conversation).map(|facts| facts.members.as_slice());
         for member in members.unwrap_or_default() {
             due.entry(member).or_default().insert(row.message.id);
         }
@@ -144,13 +150,13 @@ fn due_by_user(evidence: &Evidence) -> HashMap<&UserId, HashSet<MessageId>> {
 fn delivered(arrival: Arrival, acked_us: Option<u64>, verdict: &mut Verdict) {
     let counts = &mut verdict.counts;
     counts.delivered += 1;
-    match arrival.way {
-        Way::Log { opened_us, by_resume: true } if acked_us.is_some_and(|acked_us| acked_us < opened_us) => {
+    match arrival.path {
+        DeliveryPath::Log { opened_us, by_resume: true } if acked_us.is_some_and(|acked_us| acked_us < opened_us) => {
             counts.resumed += 1
         }
-        Way::Log { .. } => counts.live += 1,
-        Way::Direct => counts.direct += 1,
-        Way::Resync | Way::Hole => counts.fetched += 1,
+        DeliveryPath::Log { .. } => counts.live += 1,
+        DeliveryPath::Direct => counts.direct += 1,
+        DeliveryPath::Resync | DeliveryPath::Hole => counts.fetched += 1,
     }
     let took_us = acked_us.map_or(0, |acked_us| arrival.at_us.saturating_sub(acked_us));
     counts.delivery_ms_max = counts.delivery_ms_max.max(took_us / 1000);

@@ -161,7 +161,7 @@ pub struct Attempt {
 
 /// A row of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct MessageRow {
     /// The message.
     pub message: Sighting,
     /// The sender.
@@ -189,7 +189,7 @@ pub struct Evidence {
     /// What the devices saw.
     pub devices: Vec<DeviceEvidence>,
     /// What the store holds of the run's conversations, behind their base.
-    pub stored: Vec<Stored>,
+    pub stored: Vec<MessageRow>,
 }
 
 /// A device's log while it is being written; the driver looks in from time to time.

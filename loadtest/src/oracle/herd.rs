@@ -51,7 +51,7 @@ pub struct StoreLoad {
 
 /// The CPU time of the store at some moment.
 #[derive(Debug, Clone, Copy)]
-struct StoreAt {
+struct StoreSample {
     at: Instant,
     cpu_seconds: f64,
 }
@@ -60,20 +60,20 @@ struct StoreAt {
 #[derive(Debug)]
 pub(super) struct Herd {
     plan: HerdPlan,
-    first_message: Option<StoreAt>,
-    cut: Option<Cut>,
+    first_message: Option<StoreSample>,
+    cut: Option<Disconnection>,
 }
 
 #[derive(Debug)]
-struct Cut {
+struct Disconnection {
     at_us: u64,
     watch: Option<CostWatch>,
-    store: Option<StoreAt>,
+    store: Option<StoreSample>,
     driver_cpu_seconds: f64,
     cost: Option<HerdCost>,
 }
 
-impl StoreAt {
+impl StoreSample {
     fn now(pid: Option<u32>) -> Option<Self> {
         Some(Self { at: Instant::now(), cpu_seconds: cpu_seconds_of_tree(pid?).ok()? })
     }
@@ -87,16 +87,16 @@ impl StoreAt {
 impl Herd {
     /// The first message leaves now.
     pub(super) fn begin(plan: &HerdPlan) -> Self {
-        Self { plan: plan.clone(), first_message: StoreAt::now(plan.store), cut: None }
+        Self { plan: plan.clone(), first_message: StoreSample::now(plan.store), cut: None }
     }
 
     /// The connections are cut now, in microseconds since the run's start: by killing the node if one is named, else by
     /// the caller. Processes that have gone are not watched.
     pub(super) fn cut(&mut self, at_us: u64) {
-        self.cut = Some(Cut {
+        self.cut = Some(Disconnection {
             at_us,
             watch: CostWatch::start(&self.plan.pids).ok(),
-            store: StoreAt::now(self.plan.store),
+            store: StoreSample::now(self.plan.store),
             driver_cpu_seconds: driver_cpu_seconds(),
             cost: None,
         });
@@ -123,7 +123,7 @@ impl Herd {
             })
         });
         if back {
-            let store_load = match (self.first_message, cut.store, StoreAt::now(self.plan.store)) {
+            let store_load = match (self.first_message, cut.store, StoreSample::now(self.plan.store)) {
                 (Some(first), Some(at_cut), Some(now)) => {
                     Some(StoreLoad { steady: at_cut.load_since(first), herd: now.load_since(at_cut) })
                 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use futures_util::stream::{self, StreamExt};
 use shared::{ConversationId, MessageId, UserId};
 
-use super::evidence::{ConversationFacts, Sighting, Stored};
-use crate::rest::{As, MessageView, Rest};
+use super::evidence::{ConversationFacts, MessageRow, Sighting};
+use crate::rest::{Credentials, MessageView, Rest};
 
 /// How many conversations are read at once.
 const READS_AT_ONCE: usize = 8;
@@ -25,13 +25,13 @@ pub(super) async fn by_rest(
     rest: &Rest,
     conversations: &HashMap<ConversationId, ConversationFacts>,
     token_of: &HashMap<UserId, String>,
-) -> Result<Vec<Stored>> {
+) -> Result<Vec<MessageRow>> {
     let reads = conversations.iter().map(|(conversation, facts)| async move {
         let member = facts.members.first().context("a conversation without members")?;
         let token = token_of.get(member).context("a member without token")?;
         let mut tried = 0;
         loop {
-            match rest.messages_after(tried, As::User(token), conversation, facts.base_seq).await {
+            match rest.messages_after(tried, Credentials::User(token), conversation, facts.base_seq).await {
                 Ok(messages) => return Ok(messages),
                 Err(error) if tried + 1 == TRIES_MAX => return Err(error),
                 Err(_) => tokio::time::sleep(TRY_AGAIN).await,
@@ -42,7 +42,7 @@ pub(super) async fn by_rest(
     let pages: Vec<Result<Vec<MessageView>>> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).collect().await;
     let mut stored = Vec::new();
     for page in pages {
-        stored.extend(page?.into_iter().map(|message| Stored {
+        stored.extend(page?.into_iter().map(|message| MessageRow {
             message: Sighting::from(&message),
             sender: message.sender_id,
             temp_id: message.temp_id,
@@ -58,7 +58,7 @@ pub(super) async fn by_rest(
 pub(super) async fn by_sql(
     database_url: &str,
     conversations: &HashMap<ConversationId, ConversationFacts>,
-) -> Result<Vec<Stored>> {
+) -> Result<Vec<MessageRow>> {
     let (client, connection) = tokio_postgres::connect(database_url, tokio_postgres::NoTls).await?;
     let driver = tokio::spawn(connection);
     let ids: Vec<&str> = conversations.keys().map(ConversationId::as_str).collect();
@@ -73,7 +73,7 @@ pub(super) async fn by_sql(
         let seq = u64::try_from(row.try_get::<_, i64>(2)?)?;
         if conversations.get(&conversation).is_some_and(|facts| seq > facts.base_seq) {
             let message = Sighting { id: MessageId::parse(row.try_get(0)?)?, conversation, seq };
-            stored.push(Stored { message, sender: UserId::parse(row.try_get(3)?)?, temp_id: row.try_get(4)? });
+            stored.push(MessageRow { message, sender: UserId::parse(row.try_get(3)?)?, temp_id: row.try_get(4)? });
         }
     }
     Ok(stored)

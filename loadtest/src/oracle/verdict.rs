@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::report::Report;
+use crate::seed::Seed;
 
 /// How many violations of each kind are spelled out.
 const SHOWN_PER_KIND: usize = 5;
@@ -12,7 +13,7 @@ const SHOWN_PER_KIND: usize = 5;
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ViolationKind {
     /// Acknowledged, but not in the store.
     LostAck,
     /// Acknowledged as another message than the one stored, or twice as different ones.
@@ -47,7 +48,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: ViolationKind,
     /// Where.
     pub detail: String,
 }
@@ -107,6 +108,8 @@ pub struct Counts {
 /// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Verdict {
+    /// The seed that the run was drawn from; none if the evidence was made by hand.
+    pub seed: Option<Seed>,
     /// Counts.
     pub counts: Counts,
     /// Connections that ended, by close code; 0 is one that just broke or was left by the client.
@@ -114,14 +117,14 @@ pub struct Verdict {
     /// Sends refused for good, by error code.
     pub refusals: BTreeMap<String, u64>,
     /// Faults by kind.
-    pub faults: BTreeMap<Kind, u64>,
+    pub faults: BTreeMap<ViolationKind, u64>,
     /// The first faults of each kind.
     pub violations: Vec<Violation>,
 }
 
 impl Verdict {
     /// Adds a fault.
-    pub fn fault(&mut self, kind: Kind, detail: impl FnOnce() -> String) {
+    pub fn fault(&mut self, kind: ViolationKind, detail: impl FnOnce() -> String) {
         let count = self.faults.entry(kind).or_default();
         *count += 1;
         if *count <= SHOWN_PER_KIND as u64 {
@@ -131,7 +134,7 @@ impl Verdict {
 
     /// How many faults of these kinds there are.
     #[must_use]
-    pub fn count(&self, kinds: &[Kind]) -> u64 {
+    pub fn count(&self, kinds: &[ViolationKind]) -> u64 {
         kinds.iter().filter_map(|kind| self.faults.get(kind)).sum()
     }
 
@@ -146,12 +149,16 @@ impl Verdict {
     pub fn report(&self) -> Report {
         let counts = &self.counts;
         let mut report = Report::new("oracle");
-        let lost = self.count(&[Kind::LostAck, Kind::Undelivered]);
-        let doubled = self.count(&[Kind::Doubled, Kind::DoubleStored]);
-        let disordered =
-            self.count(&[Kind::LogDisorder, Kind::LogDisagrees, Kind::StoreDisorder, Kind::ResumeMismatch]);
-        let holes = self.count(&[Kind::LogGap, Kind::SilentHole, Kind::ResyncMissing]);
-        let false_ = self.count(&[Kind::AckMismatch, Kind::Phantom, Kind::HistoryDisagrees]);
+        let lost = self.count(&[ViolationKind::LostAck, ViolationKind::Undelivered]);
+        let doubled = self.count(&[ViolationKind::Doubled, ViolationKind::DoubleStored]);
+        let disordered = self.count(&[
+            ViolationKind::LogDisorder,
+            ViolationKind::LogDisagrees,
+            ViolationKind::StoreDisorder,
+            ViolationKind::ResumeMismatch,
+        ]);
+        let holes = self.count(&[ViolationKind::LogGap, ViolationKind::SilentHole, ViolationKind::ResyncMissing]);
+        let false_ = self.count(&[ViolationKind::AckMismatch, ViolationKind::Phantom, ViolationKind::HistoryDisagrees]);
         report.row("attempted", counts.attempted);
         report.row("acked", counts.acked);
         report.row("  duplicates among the answers", counts.duplicates);
@@ -196,6 +203,10 @@ impl Verdict {
         for violation in &self.violations {
             report.note(format!("{:?}: {}", violation.kind, violation.detail));
         }
-        report.note(if self.is_clean() { "PASS: nothing lost, doubled or out of order".into() } else { "FAIL".into() });
+        let again = self.seed.map(|seed| format!(": --seed {seed} draws this scenario again")).unwrap_or_default();
+        report.note(match self.is_clean() {
+            true => "PASS: nothing lost, doubled or out of order".into(),
+            false => format!("FAIL{again}"),
+        });
     }
 }

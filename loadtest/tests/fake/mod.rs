@@ -22,7 +22,7 @@ pub(crate) const RETRY_AFTER_MS: u64 = 400;
 
 /// What goes to a socket.
 #[derive(Clone)]
-enum Out {
+enum SocketCommand {
     Text(String),
     Close(u16),
     Reset,
@@ -31,7 +31,7 @@ enum Out {
 #[derive(Default)]
 struct UserLog {
     events: Vec<String>,
-    sockets: Vec<UnboundedSender<Out>>,
+    sockets: Vec<UnboundedSender<SocketCommand>>,
     open: usize,
     online: bool,
 }
@@ -97,13 +97,13 @@ impl Fake {
 
     /// Ends every connection: by a close frame with this code, or by a reset.
     pub(crate) fn end_all(&self, code: Option<u16>) {
-        self.to_all(&code.map_or(Out::Reset, Out::Close));
+        self.to_all(&code.map_or(SocketCommand::Reset, SocketCommand::Close));
     }
 
     /// Tells every connection to go elsewhere.
     pub(crate) fn goaway(&self, window_ms: u64) {
         let frame = json!({ "type": "goaway", "payload": { "reconnectWindowMs": window_ms, "reason": "deploy" } });
-        self.to_all(&Out::Text(frame.to_string()));
+        self.to_all(&SocketCommand::Text(frame.to_string()));
     }
 
     /// Forgets every log, as an empty Redis does, and tells the open connections.
@@ -113,11 +113,11 @@ impl Fake {
         let frame = resync("epoch", state.epoch, 0);
         for user in state.users.values_mut() {
             user.events.clear();
-            user.sockets.retain(|socket| socket.send(Out::Text(frame.clone())).is_ok());
+            user.sockets.retain(|socket| socket.send(SocketCommand::Text(frame.clone())).is_ok());
         }
     }
 
-    fn to_all(&self, out: &Out) {
+    fn to_all(&self, out: &SocketCommand) {
         let mut state = self.state.lock().expect("the state");
         for user in state.users.values_mut() {
             user.sockets.retain(|socket| socket.send(out.clone()).is_ok());
@@ -185,8 +185,8 @@ impl Fake {
         if self.strikes(&self.faults.turn_away) {
             let error = json!({ "code": "UNAVAILABLE", "message": "later", "retryable": true,
                 "retryAfterMs": RETRY_AFTER_MS });
-            let _ = to_socket.send(Out::Text(json!({ "type": "error", "payload": error }).to_string()));
-            let _ = to_socket.send(Out::Close(4100));
+            let _ = to_socket.send(SocketCommand::Text(json!({ "type": "error", "payload": error }).to_string()));
+            let _ = to_socket.send(SocketCommand::Close(4100));
             return write_out(write, from_state).await;
         }
         self.open(&user, path.split("resume=").nth(1), &to_socket);
@@ -197,7 +197,7 @@ impl Fake {
     }
 
     /// Answers a resume or opens at the log's end, and registers the socket.
-    fn open(&self, user: &str, resume: Option<&str>, socket: &UnboundedSender<Out>) {
+    fn open(&self, user: &str, resume: Option<&str>, socket: &UnboundedSender<SocketCommand>) {
         let mut state = self.state.lock().expect("the state");
         let epoch = state.epoch;
         let log = state.users.entry(user.to_owned()).or_default();
@@ -206,7 +206,7 @@ impl Fake {
         let asked = asked.map(|(epoch, seq)| (epoch.to_owned(), seq.parse::<u64>().expect("a seq")));
         let resumed = asked.as_ref().filter(|(of, seq)| *of == format!("e{epoch}") && *seq <= end).map(|(_, seq)| *seq);
         let resumed = resumed.filter(|_| !self.strikes(&self.faults.deny_resume));
-        let _ = socket.send(Out::Text(
+        let _ = socket.send(SocketCommand::Text(
             json!({ "type": "auth_success", "payload": {
                 "userId": user, "connectionId": "1", "connectedAt": "2026-01-01T00:00:00.000Z",
                 "epoch": format!("e{epoch}"), "seq": resumed.unwrap_or(end), "resumed": resumed.is_some(),
@@ -214,10 +214,10 @@ impl Fake {
             .to_string(),
         ));
         if asked.is_some() && resumed.is_none() {
-            let _ = socket.send(Out::Text(resync("epoch", epoch, end)));
+            let _ = socket.send(SocketCommand::Text(resync("epoch", epoch, end)));
         }
         for event in log.events.iter().skip(resumed.unwrap_or(end) as usize) {
-            let _ = socket.send(Out::Text(event.clone()));
+            let _ = socket.send(SocketCommand::Text(event.clone()));
         }
         log.sockets.push(socket.clone());
         log.open += 1;
@@ -249,7 +249,7 @@ impl Fake {
     }
 
     /// A command that leaves nothing behind.
-    fn passing(&self, user: &str, frame: &Value, socket: &UnboundedSender<Out>) {
+    fn passing(&self, user: &str, frame: &Value, socket: &UnboundedSender<SocketCommand>) {
         if self.strikes(&self.faults.ignore) {
             return;
         }
@@ -268,17 +268,17 @@ impl Fake {
             "presence.query" => json!({ "type": "status.bulk", "payload": { "users": {} }, "ref": frame["ref"] }),
             other => panic!("the driver sent {other:?}"),
         };
-        let _ = socket.send(Out::Text(answer.to_string()));
+        let _ = socket.send(SocketCommand::Text(answer.to_string()));
     }
 
-    async fn read_in(&self, mut read: OwnedReadHalf, user: &str, socket: &UnboundedSender<Out>) {
+    async fn read_in(&self, mut read: OwnedReadHalf, user: &str, socket: &UnboundedSender<SocketCommand>) {
         while let Some((opcode, payload)) = read_frame(&mut read).await {
             match opcode {
                 1 => {
                     let frame: Value = serde_json::from_slice(&payload).expect("JSON from the driver");
                     match frame["type"].as_str() {
                         Some("message.send") => self.send(user, &frame["payload"], socket),
-                        Some("ping") => drop(socket.send(Out::Text(json!({ "type": "pong" }).to_string()))),
+                        Some("ping") => drop(socket.send(SocketCommand::Text(json!({ "type": "pong" }).to_string()))),
                         _ => self.passing(user, &frame, socket),
                     }
                 }
@@ -288,12 +288,14 @@ impl Fake {
         }
     }
 
-    fn send(&self, sender: &str, payload: &Value, socket: &UnboundedSender<Out>) {
+    fn send(&self, sender: &str, payload: &Value, socket: &UnboundedSender<SocketCommand>) {
         let mut state = self.state.lock().expect("the state");
         let temp_id = payload["tempId"].as_str().expect("a tempId").to_owned();
         if let Some(message) = state.by_temp_id.get(&(sender.to_owned(), temp_id.clone())) {
             let sent = json!({ "tempId": temp_id, "message": message, "duplicate": true });
-            return drop(socket.send(Out::Text(json!({ "type": "message.sent", "payload": sent }).to_string())));
+            return drop(
+                socket.send(SocketCommand::Text(json!({ "type": "message.sent", "payload": sent }).to_string())),
+            );
         }
         let id = match (payload["conversationId"].as_str(), payload["to"].as_str()) {
             (Some(id), _) => id.to_owned(),
@@ -328,7 +330,7 @@ impl Fake {
         log.events.push(text.clone());
         let companion = json!({ "type": "conversation.updated", "payload": {} }).to_string();
         for frame in (0..if lost { 0 } else { 1 + usize::from(twice) }).flat_map(|_| [&text, &companion]) {
-            log.sockets.retain(|socket| socket.send(Out::Text(frame.clone())).is_ok());
+            log.sockets.retain(|socket| socket.send(SocketCommand::Text(frame.clone())).is_ok());
         }
     }
 }
@@ -336,7 +338,7 @@ impl Fake {
 /// Sends to all sockets of a user, and into no log.
 fn tell(state: &mut State, user: &str, frame: &Value) {
     if let Some(log) = state.users.get_mut(user) {
-        log.sockets.retain(|socket| socket.send(Out::Text(frame.to_string())).is_ok());
+        log.sockets.retain(|socket| socket.send(SocketCommand::Text(frame.to_string())).is_ok());
     }
 }
 
@@ -395,12 +397,12 @@ async fn read_frame(read: &mut OwnedReadHalf) -> Option<(u8, Vec<u8>)> {
     Some((header[0] & 0x0F, payload))
 }
 
-async fn write_out(mut write: OwnedWriteHalf, mut from_state: UnboundedReceiver<Out>) {
+async fn write_out(mut write: OwnedWriteHalf, mut from_state: UnboundedReceiver<SocketCommand>) {
     while let Some(out) = from_state.recv().await {
         let (first, payload) = match &out {
-            Out::Text(text) => (0x81, text.as_bytes().to_vec()),
-            Out::Close(code) => (0x88, code.to_be_bytes().to_vec()),
-            Out::Reset => {
+            SocketCommand::Text(text) => (0x81, text.as_bytes().to_vec()),
+            SocketCommand::Close(code) => (0x88, code.to_be_bytes().to_vec()),
+            SocketCommand::Reset => {
                 let _ = write.as_ref().set_zero_linger();
                 return;
             }
@@ -417,7 +419,7 @@ async fn write_out(mut write: OwnedWriteHalf, mut from_state: UnboundedReceiver<
         if write.write_all(&frame).await.is_err() {
             return;
         }
-        if matches!(out, Out::Close(_)) {
+        if matches!(out, SocketCommand::Close(_)) {
             // The close must not overtake the client's reading.
             let _ = tokio::time::timeout(Duration::from_millis(100), write.shutdown()).await;
             return;

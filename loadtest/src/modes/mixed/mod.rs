@@ -19,7 +19,7 @@ use super::guests::{Guests, change};
 use super::opening::open_directs;
 use super::schedule::{self, Schedule};
 use super::{MeasureArgs, Quantiles, link, with};
-use crate::client::{Send, SendTo};
+use crate::client::{OutgoingMessage, Recipient};
 use crate::process::{Cost, CostWatch};
 use crate::report::{Progress, Report};
 use crate::rest::Rest;
@@ -88,7 +88,7 @@ struct Outcome {
     cpu_seconds_per_million: f64,
 }
 
-type Shared = Arc<Mutex<Tally>>;
+type SharedTally = Arc<Mutex<Tally>>;
 
 /// A user who is online all the time.
 struct Member {
@@ -106,7 +106,7 @@ struct Load<'a> {
     groups: Vec<ConversationId>,
     guests: Guests,
     departures: u64,
-    tally: Shared,
+    tally: SharedTally,
 }
 
 /// Runs the measurement; `false` when something was not answered, a message didn't arrive, or a connection was lost.
@@ -164,7 +164,7 @@ pub async fn mixed(args: &MixedArgs) -> Result<bool> {
     Ok(outcome.kinds.iter().all(served) && outcome.connections_lost == 0)
 }
 
-async fn connect(target: &Target, users: usize, tally: &Shared, readers: &mut JoinSet<()>) -> Result<Vec<Member>> {
+async fn connect(target: &Target, users: usize, tally: &SharedTally, readers: &mut JoinSet<()>) -> Result<Vec<Member>> {
     let opening = stream::iter(0..users).map(|number| async move {
         let (user, token) = target.user(number)?;
         let (partner, _) = target.user(number ^ 1)?;
@@ -240,18 +240,18 @@ impl Load<'_> {
             Kind::Connect => self.visit(number, turn),
             Kind::Direct => {
                 let Some(member) = self.members.get(user) else { return };
-                let to = SendTo::User(member.partner.clone());
+                let to = Recipient::User(member.partner.clone());
                 let content = content(number, self.args.content_bytes);
-                self.send(number, user, 1, &Send { temp_id: reference, to, content }.frame());
+                self.send(number, user, 1, &OutgoingMessage { temp_id: reference, to, content }.frame());
             }
             Kind::Group => {
                 let Some(conversation) = self.groups.get(turn % self.groups.len().max(1)) else { return };
                 let place = (turn / self.groups.len().max(1)) % self.args.group_size;
                 let sender = member_of(self.args, turn % self.groups.len().max(1), place, self.members.len());
                 let content = content(number, self.args.content_bytes);
-                let to = SendTo::Conversation(conversation.clone());
+                let to = Recipient::Conversation(conversation.clone());
                 let others = self.args.group_size as u64 - 1;
-                self.send(number, sender, others, &Send { temp_id: reference, to, content }.frame());
+                self.send(number, sender, others, &OutgoingMessage { temp_id: reference, to, content }.frame());
             }
             Kind::Typing => {
                 let payload = serde_json::json!({ "conversationId": self.direct(user), "isTyping": true });

@@ -16,8 +16,8 @@ use crate::speech;
 /// What is not answered after this long isn't waited for any more, in microseconds: the next answer is another's.
 const PATIENCE_US: u64 = 10_000_000;
 
-/// One kind.
-struct OfKind {
+/// The counts of one kind.
+struct KindTally {
     asked: u64,
     answered: Histogram<u64>,
     due: u64,
@@ -43,7 +43,7 @@ pub(super) struct Tally {
     run: String,
     plan: Plan,
     schedule: Option<Schedule>,
-    kinds: BTreeMap<Kind, OfKind>,
+    kinds: BTreeMap<Kind, KindTally>,
     /// By user: those whose answer or delivery bears no number, in the order in which they left.
     typing: Vec<VecDeque<u64>>,
     reads: Vec<VecDeque<u64>>,
@@ -59,7 +59,7 @@ impl Tally {
     pub(super) fn new(run: &str, plan: &Plan, kinds: impl Iterator<Item = Kind>, users: Vec<String>) -> Result<Self> {
         let of_kind = |kind| {
             let (answered, delivered) = (micros_histogram()?, micros_histogram()?);
-            anyhow::Ok((kind, OfKind { asked: 0, answered, due: 0, delivered, errors: BTreeMap::new() }))
+            anyhow::Ok((kind, KindTally { asked: 0, answered, due: 0, delivered, errors: BTreeMap::new() }))
         };
         Ok(Self {
             run: run.to_owned(),
@@ -115,7 +115,7 @@ impl Tally {
         }
     }
 
-    fn note(&mut self, number: u64, histogram: impl FnOnce(&mut OfKind) -> &mut Histogram<u64>) {
+    fn note(&mut self, number: u64, histogram: impl FnOnce(&mut KindTally) -> &mut Histogram<u64>) {
         let (kind, _) = self.plan.of(number);
         if let (Some(of), Some(schedule)) = (self.kinds.get_mut(&kind), self.schedule) {
             histogram(of).saturating_record(schedule.since_us(number));
@@ -184,7 +184,7 @@ impl Tally {
     }
 
     pub(super) fn outcome(&self) -> BTreeMap<Kind, KindOutcome> {
-        let shown = |(kind, of): (&Kind, &OfKind)| {
+        let shown = |(kind, of): (&Kind, &KindTally)| {
             let outcome = KindOutcome {
                 asked: of.asked,
                 answered: of.answered.len(),

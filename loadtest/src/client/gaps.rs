@@ -1,4 +1,5 @@
-//! What a device has of each conversation: the highest contiguous `seq`, the highest `rev`, and since when a hole is open.
+//! Finds gaps in conversations: per conversation the highest contiguous `seq`, the highest `rev`, and how long a hole has
+//! been open.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -10,9 +11,9 @@ use crate::rest::MessageView;
 /// After this long a hole in `message.seq` is fetched (PROTOCOL §1).
 const HOLE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The conversations of one device.
+/// The marks and holes of all conversations of one device.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct GapTracker {
     conversations: HashMap<ConversationId, Track>,
 }
 
@@ -25,7 +26,7 @@ struct Track {
     hole_since: Option<Instant>,
 }
 
-impl Seen {
+impl GapTracker {
     /// Tells that this run begins behind `base` in a conversation; nothing is known to be missing before that.
     pub fn begin(&mut self, conversation: &ConversationId, base: u64) {
         let track = self.conversations.entry(conversation.clone()).or_default();
@@ -106,26 +107,26 @@ mod tests {
     fn a_hole_keeps_the_mark_and_is_overdue_after_five_seconds() {
         let conversation = ConversationId::parse("c").expect("an id");
         let start = Instant::now();
-        let mut seen = Seen::default();
-        seen.begin(&conversation, 4);
+        let mut gaps = GapTracker::default();
+        gaps.begin(&conversation, 4);
         for seq in [5, 7, 8] {
-            seen.take(&message(seq), start);
+            gaps.take(&message(seq), start);
         }
-        assert_eq!(seen.marks(&conversation), (5, 16));
-        assert!(seen.overdue(start + HOLE_PATIENCE / 2).is_empty());
-        assert_eq!(seen.overdue(start + HOLE_PATIENCE), std::slice::from_ref(&conversation));
-        seen.take(&message(6), start + HOLE_PATIENCE);
-        assert_eq!(seen.marks(&conversation), (8, 16));
-        assert!(seen.overdue(start + HOLE_PATIENCE * 4).is_empty());
+        assert_eq!(gaps.marks(&conversation), (5, 16));
+        assert!(gaps.overdue(start + HOLE_PATIENCE / 2).is_empty());
+        assert_eq!(gaps.overdue(start + HOLE_PATIENCE), std::slice::from_ref(&conversation));
+        gaps.take(&message(6), start + HOLE_PATIENCE);
+        assert_eq!(gaps.marks(&conversation), (8, 16));
+        assert!(gaps.overdue(start + HOLE_PATIENCE * 4).is_empty());
     }
 
     #[test]
     fn what_was_seen_before_the_beginning_was_known_counts() {
         let conversation = ConversationId::parse("c").expect("an id");
-        let mut seen = Seen::default();
-        seen.take(&message(41), Instant::now());
-        assert!(seen.overdue(Instant::now() + HOLE_PATIENCE * 2).is_empty(), "no base, no hole");
-        seen.begin(&conversation, 40);
-        assert_eq!(seen.marks(&conversation).0, 41);
+        let mut gaps = GapTracker::default();
+        gaps.take(&message(41), Instant::now());
+        assert!(gaps.overdue(Instant::now() + HOLE_PATIENCE * 2).is_empty(), "no base, no hole");
+        gaps.begin(&conversation, 40);
+        assert_eq!(gaps.marks(&conversation).0, 41);
     }
 }

@@ -1,4 +1,4 @@
-//! Messages on their way: each is repeated with the same `tempId` until it is acknowledged or refused for good.
+//! Sends without an answer: each is retried with the same `tempId` until it is acknowledged or refused for good.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SendTo {
+pub enum Recipient {
     /// Into a conversation.
     Conversation(ConversationId),
     /// To a user; opens the direct conversation.
@@ -21,22 +21,22 @@ pub enum SendTo {
 
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Send {
+pub struct OutgoingMessage {
     /// The sender's name for it, also the frame's `ref`.
     pub temp_id: String,
     /// Where it goes.
-    pub to: SendTo,
+    pub to: Recipient,
     /// What it says.
     pub content: String,
 }
 
-impl Send {
+impl OutgoingMessage {
     /// The frame.
     #[must_use]
     pub fn frame(&self) -> String {
         let (field, target) = match &self.to {
-            SendTo::Conversation(id) => ("conversationId", id.as_str()),
-            SendTo::User(id) => ("to", id.as_str()),
+            Recipient::Conversation(id) => ("conversationId", id.as_str()),
+            Recipient::User(id) => ("to", id.as_str()),
         };
         let payload = serde_json::json!({ field: target, "content": self.content, "tempId": self.temp_id });
         serde_json::json!({ "type": "message.send", "ref": self.temp_id, "payload": payload }).to_string()
@@ -44,21 +44,21 @@ impl Send {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    send: Send,
+struct PendingSend {
+    send: OutgoingMessage,
     due: Instant,
 }
 
 /// The sends of one device, in order.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
-    waiting: VecDeque<Send>,
-    in_flight: VecDeque<InFlight>,
+pub(super) struct PendingSends {
+    waiting: VecDeque<OutgoingMessage>,
+    in_flight: VecDeque<PendingSend>,
 }
 
-impl Outgoing {
+impl PendingSends {
     /// Adds a message.
-    pub(super) fn push(&mut self, send: Send) {
+    pub(super) fn push(&mut self, send: OutgoingMessage) {
         self.waiting.push_back(send);
     }
 
@@ -78,7 +78,7 @@ impl Outgoing {
             && let Some(send) = self.waiting.pop_front()
         {
             frames.push(send.frame());
-            self.in_flight.push_back(InFlight { send, due: now + ANSWER_PATIENCE });
+            self.in_flight.push_back(PendingSend { send, due: now + ANSWER_PATIENCE });
         }
         frames
     }
@@ -108,35 +108,39 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    fn send(temp_id: &str) -> Send {
-        Send { temp_id: temp_id.into(), to: SendTo::User(UserId::parse("u1").expect("an id")), content: "hi".into() }
+    fn send(temp_id: &str) -> OutgoingMessage {
+        OutgoingMessage {
+            temp_id: temp_id.into(),
+            to: Recipient::User(UserId::parse("u1").expect("an id")),
+            content: "hi".into(),
+        }
     }
 
     #[test]
     fn a_send_is_repeated_under_its_name_until_it_is_settled() {
         let start = Instant::now();
-        let mut outgoing = Outgoing::default();
-        outgoing.push(send("t1"));
-        let first = outgoing.due(start);
+        let mut pending = PendingSends::default();
+        pending.push(send("t1"));
+        let first = pending.due(start);
         assert_eq!(first.len(), 1);
-        assert!(outgoing.due(start + ANSWER_PATIENCE / 2).is_empty());
-        assert_eq!(outgoing.due(start + ANSWER_PATIENCE), first);
-        outgoing.reconnected(start);
-        assert_eq!(outgoing.due(start), first);
-        assert!(outgoing.settle("t1") && !outgoing.settle("t1"));
-        assert_eq!(outgoing.unsettled(), 0);
+        assert!(pending.due(start + ANSWER_PATIENCE / 2).is_empty());
+        assert_eq!(pending.due(start + ANSWER_PATIENCE), first);
+        pending.reconnected(start);
+        assert_eq!(pending.due(start), first);
+        assert!(pending.settle("t1") && !pending.settle("t1"));
+        assert_eq!(pending.unsettled(), 0);
     }
 
     #[test]
     fn no_more_than_the_bound_is_in_flight_and_the_rest_keeps_its_order() {
-        let mut outgoing = Outgoing::default();
+        let mut pending = PendingSends::default();
         for n in 0..IN_FLIGHT_MAX + 2 {
-            outgoing.push(send(&format!("t{n}")));
+            pending.push(send(&format!("t{n}")));
         }
-        assert_eq!(outgoing.due(Instant::now()).len(), IN_FLIGHT_MAX);
-        assert!(outgoing.due(Instant::now()).is_empty());
-        outgoing.settle("t0");
-        let next = outgoing.due(Instant::now());
+        assert_eq!(pending.due(Instant::now()).len(), IN_FLIGHT_MAX);
+        assert!(pending.due(Instant::now()).is_empty());
+        pending.settle("t0");
+        let next = pending.due(Instant::now());
         assert!(next.len() == 1 && next[0].contains(&format!("\"t{IN_FLIGHT_MAX}\"")), "{next:?}");
     }
 }

@@ -1,19 +1,19 @@
-//! Walks through one device's log and judges each entry by what the connection was promised (PROTOCOL §1).
+//! Replays one device's log and judges each entry by what the connection was promised (PROTOCOL §1).
 
 use std::collections::{HashMap, HashSet};
 
 use shared::{ConversationId, Epoch, MessageId, UserId};
 
 use super::evidence::{DeviceEvidence, Entry, FetchReason, Sighting};
-use super::verdict::{Kind, Verdict};
+use super::verdict::{Verdict, ViolationKind};
 use crate::client::wire::Place;
 
 /// What every connection of every user saw at each place of the user's log.
 pub(super) type Logs = HashMap<(UserId, Epoch), HashMap<u64, MessageId>>;
 
-/// How a message first came to a device.
+/// How a message first reached a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum DeliveryPath {
     /// On a connection; it was opened at this time, by a resume or not.
     Log { opened_us: u64, by_resume: bool },
     /// Without `seq`.
@@ -28,11 +28,11 @@ pub(super) enum Way {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) at_us: u64,
-    pub(super) way: Way,
+    pub(super) path: DeliveryPath,
 }
 
-/// A walk through one device's log.
-pub(super) struct Walk<'a> {
+/// The replay of one device's log.
+pub(super) struct Replay<'a> {
     device: &'a DeviceEvidence,
     verdict: &'a mut Verdict,
     logs: &'a mut Logs,
@@ -48,17 +48,17 @@ pub(super) struct Walk<'a> {
     sightings: HashSet<Sighting>,
 }
 
-/// What a walk found besides faults.
-pub(super) struct Walked {
+/// What a device observed, besides faults.
+pub(super) struct Observations {
     /// The first arrival of every message.
     pub(super) arrivals: HashMap<MessageId, Arrival>,
     /// Every message with every place at which it was said to be.
     pub(super) sightings: HashSet<Sighting>,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn through(device: &'a DeviceEvidence, verdict: &'a mut Verdict, logs: &'a mut Logs) -> Walked {
-        let mut walk = Self {
+impl<'a> Replay<'a> {
+    pub(super) fn through(device: &'a DeviceEvidence, verdict: &'a mut Verdict, logs: &'a mut Logs) -> Observations {
+        let mut replay = Self {
             device,
             verdict,
             logs,
@@ -75,13 +75,13 @@ impl<'a> Walk<'a> {
         let mut opened = 0_u64;
         for record in &device.log.records {
             opened += u64::from(matches!(record.entry, Entry::Opened { .. }));
-            walk.entry(record.at_us, &record.entry);
+            replay.entry(record.at_us, &record.entry);
         }
-        if walk.owes_resync {
-            walk.fault(Kind::ResyncMissing, || "the last connection".into());
+        if replay.owes_resync {
+            replay.fault(ViolationKind::ResyncMissing, || "the last connection".into());
         }
-        walk.verdict.counts.reconnects += opened.saturating_sub(1);
-        Walked { arrivals: walk.arrivals, sightings: walk.sightings }
+        replay.verdict.counts.reconnects += opened.saturating_sub(1);
+        Observations { arrivals: replay.arrivals, sightings: replay.sightings }
     }
 
     fn entry(&mut self, at_us: u64, entry: &Entry) {
@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
             }
             Entry::Direct(message) => {
                 self.on_socket(message);
-                self.arrive(at_us, message, Way::Direct);
+                self.arrive(at_us, message, DeliveryPath::Direct);
             }
             Entry::Position { place, stands_for } => self.moved(place, *stands_for),
             Entry::Resync { place } => {
@@ -106,16 +106,16 @@ impl<'a> Walk<'a> {
                 self.on_connection.clear();
             }
             Entry::Fetched { reason, message } => {
-                let way = match reason {
-                    FetchReason::Resync => Way::Resync,
-                    FetchReason::Hole => Way::Hole,
+                let path = match reason {
+                    FetchReason::Resync => DeliveryPath::Resync,
+                    FetchReason::Hole => DeliveryPath::Hole,
                 };
-                self.arrive(at_us, message, way);
+                self.arrive(at_us, message, path);
             }
             Entry::Adopted => {
                 // The resync owned up to everything missing until now, to what a hole had shown before as well.
-                for arrival in self.arrivals.values_mut().filter(|arrival| arrival.way == Way::Hole) {
-                    arrival.way = Way::Resync;
+                for arrival in self.arrivals.values_mut().filter(|arrival| arrival.path == DeliveryPath::Hole) {
+                    arrival.path = DeliveryPath::Resync;
                 }
             }
             Entry::Closed => {
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         if resumed {
             self.verdict.counts.resumes += 1;
             if asked != Some(place) {
-                self.fault(Kind::ResumeMismatch, || format!("asked for {asked:?}, got {place:?}"));
+                self.fault(ViolationKind::ResumeMismatch, || format!("asked for {asked:?}, got {place:?}"));
             }
         }
         self.owes_resync = asked.is_some() && !resumed;
@@ -143,12 +143,12 @@ impl<'a> Walk<'a> {
     /// The connection's next durable event has this `seq`.
     fn advance(&mut self, seq: u64) {
         let Some(here) = self.here.clone() else {
-            return self.fault(Kind::LogDisorder, || format!("{seq} before auth_success"));
+            return self.fault(ViolationKind::LogDisorder, || format!("{seq} before auth_success"));
         };
         if seq > here.seq + 1 {
-            self.fault(Kind::LogGap, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
+            self.fault(ViolationKind::LogGap, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
         } else if seq <= here.seq {
-            self.fault(Kind::LogDisorder, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
+            self.fault(ViolationKind::LogDisorder, || format!("{}: {} is followed by {seq}", here.epoch, here.seq));
         }
         self.here = Some(Place { epoch: here.epoch, seq: seq.max(here.seq) });
     }
@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
             (None, true) => {
                 let here = self.here.as_ref().map_or(0, |here| here.seq);
                 if here != place.seq {
-                    self.fault(Kind::LogGap, || {
+                    self.fault(ViolationKind::LogGap, || {
                         format!("{}: position jumps from {here} to {}", place.epoch, place.seq)
                     });
                 }
@@ -173,20 +173,22 @@ impl<'a> Walk<'a> {
 
     fn logged(&mut self, at_us: u64, seq: u64, message: &Sighting) {
         let once = self.on_socket(message);
-        let way = Way::Log { opened_us: self.opened_us, by_resume: self.by_resume };
-        self.arrive(at_us, message, way);
+        let path = DeliveryPath::Log { opened_us: self.opened_us, by_resume: self.by_resume };
+        self.arrive(at_us, message, path);
         let Some(epoch) = self.here.as_ref().map(|here| here.epoch.clone()) else { return };
         let log = self.logs.entry((self.device.user.clone(), epoch.clone())).or_default();
         let first = *log.entry(seq).or_insert(message.id);
         if first != message.id {
-            self.fault(Kind::LogDisagrees, || format!("{epoch}:{seq} is message {first} and message {}", message.id));
+            self.fault(ViolationKind::LogDisagrees, || {
+                format!("{epoch}:{seq} is message {first} and message {}", message.id)
+            });
         }
         let place = Place { epoch, seq };
         if let Some(before) = self.logged_at.insert(message.id, place.clone())
             && once
         {
             if before.epoch == place.epoch {
-                self.fault(Kind::Doubled, || format!("message {} at {before:?} and at {place:?}", message.id));
+                self.fault(ViolationKind::Doubled, || format!("message {} at {before:?} and at {place:?}", message.id));
             } else {
                 self.verdict.counts.repeated += 1;
             }
@@ -197,7 +199,7 @@ impl<'a> Walk<'a> {
     fn on_socket(&mut self, message: &Sighting) -> bool {
         let once = self.on_connection.insert(message.id);
         if !once {
-            self.fault(Kind::Doubled, || format!("message {} twice on one connection", message.id));
+            self.fault(ViolationKind::Doubled, || format!("message {} twice on one connection", message.id));
         }
         let highest = self.highest.entry(message.conversation.clone()).or_default();
         self.verdict.counts.late += u64::from(message.seq < *highest);
@@ -205,20 +207,24 @@ impl<'a> Walk<'a> {
         once
     }
 
-    fn arrive(&mut self, at_us: u64, message: &Sighting, way: Way) {
+    fn arrive(&mut self, at_us: u64, message: &Sighting, path: DeliveryPath) {
         if !self.sightings.contains(message) {
             self.sightings.insert(message.clone());
         }
-        let arrival = self.arrivals.entry(message.id).or_insert(Arrival { at_us, way });
-        match (arrival.way, way) {
+        let arrival = self.arrivals.entry(message.id).or_insert(Arrival { at_us, path });
+        match (arrival.path, path) {
             // The log brought it after all: the hole was only lateness.
-            (Way::Hole, Way::Log { .. } | Way::Direct | Way::Resync) => arrival.way = way,
-            (Way::Direct, Way::Log { .. }) if self.opened_us > arrival.at_us => self.verdict.counts.repeated += 1,
-            (Way::Log { .. } | Way::Direct | Way::Resync | Way::Hole, _) => {}
+            (DeliveryPath::Hole, DeliveryPath::Log { .. } | DeliveryPath::Direct | DeliveryPath::Resync) => {
+                arrival.path = path
+            }
+            (DeliveryPath::Direct, DeliveryPath::Log { .. }) if self.opened_us > arrival.at_us => {
+                self.verdict.counts.repeated += 1
+            }
+            (DeliveryPath::Log { .. } | DeliveryPath::Direct | DeliveryPath::Resync | DeliveryPath::Hole, _) => {}
         }
     }
 
-    fn fault(&mut self, kind: Kind, detail: impl FnOnce() -> String) {
+    fn fault(&mut self, kind: ViolationKind, detail: impl FnOnce() -> String) {
         let (user, number) = (&self.device.user, self.device.number);
         self.verdict.fault(kind, || format!("{user} (device {number}): {}", detail()));
     }
