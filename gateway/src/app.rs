@@ -34,7 +34,7 @@ use crate::delivery::heal::Healer;
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
-use crate::http::{Capacity, Sockets, SocketsConfig, demo, serve};
+use crate::http::{Capacity, Sockets, SocketsConfig, demo, foreign_name, serve};
 use crate::limits::Polls;
 use crate::limits::UserRates;
 use crate::metrics::{self, Metrics};
@@ -257,6 +257,7 @@ impl App {
                 SocketsConfig::of(&self.config.auth),
             ),
             routes: self.public_routes(),
+            loopback_only: self.config.mode == Mode::Dev,
         };
         let public = Arc::new(public);
         let handle = move |request| Arc::clone(&public).answer(request);
@@ -274,7 +275,11 @@ impl App {
     }
 
     fn api(&self) -> Arc<Api> {
-        Arc::new(Api { node: Arc::clone(&self.node), api_key: self.config.auth.api_key.clone() })
+        Arc::new(Api {
+            node: Arc::clone(&self.node),
+            api_key: self.config.auth.api_key.clone(),
+            origins: Arc::new(self.config.auth.allowed_origins.clone()),
+        })
     }
 
     fn public_routes(&self) -> Router {
@@ -318,10 +323,15 @@ const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 struct Public {
     sockets: Sockets,
     routes: Router,
+    /// In `gateway dev`, which gives tokens to everybody who asks.
+    loopback_only: bool,
 }
 
 impl Public {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        if let Some(refusal) = foreign_name(&request).filter(|_| self.loopback_only) {
+            return refusal;
+        }
         if Sockets::serves(request.uri().path()) {
             return self.sockets.upgrade(request).await;
         }

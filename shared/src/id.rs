@@ -23,24 +23,37 @@ pub enum InvalidId {
     /// The string has more than [`ID_BYTES_MAX`] bytes.
     #[error("is longer than 128 bytes")]
     TooLong,
-    /// The string holds a character outside `A-Z a-z 0-9 _ . : @ -`.
-    #[error("may hold only A-Z a-z 0-9 _ . : @ -")]
+    /// The string holds a character that ids don't have.
+    #[error("may hold only A-Z a-z 0-9 _ . : @ - | +")]
     Character,
     /// The string is no generated id: those are decimal integers from 1 to 2^53 - 1.
     #[error("is not a generated id (a decimal integer)")]
     NotGenerated,
 }
 
-/// Checks that `text` is 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ -` (PROTOCOL §1).
+/// Checks that `text` is 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ - | +`. Issuers give ids like `auth0|5f7c` and addresses like
+/// `name+tag@host`; whatever means something in a Redis key or pattern, a list or a path is left out.
 pub fn check_id(text: &str) -> Result<(), InvalidId> {
+    check(text, |b| is_name_byte(b) || matches!(b, b'|' | b'+'))
+}
+
+/// Checks that `text` is 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ -`: names of nodes, ids of requests.
+pub fn check_name(text: &str) -> Result<(), InvalidId> {
+    check(text, is_name_byte)
+}
+
+fn is_name_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'@' | b'-')
+}
+
+fn check(text: &str, is_valid: impl Fn(u8) -> bool) -> Result<(), InvalidId> {
     if text.is_empty() {
         return Err(InvalidId::Empty);
     }
     if text.len() > ID_BYTES_MAX {
         return Err(InvalidId::TooLong);
     }
-    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'@' | b'-');
-    if text.bytes().all(valid) { Ok(()) } else { Err(InvalidId::Character) }
+    if text.bytes().all(is_valid) { Ok(()) } else { Err(InvalidId::Character) }
 }
 
 macro_rules! text_id {
@@ -94,7 +107,7 @@ macro_rules! text_id {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@-]+$" })
+                json_schema!({ "type": "string", "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@|+-]+$" })
             }
         }
 
@@ -214,12 +227,12 @@ mod tests {
 
     #[test]
     fn ids_hold_only_what_may_stand_in_a_key() {
-        for good in ["a", "42", "u_1.x:y@z-9", &"x".repeat(128)] {
+        for good in ["a", "42", "u_1.x:y@z-9", "auth0|5f7c", "name+tag@host.test", &"x".repeat(128)] {
             assert_eq!(UserId::parse(good).map(|id| id.to_string()), Ok(good.to_owned()));
         }
         assert_eq!(UserId::parse(""), Err(InvalidId::Empty));
         assert_eq!(UserId::parse(&"x".repeat(129)), Err(InvalidId::TooLong));
-        for bad in ["a b", "a*", "{a}", "a\n", "ü", "a\0", "\"", "[a]", "?"] {
+        for bad in ["a b", "a*", "{a}", "a\n", "ü", "a\0", "\"", "[a]", "?", "a,b", "a;b", "a=b", "a/b", "a\\b"] {
             assert_eq!(UserId::parse(bad), Err(InvalidId::Character), "{bad:?}");
         }
     }

@@ -78,8 +78,8 @@ impl Authenticator {
             Credential::Token(token) => match self.verifier.verify(token) {
                 Ok(identity) => Some(Ok(identity)),
                 Err(Fault::Refused(refused)) => Some(Err(refused)),
-                Err(Fault::NotOurs) if self.remote.is_none() => Some(Err(TokenRefusal::Invalid)),
-                Err(Fault::NotOurs | Fault::UnknownKey) => None,
+                Err(Fault::NotOurs(refused)) if self.remote.is_none() => Some(Err(refused)),
+                Err(Fault::NotOurs(_) | Fault::UnknownKey) => None,
             },
             Credential::Ticket(_) | Credential::Session(_) => None,
         }
@@ -101,7 +101,7 @@ impl Authenticator {
             Credential::Ticket(_) => true,
             Credential::Session(_) => false,
         };
-        if is_ticket { Err(TokenRefusal::Invalid.into()) } else { self.authenticate(credential).await }
+        if is_ticket { Err(TokenRefusal::Ticket.into()) } else { self.authenticate(credential).await }
     }
 
     /// Refuses those whose tokens of that age were revoked.
@@ -128,7 +128,7 @@ impl Authenticator {
             Credential::Token(text) | Credential::Ticket(text) => match Ticket::parse(text) {
                 Some(ticket) => tickets::redeem(&*self.backbone, &ticket).await,
                 None if matches!(credential, Credential::Token(_)) => self.foreign(text).await,
-                None => Err(TokenRefusal::Invalid.into()),
+                None => Err(TokenRefusal::Ticket.into()),
             },
             Credential::Session(id) => self.session(id).await,
         }
@@ -144,15 +144,16 @@ impl Authenticator {
         match (verified, &self.remote) {
             (Ok(identity), _) => Ok(identity),
             (Err(Fault::Refused(refused)), _) => Err(refused.into()),
-            (Err(Fault::NotOurs | Fault::UnknownKey), Some(remote)) => remote.ask(token).await,
-            (Err(Fault::NotOurs | Fault::UnknownKey), None) => Err(TokenRefusal::Invalid.into()),
+            (Err(Fault::NotOurs(_) | Fault::UnknownKey), Some(remote)) => remote.ask(token).await,
+            (Err(Fault::NotOurs(refused)), None) => Err(refused.into()),
+            (Err(Fault::UnknownKey), None) => Err(TokenRefusal::Signature.into()),
         }
     }
 
     async fn session(&self, id: &str) -> Result<Identity, AuthError> {
         // What is no id can't be the name of a session, and must not become part of a key.
-        let id = SessionId::parse(id).map_err(|_| TokenRefusal::Invalid)?;
+        let id = SessionId::parse(id).map_err(|_| TokenRefusal::Session)?;
         let value = self.backbone.session(&id).await.map_err(|error| Unavailable::backbone(&error))?;
-        Ok(session::identity(id, &value.ok_or(TokenRefusal::Invalid)?)?)
+        Ok(session::identity(id, &value.ok_or(TokenRefusal::Session)?)?)
     }
 }

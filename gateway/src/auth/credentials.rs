@@ -27,19 +27,34 @@ impl<'a> Credential<'a> {
     /// unasked.
     #[must_use]
     pub fn of_upgrade(headers: &'a HeaderMap, query: Option<&'a str>, session_cookie: &str) -> Option<Self> {
+        Self::unlike_a_cookie(headers, query).or_else(|| Self::of_cookies(headers, session_cookie))
+    }
+
+    /// Whether what [`Credential::of_upgrade`] finds is a cookie's.
+    #[must_use]
+    pub fn is_upgrade_by_cookie(headers: &'a HeaderMap, query: Option<&'a str>, session_cookie: &str) -> bool {
+        Self::unlike_a_cookie(headers, query).is_none() && Self::of_cookies(headers, session_cookie).is_some()
+    }
+
+    fn unlike_a_cookie(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Self> {
         let query = |name| query.and_then(|query| query_value(query, name));
         let subprotocol = || subprotocols(headers).find_map(|name| name.strip_prefix(BEARER_SUBPROTOCOL));
         (bearer(headers).map(Into::into).map(Self::Token))
             .or_else(|| query("ticket").map(Self::Ticket))
             .or_else(|| query("token").map(Self::Token))
             .or_else(|| subprotocol().map(Into::into).map(Self::Token))
-            .or_else(|| Self::of_cookies(headers, session_cookie))
     }
 
     /// The first that a REST request carries.
     #[must_use]
     pub fn of_request(headers: &'a HeaderMap, session_cookie: &str) -> Option<Self> {
         bearer(headers).map(Into::into).map(Self::Token).or_else(|| Self::of_cookies(headers, session_cookie))
+    }
+
+    /// Whether what [`Credential::of_request`] finds is a cookie's: a browser sends those unasked.
+    #[must_use]
+    pub fn is_by_cookie(headers: &HeaderMap) -> bool {
+        bearer(headers).is_none()
     }
 
     fn of_cookies(headers: &'a HeaderMap, session_cookie: &str) -> Option<Self> {
@@ -86,9 +101,12 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// A cookie's value.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value)
+    // Other cookies may hold any bytes: each is looked at by itself.
+    let mut pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| {
+        let (key, value) = std::str::from_utf8(pair).ok()?.trim().split_once('=')?;
+        (key == name && !value.is_empty()).then_some(value)
+    })
 }
 
 /// A query parameter, percent-decoded.

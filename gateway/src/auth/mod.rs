@@ -72,15 +72,48 @@ impl Unavailable {
     }
 }
 
-/// Why a token was refused.
+/// Why a token was refused. The text names the claim at fault; the label stands in logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
     /// There is none.
     #[error("a token is required")]
     Missing,
-    /// It is malformed, signed by nobody we know, or says nothing about the user.
-    #[error("the token is not valid")]
-    Invalid,
+    /// It is no JSON Web Token, or longer than 16 KiB.
+    #[error("the token is not valid: it is no JSON Web Token, or it is too long")]
+    Malformed,
+    /// No key that is known has signed it, by an algorithm that is good for the key.
+    #[error("the token is not valid: no key that this server has fits its signature and algorithm")]
+    Signature,
+    /// Its header demands extensions (RFC 7515 §4.1.11), and none is known here.
+    #[error("the token is not valid: its header lists critical extensions (crit), and this server knows none")]
+    Critical,
+    /// Its `nbf` lies in the future.
+    #[error("the token is not valid yet: its claim nbf lies in the future")]
+    NotYetValid,
+    /// Its `iss` is another, or missing.
+    #[error("the token is not valid: its claim iss is not the expected issuer")]
+    Issuer,
+    /// Its `aud` is another, or missing.
+    #[error("the token is not valid: its claim aud does not hold the expected audience")]
+    Audience,
+    /// It has no `exp`.
+    #[error("the token is not valid: its claim exp is missing or no number")]
+    NoExpiry,
+    /// It names no user.
+    #[error("the token is not valid: none of its claims (JWT_USER_CLAIMS) names a user")]
+    NoUser,
+    /// It names a user by what is no id.
+    #[error("the token is not valid: the claim that names the user is no id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
+    UserId,
+    /// The session cookie's session is unknown, or what stands there can't be read.
+    #[error("the session is not valid: it is unknown, or it has ended")]
+    Session,
+    /// The ticket is unknown, was used, or doesn't serve this request.
+    #[error("the ticket is not valid: it was used, it has ended, or it is no good for this request")]
+    Ticket,
+    /// The authentication service refused it.
+    #[error("the token is not valid: the authentication service refused it")]
+    Service,
     /// It was valid once.
     #[error("the token has expired")]
     Expired,
@@ -93,28 +126,48 @@ impl TokenRefusal {
     /// The code in `auth_failed` and in REST answers.
     #[must_use]
     pub fn error_code(self) -> shared::ErrorCode {
-        match self {
-            Self::Missing | Self::Invalid | Self::Revoked => shared::ErrorCode::Unauthenticated,
-            Self::Expired => shared::ErrorCode::TokenExpired,
-        }
+        if self == Self::Expired { shared::ErrorCode::TokenExpired } else { shared::ErrorCode::Unauthenticated }
     }
 
     /// The close code on a socket.
     #[must_use]
     pub fn close_code(self) -> shared::CloseCode {
         match self {
-            Self::Missing | Self::Invalid => shared::CloseCode::InvalidToken,
+            Self::Missing
+            | Self::Malformed
+            | Self::Signature
+            | Self::Critical
+            | Self::NotYetValid
+            | Self::Issuer
+            | Self::Audience
+            | Self::NoExpiry
+            | Self::NoUser
+            | Self::UserId
+            | Self::Session
+            | Self::Ticket
+            | Self::Service => shared::CloseCode::InvalidToken,
             Self::Expired => shared::CloseCode::TokenExpired,
             Self::Revoked => shared::CloseCode::SessionRevoked,
         }
     }
 
-    /// The metric label.
+    /// The label in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+            Self::Signature => "signature",
+            Self::Critical => "critical_header",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::NoExpiry => "no_expiry",
+            Self::NoUser => "no_user",
+            Self::UserId => "user_id",
+            Self::Session => "session",
+            Self::Ticket => "ticket",
+            Self::Service => "auth_service",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
         }

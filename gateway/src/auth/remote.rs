@@ -86,7 +86,7 @@ impl Remote {
     /// Who it is, by what the service says or has just said.
     pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
         // What no header can hold is nobody's token.
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Invalid)?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Malformed)?;
         bearer.set_sensitive(true);
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let kept = self.answers.try_get_with(key, self.question(token, bearer)).await;
@@ -108,13 +108,19 @@ impl Remote {
         let body = Bytes::from(json!({ "token": token }).to_string());
         let answer = self.endpoint.post_json(HeaderMap::from_iter([(AUTHORIZATION, bearer)]), body).await;
         self.counts.seconds.record(asked_at.elapsed());
-        let verdict = answer.map_err(|error| error.to_string()).and_then(|answer| verdict(&answer));
+        let verdict = answer.map_err(|error| NoVerdict::Outage(error.to_string())).and_then(|answer| verdict(&answer));
         match verdict {
             Ok(verdict) => {
                 attempt.succeeded();
                 Ok(self.keep(verdict))
             }
-            Err(reason) => {
+            Err(NoVerdict::ThisToken(reason)) => {
+                attempt.succeeded();
+                self.counts.failed.increment(1);
+                tracing::debug!(reason, "the authentication service (AUTH_SERVICE_URL) can't judge a token");
+                Err(unavailable(Duration::from_secs(1)))
+            }
+            Err(NoVerdict::Outage(reason)) => {
                 attempt.failed();
                 self.counts.failed.increment(1);
                 tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) gave no answer that can be used");
@@ -144,24 +150,42 @@ fn unavailable(wait: Duration) -> Unavailable {
     Unavailable { who: "authentication service", retry_after_ms }
 }
 
+/// Why an answer says nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum NoVerdict {
+    /// The service, or what stands before it, can't take this token: that is the token's fate, and no outage.
+    ThisToken(String),
+    /// The service can't be asked.
+    Outage(String),
+}
+
 /// What an answer says; an error for one that says nothing.
-fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, String> {
+fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict> {
     match answer.status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Err(TokenRefusal::Invalid)),
-        status => return Err(format!("it answers {status}")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Err(TokenRefusal::Service)),
+        // Too many requests and requests that were too slow are about the service; every other 4xx is about this token.
+        status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => {
+            return Err(NoVerdict::Outage(format!("it answers {status}")));
+        }
+        status if status.is_client_error() => return Err(NoVerdict::ThisToken(format!("it answers {status}"))),
+        status => return Err(NoVerdict::Outage(format!("it answers {status}"))),
     }
-    let claims: Value = serde_json::from_slice(&answer.body).map_err(|_| "its answer is no JSON".to_owned())?;
+    let claims: Value =
+        serde_json::from_slice(&answer.body).map_err(|_| NoVerdict::Outage("its answer is no JSON".to_owned()))?;
     match claims.get("valid") {
         Some(Value::Bool(true)) => {}
-        Some(Value::Bool(false)) => return Ok(Err(TokenRefusal::Invalid)),
-        _ => return Err("its answer lacks \"valid\"".to_owned()),
+        Some(Value::Bool(false)) => return Ok(Err(TokenRefusal::Service)),
+        _ => return Err(NoVerdict::Outage("its answer lacks \"valid\"".to_owned())),
     }
-    let user = claims.get("user_id").and_then(user_id).ok_or("its answer lacks a valid \"user_id\"")?;
+    let user = claims
+        .get("user_id")
+        .and_then(user_id)
+        .ok_or_else(|| NoVerdict::ThisToken("its answer lacks a valid \"user_id\"".to_owned()))?;
     let now_s = Timestamp::now().unix_seconds();
     let expires_at_s = match claims.get("exp") {
         None | Some(Value::Null) => now_s.saturating_add(NO_EXPIRY_S),
-        exp => seconds(exp).ok_or("its \"exp\" is no time")?,
+        exp => seconds(exp).ok_or_else(|| NoVerdict::ThisToken("its \"exp\" is no time".to_owned()))?,
     };
     if expires_at_s <= now_s {
         return Ok(Err(TokenRefusal::Expired));
@@ -180,7 +204,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, String> {
 mod tests {
     use super::*;
 
-    fn answered(status: u16, body: &str) -> Result<Result<Identity, TokenRefusal>, String> {
+    fn answered(status: u16, body: &str) -> Result<Result<Identity, TokenRefusal>, NoVerdict> {
         let status = StatusCode::from_u16(status).expect("a status");
         verdict(&Answer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) })
     }
@@ -192,9 +216,9 @@ mod tests {
         assert_eq!((identity.user.as_str(), identity.username.as_deref(), identity.admin), ("42", Some("Ann"), true));
         assert_eq!(identity.issued_at_s, Some(7));
         for (status, body, refused) in [
-            (200, r#"{"valid": false}"#, TokenRefusal::Invalid),
-            (401, "", TokenRefusal::Invalid),
-            (403, "<html>", TokenRefusal::Invalid),
+            (200, r#"{"valid": false}"#, TokenRefusal::Service),
+            (401, "", TokenRefusal::Service),
+            (403, "<html>", TokenRefusal::Service),
             (200, r#"{"valid": true, "user_id": "a", "exp": 1}"#, TokenRefusal::Expired),
         ] {
             assert_eq!(answered(status, body), Ok(Err(refused)), "{status} {body}");

@@ -15,7 +15,7 @@ const VALUE_BYTES_MAX: usize = 4096;
 pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefusal> {
     let value = value.trim();
     if value.len() > VALUE_BYTES_MAX {
-        return Err(TokenRefusal::Invalid);
+        return Err(TokenRefusal::Session);
     }
     let plain = |user| Identity {
         user,
@@ -28,8 +28,8 @@ pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefu
     match UserId::parse(value) {
         Ok(user) => Ok(plain(user)),
         Err(_) => {
-            let claims: Value = serde_json::from_str(value).map_err(|_| TokenRefusal::Invalid)?;
-            let user = user_id(claims.get("userId").unwrap_or(&claims)).ok_or(TokenRefusal::Invalid)?;
+            let claims: Value = serde_json::from_str(value).map_err(|_| TokenRefusal::Session)?;
+            let user = user_id(claims.get("userId").unwrap_or(&claims)).ok_or(TokenRefusal::Session)?;
             Ok(Identity {
                 username: username(&claims),
                 admin: is_admin(&claims),
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!((full.username.as_deref(), full.admin, full.issued_at_s), (Some("Ann"), true, Some(7)));
         let large = format!(r#"{{"userId": "a", "x": "{}"}}"#, "x".repeat(VALUE_BYTES_MAX));
         for bad in ["", "a b", "{", "{}", "[]", r#"{"userId": "a b"}"#, r#"{"userId": null}"#, &large] {
-            assert_eq!(read(bad), Err(TokenRefusal::Invalid), "{bad}");
+            assert_eq!(read(bad), Err(TokenRefusal::Session), "{bad}");
         }
     }
 }

@@ -43,10 +43,10 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
 /// Takes a ticket: nobody can take it again.
 pub(super) async fn redeem(backbone: &dyn Backbone, ticket: &Ticket) -> Result<Identity, AuthError> {
     let value = backbone.take_ticket(ticket).await.map_err(|error| Unavailable::backbone(&error))?;
-    let kept: TicketValue = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(TokenRefusal::Invalid)?;
+    let kept: TicketValue = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(TokenRefusal::Ticket)?;
     let session = match &kept.session {
         None => None,
-        Some(session) => Some(SessionId::parse(session).map_err(|_| TokenRefusal::Invalid)?),
+        Some(session) => Some(SessionId::parse(session).map_err(|_| TokenRefusal::Ticket)?),
     };
     if kept.expires_at_s <= shared::Timestamp::now().unix_seconds() {
         return Err(TokenRefusal::Expired.into());

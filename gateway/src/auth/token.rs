@@ -33,8 +33,8 @@ pub struct Verifier {
 /// Why a token was not let pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// None of our keys has signed it, or it is no JWT at all: somebody else may know it.
-    NotOurs,
+    /// None of our keys has signed it, or it is no JWT at all: somebody else may know it, or it is refused for this reason.
+    NotOurs(TokenRefusal),
     /// It names a key of the issuer that we don't have.
     UnknownKey,
     /// It is one of ours, and not good.
@@ -70,16 +70,19 @@ impl Verifier {
     /// Checks signature, times, issuer and audience, and reads who it is.
     pub fn verify(&self, token: &str) -> Result<Identity, Fault> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Fault::Refused(TokenRefusal::Invalid));
+            return Err(Fault::Refused(TokenRefusal::Malformed));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs)?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::NotOurs(TokenRefusal::Malformed))?;
+        if header.crit.is_some() {
+            return Err(Fault::Refused(TokenRefusal::Critical));
+        }
         let (algorithm, kid) = (header.alg, header.kid.as_deref());
         match self.verify_with(token, algorithm, self.keys.iter()) {
-            Err(Fault::NotOurs) => {}
+            Err(Fault::NotOurs(_)) => {}
             decided => return decided,
         }
         match self.published.as_ref().map(|published| published.candidates(kid, algorithm)) {
-            None => Err(Fault::NotOurs),
+            None => Err(Fault::NotOurs(TokenRefusal::Signature)),
             Some(Candidates::Unknown) => Err(Fault::UnknownKey),
             Some(Candidates::Keys(keys)) => {
                 self.verify_with(token, algorithm, keys.iter().filter(|key| key.fits(kid)).map(|key| &key.key))
@@ -94,14 +97,16 @@ impl Verifier {
         keys: impl Iterator<Item = &'a Key>,
     ) -> Result<Identity, Fault> {
         let validation = self.validations.iter().find(|(known, _)| *known == algorithm);
-        let Some((_, validation)) = validation else { return Err(Fault::NotOurs) };
+        let Some((_, validation)) = validation else {
+            return Err(Fault::NotOurs(TokenRefusal::Signature));
+        };
         for key in keys.filter(|key| key.algorithms.contains(&algorithm)) {
             match self.verify_by(token, &key.key, validation) {
-                Err(Fault::NotOurs) => {}
+                Err(Fault::NotOurs(_)) => {}
                 decided => return decided,
             }
         }
-        Err(Fault::NotOurs)
+        Err(Fault::NotOurs(TokenRefusal::Signature))
     }
 
     fn verify_by(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Identity, Fault> {
@@ -110,16 +115,24 @@ impl Verifier {
             Err(error) => Err(match error.kind() {
                 ErrorKind::ExpiredSignature => Fault::Refused(TokenRefusal::Expired),
                 // The signature is checked before everything that it signs.
-                ErrorKind::InvalidSignature => Fault::NotOurs,
-                _ => Fault::Refused(TokenRefusal::Invalid),
+                ErrorKind::InvalidSignature => Fault::NotOurs(TokenRefusal::Signature),
+                ErrorKind::ImmatureSignature => Fault::Refused(TokenRefusal::NotYetValid),
+                ErrorKind::InvalidIssuer => Fault::Refused(TokenRefusal::Issuer),
+                ErrorKind::InvalidAudience => Fault::Refused(TokenRefusal::Audience),
+                ErrorKind::MissingRequiredClaim(claim) => Fault::Refused(match claim.as_str() {
+                    "iss" => TokenRefusal::Issuer,
+                    "aud" => TokenRefusal::Audience,
+                    _ => TokenRefusal::NoExpiry,
+                }),
+                _ => Fault::Refused(TokenRefusal::Malformed),
             }),
         }
     }
 
     fn identity(&self, claims: &Value) -> Result<Identity, TokenRefusal> {
-        let user =
-            self.user_claims.iter().find_map(|name| claims.get(name)).and_then(user_id).ok_or(TokenRefusal::Invalid)?;
-        let expires_at_s = seconds(claims.get("exp")).ok_or(TokenRefusal::Invalid)?;
+        let claim = self.user_claims.iter().find_map(|name| claims.get(name)).ok_or(TokenRefusal::NoUser)?;
+        let user = user_id(claim).ok_or(TokenRefusal::UserId)?;
+        let expires_at_s = seconds(claims.get("exp")).ok_or(TokenRefusal::NoExpiry)?;
         // The library's leeway is for `nbf`; expiry is exact, as the close at 4300 is.
         if expires_at_s <= Timestamp::now().unix_seconds() {
             return Err(TokenRefusal::Expired);

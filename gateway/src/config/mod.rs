@@ -6,6 +6,7 @@ mod addresses;
 mod layers;
 mod machine;
 mod networks;
+mod origins;
 mod parse;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use self::machine::{connections_from_descriptors, host_name};
 
 pub use layers::{Layers, SettingsArgs};
 pub use networks::Networks;
+pub use origins::{Origin, Origins};
 
 /// A setting that stops the start.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -111,7 +113,7 @@ pub struct AuthConfig {
     /// The key of backends.
     pub api_key: Option<String>,
     /// Origins of browsers; empty: the same host; `*`: any.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Origins,
 }
 
 /// A remote authentication service.
@@ -317,7 +319,7 @@ fn auth(layers: &Layers, enabled: bool) -> Result<AuthConfig, ConfigError> {
             .map(|url| AuthService { url, timeout: auth_timeout }),
         session_cookie: parse::cookie_name("SESSION_COOKIE", layers.get("SESSION_COOKIE"))?,
         api_key,
-        allowed_origins: parse::list(layers.get("ALLOWED_ORIGINS")),
+        allowed_origins: Origins::parse(layers.get("ALLOWED_ORIGINS"))?,
     })
 }
 

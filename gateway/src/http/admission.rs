@@ -22,7 +22,8 @@ pub(super) enum Refusal {
     AfterUpgrade,
 }
 
-/// Asks who it is, unless that is `believed` already. An answer instead of an opening ends the request.
+/// Asks who it is, unless that is `believed` already. An answer instead of an opening ends the request; if a token was
+/// refused, the answer's extensions hold the [`TokenRefusal`].
 pub(super) async fn admit(
     authenticator: &Authenticator,
     (headers, query): (&HeaderMap, Option<&str>),
@@ -70,8 +71,10 @@ pub(super) fn believed(query: Option<&str>) -> Option<Identity> {
 }
 
 fn unauthorized(refused: TokenRefusal) -> Response<Body> {
+    tracing::debug!(reason = refused.label(), "a token was refused");
     let mut response = respond(&ProtocolError::new(refused.error_code(), refused.to_string()));
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response.extensions_mut().insert(refused);
     response
 }
 

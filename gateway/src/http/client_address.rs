@@ -13,6 +13,23 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
+/// `http` or `https`, as a trusted proxy says of a request; stands in its extensions where one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClientScheme(pub(super) &'static str);
+
+impl ClientScheme {
+    /// The scheme by which `peer`, if it is a trusted proxy, was asked.
+    #[must_use]
+    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Option<Self> {
+        let given = headers.get("x-forwarded-proto").filter(|_| proxies.trusted.contain(peer.to_canonical()))?;
+        match given.as_bytes() {
+            b"https" => Some(Self("https")),
+            b"http" => Some(Self("http")),
+            _ => None,
+        }
+    }
+}
+
 impl ClientAddress {
     /// The client behind `peer`, the other end of the connection. If that is a trusted proxy, `X-Forwarded-For` is read from
     /// its end, where that proxy has put whom it serves, until somebody is not trusted: that is the client.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::future::{Either, ready};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,14 +19,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client_address::ClientAddress;
+use super::client_address::{ClientAddress, ClientScheme};
+use super::head;
 use super::proxy_protocol::{self, HeaderError};
 use crate::config::Proxies;
 
 /// Time for a request's headers to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest request head, in bytes: a token of 16 KiB fits.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// What is read of a request at most before its head is complete, in bytes: more than a head may have, so that a larger one
+/// is answered.
+const READ_BYTES_MAX: usize = 2 * head::HEAD_BYTES_MAX;
 /// Time for a proxy's header to arrive.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor left.
@@ -139,14 +142,20 @@ async fn connection<F, Fut>(
     };
     let service = service_fn(move |mut request: Request<Incoming>| {
         let client = ClientAddress::of(peer, request.headers(), &proxies);
+        if let Some(scheme) = ClientScheme::of(peer, request.headers(), &proxies) {
+            request.extensions_mut().insert(scheme);
+        }
         request.extensions_mut().insert(client);
-        let response = handle(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        let answer = match head::refusal(&request) {
+            Some(refusal) => Either::Left(ready(refusal)),
+            None => Either::Right(handle(request)),
+        };
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(READ_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -1,8 +1,10 @@
 //! HTTP: the public listener (sockets, REST, the demo page) and the one for operators.
 
 mod admission;
+mod browsers;
 mod client_address;
 pub mod demo;
+mod head;
 mod listener;
 pub mod ops;
 mod proxy_protocol;
@@ -11,5 +13,6 @@ pub mod stats;
 mod upgrade;
 
 pub use client_address::ClientAddress;
+pub(crate) use head::foreign_name;
 pub use listener::{Capacity, serve};
 pub use upgrade::{Sockets, SocketsConfig};

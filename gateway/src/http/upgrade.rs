@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
-use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
+use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -14,10 +14,11 @@ use shared::{CloseCode, Dialect, Wire};
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
-use super::client_address::ClientAddress;
+use super::browsers::Source;
+use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
-use crate::auth::credentials;
-use crate::config::AuthConfig;
+use crate::auth::{Credential, TokenRefusal, credentials};
+use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::{Addresses, OverLimit, Stay};
 use crate::node::Node;
@@ -37,8 +38,8 @@ pub struct Sockets {
 /// Who may open one.
 #[derive(Debug, Clone)]
 pub struct SocketsConfig {
-    /// Origins of browsers; empty: the same host; `*`: any.
-    pub allowed_origins: Vec<String>,
+    /// Origins of browsers.
+    pub allowed_origins: Origins,
     /// Whether tokens are asked for; if not, `?user=` is believed (dev only).
     pub auth_enabled: bool,
 }
@@ -68,7 +69,7 @@ impl Sockets {
 
     /// Answers the upgrade request and starts the session.
     pub async fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
-        if !self.origin_allowed(request.headers()) {
+        if !self.origin_allowed(&request) {
             self.node.metrics.handshake("origin");
             return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
         }
@@ -87,11 +88,13 @@ impl Sockets {
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();
         }
         let NegotiatedDialect { wire, subprotocol } = spoken(&request);
-        let (response, upgrade) = match accept(&mut request, subprotocol.map(HeaderValue::from_static)) {
+        let (response, upgrade) = match accept(&mut request, subprotocol) {
             Ok(accepted) => accepted,
             Err(fault) => {
                 self.node.metrics.handshake("not_websocket");
-                return (fault.status(), format!("{fault}\n")).into_response();
+                let mut answer = (fault.status(), format!("{fault}\n")).into_response();
+                answer.headers_mut().extend(fault.version().map(|version| (SEC_WEBSOCKET_VERSION, version)));
+                return answer;
             }
         };
         let opening = match wire {
@@ -132,41 +135,45 @@ impl Sockets {
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
         let asked = (headers, uri.query());
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
-        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer.status())))
+        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))
     }
 
-    fn origin_allowed(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(ORIGIN) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
-        let allowed = &self.config.allowed_origins;
-        if !allowed.is_empty() {
-            return allowed.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin));
-        }
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let origin_host = origin.split_once("://").map(|(_, host)| host);
-        matches!((origin_host, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
+    /// Whether a page of the request's origin may open a socket: not by a cookie alone, where `*` is all that allows it.
+    fn origin_allowed<B>(&self, request: &Request<B>) -> bool {
+        let (headers, origins) = (request.headers(), &self.config.allowed_origins);
+        let scheme = request.extensions().get::<ClientScheme>().copied();
+        let source = Source::of(headers, scheme, origins);
+        let session_cookie = self.node.authenticator.session_cookie();
+        source.may_connect(origins)
+            && (source.may_use_cookies()
+                || !Credential::is_upgrade_by_cookie(headers, request.uri().query(), session_cookie))
     }
 }
 
 /// How a socket is to be spoken to: nothing if only unknown subprotocols are offered.
 struct NegotiatedDialect {
     wire: Option<Wire>,
-    /// To answer with.
-    subprotocol: Option<&'static str>,
+    /// To answer with; one that the client offered, because a browser takes no other.
+    subprotocol: Option<HeaderValue>,
 }
 
 /// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query.
 fn spoken<B>(request: &Request<B>) -> NegotiatedDialect {
     let chosen = Dialect::choose(request.uri().path(), credentials::offered_dialects(request.headers()));
-    let Some((dialect, subprotocol)) = chosen else { return NegotiatedDialect { wire: None, subprotocol: None } };
+    let Some((dialect, subprotocol)) = chosen else {
+        // The browser is to see the close code, for which the handshake has to succeed.
+        let offered = credentials::offered_dialects(request.headers()).next();
+        return NegotiatedDialect { wire: None, subprotocol: offered.and_then(|name| name.parse().ok()) };
+    };
+    let subprotocol = subprotocol.map(HeaderValue::from_static);
     let query = request.uri().query().unwrap_or_default();
     let resumes = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "resume");
     NegotiatedDialect { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
 }
 
-/// The metric label of a refusal by HTTP.
-fn refused_as(status: StatusCode) -> &'static str {
-    if status == StatusCode::UNAUTHORIZED { "unauthorized" } else { "auth_unavailable" }
+/// The metric label of a refusal by HTTP: what [`admit`] left with the answer.
+fn refused_as(answer: &Response<Body>) -> &'static str {
+    answer.extensions().get::<TokenRefusal>().map_or("auth_unavailable", |refused| refused.label())
 }
 
 /// A socket's task: a panic in one ends that one alone.

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use http_body_util::Empty;
-use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -17,16 +17,31 @@ pub enum NotWebSocket {
     /// Not a GET of HTTP/1.1 that asks for an upgrade to `websocket`.
     #[error("not a WebSocket upgrade request")]
     NotUpgrade,
-    /// `Sec-WebSocket-Key` is missing, or the version isn't 13.
+    /// `Sec-WebSocket-Version` isn't 13: the answer names that version ([`NotWebSocket::version`]).
+    #[error("not a valid WebSocket handshake: Sec-WebSocket-Version must be 13")]
+    Version,
+    /// `Sec-WebSocket-Key` isn't the base64 of 16 bytes (RFC 6455 §4.1).
+    #[error("not a valid WebSocket handshake: Sec-WebSocket-Key must be 16 bytes in base64")]
+    Key,
+    /// The crate refused it for another reason.
     #[error("not a valid WebSocket handshake: {0}")]
     Invalid(#[from] fastwebsockets::WebSocketError),
 }
+
+/// The only version of the protocol.
+const VERSION: &str = "13";
 
 impl NotWebSocket {
     /// The status that answers it (PROTOCOL §1, refusals).
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::BAD_REQUEST
+    }
+
+    /// The version to name in the answer's `Sec-WebSocket-Version`, if the request's is another (RFC 6455 §4.4).
+    #[must_use]
+    pub fn version(&self) -> Option<HeaderValue> {
+        matches!(self, Self::Version).then(|| HeaderValue::from_static(VERSION))
     }
 }
 
@@ -58,6 +73,13 @@ pub fn accept<B>(
     if request.method() != Method::GET || request.version() != Version::HTTP_11 || !is_upgrade_request(request) {
         return Err(NotWebSocket::NotUpgrade);
     }
+    let headers = request.headers();
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err(NotWebSocket::Version);
+    }
+    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| is_key(key.as_bytes())) {
+        return Err(NotWebSocket::Key);
+    }
     let on_upgrade = hyper::upgrade::on(&mut *request);
     // Their upgrade future would allocate a read buffer of 8 KiB per connection, so only their response is used.
     let (mut response, _) = upgrade(request)?;
@@ -65,6 +87,13 @@ pub fn accept<B>(
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok((response, PendingUpgrade(on_upgrade)))
+}
+
+/// Whether this is the base64 of 16 bytes: 22 digits and `==`.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let digits = key.strip_suffix(b"==").filter(|digits| digits.len() == 22);
+    digits.is_some_and(|digits| digits.iter().all(is_digit))
 }
 
 impl PendingUpgrade {

@@ -212,3 +212,48 @@ async fn bad_requests_have_the_one_shape() {
     let (status, answer) = request(node.http, "POST", "/api/v1/messages", &a.headers(), huge).await;
     assert_eq!((status, &answer["error"]["code"]), (413, &json!("PAYLOAD_TOO_LARGE")));
 }
+
+/// Issuers give ids like `auth0|…` and addresses with a tag: good in keys, channels, paths and queries, and in both stores.
+async fn ids_of_issuers_work(one: &Node, two: &Node) {
+    let (a, b) = ("auth0|5f7c", "name+tag@host.test");
+    let mut from = Client::join(one.http, a).await;
+    let mut to = Client::join(two.http, b).await;
+    from.send("message.send", json!({ "to": b, "content": "hello", "tempId": "t" })).await;
+    let new = to.expect("message.new").await;
+    assert_eq!(new["payload"]["message"]["senderId"], a);
+    let conversation = new["payload"]["message"]["conversationId"].as_str().expect("an id").to_owned();
+    to.send("message.read", json!({ "conversationId": conversation })).await;
+    assert_eq!(from.expect("message.read_update").await["payload"]["readBy"], b);
+
+    let backend = Caller::backend();
+    let group = json!({ "kind": "group", "id": "org|1+1", "title": "Team", "members": [a, b] });
+    assert_eq!(Caller::acting_for(a).post(one, "/api/v1/conversations", group).await.0, 201);
+    let (status, page) = Caller::user(b).get(two, "/api/v1/conversations").await;
+    assert_eq!((status, page["items"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
+    let path = "/api/v1/conversations/org%7C1%2B1";
+    assert_eq!(backend.get(two, path).await.1["id"], "org|1+1");
+    let (status, kicked) = Caller::acting_for(a).delete(one, &format!("{path}/members/name%2Btag@host.test")).await;
+    assert!(status < 300, "{kicked}");
+    let presence = backend.get(two, "/api/v1/presence?users=auth0%7C5f7c,name%2Btag@host.test").await.1;
+    assert_eq!(
+        (&presence["users"][a]["online"], &presence["users"][b]["online"]),
+        (&json!(true), &json!(true)),
+        "{presence}"
+    );
+    from.send("block.add", json!({ "userId": b })).await;
+    assert_eq!(from.expect("block.added").await["payload"]["userId"], b);
+    assert_eq!(backend.post(one, "/api/v1/control/disconnect", json!({ "userId": b })).await.0, 202);
+    while !matches!(to.next().await, crate::support::client::Incoming::Closed(..)) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_of_issuers_work_on_two_nodes() {
+    let nodes = crate::support::two_nodes::TwoNodes::start(&[]).await;
+    ids_of_issuers_work(&nodes.one, &nodes.two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_of_issuers_work_in_memory() {
+    let node = Node::embedded(&[]).await;
+    ids_of_issuers_work(&node, &node).await;
+}

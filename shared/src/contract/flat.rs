@@ -28,7 +28,7 @@ impl JsonSchema for AnyId {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX,
-            "pattern": "^[A-Za-z0-9_.:@-]+$", "minimum": 0, "maximum": u64::MAX,
+            "pattern": "^[A-Za-z0-9_.:@|+-]+$", "minimum": 0, "maximum": u64::MAX,
         })
     }
 }

@@ -76,7 +76,7 @@ impl RedisBackbone {
         unread: Arc<dyn BackboneHost>,
     ) -> Result<Self, BackboneError> {
         for name in [&settings.node, &settings.boot_id] {
-            shared::id::check_id(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
+            shared::id::check_name(name).map_err(|why| BackboneError(format!("the node's name or boot id {why}")))?;
         }
         let target = Target::parse(address.into())?;
         let described = target.describe();

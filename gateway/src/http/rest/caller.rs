@@ -10,6 +10,8 @@ use subtle::ConstantTimeEq;
 use super::Api;
 use super::failure::Failure;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
+use crate::http::browsers::{Source, foreign_cookie};
+use crate::http::client_address::ClientScheme;
 use crate::limits::Allowance;
 
 /// The caller.
@@ -78,6 +80,12 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let authenticator = &api.node.authenticator;
         let shown = Credential::of_request(&parts.headers, authenticator.session_cookie());
         let shown = shown.ok_or_else(|| refused(TokenRefusal::Missing))?;
+        if !parts.method.is_safe() && Credential::is_by_cookie(&parts.headers) {
+            let scheme = parts.extensions.get::<ClientScheme>().copied();
+            if !Source::of(&parts.headers, scheme, &api.origins).may_use_cookies() {
+                return Err(Failure(foreign_cookie()));
+            }
+        }
         let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
         named_user(parts)?;
@@ -120,5 +128,6 @@ pub(super) fn unavailable(unavailable: Unavailable) -> Failure {
 }
 
 fn refused(refused: TokenRefusal) -> Failure {
+    tracing::debug!(reason = refused.label(), "a token was refused");
     Failure(ProtocolError::new(refused.error_code(), refused.to_string()))
 }

@@ -33,6 +33,11 @@ impl IntoResponse for Failure {
 /// The answer that carries an error.
 pub(in crate::http) fn respond(error: &ProtocolError) -> Response {
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    respond_as(status, error)
+}
+
+/// The same under a status that no error code has.
+pub(in crate::http) fn respond_as(status: StatusCode, error: &ProtocolError) -> Response {
     let mut response = (status, Json(serde_json::json!({ "error": error }))).into_response();
     if let Some(wait_ms) = error.retry_after_ms {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_ms.div_ceil(1000)));

@@ -28,6 +28,8 @@ use axum::response::Response;
 use axum::routing::get;
 use tracing::Instrument;
 
+use crate::config::Origins;
+use crate::http::browsers;
 use crate::node::Node;
 use routes::Routes;
 
@@ -37,6 +39,8 @@ pub struct Api {
     pub node: Arc<Node>,
     /// The key of backends.
     pub api_key: Option<String>,
+    /// Origins of browsers that may ask, and change something by a cookie.
+    pub origins: Arc<Origins>,
 }
 
 /// The routes about connections and channels, on the operators' listener.
@@ -84,6 +88,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .finish(api.node.limits.content_chars_max)
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
+        .layer(from_fn_with_state(Arc::clone(&api.origins), browsers::guard))
         .layer(from_fn_with_state(Arc::clone(&api), account))
         .with_state(api)
 }
@@ -109,7 +114,7 @@ async fn account(State(api): State<Arc<Api>>, route: Option<MatchedPath>, reques
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     match given {
-        Some(id) if id.len() <= REQUEST_ID_BYTES_MAX && shared::id::check_id(id).is_ok() => id.to_owned(),
+        Some(id) if id.len() <= REQUEST_ID_BYTES_MAX && shared::id::check_name(id).is_ok() => id.to_owned(),
         Some(_) | None => format!("{:016x}", rand::random::<u64>()),
     }
 }

@@ -19,7 +19,7 @@ use super::failure::Failure;
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct PresenceParams {
     /// User ids, separated by commas; at most 500.
-    #[schemars(regex(pattern = "^[A-Za-z0-9_.:@-]{1,128}(,[A-Za-z0-9_.:@-]{1,128}){0,499}$"))]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.:@|+-]{1,128}(,[A-Za-z0-9_.:@|+-]{1,128}){0,499}$"))]
     users: String,
 }
 

@@ -224,7 +224,7 @@ fn ids_schema(_: &mut SchemaGenerator) -> Schema {
 /// An id as a string, or as an integer.
 fn flat_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@-]+$",
+        "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@|+-]+$",
         "minimum": 0, "maximum": u64::MAX,
     })
 }

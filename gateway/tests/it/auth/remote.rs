@@ -284,3 +284,22 @@ async fn a_service_that_can_not_be_asked_is_503_and_soon_not_asked() {
     let (_, metrics) = get(node.ops, "/metrics", &[]).await;
     assert!(metrics.as_str().expect("text").contains("parley_auth_service_total{result=\"failed\"}"));
 }
+
+/// What a stranger's token makes the service, or what stands before it, answer is that token's fate: no other one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_the_service_can_not_take_keep_nobody_out() {
+    let long = "x".repeat(10_000);
+    let service = Server::start(|request| {
+        Some(if request.contains("xxxx") {
+            answer(400, "request header or cookie too large")
+        } else {
+            answer(200, ANN)
+        })
+    });
+    let service = service.await;
+    let node = Node::embedded(&[("AUTH_SERVICE_URL", &service.url)]).await;
+    for n in 0..20 {
+        assert_eq!(told(&node, &format!("{long}{n}")).await, None);
+        assert_eq!(told(&node, &format!("good-{n}")).await.as_deref(), Some("42"), "after {n} bad ones");
+    }
+}

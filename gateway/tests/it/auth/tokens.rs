@@ -4,6 +4,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
+use crate::support::http::get;
 use crate::support::node::{Node, SECRET, in_seconds, token, token_with};
 
 /// Signs with any algorithm.
@@ -153,4 +154,50 @@ async fn the_connection_ends_with_its_token_unless_refreshed() {
     assert_eq!(ends.expect_close().await, 4300);
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     stays.settle().await;
+}
+
+/// A refusal says which claim is at fault, over REST and on the socket, and the counter of handshakes has it as a label.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_names_its_reason() {
+    let node = Node::embedded(&[("JWT_ISSUER", "us"), ("JWT_AUDIENCE", "chat")]).await;
+    let good = || json!({ "sub": "a", "iss": "us", "aud": "chat", "exp": in_seconds(60) });
+    let with = |name: &str, value: Value| {
+        let mut claims = good();
+        claims[name] = value;
+        token_with(claims)
+    };
+    let mut critical = Header::new(Algorithm::HS256);
+    critical.crit = Some(vec!["b64".to_owned()]);
+    let critical = encode(&critical, &good(), &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token");
+    let foreign = encode(&Header::default(), &good(), &EncodingKey::from_secret(b"another")).expect("a token");
+    let cases = [
+        ("nonsense".to_owned(), "JSON Web Token", "malformed"),
+        (foreign, "signature", "signature"),
+        (critical, "crit", "critical_header"),
+        (with("iss", json!("them")), "claim iss", "issuer"),
+        (with("iss", Value::Null), "claim iss", "issuer"),
+        (with("aud", json!("shop")), "claim aud", "audience"),
+        (with("nbf", json!(in_seconds(600))), "claim nbf", "not_yet_valid"),
+        (with("exp", Value::Null), "claim exp", "no_expiry"),
+        (with("sub", json!("a b")), "is no id", "user_id"),
+        (with("exp", json!(in_seconds(-60))), "expired", "expired"),
+    ];
+    for (token, text, label) in cases {
+        let bearer = format!("Bearer {token}");
+        let (status, answer) = get(node.http, "/api/v1/conversations", &[("authorization", &bearer)]).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 401 && message.contains(text), "{label}: {answer}");
+        let mut client = Client::open(node.http, &format!("/chat/ws?token={token}"), &[]).await.expect("an upgrade");
+        let failed = client.expect("auth_failed").await;
+        assert!(failed["payload"]["message"].as_str().is_some_and(|message| message.contains(text)), "{failed}");
+        let (_, metrics) = get(node.ops, "/metrics", &[]).await;
+        let series = format!("parley_handshakes_total{{result=\"{label}\"}}");
+        assert!(metrics.as_str().is_some_and(|text| text.contains(&series)), "no {series}");
+    }
+    let mut claims = good();
+    claims.as_object_mut().expect("claims").remove("sub");
+    let bearer = format!("Bearer {}", token_with(claims));
+    let (_, answer) = get(node.http, "/api/v1/conversations", &[("authorization", &bearer)]).await;
+    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("JWT_USER_CLAIMS")), "{answer}");
+    assert!(accepted(&node, &token_with(good())).await);
 }

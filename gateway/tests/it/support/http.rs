@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// One request; status and JSON (or the text as a JSON string).
+/// One request, whose body is JSON unless a header says otherwise; status and JSON (or the text as a JSON string).
 pub(crate) async fn request(
     to: SocketAddr,
     method: &str,
@@ -22,10 +22,14 @@ pub(crate) async fn request(
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("an HTTP connection");
     let connection = tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
+    let body = body.into();
+    if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        request = request.header("content-type", "application/json");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(body.into())).expect("a request");
+    let request = request.body(Full::new(body)).expect("a request");
     let answer = sender.send_request(request).await.expect("an answer");
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
