@@ -105,7 +105,8 @@ impl Table {
         let crowded = self.by_address.iter().max_by_key(|(_, count)| **count);
         let crowded = crowded.filter(|(_, count)| **count > ADDRESS_SHARE_MAX).map(|(address, _)| *address);
         let candidates = self.connections.iter().filter(|(_, progress)| progress.may_go(now));
-        let of_crowded = candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
+        let of_crowded =
+            candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
         let least = |a: &(&u64, &Arc<Progress>), b: &(&u64, &Arc<Progress>)| a.1.rate(now).total_cmp(&b.1.rate(now));
         of_crowded.min_by(least).or_else(|| candidates.min_by(least)).map(|(number, _)| *number)
     }
@@ -123,6 +124,11 @@ impl Table {
 }
 
 impl PlainPlace {
+    /// The other end of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.progress.peer
+    }
+
     /// What the connection does is told here.
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
