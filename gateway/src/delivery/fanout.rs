@@ -64,9 +64,9 @@ impl Fanout {
     /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
     /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
     pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
-        let spread = self.registry.push_direct(user.as_str(), message.get(), &Frames::new(body, None), tried_at);
-        self.metrics.direct.increment(u64::from(spread.queued));
-        self.count(spread);
+        let tally = self.registry.push_direct(user.as_str(), message.get(), &Frames::new(body, None), tried_at);
+        self.metrics.direct.increment(u64::from(tally.queued));
+        self.count(tally);
     }
 
     fn deliver(&self, user: &str, payload: &Payload<'_>) {
@@ -77,25 +77,25 @@ impl Fanout {
             }
         }
         self.metrics.event(&payload.kind);
-        let spread = match payload.seq {
+        let tally = match payload.seq {
             Some(seq) => {
                 let began = traces::on().then(Instant::now);
                 let accepted = accepted_at(&payload.kind, payload.envelopes);
                 let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted);
-                let spread = self.registry.push_durable(user, &event);
+                let tally = self.registry.push_durable(user, &event);
                 if let Some(began) = began
                     && accepted.is_some()
                     && let Some(message) = message_id(payload.envelopes).and_then(MessageId::new)
                 {
-                    traces::record(Step::Deliver, message, began, usize::try_from(spread.queued).unwrap_or(0));
+                    traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));
                 }
-                spread
+                tally
             }
             None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
             None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
         };
-        self.count(spread);
-        if spread.gap
+        self.count(tally);
+        if tally.gap
             && !switches::off("gap-heal")
             && let Ok(user) = UserId::parse(user)
         {
@@ -110,9 +110,9 @@ impl Fanout {
         let tried_at = Instant::now().checked_sub(LIVE_DOUBT);
         match frames.as_ref().and_then(|frames| Some((frames, frames.brought()?.message, tried_at?))) {
             Some((frames, message, tried_at)) => {
-                let spread = self.registry.push_live(user, message, frames, tried_at);
-                self.metrics.late_delivered.increment(u64::from(spread.queued));
-                self.count(spread);
+                let tally = self.registry.push_live(user, message, frames, tried_at);
+                self.metrics.late_delivered.increment(u64::from(tally.queued));
+                self.count(tally);
             }
             None => self.metrics.poisoned.increment(1),
         }
@@ -133,11 +133,11 @@ impl Fanout {
         }
     }
 
-    fn count(&self, spread: PushTally) {
-        self.metrics.events_queued.increment(u64::from(spread.queued));
-        self.metrics.dropped_ephemeral.increment(u64::from(spread.dropped));
-        self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
-        self.metrics.gaps.increment(u64::from(spread.missed));
+    fn count(&self, tally: PushTally) {
+        self.metrics.events_queued.increment(u64::from(tally.queued));
+        self.metrics.dropped_ephemeral.increment(u64::from(tally.dropped));
+        self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
+        self.metrics.gaps.increment(u64::from(tally.missed));
     }
 }
 
@@ -153,8 +153,8 @@ impl Inbox for Fanout {
         match Payload::parse(payload) {
             Ok(Payload { opened: None, seq: None, envelopes, kind }) => {
                 self.metrics.event(&kind);
-                let spread = self.registry.push_everyone(&Frames::new(envelopes, None));
-                self.count(spread);
+                let tally = self.registry.push_everyone(&Frames::new(envelopes, None));
+                self.count(tally);
             }
             Ok(_) | Err(_) => self.metrics.poisoned.increment(1),
         }

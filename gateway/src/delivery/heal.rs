@@ -105,9 +105,9 @@ impl Healer {
     fn deliver(&self, user: &UserId, page: &LogPage) {
         for (seq, payload) in &page.entries {
             let event = LogEvent::new(*seq, payload);
-            let spread = self.registry.push_logged(user.as_str(), &page.head.epoch, &event);
-            self.metrics.healed.increment(u64::from(spread.queued));
-            self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
+            let tally = self.registry.push_logged(user.as_str(), &page.head.epoch, &event);
+            self.metrics.healed.increment(u64::from(tally.queued));
+            self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
         }
     }
 

@@ -132,7 +132,7 @@ impl Future for Session {
         let Self { socket, state } = &mut *self;
         loop {
             state.poll_work(cx);
-            let idle = state.work.is_none() && !state.queue.is_quiet();
+            let idle = state.work.is_none() && !state.queue.liveness().is_quiet();
             let driven = socket.poll_drive(cx, idle, &mut |incoming| state.on_message(incoming));
             match driven {
                 Poll::Ready(ended) => return Poll::Ready(ended),

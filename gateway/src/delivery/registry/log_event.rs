@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
+use crate::delivery::already_seen::AlreadySeen;
 use crate::delivery::frames::{Frames, position_on};
-use crate::delivery::send_queue::AlreadySeen;
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
@@ -44,18 +44,18 @@ impl<'a> LogEvent<'a> {
     /// the event's place; if it sent it and wants no echo, nothing; then the companions.
     pub(super) fn instead(
         &self,
-        had: Option<&mut AlreadySeen>,
+        seen: Option<&mut AlreadySeen>,
         earlier: bool,
         wire: Wire,
         epoch: &Epoch,
     ) -> Option<Bytes> {
-        if had.is_none() && !earlier {
+        if seen.is_none() && !earlier {
             return None;
         }
         let brought = self.frames.brought()?;
-        let is_known = had.is_some_and(|had| {
-            let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| had.take_muted(temp_id));
-            had.take_direct(brought.message) || is_muted
+        let is_known = seen.is_some_and(|seen| {
+            let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| seen.take_muted(temp_id));
+            seen.take_direct(brought.message) || is_muted
         });
         if !is_known && !earlier {
             return None;
