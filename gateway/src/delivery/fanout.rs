@@ -1,6 +1,6 @@
-//! From the backbone to the sockets: checks a payload, frames it once a dialect, hands it to the user's local sockets.
+//! From the backbone to the sockets: checks a payload, frames it once per dialect, hands it to the user's local sockets.
 //!
-//! Runs on the task that reads the backbone, so it never waits; what needs the log goes to the healer.
+//! Runs on the task that reads the backbone, so it never waits. A user whose log has to be read goes to the healer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Control, Inbox};
-use crate::delivery::envelope::{Opened, Payload, accepted_at, live_event, message_id};
+use crate::delivery::envelope::{MessageRef, Opened, Payload, live_event, message_of};
 use crate::delivery::frames::Frames;
 use crate::delivery::heal::resync;
 use crate::delivery::registry::{LogEvent, PushTally, Registry};
@@ -64,12 +64,14 @@ impl Fanout {
     /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
     /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
     pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
-        let tally = self.registry.push_direct(user.as_str(), message.get(), &Frames::new(body, None), tried_at);
+        let temp_id = message_of(body).and_then(|message| message.temp_id);
+        let message = MessageRef { id: message, created_at: None, temp_id };
+        let tally = self.registry.push_direct(user.as_str(), &message, &Frames::new(body, None), tried_at);
         self.metrics.direct.increment(u64::from(tally.queued));
         self.count(tally);
     }
 
-    fn deliver(&self, user: &str, payload: &Payload<'_>) {
+    fn deliver(&self, user: &str, payload: Payload<'_>) {
         if let Some(opened) = &payload.opened {
             self.begin_anew(user, opened);
             if payload.envelopes.is_empty() {
@@ -80,13 +82,11 @@ impl Fanout {
         let tally = match payload.seq {
             Some(seq) => {
                 let began = traces::on().then(Instant::now);
-                let accepted = accepted_at(&payload.kind, payload.envelopes);
-                let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted);
+                let accepted = payload.message.as_ref().filter(|message| message.created_at.is_some());
+                let traced = began.zip(accepted.map(|message| message.id));
+                let event = LogEvent::live(seq, payload.envelopes, payload.message);
                 let tally = self.registry.push_durable(user, &event);
-                if let Some(began) = began
-                    && accepted.is_some()
-                    && let Some(message) = message_id(payload.envelopes).and_then(MessageId::new)
-                {
+                if let Some((began, message)) = traced {
                     traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));
                 }
                 tally
@@ -106,11 +106,11 @@ impl Fanout {
     /// A message that was sent while the store was away. A socket to which the log has just brought something may have it
     /// by that way already, from a try whose outcome was unknown; it is left to the log.
     fn deliver_live(&self, user: &str, envelopes: &[u8]) {
-        let frames = live_event(envelopes).map(|event| Frames::new(event.get().as_bytes(), None));
+        let event = live_event(envelopes).map(|event| event.get().as_bytes());
         let tried_at = Instant::now().checked_sub(LIVE_DOUBT);
-        match frames.as_ref().and_then(|frames| Some((frames, frames.brought()?.message, tried_at?))) {
-            Some((frames, message, tried_at)) => {
-                let tally = self.registry.push_live(user, message, frames, tried_at);
+        match event.and_then(|event| Some((event, message_of(event)?, tried_at?))) {
+            Some((event, message, tried_at)) => {
+                let tally = self.registry.push_live(user, &message, &Frames::new(event, None), tried_at);
                 self.metrics.late_delivered.increment(u64::from(tally.queued));
                 self.count(tally);
             }
@@ -144,14 +144,14 @@ impl Fanout {
 impl Inbox for Fanout {
     fn user_event(&self, user: &str, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(payload) => self.deliver(user, &payload),
+            Ok(payload) => self.deliver(user, payload),
             Err(_) => self.metrics.poisoned.increment(1),
         }
     }
 
     fn broadcast(&self, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, kind }) => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind, message: _ }) => {
                 self.metrics.event(&kind);
                 let tally = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(tally);
@@ -191,7 +191,7 @@ impl Inbox for Fanout {
         if !switches::off("reconnect-heal") {
             self.registry.users().iter().for_each(|user| self.request_heal(user));
         }
-        // From here on each user's own healing says that something may be missing.
+        // From here on each user's own heal stands for the events that may be missing.
         self.interrupted.store(false, Ordering::Release);
     }
 }

@@ -104,7 +104,7 @@ impl Healer {
 
     fn deliver(&self, user: &UserId, page: &LogPage) {
         for (seq, payload) in &page.entries {
-            let event = LogEvent::new(*seq, payload);
+            let event = LogEvent::logged(*seq, payload);
             let tally = self.registry.push_logged(user.as_str(), &page.head.epoch, &event);
             self.metrics.healed.increment(u64::from(tally.queued));
             self.metrics.slow_consumers.increment(u64::from(tally.overflowed));

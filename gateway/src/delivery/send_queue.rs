@@ -12,12 +12,11 @@ use parking_lot::Mutex;
 use shared::{CloseCode, Wire};
 
 use crate::delivery::already_seen::AlreadySeen;
+pub use crate::delivery::frame_queue::FramedBytes;
 use crate::delivery::frame_queue::{FrameQueue, OverBudget};
 use crate::delivery::gate::{Gate, Verdict};
 use crate::delivery::liveness::Liveness;
 use crate::switches;
-
-pub use crate::delivery::frame_queue::FramedBytes;
 
 /// The queue between the node and one socket.
 #[derive(Debug)]
@@ -222,9 +221,7 @@ impl SendQueue {
         }
         state.advanced_at = state.advanced_at.max(Some(at));
         let frames = instead(state.seen.as_deref_mut());
-        if frames.is_some() {
-            state.forget_seen();
-        }
+        state.forget_seen();
         let pushed = state.enqueue(frames.unwrap_or_else(|| framed.clone()), false);
         if let (PushOutcome::Queued, Source::Live(accepted_at), None) = (pushed, source, state.accepted_at) {
             state.accepted_at = accepted_at;
@@ -381,6 +378,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_socket_s_queue_is_small() {
+        assert!(size_of::<SendQueue>() <= 176, "{} bytes", size_of::<SendQueue>());
+    }
 
     #[test]
     fn a_message_that_the_log_may_have_brought_is_not_handed_over_directly() {

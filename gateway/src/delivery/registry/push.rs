@@ -6,6 +6,7 @@ use shared::Epoch;
 
 use super::{LocalUser, LogEvent, Registry};
 use crate::delivery::already_seen::AlreadySeen;
+use crate::delivery::envelope::MessageRef;
 use crate::delivery::frames::Frames;
 use crate::delivery::send_queue::{PushOutcome, SendQueue, Source};
 use crate::switches;
@@ -37,16 +38,22 @@ impl Registry {
     }
 
     /// Hands a message to the user's sockets without `seq`, because the backbone is away.
-    pub fn push_direct(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> PushTally {
-        let temp_id = frames.brought().and_then(|brought| brought.temp_id.as_deref());
-        self.push(user, |queue| queue.push_direct(message, temp_id, frames.on(queue.wire()), tried_at))
+    pub fn push_direct(
+        &self,
+        user: &str,
+        message: &MessageRef<'_>,
+        frames: &Frames<'_>,
+        tried_at: Instant,
+    ) -> PushTally {
+        let (id, temp_id) = (message.id.get(), message.temp_id.as_deref());
+        self.push(user, |queue| queue.push_direct(id, temp_id, frames.on(queue.wire()), tried_at))
     }
 
     /// Hands a message that is not stored yet to those of the user's sockets whose dialect takes it.
-    pub fn push_live(&self, user: &str, message: u64, frames: &Frames<'_>, tried_at: Instant) -> PushTally {
-        let temp_id = frames.brought().and_then(|brought| brought.temp_id.as_deref());
+    pub fn push_live(&self, user: &str, message: &MessageRef<'_>, frames: &Frames<'_>, tried_at: Instant) -> PushTally {
+        let (id, temp_id) = (message.id.get(), message.temp_id.as_deref());
         self.push(user, |queue| match queue.wire().dialect.delivers_without_store() {
-            true => queue.push_direct(message, temp_id, frames.on(queue.wire()), tried_at),
+            true => queue.push_direct(id, temp_id, frames.on(queue.wire()), tried_at),
             false => PushOutcome::Silent,
         })
     }
