@@ -57,7 +57,7 @@ impl Fanout {
     /// Asks for the user's log to be read, unless that is under way.
     pub fn request_heal(&self, user: &UserId) {
         if self.registry.begin_heal(user.as_str()) && self.heal.send(user.clone()).is_err() {
-            self.registry.end_heal(user.as_str(), false);
+            self.registry.end_heal(user.as_str());
         }
     }
 

@@ -10,6 +10,7 @@ pub mod frame_queue;
 pub mod frames;
 pub mod gate;
 pub mod heal;
+pub mod healer;
 pub mod liveness;
 pub mod registry;
 pub mod send_queue;

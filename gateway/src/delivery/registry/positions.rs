@@ -117,7 +117,8 @@ impl Registry {
         with_room.filter_map(|socket| socket.queue.position()).map(|(position, _)| position).min()
     }
 
-    /// Marks the user as being healed; false if the user is gone, or is being healed already: then that begins once more.
+    /// Marks the user as being healed; false if the user is gone, or is being healed already. In the latter case the heal
+    /// begins once more when it ends.
     pub fn begin_heal(&self, user: &str) -> bool {
         let mut users = self.shard(user).lock();
         let Some(local) = users.get_mut(user) else { return false };
@@ -125,12 +126,13 @@ impl Registry {
         !std::mem::replace(&mut local.healing, true)
     }
 
-    /// Ends the healing, unless it was asked for anew since it began and is to go on; whether it goes on.
-    pub fn end_heal(&self, user: &str, may_go_on: bool) -> bool {
+    /// Ends the heal, unless another one was requested since it began; whether it goes on. So a heal that gave up while the
+    /// backbone was away goes on when the subscription has come back meanwhile.
+    pub fn end_heal(&self, user: &str) -> bool {
         let mut users = self.shard(user).lock();
         let Some(local) = users.get_mut(user) else { return false };
         local.checked_s = coarse_s();
-        local.healing = std::mem::take(&mut local.heal_again) && may_go_on;
+        local.healing = std::mem::take(&mut local.heal_again);
         local.healing
     }
 }

@@ -112,7 +112,7 @@ async fn a_flat_socket_loses_nothing() {
         while !registry.begin_heal("6") {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        registry.end_heal("6", false);
+        registry.end_heal("6");
 
         // The log vanishes: a plain socket is simply live, one with positions is told of its new one.
         cluster.redis.ask("FLUSHALL");

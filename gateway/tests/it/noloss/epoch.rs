@@ -108,7 +108,7 @@ fn after_an_interruption_it_is_a_resync() {
     rig.push(&first_of("redis.2"));
     assert_eq!(rig.frames(), [RESYNC, FIRST]);
     // When the user is healed, all is certain again.
-    rig.registry.end_heal("ann", true);
+    rig.registry.end_heal("ann");
     rig.push(&first_of("redis.3"));
     assert_eq!(rig.frames(), [r#""position""#, FIRST]);
 }
