@@ -113,12 +113,14 @@ impl Backbone {
         self.log = None;
     }
 
-    /// An entry is deleted, but the last one isn't. `which` chooses.
-    pub(crate) fn lose_entry(&mut self, which: usize) {
+    /// An entry is deleted, but the last one isn't, and none of a message that may be published again: then the log would
+    /// prove that it wasn't there. `which` chooses.
+    pub(crate) fn lose_entry(&mut self, which: usize, may_come_again: impl Fn(u64) -> bool) {
         if let Some(log) = &mut self.log
-            && log.entries.len() > 1
+            && log.entries.get(which).is_some_and(|(_, message, _)| !may_come_again(*message))
+            && which + 1 < log.entries.len()
         {
-            let (seq, ..) = log.entries.remove(which % (log.entries.len() - 1));
+            let (seq, ..) = log.entries.remove(which);
             self.gone.insert(place(&log.epoch, seq));
         }
     }

@@ -86,8 +86,9 @@ impl World {
             58..59 => self.lose_log(),
             59..60 => {
                 let place = self.random.random_range(0..8);
-                self.tell(|| format!("entry {place} of the log is deleted"));
-                self.backbone.lose_entry(place);
+                self.tell(|| format!("entry {place} of the log is deleted, if it may be"));
+                let may_come_again = |id| self.uncertain.iter().any(|uncertain| uncertain.message == id);
+                self.backbone.lose_entry(place, may_come_again);
             }
             60..75 => {
                 self.heal_step(node);
