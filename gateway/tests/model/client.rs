@@ -35,7 +35,8 @@ pub(crate) struct Client {
     /// The messages that this connection was given.
     given: BTreeSet<u64>,
     /// An event that came in its place, but isn't the one of that place: it is of a log that was begun anew, and a `resync`
-    /// has to follow. (A push doesn't tell its epoch. After a lost subscription the heal tells it, and a push may be faster.)
+    /// has to follow. A push doesn't tell its epoch: when a subscription is back, the heal does, and a push may be faster
+    /// (NOLOSS B1, open).
     doubt: Option<String>,
 }
 
@@ -86,7 +87,8 @@ impl Client {
                 if let Some(seq) = frame["seq"].as_u64() {
                     self.advance(seq, |message| message == id, backbone)?;
                 }
-                check(self.given.insert(id), || format!("given twice: {frame}"))?;
+                let is_new = self.given.insert(id);
+                check(is_new || self.doubt.is_some(), || format!("given twice: {frame}"))?;
                 self.known.insert(id);
                 Ok(())
             }

@@ -161,6 +161,7 @@ impl World {
         BYTES_MAX[self.random.random_range(0..BYTES_MAX.len())]
     }
 
+    #[expect(clippy::print_stdout, reason = "the steps are what one repeats a seed for")]
     fn tell(&self, step: impl FnOnce() -> String) {
         if self.print {
             println!("{}", step());
