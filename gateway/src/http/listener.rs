@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::body::Body;
 use axum::response::Response;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::counter;
 use shared::{ErrorCode, ProtocolError};
@@ -179,10 +179,13 @@ async fn connection<F, Fut>(
         let (progress, handle) = (Arc::clone(&progress), handle.clone());
         async move {
             let request = request.map(|body| PacedBody::of(body, Arc::clone(&progress)));
-            let answer = match head::refusal(&request) {
+            let mut answer = match head::refusal(&request) {
                 Some(refusal) => refusal,
                 None => answer_in_time(handle(request)).await,
             };
+            if progress.was_slow() {
+                *answer.status_mut() = StatusCode::REQUEST_TIMEOUT;
+            }
             progress.is_the_clients_turn();
             Ok::<_, Infallible>(answer)
         }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub(super) struct Progress {
     /// Bytes of both directions.
     moved: AtomicU64,
     turn: AtomicU8,
+    /// The body of the request under way came too slowly.
+    is_slow: AtomicBool,
     /// The place is needed for another.
     evicted: CancellationToken,
 }
@@ -89,6 +91,7 @@ impl PlainConnections {
             begun: Instant::now(),
             moved: AtomicU64::new(0),
             turn: AtomicU8::new(Turn::Client as u8),
+            is_slow: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
         table.connections.insert(number, Arc::clone(&progress));
@@ -169,6 +172,11 @@ impl Progress {
     pub(super) fn is_the_clients_turn(&self) {
         self.turn.store(Turn::Client as u8, Ordering::Relaxed);
     }
+
+    /// Whether the last request's body came too slowly.
+    pub(super) fn was_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
+    }
 }
 
 /// A deadline that bytes extend: ten seconds, and one more for every 8 KiB.
@@ -240,6 +248,7 @@ impl hyper::body::Body for PacedBody {
             }
             Poll::Pending => {
                 ready!(this.pace.poll_over(cx));
+                this.progress.is_slow.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(TooSlow.into())))
             }
         }

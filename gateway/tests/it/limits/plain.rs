@@ -99,5 +99,5 @@ async fn a_body_that_comes_too_slowly_ends_the_request() {
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
     let count = read.expect("it doesn't wait for ever").expect("an answer");
     let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("too slowly"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("too slowly"), "{answer}");
 }
