@@ -16,7 +16,7 @@ use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
-use super::plain::PacedStream;
+use super::plain_connections::PacedStream;
 use crate::auth::{Credential, TokenRefusal, credentials};
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use shared::{ErrorCode, ProtocolError};
 
 use super::failure::Failure;
-use crate::http::plain::TooSlow;
+use crate::http::plain_connections::TooSlow;
 
 /// The largest body, in bytes: a conversation of ten thousand members with the longest ids fits.
 const BODY_BYTES_MAX: usize = 2 << 20;
