@@ -137,7 +137,7 @@ pub async fn serve<F, Fut>(
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.take(peer.ip()) else {
-                    // Each of the others is being answered right now, or has come within the last second.
+                    // Each of the others waits for this node.
                     continue;
                 };
                 tasks.spawn(connection(stream, place, Arc::clone(&proxies), handle.clone(), stop.clone()));

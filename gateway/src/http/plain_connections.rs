@@ -89,7 +89,7 @@ impl PlainConnections {
     }
 
     /// Takes a place for a connection from `peer`; if there is none left, another connection loses its own. `None` if all of
-    /// them wait for this node, or have only just come.
+    /// them wait for this node.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<PlainPlace> {
         let mut table = self.table.lock();
         if table.connections.len() >= PLAIN_CONNECTIONS_MAX {
@@ -124,7 +124,11 @@ impl Table {
     fn slowest(&self, now: Instant) -> Option<u64> {
         let crowded = self.by_address.iter().max_by_key(|(_, count)| **count);
         let crowded = crowded.filter(|(_, count)| **count > ADDRESS_SHARE_MAX).map(|(address, _)| *address);
-        let candidates = self.connections.iter().filter(|(_, progress)| progress.may_go(now));
+        let of_age = |age: Duration| {
+            self.connections.iter().filter(move |(_, progress)| progress.may_go() && progress.age(now) >= age)
+        };
+        // When everybody came within the last second, one of them has to go all the same.
+        let candidates = of_age(if of_age(GRACE).next().is_some() { GRACE } else { Duration::from_nanos(1) });
         let of_crowded =
             candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
         let least = |a: &(&u64, &Arc<Progress>), b: &(&u64, &Arc<Progress>)| a.1.rate(now).total_cmp(&b.1.rate(now));
@@ -167,8 +171,9 @@ impl Drop for PlainPlace {
 }
 
 impl Progress {
-    fn may_go(&self, now: Instant) -> bool {
-        self.turn.load(Ordering::Relaxed) == Turn::Client as u8 && self.age(now) >= GRACE
+    /// Whether it waits for its client.
+    fn may_go(&self) -> bool {
+        self.turn.load(Ordering::Relaxed) == Turn::Client as u8
     }
 
     fn age(&self, now: Instant) -> Duration {
