@@ -173,3 +173,26 @@ async fn a_proxy_header_of_a_stranger_or_unasked_is_a_bad_request() {
     let mut client = connect(node.http, &[]).await.expect("room");
     assert!(matches!(client.next().await, Incoming::Frame(_)));
 }
+
+/// On every path, with the token in the request and in the first frame; another user notices nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_connects_at_a_rate() {
+    let node = Node::embedded(&[]).await;
+    for n in 0..40 {
+        drop(
+            Client::open(node.http, &format!("/ws?token={}", token("often")), &[])
+                .await
+                .unwrap_or_else(|_| panic!("{n}")),
+        );
+    }
+    let refused =
+        Client::open(node.http, &format!("/ws?token={}", token("often")), &[]).await.err().expect("a refusal").0;
+    assert!(refused.contains("429"), "{refused}");
+    let mut chat =
+        Client::open(node.http, &format!("/chat/ws?token={}", token("often")), &[]).await.expect("an upgrade");
+    assert_eq!(chat.expect_close().await, 4101);
+    let mut first_frame = Client::open(node.http, "/chat/ws", &[]).await.expect("an upgrade");
+    first_frame.send("auth", serde_json::json!({ "token": token("often") })).await;
+    assert_eq!(first_frame.expect_close().await, 4101);
+    Client::join(node.http, "seldom").await.settle().await;
+}

@@ -211,6 +211,7 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "MAX_CONNECTIONS_PER_USER",
         "MAX_CONNECTIONS_PER_IP",
         "CONNECT_RATE_PER_IP",
+        "CONNECT_RATE_PER_USER",
         "COMMANDS_PER_SECOND",
         "USER_COMMANDS_PER_SECOND",
         "RESUME_EVENTS",
