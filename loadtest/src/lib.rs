@@ -1,5 +1,5 @@
 //! Parley's load driver: clients with full client behaviour, an oracle that proves that nothing is lost, and the
-//! measurements of DESIGN §11. It speaks `chat.v1` and REST only, so it runs against any deployment.
+//! measurements of loadtest/RESULTS.md. It speaks `chat.v1` and REST only, so it runs against any deployment.
 
 pub mod client;
 pub mod modes;

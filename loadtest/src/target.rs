@@ -208,7 +208,7 @@ impl Tokens {
     }
 }
 
-/// Who a token speaks for: the first of the claims of PROTOCOL §4. The signature is the server's business.
+/// Who a token speaks for: its `sub`, `user_id`, `userId` or `id`. The signature is the server's business.
 fn user_of(token: &str) -> Result<UserId> {
     let payload = token.split('.').nth(1).context("a line of the token file is no JWT")?;
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;

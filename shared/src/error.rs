@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lists::words_of;
 
-/// The error codes of PROTOCOL §1.
+/// The error codes, on every dialect and over REST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {

@@ -12,10 +12,10 @@ use crate::{
     Conversation, ConversationId, Epoch, Message, MessageId, NotificationId, ProtocolError, TempId, Timestamp, UserId,
 };
 
-/// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
+/// An event; its canonical form is `{"type": …, "payload": …}`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum Event {
     #[serde(rename = "auth_success")]
     AuthSuccess {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConversationId, MessageId, TempId, Timestamp, UserId};
 
-/// A stored message (PROTOCOL §1).
+/// A stored message, as frames and REST show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {

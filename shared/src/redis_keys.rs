@@ -1,4 +1,4 @@
-//! The names of Redis keys and channels (DESIGN §4). Ids are checked, so they can stand here as they are.
+//! The names of all Redis keys and channels. Ids are checked, so they can stand here as they are.
 
 use crate::UserId;
 
@@ -41,7 +41,7 @@ pub fn revoked_key(user: &UserId) -> String {
     format!("chat:revoked:{user}")
 }
 
-/// What an application keeps about a session cookie: a user id, or JSON (PROTOCOL §4). The id has to be checked.
+/// What an application keeps about a session cookie: a user id, or JSON. The id has to be checked.
 #[must_use]
 pub fn session_key(session: &str) -> String {
     format!("session:{session}")

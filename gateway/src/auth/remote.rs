@@ -1,4 +1,4 @@
-//! The remote authentication service (PROTOCOL §4): asked about tokens that none of our own keys has signed.
+//! The remote authentication service (`AUTH_SERVICE_URL`): asked about tokens that none of our own keys has signed.
 //!
 //! Its answers are kept for a minute at the most, under a hash of the token. The same token is asked about once at a time,
 //! and while the service fails, nobody waits for it.

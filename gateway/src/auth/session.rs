@@ -1,4 +1,4 @@
-//! What an application wrote about a session: a user id alone, or JSON (PROTOCOL §4).
+//! What an application wrote about a session: a user id alone, or JSON.
 
 use serde_json::Value;
 use shared::UserId;

@@ -21,7 +21,7 @@ const TICKET_PREFIX: &str = "ticket-";
 const TICKET_DIGITS: usize = 64;
 
 impl SessionId {
-    /// Takes the text as a session's id, if it is one (the rule for ids of PROTOCOL §1).
+    /// Takes the text as a session's id, if it is one (by the rule for every id).
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         check_id(text)?;
         Ok(Self(text.into()))

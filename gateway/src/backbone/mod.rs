@@ -83,7 +83,7 @@ pub struct Durable {
 pub enum Append {
     /// The first try: appended without looking.
     First,
-    /// A redo: appended unless the log has an entry with this event id (NOLOSS B3, B4).
+    /// A redo: appended unless the log has an entry with this event id (NOLOSS.md, B3, B4).
     Once,
 }
 
@@ -250,13 +250,13 @@ pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations +
     /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`]. May be repeated after a lost reply.
     async fn control(&self, control: &Control) -> Result<(), BackboneError>;
 
-    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way: none of
-    /// its commands is carried out after this returns. Its rows may be published again only then (NOLOSS M3). This node's
-    /// living connection is left alone. May be repeated after a lost reply.
+    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way:
+    /// none of its commands is carried out after this returns. Its rows may be published again only then (NOLOSS.md,
+    /// A7). This node's living connection is left alone. May be repeated after a lost reply.
     async fn fence(&self, owner: &str) -> Result<(), BackboneError>;
 
-    /// Tells the backbone that the store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none
-    /// is. The backbone does the same by itself when it sees the server change.
+    /// Tells the backbone that the store knew another server until now (NOLOSS.md, A3): for 60 s, appends open a log
+    /// where none is. The backbone does the same by itself when it sees the server change.
     fn note_new_server(&self);
 
     /// Gives up the connections, because the other nodes have left this node's server. The next connection may lead to the

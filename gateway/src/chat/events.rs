@@ -7,7 +7,7 @@ use shared::{Event, Message, UserId};
 
 use crate::store::{OutboxEvent, UnreadMove};
 
-/// Above this many members, companions carry no content (NOLOSS, medium).
+/// Above this many members, companions carry no content (NOLOSS.md, Medium).
 const LARGE_CONVERSATION: usize = 500;
 
 /// What an event with its companion takes beside the message, in bytes; a longer id or name makes it grow.

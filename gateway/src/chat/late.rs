@@ -1,5 +1,5 @@
 //! Live delivery while the store is away, for the dialect whose document says that database failures don't interrupt the
-//! flow (seed 004, DESIGN §3): the message goes to that dialect's sockets at once and is kept in the backbone until the
+//! flow (seed 004): the message goes to that dialect's sockets at once and is kept in the backbone until the
 //! store takes it; then it is an ordinary message. Nobody is told that it is stored before it is.
 //!
 //! Its id and its `tempId` are made before the first try, so whichever try is carried out, late or not, it is this message.

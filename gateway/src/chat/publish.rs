@@ -226,7 +226,7 @@ impl PublishTask {
     async fn publish(&mut self, gathered: PublishBatch) -> Result<(), String> {
         let PublishBatch { mut rows, deliveries, begun } = gathered;
         if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
-            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
+            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS.md, A8).
             let reason = "the lease was not held all the time";
             rows.into_iter().for_each(|row| self.leave(Some(row), reason));
             return Err(reason.to_owned());

@@ -1,7 +1,7 @@
 //! The sweep: publishes rows that were committed but not published, this node's own and those of nodes that are gone.
 //!
 //! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
-//! unpublished row (NOLOSS A9, A10). Publishing twice does no harm: the log recognises an event by its id.
+//! unpublished row (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Chat {
     }
 
     /// Whether the backbone's server is the one where the other nodes are. If not, this node is cut off from them: it leaves
-    /// its rows to them, is not ready, and connects anew from time to time (NOLOSS A2).
+    /// its rows to them, is not ready, and connects anew from time to time (NOLOSS.md, A2).
     async fn follow_server(&self) -> Result<bool, StoreError> {
         let Some(server) = self.backbone.health().server else { return Ok(true) };
         let is_retired = self.store.is_backbone_retired(&server).await?;
@@ -193,8 +193,9 @@ impl Chat {
         true
     }
 
-    /// What an owner that is gone may still have under way must not run after its rows were published again (NOLOSS M3).
-    /// Whether all of them are fenced off; those that could not be are tried again before anything else is redone.
+    /// Ends the connections of owners that are gone, so that no command of theirs runs after their rows were published
+    /// again (NOLOSS.md, A7). Returns whether all of them are fenced off. The others are tried again before any other
+    /// row is published.
     async fn fence_owners(&self, rows: &[PendingRow]) -> bool {
         let owners = {
             let mut unfenced = self.unfenced.lock();

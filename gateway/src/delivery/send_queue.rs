@@ -19,7 +19,7 @@ use crate::switches;
 /// Framed bytes that one write may carry, shared between sockets.
 pub type FramedBytes = Bytes;
 
-/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
+/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS.md, B10).
 pub const DIRECT_MAX: usize = 1000;
 
 /// Sends of one connection whose echo is still to come and is not wanted; the oldest is forgotten first.

@@ -1,7 +1,7 @@
 //! A socket's or a poll's place in the registry and among the subscribers of its user's channel.
 //!
-//! [`Registered`] keeps the order that closes the seam between log and push (NOLOSS B1): in the registry first, then
-//! subscribed, then the log is read, then the gate opens. Dropping it undoes all of that, at whatever step.
+//! [`Registered`] keeps the order that closes the seam between log and push (NOLOSS.md, B1): in the registry first,
+//! then subscribed, then the log is read, then the gate opens. Dropping it undoes all of that, at whatever step.
 
 use std::sync::Arc;
 

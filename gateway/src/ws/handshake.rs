@@ -32,7 +32,7 @@ pub enum NotWebSocket {
 const VERSION: &str = "13";
 
 impl NotWebSocket {
-    /// The status that answers it (PROTOCOL §1, refusals).
+    /// The status that answers it.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::BAD_REQUEST

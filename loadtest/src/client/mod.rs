@@ -1,4 +1,4 @@
-//! A `chat.v1` client with the whole behaviour of PROTOCOL §1: position, resume, resync, retries, close codes.
+//! A `chat.v1` client with the whole behaviour of the contract: position, resume, resync, retries, close codes.
 
 mod device;
 mod directory;

@@ -1,4 +1,4 @@
-//! What a client does after a close or a refusal (PROTOCOL §1, close codes by range), and how long it waits.
+//! What a client does after a close or a refusal (close codes by range: `shared::CloseCode`), and how long it waits.
 
 use std::time::Duration;
 

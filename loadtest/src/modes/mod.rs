@@ -1,4 +1,4 @@
-//! The measurements of DESIGN §11. They neither heal nor retry (but for `herd`, whose subject that is):
+//! The measurements of loadtest/RESULTS.md. They neither heal nor retry (but for `herd`, whose subject that is):
 //! what goes wrong is counted.
 
 mod group;

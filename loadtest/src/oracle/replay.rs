@@ -1,4 +1,4 @@
-//! Replays one device's log and judges each entry by what the connection was promised (PROTOCOL §1).
+//! Replays one device's log and judges each entry by what the connection was promised.
 
 use std::collections::{HashMap, HashSet};
 

@@ -51,7 +51,7 @@ pub(super) async fn by_rest(
     Ok(stored)
 }
 
-/// Reads the same from the table `messages` (PROTOCOL §6).
+/// Reads the same from the table `messages`.
 ///
 /// # Errors
 /// PostgreSQL can't be asked, or holds ids that aren't any.

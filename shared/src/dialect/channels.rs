@@ -1,4 +1,4 @@
-//! The dialect `channels.v1` (seed 003, which shows no frame: PROTOCOL §2 has them). Ids are strings and times RFC 3339 with
+//! The dialect `channels.v1` (seed 003, which shows no frame: these are ours). Ids are strings and times RFC 3339 with
 //! milliseconds, as in `chat.v1`; an id may come as an integer. Groups are channels here.
 
 use schemars::JsonSchema;
@@ -53,7 +53,7 @@ fn check_characters(content: &str) -> Result<(), ProtocolError> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "ChannelsFrame")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum Frame<'a> {
     Connected {
         user_id: &'a UserId,

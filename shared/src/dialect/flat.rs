@@ -104,7 +104,7 @@ fn add_members(object: &mut String, members: &str) {
     object.push('}');
 }
 
-/// An id in a frame: an integer if it is one (PROTOCOL §2), else a string.
+/// An id in a frame: an integer if it is one, else a string.
 #[derive(Debug, Clone, Copy)]
 pub struct Id<'a>(pub &'a str);
 

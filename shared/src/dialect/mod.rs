@@ -1,4 +1,4 @@
-//! The dialects (PROTOCOL §2): one set of commands and events, four ways to write them. A row of [`Dialect`] and a file
+//! The dialects: one set of commands and events, four ways to write them. A row of [`Dialect`] and a file
 //! make a dialect; [`Decoder`] and [`Wire::encode`] read and write frames. Rights and recipients are never decided here.
 
 pub mod channels;

@@ -8,7 +8,7 @@ use shared::{Epoch, Timestamp};
 
 use crate::backbone::LogHead;
 
-/// How much older than an event an entry has to be for the event to stand behind it, in milliseconds (NOLOSS B4).
+/// How much older than an event an entry has to be for the event to stand behind it, in milliseconds (NOLOSS.md, B4).
 const DISORDER_MS_MAX: i64 = 5_000;
 
 /// The log.

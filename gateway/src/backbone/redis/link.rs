@@ -23,7 +23,7 @@ use crate::backbone::batches::Batches;
 use crate::backbone::{BackboneError, Health, Settings};
 use crate::switches;
 
-/// How long after a change of server an append opens a log where none is (NOLOSS M2).
+/// How long after a change of server an append opens a log where none is (NOLOSS.md, A3).
 const SERVER_NEW: Duration = Duration::from_secs(60);
 
 /// How long after a change of server nobody is declared offline: their nodes are coming back, too.
@@ -262,7 +262,7 @@ impl Link {
         self.told_new.lock().is_some_and(|at| at.elapsed() < time)
     }
 
-    /// Whether appends for this user open a log where none is (NOLOSS M2).
+    /// Whether appends for this user open a log where none is (NOLOSS.md, A3).
     pub(super) fn must_open_logs(&self, user: &UserId) -> bool {
         let is_new = || match &self.route {
             Route::One(server) => self.was_told_within(SERVER_NEW) || server.changed_within(SERVER_NEW),

@@ -1,4 +1,4 @@
-//! The AsyncAPI document of the sockets (PROTOCOL §1, §2): a channel for each dialect, its frames read off the types that
+//! The AsyncAPI document of the sockets: a channel for each dialect, its frames read off the types that
 //! the code writes them with.
 
 use serde_json::{Map, Value, json};

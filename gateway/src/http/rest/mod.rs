@@ -1,4 +1,4 @@
-//! REST: the routes of PROTOCOL §3, each a thin step from a checked request to the domain.
+//! REST: the routes of `/openapi.json`, each a thin step from a checked request to the domain.
 
 mod admin;
 mod asyncapi;

@@ -54,7 +54,7 @@ pub(in crate::backbone::redis) fn client_name(owner: &str) -> String {
     format!("parley:{owner}")
 }
 
-/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS M3).
+/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS.md, A7).
 pub(in crate::backbone::redis) async fn kill_others(
     connection: &mut MultiplexedConnection,
     name: &str,

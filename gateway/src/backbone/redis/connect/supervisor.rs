@@ -39,7 +39,8 @@ const PING_MAX: Duration = Duration::from_millis(900);
 const PINGS_FAILED_MAX: u32 = 2;
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
-/// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
+/// then the others have left the old one too, and little of what they published there has to be published again
+/// (NOLOSS.md, A2).
 pub(in crate::backbone::redis) const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
 
 /// Within this time masters of a Cluster that came back together hear each other.
@@ -135,7 +136,7 @@ impl Supervisor {
         self.cluster.as_ref().map_or(0, |membership| membership.lane)
     }
 
-    /// Nothing counts as published any more on a server that is left for another (NOLOSS A2).
+    /// Nothing counts as published any more on a server that is left for another (NOLOSS.md, A2).
     async fn leave_last(&self, next: &Arc<str>) {
         if let Some(last) = self.server.last_identity().filter(|last| last != next) {
             let last = if self.cluster.is_some() { cluster::short(&last) } else { &last };

@@ -71,7 +71,7 @@ struct Subscription {
 }
 
 /// A channel is in at most one unconfirmed command, because the subscriber sends one command at a time and waits for all of
-/// its confirmations; so a confirmation can't be taken for that of another command (NOLOSS B2).
+/// its confirmations; so a confirmation can't be taken for that of another command (NOLOSS.md, B2).
 #[derive(PartialEq, Eq)]
 enum Stage {
     Queued,
@@ -150,7 +150,7 @@ impl Subscriptions {
     }
 
     /// The user is offline: a channel that lingered on would count as a receiver, and no push job would be made for what is
-    /// sent to them (NOLOSS B12).
+    /// sent to them (NOLOSS.md, B12).
     pub(in crate::backbone::redis) fn stop_lingering(&self, user: &UserId) {
         if switches::off("linger-ends") {
             return;
