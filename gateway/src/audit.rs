@@ -1,6 +1,7 @@
 //! The audit trail on its way to the store: a bounded queue, and one task that writes batches.
-//!
-//! Nobody ever waits for it. While the store is away lines gather up to a bound; what finds no room is dropped and counted.
+//! It offers [`AuditTrail`], which takes lines, and [`AuditTask`], which writes them.
+//! It never makes a command wait. While the store is away lines gather up to a bound; further lines are dropped and
+//! counted.
 
 use std::sync::Arc;
 use std::time::Duration;

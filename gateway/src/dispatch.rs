@@ -1,4 +1,6 @@
-//! From a command to the domain: one exhaustive match. What answers this connection alone comes back as an event.
+//! From a command to the domain: one exhaustive match.
+//! It offers [`dispatch`], which returns the event that answers the asking connection alone, if there is one.
+//! It never has an arm for all other commands, so a new command can't be forgotten here.
 
 use serde_json::value::RawValue;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};

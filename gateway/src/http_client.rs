@@ -1,6 +1,6 @@
-//! Requests to the few URLs that the settings name: one endpoint each, with a deadline and a bound on the answer.
-//!
-//! No redirect is followed, no proxy is asked, and no URL comes from anywhere but the settings.
+//! Requests to the few URLs that the settings name.
+//! It offers [`Endpoint`]: one URL, with a deadline and a bound on the answer.
+//! It never follows a redirect, never uses a proxy, and never takes a URL from anything but the settings.
 
 use std::error::Error;
 use std::sync::Arc;

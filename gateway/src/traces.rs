@@ -1,7 +1,7 @@
-//! Traces of messages on their way, send → commit → publish → deliver, as OTLP over HTTP. Off unless a collector is named.
-//!
-//! A trace's id follows from the message's id, and so does whether it is kept: every node that has a part in it knows that
-//! without being told, and nothing has to travel with the event. A span holds times and numbers, never a user or a content.
+//! Traces of messages (send, commit, publish, deliver) as OTLP over HTTP. Off unless a collector is set.
+//! It offers [`record`]. The message's id decides the trace's id, and whether it is sampled, so events carry no
+//! context.
+//! It never puts a user or a content into a span, only times and numbers.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

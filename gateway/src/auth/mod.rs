@@ -1,6 +1,6 @@
 //! Authentication: finds tokens, tickets and session cookies in a request, and checks them.
-//!
-//! Offers [`Authenticator`], which turns a [`Credential`] into an [`Identity`]. Never logs a credential.
+//! It offers [`Authenticator`], which turns a [`Credential`] into an [`Identity`].
+//! It never logs a credential, and never decides what a user may do.
 
 mod authenticator;
 mod breaker;

@@ -1,7 +1,6 @@
-//! The backbone: how an event published on any node reaches the sockets of a user on every node.
-//!
-//! Offers [`Backbone`] and the traits of its subjects, in two implementations under one contract suite: Redis, and local
-//! (one process). Senders only publish here; events come back through [`Inbox`]. Redis commands stand only below this folder.
+//! The backbone carries events between nodes, and holds each user's log, presence and unread counts.
+//! It offers [`Backbone`] and a trait per subject, on Redis and in one process, under one contract suite.
+//! It never sees a socket: events come back through [`Inbox`]. Redis commands stand nowhere else.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The domain: messages, conversations, receipts, typing, presence, blocks. A command ends when its change is committed.
-//! It offers [`Chat`], which takes and returns data, and the [`publish::Publisher`], which tells others of committed changes.
-//! It never sees a socket.
+//! The domain: messages, conversations, receipts, typing, presence. A command ends when its change is committed.
+//! It offers [`Chat`], which takes and returns data, and [`publish::Publisher`], which publishes committed changes.
+//! It never sees a socket, a request or a dialect.
 
 mod announcer;
 pub mod blocks;

@@ -1,7 +1,6 @@
-//! Metrics, each handle made once: looking one up by name on the hot path costs ten times as much.
-//!
-//! Names follow Prometheus' conventions: base units, `_total` for what only grows. No label holds anything that a user can
-//! choose: each has a fixed set of values.
+//! Metrics: one table of names, help texts and handles. Names follow Prometheus: base units, `_total` for counters.
+//! It offers [`Metrics`], whose handles are made once: looking one up by name takes ten times as long on the hot path.
+//! It never labels a metric with a value that a user can choose.
 
 mod process;
 

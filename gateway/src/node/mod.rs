@@ -1,5 +1,5 @@
 //! [`Node`]: the parts that the sessions, the listeners and the clocks of one process share.
-//! Beside it stand the node's own tasks: its clocks, checking connected users again, readiness, draining.
+//! It also offers the node's own tasks: clocks, re-checks of connected users, readiness, drain.
 //! It never carries out a command and never reads a socket.
 
 pub mod clocks;

@@ -1,8 +1,6 @@
-//! The webhook of push notifications: takes jobs about messages that nobody received, and posts them, signed, to one URL.
-//! Every node does; each job is at one of them at a time. At least once: a job that is done twice has the same id.
-//!
-//! A job is tried ten times over some three minutes. One that the receiver refuses, or that was tried often enough, goes to
-//! the dead ones. While the receiver is away only so many jobs are held; the others wait in the backbone.
+//! The webhook of push notifications: takes jobs about messages that no connection received, and posts them, signed.
+//! It offers [`Webhook`], one task per node. A job is tried ten times in about three minutes, then it is kept as dead.
+//! It never posts to another URL than the one of the settings. A job may be posted twice, with the same id.
 
 mod signature;
 

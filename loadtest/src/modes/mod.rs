@@ -1,5 +1,6 @@
-//! The measurements of loadtest/RESULTS.md. They neither heal nor retry (but for `herd`, whose subject that is):
-//! what goes wrong is counted.
+//! The measurements of loadtest/RESULTS.md, a file per mode.
+//! Each takes its arguments and returns whether the run went as it should, with a table and JSON.
+//! No mode heals or retries, so that every failure is counted. The exception is `herd`, which measures resumes.
 
 mod group;
 mod guests;

@@ -1,5 +1,6 @@
-//! The dialects: one set of commands and events, four ways to write them. A row of [`Dialect`] and a file
-//! make a dialect; [`Decoder`] and [`Wire::encode`] read and write frames. Rights and recipients are never decided here.
+//! The dialects: one set of commands and events, four ways to write them. A dialect is a row of [`Dialect`] and a file.
+//! It offers [`Decoder`], which reads frames, and [`Wire::encode`], which writes them.
+//! It never decides about rights or recipients.
 
 pub mod channels;
 mod chat;

@@ -1,6 +1,6 @@
-//! The backbone inside one process, for `gateway dev` and for tests: the same semantics and the same bytes as on Redis.
-//!
-//! It needs no server, keeps nothing beyond the process, and never talks to another node.
+//! The backbone inside one process, for `gateway dev` and for tests.
+//! It offers [`LocalBackbone`], with the same semantics and the same bytes as on Redis.
+//! It keeps nothing beyond the process, and never talks to another node.
 
 mod counts;
 mod late;

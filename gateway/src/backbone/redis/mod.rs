@@ -1,7 +1,6 @@
-//! The backbone on Redis: a log, a channel and unread counts per user, kept together by scripts.
-//!
-//! A supervised pair of connections to each server carries the frequent commands, a small pool the others. While Redis is
-//! away every call is an error at once; nothing is kept for later.
+//! The backbone on Redis: per user a log, a channel and unread counts, which scripts change together.
+//! It offers [`RedisBackbone`], on one server, on the master that Sentinels name, or on a Redis Cluster.
+//! It never keeps a call for later: while Redis is away every call fails at once.
 
 mod cluster;
 mod commands;

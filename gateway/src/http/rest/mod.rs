@@ -1,4 +1,6 @@
-//! REST: the routes of `/openapi.json`, each a thin step from a checked request to the domain.
+//! REST: the routes of `/openapi.json`, and those of operators. A file per subject.
+//! It offers [`router`] and [`admin_router`]; the OpenAPI document is made from the same table and types.
+//! It never decides anything about chat: each handler is a step from a checked request to the domain.
 
 mod admin;
 mod asyncapi;

@@ -1,7 +1,6 @@
 //! Client frames (RFC 6455 §5): turns the bytes of one socket into messages and control frames, or into one fault.
-//!
-//! It knows no socket and never waits. A whole message is unmasked where it lies and lent out; only an incomplete one is
-//! kept, never more of it than the limit of a message, and never once it was handed out.
+//! It offers [`Decoder`]. A whole message is unmasked in place and lent out; only an incomplete one is kept.
+//! It never waits, never sees a socket, and never keeps more bytes than the limit of one message.
 
 mod fault;
 mod header;

@@ -1,7 +1,6 @@
-//! The masters of a Redis Cluster: which of them has which slot, and which of them are there.
-//!
-//! Each master has a supervisor of its own, as one server has. The keeper tracks which master has which slots; commands find
-//! their master here.
+//! The masters of a Redis Cluster: which slots each of them has, and which masters are connected.
+//! It offers [`Cluster`], where commands find their master; each master has a supervisor of its own, as one server has.
+//! It never follows a claim with a lower configuration epoch: for each slot the highest one wins.
 
 mod keeper;
 mod routing;

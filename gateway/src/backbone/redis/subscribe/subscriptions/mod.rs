@@ -1,7 +1,6 @@
-//! Who is subscribed: a count per user, and how far Redis has confirmed it. Each master of a Cluster has a lane of its own, in
-//! which its users wait; one server is one lane.
-//!
-//! This file offers what callers need; `lanes` what the connection of a lane needs. Holds no connection and sends nothing.
+//! The table of subscriptions: a count per user, and whether Redis has confirmed it. Each Redis server is one lane.
+//! It offers `subscribe` and `unsubscribe` to callers; `lanes` offers its connection the changes of a lane.
+//! It never holds a connection and never sends anything.
 
 mod lanes;
 
