@@ -28,7 +28,7 @@ use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
 use crate::delivery::fanout::{Fanout, Invalidation};
-use crate::delivery::heal::Healer;
+use crate::delivery::healer::Healer;
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};

@@ -60,10 +60,32 @@ impl MembersCache {
 
     /// The members at `version` or later.
     pub async fn at(&self, conversation: &ConversationId, version: u64) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation).and_then(CachedMembers::if_fresh) {
-            Some(members) if members.version >= version || switches::off("members-version") => Ok(members),
-            _ => self.load(conversation).await,
+        match self.confirmed(conversation, version) {
+            Some(members) => Ok(members),
+            None => self.load(conversation).await,
         }
+    }
+
+    /// The members at `version` or later, if they are remembered. A commit that saw this version confirms them, however long
+    /// ago they were loaded.
+    pub fn confirmed(&self, conversation: &ConversationId, version: u64) -> Option<Arc<Members>> {
+        let known = self.cache.get(conversation)?;
+        if known.members.version < version && !switches::off("members-version") {
+            return None;
+        }
+        let members = Arc::clone(&known.members);
+        if known.loaded.elapsed() > FRESH_FOR / 2 {
+            self.keep(conversation, &members);
+        }
+        Some(members)
+    }
+
+    /// Loads the members of several conversations by one query; one that doesn't exist is left out.
+    pub async fn load_many(&self, conversations: &[ConversationId]) -> Result<(), StoreError> {
+        for (conversation, members) in self.store.members_of(conversations).await? {
+            self.keep(&conversation, &Arc::new(members));
+        }
+        Ok(())
     }
 
     /// For whom the message `seq` was, whose commit saw `version` or an earlier one: the members of now, and those of then if
@@ -75,10 +97,9 @@ impl MembersCache {
         seq: u64,
     ) -> Result<(Arc<Members>, Option<Vec<UserId>>), StoreError> {
         let now = self.at(conversation, version).await?;
-        let then = if now.since_seq < seq || switches::off("members-then") {
-            None
-        } else {
-            Some(self.store.members_at(conversation, seq).await?)
+        let then = match is_for_all_of(&now, seq) {
+            true => None,
+            false => Some(self.store.members_at(conversation, seq).await?),
         };
         Ok((now, then))
     }
@@ -106,8 +127,17 @@ impl MembersCache {
 
     async fn load(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
         let members = Arc::new(self.store.members(conversation).await?);
-        let known = CachedMembers { members: Arc::clone(&members), loaded: Instant::now() };
-        self.cache.insert(conversation.clone(), known);
+        self.keep(conversation, &members);
         Ok(members)
     }
+
+    fn keep(&self, conversation: &ConversationId, members: &Arc<Members>) {
+        let known = CachedMembers { members: Arc::clone(members), loaded: Instant::now() };
+        self.cache.insert(conversation.clone(), known);
+    }
+}
+
+/// Whether the message `seq` was for exactly these members: nobody came or went since.
+pub fn is_for_all_of(members: &Members, seq: u64) -> bool {
+    members.since_seq < seq || switches::off("members-then")
 }

@@ -47,14 +47,8 @@ impl Names {
 
     /// The user's name, if one is known or quickly found: a store that is away makes nobody wait for long.
     pub async fn of(&self, user: &UserId) -> Option<String> {
-        if let Some(name) = self.waiting.lock().get(user) {
-            return Some(name.clone());
-        }
-        if let Some(name) = self.known.get(user) {
-            return Some(name);
-        }
-        if let Some(found) = self.found.get(user) {
-            return found;
+        if let Some(known) = self.at_hand(user) {
+            return known;
         }
         match tokio::time::timeout(LOOKED_UP_WITHIN, self.store.username(user)).await {
             Ok(Ok(found)) => {
@@ -69,6 +63,27 @@ impl Names {
                 tracing::debug!("a user name could not be looked up in time");
                 None
             }
+        }
+    }
+
+    /// The user's name, or that there is none, if this node knows.
+    pub fn at_hand(&self, user: &UserId) -> Option<Option<String>> {
+        if let Some(name) = self.waiting.lock().get(user) {
+            return Some(Some(name.clone()));
+        }
+        self.known.get(user).map(Some).or_else(|| self.found.get(user))
+    }
+
+    /// Looks several users up by one query. What isn't found quickly counts as unknown for now: an event without a name is
+    /// worth more than one that comes late.
+    pub async fn look_up(&self, users: &[UserId]) {
+        match tokio::time::timeout(LOOKED_UP_WITHIN, self.store.usernames(users)).await {
+            Ok(Ok(named)) => {
+                let mut named: HashMap<UserId, String> = named.into_iter().collect();
+                users.iter().for_each(|user| self.found.insert(user.clone(), named.remove(user)));
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "user names could not be looked up"),
+            Err(_) => tracing::debug!("user names could not be looked up in time"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub(super) struct Progress {
     /// Bytes of both directions.
     moved: AtomicU64,
     turn: AtomicU8,
+    /// The body of the request under way came too slowly.
+    is_slow: AtomicBool,
     /// The place is needed for another.
     evicted: CancellationToken,
 }
@@ -89,6 +91,7 @@ impl PlainConnections {
             begun: Instant::now(),
             moved: AtomicU64::new(0),
             turn: AtomicU8::new(Turn::Client as u8),
+            is_slow: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
         table.connections.insert(number, Arc::clone(&progress));
@@ -105,7 +108,8 @@ impl Table {
         let crowded = self.by_address.iter().max_by_key(|(_, count)| **count);
         let crowded = crowded.filter(|(_, count)| **count > ADDRESS_SHARE_MAX).map(|(address, _)| *address);
         let candidates = self.connections.iter().filter(|(_, progress)| progress.may_go(now));
-        let of_crowded = candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
+        let of_crowded =
+            candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
         let least = |a: &(&u64, &Arc<Progress>), b: &(&u64, &Arc<Progress>)| a.1.rate(now).total_cmp(&b.1.rate(now));
         of_crowded.min_by(least).or_else(|| candidates.min_by(least)).map(|(number, _)| *number)
     }
@@ -123,6 +127,11 @@ impl Table {
 }
 
 impl PlainPlace {
+    /// The other end of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.progress.peer
+    }
+
     /// What the connection does is told here.
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
@@ -162,6 +171,11 @@ impl Progress {
     /// The client has to go on: to send the body, to read the answer, to ask again.
     pub(super) fn is_the_clients_turn(&self) {
         self.turn.store(Turn::Client as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the last request's body came too slowly.
+    pub(super) fn was_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
     }
 }
 
@@ -234,6 +248,7 @@ impl hyper::body::Body for PacedBody {
             }
             Poll::Pending => {
                 ready!(this.pace.poll_over(cx));
+                this.progress.is_slow.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(TooSlow.into())))
             }
         }

@@ -8,7 +8,6 @@ use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use hyper::body::Incoming;
 use hyper::{Request, Uri};
 use shared::{CloseCode, Dialect, Wire};
 use tokio_util::task::TaskTracker;
@@ -17,6 +16,7 @@ use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
+use super::plain::PacedStream;
 use crate::auth::{Credential, TokenRefusal, credentials};
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
@@ -68,7 +68,7 @@ impl Sockets {
     }
 
     /// Answers the upgrade request and starts the session.
-    pub async fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
+    pub async fn upgrade(&self, mut request: Request<Body>) -> Response<Body> {
         if !self.origin_allowed(&request) {
             self.node.metrics.handshake("origin");
             return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
@@ -178,7 +178,7 @@ fn refused_as(answer: &Response<Body>) -> &'static str {
 
 /// A socket's task: a panic in one ends that one alone.
 async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
-    let (stream, early) = match upgrade.complete().await {
+    let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
             tracing::debug!(%error, "an upgrade was not completed");

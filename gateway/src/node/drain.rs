@@ -119,10 +119,10 @@ async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
         if queues.is_empty() {
             return;
         }
-        queues.retain(|queue| !queue.is_quiet());
+        queues.retain(|queue| !queue.liveness().is_quiet());
         queues.shuffle(&mut rand::rng());
         queues.truncate(queues.len().div_ceil(usize::try_from(batch).unwrap_or(1)));
-        queues.iter().for_each(|queue| queue.quiesce());
+        queues.iter().for_each(|queue| queue.liveness().quiesce());
         quiet.push_back((Instant::now(), queues));
         close_answered(&mut quiet);
         tokio::time::sleep(BATCH_EVERY).await;

@@ -83,7 +83,7 @@ impl Future for Session {
         let Self { socket, connection, state } = &mut *self;
         loop {
             state.poll(cx, connection);
-            let reading = state.takes_messages() && !connection.queue.is_quiet();
+            let reading = state.takes_messages() && !connection.queue.liveness().is_quiet();
             let driven = socket.poll_drive(cx, reading, &mut |incoming| state.on_message(connection, incoming));
             match driven {
                 Poll::Ready(ended) => return Poll::Ready(ended),

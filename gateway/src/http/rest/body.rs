@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use shared::{ErrorCode, ProtocolError};
 
 use super::failure::Failure;
+use crate::http::plain::TooSlow;
 
 /// The largest body, in bytes: a conversation of ten thousand members with the longest ids fits.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -38,10 +39,14 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let too_large = |_| {
-            ProtocolError::new(ErrorCode::PayloadTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+        let fault = |error: axum::Error| match error.into_inner().downcast::<TooSlow>() {
+            Ok(slow) => ProtocolError::new(ErrorCode::Timeout, slow.to_string()),
+            Err(_) => {
+                let fault = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+                ProtocolError::new(ErrorCode::PayloadTooLarge, fault)
+            }
         };
-        Ok(Self(axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(too_large)?))
+        Ok(Self(axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(fault)?))
     }
 }
 

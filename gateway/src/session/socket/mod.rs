@@ -205,7 +205,7 @@ impl Socket {
                     Poll::Ready(Ok(bytes)) => bytes,
                     Poll::Ready(Err(error)) => return Err(SocketEnd::Io(error.kind())),
                 };
-                self.queue.heard();
+                self.queue.liveness().heard();
                 match self.deliver(cx, bytes, on_message) {
                     ReadProgress::All => {}
                     ReadProgress::Closing => return Ok(()),
@@ -291,10 +291,10 @@ impl Socket {
 
     /// Writes what was taken from the queue; whether that was all.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, SocketEnd> {
-        let progress = || self.queue.set_stuck(false);
+        let progress = || self.queue.liveness().set_stuck(false);
         let all = self.unwritten.write(cx, &mut self.stream, progress).map_err(|error| SocketEnd::Io(error.kind()))?;
         if !all {
-            self.queue.set_stuck(true);
+            self.queue.liveness().set_stuck(true);
         }
         Ok(all)
     }

@@ -90,7 +90,7 @@ impl Rig {
         for _ in 0..STUCK_FRAMES {
             assert_eq!(self.queue.push_reply(large_frame()), PushOutcome::Queued);
         }
-        while self.queue.stuck_since_s().is_none() {
+        while self.queue.liveness().stuck_since_s().is_none() {
             tokio::task::yield_now().await;
         }
     }
@@ -213,7 +213,7 @@ async fn a_burst_is_written_whole_and_leaves_nothing_allocated() {
         assert!(rig.read(expected.len()).await == expected);
         rig.queue.request_ping();
         assert_eq!(rig.read(2).await, b"\x89\x00");
-        assert_eq!(rig.queue.stuck_since_s(), None);
+        assert_eq!(rig.queue.liveness().stuck_since_s(), None);
         drop(rig.peer);
         let (ended, socket) = rig.driver.await.unwrap();
         assert_eq!(ended, SocketEnd::Vanished);
