@@ -1,4 +1,4 @@
-//! What the kernel knows of the processes under test: CPU time and memory, from /proc.
+//! CPU time and memory of the processes under test, from /proc.
 
 use std::fmt;
 use std::time::{Duration, Instant};

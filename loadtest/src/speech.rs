@@ -1,6 +1,6 @@
-//! How a deployment is spoken to: Parley's own frames, or those of a peer, so that one driver puts the same work to all.
+//! The frames of a deployment: Parley's own, or those of a peer, so that one driver gives all of them the same work.
 //!
-//! Frames are read without parsing: the driver shares its cores with what it measures.
+//! Frames are read without parsing, because the driver shares its cores with the processes that it measures.
 
 use clap::ValueEnum;
 use shared::UserId;

@@ -1,4 +1,4 @@
-//! Where a deployment is and who connects to it: parsed addresses, source addresses, tokens. Nothing connects here.
+//! The address of a deployment, source addresses, and tokens. Nothing connects here.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};

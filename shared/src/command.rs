@@ -1,4 +1,4 @@
-//! What a client asks for, whichever dialect it speaks. Every value here has been checked.
+//! A client's command, in any dialect. Every value here has been checked.
 
 use crate::lists::names;
 use crate::{ConversationId, MessageId, Position, ProtocolError, TempId, UserId};

@@ -1,4 +1,4 @@
-//! What a client is told when a command could not be carried out: the same codes on every dialect and over REST.
+//! The answer to a command that could not be carried out: the same codes on every dialect and over REST.
 
 use std::borrow::Cow;
 

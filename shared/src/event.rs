@@ -1,4 +1,4 @@
-//! What the server tells a client, whichever dialect it speaks.
+//! An event that the server sends to clients, in any dialect.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The backbone of a node: the names under which the node is known there, and the store's side of it.
+//! Starts the node's backbone, with the names under which the node is known there, and with the store as its host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

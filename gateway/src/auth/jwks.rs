@@ -1,8 +1,8 @@
-//! Public keys that an issuer publishes (RFC 7517): fetched from the one URL of the settings, kept, and fetched again when
-//! a token names a key that we don't have, or ten minutes have passed.
+//! Public keys that an issuer publishes (RFC 7517). They are fetched from the one URL of the settings when a token
+//! names an unknown key, or after ten minutes.
 //!
-//! Only one task fetches. Keys that were fetched stay valid while the URL can't be reached. Without any, tokens can't be
-//! checked, and a client that brings one is told to try again.
+//! Only one task fetches. Fetched keys stay valid while the URL can't be reached. Without any key, tokens can't be
+//! checked, and the client is told to retry.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

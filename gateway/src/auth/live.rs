@@ -1,4 +1,4 @@
-//! Connections that were let in by a session cookie. The session may be deleted while they last, so it is checked again.
+//! Connections that opened with a session cookie. The session may be deleted while they are open, so it is re-checked.
 
 use std::collections::HashMap;
 use std::sync::Arc;

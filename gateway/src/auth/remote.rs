@@ -1,7 +1,7 @@
-//! The remote authentication service (`AUTH_SERVICE_URL`): asked about tokens that none of our own keys has signed.
+//! The remote authentication service (`AUTH_SERVICE_URL`), which checks tokens that none of our own keys has signed.
 //!
-//! Its answers are kept for a minute at the most, under a hash of the token. The same token is asked about once at a time,
-//! and while the service fails, nobody waits for it.
+//! Its answers are kept for at most a minute, under a hash of the token. Simultaneous checks of one token share one
+//! request, and while the service fails no request waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Batches of requests: those that arrive while a batch is under way make the next one. There is no timer.
+//! Batches of requests: the requests that arrive during one batch make the next. There is no timer.
 
 use std::future::Future;
 

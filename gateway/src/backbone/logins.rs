@@ -1,4 +1,4 @@
-//! What the backbone keeps to let users in: session cookies and single-use tickets.
+//! Session cookies and single-use tickets, which the backbone keeps.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Users' allowances of commands (`chat:rate:<user>`): one for each user, from which all nodes draw.
+//! Users' allowances of commands (`chat:rate:<user>`). Each user has one, from which all nodes draw.
 
 use async_trait::async_trait;
 use shared::UserId;

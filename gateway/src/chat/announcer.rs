@@ -1,6 +1,7 @@
-//! Tells users who of their partners came or went, at a bounded rate: after an outage everybody comes at once, each has
-//! hundreds of partners, and messages would stand behind millions of such events. What had to wait is told only if it is
-//! still so.
+//! Notifies users of the presence of their partners, at a bounded rate.
+//!
+//! After an outage all users come back at once, and each has hundreds of partners. Without the bound messages would
+//! queue behind millions of such events. An announcement that had to wait is sent only if it is still true.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Edits, deletions and reactions: what they change, and who is told.
+//! Edits, deletions and reactions: their commit, and their events.
 
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 

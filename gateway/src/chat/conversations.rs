@@ -1,4 +1,4 @@
-//! Conversations and who is in them.
+//! Conversations and their members.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! Live delivery while the store is away, for the dialect whose document says that database failures don't interrupt the
-//! flow (seed 004): the message goes to that dialect's sockets at once and is kept in the backbone until the
-//! store takes it; then it is an ordinary message. Nobody is told that it is stored before it is.
+//! Live delivery while the store is away, for the dialect of seed 004, which says that database failures don't
+//! interrupt the flow.
 //!
-//! Its id and its `tempId` are made before the first try, so whichever try is carried out, late or not, it is this message.
+//! The message goes to that dialect's sockets at once, and the backbone keeps it until the store takes it. From then on
+//! it is an ordinary message, and only then is it acknowledged. Its id and its `tempId` are made before the first try,
+//! so every try that is carried out, late or not, stores this message.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};

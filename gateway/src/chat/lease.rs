@@ -1,4 +1,5 @@
-//! This node's lease in the store, by its own monotonic clock: a node that was paused must not publish what others took over.
+//! This node's lease in the store, by its own monotonic clock. A node that was paused must not publish rows that others
+//! took over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

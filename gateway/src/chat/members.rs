@@ -1,4 +1,4 @@
-//! Who is in which conversation, remembered until the version that a commit saw is another one.
+//! A cache of conversations' members, each entry valid until a commit has seen another version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What backends publish: any event to some users, or to everyone. Durable notifications are kept, so that who was told
-//! `resync` can fetch them, and are marked as read.
+//! Events that backends publish, to some users or to everyone. Durable notifications are stored, so that a client can
+//! fetch them after a `resync`, and mark them as read.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

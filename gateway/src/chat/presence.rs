@@ -1,4 +1,4 @@
-//! Presence: who is told when a user comes and goes, and what they are told on connect.
+//! Presence: the users who are notified when a user comes or goes, and the presence events of a new connection.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Receipts: the reader's devices learn what is read, the senders learn by whom.
+//! Receipts: the reader's other devices are notified of the read position, the senders of the reader.
 
 use shared::{ConversationId, Event, MessageId, ProtocolError, UserId};
 

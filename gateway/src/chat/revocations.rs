@@ -1,4 +1,5 @@
-//! Revoking users: in the backbone, where every node looks, and in the store, because the backbone may forget.
+//! Revoking users: in the backbone, where every node looks them up, and in the store, because the backbone may lose
+//! them.
 
 use shared::{ProtocolError, Timestamp, UserId};
 

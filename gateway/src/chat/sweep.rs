@@ -1,7 +1,7 @@
-//! The sweep: publishes rows that were committed but not published, this node's own and those of nodes that are gone.
+//! The sweep: publishes rows that were committed but not published, of this node and of nodes that are gone.
 //!
-//! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
-//! unpublished row (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id.
+//! A row stays unpublished after a commit whose answer was lost, while the backbone is away, and if a node dies between
+//! commit and publish (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

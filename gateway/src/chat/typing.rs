@@ -1,4 +1,4 @@
-//! Typing: ephemeral, ended by the server after silence, because clients vanish while they type.
+//! Typing: ephemeral. The server ends it after silence, because clients can vanish while their user types.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! User names that tokens gave, kept so that a user can be named by them and others can be told them. Written in batches,
-//! off the connect path.
+//! User names from tokens, stored so that users can be named by them. Written in batches, off the connect path.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where the node listens, and where Redis and the database are: what an address must look like, and what to write instead.
+//! The addresses of the listeners, of Redis and of the database. A fault says which form is valid.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

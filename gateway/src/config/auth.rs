@@ -1,4 +1,4 @@
-//! Who gets in: keys, the authentication service, sessions, origins.
+//! Authentication: keys, the authentication service, sessions, origins.
 
 use std::path::PathBuf;
 use std::time::Duration;

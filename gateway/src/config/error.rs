@@ -1,4 +1,4 @@
-//! What a wrong setting is told by: its name, its fault, and what would be right.
+//! A wrong setting: its name, its fault, and a valid form.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where values come from: flags and environment (by clap), then the file.
+//! The sources of settings: flags and environment (by clap), then the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! How much of a user's events is kept for resuming, and how presence is counted.
+//! The size and life of a user's log, and the timing of presence.
 
 use std::time::Duration;
 

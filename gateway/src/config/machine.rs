@@ -1,4 +1,4 @@
-//! What the machine says where no setting does.
+//! Defaults that depend on the machine.
 
 /// All file descriptors but a reserve for Redis, the database, files, and connections that are not sockets.
 pub(super) fn connections_from_descriptors() -> usize {

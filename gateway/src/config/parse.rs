@@ -1,4 +1,4 @@
-//! Reads one setting each: from text to a typed value, or a fault that says what would be right.
+//! Parses one setting each: from text to a typed value, or to a fault that says which form is valid.
 
 use std::fmt::Display;
 use std::str::FromStr;

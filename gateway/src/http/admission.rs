@@ -1,5 +1,5 @@
-//! Who may open a socket, and when somebody who may not is told: before the upgrade by HTTP, or after it by a frame and a
-//! close code, which a browser can see.
+//! Checks whether a request may open a socket. A refusal is sent before the upgrade as an HTTP status, or after it as a
+//! frame and a close code, which a browser can see.
 
 use axum::body::Body;
 use axum::http::HeaderMap;

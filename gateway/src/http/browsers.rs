@@ -1,5 +1,5 @@
-//! What browsers need, and what they must not be made to do: cross-origin requests of allowed origins (CORS), and no change
-//! by a cookie that another site's page sent along.
+//! The rules for browsers: cross-origin requests of allowed origins (CORS), and no change through a cookie that another
+//! site's page sent along.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Where a request comes from. What a proxy says about it is believed only of proxies that are trusted: everybody can write
-//! a header.
+//! The address of a client. Forwarding headers count only on connections of trusted proxies, because any client can
+//! write them.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! The operators' listener: metrics, health, stats. Not for the public.
+//! The operators' listener: metrics, health, stats. It must not be public.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): the line or block before a connection's first
-//! byte in which a proxy says for whom it connects. Reads not one byte more than that.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): a header before a connection's first byte,
+//! in which a proxy names its client. Not one byte after the header is read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! What this node holds, in numbers.
+//! This node's stats: its sockets, users and largest channels, in numbers.
 
 use std::collections::BTreeMap;
 

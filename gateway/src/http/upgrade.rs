@@ -1,4 +1,4 @@
-//! From an HTTP request to a session: who asks, from where, in which dialect, and whether there is room.
+//! From an HTTP request to a session: credential, address, dialect, and room on the node.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

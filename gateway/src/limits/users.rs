@@ -1,14 +1,15 @@
-//! How many commands a user may send, over all their sockets on all nodes, without asking the backbone at each.
+//! The rate of a user's commands, over all their sockets on all nodes, without a backbone call for each command.
 //!
-//! A node lets a user's commands pass by itself as long as they stay below a tenth of the rate here. A user over that share
-//! is *watched* on this node: the commands are drawn from the cluster's one allowance, in blocks of a tenth of a second's
-//! worth, until they have stayed below the share for two seconds. The first draw also pays for the commands that the share
-//! let pass.
+//! A node accepts a user's commands by itself as long as they stay below a tenth of the rate here. A user over that
+//! share is *watched* on this node: the commands are drawn from the cluster's one allowance, in blocks of a tenth of a
+//! second's worth, until they have stayed below the share for two seconds. The first draw also pays for the commands
+//! that the share accepted.
 //!
-//! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. What it doesn't see is the share of nodes
-//! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be spent up to a second after it was drawn.
-//! So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the long run if
-//! they are watched everywhere. While the backbone is unavailable nobody is limited here: the limit of each connection holds.
+//! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. It doesn't count the share of nodes
+//! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be used up to a second after it was
+//! drawn. So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the
+//! long run if they are watched everywhere. While the backbone is unavailable this limit is not applied: the limit of
+//! each connection holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;

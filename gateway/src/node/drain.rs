@@ -1,5 +1,7 @@
-//! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop part after part. All of it
-//! has one deadline, so a part that hangs can't keep the process.
+//! The drain: unready first, serve on, send `goaway`, close in batches, then stop part after part, so that nothing is
+//! lost.
+//!
+//! All of it has one deadline, so a part that hangs can't keep the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Sockets without a user yet: each has a deadline for its `auth` frame.
+//! Sockets without a user yet. Each has a deadline for its `auth` frame.
 
 use std::collections::HashMap;
 use std::sync::Arc;

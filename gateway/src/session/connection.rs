@@ -1,4 +1,4 @@
-//! What a connection has in each of its states: its queue, its allowances, and the ways to answer or close it.
+//! The parts of a connection that every state has: its queue, its allowances, and the ways to answer or close it.
 //!
 //! It decodes frames and answers on the connection's own queue. It carries out no command, and never waits.
 

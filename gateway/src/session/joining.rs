@@ -1,5 +1,6 @@
-//! The second state: from a token to a live connection. Check the token, register, subscribe, read the log's head, open the
-//! gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the connection.
+//! The second state: from a token to a live connection. It checks the token, registers, subscribes, reads the log's
+//! head, and opens the gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the
+//! connection.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Long polling: a reader of the same log as a socket, which waits in the registry like one, so that an event wakes it
-//! and nothing is read in vain. Holds no position of its own: each poll brings it.
+//! Long polling: a reader of the same log as a socket. It waits in the registry like a socket, so an event wakes it and
+//! no read is in vain. It holds no position: each poll brings its own.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Fetching what a client lacks from the store, over REST, until the store has answered all of it.
+//! Fetches the messages that a client lacks from the store, over REST, until the store has answered all of it.
 
 use std::time::Duration;
 

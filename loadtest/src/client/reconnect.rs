@@ -1,4 +1,4 @@
-//! What a client does after a close or a refusal (close codes by range: `shared::CloseCode`), and how long it waits.
+//! A client's action after a close or a refusal (close codes by range: `shared::CloseCode`), and its wait.
 
 use std::time::Duration;
 

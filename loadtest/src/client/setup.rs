@@ -1,4 +1,4 @@
-//! What a driver gives a device, and tells it to do.
+//! A device's setup and its orders, from the driver.
 
 use std::sync::Arc;
 use std::time::Duration;

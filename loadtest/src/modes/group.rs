@@ -1,4 +1,4 @@
-//! One group of many online members: how long until the last of them has a message.
+//! One group of many online members: the time until the last of them has a message.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

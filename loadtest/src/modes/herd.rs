@@ -1,5 +1,5 @@
-//! A resume herd: everybody who listens is cut off at once and comes back at once, with their positions, while messages
-//! for them go on being sent: by resets, or because their node is killed. The clients and the judge are the oracle's.
+//! A resume herd: all listeners are cut off at once, by resets or because their node is killed, and resume at once,
+//! while messages for them go on. The clients and the check are the oracle's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

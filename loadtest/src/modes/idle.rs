@@ -1,4 +1,4 @@
-//! How much memory an idle, authenticated connection costs the processes under test.
+//! The memory that an idle, authenticated connection takes in the processes under test.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

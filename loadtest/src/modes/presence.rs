@@ -1,4 +1,4 @@
-//! Users with partners come and go at an open-loop rate: how late the partners learn of it, and what that costs.
+//! Users with partners come and go at an open-loop rate: the partners' latency, and the cost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! How many connections per second come through to `auth_success` when everybody connects at once.
+//! Connections per second that reach `auth_success` when all connect at once.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! `typing` as load: which of the typings that were sent has come. They bear no number, but those of one user to another
-//! come in order. One that is lost makes its user's later ones count as later than they were, never as earlier.
+//! `typing` as load, and which typings arrived. They have no number, but those of one user to another arrive in order.
+//! If one is lost, its user's later ones count as later than they were, never as earlier.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};

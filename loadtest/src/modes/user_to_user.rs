@@ -1,7 +1,7 @@
-//! Messages from user to user at an open-loop rate: latency from the intended moment of sending, and CPU per message.
+//! Messages from user to user at an open-loop rate: latency from the due time, and CPU per message.
 //!
-//! With `--ephemeral` it is what a deployment keeps nowhere and acknowledges to nobody: a publication at NATS, `typing` at
-//! Parley, which is all that a client of its can say in passing.
+//! With `--ephemeral` it sends messages that a deployment neither stores nor acknowledges: a publication at NATS,
+//! `typing` at Parley, the only such message that a client of Parley can send.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -1,4 +1,4 @@
-//! What an oracle run writes down: sends, acknowledgements, and everything that each device saw, in order.
+//! The records of an oracle run: sends, acknowledgements, and everything that each device received, in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};

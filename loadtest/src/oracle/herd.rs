@@ -1,4 +1,4 @@
-//! A herd in a run: when and how its connections were cut, and what it cost until the last of them was back.
+//! A herd in a run: when and how its connections were cut, and its cost until the last of them was back.
 
 use std::process::Command;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the store holds of a run: by REST history as a member sees it, or straight from PostgreSQL.
+//! The messages of a run in the store: by REST history as a member sees it, or straight from PostgreSQL.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the checker found, and how it is shown.
+//! The checker's verdict, and its text.
 
 use std::collections::BTreeMap;
 

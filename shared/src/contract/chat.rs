@@ -1,5 +1,5 @@
-//! What clients send on `chat.v1`, as types for the contract documents (OpenAPI, AsyncAPI). The decoder reads frames by
-//! itself and more strictly; the tests hold the two together.
+//! Clients' frames of `chat.v1`, as types for the contract documents (OpenAPI, AsyncAPI). The decoder reads frames by
+//! itself and more strictly; tests compare the two.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;

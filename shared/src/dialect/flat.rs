@@ -1,4 +1,4 @@
-//! What the flat dialects have in common: frames without envelope, ids that may be integers, and the frames for errors
+//! The common part of the flat dialects: frames without envelope, ids that may be integers, and the frames for errors
 //! and for positions.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -1,4 +1,4 @@
-//! A user's log in memory: the last events, numbered gapless under an epoch.
+//! A user's log in memory: the last events, numbered without gaps under an epoch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

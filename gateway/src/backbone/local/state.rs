@@ -1,4 +1,4 @@
-//! The state that Redis would hold, in this process: logs, counts, subscriptions. It never waits.
+//! The state that Redis would hold, in this process: logs, counts, subscriptions. Its methods never wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;

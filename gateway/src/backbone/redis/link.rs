@@ -1,8 +1,8 @@
 //! The way to Redis as `commands` sees it: one server, or the masters of a Cluster.
 //!
-//! Commands are sent, batched and refused here, and their callers can't tell which of the two it is. Only entering
-//! (`commands/entrance`) and presence (`presence/mod`) ask, by [`Link::cluster`]: one script does there on one server what
-//! takes several steps in a Cluster. `connect`, `cluster` and `subscribe` lie below, and keep the connections of either.
+//! Commands are sent, batched and refused here, and the callers don't see the difference. There are two exceptions, by
+//! [`Link::cluster`]: entering (`commands/entrance`) and presence (`presence/mod`) take one script on one server and
+//! several steps in a Cluster. `connect`, `cluster` and `subscribe` lie below, and keep the connections of both.
 
 use std::collections::HashMap;
 use std::sync::Arc;

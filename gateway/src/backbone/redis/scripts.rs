@@ -1,4 +1,4 @@
-//! The Lua scripts: assembled once with this node's limits, known to Redis by their SHA-1.
+//! The Lua scripts: assembled once with this node's limits, and called by their SHA-1.
 
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 

@@ -1,4 +1,4 @@
-//! Calls that many make one by one: batched, or each by itself.
+//! Calls that many callers make one by one: batched, or each by itself.
 
 use futures_util::future::BoxFuture;
 

@@ -1,5 +1,7 @@
-//! `gateway admin …`: what an operator asks of a running cluster, from a terminal. Speaks to the public and the operators'
-//! HTTP interface like any other client; a table for people, JSON for programs.
+//! `gateway admin …`: an operator's queries about a running cluster, from a terminal.
+//!
+//! It calls the public and the operators' HTTP interface like any other client. It prints a table for people, or JSON
+//! for programs.
 
 use std::time::Duration;
 

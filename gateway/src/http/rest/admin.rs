@@ -1,5 +1,5 @@
-//! What operators ask about connections and channels. Connections are this node's; who is online in a channel is known
-//! over all nodes.
+//! Operators' queries about connections and channels. Connections are those of this node; a channel's online users are
+//! counted over all nodes.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! The AsyncAPI document of the sockets: a channel for each dialect, its frames read off the types that
-//! the code writes them with.
+//! The AsyncAPI document of the sockets: a channel for each dialect, with frames from the types that the code writes.
 
 use serde_json::{Map, Value, json};
 use shared::Dialect;

@@ -1,4 +1,4 @@
-//! Orders to all nodes, and what this node holds.
+//! Orders to all nodes, such as closing or revoking a user, and this node's stats.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a handler's arguments and its answer say about an operation of the OpenAPI document.
+//! Derives an operation of the OpenAPI document from a handler's arguments and answer.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Long polling, for those who can't hold a socket: the same log, the same events, on any node.
+//! Long polling, for clients that can't hold a socket: the same log and the same events, on any node.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The last seconds of a socket: what is queued, the close frame, and then a moment for the peer to take it in.
+//! The end of a socket: the queued bytes, the close frame, and then a moment for the peer to read them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! The ways in which a peer can break RFC 6455, each with the close code that answers it.
+//! The violations of RFC 6455, each with the close code that answers it.
 
 use shared::CloseCode;
 

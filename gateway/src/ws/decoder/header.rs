@@ -1,4 +1,4 @@
-//! The header of one client frame (RFC 6455 §5.2), with every rule that needs no other frame to judge.
+//! The header of one client frame (RFC 6455 §5.2), with every rule that depends on no other frame.
 
 use super::Fault;
 

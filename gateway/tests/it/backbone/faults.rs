@@ -1,4 +1,4 @@
-//! What the backbone on Redis does when Redis dies, freezes, forgets, or holds what others wrote.
+//! The backbone on Redis while Redis dies, freezes, loses its memory, or holds keys that others wrote.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

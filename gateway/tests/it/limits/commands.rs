@@ -1,4 +1,4 @@
-//! How many commands a user may send: over all sockets on all nodes, over REST, and while Redis is away.
+//! The rate of a user's commands: over all sockets on all nodes, over REST, and while Redis is away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Two nodes on one Redis and one PostgreSQL: who is connected where makes no difference.
+//! Two nodes on one Redis and one PostgreSQL: the node of a connection makes no difference.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The contract documents say what the routes and the frames are: no more and no less.
+//! The contract documents describe exactly the routes and the frames.
 
 use std::collections::BTreeSet;
 

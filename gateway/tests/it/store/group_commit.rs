@@ -1,4 +1,4 @@
-//! Group commit over both stores: natural batches, order, poison, uncertainty, the end.
+//! Group commit over both stores: natural batches, order, poison, uncertain commits, the end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

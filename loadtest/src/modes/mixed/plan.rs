@@ -1,4 +1,4 @@
-//! What a mixed load consists of: which number is of which kind. A pure function of the shares.
+//! The parts of a mixed load: the kind of each number. A pure function of the shares.
 
 use clap::Args;
 use serde::Serialize;

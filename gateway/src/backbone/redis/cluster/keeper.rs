@@ -1,5 +1,5 @@
-//! Keeps track of which master has which slots: asks all servers that are known, gives slots to their new masters, and runs
-//! a supervisor for each master.
+//! Tracks which master has which slots: queries all known servers, assigns slots to their new masters, and runs a
+//! supervisor for each master.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

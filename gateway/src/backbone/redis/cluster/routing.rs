@@ -1,5 +1,6 @@
-//! Commands find their server: by the slot of their key, and after redirections. What a server refused it has not done, so
-//! that is tried again for a while; what has no reply is not.
+//! Routes commands to their server: by the slot of their key, and after redirections.
+//!
+//! A refused command was certainly not carried out, so it is retried for a while. A command without a reply is not.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

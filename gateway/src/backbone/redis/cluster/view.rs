@@ -1,6 +1,7 @@
-//! What the servers of a Cluster say of it, in `CLUSTER NODES`, and what is believed of that: for each slot the claim with
-//! the highest configuration epoch, as the servers themselves decide. So a master that was cut off, or woke up late, holds
-//! nobody: its successor's epoch is higher.
+//! The slots and masters of a Cluster, from the answers of its servers to `CLUSTER NODES`.
+//!
+//! For each slot the claim with the highest configuration epoch wins, as it does among the servers themselves. So a
+//! master that was cut off, or woke up late, keeps no node: its successor's epoch is higher.
 
 use std::collections::HashMap;
 

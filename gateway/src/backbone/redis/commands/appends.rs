@@ -1,4 +1,4 @@
-//! The calls of one pipeline: which events go into one, the command for each, and what its reply means.
+//! The calls of one pipeline: the events of each, its command, and the meaning of its reply.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

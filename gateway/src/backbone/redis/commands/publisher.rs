@@ -1,5 +1,6 @@
-//! The one task that publishes. Deliveries that arrive while a pipeline is under way make the next one. Each user's events
-//! keep their order, also when the first of them waits for unread counts from the store.
+//! The one task that publishes. Deliveries that arrive while a pipeline is under way make the next one.
+//!
+//! Each user's events keep their order, also while the first of them waits for unread counts from the store.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What holds for every connection to a Redis server: its bounds, its name, the pool beside it, and what a server is asked
-//! before it is used.
+//! The rules of every connection to a Redis server: bounds, name, the pool beside it, and the checks before its first
+//! use.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where Redis is: one server that the settings name, or the master that the Sentinels name at the moment.
+//! The address of Redis: one server that the settings name, or the current master according to the Sentinels.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Asking Redis Sentinels for the master.
+//! Queries Redis Sentinels for the master.
 //!
-//! All are asked at once, and the highest configuration epoch wins: a failover that a majority agreed on has raised it, so a
-//! Sentinel that is cut off together with the old master doesn't hold anybody there.
+//! All are queried at once, and the highest configuration epoch wins. A failover that a majority agreed on has raised
+//! it, so a Sentinel that is cut off together with the old master keeps no node there.
 
 use std::time::Duration;
 

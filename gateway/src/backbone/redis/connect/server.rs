@@ -1,5 +1,5 @@
-//! One server: either there, with a connection for commands, or away. While it is away every use of it is an error at once:
-//! nothing waits here for Redis to come back.
+//! One server: connected, or away. While it is away every command fails at once; none waits here for Redis to come
+//! back.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Keeps the two connections to one server: opens them, probes them each second, closes them when they don't answer, and
-//! opens them again, until the node stops. Nothing else opens or closes these connections.
+//! Keeps the two connections to one server until the node stops: opens them, probes them each second, closes them when
+//! a probe fails, and opens them again. No other code opens or closes these connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

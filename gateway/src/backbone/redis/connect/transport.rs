@@ -1,4 +1,4 @@
-//! The bytes of a connection that is kept by hand: TCP, or TLS over it.
+//! The bytes of the subscribing connection: TCP, or TLS over it.
 
 use std::path::Path;
 use std::sync::Arc;

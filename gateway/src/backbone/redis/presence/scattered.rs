@@ -1,7 +1,7 @@
 //! Presence in a Cluster, where a user's keys lie on different servers, so that one script can't see them all.
 //!
-//! Each change takes several steps here. If one of them fails, the next sign of life, or the end of a key's life, corrects
-//! what the others have left.
+//! Each change takes several steps here. If a step fails, the next sign of life, or the expiry of a key, corrects the
+//! rest.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Value, cmd};

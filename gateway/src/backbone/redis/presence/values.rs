@@ -1,4 +1,4 @@
-//! What keys of presence hold, and how many users one call asks for.
+//! The values of presence keys, and the largest number of users per call.
 
 use shared::Timestamp;
 

@@ -1,5 +1,5 @@
-//! What the subscribing connection receives goes to the inbox at once, on the connection's own task: no queue in between.
-//! Payloads are the inbox's to check; channel names are checked here.
+//! Passes everything that the subscribing connection receives to the inbox at once, on the connection's own task,
+//! without a queue in between. Channel names are checked here, payloads by the inbox.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Reads the pushes of messages, which are nearly everything that a subscribing connection receives, where they stand in the
-//! buffer. Whatever else comes is left to the crate's parser, and so is a push that isn't there as a whole.
+//! Parses pushed messages, nearly everything that a subscribing connection receives, in place in the buffer. Other
+//! replies, and pushes that are incomplete, are left to the crate's parser.
 
 /// A message on a channel.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
-//! The subscribing connection, kept by hand. When a slot of a Cluster moves, Redis sends `sunsubscribe` of its own accord and
-//! goes on: the crate's connection would take that for the reply to a command, and every later reply for another's. And
-//! what is pushed goes from the socket's buffer to the inbox without being copied, of which the crate makes values first.
+//! The subscribing connection, without the crate's connection type, for two reasons.
+//!
+//! When a slot of a Cluster moves, Redis sends an unrequested `sunsubscribe` and goes on. The crate's connection would
+//! take it for the reply to a command, and every later reply for another command's. Also, pushed messages go from the
+//! socket's buffer to the inbox without a copy; the crate would make values of them first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Subscribes and unsubscribes on one connection, one command at a time: what gathers while one is under way makes the next.
+//! Subscribes and unsubscribes on one connection, one command at a time. Changes that gather during one command make
+//! the next.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The side of the connections: which channels each lane's connection has to subscribe and leave, and what it confirmed.
+//! A lane's connection to its table: the channels to subscribe and to leave, and those that are confirmed.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
