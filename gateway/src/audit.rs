@@ -167,11 +167,11 @@ impl AuditTask {
         match self.store.write_audit(&self.batch).await {
             Ok(()) => self.metrics.audit_written.increment(lines),
             Err(error @ StoreError::Unavailable(_)) => {
-                tracing::debug!(%error, lines, "a part of the audit trail waits");
+                tracing::debug!(%error, lines, "audit lines wait for the store");
                 return Err(error);
             }
             Err(error @ (StoreError::Failed(_) | StoreError::Refused(_))) => {
-                tracing::error!(%error, lines, "a part of the audit trail could not be written");
+                tracing::error!(%error, lines, "audit lines could not be written and are lost");
                 self.metrics.audit_dropped.increment(lines);
             }
         }
@@ -184,7 +184,7 @@ impl AuditTask {
         while self.queue.try_recv().is_ok() {
             lines += 1;
         }
-        tracing::warn!(lines, "the store is away: the end of the audit trail is lost");
+        tracing::warn!(lines, "the store is unavailable: the last audit lines are lost");
         self.metrics.audit_dropped.increment(lines);
     }
 }

@@ -59,7 +59,7 @@ pub enum RequestError {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// `https` without anything to check certificates against.
-    #[error("the certificates that this machine trusts can't be read: {0}")]
+    #[error("this machine's trusted certificates can't be read: {0}")]
     Roots(std::io::Error),
 }
 

@@ -30,7 +30,7 @@ fn stat(pid: u32) -> Result<Vec<f64>> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
     // The name in parentheses may hold anything; what counts stands behind it.
-    let (_, fields) = stat.rsplit_once(')').context("a strange stat file")?;
+    let (_, fields) = stat.rsplit_once(')').context("the stat file has an unexpected form")?;
     Ok(fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
 }
 

@@ -122,7 +122,7 @@ impl Rest {
                 return Ok(all);
             }
             if highest <= cursor {
-                bail!("history does not advance behind {by}={cursor}");
+                bail!("history does not advance after {by}={cursor}");
             }
             cursor = highest;
         }
@@ -179,7 +179,7 @@ impl Rest {
                 let text = String::from_utf8_lossy(&bytes).chars().take(200).collect::<String>();
                 bail!("{path}: {status} {text}");
             }
-            serde_json::from_slice(&bytes).with_context(|| format!("{path}: an answer that is not understood"))
+            serde_json::from_slice(&bytes).with_context(|| format!("{path}: the answer has an unexpected form"))
         };
         tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.with_context(|| format!("{path}: no answer in time"))?
     }

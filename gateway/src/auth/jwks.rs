@@ -90,7 +90,7 @@ impl Jwks {
         loop {
             let pause = match self.fetch().await {
                 Ok(keys) => {
-                    tracing::debug!(keys = keys.len(), "JWKS_URL was read");
+                    tracing::debug!(keys = keys.len(), "fetched the keys of JWKS_URL");
                     *self.keys.write() = Some(keys);
                     self.fetched.increment(1);
                     retry = RETRY_MIN;
@@ -98,7 +98,7 @@ impl Jwks {
                 }
                 Err(reason) => {
                     let keys = self.keys.read().as_ref().map_or(0, |keys| keys.len());
-                    tracing::warn!(reason, keys, "JWKS_URL could not be read; it is tried again");
+                    tracing::warn!(reason, keys, "the keys of JWKS_URL could not be fetched; retrying");
                     self.failed.increment(1);
                     let pause = retry;
                     retry = (retry * 2).min(RETRY_MAX);
@@ -182,7 +182,7 @@ fn published(document: &[u8]) -> Result<Arc<[PublishedKey]>, String> {
         keys: Vec<Value>,
     }
     let document: Document =
-        serde_json::from_slice(document).map_err(|_| "it holds no JSON with an array \"keys\"".to_owned())?;
+        serde_json::from_slice(document).map_err(|_| "it is not JSON with an array \"keys\"".to_owned())?;
     let keys: Arc<[_]> = document.keys.into_iter().filter_map(published_key).take(KEYS_MAX).collect();
     if keys.is_empty() { Err("it holds no RSA, EC or Ed25519 key for signatures".to_owned()) } else { Ok(keys) }
 }

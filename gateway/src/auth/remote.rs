@@ -117,16 +117,13 @@ impl Remote {
             Err(NoVerdict::ThisToken(reason)) => {
                 attempt.succeeded();
                 self.counts.failed.increment(1);
-                tracing::debug!(reason, "the authentication service (AUTH_SERVICE_URL) can't judge a token");
+                tracing::debug!(reason, "the authentication service (AUTH_SERVICE_URL) could not check a token");
                 Err(unavailable(Duration::from_secs(1)))
             }
             Err(NoVerdict::Outage(reason)) => {
                 attempt.failed();
                 self.counts.failed.increment(1);
-                tracing::warn!(
-                    reason,
-                    "the authentication service (AUTH_SERVICE_URL) returned no answer that can be used"
-                );
+                tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) returned an invalid answer");
                 Err(unavailable(Duration::from_secs(1)))
             }
         }
@@ -175,7 +172,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict>
         status => return Err(NoVerdict::Outage(format!("it answers {status}"))),
     }
     let claims: Value =
-        serde_json::from_slice(&answer.body).map_err(|_| NoVerdict::Outage("its answer is no JSON".to_owned()))?;
+        serde_json::from_slice(&answer.body).map_err(|_| NoVerdict::Outage("its answer is not JSON".to_owned()))?;
     match claims.get("valid") {
         Some(Value::Bool(true)) => {}
         Some(Value::Bool(false)) => return Ok(Err(TokenRefusal::Service)),
@@ -188,7 +185,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict>
     let now_s = Timestamp::now().unix_seconds();
     let expires_at_s = match claims.get("exp") {
         None | Some(Value::Null) => now_s.saturating_add(NO_EXPIRY_S),
-        exp => seconds(exp).ok_or_else(|| NoVerdict::ThisToken("its \"exp\" is no time".to_owned()))?,
+        exp => seconds(exp).ok_or_else(|| NoVerdict::ThisToken("its \"exp\" is not a time".to_owned()))?,
     };
     if expires_at_s <= now_s {
         return Ok(Err(TokenRefusal::Expired));

@@ -33,7 +33,7 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
         session: identity.session.as_ref().map(|session| session.as_str().to_owned()),
     };
     let value = serde_json::to_string(&kept).map_err(|error| {
-        tracing::error!(%error, "a ticket could not be written");
+        tracing::error!(%error, "a ticket could not be stored");
         Unavailable { service: "backbone", retry_after_ms: 1000 }
     })?;
     backbone.put_ticket(&ticket, &value, TICKET_S).await.map_err(|error| Unavailable::backbone(&error))?;

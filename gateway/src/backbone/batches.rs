@@ -53,7 +53,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         if let Some(task) = task
             && task.await.is_err()
         {
-            tracing::error!("a task that asks Redis ended by a panic");
+            tracing::error!("a task that sends commands to Redis panicked");
         }
     }
 }

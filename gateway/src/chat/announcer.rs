@@ -138,7 +138,7 @@ where
             Ok(presence) => still_so(news, &asked.into_iter().zip(presence).collect()),
             Err(error) => {
                 // Where nobody can say who is there, nobody can be told either.
-                tracing::debug!(%error, "comings and goings could not be told");
+                tracing::debug!(%error, "presence could not be announced");
                 continue;
             }
         };

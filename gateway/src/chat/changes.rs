@@ -32,9 +32,8 @@ impl Chat {
             self.publish_row(&built);
             self.note(by, &change, &outcome.message);
         }
-        let event = event_of(&change, by, &outcome.message).ok_or_else(|| {
-            ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event to tell it")
-        })?;
+        let event = event_of(&change, by, &outcome.message)
+            .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
         Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
     }
 

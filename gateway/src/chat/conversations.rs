@@ -62,7 +62,7 @@ impl Chat {
             .await?;
         if create.kind == ConversationKind::Direct {
             let [one, other] = users.as_slice() else {
-                return Err(ProtocolError::field("members", "must make two users together with the one who asks"));
+                return Err(ProtocolError::field("members", "must be two users, including the caller"));
             };
             let (conversation, made) = self.store.open_direct((one, other), &id, row).await?;
             if made {

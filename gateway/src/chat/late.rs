@@ -62,7 +62,7 @@ impl Late {
 
     fn set_away(&self, away: bool) {
         if self.away.swap(away, Ordering::Relaxed) != away {
-            tracing::info!(away, "messages that may be delivered before they are stored wait for the store");
+            tracing::info!(away, "messages that were delivered before they were stored wait for the store");
         }
     }
 
@@ -103,7 +103,7 @@ impl Chat {
             return Some(id);
         }
         if let Err(error) = self.reserve_late_ids().await {
-            tracing::debug!(%error, "no ids could be reserved");
+            tracing::debug!(%error, "ids for live messages could not be reserved");
         }
         self.late.next_id()
     }
@@ -116,7 +116,8 @@ impl Chat {
     }
 
     async fn send_late(&self, sender: &UserId, send: SendMessage, id: MessageId) -> Result<(), ProtocolError> {
-        let unknown = || unavailable("the store is away, and this node doesn't remember who is in the conversation");
+        let unknown =
+            || unavailable("the store is unavailable, and this node has not cached the conversation's members");
         let conversation = match send.target {
             Target::Conversation(conversation) => conversation,
             Target::User(to) => self.known_direct(sender, &to).ok_or_else(unknown)?,
@@ -186,7 +187,7 @@ impl Chat {
         };
         let deliveries = members.list.iter().map(|(user, _)| delivery(user)).collect();
         if let Err(error) = self.backbone.publish(deliveries).await {
-            tracing::debug!(%error, "a message that is kept for the store could not be told live");
+            tracing::debug!(%error, "a message that waits for the store could not be delivered live");
         }
     }
 
@@ -195,7 +196,7 @@ impl Chat {
         let mut ticks = every(LOOK_EVERY, stop.clone());
         while ticks.next().await {
             if let Err(error) = self.look_after_late(&stop).await {
-                tracing::debug!(%error, "late messages could not be looked after");
+                tracing::debug!(%error, "late messages could not be moved to the store; the next pass retries");
             }
         }
     }
@@ -246,7 +247,7 @@ impl Chat {
         let message =
             message.filter(|message| message.temp_id.is_some() && check_content(&message.content, usize::MAX).is_ok());
         if message.is_none() {
-            self.give_up("it is no message");
+            self.give_up("it is not a message");
         }
         message
     }

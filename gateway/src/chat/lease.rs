@@ -79,7 +79,7 @@ impl Lease {
                 let mut held = self.held.lock();
                 *held = Some(LeaseTerm::beat(*held, asked));
             }
-            Err(error) => tracing::debug!(%error, "the lease could not be beaten"),
+            Err(error) => tracing::debug!(%error, "the lease could not be renewed"),
         }
     }
 }

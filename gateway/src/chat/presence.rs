@@ -38,7 +38,7 @@ impl Chat {
         self.end_all_typing(user).await;
         if let Err(error) = self.backbone.departed(user).await {
             // Their key expires by itself, and the offline check is due then.
-            tracing::debug!(%user, %error, "a departure could not be told");
+            tracing::debug!(%user, %error, "a departure could not be announced");
         }
     }
 

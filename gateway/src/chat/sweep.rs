@@ -38,7 +38,7 @@ impl Chat {
         let mut ticks = every(SWEEP_EVERY, stop.clone());
         while ticks.next().await {
             if let Err(error) = self.sweep(&stop).await {
-                tracing::debug!(%error, "the sweep could not be carried out");
+                tracing::debug!(%error, "the sweep failed; it runs again in 2 s");
             }
         }
     }
@@ -57,7 +57,7 @@ impl Chat {
                 }
             }
             if rows > 0 {
-                tracing::info!(rows, "published what had been committed but not published");
+                tracing::info!(rows, "published rows that had been committed but not published");
             }
         }
         self.store.prune_outbox(KEEP_MS).await.map(drop)
@@ -76,7 +76,10 @@ impl Chat {
         }
         let mut left_behind = self.left_behind.lock();
         if left_behind.is_none() {
-            tracing::warn!(server = &*server, "the other nodes have left this Redis server for another");
+            tracing::warn!(
+                server = &*server,
+                "the other nodes have left this Redis server; this node is not ready and reconnects"
+            );
         }
         if left_behind.is_none_or(|at| at.elapsed() >= CONNECT_ANEW_EVERY) {
             *left_behind = Some(Instant::now());
@@ -147,7 +150,7 @@ impl Chat {
             }
             count = 0;
             if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
-                tracing::debug!("the sweep goes on when the backbone is back");
+                tracing::debug!("the sweep waits for the backbone");
                 break;
             }
         }
@@ -166,7 +169,7 @@ impl Chat {
             let row = part.id;
             let deliveries = publish::row_deliveries(&self.directory, part).await?;
             if let Err(error) = self.backbone.publish(deliveries).await {
-                tracing::warn!(row, %error, "a part of a row can't be published");
+                tracing::warn!(row, %error, "a part of an outbox row could not be published");
                 return Ok(false);
             }
         }
@@ -187,7 +190,7 @@ impl Chat {
             }
             match self.backbone.publish(deliveries).await {
                 Ok(_) => done.push(id),
-                Err(error) => tracing::warn!(row = id, %error, "a row can't be published"),
+                Err(error) => tracing::warn!(row = id, %error, "an outbox row could not be published"),
             }
         }
         true
@@ -205,7 +208,7 @@ impl Chat {
         };
         for owner in owners {
             if let Err(error) = self.backbone.fence(&owner).await {
-                tracing::warn!(owner, %error, "a node that is gone could not be fenced off; its rows wait");
+                tracing::warn!(owner, %error, "a dead node could not be fenced off; its rows wait");
                 return false;
             }
             self.unfenced.lock().remove(&owner);

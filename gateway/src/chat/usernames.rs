@@ -118,7 +118,7 @@ impl Names {
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "user names could not be kept; the next pass tries again"),
+            Err(error) => tracing::debug!(%error, "user names could not be stored; the next batch retries"),
         }
     }
 }

@@ -96,7 +96,7 @@ fn cookie_name(layers: &Layers, name: &'static str) -> Result<String, ConfigErro
     let text = layers.text(name).unwrap_or_default();
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if text.is_empty() || text.len() > 128 || !text.bytes().all(token) {
-        return Err(fault(name, format!("{text:?} is no name of a cookie; give one like session_id")));
+        return Err(fault(name, format!("{text:?} is not a cookie's name; give one like session_id")));
     }
     if text == "token" {
         return Err(fault(name, "that cookie holds a token; give another name, like session_id"));

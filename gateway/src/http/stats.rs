@@ -53,7 +53,7 @@ impl Stats {
         let channels = match node.store.busiest(&users, CHANNELS_MAX).await {
             Ok(channels) => Some(channels.into_iter().map(Channel::from).collect()),
             Err(error) => {
-                tracing::debug!(%error, "channels could not be counted");
+                tracing::debug!(%error, "channels could not be counted: the store is unavailable");
                 None
             }
         };

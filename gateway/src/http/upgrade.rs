@@ -181,7 +181,7 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
     let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(%error, "an upgrade was not completed");
+            tracing::debug!(%error, "a client closed the connection during the upgrade");
             node.metrics.handshake("vanished");
             return;
         }
@@ -199,7 +199,7 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
             tracing::debug!(connection, by, reason, "a connection ended");
         }
         None => {
-            tracing::error!(connection, "a session ended by a fault of the server");
+            tracing::error!(connection, "a session panicked");
             metrics.panics.increment(1);
         }
     }

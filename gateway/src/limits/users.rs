@@ -144,7 +144,7 @@ impl UserRates {
                 Allowance::Wait(wait_ms)
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::debug!("users' rates are not shared: the backbone is unavailable");
+                tracing::debug!("users' rates are not shared between nodes: the backbone is unavailable");
                 self.away_until_us.store(now_us() + AWAY_US, Ordering::Relaxed);
                 Allowance::Granted
             }

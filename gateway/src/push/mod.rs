@@ -99,7 +99,7 @@ impl Webhook {
                     let id = match ended {
                         Ok((id, ())) => id,
                         Err(fault) => {
-                            tracing::error!(%fault, "a push job ended by a fault of the server");
+                            tracing::error!(%fault, "a push job panicked");
                             fault.id()
                         }
                     };
@@ -134,7 +134,7 @@ impl Webhook {
 
     async fn keep(&self, handles: Vec<String>) {
         if let Err(error) = self.backbone.keep_push_jobs(&handles).await {
-            tracing::debug!(%error, "push jobs could not be kept: another node may do them as well");
+            tracing::debug!(%error, "push jobs could not be renewed: another node may post them too");
         }
     }
 
@@ -170,7 +170,7 @@ impl Webhook {
                 }
             };
             self.metrics.push("retried");
-            tracing::debug!(id, tries, fault, "a push notification is tried again");
+            tracing::debug!(id, tries, fault, "a push notification failed and will be retried");
             tokio::select! {
                 () = tokio::time::sleep(wait(tries)) => {}
                 () = stop.cancelled() => return None,
@@ -208,7 +208,7 @@ impl Webhook {
         };
         self.metrics.push(result.unwrap_or("dead"));
         if let Err(error) = ended {
-            tracing::debug!(%error, "a push job could not be ended: it will be done once more");
+            tracing::debug!(%error, "a push job could not be marked as done: it will be posted again");
         }
     }
 }

@@ -225,6 +225,6 @@ async fn greet(node: Arc<Node>, user: UserId, queue: Arc<SendQueue>) {
     match node.chat.arrived(&user, status).await {
         Ok(Some(event)) => drop(queue.push_reply(event_on(queue.wire(), &event))),
         Ok(None) => {}
-        Err(error) => tracing::debug!(%user, %error, "an arrival could not be told"),
+        Err(error) => tracing::debug!(%user, %error, "an arrival could not be announced"),
     }
 }

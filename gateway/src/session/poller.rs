@@ -128,7 +128,7 @@ async fn register(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Opt
     listener.subscribe().await?;
     // Every poll refreshes presence, which lasts longer than the longest one.
     if let Err(error) = node.chat.arrived(user, false).await {
-        tracing::debug!(%user, %error, "an arrival could not be told");
+        tracing::debug!(%user, %error, "an arrival could not be announced");
     }
     Ok(Some(listener))
 }

@@ -93,7 +93,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     let ids: Vec<UserId> = members.iter().map(|(id, _)| id.clone()).collect();
     let name = format!("load-{:08x}", rand::random::<u32>());
     let conversation = match (&args.group, &args.http, &args.api_key) {
-        (Some(group), _, _) => ConversationId::parse(group).context("--group is no id")?,
+        (Some(group), _, _) => ConversationId::parse(group).context("--group is not an id")?,
         (None, Some(http), Some(key)) => Rest::new(std::slice::from_ref(http)).make_group(key, &name, &ids).await?,
         (None, _, _) => anyhow::bail!("--http and --api-key are needed, or --group"),
     };

@@ -64,7 +64,7 @@ pub(super) async fn all_known<'a>(
 ) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !conversations.clone().all(|conversation| conversation.get().is_some()) {
-        anyhow::ensure!(Instant::now() < deadline, "not everybody was told of their conversation");
+        anyhow::ensure!(Instant::now() < deadline, "some users did not get their conversation");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())

@@ -102,7 +102,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     if args.ephemeral {
         anyhow::ensure!(
             matches!(speech, Speech::Parley | Speech::Nats),
-            "--ephemeral: of this deployment it is not known what it keeps nowhere"
+            "--ephemeral: not supported for this deployment"
         );
     }
     let acknowledged = speech.acknowledges() && !args.ephemeral;

@@ -218,7 +218,7 @@ impl Backbone for LocalBackbone {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             if task.await.is_err() {
-                tracing::error!("a task of the local backbone ended by a panic");
+                tracing::error!("a task of the local backbone panicked");
             }
         }
     }

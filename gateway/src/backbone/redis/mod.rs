@@ -195,14 +195,14 @@ impl Backbone for RedisBackbone {
         if let Some(publisher) = publisher
             && publisher.await.is_err()
         {
-            tracing::error!("the publisher ended by a panic");
+            tracing::error!("the publisher panicked");
         }
         self.stop.cancel();
         let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper
             && keeper.await.is_err()
         {
-            tracing::error!("the keeper of the connections to Redis ended by a panic");
+            tracing::error!("the task that keeps the connections to Redis panicked");
         }
     }
 }

@@ -107,7 +107,7 @@ impl DialectFrames {
     fn description(&self) -> String {
         let codes = CloseCode::ALL.iter().map(|code| format!("{} {}", code.code(), code.reason()));
         let first = if self.dialect.is_flat() {
-            "The upgrade carries a token. Frames have no envelope, and carry `seq` only for who asks to resume."
+            "The upgrade carries a token. Frames have no envelope, and carry `seq` only for clients that resume."
         } else {
             "The first frame is `auth` unless the upgrade carried a token."
         };
@@ -133,7 +133,7 @@ fn envelope(mut frame: Value, side: Side) -> Value {
         frame.pointer("/properties/payload/required").is_none() && frame.pointer("/properties/payload/$ref").is_none();
     if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut) {
         let reference =
-            json!({ "type": ["string", "number"], "description": "Comes back in what answers this frame." });
+            json!({ "type": ["string", "number"], "description": "Comes back in the answer to this frame." });
         fields.insert("ref".into(), reference);
         if side == Side::Server {
             fields.insert("seq".into(), seq("Durable events only: counts one by one."));
@@ -148,7 +148,7 @@ fn envelope(mut frame: Value, side: Side) -> Value {
 /// The flat frame with what it carries for who asked to resume.
 fn flat(mut frame: Value, kind: &str, side: Side) -> Value {
     if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut).filter(|_| side == Side::Server) {
-        fields.insert("seq".into(), seq("Only for who asked to resume."));
+        fields.insert("seq".into(), seq("Only for clients that resume."));
         if kind == "connected" {
             fields.insert("epoch".into(), json!({ "type": "string", "description": "With seq, the position." }));
             fields.insert("resumed".into(), json!({ "type": "boolean", "description": "Whether nothing was missed." }));
@@ -165,7 +165,7 @@ fn query() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "token": { "type": "string", "description": "Where no header and no cookie can be set." },
+            "token": { "type": "string", "description": "For clients that can't set a header or a cookie." },
             "resume": { "type": "string", "description": "Go on from this position: epoch:seq." },
         },
     })

@@ -37,7 +37,7 @@ pub(super) async fn disconnect(
     Body(order): Body<DisconnectBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
+    tracing::info!(user = %order.user_id, reason = order.reason, "disconnecting a user, as requested over REST");
     let control = Control::Disconnect { user_id: order.user_id, revoked: false };
     api.node.backbone.control(&control).await?;
     Ok(Accepted)
@@ -49,7 +49,7 @@ pub(super) async fn revoke(
     Body(order): Body<RevokeBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");
+    tracing::info!(user = %order.user_id, "revoking a user's tokens, as requested over REST");
     api.node.chat.revoke(&order.user_id).await?;
     Ok(Accepted)
 }

@@ -156,7 +156,7 @@ impl IntoResponse for AddAnswer {
 
 impl Answer for AddAnswer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers(200, "The conversation, or what adding many did.", Some(schemas.answer::<Self>()));
+        operation.answers(200, "The conversation, or the result of adding many.", Some(schemas.answer::<Self>()));
     }
 }
 

@@ -79,7 +79,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")
         .post("/api/v1/broadcast", publish::broadcast, "Send an event to every socket (backends, admins)")
         .post("/api/v1/control/disconnect", control::disconnect, "Close a user's sockets (backends, admins)")
-        .post("/api/v1/control/revoke", control::revoke, "Make a user's tokens worthless (backends, admins)")
+        .post("/api/v1/control/revoke", control::revoke, "Revoke a user's tokens (backends, admins)")
         .get("/api/messages/private", social::private_messages, "Messages with a user (social)")
         .get("/api/messages/group", social::group_messages, "Messages of a group (social)")
         .post("/api/groups/invite", social::invite, "Invite a user to a group (social)")

@@ -99,7 +99,7 @@ impl Keeper {
         for MasterTask { stop, task } in supervised {
             stop.cancel();
             if task.await.is_err() {
-                tracing::error!("a supervisor of Redis ended by a panic");
+                tracing::error!("the task that keeps one Redis server's connections panicked");
             }
         }
     }

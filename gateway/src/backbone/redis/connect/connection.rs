@@ -96,7 +96,7 @@ pub(in crate::backbone::redis) async fn check_memory_policy(connection: &mut Mul
     match policy {
         Ok(policy) if policy.values().all(|policy| policy == "noeviction") => {}
         Ok(policy) => tracing::warn!(?policy, "Redis may evict logs: set maxmemory-policy noeviction"),
-        Err(_) => tracing::warn!("Redis does not return its maxmemory-policy: it should be noeviction"),
+        Err(_) => tracing::warn!("Redis does not report its maxmemory-policy; make sure that it is noeviction"),
     }
 }
 

@@ -319,6 +319,6 @@ pub(in crate::backbone::redis) async fn retire(source: &dyn BackboneHost, server
     }
     let told = timeout(LEAVE_MAX, source.server_left(server)).await;
     if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it did not answer in time".to_owned()))) {
-        tracing::warn!(server, %why, "the store could not note that this node left the Redis server");
+        tracing::warn!(server, %why, "the store could not record that this node left the Redis server");
     }
 }

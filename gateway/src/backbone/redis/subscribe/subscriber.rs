@@ -104,6 +104,6 @@ async fn depart(mut users: Vec<UserId>, subscriptions: &Subscriptions, link: &Li
     users.retain(|user| !subscriptions.is_wanted(user));
     if let Err(error) = presence::mark_departed(link, &users, 0).await {
         // Their keys expire by themselves.
-        tracing::debug!(%error, "could not check who is offline");
+        tracing::debug!(%error, "users who left could not be marked offline");
     }
 }
