@@ -59,7 +59,7 @@ impl AuditTrail {
         self.note(entry(user, None, Some(connection), AuditAct::ConnectionClosed { open_s, code }));
     }
 
-    /// A change of who is in a conversation was carried out on the user.
+    /// The user's membership of a conversation was changed.
     pub fn membership(&self, user: &UserId, conversation: &ConversationId, change: &MembershipChange) {
         let act = match change.clone() {
             MembershipChange::Join => AuditAct::Joined,

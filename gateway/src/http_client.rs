@@ -30,7 +30,7 @@ pub struct Endpoint {
     body_bytes_max: usize,
 }
 
-/// What an endpoint answered, whatever the status.
+/// An endpoint's answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
     /// The status; a redirect is one like any other.

@@ -128,7 +128,7 @@ pub struct MemoryUse {
     pub after_kb: u64,
 }
 
-/// What a measurement cost the processes under test.
+/// The cost of a measurement in the processes under test.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cost {
     /// Their CPU time.

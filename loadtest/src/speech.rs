@@ -63,7 +63,7 @@ impl Speech {
         self != Self::Nats
     }
 
-    /// What a user sends first.
+    /// A user's first frame.
     #[must_use]
     pub fn greeting(self, user: &UserId, token: &str, group: Option<&str>) -> Option<ClientFrame> {
         let group = group.unwrap_or_default();

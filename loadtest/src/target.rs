@@ -33,7 +33,7 @@ pub struct TargetArgs {
     /// How the token travels.
     #[arg(long, value_enum, default_value_t = TokenPlace::Header)]
     pub token_in: TokenPlace,
-    /// Whose frames are spoken; the oracle speaks Parley's only.
+    /// The frames to use; the oracle uses Parley's only.
     #[arg(long, value_enum, default_value_t)]
     pub speak: Speech,
     /// A local address to connect from; may be repeated (each gives some 28,000 ports).
@@ -93,7 +93,7 @@ impl Target {
         Ok(Self { nodes, tokens, token_in: args.token_in, speech: args.speak, sources: args.sources.clone() })
     }
 
-    /// Whose frames are spoken.
+    /// The frames to use.
     #[must_use]
     pub fn speech(&self) -> Speech {
         self.speech
@@ -209,7 +209,7 @@ impl Tokens {
     }
 }
 
-/// Who a token speaks for: its `sub`, `user_id`, `userId` or `id`. The signature is the server's business.
+/// A token's user: its `sub`, `user_id`, `userId` or `id`. Only the server checks the signature.
 fn user_of(token: &str) -> Result<UserId> {
     let payload = token.split('.').nth(1).context("a line of the token file is not a JWT")?;
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;

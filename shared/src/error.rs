@@ -104,9 +104,9 @@ impl ErrorCode {
 #[serde(rename_all = "camelCase")]
 #[error("{}: {message}", code.as_str())]
 pub struct ProtocolError {
-    /// What went wrong, for programs.
+    /// The fault, for programs.
     pub code: ErrorCode,
-    /// What went wrong, for people. Never holds a token or a message body.
+    /// The fault, for people. Never holds a token or a message body.
     pub message: Cow<'static, str>,
     /// Whether the same command may be sent again.
     pub retryable: bool,

@@ -159,7 +159,7 @@ pub enum Event {
     Error(ProtocolError),
 }
 
-/// What a client sent as its timestamp comes back as it is.
+/// The client's timestamp, as the client sent it.
 fn any_scalar(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": ["string", "number"] })
 }
@@ -190,7 +190,7 @@ pub enum ResyncReason {
     Trimmed,
     /// The position lies after the log's end.
     Future,
-    /// What was sent is no position.
+    /// The sent value is not a position.
     Invalid,
 }
 

@@ -19,9 +19,9 @@ pub struct Message {
     pub seq: u64,
     /// The conversation's change counter when this message last changed.
     pub rev: u64,
-    /// Who sent it.
+    /// The sender.
     pub sender_id: UserId,
-    /// What the content is; `text` unless the sender said otherwise.
+    /// The kind of the content; `text` unless the sender gave another.
     pub kind: String,
     /// The content; empty once deleted.
     pub content: String,
@@ -39,7 +39,7 @@ pub struct Message {
     /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
-    /// Who reacted, by emoji, in the order in which they did.
+    /// The users who reacted, by emoji, in the order of their reactions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reactions: BTreeMap<String, Vec<UserId>>,
 }

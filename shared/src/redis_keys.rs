@@ -35,19 +35,19 @@ pub fn last_seen_key(user: &UserId) -> String {
     format!("chat:last_seen:{user}")
 }
 
-/// Unix seconds before which the user's tokens are worthless.
+/// Unix seconds up to which the user's tokens are invalid.
 #[must_use]
 pub fn revoked_key(user: &UserId) -> String {
     format!("chat:revoked:{user}")
 }
 
-/// What an application keeps about a session cookie: a user id, or JSON. The id has to be checked.
+/// An application's value for a session cookie: a user id, or JSON. The id has to be checked.
 #[must_use]
 pub fn session_key(session: &str) -> String {
     format!("session:{session}")
 }
 
-/// What a single-use ticket stands for. The ticket has to be checked.
+/// The identity behind a single-use ticket. The ticket has to be checked.
 #[must_use]
 pub fn ticket_key(ticket: &str) -> String {
     format!("chat:ticket:{ticket}")
@@ -80,7 +80,7 @@ pub const PUSH_STREAM: &str = "chat:push";
 /// The stream of messages that wait for the store.
 pub const LATE_STREAM: &str = "chat:late";
 
-/// Who stores late messages at the moment.
+/// The node that stores late messages at the moment.
 pub const LATE_LEASE: &str = "chat:late:lease";
 
 /// The stream of push jobs that could not be done.

@@ -11,7 +11,7 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// The cookie that holds a token.
 const TOKEN_COOKIE: &str = "token";
 
-/// What somebody shows.
+/// A credential of a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
     /// A token, or a ticket in its place.
@@ -74,7 +74,7 @@ impl<'a> Credential<'a> {
 }
 
 impl std::fmt::Debug for Credential<'_> {
-    /// What it is, never what it holds.
+    /// Its kind, never its content.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Token(_) => "Token(…)",

@@ -38,7 +38,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The keys of an issuer.
 pub struct Jwks {
     endpoint: Endpoint,
-    /// `None` until the first fetch that brought any.
+    /// `None` until the first successful fetch.
     keys: RwLock<Option<Arc<[PublishedKey]>>>,
     turn: Mutex<Turn>,
     wake: Notify,
@@ -54,7 +54,7 @@ pub(super) struct PublishedKey {
     pub(super) key: Key,
 }
 
-/// Whether somebody may ask for a fetch.
+/// Whether a fetch may be requested.
 struct Turn {
     /// One is under way, or about to begin.
     fetching: bool,

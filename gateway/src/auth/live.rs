@@ -38,7 +38,7 @@ pub struct Guest {
 pub struct Due {
     /// The connection that stands on it.
     pub connection: u64,
-    /// Whose that is.
+    /// The session's user.
     pub user: UserId,
     /// Its session.
     pub session: SessionId,

@@ -42,7 +42,7 @@ pub struct Identity {
     pub session: Option<SessionId>,
 }
 
-/// Why a user is not let in.
+/// Why a user is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The credential is refused.

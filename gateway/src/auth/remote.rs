@@ -83,9 +83,9 @@ impl Remote {
         })
     }
 
-    /// Who it is, by what the service says or has just said.
+    /// The identity, by the service's answer, or by a cached one.
     pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
-        // What no header can hold is nobody's token.
+        // A value that no header can hold isn't a token.
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Malformed)?;
         bearer.set_sensitive(true);
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -159,7 +159,7 @@ enum NoVerdict {
     Outage(String),
 }
 
-/// What an answer says; an error for one that says nothing.
+/// The verdict of an answer; an error if it has none.
 fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict> {
     match answer.status {
         StatusCode::OK => {}

@@ -26,7 +26,7 @@ pub struct Verifier {
     keys: Vec<Key>,
     published: Option<Arc<Jwks>>,
     user_claims: Vec<String>,
-    /// What is checked besides the signature, made once for each algorithm.
+    /// The checks beside the signature, made once for each algorithm.
     validations: Vec<(Algorithm, Validation)>,
 }
 

@@ -43,7 +43,7 @@ pub struct BackboneError(pub String);
 /// One event for one user.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Whose log and channel it goes to.
+    /// The user whose log and channel it goes to.
     pub user: UserId,
     /// Newline-separated canonical envelopes without `seq`; shared by all recipients of an event.
     pub body: Bytes,
@@ -60,7 +60,7 @@ pub enum DeliveryKind {
     Durable(Durable),
 }
 
-/// What a durable event carries besides its body.
+/// The part of a durable event beside its body.
 #[derive(Debug, Clone)]
 pub struct Durable {
     /// Identifies the event, so that a repeated append is recognised: `m<message id>` or `<outbox row>.<place>`.
@@ -73,7 +73,7 @@ pub struct Durable {
     pub append: Append,
     /// The message that the event carries, if any.
     pub message: Option<MessageId>,
-    /// If nobody receives it, add a push job about the message.
+    /// If no connection receives it, add a push job about the message.
     pub push: bool,
 }
 
@@ -95,14 +95,14 @@ pub enum DeliveryOutcome {
     Already,
 }
 
-/// A user who is subscribed and is to be let in.
+/// A user who is subscribed and enters.
 #[derive(Debug, Clone)]
 pub struct Entrant {
     /// The user.
     pub user: UserId,
     /// When the token was issued (unix seconds; `None` counts as old).
     pub issued_at: Option<i64>,
-    /// The `seq` of the log entry to read, if one is asked for.
+    /// The `seq` of the log entry to read, if any.
     pub asked: Option<u64>,
 }
 
@@ -120,7 +120,7 @@ pub enum EntryOutcome {
     },
 }
 
-/// What a user's log holds.
+/// The extent of a user's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogHead {
     /// The log's epoch.
@@ -134,7 +134,7 @@ pub struct LogHead {
 /// A part of a user's log.
 #[derive(Debug, Clone)]
 pub struct LogPage {
-    /// What the log held when the page was read.
+    /// The extent of the log when the page was read.
     pub head: LogHead,
     /// Entries in order: the `seq` and the payload, as it was published (`seq` first).
     pub entries: Vec<(u64, Bytes)>,
@@ -158,7 +158,7 @@ pub enum Control {
     },
 }
 
-/// What arrives from the backbone. Calls are made in the order of arrival and must not block.
+/// The receiver of everything that arrives from the backbone. Calls come in the order of arrival and must not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A payload on a user's channel: newline-separated envelopes, not yet checked.
     fn user_event(&self, user: &str, payload: &[u8]);
@@ -182,13 +182,13 @@ pub trait Inbox: Send + Sync + 'static {
 pub struct Health {
     /// A probe that this node published has come back through its own subscription within the last seconds.
     pub ready: bool,
-    /// What is wrong, for `/readyz`.
+    /// The fault, for `/readyz`.
     pub detail: String,
     /// The server's identity (Redis: the replication id), under which publications are marked.
     pub server: Option<Arc<str>>,
 }
 
-/// What the backbone needs from the node that it serves.
+/// The calls that the backbone makes to its node.
 #[async_trait]
 pub trait BackboneHost: Send + Sync + 'static {
     /// All unread counts of the user, from the store: the backbone has lost its own.
@@ -206,7 +206,7 @@ pub trait BackboneHost: Send + Sync + 'static {
 /// lost leaves open whether the call was carried out: each method says what that means.
 #[async_trait]
 pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static {
-    /// What it is and where, for the start-up log. It contains no password.
+    /// The kind and address, for the start-up log. It contains no password.
     fn describe(&self) -> String;
 
     /// Publishes deliveries in their order, and returns the outcome of each, in the same order. A durable one is appended to

@@ -5,14 +5,14 @@ use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 use super::{Chat, events};
 use crate::store::{MessageChange, MessageOutcome, OutboxEvent};
 
-/// What a change of a message did.
+/// The outcome of a change of a message.
 #[derive(Debug, Clone)]
 pub struct ChangeOutcome {
     /// The message afterwards.
     pub message: Message,
-    /// Whether anything changed. If not, nobody else is told.
+    /// Whether anything changed. If not, no other user is notified.
     pub changed: bool,
-    /// What the members are told.
+    /// The members' event.
     pub event: Event,
 }
 

@@ -17,7 +17,7 @@ const JOINS_TOLD_MAX: usize = 10_000;
 /// Of more newcomers at once the names are not looked up.
 const NEWCOMERS_NAMED_MAX: usize = 100;
 
-/// What a conversation is made from.
+/// The parts of a new conversation.
 #[derive(Debug, Clone)]
 pub struct CreateConversation {
     /// The application's id; generated if absent.
@@ -28,7 +28,7 @@ pub struct CreateConversation {
     pub title: Option<String>,
     /// Who may join.
     pub visibility: Visibility,
-    /// What joining takes.
+    /// The password for joining, if any.
     pub password: Option<String>,
     /// Accepted members besides the one who asks.
     pub members: Vec<UserId>,

@@ -38,7 +38,7 @@ const RECENT_MAX: u64 = 10_000;
 /// When a client may try again that could not be served.
 const RETRY_AFTER_MS: u64 = 2_000;
 
-/// What a node knows of late messages.
+/// The state of late messages on a node.
 pub(super) struct Late {
     /// The store did not take a message, and what was kept since then is not stored yet.
     away: AtomicBool,
@@ -110,7 +110,7 @@ impl Chat {
 
     async fn reserve_late_ids(&self) -> Result<(), StoreError> {
         let reserved = self.store.reserve_ids(IDS).await?;
-        // What was left is lost: ids are many.
+        // The rest of the block is lost; there are enough ids.
         *self.late.ids.lock() = reserved;
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Tells the members' sockets whose dialect takes it. Whoever misses it gets it when it is stored.
+    /// Sends it to the members' sockets whose dialect takes it. The others get it when it is stored.
     async fn tell_live(&self, message: NewMessage, members: &Members) {
         let to = match members.kind {
             ConversationKind::Direct => {
@@ -210,7 +210,7 @@ impl Chat {
         if matches!(count, Ok(1..)) && self.backbone.lease_late(LEASE_MS).await? {
             while !stop.is_cancelled() && self.store_late().await? && self.backbone.lease_late(LEASE_MS).await? {}
         }
-        // What was kept goes first; but a backbone that is away must not keep back what the store would take.
+        // Kept messages go first. But while the backbone is away, new ones must not wait for it.
         if away && !matches!(self.backbone.late_count().await, Ok(1..)) {
             self.late.set_away(false);
         }

@@ -109,7 +109,7 @@ impl MembersCache {
         let members = self.get(conversation).await?;
         match members.role(user) {
             Some(_) => Ok(members),
-            // Who is banned is told so, as they are when they say something.
+            // A banned user gets that error, as for a message.
             None if self.store.is_banned(conversation, user).await? => Err(refused(Refusal::Banned)),
             None => Err(refused(Refusal::NotMember)),
         }
@@ -137,7 +137,7 @@ impl MembersCache {
     }
 }
 
-/// Whether the message `seq` was for exactly these members: nobody came or went since.
+/// Whether the message `seq` was for exactly these members: no membership changed since.
 pub fn is_for_all_of(members: &Members, seq: u64) -> bool {
     members.since_seq < seq || switches::off("members-then")
 }

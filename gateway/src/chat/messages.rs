@@ -14,9 +14,9 @@ use crate::traces::{self, Step};
 pub struct SentMessage {
     /// As it is stored.
     pub message: Message,
-    /// Whether an earlier try had stored it; then nobody is told again.
+    /// Whether an earlier try had stored it; then no user is notified again.
     pub duplicate: bool,
-    /// What a repeated send is told beside that; empty for a new one, of which the event tells it.
+    /// Further answers to a repeated send; empty for a new one, whose event has them.
     pub about: About,
 }
 

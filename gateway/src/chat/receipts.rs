@@ -47,12 +47,12 @@ impl Chat {
     }
 }
 
-/// What `message.read` did.
+/// The outcome of `message.read`.
 #[derive(Debug, Clone)]
 pub struct ReadOutcome {
     /// How many messages of others were newly marked.
     pub marked_count: u64,
-    /// Whether the reader's devices are told through the backbone.
+    /// Whether the reader's devices are notified through the backbone.
     pub told: bool,
     /// The acknowledgement.
     pub ack: Event,

@@ -17,7 +17,7 @@ use crate::switches;
 
 /// How often a node looks for rows.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Rows younger than this are on their way.
+/// Rows younger than this may still be in flight.
 const ROW_AGE_MS: u64 = 5_000;
 /// Rows taken at once.
 const ROWS_PER_SWEEP: u32 = 128;
@@ -133,7 +133,7 @@ impl Chat {
             let mut parts = publish::row_parts(row);
             let Some(last) = parts.pop() else { continue };
             if !parts.is_empty() {
-                // What is older goes first.
+                // Older rows go first.
                 if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
                     break;
                 }

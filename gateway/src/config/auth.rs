@@ -13,7 +13,7 @@ use super::origins::Origins;
 /// Keys and rules of authentication.
 #[derive(Clone)]
 pub struct AuthConfig {
-    /// `false` only in dev: `?user=` is believed.
+    /// `false` only in dev: `?user=` is accepted without a check.
     pub enabled: bool,
     /// HMAC secrets, the first one signs.
     pub jwt_secrets: Vec<String>,

@@ -10,7 +10,7 @@ pub enum ConfigError {
     Setting {
         /// The setting.
         name: &'static str,
-        /// What is wrong and what would be right.
+        /// The fault, and a valid form.
         fault: String,
     },
     /// The file can't be used.
@@ -18,7 +18,7 @@ pub enum ConfigError {
     File {
         /// Which file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
 }

@@ -10,7 +10,7 @@ pub(super) fn connections_from_descriptors() -> usize {
     limit.unwrap_or(1024).saturating_sub(RESERVE).max(64)
 }
 
-/// What the machine is called, as far as that makes a node's name.
+/// The machine's name, as a part of a node's name.
 pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let valid: String =

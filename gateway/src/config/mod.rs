@@ -62,7 +62,7 @@ pub struct Config {
     pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
     pub database_url: String,
-    /// Who gets in.
+    /// Authentication.
     pub auth: AuthConfig,
     /// Proxies before the public listener.
     pub proxies: Proxies,

@@ -13,7 +13,7 @@ use crate::auth::credentials::query_value;
 use crate::auth::{AuthError, Authenticator, Credential, Identity, TokenRefusal, Unavailable};
 use crate::session::Opening;
 
-/// When a refusal is told.
+/// When a refusal is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// By HTTP 401, and without a token there is no socket.
@@ -44,7 +44,7 @@ pub(super) async fn admit(
         };
     };
     let known = match (authenticator.authenticate(credential).await, refusal) {
-        // Whoever was let in is asked about revocations when they join; here it is only for the status.
+        // Joining checks revocations of accepted users; here the check is only for the status.
         (Ok(identity), Refusal::BeforeUpgrade) => authenticator.check_revoked(&identity).await.map(|()| identity),
         (known, _) => known,
     };

@@ -46,7 +46,7 @@ impl ClientAddress {
 fn behind(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut last = proxy;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        // A name, or nonsense: whoever wrote it is as far as we can see.
+        // A name, or an invalid value: the search ends at the proxy that wrote it.
         let Ok(value) = value.to_str() else { return last };
         for hop in value.rsplit(',') {
             let Some(address) = parse(hop.trim()) else { return last };

@@ -35,7 +35,7 @@ pub struct Stats {
     boot: String,
 }
 
-/// Who of a channel is on this node.
+/// A channel's users and sockets on this node.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Channel {

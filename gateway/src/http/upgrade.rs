@@ -35,12 +35,12 @@ pub struct Sockets {
     config: SocketsConfig,
 }
 
-/// Who may open one.
+/// Checks who may open a socket.
 #[derive(Debug, Clone)]
 pub struct SocketsConfig {
     /// Origins of browsers.
     pub allowed_origins: Origins,
-    /// Whether tokens are asked for; if not, `?user=` is believed (dev only).
+    /// Whether tokens are required; if not, `?user=` is accepted (dev only).
     pub auth_enabled: bool,
 }
 
@@ -122,7 +122,7 @@ impl Sockets {
             .into_response()
     }
 
-    /// What is known of the user; an answer, if that is not to become a socket.
+    /// The state of the user's authentication; an answer, if the request is refused.
     async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
             return Ok(Opening::Close(CloseCode::Draining));
@@ -206,7 +206,7 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
     drop(places);
 }
 
-/// What a future gives, or `None` if it panicked. What it held is dropped, so a panicking session leaves the registry.
+/// A future's output, or `None` if it panicked. Its values are dropped, so a panicking session leaves the registry.
 async fn contained<F: Future>(future: F) -> Option<F::Output> {
     std::panic::AssertUnwindSafe(future).catch_unwind().await.ok()
 }

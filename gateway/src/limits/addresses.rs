@@ -25,7 +25,7 @@ pub struct Addresses {
 /// A socket's place among those of its address, given up when dropped.
 pub struct Stay {
     addresses: Arc<Addresses>,
-    /// `None` if nobody counts.
+    /// `None` if nothing is counted.
     network: Option<IpAddr>,
 }
 

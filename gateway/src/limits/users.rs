@@ -70,14 +70,14 @@ struct WatchedUser {
 }
 
 struct State {
-    /// What is left of the last block, and until when it may be spent.
+    /// The rest of the last block, and the time until which it may be spent.
     left: u32,
     left_until_us: u64,
     /// Nothing is to be had before this.
     refused_until_us: u64,
     /// When a command last went over the share.
     over_at_us: u64,
-    /// What the share let pass before.
+    /// Commands that the share accepted before.
     owed: u32,
 }
 
@@ -118,7 +118,7 @@ impl UserRates {
     pub async fn draw(&self, user: &UserId) -> Allowance {
         let Some(limit) = &self.limit else { return Allowance::Granted };
         let Some(watched) = self.watch(user, limit) else { return Allowance::Granted };
-        // A semaphore that nobody closes.
+        // A semaphore that is never closed.
         let Ok(_turn) = watched.turn.acquire().await else { return Allowance::Granted };
         let now = now_us();
         let draw = {

@@ -147,7 +147,7 @@ impl Metrics {
         }
     }
 
-    /// An event came over the backbone. Its name is believed only if it is one of ours.
+    /// An event came over the backbone. Other names than ours count as `other`.
     pub fn event(&self, name: &str) {
         self.events.get(name).unwrap_or(&self.other_events).increment(1);
     }
@@ -174,7 +174,7 @@ impl Metrics {
         }
     }
 
-    /// A client was told to fetch what it missed.
+    /// A client was notified to fetch missed events.
     pub fn resync(&self, reason: ResyncReason) {
         if let Some(counter) = self.resyncs.get(&reason) {
             counter.increment(1);

@@ -9,7 +9,7 @@ use shared::CloseCode;
 use crate::clock::coarse_s;
 use crate::delivery::send_queue::SendQueue;
 
-/// Everybody who has not said who they are.
+/// Sockets that haven't authenticated yet.
 #[derive(Debug)]
 pub struct Lobby {
     waiting: Seats,

@@ -29,7 +29,7 @@ use crate::store::Store;
 /// Connections that join at the same time; more wait for their turn.
 pub const JOINS_MAX: usize = 512;
 
-/// What every session of this node works with.
+/// The parts that every session of this node works with.
 pub struct Node {
     /// The domain. It shares `store` and `backbone`.
     pub chat: Arc<Chat>,
@@ -43,15 +43,15 @@ pub struct Node {
     pub lobby: Lobby,
     /// Where events come from, for the heal requests.
     pub fanout: Arc<Fanout>,
-    /// Says who somebody is.
+    /// Turns credentials into identities.
     pub authenticator: Arc<Authenticator>,
     /// Connections that stand on a session cookie.
     pub sessions: LiveSessions,
     /// Orders may have been missed since this was last looked at.
     pub doubtful: Arc<AtomicBool>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is written down of connections.
+    /// The audit trail of connections.
     pub audit: AuditTrail,
     /// Sizes and rates.
     pub limits: Limits,
@@ -63,9 +63,9 @@ pub struct Node {
     pub name: Arc<str>,
     /// The random name of this boot, part of every connection's id.
     pub boot: Arc<str>,
-    /// What sessions leave to be done after them.
+    /// The work that sessions leave behind them.
     pub tasks: TaskTracker,
-    /// New connections are told to go elsewhere.
+    /// New connections are refused, so that they go to another node.
     pub draining: AtomicBool,
     /// Counts connections.
     pub connections: AtomicU64,
@@ -81,7 +81,7 @@ impl Node {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What clients and operators call a connection: unique over all nodes and boots.
+    /// A connection's id for clients and operators: unique over all nodes and boots.
     #[must_use]
     pub fn connection_id(&self, connection: u64) -> String {
         format!("{}-{connection}", self.boot)

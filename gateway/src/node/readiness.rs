@@ -51,7 +51,7 @@ impl Readiness {
         }
     }
 
-    /// What stands against sending users here; empty when ready.
+    /// The reasons against sending users here; empty when ready.
     #[must_use]
     pub fn faults(&self, node: &Node) -> Vec<String> {
         let mut faults = Vec::new();

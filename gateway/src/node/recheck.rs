@@ -37,7 +37,7 @@ struct Recheck {
     node: Arc<Node>,
     /// The backbone's server that knows every revocation of the store.
     server: Option<Arc<str>>,
-    /// Local users who are still to be looked up.
+    /// Local users that have to be looked up.
     left: Vec<UserId>,
     beats: u32,
 }
@@ -71,7 +71,7 @@ impl Recheck {
         }
     }
 
-    /// Another server may have none of them, and whoever came meanwhile was let in.
+    /// Another server may have none of them, and it accepted users who came meanwhile.
     async fn restore(&mut self) -> Result<(), RestoreError> {
         let restored = self.node.chat.restore_revocations().await?;
         tracing::debug!(restored, "the backbone has all revocations again");

@@ -26,7 +26,7 @@ use crate::store::{Page, Store};
 
 pub use signature::{SIGNATURE_HEADER, Signer};
 
-/// Jobs that a node is at, those that wait for their next try included.
+/// Jobs that a node holds, with those that wait for their next try.
 const JOBS_HELD_MAX: usize = 64;
 /// How often new jobs are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The longest that the receiver may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// The largest answer; nobody reads it.
+/// The largest answer; it is not used.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The task behind `PUSH_WEBHOOK_URL`.
@@ -49,7 +49,7 @@ pub struct Webhook {
     metrics: Arc<Metrics>,
 }
 
-/// What is posted.
+/// The posted body.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notice<'a> {
@@ -61,12 +61,12 @@ struct Notice<'a> {
     message: &'a Message,
 }
 
-/// What became of one try.
+/// The outcome of one try.
 enum PostOutcome {
     Delivered,
     /// Worth another try.
     Failed(String),
-    /// The receiver doesn't want it.
+    /// The receiver refused it.
     Refused(String),
 }
 

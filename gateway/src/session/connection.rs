@@ -26,7 +26,7 @@ const FORGIVEN: Rate = Rate::new(100_000, 10_000_000);
 /// Why a connection does not become a live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The token is not valid, or could not be checked; the client is told which.
+    /// The token is not valid, or could not be checked; the error says which.
     Auth(AuthError),
     /// Another reason, told by the close code.
     Close(CloseCode),
@@ -40,7 +40,7 @@ pub(super) struct Request {
     pub(super) reference: Option<String>,
 }
 
-/// What every state of a session works with.
+/// The parts that every state of a session works with.
 pub(super) struct Connection {
     /// The node that serves the connection; shared by all sessions.
     pub(super) node: Arc<Node>,
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection may send a command now; if not, the client is told.
+    /// Whether the connection may send a command now; if not, the client gets an error.
     pub(super) fn admit(&mut self, request: &Request) -> bool {
         let rate = Rate::per_second(self.node.limits.commands_per_second);
         match self.commands.take(rate, now_us()) {

@@ -27,7 +27,7 @@ use crate::switches;
 /// How long a connection waits for its turn before it is sent away.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection on its way in.
+/// A connection that joins.
 pub(super) struct Joining {
     /// Owns all that the way needs. Dropping it takes back whatever it registered.
     work: Pin<Box<dyn Future<Output = Result<Live, Refusal>> + Send>>,

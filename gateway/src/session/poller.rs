@@ -21,7 +21,7 @@ use crate::node::Node;
 /// Entries of the log in one answer.
 const ENTRIES_MAX: u32 = 100;
 
-/// What a poll brought.
+/// The outcome of a poll.
 #[derive(Debug)]
 pub enum PollOutcome {
     /// The events after the asked position, in order; none if the time was up.

@@ -35,7 +35,7 @@ pub use presence::{PresenceArgs, presence};
 pub use storm::{StormArgs, storm};
 pub use user_to_user::{UserToUserArgs, user_to_user};
 
-/// What every measurement is told beside its load.
+/// The arguments of every measurement beside its load.
 #[derive(Debug, Clone, Args)]
 pub struct MeasureArgs {
     /// A process under test; may be repeated.

@@ -186,7 +186,7 @@ pub struct Evidence {
     pub conversations: HashMap<ConversationId, ConversationFacts>,
     /// What was sent.
     pub attempts: Vec<Attempt>,
-    /// What the devices saw.
+    /// The devices' records.
     pub devices: Vec<DeviceEvidence>,
     /// What the store holds of the run's conversations, behind their base.
     pub stored: Vec<MessageRow>,

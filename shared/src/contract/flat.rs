@@ -372,7 +372,7 @@ mod tests {
             let in_document: BTreeSet<&str> = incoming.iter().map(kind_of).collect();
             assert_eq!(in_document, frames.iter().map(kind).collect(), "{dialect:?}");
             assert_eq!(in_document, decoded(source), "{dialect:?}");
-            // What the document calls required is.
+            // Fields that the document calls required are required here.
             for frame in &frames {
                 let schema = incoming.iter().find(|schema| kind_of(schema) == kind(frame)).expect("a schema");
                 for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {

@@ -89,7 +89,7 @@ pub struct Member<'a> {
     role: Role,
 }
 
-/// Who came or went.
+/// The user who came or went.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct About<'a> {
@@ -192,7 +192,7 @@ fn about<'a>(
     About { channel_id, user_id, username: name(username, user_id), timestamp: now }
 }
 
-/// Who has no name is called by their id.
+/// A user without a name is shown by the id.
 fn name<'a>(username: Option<&'a String>, user: &'a UserId) -> &'a str {
     username.map_or(user.as_str(), String::as_str)
 }

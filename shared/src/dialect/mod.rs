@@ -16,7 +16,7 @@ use crate::{Command, Event, ProtocolError, Timestamp};
 use fields::Fields;
 use flat::Texts;
 
-/// What makes a dialect.
+/// The parts of a dialect.
 struct Row {
     /// The path at which it is spoken.
     path: &'static str,
@@ -159,7 +159,7 @@ impl Dialect {
 /// The types of companions for which no flat dialect has a frame, so that nobody has to read them to know that.
 pub const CANONICAL_ONLY: [&str; 2] = ["conversation.updated", "notification.unread"];
 
-/// What the bytes for a socket depend on.
+/// The dialect and numbering of a socket, on which its bytes depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wire {
     /// The dialect.

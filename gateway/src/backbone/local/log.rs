@@ -31,7 +31,7 @@ struct Entry {
 pub(super) enum Search {
     Found,
     Absent,
-    /// What would prove its absence was trimmed.
+    /// The entries that would prove its absence were trimmed.
     Unproven,
 }
 

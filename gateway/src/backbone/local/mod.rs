@@ -199,7 +199,7 @@ impl Backbone for LocalBackbone {
         Ok(())
     }
 
-    /// A new process has new epochs, and nobody else could be subscribed.
+    /// A new process has new epochs, and no other process could be subscribed.
     fn note_new_server(&self) {}
 
     fn leave_server(&self) {}

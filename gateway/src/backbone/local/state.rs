@@ -38,9 +38,9 @@ struct User {
     counts: Option<Counts>,
 }
 
-/// What an append did.
+/// The outcome of an append.
 pub(super) enum AppendOutcome {
-    /// To be given to the inbox, if somebody is subscribed.
+    /// The payload for the inbox, if the user has a subscription.
     Payload { payload: Bytes, subscribed: bool },
     /// Neither a log nor a subscriber.
     Nowhere,

@@ -26,10 +26,10 @@ use crate::switches;
 /// How long after a change of server an append opens a log where none is (NOLOSS.md, A3).
 const SERVER_NEW: Duration = Duration::from_secs(60);
 
-/// How long after a change of server nobody is declared offline: their nodes are coming back, too.
+/// How long after a change of server no user is marked offline, because their nodes are reconnecting too.
 const SERVER_UNSETTLED: Duration = Duration::from_secs(10);
 
-/// What all tasks share.
+/// The parts that all tasks share.
 pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,

@@ -46,7 +46,7 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
-    /// Deliveries on their way to the publisher.
+    /// Deliveries that wait for the publisher.
     queue: Queue,
     entrances: Together<Entrant, EntryOutcome>,
     arrivals: Together<UserId, bool>,

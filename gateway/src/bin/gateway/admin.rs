@@ -17,7 +17,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Users asked for in one request.
 const PAGE: usize = 100;
 
-/// What to ask, and of whom.
+/// The query, and the nodes to send it to.
 #[derive(Args)]
 pub(crate) struct AdminArgs {
     #[command(subcommand)]
@@ -43,7 +43,7 @@ pub(crate) struct AdminArgs {
 enum Admin {
     /// Sockets and users of each node that is named by --url
     Stats,
-    /// Who is connected to each node that is named by --ops-url
+    /// List the connections of each node that --ops-url names
     Connections {
         /// Stop after so many users
         #[arg(long, default_value_t = 100)]
@@ -62,12 +62,12 @@ enum Admin {
         /// The user's id
         user: String,
     },
-    /// Publish an event to users, or to everybody who is connected
+    /// Publish an event to users, or to every connected user
     Publish {
         /// A user's id; repeat it for several
         #[arg(long = "user", required_unless_present = "everyone")]
         users: Vec<String>,
-        /// To everybody who is connected; never kept
+        /// To every connected user; never kept
         #[arg(long, conflicts_with_all = ["users", "ephemeral"])]
         everyone: bool,
         /// The event's type
@@ -76,7 +76,7 @@ enum Admin {
         /// The event's payload, a JSON object
         #[arg(long)]
         payload: String,
-        /// Only for who is connected now; else it is kept in the users' logs
+        /// Only to users who are connected now; otherwise it is kept in the users' logs
         #[arg(long)]
         ephemeral: bool,
     },

@@ -187,7 +187,7 @@ fn start_log(filter: &str, format: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what was asked for. If nobody reads it any more, there is nobody to tell.
+/// Prints the output. An error is ignored: it means that the reader has gone.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

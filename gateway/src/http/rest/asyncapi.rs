@@ -115,7 +115,7 @@ impl DialectFrames {
     }
 }
 
-/// Whose frames.
+/// The dialect of the frames.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Client,

@@ -131,7 +131,7 @@ pub(super) struct NewMembers {
     user_ids: Vec<UserId>,
 }
 
-/// What adding many did: who came in, and who is banned.
+/// The result of adding many: the new members, and the banned ones.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BulkAddition {

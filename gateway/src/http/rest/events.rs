@@ -64,7 +64,7 @@ pub(super) struct ResyncAnswer {
     seq: u64,
 }
 
-/// What a poll answers.
+/// The answer to a poll.
 pub(super) enum PollAnswer {
     Events(Events),
     Moved(ResyncAnswer),

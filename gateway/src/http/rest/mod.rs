@@ -35,13 +35,13 @@ use crate::http::browsers;
 use crate::node::Node;
 use routes::Routes;
 
-/// What every route works with.
+/// The parts that every route works with.
 pub struct Api {
     /// The node.
     pub node: Arc<Node>,
     /// The key of backends.
     pub api_key: Option<String>,
-    /// Origins of browsers that may ask, and change something by a cookie.
+    /// Origins of browsers that may call routes, and change something by a cookie.
     pub origins: Arc<Origins>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Closing {
 
 #[derive(Debug)]
 enum Step {
-    /// What was queued is written; then this close frame follows.
+    /// The queued frames are written; then this close frame follows.
     Draining(Bytes),
     /// The close frame is written; nothing may follow it.
     Telling,

@@ -66,7 +66,7 @@ impl Rig {
         self.peer.write_all(bytes).await.unwrap();
     }
 
-    /// What the peer gets until the end of the stream.
+    /// The peer's bytes until the end of the stream.
     async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.peer.read_to_end(&mut bytes).await.unwrap();

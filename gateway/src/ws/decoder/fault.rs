@@ -2,7 +2,7 @@
 
 use shared::CloseCode;
 
-/// What the peer did wrong.
+/// The peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// A client frame without mask (RFC 6455 §5.1).

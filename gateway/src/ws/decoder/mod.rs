@@ -15,12 +15,12 @@ use header::{Control, HEADER_BYTES_MAX, Header, Kind, Opcode};
 /// The decoder of one socket.
 #[derive(Debug)]
 pub struct Decoder {
-    /// What has arrived of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
+    /// The bytes of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
     partial: Option<Box<Assembly>>,
     message_bytes_max: u32,
 }
 
-/// What the peer sent.
+/// An item of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'i> {
     /// A text message, valid UTF-8.
@@ -155,7 +155,7 @@ impl Decoder {
     }
 }
 
-/// What became of the current frame.
+/// The progress of the current frame.
 enum FrameProgress<'i> {
     Incomplete,
     Fragment,

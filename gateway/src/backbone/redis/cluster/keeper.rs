@@ -46,7 +46,7 @@ pub(in crate::backbone::redis) struct Keeper {
     abandoned: HashMap<MasterId, Instant>,
     /// Slots that two masters claim, and since when.
     disputed: HashMap<Slot, Instant>,
-    /// A topology was believed once.
+    /// A topology was adopted once.
     is_known: bool,
 }
 
@@ -87,7 +87,7 @@ impl Keeper {
                     () = tokio::time::sleep(if soon { ASK_SOON } else { ASK_EVERY }) => {}
                     () = self.cluster.look_again.notified() => {}
                 }
-                // What redirections have said already.
+                // Masters that redirections have named already.
                 self.shared.subscriptions.follow();
             }
         };
@@ -104,7 +104,7 @@ impl Keeper {
         }
     }
 
-    /// Asks everybody, and follows what is believed of the answers.
+    /// Queries all servers, and follows the winning claims.
     async fn look(&mut self) {
         let views = self.ask_all().await;
         if !self.is_known && !self.is_one_cluster(&views) {
@@ -127,7 +127,7 @@ impl Keeper {
         let mut addresses: Vec<(String, u16)> = self.seeds.addresses().chain(members).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        // Whoever doesn't answer in time leaves no connection behind that still expects an answer.
+        // A server that doesn't answer in time leaves no connection that still expects an answer.
         let questions: Vec<_> = addresses
             .into_iter()
             .filter_map(|address| {

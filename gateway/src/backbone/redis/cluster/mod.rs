@@ -37,7 +37,7 @@ const NOBODY: MasterId = MasterId::MAX;
 /// How often a start looks whether the masters are there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The Cluster, shared by everybody; who is master of what is written by the keeper, and by redirections.
+/// The Cluster, shared by all tasks. The keeper and redirections write which master has which slot.
 pub(super) struct Cluster {
     members: RwLock<Vec<Arc<Member>>>,
     /// The lane of each slot's master.
@@ -303,7 +303,7 @@ impl Cluster {
     }
 }
 
-/// What names a master among others: the beginning of its replication id.
+/// The short name of a master: the beginning of its replication id.
 pub(super) fn short(replication_id: &str) -> &str {
     replication_id.get(..16).unwrap_or(replication_id)
 }

@@ -162,7 +162,7 @@ pub(super) fn users_in_several(calls: &[Call]) -> HashSet<UserId> {
     several.map(|(user, _)| user.clone()).collect()
 }
 
-/// What a durable event carries; `None` for an ephemeral one.
+/// The part of a durable event; `None` for an ephemeral one.
 pub(super) fn durable(job: &Job) -> Option<&Durable> {
     match &job.delivery.kind {
         DeliveryKind::Ephemeral => None,

@@ -174,7 +174,7 @@ impl PipelineWriter {
         waiting
     }
 
-    /// Adds push jobs for messages that nobody received; only then are they published.
+    /// Adds push jobs for messages without a receiver; only then do these count as published.
     async fn add_push_jobs(&self, jobs: Vec<Job>) {
         let mut pipeline = Pipeline::with_capacity(jobs.len());
         for job in &jobs {

@@ -44,7 +44,7 @@ pub(in crate::backbone::redis) struct Servers {
 /// The server to connect to now.
 pub(in crate::backbone::redis) struct Discovery {
     pub(in crate::backbone::redis) client: Client,
-    /// What the Sentinels said, if there are any.
+    /// The answers of the Sentinels, if there are any.
     named: Option<SentinelMaster>,
 }
 

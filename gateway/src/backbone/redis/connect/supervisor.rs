@@ -68,7 +68,7 @@ pub(in crate::backbone::redis) struct ClusterPlace {
     pub(in crate::backbone::redis) lane: MasterId,
 }
 
-/// What all supervisors share.
+/// The parts that all supervisors share.
 #[derive(Clone)]
 pub(in crate::backbone::redis) struct Shared {
     pub(in crate::backbone::redis) link: Arc<Link>,
@@ -145,7 +145,7 @@ impl Supervisor {
     }
 
     fn up(&self, connections: &Connections, away_since: Option<Instant>, was_up: bool) {
-        // In this order: whoever sees the link may subscribe.
+        // In this order, because a caller that sees the link may subscribe.
         self.shared.subscriptions.open(self.lane());
         let is_another = self.server.set_up(connections.live.clone());
         if let Some(since) = away_since {
@@ -202,7 +202,7 @@ impl Supervisor {
         cmd("CLIENT").arg("SETNAME").arg(&name).exec_async(&mut commands).await?;
         let client_id: i64 = cmd("CLIENT").arg("ID").query_async(&mut commands).await?;
         let server = connection::identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
-        // What an earlier connection of ours has left in Redis' buffers must not run after what comes now.
+        // Commands of an earlier connection that are still in Redis' buffers must not run after later ones.
         connection::kill_others(&mut commands, &name, client_id).await?;
         link.scripts.load(&mut commands).await?;
         if !was_up {

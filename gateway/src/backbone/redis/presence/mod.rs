@@ -91,7 +91,7 @@ pub(in crate::backbone::redis) async fn take_offline(
     }
 }
 
-/// Who is online, in the order asked.
+/// The users' presence, in the given order.
 pub(in crate::backbone::redis) async fn presence(
     link: &Link,
     users: &[UserId],

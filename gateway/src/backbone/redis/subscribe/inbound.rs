@@ -26,7 +26,7 @@ pub(in crate::backbone::redis) struct Inbound {
     pub(in crate::backbone::redis) generation: u64,
     /// The channel of this node's probe.
     pub(in crate::backbone::redis) probe_channel: String,
-    /// What this node's probes say.
+    /// The text of this node's probes.
     pub(in crate::backbone::redis) probe: String,
     /// To be cancelled when the connection ends.
     pub(in crate::backbone::redis) lost: CancellationToken,

@@ -43,7 +43,7 @@ struct Request {
     awaited: Vec<PendingCommand>,
 }
 
-/// What a command waits for: its confirmations, or one reply; an error comes instead of either.
+/// The replies that a command waits for: its confirmations, or one reply. An error replaces either.
 struct PendingCommand {
     what: Expectation,
     done: oneshot::Sender<RedisResult<()>>,
@@ -92,7 +92,7 @@ impl PushConnection {
                 () = read(reading, &inbound, &waiting) => {}
                 () = write(writing, requests, &waiting) => {}
             }
-            // Whoever waits for an answer is told by the dropped sender.
+            // The dropped sender tells the waiting callers.
             waiting.lock().clear();
             lost.cancel();
         });
@@ -260,7 +260,7 @@ fn pushed(push: PushInfo, inbound: &Inbound, waiting: &PendingCommands) {
         inbound.receive(push);
     }
     if let Some(PendingCommand { done, .. }) = done {
-        // Whoever stopped waiting needs no answer.
+        // A caller that stopped waiting needs no answer.
         let _ = done.send(Ok(()));
     }
 }

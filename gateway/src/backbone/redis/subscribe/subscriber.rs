@@ -16,7 +16,7 @@ use crate::backbone::redis::presence;
 /// Channels per command.
 const CHANNELS_MAX: usize = 1000;
 
-/// How often channels that nobody wants any more are looked for.
+/// How often unwanted channels are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// The pause after a server has refused a channel: its slot is on the way.

@@ -42,7 +42,7 @@ struct Table {
     generation: u64,
 }
 
-/// What one server has to be told.
+/// The changes that one server has to get.
 #[derive(Default)]
 struct Line {
     /// In the order of asking; an entry that isn't queued in this lane is void.
@@ -172,7 +172,7 @@ impl Subscriptions {
         self.table.lock().users.get(user).is_some_and(|subscription| subscription.count > 0)
     }
 
-    /// Whether Redis counts a subscription of this node that nobody wants any more.
+    /// Whether Redis counts a subscription of this node that isn't wanted any more.
     pub(in crate::backbone::redis) fn lingers(&self, user: &UserId) -> bool {
         let table = self.table.lock();
         table.users.get(user).is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)
