@@ -105,7 +105,7 @@ pub enum TokenRefusal {
     #[error("the token is not valid: none of its claims (JWT_USER_CLAIMS) names a user")]
     NoUser,
     /// It names a user by what is no id.
-    #[error("the token is not valid: the claim with the user is not an id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
+    #[error("the token is not valid: the claim with the user is no id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
     UserId,
     /// The session cookie's session is unknown, or what stands there can't be read.
     #[error("the session is not valid: it does not exist, or it has ended")]
