@@ -96,7 +96,7 @@ impl CpuWatch {
         Ok(Self { begun: pids.iter().map(|pid| Ok((*pid, cpu_seconds(*pid)?))).collect::<Result<_>>()? })
     }
 
-    /// What was used since; a process that has gone counts nothing.
+    /// The use since then; a process that has gone counts nothing.
     #[must_use]
     pub fn read(&self) -> CpuUse {
         let used = |(pid, begun): &(u32, f64)| (name(*pid), cpu_seconds(*pid).map_or(0.0, |now| now - begun));
@@ -167,7 +167,7 @@ impl CostWatch {
         }
     }
 
-    /// What was used since the start.
+    /// The use since the start.
     #[must_use]
     pub fn read(mut self) -> Cost {
         self.read_memory();

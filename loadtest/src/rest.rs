@@ -35,7 +35,7 @@ pub struct MessageView {
     /// The conversation's change counter when it last changed.
     #[serde(default)]
     pub rev: u64,
-    /// Who sent it.
+    /// The sender.
     pub sender_id: UserId,
     /// The sender's own name for it.
     #[serde(default)]
@@ -167,7 +167,7 @@ impl Rest {
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let exchange = async {
             let mut response = self.client.request(request.clone()).await?;
-            // A user's requests have a rate like their commands; whoever resyncs with many pages waits for their turn.
+            // A user's requests have a rate like their commands, so a resync with many pages has to wait.
             while response.status() == StatusCode::TOO_MANY_REQUESTS {
                 tokio::time::sleep(RATE_PAUSE).await;
                 response = self.client.request(request.clone()).await?;

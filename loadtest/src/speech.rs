@@ -134,7 +134,7 @@ impl Speech {
         }
     }
 
-    /// What a frame says, one thing after the other.
+    /// The parts of a frame, in order.
     pub fn hear(self, frame: &[u8], mut take: impl FnMut(PeerEvent)) {
         match self {
             Self::Parley => hear_parley(frame, &mut take),
@@ -263,7 +263,7 @@ pub fn content(number: u64, bytes: usize) -> String {
     content
 }
 
-/// What stands between `before` and the next quotation mark; empty if there is no such thing.
+/// The text between `before` and the next quotation mark; empty if there is none.
 fn field<'a>(frame: &'a [u8], before: &str) -> &'a str {
     let text = std::str::from_utf8(frame).unwrap_or_default();
     text.split_once(before).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default()

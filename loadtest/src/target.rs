@@ -12,7 +12,7 @@ use shared::UserId;
 
 use crate::speech::Speech;
 
-/// What every mode has to know about the deployment.
+/// The arguments of every mode about the deployment.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
     /// A node or load balancer, `ws://host:port`; the path is /chat/ws (or the peer's own) unless given. May be repeated.

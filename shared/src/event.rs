@@ -136,7 +136,7 @@ pub enum Event {
     UserOffline { user_id: UserId, last_seen: Timestamp },
     #[serde(rename = "notification")]
     Notification(#[schemars(schema_with = "any_object")] serde_json::Value),
-    /// To everybody who is connected; an admin's.
+    /// An admin's message to every connected user.
     #[serde(rename = "broadcast")]
     Broadcast {
         content: String,

@@ -67,7 +67,7 @@ macro_rules! words {
 }
 
 words! {
-    /// How a conversation came to be and who may come in.
+    /// The kind of a conversation, which decides who may join.
     ConversationKind {
         /// Two users, opened by the first message between them.
         Direct = "direct",
@@ -128,7 +128,7 @@ pub struct Conversation {
     pub member_count: u64,
     /// Its first members by id, at most a hundred.
     pub members: Vec<MemberView>,
-    /// How many messages the asking user has not seen; absent where nobody in particular asks.
+    /// How many messages the calling user has not seen; absent if the caller isn't a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<u64>,
 }

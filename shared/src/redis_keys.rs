@@ -74,7 +74,7 @@ pub const ALL_CHANNEL: &str = "chat:all";
 /// The channel for orders to all nodes.
 pub const CONTROL_CHANNEL: &str = "chat:control";
 
-/// The stream of push jobs for users with nobody online.
+/// The stream of push jobs for users without a connection.
 pub const PUSH_STREAM: &str = "chat:push";
 
 /// The stream of messages that wait for the store.

@@ -20,7 +20,7 @@ pub(super) struct NodeNames {
     pub(super) node: Arc<str>,
     /// Random, another one at each start.
     pub(super) boot: Arc<str>,
-    /// Both: whose rows of the outbox those of this process are.
+    /// Both: the owner of this process's outbox rows.
     pub(super) owner: Owner,
 }
 

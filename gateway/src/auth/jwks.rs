@@ -145,7 +145,7 @@ impl Jwks {
             }
             turn.fetching
         };
-        // A fetch that takes longer than it may, or the end of the node: the keys are what they are.
+        // A fetch that takes too long, or the end of the node: the keys stay as they are.
         if wait && tokio::time::timeout(FETCH_WITHIN, fetches.changed()).await.is_err() {
             tracing::debug!("keys were not fetched in time");
         }

@@ -107,7 +107,7 @@ pub enum TokenRefusal {
     /// It names a user by what is no id.
     #[error("the token is not valid: the claim with the user is no id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
     UserId,
-    /// The session cookie's session is unknown, or what stands there can't be read.
+    /// The session cookie's session doesn't exist, or its value can't be read.
     #[error("the session is not valid: it does not exist, or it has ended")]
     Session,
     /// The ticket is unknown, was used, or doesn't serve this request.

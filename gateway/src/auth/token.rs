@@ -33,7 +33,7 @@ pub struct Verifier {
 /// Why a token was not let pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// None of our keys has signed it, or it is no JWT at all: somebody else may know it, or it is refused for this reason.
+    /// None of our keys has signed it, or it isn't a JWT. Another service may accept it; else this is the reason.
     NotOurs(TokenRefusal),
     /// It names a key of the issuer that we don't have.
     UnknownKey,

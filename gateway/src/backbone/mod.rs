@@ -194,8 +194,8 @@ pub trait BackboneHost: Send + Sync + 'static {
     /// All unread counts of the user, from the store: the backbone has lost its own.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
 
-    /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called before
-    /// anything arrives from the new server. So a user who is told `resync` finds in the store what they lack.
+    /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called
+    /// before anything arrives from the new server. So a user who gets `resync` finds what is missing in the store.
     async fn server_left(&self, left: &str) -> Result<(), BackboneError>;
 }
 
@@ -245,8 +245,8 @@ pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations +
     /// that is disconnected at that moment misses them. After a lost reply they may have been published.
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError>;
 
-    /// Gives an order to every node, this one included. It is not kept: a node that was disconnected is told by
-    /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`]. May be repeated after a lost reply.
+    /// Sends an order to every node, this one included. It is not kept: a node that was disconnected gets
+    /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`] instead. May be repeated after a lost reply.
     async fn control(&self, control: &Control) -> Result<(), BackboneError>;
 
     /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way:

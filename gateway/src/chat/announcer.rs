@@ -65,8 +65,8 @@ struct Announcement {
 }
 
 impl Announcer {
-    /// Starts the task that gives deliveries to `publish`, and asks `presence` who is there and `nodes` how many nodes there
-    /// are; it ends when this is dropped, and what waits then is told to nobody.
+    /// Starts the task that gives deliveries to `publish`. It gets users' presence from `presence`, and the number of
+    /// nodes from `nodes`. It ends when this is dropped, without the announcements that still wait.
     pub(super) fn start<P, A, F, N>(publish: P, presence: A, nodes: N, metrics: Arc<Metrics>) -> Self
     where
         P: Fn(Vec<Delivery>) + Send + 'static,

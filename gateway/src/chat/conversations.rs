@@ -35,7 +35,7 @@ pub struct CreateConversation {
 }
 
 impl Chat {
-    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is told.
+    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is notified.
     pub async fn create_conversation(
         &self,
         by: Option<&UserId>,
@@ -106,7 +106,7 @@ impl Chat {
         self.change_membership(conversation, user, MembershipChange::Join).await
     }
 
-    /// Changes who is in a conversation, and tells those whom it concerns.
+    /// Changes a conversation's members, and notifies the users concerned.
     pub async fn change_membership(
         &self,
         conversation: &ConversationId,
@@ -190,7 +190,7 @@ fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipO
     list
 }
 
-/// The newcomers are told, and those who were there before, as long as that stays within [`JOINS_TOLD_MAX`] events: ten
+/// Events for the newcomers, and for the earlier members as long as these are at most [`JOINS_TOLD_MAX`] events: ten
 /// thousand newcomers in a channel of ten thousand would make a hundred millions.
 fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<OutboxEvent> {
     if outcome.added.is_empty() {

@@ -88,8 +88,8 @@ impl MembersCache {
         Ok(())
     }
 
-    /// For whom the message `seq` was, whose commit saw `version` or an earlier one: the members of now, and those of then if
-    /// they differ. What is published late is no business of who came later, and is one of who has left meanwhile.
+    /// The members for message `seq`, whose commit saw `version` or an earlier one: the members of now, and those of
+    /// then if they differ. A late message isn't for members who came later, but it is for those who have left since.
     pub async fn audience(
         &self,
         conversation: &ConversationId,

@@ -21,7 +21,7 @@ pub struct SentMessage {
 }
 
 impl Chat {
-    /// Stores a message. Its sender's devices and its recipients are told through the backbone.
+    /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<SentMessage, ProtocolError> {
         self.send_as(sender, send, None).await
     }

@@ -16,7 +16,7 @@ use crate::store::{CommittedEvents, KeptNotification, OutboxEvent};
 pub type NotificationPayload = BTreeMap<String, Box<RawValue>>;
 
 impl Chat {
-    /// Sends an envelope (checked by the caller) to users: through their logs if `durable`, else to who is there.
+    /// Sends an envelope (checked by the caller) to users: through their logs if `durable`, else to their live sockets.
     pub async fn publish(&self, users: Vec<UserId>, body: String, durable: bool) -> Result<(), ProtocolError> {
         if !durable {
             let body = Bytes::from(body);
@@ -48,7 +48,7 @@ impl Chat {
         Ok(self.store.notifications(user, offset, limit).await?)
     }
 
-    /// Marks these notifications as read, or all; how many were not. If any, all the user's devices are told.
+    /// Marks these notifications as read, or all; returns how many were not. If any, the user's devices are notified.
     pub async fn read_notifications(
         &self,
         user: &UserId,

@@ -13,8 +13,8 @@ use crate::backbone::BackboneError;
 const OFFLINE_PER_PASS: u32 = 500;
 
 impl Chat {
-    /// Marks a user online who is subscribed now, and tells their partners if that is news. With `status`, gives the
-    /// `status.bulk` of their conversation partners.
+    /// Marks a user online who is subscribed now, and notifies the user's partners if the user was offline. With
+    /// `status`, returns the partners' presence as `status.bulk`.
     pub async fn arrived(&self, user: &UserId, status: bool) -> Result<Option<Event>, ProtocolError> {
         let is_news = self.backbone.arrived(user).await?;
         if !is_news && !status {
@@ -42,7 +42,7 @@ impl Chat {
         }
     }
 
-    /// Announces the users whose offline check was due and who are gone. While much waits to be told they stay in the
+    /// Announces the users whose offline check was due and who are gone. While the announcer is full they stay in the
     /// backbone, for this node or another.
     pub async fn announce_departures(&self) -> Result<(), ProtocolError> {
         if !self.announcer.has_room() {

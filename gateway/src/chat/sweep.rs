@@ -93,8 +93,8 @@ impl Chat {
         self.left_behind.lock().is_some()
     }
 
-    /// Follows the backbone to another server. What was published under the old one needs no redo: every log has a new
-    /// epoch there, and who comes with the old one is told to fetch from the store.
+    /// Follows the backbone to another server. Rows that were published under the old one are not published again:
+    /// every log has a new epoch there, and a client that resumes with the old epoch gets `resync`.
     async fn adopt_server(&self, server: Arc<str>) -> Result<(), StoreError> {
         if self.adopted.lock().as_ref() == Some(&server) {
             return Ok(());

@@ -57,8 +57,8 @@ impl Chat {
         self.end_typing_where(|(typist, _), _| typist == user).await;
     }
 
-    /// Ends what has been silent for too long, and the typing of those who are no members any more: they may have been
-    /// taken out on another node.
+    /// Ends typings that were silent for too long, and those of users who left: another node may have
+    /// removed them.
     pub async fn end_silent_typing(&self) {
         let now_s = coarse_s();
         self.end_typing_where(|_, until_s| until_s <= now_s).await;

@@ -22,8 +22,8 @@ pub(super) enum Refusal {
     AfterUpgrade,
 }
 
-/// Asks who it is, unless that is `believed` already. An answer instead of an opening ends the request; if a token was
-/// refused, the answer's extensions hold the [`TokenRefusal`].
+/// Authenticates the request, unless `believed` has the identity already. An answer instead of an opening ends the
+/// request; if a token was refused, the answer's extensions hold the [`TokenRefusal`].
 pub(super) async fn admit(
     authenticator: &Authenticator,
     (headers, query): (&HeaderMap, Option<&str>),

@@ -31,8 +31,8 @@ impl ClientScheme {
 }
 
 impl ClientAddress {
-    /// The client behind `peer`, the other end of the connection. If that is a trusted proxy, `X-Forwarded-For` is read from
-    /// its end, where that proxy has put whom it serves, until somebody is not trusted: that is the client.
+    /// The client behind `peer`, the other end of the connection. If that is a trusted proxy, `X-Forwarded-For` is read
+    /// from its end, where the proxy has put its own client. The first address that isn't trusted is the client's.
     #[must_use]
     pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Self {
         let mut address = peer.to_canonical();

@@ -41,7 +41,7 @@ impl Lobby {
         Seat { connection, waiting: Arc::clone(&self.waiting) }
     }
 
-    /// Closes those whose time is up; how many.
+    /// Closes the sockets whose time is up; returns how many.
     pub fn sweep(&self) -> usize {
         let now_s = coarse_s();
         let waiting = self.waiting.lock();

@@ -28,7 +28,7 @@ const FORGIVEN: Rate = Rate::new(100_000, 10_000_000);
 pub(super) enum Refusal {
     /// The token is not valid, or could not be checked; the error says which.
     Auth(AuthError),
-    /// Another reason, told by the close code.
+    /// Another reason, given by the close code.
     Close(CloseCode),
 }
 
@@ -150,8 +150,8 @@ impl Connection {
         self.queue.close(refused.close_code());
     }
 
-    /// Closes a connection that could not join. A client that may try again is told when: the times are random, so that a
-    /// herd does not come back at once.
+    /// Closes a connection that could not join. A client that may retry gets a random `retryAfterMs`, so that retries
+    /// of many clients are spread out.
     fn send_away(&self, code: CloseCode) {
         self.node.metrics.handshake(code.reason());
         if matches!(code, CloseCode::OverCapacity | CloseCode::BackboneUnavailable) {

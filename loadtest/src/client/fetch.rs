@@ -8,7 +8,7 @@ use super::reconnect::Backoff;
 use crate::oracle::FetchReason;
 use crate::rest::{Credentials, MessageView, Rest};
 
-/// What to fetch.
+/// The part to fetch.
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) reason: FetchReason,

@@ -46,10 +46,10 @@ pub struct GroupArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
-    /// What the store costs.
+    /// The store's cost.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -114,7 +114,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
         readers.spawn(read(reader, writer, speech, counts));
     }
     let sender = writers.first().context("a group without members")?;
-    // What connecting has set going (presence, for one) is no part of what is measured.
+    // Effects of connecting (presence, for one) are not measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let (cpu, store_cpu) = (CpuWatch::start(&args.measure.pids)?, args.store.cpu_seconds()?);

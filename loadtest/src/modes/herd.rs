@@ -56,7 +56,7 @@ pub struct HerdArgs {
     /// How busy the store is before the herd and while it comes back.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -77,7 +77,7 @@ struct Outcome {
     oracle: Verdict,
 }
 
-/// What is counted while the evidence is read.
+/// The counts made while the evidence is read.
 struct Tally {
     cut_us: u64,
     back: Histogram<u64>,

@@ -42,7 +42,7 @@ pub struct IdleArgs {
     /// How long after the last close memory is read again.
     #[arg(long, default_value_t = 5)]
     pub after_seconds: u64,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }

@@ -25,7 +25,7 @@ pub struct StormArgs {
     /// How many handshakes at once.
     #[arg(long, default_value_t = 500)]
     pub in_flight: usize,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }

@@ -51,10 +51,10 @@ pub struct UserToUserArgs {
     /// Sends what is kept nowhere and acknowledged to nobody: `typing` to Parley, a publication to NATS.
     #[arg(long)]
     pub ephemeral: bool,
-    /// What the store costs.
+    /// The store's cost.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -75,7 +75,7 @@ struct Outcome {
     store_cpu_seconds_per_million: Option<f64>,
 }
 
-/// What the readers found.
+/// The readers' findings.
 struct Tally {
     schedule: Option<Schedule>,
     opened: u64,

@@ -71,7 +71,7 @@ impl Texts {
             let retryable = code.is_retryable();
             self.push(&Common::Error { code: *code, message, field: None, retryable, retry_after_ms: None });
         } else if !self.numbered {
-            // A live socket has no position to be told of.
+            // A live socket has no position.
         } else if let Event::Position { epoch, .. } = event {
             self.push(&Common::Position { epoch });
         } else if let Event::Resync { reason, epoch, .. } = event {

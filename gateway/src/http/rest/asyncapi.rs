@@ -127,7 +127,7 @@ fn name_of(reference: &Value) -> &str {
     reference.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()).unwrap_or_default()
 }
 
-/// The frame with what every envelope may hold besides `type` and `payload`.
+/// The frame with the fields that every envelope may have beside `type` and `payload`.
 fn envelope(mut frame: Value, side: Side) -> Value {
     let payload_may_lack =
         frame.pointer("/properties/payload/required").is_none() && frame.pointer("/properties/payload/$ref").is_none();

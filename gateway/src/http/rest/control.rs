@@ -20,7 +20,7 @@ use crate::http::stats::Stats;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct DisconnectBody {
     user_id: UserId,
-    /// For the caller's own records; clients are not told.
+    /// For the caller's own records; clients don't get it.
     #[serde(default)]
     reason: Option<String>,
 }

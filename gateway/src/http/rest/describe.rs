@@ -69,7 +69,7 @@ impl Operation {
     }
 }
 
-/// The schemas of everything that is named, for what comes in and for what goes out.
+/// The schemas of all named types, for requests and for answers.
 pub(super) struct Schemas {
     inputs: SchemaGenerator,
     answers: SchemaGenerator,

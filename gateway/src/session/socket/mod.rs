@@ -272,7 +272,7 @@ impl Socket {
             self.queue.take(&mut batch, cx.waker());
             batch.frames.extend(batch.ping.then(frame::ping));
             if !self.pongs.is_empty() {
-                // First, because what a message caused comes after it, and pings may stand inside of a message.
+                // First, because the answers to a message come after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));
             }
         } else {

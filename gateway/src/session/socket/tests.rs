@@ -179,7 +179,7 @@ async fn a_pause_holds_messages_but_not_writes() {
                 assert!(ended.is_pending());
                 if seen.len() > before { Poll::Ready(()) } else { Poll::Pending }
             });
-            // While nothing may be read, what the peer sees is the event to wait for.
+            // While nothing may be read, the peer's view is the event to wait for.
             tokio::select! {
                 () = drive => {}
                 read = peer.read_exact(&mut answer), if !reading => assert_eq!(read.unwrap(), 2),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-/// What one number of a mixed load does.
+/// The action of one number of a mixed load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {

@@ -38,7 +38,7 @@ pub(super) struct KindOutcome {
     pub(super) delivery_ms: Quantiles,
 }
 
-/// What was heard.
+/// The received events.
 pub(super) struct Tally {
     run: String,
     plan: Plan,
