@@ -354,6 +354,7 @@ fn node(
         draining: AtomicBool::new(false),
         connections: AtomicU64::new(1),
         polls: Polls::default(),
+        connects: Node::connects(config.limits.connect_rate_per_user),
         joining: Semaphore::new(JOINS_MAX),
     }
 }

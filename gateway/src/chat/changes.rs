@@ -17,8 +17,8 @@ pub struct ChangeOutcome {
 }
 
 impl Chat {
-    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is notified through
-    /// the backbone, the caller included.
+    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is notified,
+    /// the caller included, through the backbone.
     pub async fn change_message(
         &self,
         id: MessageId,

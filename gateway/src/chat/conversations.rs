@@ -99,6 +99,7 @@ impl Chat {
             let Some(password) = password else {
                 return Err(ProtocolError::new(ErrorCode::PasswordRequired, "this conversation takes a password"));
             };
+            self.password_attempts.count(user, conversation)?;
             if !passwords::verify(password, hash).await? {
                 return Err(ProtocolError::new(ErrorCode::PasswordRequired, "the password is wrong"));
             }

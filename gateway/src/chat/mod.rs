@@ -70,6 +70,8 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     /// Messages delivered before they are stored: whether the store is away, and the ids kept for that time. This node's own.
     late: late::Late,
+    /// How often users have tried the passwords of conversations. This node's own.
+    password_attempts: passwords::Attempts,
     /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are notified of a user's presence, many users in one query.
@@ -140,6 +142,7 @@ impl Chat {
             members,
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
+            password_attempts: passwords::Attempts::default(),
             presence_audience,
             partners,
             announcer,

@@ -74,6 +74,7 @@ settings! {
     max_connections_per_user "MAX_CONNECTIONS_PER_USER" = "20", "Sockets of one user on this node, 0 for any";
     max_connections_per_ip "MAX_CONNECTIONS_PER_IP" = "0", "Sockets of one address (IPv6: /64) on this node, 0 for any";
     connect_rate_per_ip "CONNECT_RATE_PER_IP" = "0", "Handshakes of one address per second on this node, burst twice that, 0 for any";
+    connect_rate_per_user "CONNECT_RATE_PER_USER" = "1", "Connects of one user per second on this node, burst forty times that, 0 for any";
     commands_per_second "COMMANDS_PER_SECOND" = "50", "Commands of one connection, burst twice that, 0 for any";
     user_commands_per_second "USER_COMMANDS_PER_SECOND" = "100", "Commands of one user on all nodes, burst twice that, 0 for any";
     resume_events "RESUME_EVENTS" = "256", "Events that a user's log keeps";

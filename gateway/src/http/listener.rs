@@ -15,7 +15,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics::counter;
 use shared::{ErrorCode, ProtocolError};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client_address::{ClientAddress, ClientScheme};
 use super::head;
-use super::plain::{PacedBody, PacedStream, PlainConnections, PlainPlace};
+use super::plain_connections::{PacedBody, PacedStream, PlainConnections, PlainPlace};
 use super::proxy_protocol::{self, HeaderError};
 use super::rest::failure::respond;
 use crate::config::{Config, Proxies};
@@ -129,7 +128,7 @@ pub async fn serve<F, Fut>(
     F: Fn(Request<Body>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    let places = Arc::new(PlainConnections::default());
+    let places = Arc::new(PlainConnections::new());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -138,8 +137,7 @@ pub async fn serve<F, Fut>(
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.take(peer.ip()) else {
-                    // Each of the others is being answered right now, or has come within the last second.
-                    counter!("parley_plain_connections_refused_total").increment(1);
+                    // Each of the others waits for this node.
                     continue;
                 };
                 tasks.spawn(connection(stream, place, Arc::clone(&proxies), handle.clone(), stop.clone()));
@@ -201,7 +199,7 @@ async fn connection<F, Fut>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = place.evicted() => {
-            counter!("parley_plain_connections_evicted_total").increment(1);
+            tracing::debug!(%peer, "a slow connection gave its place to another");
             return;
         }
         () = stop.cancelled() => {

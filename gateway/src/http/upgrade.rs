@@ -9,15 +9,17 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::{Request, Uri};
-use shared::{CloseCode, Dialect, Wire};
+use shared::{CloseCode, Dialect, ErrorCode, ProtocolError, Wire};
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
-use super::plain::PacedStream;
+use super::plain_connections::PacedStream;
+use super::rest::failure::respond;
 use crate::auth::{Credential, TokenRefusal, credentials};
+use crate::clock::now_us;
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::{Addresses, OverLimit, Stay};
@@ -135,7 +137,20 @@ impl Sockets {
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
         let asked = (headers, uri.query());
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
-        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))
+        let opening = opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))?;
+        let Opening::Known(identity, _) = &opening else { return Ok(opening) };
+        match (self.node.connects.take(&identity.user, now_us()), refusal) {
+            (Ok(()), _) => Ok(opening),
+            (Err(_), Refusal::AfterUpgrade) => {
+                self.node.metrics.handshake("user_rate");
+                Ok(Opening::Close(CloseCode::RateLimited))
+            }
+            (Err(wait_us), Refusal::BeforeUpgrade) => {
+                self.node.metrics.handshake("user_rate");
+                let error = ProtocolError::new(ErrorCode::RateLimited, "this user connects too often; wait a little");
+                Err(respond(&error.retry_after_ms(wait_us.div_ceil(1000))))
+            }
+        }
     }
 
     /// Whether a page of the request's origin may open a socket: not by a cookie alone, where `*` is all that allows it.

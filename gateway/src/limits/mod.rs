@@ -6,10 +6,10 @@ mod addresses;
 mod polls;
 mod rate;
 mod slots;
-mod users;
+mod user_rates;
 
 pub use addresses::{Addresses, OverLimit, Stay};
 pub use polls::{PollPlace, Polls};
 pub use rate::{Bucket, Rate};
 pub use slots::Slots;
-pub use users::{Allowance, UserRates};
+pub use user_rates::{Allowance, UserRates};

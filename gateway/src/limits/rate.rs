@@ -20,6 +20,12 @@ impl Rate {
         if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, 2_000_000) }
     }
 
+    /// At most `count` a second and `burst` seconds' worth at once; 0: no limit.
+    #[must_use]
+    pub const fn with_burst(count: u32, burst: u64) -> Self {
+        if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, burst * 1_000_000) }
+    }
+
     /// The cost of one, in microseconds.
     #[must_use]
     pub const fn cost_us(self) -> u64 {

@@ -21,13 +21,16 @@ use crate::chat::Chat;
 use crate::config::{Limits, Timeouts};
 use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
-use crate::limits::{Polls, UserRates};
+use crate::limits::{Polls, Rate, Slots, UserRates};
 use crate::metrics::Metrics;
 use crate::node::lobby::Lobby;
 use crate::store::Store;
 
 /// Connections that join at the same time; more wait for their turn.
 pub const JOINS_MAX: usize = 512;
+
+/// How many seconds' worth of connects a user may make at once: tabs that are restored, a phone in a tunnel.
+const CONNECTS_BURST_S: u64 = 40;
 
 /// The parts that every session of this node works with.
 pub struct Node {
@@ -71,11 +74,19 @@ pub struct Node {
     pub connections: AtomicU64,
     /// Polls that wait for events.
     pub polls: Polls,
+    /// How often users connect: each connect costs the cluster a subscription, a log and news of presence.
+    pub connects: Slots,
     /// Places for connections that subscribe and read their log at the same time: a herd waits here.
     pub joining: Semaphore,
 }
 
 impl Node {
+    /// The rate at which each user may connect, `per_second` and forty times that at once; 0: no limit.
+    #[must_use]
+    pub fn connects(per_second: u32) -> Slots {
+        Slots::new(Rate::with_burst(per_second, CONNECTS_BURST_S))
+    }
+
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)

@@ -50,7 +50,7 @@ impl Recheck {
                 match self.restore().await {
                     Ok(()) => self.server = health.server,
                     Err(error) => {
-                        tracing::warn!(%error, "revocations could not be copied to the backbone; the next check retries")
+                        tracing::warn!(%error, "revocations could not be copied to the backbone; retrying")
                     }
                 }
             }

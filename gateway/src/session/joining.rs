@@ -18,6 +18,7 @@ use super::live::Live;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{Credential, Identity, TokenRefusal};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
+use crate::clock::now_us;
 use crate::delivery::frames::{companions_on, event_on};
 use crate::delivery::heal::resync;
 use crate::delivery::send_queue::SendQueue;
@@ -40,6 +41,8 @@ impl Joining {
         let work = async move {
             let credential = Credential::Token(token.into());
             let identity = place.node.authenticator.authenticate(credential).await.map_err(Refusal::Auth)?;
+            let connects = place.node.connects.take(&identity.user, now_us());
+            connects.map_err(|_| Refusal::Close(CloseCode::RateLimited))?;
             join(place, identity, resume).await
         };
         Self { work: Box::pin(work) }

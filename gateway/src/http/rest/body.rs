@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use shared::{ErrorCode, ProtocolError};
 
 use super::failure::Failure;
-use crate::http::plain::TooSlow;
+use crate::http::plain_connections::TooSlow;
 
 /// The largest body, in bytes: a conversation of ten thousand members with the longest ids fits.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -39,11 +39,14 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let fault = |error: axum::Error| match error.into_inner().downcast::<TooSlow>() {
-            Ok(slow) => ProtocolError::new(ErrorCode::Timeout, slow.to_string()),
-            Err(_) => {
-                let fault = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-                ProtocolError::new(ErrorCode::PayloadTooLarge, fault)
+        let fault = |error: axum::Error| {
+            let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+            match causes.find_map(|cause| cause.downcast_ref::<TooSlow>()) {
+                Some(slow) => ProtocolError::new(ErrorCode::Timeout, slow.to_string()),
+                None => {
+                    let fault = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+                    ProtocolError::new(ErrorCode::PayloadTooLarge, fault)
+                }
             }
         };
         Ok(Self(axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(fault)?))

@@ -30,7 +30,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["auth", "backbone", "clock", "delivery", "dispatch", "limits", "node", "switches", "ws"]),
     (
         "http",
-        &["auth", "backbone", "chat", "config", "delivery", "limits", "metrics", "node", "session", "store", "ws"],
+        &[
+            "auth", "backbone", "chat", "clock", "config", "delivery", "limits", "metrics", "node", "session", "store",
+            "ws",
+        ],
     ),
     (
         "app",

@@ -7,7 +7,7 @@ local cost, burst, wanted, owed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
--- Never more than a whole burst is taken in advance, even if the clock was set back or another program wrote an invalid value here.
+-- Never more than a whole burst is taken in advance, even if the clock was set back, or the value is invalid.
 local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1])) or now)
 full_at = math.min(full_at + owed * cost, now + burst)
 local granted = math.min(wanted, math.floor((now + burst - full_at) / cost))
