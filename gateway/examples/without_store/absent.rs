@@ -1,4 +1,4 @@
-//! The concerns of which a send needs nothing: one line for each method, with a constant answer or a refusal.
+//! The concerns of the store that a send doesn't need: each method returns a constant answer or a refusal.
 
 use async_trait::async_trait;
 use gateway::store::{

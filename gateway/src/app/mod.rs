@@ -66,7 +66,7 @@ pub struct App {
     config: Config,
     /// Shared with every session, listener and clock.
     node: Arc<Node>,
-    /// Shared with the operators' routes and the task that asks the store.
+    /// Shared with the operators' routes and the task that pings the store.
     readiness: Arc<Readiness>,
     /// The public listener, its requests and its sessions.
     serving: TaskTracker,

@@ -13,7 +13,7 @@ impl From<StoreError> for ProtocolError {
             }
             StoreError::Failed(detail) => {
                 tracing::error!(detail, "the store failed");
-                ProtocolError::new(ErrorCode::InternalError, "the server failed to carry this out")
+                ProtocolError::new(ErrorCode::InternalError, "the server could not carry out the command")
             }
             StoreError::Refused(refusal) => refused(refusal),
         }
@@ -37,6 +37,6 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
         Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
         Refusal::Limit => ProtocolError::new(ErrorCode::LimitExceeded, "there can't be more of these"),
-        Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
+        Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this conflicts with the current state"),
     }
 }

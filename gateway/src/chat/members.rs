@@ -1,4 +1,4 @@
-//! Who is in which conversation, remembered until the version that a commit saw is another one.
+//! A cache of conversations' members, each entry valid until a commit has seen another version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,8 +88,8 @@ impl MembersCache {
         Ok(())
     }
 
-    /// For whom the message `seq` was, whose commit saw `version` or an earlier one: the members of now, and those of then if
-    /// they differ. What is published late is no business of who came later, and is one of who has left meanwhile.
+    /// The members for message `seq`, whose commit saw `version` or an earlier one: the members of now, and those of
+    /// then if they differ. A late message isn't for members who came later, but it is for those who have left since.
     pub async fn audience(
         &self,
         conversation: &ConversationId,
@@ -109,7 +109,7 @@ impl MembersCache {
         let members = self.get(conversation).await?;
         match members.role(user) {
             Some(_) => Ok(members),
-            // Who is banned is told so, as they are when they say something.
+            // A banned user gets that error, as for a message.
             None if self.store.is_banned(conversation, user).await? => Err(refused(Refusal::Banned)),
             None => Err(refused(Refusal::NotMember)),
         }
@@ -137,7 +137,7 @@ impl MembersCache {
     }
 }
 
-/// Whether the message `seq` was for exactly these members: nobody came or went since.
+/// Whether the message `seq` was for exactly these members: no membership changed since.
 pub fn is_for_all_of(members: &Members, seq: u64) -> bool {
     members.since_seq < seq || switches::off("members-then")
 }

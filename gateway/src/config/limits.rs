@@ -17,7 +17,7 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// The longest content, in characters.
     pub content_chars_max: usize,
-    /// What may wait for one socket, in bytes.
+    /// Bytes that may wait for one socket.
     pub send_queue_bytes: u32,
     /// Sockets on this node.
     pub connections_max: usize,

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
+/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS.md, B10).
 pub const DIRECT_MAX: usize = 1000;
 
 /// Sends of one connection whose echo is still to come and is not wanted; the oldest is forgotten first.

@@ -61,7 +61,7 @@ impl Fanout {
         }
     }
 
-    /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
+    /// Hands a message to the user's sockets on this node, because the backbone is away. Sockets that got
     /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
     pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
         let temp_id = message_of(body).and_then(|message| message.temp_id);

@@ -17,7 +17,7 @@ pub struct Public {
     sockets: Sockets,
     /// Everything else.
     routes: Router,
-    /// In `gateway dev`, which gives tokens to everybody who asks.
+    /// In `gateway dev`, which gives tokens to every caller.
     loopback_only: bool,
 }
 

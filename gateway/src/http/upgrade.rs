@@ -1,4 +1,4 @@
-//! From an HTTP request to a session: who asks, from where, in which dialect, and whether there is room.
+//! From an HTTP request to a session: credential, address, dialect, and room on the node.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,12 +37,12 @@ pub struct Sockets {
     config: SocketsConfig,
 }
 
-/// Who may open one.
+/// Checks who may open a socket.
 #[derive(Debug, Clone)]
 pub struct SocketsConfig {
     /// Origins of browsers.
     pub allowed_origins: Origins,
-    /// Whether tokens are asked for; if not, `?user=` is believed (dev only).
+    /// Whether tokens are required; if not, `?user=` is accepted (dev only).
     pub auth_enabled: bool,
 }
 
@@ -124,7 +124,7 @@ impl Sockets {
             .into_response()
     }
 
-    /// What is known of the user; an answer, if that is not to become a socket.
+    /// The state of the user's authentication; an answer, if the request is refused.
     async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
             return Ok(Opening::Close(CloseCode::Draining));
@@ -196,7 +196,7 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
     let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(%error, "an upgrade was not completed");
+            tracing::debug!(%error, "a client closed the connection during the upgrade");
             node.metrics.handshake("vanished");
             return;
         }
@@ -214,14 +214,14 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
             tracing::debug!(connection, by, reason, "a connection ended");
         }
         None => {
-            tracing::error!(connection, "a session ended by a fault of the server");
+            tracing::error!(connection, "a session panicked");
             metrics.panics.increment(1);
         }
     }
     drop(places);
 }
 
-/// What a future gives, or `None` if it panicked. What it held is dropped, so a panicking session leaves the registry.
+/// A future's output, or `None` if it panicked. Its values are dropped, so a panicking session leaves the registry.
 async fn contained<F: Future>(future: F) -> Option<F::Output> {
     std::panic::AssertUnwindSafe(future).catch_unwind().await.ok()
 }

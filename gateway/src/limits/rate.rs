@@ -26,13 +26,13 @@ impl Rate {
         if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, burst * 1_000_000) }
     }
 
-    /// What one costs, in microseconds.
+    /// The cost of one, in microseconds.
     #[must_use]
     pub const fn cost_us(self) -> u64 {
         self.cost_us
     }
 
-    /// What may be spent at once, in microseconds.
+    /// The burst, in microseconds.
     #[must_use]
     pub const fn burst_us(self) -> u64 {
         self.burst_us

@@ -1,5 +1,5 @@
 //! [`Node`]: the parts that the sessions, the listeners and the clocks of one process share.
-//! Beside it stand the node's own tasks: its clocks, checking connected users again, readiness, draining.
+//! It also offers the node's own tasks: clocks, re-checks of connected users, readiness, drain.
 //! It never carries out a command and never reads a socket.
 
 pub mod clocks;
@@ -32,7 +32,7 @@ pub const JOINS_MAX: usize = 512;
 /// How many seconds' worth of connects a user may make at once: tabs that are restored, a phone in a tunnel.
 const CONNECTS_BURST_S: u64 = 40;
 
-/// What every session of this node works with.
+/// The parts that every session of this node works with.
 pub struct Node {
     /// The domain. It shares `store` and `backbone`.
     pub chat: Arc<Chat>,
@@ -46,15 +46,15 @@ pub struct Node {
     pub lobby: Lobby,
     /// Where events come from, for the heal requests.
     pub fanout: Arc<Fanout>,
-    /// Says who somebody is.
+    /// Turns credentials into identities.
     pub authenticator: Arc<Authenticator>,
     /// Connections that stand on a session cookie.
     pub sessions: LiveSessions,
     /// Orders may have been missed since this was last looked at.
     pub doubtful: Arc<AtomicBool>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is written down of connections.
+    /// The audit trail of connections.
     pub audit: AuditTrail,
     /// Sizes and rates.
     pub limits: Limits,
@@ -66,9 +66,9 @@ pub struct Node {
     pub name: Arc<str>,
     /// The random name of this boot, part of every connection's id.
     pub boot: Arc<str>,
-    /// What sessions leave to be done after them.
+    /// The work that sessions leave behind them.
     pub tasks: TaskTracker,
-    /// New connections are told to go elsewhere.
+    /// New connections are refused, so that they go to another node.
     pub draining: AtomicBool,
     /// Counts connections.
     pub connections: AtomicU64,
@@ -92,7 +92,7 @@ impl Node {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What clients and operators call a connection: unique over all nodes and boots.
+    /// A connection's id for clients and operators: unique over all nodes and boots.
     #[must_use]
     pub fn connection_id(&self, connection: u64) -> String {
         format!("{}-{connection}", self.boot)

@@ -1,5 +1,6 @@
-//! The second state: from a token to a live connection. Check the token, register, subscribe, read the log's head, open the
-//! gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the connection.
+//! The second state: from a token to a live connection. It checks the token, registers, subscribes, reads the log's
+//! head, and opens the gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the
+//! connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::switches;
 /// How long a connection waits for its turn before it is sent away.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection on its way in.
+/// A connection that joins.
 pub(super) struct Joining {
     /// Owns all that the way needs. Dropping it takes back whatever it registered.
     work: Pin<Box<dyn Future<Output = Result<Live, Refusal>> + Send>>,

@@ -1,6 +1,6 @@
-//! The opening handshake (RFC 6455 §4.2): an HTTP/1.1 upgrade request in, the response and then the bare TCP stream out.
+//! The opening handshake (RFC 6455 §4.2): an HTTP/1.1 upgrade request in, the response and the bare TCP stream out.
 //!
-//! It never looks at origin, token or offered subprotocols: whoever calls it has decided on those.
+//! It never checks the origin, the token or the offered subprotocols: its caller does.
 
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
@@ -33,7 +33,7 @@ pub enum NotWebSocket {
 const VERSION: &str = "13";
 
 impl NotWebSocket {
-    /// The status that answers it (PROTOCOL §1, refusals).
+    /// The status that answers it.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::BAD_REQUEST

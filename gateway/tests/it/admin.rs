@@ -1,4 +1,4 @@
-//! Operators at a terminal: `gateway admin` against two nodes, and what the nodes write into their logs meanwhile.
+//! Operators at a terminal: `gateway admin` against two nodes, and the log lines of the nodes meanwhile.
 
 use std::process::{Command, Output};
 

@@ -36,7 +36,7 @@ pub(crate) struct Client {
     given: BTreeSet<u64>,
     /// An event that came in its place, but isn't the one of that place: it is of a log that was begun anew, and a `resync`
     /// has to follow. A push doesn't tell its epoch: when a subscription is back, the heal does, and a push may be faster
-    /// (NOLOSS B1, open).
+    /// (NOLOSS.md, B1, open).
     doubt: Option<String>,
 }
 

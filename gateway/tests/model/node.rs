@@ -82,7 +82,7 @@ impl Node {
     }
 
     /// Payloads of earlier epochs arrive. A reply that tells a new epoch doesn't overtake them here, because a push doesn't
-    /// tell its epoch (NOLOSS B1, open).
+    /// tell its epoch (NOLOSS.md, B1, open).
     pub(crate) fn arrive_before(&mut self, (epoch, _): Place) {
         while self.on_the_way.front().is_some_and(|((number, _), _)| *number < epoch) {
             self.arrive();

@@ -274,7 +274,7 @@ impl World {
     }
 
     /// The log vanishes on its server. Nothing is promised for a socket with a silent loss that the regular check of its log
-    /// hasn't found yet (NOLOSS A5), so such a moment is left out.
+    /// hasn't found yet (NOLOSS.md, A5), so such a moment is left out.
     fn lose_log(&mut self) {
         if self.clients.iter().any(|client| self.lacks_unknowingly(client)) {
             return;
@@ -345,7 +345,7 @@ impl World {
             }
             Stage::Registered => {}
             Stage::Entered(head) if self.backbone.position().is_none_or(|position| position.epoch != head.epoch) => {
-                // A log that is begun anew between these two steps is left out (NOLOSS B1).
+                // A log that is begun anew between these two steps is left out (NOLOSS.md, B1).
                 self.clients[client].stage = Stage::Registered;
             }
             Stage::Entered(head) => {

@@ -323,7 +323,7 @@ impl PublishTask {
 
     async fn publish_deliveries(&mut self, deliveries: Vec<Delivery>, begun: Option<Instant>) -> Result<(), String> {
         if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
-            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS A8).
+            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS.md, A8).
             return Err("the lease was not held all the time".to_owned());
         }
         if deliveries.is_empty() {

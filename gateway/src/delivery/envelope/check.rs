@@ -33,7 +33,8 @@ pub struct Payload<'a> {
 pub struct Opened {
     /// What its events count under.
     pub epoch: Epoch,
-    /// Why, if it was not because there was no log: `trimmed` by a redo that could not prove an event's absence (NOLOSS B3).
+    /// Why, if it was not because there was no log: `trimmed` by a redo that could not prove an event's absence
+    /// (NOLOSS.md, B3).
     pub reason: Option<ResyncReason>,
     /// Read so that the line is known to be this one.
     seq: u64,

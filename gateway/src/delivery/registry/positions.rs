@@ -69,7 +69,7 @@ impl Registry {
 
     /// The user's log was begun anew under `epoch`, with nothing in it yet. A socket that certainly had everything of the old
     /// one is given `position`, any other `resync`; how many of each. Pushes may have been lost without a trace when
-    /// `interrupted`, while the user is being healed, and when another server answers (NOLOSS A4).
+    /// `interrupted`, while the user is being healed, and when another server answers (NOLOSS.md, A4).
     /// Does nothing before the first socket has joined, or when the user counts under that epoch already.
     pub fn begin_anew(
         &self,
@@ -150,7 +150,7 @@ impl LocalUser {
     }
 }
 
-/// The part of an epoch that names the backbone's server (NOLOSS M1).
+/// The part of an epoch that names the backbone's server (NOLOSS.md, A1).
 fn server_of(epoch: &Epoch) -> &str {
     epoch.as_str().split('.').next().unwrap_or_default()
 }

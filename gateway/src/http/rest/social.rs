@@ -75,7 +75,7 @@ pub(super) async fn group_messages(
     let (offset, limit) = (params.offset.unwrap_or(0), limit(params.limit));
     let reader = caller.user()?;
     if api.node.chat.members_of(&params.group, reader).await?.kind == ConversationKind::Direct {
-        return Err(ProtocolError::field("group", "is a direct conversation, no group").into());
+        return Err(ProtocolError::field("group", "is a direct conversation, not a group").into());
     }
     let page = api.node.chat.page_back(&params.group, reader, offset, limit).await?;
     Ok(Json(list(&page, |message| json!(MessageFrame::new(message, None)), offset, limit)))
@@ -241,7 +241,7 @@ fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deseri
     let text = match FlatId::deserialize(deserializer)? {
         FlatId::Number(number) => number.to_string(),
         FlatId::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
-        FlatId::Float(_) => return Err(serde::de::Error::custom("is no integer")),
+        FlatId::Float(_) => return Err(serde::de::Error::custom("is not an integer")),
         FlatId::Text(text) => text,
     };
     text.parse().map_err(serde::de::Error::custom)

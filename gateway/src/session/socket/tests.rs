@@ -66,7 +66,7 @@ impl Rig {
         self.peer.write_all(bytes).await.unwrap();
     }
 
-    /// What the peer gets until the end of the stream.
+    /// The peer's bytes until the end of the stream.
     async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.peer.read_to_end(&mut bytes).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_pause_holds_messages_but_not_writes() {
                 assert!(ended.is_pending());
                 if seen.len() > before { Poll::Ready(()) } else { Poll::Pending }
             });
-            // While nothing may be read, what the peer sees is the event to wait for.
+            // While nothing may be read, the peer's view is the event to wait for.
             tokio::select! {
                 () = drive => {}
                 read = peer.read_exact(&mut answer), if !reading => assert_eq!(read.unwrap(), 2),

@@ -1,4 +1,4 @@
-//! Seed 003: channels with rights, the audit trail, and what operators see. The frames are in `seed003_frames`.
+//! Seed 003: channels with rights, the audit trail, and operators' views. The frames are in `channels_frames`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How many sockets one address may have, and whose word counts for where a client is.
+//! The limits of one address, and which headers count for a client's address.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

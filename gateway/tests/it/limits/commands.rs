@@ -1,4 +1,4 @@
-//! How many commands a user may send: over all sockets on all nodes, over REST, and while Redis is away.
+//! The rate of a user's commands: over all sockets on all nodes, over REST, and while Redis is away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -194,7 +194,7 @@ async fn the_backbone_is_asked_once_for_many_commands() {
     counting.real.close().await;
 }
 
-/// Every limit of PROTOCOL §5 stands in the page, with a test that is there.
+/// Every limit stands in gateway/LIMITS.md, with a test that is there.
 #[test]
 fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

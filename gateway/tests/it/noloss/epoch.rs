@@ -1,4 +1,5 @@
-//! What sockets are told when their log is begun anew: `position` only if they certainly had everything (NOLOSS A4, A5).
+//! Sockets whose log is begun anew get `position` only if they certainly had everything, else `resync` (NOLOSS.md, A4,
+//! A5).
 
 use std::sync::Arc;
 use std::task::Waker;

@@ -1,4 +1,4 @@
-//! What was committed is published, whoever died in between, and never twice.
+//! Committed rows are published, whichever process died in between, and never twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

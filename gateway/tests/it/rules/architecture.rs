@@ -1,4 +1,5 @@
-//! The rules of ARCHITECTURE.md about imports, held against the sources: parts import downwards only, files make no circle.
+//! The rules of ARCHITECTURE.md about imports, checked against the sources: parts import downwards only, files have no
+//! circle.
 
 use std::path::{Path, PathBuf};
 
