@@ -4,6 +4,7 @@
 //!
 //! Its id and its `tempId` are made before the first try, so whichever try is carried out, late or not, it is this message.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,14 +44,16 @@ pub(super) struct Late {
     away: AtomicBool,
     /// Ids that were reserved while the store was there.
     ids: Mutex<Range<u64>>,
-    /// Senders and `tempId`s of what this node kept.
-    recent: Cache<(UserId, TempId), ()>,
+    /// What this node kept, by senders and `tempId`s. Of each message a digest, to tell a retry from another message.
+    recent: Cache<(UserId, TempId), u64>,
+    /// The key of those digests.
+    digests: RandomState,
 }
 
 impl Default for Late {
     fn default() -> Self {
         let recent = Cache::builder().max_capacity(RECENT_MAX).build();
-        Self { away: AtomicBool::new(false), ids: Mutex::new(0..0), recent }
+        Self { away: AtomicBool::new(false), ids: Mutex::new(0..0), recent, digests: RandomState::new() }
     }
 }
 
@@ -127,8 +130,11 @@ impl Chat {
             Some(_) => {}
         }
         let key = send.temp_id.clone().map(|temp_id| (sender.clone(), temp_id));
-        if key.as_ref().is_some_and(|key| self.late.recent.contains_key(key)) {
-            return Ok(());
+        let digest = self.late.digests.hash_one((&conversation, &send.kind, &send.content, send.reply_to));
+        match key.as_ref().and_then(|key| self.late.recent.get(key)) {
+            Some(known) if known == digest => return Ok(()),
+            Some(_) => return Err(refused(Refusal::UsedTempId)),
+            None => {}
         }
         let message = NewMessage {
             id,
@@ -146,7 +152,7 @@ impl Chat {
             return Err(unavailable("too many messages wait for the store; try again"));
         }
         self.metrics.late_kept.increment(1);
-        key.into_iter().for_each(|key| self.late.recent.insert(key, ()));
+        key.into_iter().for_each(|key| self.late.recent.insert(key, digest));
         self.tell_live(message, &members).await;
         Ok(())
     }

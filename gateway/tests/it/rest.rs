@@ -89,6 +89,30 @@ async fn a_repeated_send_is_one_message() {
     assert_eq!((sent.get("duplicate"), &again["duplicate"]), (None, &json!(true)));
     assert_eq!(sent["message"], again["message"]);
     assert_eq!(sent["message"]["tempId"], "key-1");
+    // Another message under the key is refused; the same one under the field of the body is the first again.
+    let first = &sent["message"]["id"];
+    for other in [
+        json!({ "to": "b", "content": "twice" }),
+        json!({ "to": "c", "content": "once" }),
+        json!({ "to": "b", "content": "once", "kind": "image" }),
+        json!({ "to": "b", "content": "once", "replyTo": first }),
+    ] {
+        let (status, refused) = a.post(&node, "/api/v1/messages", other.clone()).await;
+        let error = &refused["error"];
+        assert_eq!((status, &error["code"], &error["field"]), (409, &json!("CONFLICT"), &json!("tempId")), "{other}");
+        assert_eq!(error["retryable"], false);
+    }
+    let user = Caller::user("a");
+    let body = |content: &str| json!({ "to": "b", "content": content, "tempId": "key-1" });
+    assert_eq!(user.post(&node, "/api/v1/messages", body("once")).await.1["message"]["id"], *first);
+    assert_eq!(user.post(&node, "/api/v1/messages", body("twice")).await.0, 409);
+    let mut socket = Client::join(node.http, "a").await;
+    socket.send("message.send", body("twice")).await;
+    let error = &socket.expect("error").await["payload"];
+    assert_eq!((&error["code"], &error["field"]), (&json!("CONFLICT"), &json!("tempId")));
+    assert_eq!(error["retryable"], false);
+    socket.send("message.send", body("once")).await;
+    assert_eq!(socket.expect("message.sent").await["payload"]["duplicate"], true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,6 +85,9 @@ async fn a_message_reaches_every_device_of_both() {
     assert_eq!(first["chat_id"], 3);
     devices[0].send(send).await;
     assert_eq!(devices[0].expect("new_message").await, first);
+    let other = json!({ "type": "send_message", "receiver_id": "6", "content": "another", "temp_id": "t2" });
+    devices[0].send(other).await;
+    assert_eq!(devices[0].expect("error").await["code"], "CONFLICT");
     for device in &mut devices {
         assert_eq!(device.settle().await, Vec::<Value>::new());
     }
