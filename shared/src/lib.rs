@@ -5,6 +5,7 @@ pub mod close;
 pub mod command;
 pub mod contract;
 pub mod dialect;
+pub mod emoji;
 pub mod error;
 pub mod event;
 pub mod id;

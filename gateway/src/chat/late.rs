@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use shared::command::{SendMessage, Target, check_content};
+use shared::command::{SendMessage, Target, check_content, check_kind};
 use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::messages::SentMessage;
+use super::messages::{BroughtBy, SentMessage};
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
@@ -85,6 +85,7 @@ impl Chat {
         sender: &UserId,
         mut send: SendMessage,
     ) -> Result<Option<SentMessage>, ProtocolError> {
+        self.check_kind(&send.kind, BroughtBy::Sender)?;
         send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
         let mut id = None;
         if !self.late.is_away() {
@@ -248,8 +249,11 @@ impl Chat {
     /// An entry that is none of ours is dropped.
     fn read_entry(&self, entry: &[u8]) -> Option<NewMessage> {
         let message = serde_json::from_slice::<NewMessage>(entry).ok();
-        let message =
-            message.filter(|message| message.temp_id.is_some() && check_content(&message.content, usize::MAX).is_ok());
+        let is_good = |message: &NewMessage| {
+            let content = check_content(&message.content, usize::MAX);
+            message.temp_id.is_some() && content.is_ok() && check_kind(&message.kind).is_ok()
+        };
+        let message = message.filter(is_good);
         if message.is_none() {
             self.give_up("it is no message");
         }

@@ -25,6 +25,7 @@ pub mod sweep;
 pub mod typing;
 pub mod usernames;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,6 +71,8 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     /// Messages delivered before they are stored: whether the store is away, and the ids kept for that time. This node's own.
     late: late::Late,
+    /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
+    message_kinds: Option<BTreeSet<String>>,
     /// How many users are told of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are told of a user's presence, many users in one query.
@@ -111,6 +114,8 @@ pub struct Parts {
     pub publisher: publish::Publisher,
     /// How many users are told of one user's presence or typing; of a conversation with more others, nobody is.
     pub presence_audience: u32,
+    /// The kinds of messages that are taken beside `text`; `None` for any.
+    pub message_kinds: Option<BTreeSet<String>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is written down of memberships and messages.
@@ -124,7 +129,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, metrics, audit, lease, .. } = parts;
+        let Parts { presence_audience, message_kinds, metrics, audit, lease, .. } = parts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
@@ -140,6 +145,7 @@ impl Chat {
             members,
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
+            message_kinds,
             presence_audience,
             partners,
             announcer,

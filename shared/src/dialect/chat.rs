@@ -5,8 +5,8 @@ use simd_json::prelude::*;
 
 use super::fields::{Fields, unknown_type};
 use crate::command::{
-    EMOJI_BYTES_MAX, KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage,
-    TEMP_ID_BYTES_MAX, Target, UserRef, check_emoji,
+    KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage, TEMP_ID_BYTES_MAX,
+    Target, UserRef, check_kind,
 };
 use crate::{Command, Event, Position, ProtocolError, TempId};
 
@@ -60,7 +60,7 @@ pub(crate) fn send(fields: &Fields<'_, '_>, content_chars_max: usize) -> Result<
         target: fields.target()?,
         content: fields.content(content_chars_max)?,
         temp_id: fields.text("tempId", TEMP_ID_BYTES_MAX)?.map(TempId::from),
-        kind: fields.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT).to_owned(),
+        kind: fields.kind()?,
         reply_to: fields.id("replyTo")?,
     })
 }
@@ -97,6 +97,12 @@ impl Fields<'_, '_> {
 
     fn emoji(&self) -> Result<String, ProtocolError> {
         let emoji = self.text("emoji", EMOJI_BYTES_MAX)?.ok_or_else(|| ProtocolError::field("emoji", "is required"))?;
+    fn kind(&self) -> Result<String, ProtocolError> {
+        let kind = self.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT);
+        check_kind(kind)?;
+        Ok(kind.to_owned())
+    }
+
         check_emoji(emoji)?;
         Ok(emoji.to_owned())
     }
@@ -201,6 +207,14 @@ mod tests {
             assert_eq!(error(frame), (code, field.map(str::to_owned)), "{frame}");
         }
     }
+            (r#"{"type":"reaction.remove","payload":{"messageId":"7","emoji":"<b>"}}"#, ValidationError, Some("emoji")),
+            (
+                r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":"Image"}}"#,
+                ValidationError,
+                Some("kind"),
+            ),
+            (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":""}}"#, ValidationError, Some("kind")),
+            (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":7}}"#, ValidationError, Some("kind")),
 
     #[test]
     fn the_ref_comes_back_even_with_an_error() {
