@@ -15,6 +15,7 @@ pub mod position;
 pub mod redis_keys;
 pub mod temp_id;
 pub mod time;
+pub mod title;
 
 pub use close::CloseCode;
 pub use command::Command;

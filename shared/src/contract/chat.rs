@@ -4,9 +4,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
-use crate::command::{
-    EMOJI_BYTES_MAX, KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX,
-};
+use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
+use crate::emoji::EMOJI_BYTES_MAX;
+use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
 use crate::{ConversationId, MessageId, Position, UserId};
 
 /// The content of a message: a string of 1 to `MAX_CONTENT_CHARS` characters without U+0000. The default stands here; a
@@ -49,7 +49,9 @@ fn password(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn username(_: &mut SchemaGenerator) -> Schema {
-    text(128)
+    json_schema!({
+        "type": ["string", "null"], "minLength": 1, "maxLength": TITLE_CHARS_MAX, "pattern": TITLE_PATTERN,
+    })
 }
 
 fn emoji(_: &mut SchemaGenerator) -> Schema {

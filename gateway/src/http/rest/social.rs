@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use shared::dialect::social::{MessageFrame, NotificationFrame};
 use shared::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
 use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
+use shared::title::{TITLE_CHARS_MAX, TITLE_PATTERN, checked_title};
 
 use super::Api;
 use super::body::{Body, Params};
 use super::caller::Caller;
-use super::conversations::{List, TITLE_CHARS_MAX, limit};
+use super::conversations::{List, limit};
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use crate::store::KeptNotification;
@@ -89,7 +90,7 @@ pub(super) struct Invite {
     #[serde(deserialize_with = "flat_id")]
     #[schemars(schema_with = "flat_schema")]
     user_id: UserId,
-    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = TITLE_PATTERN))]
     group_name: Option<String>,
 }
 
@@ -125,12 +126,9 @@ pub(super) async fn invite(
     caller: Caller,
     Body(invite): Body<Invite>,
 ) -> Result<Invitation, Failure> {
-    let fits = |name: &String| !name.is_empty() && name.chars().count() <= TITLE_CHARS_MAX && !name.contains('\0');
-    if invite.group_name.as_ref().is_some_and(|name| !fits(name)) {
-        return Err(ProtocolError::field("group_name", "must have 1 to 200 characters without U+0000").into());
-    }
+    let name = invite.group_name.map(|name| checked_title("group_name", &name)).transpose()?;
     let by = caller.acts_for().cloned();
-    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, invite.group_name).await?;
+    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, name).await?;
     let status = if outcome.is_member { "accepted" } else { "invited" };
     Ok(Invitation { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
 }
