@@ -11,10 +11,11 @@ use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use shared::dialect::flat::INTEGER_ID_MAX;
 use shared::dialect::social::{MessageFrame, NotificationFrame};
 use shared::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
-use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 use shared::title::{TITLE_CHARS_MAX, TITLE_PATTERN, checked_title};
+use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 
 use super::Api;
 use super::body::{Body, Params};
@@ -223,7 +224,7 @@ fn ids_schema(_: &mut SchemaGenerator) -> Schema {
 fn flat_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@|+-]+$",
-        "minimum": 0, "maximum": u64::MAX,
+        "minimum": 0, "maximum": INTEGER_ID_MAX,
     })
 }
 
@@ -237,9 +238,13 @@ fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deseri
         Text(String),
     }
     let text = match FlatId::deserialize(deserializer)? {
-        FlatId::Number(number) => number.to_string(),
-        FlatId::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
-        FlatId::Float(_) => return Err(serde::de::Error::custom("is no integer")),
+        FlatId::Number(number) if number <= INTEGER_ID_MAX => number.to_string(),
+        FlatId::Float(number) if (0.0..9_007_199_254_740_992.0).contains(&number) && number.fract() == 0.0 => {
+            format!("{number:.0}")
+        }
+        FlatId::Number(_) | FlatId::Float(_) => {
+            return Err(serde::de::Error::custom("must be a string unless it is an integer from 0 to 2^53 - 1"));
+        }
         FlatId::Text(text) => text,
     };
     text.parse().map_err(serde::de::Error::custom)
