@@ -151,7 +151,7 @@ impl Inbox for Fanout {
 
     fn broadcast(&self, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, kind }) => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind }) if kind != MESSAGE_LIVE => {
                 self.metrics.event(&kind);
                 let spread = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(spread);
