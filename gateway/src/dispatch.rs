@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
+use crate::chat::messages::BroughtBy;
 use crate::store::MessageChange;
 
 /// The sender of a command.
@@ -30,7 +31,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         Command::Send(send) => {
             let sent = match asker.live {
                 true => chat.send_live(user, send).await?,
-                false => Some(chat.send(user, send).await?),
+                false => Some(chat.send(user, send, BroughtBy::Sender).await?),
             };
             Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
                 temp_id: sent.message.temp_id.clone(),

@@ -52,7 +52,7 @@ pub enum Command {
     /// Reacts to a message.
     ReactionAdd {
         message: MessageId,
-        /// With what: see [`check_emoji`].
+        /// With what: see [`check_emoji`](crate::emoji::check_emoji).
         emoji: String,
     },
     /// Takes a reaction back.
@@ -99,11 +99,11 @@ pub const KIND_BYTES_MAX: usize = 32;
 /// The longest password of a conversation, in bytes.
 pub const PASSWORD_BYTES_MAX: usize = 128;
 
-/// The longest emoji of a reaction, in bytes: the longest sequences that are one picture have 35.
-pub const EMOJI_BYTES_MAX: usize = 64;
-
 /// The kind of a message whose sender names none.
 pub const KIND_TEXT: &str = "text";
+
+/// The kind of what backends alone say.
+pub const KIND_SYSTEM: &str = "system";
 
 /// A position asked for: one that can be looked up, or text that is none (answered by `resync {reason: "invalid"}`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,13 +161,13 @@ pub fn check_content(text: &str, chars_max: usize) -> Result<(), ProtocolError> 
     Ok(())
 }
 
-/// Checks what somebody reacts with: 1 to 64 bytes without white space and control characters. An emoji, or an
-/// application's own name for a picture.
-pub fn check_emoji(text: &str) -> Result<(), ProtocolError> {
-    if text.is_empty() || text.len() > EMOJI_BYTES_MAX || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(ProtocolError::field("emoji", "must have 1 to 64 bytes, without white space"));
+/// Checks a message's kind: 1 to 32 of `a-z 0-9 _ . -`. A node's setting says which of them it takes.
+pub fn check_kind(text: &str) -> Result<(), ProtocolError> {
+    let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
+    if (1..=KIND_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_good) {
+        return Ok(());
     }
-    Ok(())
+    Err(ProtocolError::field("kind", "must be 1 to 32 of a-z 0-9 _ . -"))
 }
 
 // `broadcast` is spoken in `social.v1` alone.

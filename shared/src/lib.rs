@@ -6,6 +6,7 @@ pub mod close;
 pub mod command;
 pub mod contract;
 pub mod dialect;
+pub mod emoji;
 pub mod error;
 pub mod event;
 pub mod id;
@@ -15,6 +16,7 @@ pub mod position;
 pub mod redis_keys;
 pub mod temp_id;
 pub mod time;
+pub mod title;
 
 pub use close::CloseCode;
 pub use command::Command;

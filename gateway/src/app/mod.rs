@@ -317,6 +317,7 @@ async fn chat(
         names: user_names,
         publisher,
         presence_audience: config.log.presence_audience,
+        message_kinds: config.message_kinds.clone(),
         metrics: Arc::clone(metrics),
         audit: audit.clone(),
         lease,

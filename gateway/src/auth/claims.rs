@@ -3,9 +3,7 @@
 
 use serde_json::Value;
 use shared::UserId;
-
-/// The longest user name that is kept, in bytes.
-const USERNAME_BYTES_MAX: usize = 128;
+use shared::title::cleaned_name;
 
 /// A user id: a string, or an integer.
 pub(super) fn user_id(claim: &Value) -> Option<UserId> {
@@ -16,11 +14,10 @@ pub(super) fn user_id(claim: &Value) -> Option<UserId> {
     }
 }
 
-/// The user's name, if one is given that can be kept.
+/// The user's name as it is kept and shown, if one is given.
 pub(super) fn username(claims: &Value) -> Option<String> {
-    let name = ["username", "preferred_username", "name"].iter().find_map(|name| claims.get(name)?.as_str())?;
-    let usable = !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0');
-    usable.then(|| name.to_owned())
+    let names = ["username", "preferred_username", "name"];
+    names.iter().find_map(|name| cleaned_name(claims.get(name)?.as_str()?))
 }
 
 /// Whether the words of `scope` or `role` hold `admin`.

@@ -37,6 +37,10 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
         Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
         Refusal::Limit => ProtocolError::new(ErrorCode::LimitExceeded, "there can't be more of these"),
+        Refusal::UsedTempId => {
+            let used = ProtocolError::new(ErrorCode::Conflict, "this tempId was used for another message");
+            ProtocolError { field: Some("tempId".into()), ..used }
+        }
         Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this conflicts with the current state"),
     }
 }

@@ -9,8 +9,8 @@ use super::notifications::{NotificationPayload, notification_event};
 use crate::store::{MembershipChange, MembershipOutcome, OutboxEvent};
 
 impl Chat {
-    /// Invites `user`, in the name of `by` (`None`: a backend); `name` is what the notification calls the conversation,
-    /// its title or its id if absent. Who is invited already, or a member, is not notified again.
+    /// Invites `user`, in the name of `by` (`None`: a backend); the notification calls the conversation
+    /// by its title. `name` stands for the title of one that has none, and else the id. Who is invited already, or a member, is not notified again.
     pub async fn invite(
         &self,
         conversation: &ConversationId,
@@ -45,7 +45,7 @@ fn invitation(
     outcome: &MembershipOutcome,
 ) -> OutboxEvent {
     let conversation = &outcome.conversation;
-    let name = name.or(conversation.title.as_deref()).unwrap_or(conversation.id.as_str());
+    let name = conversation.title.as_deref().or(name).unwrap_or(conversation.id.as_str());
     let message = format!("You were invited to join group '{name}'");
     let members = [
         ("subtype", to_raw_value("group_invite")),

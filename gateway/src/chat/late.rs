@@ -5,6 +5,7 @@
 //! it is an ordinary message, and only then is it acknowledged. Its id and its `tempId` are made before the first try,
 //! so every try that is carried out, late or not, stores this message.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use shared::command::{SendMessage, Target, check_content};
+use shared::command::{SendMessage, Target, check_content, check_kind};
 use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::messages::SentMessage;
+use super::messages::{BroughtBy, SentMessage};
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
@@ -44,14 +45,16 @@ pub(super) struct Late {
     away: AtomicBool,
     /// Ids that were reserved while the store was there.
     ids: Mutex<Range<u64>>,
-    /// Senders and `tempId`s of what this node kept.
-    recent: Cache<(UserId, TempId), ()>,
+    /// What this node kept, by senders and `tempId`s. Of each message a digest, to tell a retry from another message.
+    recent: Cache<(UserId, TempId), u64>,
+    /// The key of those digests.
+    digests: RandomState,
 }
 
 impl Default for Late {
     fn default() -> Self {
         let recent = Cache::builder().max_capacity(RECENT_MAX).build();
-        Self { away: AtomicBool::new(false), ids: Mutex::new(0..0), recent }
+        Self { away: AtomicBool::new(false), ids: Mutex::new(0..0), recent, digests: RandomState::new() }
     }
 }
 
@@ -83,6 +86,7 @@ impl Chat {
         sender: &UserId,
         mut send: SendMessage,
     ) -> Result<Option<SentMessage>, ProtocolError> {
+        self.check_kind(&send.kind, BroughtBy::Sender)?;
         send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
         let mut id = None;
         if !self.late.is_away() {
@@ -129,8 +133,11 @@ impl Chat {
             Some(_) => {}
         }
         let key = send.temp_id.clone().map(|temp_id| (sender.clone(), temp_id));
-        if key.as_ref().is_some_and(|key| self.late.recent.contains_key(key)) {
-            return Ok(());
+        let digest = self.late.digests.hash_one((&conversation, &send.kind, &send.content, send.reply_to));
+        match key.as_ref().and_then(|key| self.late.recent.get(key)) {
+            Some(known) if known == digest => return Ok(()),
+            Some(_) => return Err(refused(Refusal::UsedTempId)),
+            None => {}
         }
         let message = NewMessage {
             id,
@@ -148,7 +155,7 @@ impl Chat {
             return Err(unavailable("too many messages wait for the store; try again"));
         }
         self.metrics.late_kept.increment(1);
-        key.into_iter().for_each(|key| self.late.recent.insert(key, ()));
+        key.into_iter().for_each(|key| self.late.recent.insert(key, digest));
         self.tell_live(message, &members).await;
         Ok(())
     }
@@ -244,8 +251,11 @@ impl Chat {
     /// An entry that is none of ours is dropped.
     fn read_entry(&self, entry: &[u8]) -> Option<NewMessage> {
         let message = serde_json::from_slice::<NewMessage>(entry).ok();
-        let message =
-            message.filter(|message| message.temp_id.is_some() && check_content(&message.content, usize::MAX).is_ok());
+        let is_good = |message: &NewMessage| {
+            let content = check_content(&message.content, usize::MAX);
+            message.temp_id.is_some() && content.is_ok() && check_kind(&message.kind).is_ok()
+        };
+        let message = message.filter(is_good);
         if message.is_none() {
             self.give_up("it is not a message");
         }

@@ -1,7 +1,7 @@
 //! Sending: one commit, whose outcome decides everything; reading history.
 
-use shared::command::{SendMessage, Target};
-use shared::{ConversationId, Event, Message, MessageId, ProtocolError, UserId};
+use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
+use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
 use super::events::About;
 use super::{Chat, events, refused};
@@ -20,10 +20,34 @@ pub struct SentMessage {
     pub about: About,
 }
 
+/// Who brings a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BroughtBy {
+    /// Its sender.
+    Sender,
+    /// A backend that acts for the sender.
+    Backend,
+}
+
 impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
-    pub async fn send(&self, sender: &UserId, send: SendMessage) -> Result<SentMessage, ProtocolError> {
+    pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
+        self.check_kind(&send.kind, by)?;
         self.send_as(sender, send, None).await
+    }
+
+    /// Checks that the node takes messages of this kind from there.
+    pub(super) fn check_kind(&self, kind: &str, by: BroughtBy) -> Result<(), ProtocolError> {
+        let is_listed = || self.message_kinds.as_ref().is_none_or(|kinds| kinds.contains(kind));
+        match (kind, by) {
+            (KIND_TEXT, _) | (KIND_SYSTEM, BroughtBy::Backend) => Ok(()),
+            (KIND_SYSTEM, BroughtBy::Sender) => Err(ProtocolError {
+                field: Some("kind".into()),
+                ..ProtocolError::new(ErrorCode::Forbidden, "messages of kind system are for backends")
+            }),
+            _ if is_listed() => Ok(()),
+            _ => Err(ProtocolError::field("kind", "is not among those that this server takes")),
+        }
     }
 
     /// The same for a message whose id was made before.
@@ -113,7 +137,7 @@ impl Chat {
     pub(super) async fn generated_conversation_id(&self) -> Result<ConversationId, ProtocolError> {
         let number = self.ids.next().await?;
         ConversationId::parse(&number.to_string())
-            .map_err(|fault| ProtocolError::new(shared::ErrorCode::InternalError, format!("a generated id {fault}")))
+            .map_err(|fault| ProtocolError::new(ErrorCode::InternalError, format!("a generated id {fault}")))
     }
 }
 

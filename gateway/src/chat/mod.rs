@@ -25,6 +25,7 @@ pub mod sweep;
 pub mod typing;
 pub mod usernames;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,6 +73,8 @@ pub struct Chat {
     late: late::Late,
     /// How often users have tried the passwords of conversations. This node's own.
     password_attempts: passwords::Attempts,
+    /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
+    message_kinds: Option<BTreeSet<String>>,
     /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are notified of a user's presence, many users in one query.
@@ -113,6 +116,8 @@ pub struct Parts {
     pub publisher: publish::Publisher,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
+    /// The kinds of messages that are taken beside `text`; `None` for any.
+    pub message_kinds: Option<BTreeSet<String>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The audit trail of memberships and messages.
@@ -126,7 +131,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, metrics, audit, lease, .. } = parts;
+        let Parts { presence_audience, message_kinds, metrics, audit, lease, .. } = parts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
@@ -143,6 +148,7 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
+            message_kinds,
             presence_audience,
             partners,
             announcer,

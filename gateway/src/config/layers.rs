@@ -69,6 +69,7 @@ settings! {
     write_timeout_seconds "WRITE_TIMEOUT_SECONDS" = "10", "A write without progress that ends a connection";
     max_frame_bytes "MAX_FRAME_BYTES" = "65536", "Largest message from a client";
     max_content_chars "MAX_CONTENT_CHARS" = "4000", "Longest content of a message";
+    message_kinds "MESSAGE_KINDS" = "*", "Kinds of messages beside text, comma-separated, or *";
     send_queue_bytes "SEND_QUEUE_BYTES" = "1048576", "Bytes that may wait for one socket";
     max_connections "MAX_CONNECTIONS", "Sockets on this node [from the descriptor limit]";
     max_connections_per_user "MAX_CONNECTIONS_PER_USER" = "20", "Sockets of one user on this node, 0 for any";

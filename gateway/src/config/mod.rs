@@ -6,6 +6,7 @@ mod addresses;
 mod auth;
 mod drain;
 mod error;
+mod kinds;
 mod layers;
 mod limits;
 mod log;
@@ -18,11 +19,13 @@ mod push;
 mod timeouts;
 mod traces;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use self::addresses::{RedisAddress, database_url, host};
 use self::error::fault;
+use self::kinds::message_kinds;
 use self::machine::host_name;
 
 pub use self::auth::{AuthConfig, AuthService};
@@ -68,6 +71,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Sizes, numbers and rates.
     pub limits: Limits,
+    /// The kinds of messages that are taken beside `text`; `None` for any.
+    pub message_kinds: Option<BTreeSet<String>>,
     /// A socket's timeouts.
     pub clocks: Timeouts,
     /// The log and presence.
@@ -101,6 +106,7 @@ impl Config {
             auth: AuthConfig::read(mode, layers)?,
             proxies: Proxies::read(layers)?,
             limits: Limits::read(layers)?,
+            message_kinds: message_kinds(layers)?,
             clocks: Timeouts::read(layers)?,
             log: LogConfig::read(layers)?,
             push: PushConfig::read(layers)?,
@@ -187,6 +193,7 @@ mod tests {
             ("CONNECT_RATE_PER_IP", "1.5", "from 0 to 1000000"),
             ("PUSH_WEBHOOK_SECRET", "0123456789abcdef", "PUSH_WEBHOOK_URL"),
             ("USER_COMMANDS_PER_SECOND", "many", "from 0 to 1000000"),
+            ("MESSAGE_KINDS", "text,Image", "comma-separated, or *"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://host:4318"),
             ("OTEL_TRACES_SAMPLER_ARG", "2", "from 0 to 1"),
         ] {

@@ -151,7 +151,7 @@ impl Inbox for Fanout {
 
     fn broadcast(&self, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, kind, message: _ }) => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind, message: _ }) if kind != MESSAGE_LIVE => {
                 self.metrics.event(&kind);
                 let tally = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(tally);

@@ -31,6 +31,8 @@ pub enum Refusal {
     Full,
     /// It contradicts the state (an id that is taken, an owner who can't leave).
     Conflict,
+    /// The sender used the `temp_id` before, for another message.
+    UsedTempId,
     /// A limit on their number is reached (reactions of a message).
     Limit,
 }

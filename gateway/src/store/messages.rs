@@ -9,7 +9,7 @@ use super::{Page, SendBatch, SendOutcome, StoreError};
 #[async_trait]
 pub trait Messages: Send + Sync + 'static {
     /// Stores a batch of messages in one transaction. It locks the conversations in order of id, finds duplicates by
-    /// `(sender, temp_id)`, and checks membership, bans and blocks. It numbers without gaps, and writes the outbox row.
+    /// `(sender, temp_id)`, refuses other messages under a used `temp_id`, and checks membership, bans and blocks. It numbers without gaps, and writes the outbox row.
     /// It moves the conversation's last message and the sender's `seen_seq`. It moves the sender's `read_seq` if no
     /// message of another user lies between.
     ///

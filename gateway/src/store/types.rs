@@ -61,6 +61,26 @@ impl NewMessage {
     }
 }
 
+impl NewMessage {
+    /// The outcome of this send when its sender used its `temp_id` before, for `original`.
+    pub(super) fn under_a_used_temp_id(&self, original: Message) -> SendOutcome {
+        if self.repeats(&original) {
+            SendOutcome::Duplicate(original)
+        } else {
+            SendOutcome::Refused(Refusal::UsedTempId)
+        }
+    }
+
+    /// Whether this is `original` once more. After an edit or a deletion nobody can tell what was sent first. Then the
+    /// conversation alone counts.
+    fn repeats(&self, original: &Message) -> bool {
+        let is_changed = original.edited_at.is_some() || original.deleted_at.is_some();
+        let is_same =
+            || (&self.kind, &self.content, self.reply_to) == (&original.kind, &original.content, original.reply_to);
+        self.conversation == original.conversation_id && (is_changed || is_same())
+    }
+}
+
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {
@@ -78,7 +98,8 @@ pub struct SendBatch {
 pub enum SendOutcome {
     /// Stored now. To be published.
     Stored(StoredMessage),
-    /// The sender's `temp_id` was stored before (or earlier in this batch): the original. Not to be published again.
+    /// The same message was stored before (or earlier in this batch) under the sender's `temp_id`: the original. Not to be
+    /// published again. Another message under a used `temp_id` is refused.
     Duplicate(Message),
     /// Not stored.
     Refused(Refusal),

@@ -106,6 +106,8 @@ async fn what_changes_nothing_and_what_is_refused_is_told_to_the_one_who_asks() 
         ("message.delete", json!({ "messageId": id }), "FORBIDDEN"),
         ("message.delete", json!({ "messageId": "999999" }), "NOT_FOUND"),
         ("reaction.add", json!({ "messageId": id, "emoji": "a b" }), "VALIDATION_ERROR"),
+        ("reaction.add", json!({ "messageId": id, "emoji": "<img src=x>" }), "VALIDATION_ERROR"),
+        ("reaction.remove", json!({ "messageId": id, "emoji": "👍👍" }), "VALIDATION_ERROR"),
     ] {
         b.send_ref(kind, payload, json!("r")).await;
         let error = b.expect("error").await;

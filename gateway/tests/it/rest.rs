@@ -89,6 +89,63 @@ async fn a_repeated_send_is_one_message() {
     assert_eq!((sent.get("duplicate"), &again["duplicate"]), (None, &json!(true)));
     assert_eq!(sent["message"], again["message"]);
     assert_eq!(sent["message"]["tempId"], "key-1");
+    // Another message under the key is refused; the same one under the field of the body is the first again.
+    let first = &sent["message"]["id"];
+    for other in [
+        json!({ "to": "b", "content": "twice" }),
+        json!({ "to": "c", "content": "once" }),
+        json!({ "to": "b", "content": "once", "kind": "image" }),
+        json!({ "to": "b", "content": "once", "replyTo": first }),
+    ] {
+        let (status, refused) = a.post(&node, "/api/v1/messages", other.clone()).await;
+        let error = &refused["error"];
+        assert_eq!((status, &error["code"], &error["field"]), (409, &json!("CONFLICT"), &json!("tempId")), "{other}");
+        assert_eq!(error["retryable"], false);
+    }
+    let user = Caller::user("a");
+    let body = |content: &str| json!({ "to": "b", "content": content, "tempId": "key-1" });
+    assert_eq!(user.post(&node, "/api/v1/messages", body("once")).await.1["message"]["id"], *first);
+    assert_eq!(user.post(&node, "/api/v1/messages", body("twice")).await.0, 409);
+    let mut socket = Client::join(node.http, "a").await;
+    socket.send("message.send", body("twice")).await;
+    let error = &socket.expect("error").await["payload"];
+    assert_eq!((&error["code"], &error["field"]), (&json!("CONFLICT"), &json!("tempId")));
+    assert_eq!(error["retryable"], false);
+    socket.send("message.send", body("once")).await;
+    assert_eq!(socket.expect("message.sent").await["payload"]["duplicate"], true);
+}
+
+/// PROTOCOL §1, names: titles are refused or cleaned, names of users cleaned; both have 1 to 200 characters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn titles_and_names_hold_nothing_that_hides_what_they_are() {
+    let node = Node::embedded(&[]).await;
+    let a = Caller::user("a");
+    let longest = "ü".repeat(200);
+    for (title, kept) in [("Team ü 🦜", "Team ü 🦜"), ("\u{202e}nimda\u{2069}", "nimda"), (&longest, &longest)] {
+        let (status, made) = a.post(&node, "/api/v1/conversations", json!({ "kind": "group", "title": title })).await;
+        assert_eq!((status, made["title"].as_str()), (201, Some(kept)), "{made}");
+    }
+    for title in ["", "two\nlines", "\u{1b}[31m", "\u{7f}", "\u{85}", "\u{200f}", &format!("{longest}x")] {
+        let (status, refused) =
+            a.post(&node, "/api/v1/conversations", json!({ "kind": "group", "title": title })).await;
+        assert_eq!((status, &refused["error"]["field"]), (400, &json!("title")), "{title:?}");
+    }
+    let (status, refused) = request_text(&a, &node, r#"{"kind":"group","title":"cut \ud83d"}"#).await;
+    assert_eq!((status, &refused["error"]["code"]), (400, &json!("VALIDATION_ERROR")));
+    assert_eq!(refused["error"]["field"], "title");
+
+    let claims = json!({ "sub": "b", "username": "B\u{202e}o\nb", "exp": in_seconds(60), "iat": in_seconds(0) });
+    let (mut b, _) = Client::join_with(node.http, &token_with(claims)).await;
+    b.settle().await;
+    let mut blocker = Client::join(node.http, "a").await;
+    for name in ["Bob", "B\u{202e}ob"] {
+        blocker.send("block.add", json!({ "username": name })).await;
+        assert_eq!(blocker.expect("block.added").await["payload"]["userId"], "b", "{name:?}");
+    }
+}
+
+async fn request_text(caller: &Caller, node: &Node, body: &'static str) -> (u16, Value) {
+    request(node.http, "POST", "/api/v1/conversations", &caller.headers(), body).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -203,7 +203,7 @@ fn rows(scene: &Scene) -> Vec<Row> {
         Row::new("not a member: has received", "NOT_MEMBER")
             .chat("message.delivered", json!({ "conversationId": "closed", "upTo": scene.hidden })),
         Row::new("not a member: reacts", "NOT_MEMBER")
-            .chat("reaction.add", json!({ "messageId": scene.hidden, "emoji": "x" })),
+            .chat("reaction.add", json!({ "messageId": scene.hidden, "emoji": "👍" })),
         joining("not invited", "FORBIDDEN", "closed", None),
         joining("a wrong password", "PASSWORD_REQUIRED", "locked", Some("wrong")),
         joining("no password", "PASSWORD_REQUIRED", "locked", None),

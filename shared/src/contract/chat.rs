@@ -4,9 +4,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
-use crate::command::{
-    EMOJI_BYTES_MAX, KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX,
-};
+use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
+use crate::emoji::EMOJI_BYTES_MAX;
+use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
 use crate::{ConversationId, MessageId, Position, UserId};
 
 /// The content of a message: a string of 1 to `MAX_CONTENT_CHARS` characters without U+0000. The default stands here; a
@@ -38,7 +38,10 @@ fn temp_id(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn kind(_: &mut SchemaGenerator) -> Schema {
-    text(KIND_BYTES_MAX)
+    json_schema!({
+        "type": ["string", "null"], "minLength": 1, "maxLength": KIND_BYTES_MAX, "pattern": "^[a-z0-9_.-]+$",
+        "description": "`text`, or a kind that the node's setting MESSAGE_KINDS allows; `system` is for backends.",
+    })
 }
 
 fn password(_: &mut SchemaGenerator) -> Schema {
@@ -46,11 +49,18 @@ fn password(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn username(_: &mut SchemaGenerator) -> Schema {
-    text(128)
+    json_schema!({
+        "type": ["string", "null"], "minLength": 1, "maxLength": TITLE_CHARS_MAX, "pattern": TITLE_PATTERN,
+    })
 }
 
 fn emoji(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": EMOJI_BYTES_MAX, "pattern": r"^[^\s\u0000-\u001f\u007f]*$" })
+    // A pattern has no word for "emoji": this one lets other characters beyond ASCII pass.
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": EMOJI_BYTES_MAX,
+        "pattern": r"^(:[a-z0-9_+-]{1,32}:|[0-9#*]\ufe0f?\u20e3|[^\u0000-\u00a8]+)$",
+        "description": "One grapheme that Unicode calls an emoji, or a name between colons.",
+    })
 }
 
 fn timestamp(_: &mut SchemaGenerator) -> Schema {

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::command::{PASSWORD_BYTES_MAX, TEMP_ID_BYTES_MAX};
 use crate::contract::chat::{ClientFrame, Content, text};
-use crate::dialect::flat::{Common, Id};
+use crate::dialect::flat::{Common, INTEGER_ID_MAX, Id};
 use crate::dialect::social::{MessageFrame, NotificationFrame};
 use crate::dialect::{channels, listings, social};
 use crate::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
@@ -71,7 +71,7 @@ impl JsonSchema for AnyId {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX,
-            "pattern": "^[A-Za-z0-9_.:@|+-]+$", "minimum": 0, "maximum": u64::MAX,
+            "pattern": "^[A-Za-z0-9_.:@|+-]+$", "minimum": 0, "maximum": INTEGER_ID_MAX,
         })
     }
 }

@@ -4,13 +4,15 @@ use simd_json::prelude::*;
 
 use super::fields::{Fields, unknown_type};
 use crate::command::{
-    EMOJI_BYTES_MAX, KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage,
-    TEMP_ID_BYTES_MAX, Target, UserRef, check_emoji,
+    KIND_BYTES_MAX, KIND_TEXT, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, Resume, SendMessage, TEMP_ID_BYTES_MAX,
+    Target, UserRef, check_kind,
 };
+use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
+use crate::title::{TITLE_CHARS_MAX, cleaned_name};
 use crate::{Command, Event, Position, ProtocolError, TempId};
 
-/// The longest user name, in bytes.
-const USERNAME_BYTES_MAX: usize = 128;
+/// The longest user name, in bytes: all its characters have four.
+const USERNAME_BYTES_MAX: usize = 4 * TITLE_CHARS_MAX;
 
 /// Reads a frame whose `type` is `kind`.
 pub(crate) fn decode(kind: &str, frame: &Fields<'_, '_>, content_chars_max: usize) -> Result<Command, ProtocolError> {
@@ -59,7 +61,7 @@ pub(crate) fn send(fields: &Fields<'_, '_>, content_chars_max: usize) -> Result<
         target: fields.target()?,
         content: fields.content(content_chars_max)?,
         temp_id: fields.text("tempId", TEMP_ID_BYTES_MAX)?.map(TempId::from),
-        kind: fields.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT).to_owned(),
+        kind: fields.kind()?,
         reply_to: fields.id("replyTo")?,
     })
 }
@@ -94,6 +96,12 @@ impl Fields<'_, '_> {
         }
     }
 
+    fn kind(&self) -> Result<String, ProtocolError> {
+        let kind = self.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT);
+        check_kind(kind)?;
+        Ok(kind.to_owned())
+    }
+
     fn emoji(&self) -> Result<String, ProtocolError> {
         let emoji = self.text("emoji", EMOJI_BYTES_MAX)?.ok_or_else(|| ProtocolError::field("emoji", "is required"))?;
         check_emoji(emoji)?;
@@ -103,7 +111,12 @@ impl Fields<'_, '_> {
     fn user_ref(&self) -> Result<UserRef, ProtocolError> {
         match (self.id("userId")?, self.text("username", USERNAME_BYTES_MAX)?) {
             (Some(user), None) => Ok(UserRef::Id(user)),
-            (None, Some(name)) => Ok(UserRef::Username(name.to_owned())),
+            // As it was cleaned when it came with its user.
+            (None, Some(name)) if name.chars().count() <= TITLE_CHARS_MAX => match cleaned_name(name) {
+                Some(name) => Ok(UserRef::Username(name)),
+                None => Err(ProtocolError::field("username", "is empty")),
+            },
+            (None, Some(_)) => Err(ProtocolError::field("username", "is longer than 200 characters")),
             (Some(_), Some(_)) => Err(ProtocolError::field("username", "can't stand beside userId")),
             (None, None) => Err(ProtocolError::field("userId", "is required (or username)")),
         }
@@ -193,11 +206,34 @@ mod tests {
             (r#"{"type":"message.delete","payload":{"messageId":"07"}}"#, ValidationError, Some("messageId")),
             (r#"{"type":"reaction.add","payload":{"messageId":"7"}}"#, ValidationError, Some("emoji")),
             (r#"{"type":"reaction.add","payload":{"messageId":"7","emoji":" "}}"#, ValidationError, Some("emoji")),
+            (r#"{"type":"reaction.remove","payload":{"messageId":"7","emoji":"<b>"}}"#, ValidationError, Some("emoji")),
+            (
+                r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":"Image"}}"#,
+                ValidationError,
+                Some("kind"),
+            ),
+            (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":""}}"#, ValidationError, Some("kind")),
+            (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":7}}"#, ValidationError, Some("kind")),
             (r#"{"type":"block.add","payload":{}}"#, ValidationError, Some("userId")),
             (r#"{"type":"presence.query","payload":{"userIds":"u"}}"#, ValidationError, Some("userIds")),
             (r#"{"type":"auth"}"#, ValidationError, Some("token")),
         ] {
             assert_eq!(error(frame), (code, field.map(str::to_owned)), "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_named_as_the_name_is_kept() {
+        let block = |name: &str| {
+            let payload = serde_json::json!({ "username": name });
+            decode(&serde_json::json!({ "type": "block.add", "payload": payload }).to_string()).command
+        };
+        let longest = "🦜".repeat(200);
+        for (name, kept) in [("An\u{202e}n", "Ann"), ("A\nnn", "Ann"), (&longest, &longest)] {
+            assert_eq!(block(name), Ok(Command::BlockAdd(UserRef::Username(kept.to_owned()))), "{name:?}");
+        }
+        for bad in ["", "\u{202e}", &format!("{longest}x")] {
+            assert!(block(bad).is_err_and(|error| error.field.as_deref() == Some("username")), "{bad:?}");
         }
     }
 

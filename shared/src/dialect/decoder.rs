@@ -4,7 +4,7 @@ use simd_json::tape::{Tape, Value};
 use simd_json::{Buffers, prelude::*};
 
 use super::fields::Fields;
-use super::{Dialect, chat};
+use super::{Dialect, chat, surrogates};
 use crate::command::SendMessage;
 use crate::{Command, ErrorCode, ProtocolError};
 
@@ -33,6 +33,22 @@ impl Decoder {
 
     /// Reads one text frame of a dialect. The bytes are changed in place (escapes are resolved).
     pub fn decode_as(&mut self, dialect: Dialect, frame: &mut [u8]) -> DecodedFrame {
+        match surrogates::find(frame) {
+            None => self.decode_whole(dialect, frame),
+            // The rest of the frame says whether it is JSON, and what its `ref` is.
+            Some(mut halved) => match self.decode_whole(dialect, &mut halved.mended) {
+                DecodedFrame { command: Err(error), reference } if error.code == ErrorCode::InvalidMessage => {
+                    DecodedFrame { command: Err(error), reference }
+                }
+                DecodedFrame { reference, .. } => {
+                    let reference = reference.filter(|_| halved.error.field.as_deref() != Some("ref"));
+                    DecodedFrame { command: Err(halved.error), reference }
+                }
+            },
+        }
+    }
+
+    fn decode_whole(&mut self, dialect: Dialect, frame: &mut [u8]) -> DecodedFrame {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let decoded = match simd_json::fill_tape(frame, &mut self.buffers, &mut tape) {
             Ok(()) => self.decode_value(dialect, tape.as_value()),
@@ -49,6 +65,16 @@ impl Decoder {
 
     /// Reads the body of `message.send` alone, as it comes over REST.
     pub fn decode_send(&mut self, body: &mut [u8]) -> Result<SendMessage, ProtocolError> {
+        match surrogates::find(body) {
+            None => self.decode_whole_send(body),
+            Some(mut halved) => match self.decode_whole_send(&mut halved.mended) {
+                Err(error) if error.code == ErrorCode::InvalidMessage => Err(error),
+                Ok(_) | Err(_) => Err(halved.error),
+            },
+        }
+    }
+
+    fn decode_whole_send(&mut self, body: &mut [u8]) -> Result<SendMessage, ProtocolError> {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let decoded = match simd_json::fill_tape(body, &mut self.buffers, &mut tape) {
             Ok(()) => match tape.as_value().as_object() {
@@ -79,6 +105,14 @@ impl Decoder {
         };
         DecodedFrame { command, reference }
     }
+}
+
+/// Why a JSON text can't be read that a parser refused: it holds half of a character. `None` if it doesn't, or if something
+/// else is wrong with it too.
+#[must_use]
+pub fn half_of_a_character(json: &[u8]) -> Option<ProtocolError> {
+    let halved = surrogates::find(json)?;
+    serde_json::from_slice::<serde::de::IgnoredAny>(&halved.mended).ok().map(|_| halved.error)
 }
 
 impl std::fmt::Debug for Decoder {

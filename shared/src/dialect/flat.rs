@@ -104,6 +104,9 @@ fn add_members(object: &mut String, members: &str) {
     object.push('}');
 }
 
+/// The largest id that is an integer in JSON. JavaScript rounds larger ones, and then they are the ids of others.
+pub const INTEGER_ID_MAX: u64 = crate::id::GENERATED_ID_MAX;
+
 /// An id in a frame: an integer if it is one, else a string.
 #[derive(Debug, Clone, Copy)]
 pub struct Id<'a>(pub &'a str);
@@ -127,14 +130,17 @@ impl JsonSchema for Id<'_> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["integer", "string"], "description": "An integer if the id is written as one." })
+        json_schema!({
+            "type": ["integer", "string"], "minimum": 0, "maximum": INTEGER_ID_MAX,
+            "description": "An integer if the id is written as one and is at most 2^53 - 1.",
+        })
     }
 }
 
-/// The integer that an id is, if it is written as one writes integers and fits 63 bits.
+/// The integer that an id is, if it is written as one writes integers and JavaScript holds it exactly.
 fn integer(id: &str) -> Option<u64> {
     let plain = id == "0" || (!id.starts_with('0') && id.bytes().all(|byte| byte.is_ascii_digit()));
-    id.parse().ok().filter(|number| plain && i64::try_from(*number).is_ok())
+    id.parse().ok().filter(|number| plain && *number <= INTEGER_ID_MAX)
 }
 
 /// A time in RFC 3339 with whole seconds.
@@ -174,12 +180,15 @@ impl Fields<'_, '_> {
         &self,
         field: &'static str,
     ) -> Result<Option<T>, ProtocolError> {
-        use simd_json::prelude::ValueAsScalar;
+        use simd_json::prelude::{TypedScalarValue, ValueAsScalar};
         let Some(value) = self.get(field) else { return Ok(None) };
         let text = match (value.as_str(), value.as_u64()) {
             (Some(text), _) => text.to_owned(),
-            (None, Some(number)) => number.to_string(),
-            (None, None) => return Err(ProtocolError::field(field, "must be an integer or a string")),
+            (None, Some(number)) if number <= INTEGER_ID_MAX => number.to_string(),
+            (None, _) if value.is_number() => {
+                return Err(ProtocolError::field(field, "must be a string unless it is an integer from 0 to 2^53 - 1"));
+            }
+            (None, _) => return Err(ProtocolError::field(field, "must be an integer or a string")),
         };
         text.parse().map(Some).map_err(|fault| ProtocolError::field(field, fault))
     }
@@ -214,8 +223,11 @@ mod tests {
         for (id, json) in [
             ("0", "0"),
             ("6", "6"),
-            ("9223372036854775807", "9223372036854775807"),
-            ("9223372036854775808", "\"9223372036854775808\""),
+            ("9007199254740991", "9007199254740991"),
+            ("9007199254740992", "\"9007199254740992\""),
+            ("1161888007138312193", "\"1161888007138312193\""),
+            ("9223372036854775807", "\"9223372036854775807\""),
+            ("99999999999999999999", "\"99999999999999999999\""),
             ("06", "\"06\""),
             ("00", "\"00\""),
             ("-6", "\"-6\""),

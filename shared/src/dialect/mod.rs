@@ -9,8 +9,9 @@ mod fields;
 pub mod flat;
 pub mod listings;
 pub mod social;
+mod surrogates;
 
-pub use decoder::{DecodedFrame, Decoder};
+pub use decoder::{DecodedFrame, Decoder, half_of_a_character};
 
 use crate::{Command, Event, ProtocolError, Timestamp};
 use fields::Fields;
@@ -239,7 +240,6 @@ mod tests {
             for frame in [
                 &b"\xff\xfe{}"[..],
                 b"{\"type\":\"ping\xff\"}",
-                b"{\"type\":\"\\ud800\"}",
                 b"\xef\xbb\xbf{\"type\":\"ping\"}",
                 b"{\"type\":\"ping\"}{\"type\":\"ping\"}",
                 b"{\"type\":\"ping\"}x",
@@ -285,9 +285,61 @@ mod tests {
         for (dialect, frame) in frames_with(&format!("\"{longest}\"")) {
             assert_eq!(refused(dialect, frame.as_bytes()), None, "{dialect:?} {frame}");
         }
-        // The largest integer is an id where integers are.
-        for (dialect, frame) in frames_with("18446744073709551615") {
+        // The largest integer that JavaScript holds is an id where integers are; it reads larger ones as those of others.
+        for (dialect, frame) in frames_with("9007199254740991") {
             assert_eq!(refused(dialect, frame.as_bytes()).is_some(), dialect == Dialect::Chat, "{dialect:?} {frame}");
+        }
+        for large in ["9007199254740992", "1161888007138312193", "18446744073709551615"] {
+            for (dialect, frame) in frames_with(large) {
+                let code = refused(dialect, frame.as_bytes());
+                assert_eq!(code, Some(ErrorCode::ValidationError), "{dialect:?} {frame}");
+            }
+            for (dialect, frame) in frames_with(&format!("\"{large}\"")) {
+                assert_eq!(refused(dialect, frame.as_bytes()), None, "{dialect:?} {frame}");
+            }
+        }
+    }
+
+    /// Text that was cut amid an emoji is refused with the field and the `ref`, in every dialect.
+    #[test]
+    fn half_of_a_character_is_told_with_its_field() {
+        let frame = |content: &str, reference: &str| {
+            [
+                format!(r#"{{"type":"message.send","ref":{reference},"payload":{{"to":"b","content":{content}}}}}"#),
+                format!(r#"{{"type":"send_message","ref":{reference},"receiver_id":7,"content":{content}}}"#),
+                format!(r#"{{"type":"private","ref":{reference},"to":7,"content":{content}}}"#),
+                format!(r#"{{"content":{content},"type":"chat_message","ref":{reference},"channel_id":"c"}}"#),
+            ]
+        };
+        let decode = |dialect, frame: &str| Decoder::new(100).decode_as(dialect, &mut frame.as_bytes().to_vec());
+        for half in [r#""x\ud83d""#, r#""\uDE00x""#, r#""\ud83d\ud83d\ude00""#, r#""\ud83d\n""#] {
+            for (dialect, frame) in std::iter::zip(Dialect::ALL, frame(half, "7")) {
+                let DecodedFrame { command, reference } = decode(dialect, &frame);
+                let error = command.expect_err(&frame);
+                assert_eq!(
+                    (error.code, error.field.as_deref()),
+                    (ErrorCode::ValidationError, Some("content")),
+                    "{frame}"
+                );
+                assert_eq!(reference.as_deref(), Some("7"), "{frame}");
+            }
+            for (dialect, frame) in std::iter::zip(Dialect::ALL, frame("\"x\"", half)) {
+                let DecodedFrame { command, reference } = decode(dialect, &frame);
+                assert_eq!(command.expect_err(&frame).field.as_deref(), Some("ref"), "{frame}");
+                assert_eq!(reference, None, "{frame}");
+            }
+            let broken = format!(r#"{{"type":"ping","ref":7,"x":{half}"#);
+            let code = decode(Dialect::Chat, &broken).command.map_err(|error| error.code);
+            assert_eq!(code, Err(ErrorCode::InvalidMessage));
+            let body = format!(r#"{{"to":"b","content":{half}}}"#);
+            let error = Decoder::new(100).decode_send(&mut body.clone().into_bytes()).expect_err(&body);
+            assert_eq!((error.code, error.field.as_deref()), (ErrorCode::ValidationError, Some("content")));
+            assert_eq!(half_of_a_character(body.as_bytes()), Some(error));
+        }
+        for (dialect, frame) in std::iter::zip(Dialect::ALL, frame(r#""\ud83d\ude00""#, r#""\ud83d\ude00""#)) {
+            let DecodedFrame { command, reference } = decode(dialect, &frame);
+            let Ok(Command::Send(send)) = command else { panic!("{frame}") };
+            assert_eq!((send.content.as_str(), reference.as_deref()), ("😀", Some("\"😀\"")));
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::command::Target;
 use crate::dialect::fields::{Fields, unknown_type};
-use crate::dialect::flat::{Id, Texts};
+use crate::dialect::flat::{INTEGER_ID_MAX, Id, Texts};
 use crate::{Command, Event, Message, ProtocolError, TempId, Timestamp, UserId};
 
 /// Members of canonical notifications, and what they are called here.
@@ -130,6 +130,13 @@ impl NotificationFrame {
                 && let Some(Value::String(id)) = fields.remove(canonical)
             {
                 fields.insert(name.to_owned(), serde_json::json!(Id(&id)));
+            }
+        }
+        for (_, name) in RENAMED {
+            if let Some(id) = fields.get_mut(name)
+                && id.as_u64().is_some_and(|number| number > INTEGER_ID_MAX)
+            {
+                *id = Value::String(id.to_string());
             }
         }
         let timestamp = created_at.unwrap_or(sent_at).unix_seconds();
@@ -292,6 +299,18 @@ mod tests {
     fn a_group_that_is_no_integer_is_a_string_in_a_notification() {
         let frames = encode(&json!({ "type": "notification", "payload": { "conversationId": "devs" } }));
         assert_eq!(frames, [json!({ "type": "notification", "group_id": "devs", "timestamp": NOW_S })]);
+    }
+
+    #[test]
+    fn an_id_that_javascript_does_not_hold_is_a_string_in_a_notification() {
+        let invite = json!({ "conversationId": "9007199254740993", "invitedBy": "1161888007138312193", "id": 9007199254740991u64 });
+        let own_words =
+            json!({ "group_id": 9007199254740993u64, "invited_by": 1161888007138312193u64, "id": 9007199254740991u64 });
+        for payload in [invite, own_words] {
+            let frames = encode(&json!({ "type": "notification", "payload": payload }));
+            let shown = json!({ "group_id": "9007199254740993", "invited_by": "1161888007138312193", "id": 9007199254740991u64 });
+            assert_shows(&frames[0], &shown);
+        }
     }
 
     #[test]

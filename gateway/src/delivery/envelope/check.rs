@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use shared::Epoch;
 use shared::event::ResyncReason;
 
+use crate::backbone::late::MESSAGE_LIVE;
 use crate::delivery::envelope::json;
 use crate::delivery::envelope::lines::{first_line, lines};
 use crate::delivery::envelope::message::{FoundMessage, MessageRef, is_brought_by, repeats};
@@ -63,8 +64,13 @@ impl<'a> Payload<'a> {
         let first = lines.next().and_then(|line| Envelope::parse(line, &[]));
         let first = first.filter(|first| first.seq != Some(0)).ok_or(InvalidPayload)?;
         let repeated = first.found.map_or(&[][..], |found| found.object);
-        let is_companion = |line| Envelope::parse(line, repeated).is_some_and(|envelope| envelope.seq.is_none());
-        if !lines.all(is_companion) {
+        let is_live = first.kind == MESSAGE_LIVE;
+        let is_companion = |line| {
+            let envelope = Envelope::parse(line, repeated);
+            envelope.is_some_and(|envelope| envelope.seq.is_none() && envelope.kind != MESSAGE_LIVE && !is_live)
+        };
+        // A message that isn't stored yet stands alone, and in no log.
+        if !lines.all(is_companion) || (is_live && (first.seq.is_some() || opened.is_some())) {
             return Err(InvalidPayload);
         }
         Ok(Self { opened, seq: first.seq, message: first.message(), kind: first.kind, envelopes })
@@ -130,6 +136,9 @@ impl<'a> Envelope<'a> {
             seq: Option<u64>,
             #[serde(borrow)]
             payload: &'a RawValue,
+        }
+        if !json::is_shallow(line) {
+            return None;
         }
         let AnyEnvelope { kind, seq, payload } = serde_json::from_slice(line).ok()?;
         let payload = payload.get();
@@ -293,6 +302,21 @@ mod tests {
     }
 
     #[test]
+    fn a_live_message_stands_alone() {
+        let live = r#"{"type":"message.live","payload":{"event":{}}}"#;
+        assert!(Payload::parse(live.as_bytes()).is_ok());
+        for poison in [
+            live.replace("{\"type", "{\"seq\":1,\"type"),
+            format!("{live}\n{live}"),
+            format!("{live}\n{{\"type\":\"x\",\"payload\":{{}}}}"),
+            format!("{{\"type\":\"x\",\"payload\":{{}}}}\n{live}"),
+            format!("{{\"epoch\":\"e\",\"seq\":0}}\n{live}"),
+        ] {
+            assert_eq!(Payload::parse(poison.as_bytes()), Err(InvalidPayload), "{poison}");
+        }
+    }
+
+    #[test]
     fn poison_is_recognised() {
         for text in [
             "",
@@ -310,6 +334,8 @@ mod tests {
             "{\"type\":\"x\",\"payload\":{}}\n{\"seq\":2,\"type\":\"x\",\"payload\":{}}",
             "{\"type\":\"x\",\"payload\":{\"a\":\"\u{1}\"}}",
             "{\"epoch\":\"a\",\"seq\":0}",
+            &format!("{{\"type\":\"x\",\"payload\":{{\"a\":{}1{}}}}}", "[".repeat(100_000), "]".repeat(100_000)),
+            &format!("{{\"type\":\"x\",\"payload\":{{}},\"a\":{}1{}}}", "[".repeat(128), "]".repeat(128)),
             "{\"epoch\":7,\"seq\":0}\n{\"type\":\"x\",\"payload\":{}}",
         ] {
             assert_eq!(Payload::parse(text.as_bytes()), Err(InvalidPayload), "{text:?}");

@@ -4,6 +4,10 @@
 /// Objects and arrays inside of each other that it follows.
 const DEPTH_MAX: u32 = 64;
 
+/// Objects and arrays inside of each other that are passed on. Parsers have such a limit too: serde's is this one, and what
+/// backends publish over REST is held to that.
+const LEVELS_MAX: u32 = 128;
+
 /// Whether strings may hold all of these bytes as they are, but for quotes and backslashes: UTF-8 without controls.
 pub(super) fn is_plain(text: &[u8]) -> bool {
     let is_ascii = !any(text, |byte| byte.wrapping_sub(0x20) >= 0x60);
@@ -13,6 +17,27 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
 /// Without an early end, which would keep it from looking at many bytes at once.
 fn any(text: &[u8], is: impl Fn(u8) -> bool) -> bool {
     text.iter().fold(false, |any, byte| any | is(*byte))
+}
+
+/// Whether objects and arrays stand inside of each other at most [`LEVELS_MAX`] times in a text that may be JSON. It counts,
+/// so that no depth can exhaust the stack.
+pub(super) fn is_shallow(text: &[u8]) -> bool {
+    let (mut rest, mut depth) = (text, 0u32);
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        match byte {
+            b'"' => match behind_string(behind) {
+                Some(behind) => rest = behind,
+                // It is no JSON, as serde will find.
+                None => return true,
+            },
+            b'{' | b'[' if depth == LEVELS_MAX => return false,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
 }
 
 /// What stands behind the object with which a plain text begins; `None` if it doesn't certainly begin with one.
@@ -145,6 +170,22 @@ mod tests {
         }
         let deep = |depth: usize| format!("{}{}", "{\"a\":".repeat(depth - 1) + "{", "}".repeat(depth));
         assert_eq!((known(&deep(64)).is_some(), known(&deep(65))), (true, None));
+    }
+
+    #[test]
+    fn what_is_too_deep_is_found_without_a_stack() {
+        let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        for (text, shallow) in [
+            (deep(128), true),
+            (deep(129), false),
+            (deep(100_000), false),
+            ("{\"a\":".repeat(100_000), false),
+            (format!(r#"{{"a":"{}"}}"#, deep(1_000)), true),
+            (format!(r#"{{"a":"\"{}"}}"#, deep(1_000)), true),
+            ("[]".repeat(1_000), true),
+        ] {
+            assert_eq!(is_shallow(text.as_bytes()), shallow, "{} bytes", text.len());
+        }
     }
 
     #[test]

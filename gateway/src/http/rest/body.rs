@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use shared::dialect::half_of_a_character;
 use shared::{ErrorCode, ProtocolError};
 
 use super::failure::Failure;
@@ -26,7 +27,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(ProtocolError::new(ErrorCode::InvalidMessage, "the body is not a JSON object").into());
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| invalid(&error))?;
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| invalid(bytes, &error))?;
         json.end().map_err(|_| ProtocolError::new(ErrorCode::InvalidMessage, "something follows the JSON value"))?;
         Ok(Self(value))
     }
@@ -81,8 +82,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     }
 }
 
-fn invalid(error: &serde_path_to_error::Error<serde_json::Error>) -> ProtocolError {
+fn invalid(body: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> ProtocolError {
     let fault = error.inner();
+    if fault.is_syntax()
+        && let Some(half) = half_of_a_character(body)
+    {
+        return half;
+    }
     if fault.is_syntax() || fault.is_eof() {
         return ProtocolError::new(ErrorCode::InvalidMessage, format!("the body is not valid JSON: {fault}"));
     }

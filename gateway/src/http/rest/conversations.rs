@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::command::PASSWORD_BYTES_MAX;
+use shared::title::{TITLE_CHARS_MAX, TITLE_PATTERN, checked_title};
 use shared::{Conversation, ConversationId, ConversationKind, ProtocolError, Role, UserId, Visibility};
 
 use super::Api;
@@ -18,8 +19,6 @@ use super::failure::Failure;
 use crate::chat::conversations::CreateConversation;
 use crate::store::{MEMBERS_MAX, MembershipChange};
 
-/// The longest title, in characters.
-pub(super) const TITLE_CHARS_MAX: usize = 200;
 /// Items of a list, unless the caller says otherwise, and the most.
 const LIMIT_DEFAULT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 100;
@@ -42,7 +41,7 @@ pub(super) fn limit(asked: Option<u32>) -> u32 {
 pub(super) struct CreateBody {
     id: Option<ConversationId>,
     kind: ConversationKind,
-    #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = TITLE_PATTERN))]
     title: Option<String>,
     #[serde(default)]
     #[schemars(length(max = MEMBERS_MAX))]
@@ -58,13 +57,11 @@ pub(super) async fn create(
     caller: Caller,
     Body(create): Body<CreateBody>,
 ) -> Result<Created<Conversation>, Failure> {
-    if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
-        return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
-    }
+    let title = create.title.map(|title| checked_title("title", &title)).transpose()?;
     if create.password.as_ref().is_some_and(|word| word.is_empty() || word.len() > PASSWORD_BYTES_MAX) {
         return Err(ProtocolError::field("password", "must have 1 to 128 bytes").into());
     }
-    if create.kind == ConversationKind::Direct && (create.title.is_some() || create.password.is_some()) {
+    if create.kind == ConversationKind::Direct && (title.is_some() || create.password.is_some()) {
         return Err(ProtocolError::field("kind", "direct conversations have neither title nor password").into());
     }
     let default = match create.kind {
@@ -74,7 +71,7 @@ pub(super) async fn create(
     let new = CreateConversation {
         id: create.id,
         kind: create.kind,
-        title: create.title,
+        title,
         visibility: create.visibility.unwrap_or(default),
         password: create.password,
         members: create.members,

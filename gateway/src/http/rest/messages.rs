@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::conversations::{List, limit};
 use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
+use crate::chat::messages::BroughtBy;
 use crate::store::{MessageChange, Page};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -127,7 +128,11 @@ pub(super) async fn send(
     caller: Caller,
     SendRequest(send): SendRequest,
 ) -> Result<SentAnswer, Failure> {
-    let sent = api.node.chat.send(caller.user()?, send).await?;
+    let by = match caller {
+        Caller::User(_) => BroughtBy::Sender,
+        Caller::Backend(_) => BroughtBy::Backend,
+    };
+    let sent = api.node.chat.send(caller.user()?, send, by).await?;
     Ok(SentAnswer { message: sent.message, duplicate: sent.duplicate })
 }
 

@@ -11,14 +11,16 @@ use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use shared::dialect::flat::INTEGER_ID_MAX;
 use shared::dialect::social::{MessageFrame, NotificationFrame};
 use shared::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
+use shared::title::{TITLE_CHARS_MAX, TITLE_PATTERN, checked_title};
 use shared::{ConversationId, ConversationKind, Message, NotificationId, ProtocolError, UserId};
 
 use super::Api;
 use super::body::{Body, Params};
 use super::caller::Caller;
-use super::conversations::{List, TITLE_CHARS_MAX, limit};
+use super::conversations::{List, limit};
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use crate::store::KeptNotification;
@@ -89,7 +91,7 @@ pub(super) struct Invite {
     #[serde(deserialize_with = "flat_id")]
     #[schemars(schema_with = "flat_schema")]
     user_id: UserId,
-    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
+    #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = TITLE_PATTERN))]
     group_name: Option<String>,
 }
 
@@ -125,12 +127,9 @@ pub(super) async fn invite(
     caller: Caller,
     Body(invite): Body<Invite>,
 ) -> Result<Invitation, Failure> {
-    let fits = |name: &String| !name.is_empty() && name.chars().count() <= TITLE_CHARS_MAX && !name.contains('\0');
-    if invite.group_name.as_ref().is_some_and(|name| !fits(name)) {
-        return Err(ProtocolError::field("group_name", "must have 1 to 200 characters without U+0000").into());
-    }
+    let name = invite.group_name.map(|name| checked_title("group_name", &name)).transpose()?;
     let by = caller.acts_for().cloned();
-    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, invite.group_name).await?;
+    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, name).await?;
     let status = if outcome.is_member { "accepted" } else { "invited" };
     Ok(Invitation { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
 }
@@ -225,7 +224,7 @@ fn ids_schema(_: &mut SchemaGenerator) -> Schema {
 fn flat_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": ["string", "integer"], "minLength": 1, "maxLength": ID_BYTES_MAX, "pattern": "^[A-Za-z0-9_.:@|+-]+$",
-        "minimum": 0, "maximum": u64::MAX,
+        "minimum": 0, "maximum": INTEGER_ID_MAX,
     })
 }
 
@@ -239,9 +238,13 @@ fn flat_id<'de, T: FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(deseri
         Text(String),
     }
     let text = match FlatId::deserialize(deserializer)? {
-        FlatId::Number(number) => number.to_string(),
-        FlatId::Float(number) if number >= 0.0 && number.fract() == 0.0 => format!("{number:.0}"),
-        FlatId::Float(_) => return Err(serde::de::Error::custom("is not an integer")),
+        FlatId::Number(number) if number <= INTEGER_ID_MAX => number.to_string(),
+        FlatId::Float(number) if (0.0..9_007_199_254_740_992.0).contains(&number) && number.fract() == 0.0 => {
+            format!("{number:.0}")
+        }
+        FlatId::Number(_) | FlatId::Float(_) => {
+            return Err(serde::de::Error::custom("must be a string unless it is an integer from 0 to 2^53 - 1"));
+        }
         FlatId::Text(text) => text,
     };
     text.parse().map_err(serde::de::Error::custom)

@@ -113,8 +113,8 @@ fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreEr
     for (new, row) in batch.messages.iter().zip(rows) {
         let outcome = match get::<&str>(row, "out_outcome")? {
             "stored" => SendOutcome::Stored(stored(new, row)?),
-            "duplicate" => SendOutcome::Duplicate(original(new, row)?),
-            "twin" => SendOutcome::Duplicate(twin(&outcomes, row)?),
+            "duplicate" => new.under_a_used_temp_id(original(new, row)?),
+            "twin" => new.under_a_used_temp_id(twin(&outcomes, row)?),
             "not_found" => SendOutcome::Refused(Refusal::NotFound),
             "not_member" => SendOutcome::Refused(Refusal::NotMember),
             "banned" => SendOutcome::Refused(Refusal::Banned),

@@ -44,7 +44,7 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
 
 fn send_one(change: &Connection, new: &NewMessage, now: Timestamp) -> Result<SendOutcome, StoreError> {
     if let Some(original) = by_temp_id(change, new)? {
-        return Ok(SendOutcome::Duplicate(original));
+        return Ok(new.under_a_used_temp_id(original));
     }
     let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state FROM conversations c \
         LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
@@ -141,7 +141,7 @@ fn repeated(
             return Ok(SendOutcome::Stored(StoredMessage { message, members_version }));
         }
         let original = by_temp_id(change, new)?;
-        Ok(original.map_or(SendOutcome::Refused(Refusal::NotFound), SendOutcome::Duplicate))
+        Ok(original.map_or(SendOutcome::Refused(Refusal::NotFound), |original| new.under_a_used_temp_id(original)))
     };
     batch.messages.iter().enumerate().map(outcome).collect()
 }
@@ -155,6 +155,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Forbidden => "forbidden",
         Refusal::Full => "full",
         Refusal::Conflict => "conflict",
+        Refusal::UsedTempId => "used_temp_id",
         Refusal::Limit => "limit",
     }
 }
@@ -168,6 +169,7 @@ fn refusal_of(word: &str) -> Option<Refusal> {
         Refusal::Forbidden,
         Refusal::Full,
         Refusal::Conflict,
+        Refusal::UsedTempId,
         Refusal::Limit,
     ];
     all.into_iter().find(|refusal| refusal_word(*refusal) == word)

@@ -76,8 +76,12 @@ async fn a_channel_from_joining_to_leaving_on_two_nodes() {
     let again = json!({ "type": "chat_message", "channel_id": "lounge", "content": "once", "temp_id": "t" });
     say(&mut ann, again.clone()).await;
     let first = ann.expect("chat_message").await;
-    say(&mut ann, again).await;
+    say(&mut ann, again.clone()).await;
     assert_eq!(ann.expect("chat_message").await["id"], first["id"]);
+    let mut other = again;
+    other["content"] = "another".into();
+    say(&mut ann, other).await;
+    assert_eq!(ann.expect("error").await["code"], "CONFLICT");
     assert_eq!(bob.expect("chat_message").await["id"], first["id"]);
 
     say(&mut bob, json!({ "type": "leave_room", "room": "lounge" })).await;

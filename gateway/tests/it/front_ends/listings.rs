@@ -85,9 +85,35 @@ async fn a_message_reaches_every_device_of_both() {
     assert_eq!(first["chat_id"], 3);
     devices[0].send(send).await;
     assert_eq!(devices[0].expect("new_message").await, first);
+    let other = json!({ "type": "send_message", "receiver_id": "6", "content": "another", "temp_id": "t2" });
+    devices[0].send(other).await;
+    assert_eq!(devices[0].expect("error").await["code"], "CONFLICT");
     for device in &mut devices {
         assert_eq!(device.settle().await, Vec::<Value>::new());
     }
+}
+
+/// JavaScript would round such an id to a stranger's: it is a string, and an integer is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_javascript_does_not_hold_is_a_string() {
+    const LARGE: &str = "1161888007138312193";
+    let node = Node::embedded(&[]).await;
+    let claims = json!({ "sub": 1_161_888_007_138_312_193u64, "exp": in_seconds(60) });
+    let (mut large, connected) = Flat::join_with(node.http, PATH, &token_with(claims.clone()), "").await;
+    let (mut social, in_social) = Flat::join_with(node.http, "/ws", &token_with(claims), "").await;
+    assert_eq!((&connected["user_id"], &in_social["user_id"]), (&json!(LARGE), &json!(LARGE)));
+    let mut small = Flat::join(node.http, PATH, "9007199254740991").await;
+    large.send(json!({ "type": "send_message", "receiver_id": 9_007_199_254_740_991u64, "content": "hi" })).await;
+    let message = small.expect("new_message").await["message"].clone();
+    assert_eq!((&message["sender_id"], &message["receiver_id"]), (&json!(LARGE), &json!(9_007_199_254_740_991u64)));
+    assert_eq!(social.expect("private").await["from"], LARGE);
+    for id in [json!(1_161_888_007_138_312_193u64), json!(9_007_199_254_740_992u64)] {
+        let answer = json!({ "type": "send_message", "receiver_id": id, "content": "x" });
+        assert_eq!(small.refused(answer).await, "VALIDATION_ERROR");
+        assert_eq!(social.refused(json!({ "type": "private", "to": id, "content": "x" })).await, "VALIDATION_ERROR");
+    }
+    small.send(json!({ "type": "send_message", "receiver_id": LARGE, "content": "back" })).await;
+    assert_eq!(social.expect("private").await["to"], LARGE);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -158,6 +158,15 @@ async fn an_invitation_from_its_notification_to_its_acceptance() {
     assert_eq!(eve.post("/api/v1/conversations/1/leave", json!({})).await.0, 204);
     assert_eq!(eve.post("/api/v1/conversations/1/join", json!({})).await.0, 403);
 
+    // The group's title is the invitation's name, whatever the inviter says.
+    let named = json!({ "id": "named", "kind": "group", "title": "Real\u{202e} title" });
+    assert_eq!(ann.post("/api/v1/conversations", named).await.0, 201);
+    let to_eve_as = json!({ "group_id": "named", "user_id": "eve", "group_name": "Your bank" });
+    assert_eq!(ann.post("/api/groups/invite", to_eve_as).await.0, 201);
+    let live = &eve_socket.expect("notification").await["payload"];
+    assert_eq!(live["message"], "You were invited to join group 'Real title'");
+    assert_eq!(live["title"], "Real title");
+
     // Who may not invite, and what is no invitation.
     assert_eq!(bob.post("/api/groups/invite", to_eve.clone()).await.0, 403);
     assert_eq!(eve.post("/api/groups/invite", to_eve).await.0, 403);
@@ -169,6 +178,11 @@ async fn an_invitation_from_its_notification_to_its_acceptance() {
         json!({ "group_id": "a b", "user_id": 2 }),
         json!({ "group_id": 1, "user_id": 3, "group_name": "" }),
         json!({ "group_id": 1, "user_id": 3, "group_name": "x\0" }),
+        json!({ "group_id": 1, "user_id": 3, "group_name": "two\nlines" }),
+        json!({ "group_id": 1, "user_id": 3, "group_name": "\u{202e}" }),
+        json!({ "group_id": 1, "user_id": 9_007_199_254_740_993u64 }),
+        json!({ "group_id": 9_007_199_254_740_992u64, "user_id": 3 }),
+        json!({ "group_id": 9.007_199_254_740_992e15, "user_id": 3 }),
     ] {
         assert_eq!(ann.post("/api/groups/invite", bad.clone()).await.0, 400, "{bad}");
     }

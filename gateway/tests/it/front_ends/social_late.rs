@@ -90,6 +90,10 @@ async fn messages_go_on_while_the_store_is_frozen_and_are_stored_once() {
     ann.say(json!({ "type": "private", "to": 77, "content": "stranger" })).await;
     let error = ann.expect("error").await;
     assert_eq!((&error["code"], &error["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
+    // A repetition is known, and another message under a used `temp_id` refused, without the store.
+    ann.say(json!({ "type": "private", "to": 2, "content": "m1", "temp_id": "t1" })).await;
+    ann.refused(json!({ "type": "private", "to": 2, "content": "other", "temp_id": "t1" }), "CONFLICT").await;
+    assert_eq!((servers.redis.number("XLEN chat:late"), bob.settle().await.len()), (5, 0));
     // Other dialects get nothing that isn't stored.
     assert!(chat.settle().await.iter().all(|frame| frame["type"] != "message.new"));
 

@@ -56,6 +56,9 @@ async fn private_messages_reach_the_one_they_are_for() {
     bob.say(json!({ "type": "private", "to": 7, "content": "back", "temp_id": "t1" })).await;
     assert_eq!(bob.expect("private").await["id"], back["id"], "the one who repeats it is told which it was");
     assert!(ann.settle().await.is_empty());
+    // Another one under the same `temp_id` is refused.
+    bob.refused(json!({ "type": "private", "to": 7, "content": "more", "temp_id": "t1" }), "CONFLICT").await;
+    bob.refused(json!({ "type": "private", "to": 9, "content": "back", "temp_id": "t1" }), "CONFLICT").await;
 }
 
 /// Group messages: to accepted members only, the sender's connection excluded; an invitation comes as `notification`, is

@@ -33,6 +33,21 @@ async fn every_bad_frame_has_its_error_and_the_connection_stays() {
             "VALIDATION_ERROR",
             Some("upTo"),
         ),
+        (
+            r#"{"type":"message.send","ref":1,"payload":{"to":"b","content":"cut \ud83d"}}"#,
+            "VALIDATION_ERROR",
+            Some("content"),
+        ),
+        (
+            r#"{"type":"message.send","ref":1,"payload":{"to":"b","content":"x","kind":"Image"}}"#,
+            "VALIDATION_ERROR",
+            Some("kind"),
+        ),
+        (
+            r#"{"type":"reaction.add","ref":1,"payload":{"messageId":"7","emoji":"<b>"}}"#,
+            "VALIDATION_ERROR",
+            Some("emoji"),
+        ),
         (r#"{"type":"typing","ref":1,"payload":{"conversationId":"c"}}"#, "VALIDATION_ERROR", Some("isTyping")),
         (r#"{"type":"typing","ref":1,"payload":{"conversationId":"c","isTyping":true}}"#, "NOT_FOUND", None),
         (r#"{"type":"message.read","ref":1,"payload":{"conversationId":"c"}}"#, "NOT_FOUND", None),
@@ -145,4 +160,44 @@ async fn other_origins_versions_and_plain_requests_are_refused() {
     assert_eq!(future.expect_close().await, 4004);
     let (status, body) = crate::support::http::get(node.http, "/no/such/path", &[]).await;
     assert_eq!((status, &body["error"]["code"]), (404, &json!("NOT_FOUND")));
+}
+
+/// PROTOCOL §1, kinds: of one shape, those that the setting names, and `system` for backends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kinds_are_those_that_the_setting_names_and_system_is_for_backends() {
+    let any = Node::embedded(&[]).await;
+    let some = Node::embedded(&[("MESSAGE_KINDS", "image, poll")]).await;
+    for (node, kind, of_user, of_backend) in [
+        (&any, "text", 201, 201),
+        (&any, "x-card_2.0", 201, 201),
+        (&any, "system", 403, 201),
+        (&any, "Image", 400, 400),
+        (&any, "a b", 400, 400),
+        (&some, "text", 201, 201),
+        (&some, "image", 201, 201),
+        (&some, "poll", 201, 201),
+        (&some, "video", 400, 400),
+        (&some, "system", 403, 201),
+    ] {
+        let body = json!({ "to": "b", "content": "x", "kind": kind });
+        let (name, bearer) = crate::support::http::bearer(&crate::support::node::token("a"));
+        let key = ("x-api-key", crate::support::node::API_KEY);
+        for (headers, expected) in
+            [(vec![(name, bearer.as_str())], of_user), (vec![key, ("x-user-id", "a")], of_backend)]
+        {
+            let (status, answer) =
+                crate::support::http::post(node.http, "/api/v1/messages", &headers, body.clone()).await;
+            assert_eq!(status, expected, "{kind}: {answer}");
+            assert!(status == 201 || answer["error"]["field"] == "kind", "{answer}");
+        }
+        let mut client = Client::join(node.http, "a").await;
+        client.send("message.send", body).await;
+        if of_user == 201 {
+            assert_eq!(client.expect("message.sent").await["payload"]["message"]["kind"], kind);
+            continue;
+        }
+        let error = &client.expect("error").await["payload"];
+        let code = if of_user == 403 { "FORBIDDEN" } else { "VALIDATION_ERROR" };
+        assert_eq!((&error["code"], &error["field"]), (&json!(code), &json!("kind")), "{kind}");
+    }
 }

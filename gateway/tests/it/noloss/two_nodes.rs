@@ -233,7 +233,26 @@ async fn poisoned_payloads_are_counted_and_dropped() {
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
         let _: i64 = redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut connection).await.expect("sent");
     };
-    for poison in [&b"nonsense"[..], b"", b"\xff\xfe", b"{\"type\":7}", b"{\"seq\":1}", b"[[[[[[[[[[", b"\n\n"] {
+    let deep = format!(r#"{{"type":"x","payload":{{"a":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let message = json!({ "id": "7", "conversationId": "1", "seq": 0, "rev": 0, "senderId": "b", "kind": "text",
+        "content": "x", "createdAt": "2026-11-21T12:00:00.007Z" });
+    let live = json!({ "type": "message.live",
+        "payload": { "event": { "type": "message.new", "payload": { "message": message } } } })
+    .to_string();
+    publish("chat:all", live.as_bytes()).await;
+    publish("chat:user:a", live.replacen("{\"payload", "{\"seq\":1,\"payload", 1).as_bytes()).await;
+    publish("chat:user:a", format!("{}\n{live}", r#"{"type":"x","payload":{}}"#).as_bytes()).await;
+    for poison in [
+        &b"nonsense"[..],
+        b"",
+        b"\xff\xfe",
+        b"{\"type\":7}",
+        b"{\"seq\":1}",
+        b"[[[[[[[[[[",
+        b"\n\n",
+        deep.as_bytes(),
+        deep.replacen('{', "{\"seq\":1,", 1).as_bytes(),
+    ] {
         publish("chat:user:a", poison).await;
         publish("chat:all", poison).await;
         publish("chat:control", poison).await;
@@ -246,7 +265,7 @@ async fn poisoned_payloads_are_counted_and_dropped() {
     let (_, metrics) = get(cluster.one.ops, "/metrics", &[]).await;
     let metrics = metrics.as_str().expect("text");
     let poisoned = metrics.lines().find_map(|line| line.strip_prefix("parley_backbone_poisoned_total "));
-    assert!(poisoned.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 14), "{poisoned:?}");
+    assert!(poisoned.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 21), "{poisoned:?}");
 }
 
 /// A log from which somebody deleted entries can't heal a socket: it is told so, and the node doesn't read for ever.
