@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// What /proc/<pid>/stat counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
+/// What `/proc/<pid>/stat` counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
 /// today except Alpha.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// How often memory is read while a measurement runs; reading it holds the process up for a moment.
@@ -25,7 +25,7 @@ fn ticks(fields: &[f64], count: usize) -> f64 {
     fields.iter().skip(11).take(count).sum()
 }
 
-/// What stands in /proc/<pid>/stat from the state on, which is no number and taken as 0.
+/// What stands in `/proc/<pid>/stat` from the state on, which is no number and taken as 0.
 fn stat(pid: u32) -> Result<Vec<f64>> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;

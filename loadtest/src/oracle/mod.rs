@@ -1,5 +1,5 @@
 //! The oracle: drives a deployment, records everything, and then proves that nothing was lost, doubled or disordered.
-//! It offers [`run`], a whole run, and [`check`], the proof: a pure function of the records.
+//! It offers [`run`], a whole run, and [`check()`], the proof: a pure function of the records.
 //! It never takes a server's word for what was stored or delivered: it compares the records.
 
 mod args;
