@@ -75,10 +75,10 @@ impl Held {
         !self.turns.is_empty()
     }
 
-    /// Puts an item behind what waits in its conversation; gives it back if there is no room.
-    pub(super) fn push(&mut self, conversation: &ConversationId, item: Item) -> Result<(), Item> {
+    /// Puts an item behind what waits in its conversation; whether there was room.
+    pub(super) fn push(&mut self, conversation: &ConversationId, item: Item) -> bool {
         if self.count >= MESSAGES_MAX {
-            return Err(item);
+            return false;
         }
         self.count += 1;
         let line = self.conversations.entry(conversation.clone()).or_default();
@@ -86,12 +86,12 @@ impl Held {
         if line.items.len() == 1 && line.slices.is_empty() {
             self.line_up(conversation);
         }
-        Ok(())
+        true
     }
 
     /// Takes the first messages of conversations that have to be loaded, at most `max`: with each, those that follow it. They
     /// are answered by [`Held::loaded`].
-    pub(super) fn to_load(&mut self, max: usize) -> Vec<StoredMessage> {
+    pub(super) fn take_unloaded(&mut self, max: usize) -> Vec<StoredMessage> {
         let mut messages = Vec::new();
         while messages.len() < max
             && let Some(conversation) = self.unloaded.pop_front()
@@ -276,12 +276,12 @@ mod tests {
     fn each_conversation_keeps_its_order_and_holds_up_no_other() {
         let mut held = Held::default();
         for (conversation, seq) in [("a", 1), ("b", 1), ("a", 2), ("b", 2)] {
-            assert!(held.push(&id(conversation), Item::Cold(seq, stored(conversation, seq))).is_ok());
+            assert!(held.push(&id(conversation), Item::Cold(seq, stored(conversation, seq))));
         }
         assert!(!held.has_turns() && held.holds(&id("a")));
-        let asked = held.to_load(1);
+        let asked = held.take_unloaded(1);
         assert_eq!(asked.iter().map(|stored| stored.message.seq).collect::<Vec<_>>(), [1, 2], "a whole conversation");
-        assert_eq!(held.to_load(9).len(), 2, "b, and a not again");
+        assert_eq!(held.take_unloaded(9).len(), 2, "b, and a not again");
         held.loaded(&stored("b", 1), Some(audience(1)));
         held.loaded(&stored("b", 2), Some(audience(1)));
         assert_eq!(bodies(&held.take(100, make)), ["b 1", "b 2"], "a is still loading");
@@ -302,7 +302,7 @@ mod tests {
         for (conversation, count) in [("large", 10), ("small", 2)] {
             for seq in [1, 2] {
                 let item = Item::Ready(seq, stored(conversation, seq), Box::new(audience(count)));
-                assert!(held.push(&id(conversation), item).is_ok());
+                assert!(held.push(&id(conversation), item));
             }
         }
         let first = held.take(8, make);
@@ -325,9 +325,9 @@ mod tests {
             body: Bytes::from_static(b"edited"),
             kind: DeliveryKind::Ephemeral,
         };
-        assert!(held.push(&id("a"), Item::Cold(1, stored("a", 1))).is_ok());
-        assert!(held.push(&id("a"), Item::Events(2, vec![event])).is_ok());
-        assert_eq!(held.to_load(9).len(), 1);
+        assert!(held.push(&id("a"), Item::Cold(1, stored("a", 1))));
+        assert!(held.push(&id("a"), Item::Events(2, vec![event])));
+        assert_eq!(held.take_unloaded(9).len(), 1);
         assert!(held.take(9, make).is_empty());
         held.loaded(&stored("a", 1), Some(audience(1)));
         assert_eq!(bodies(&held.take(9, make)), ["a 1", "edited"]);
@@ -338,7 +338,7 @@ mod tests {
         let mut held = Held::default();
         let full =
             (0..=MESSAGES_MAX as u64).map(|n| held.push(&id(&format!("c{n}")), Item::Cold(n, stored("x", n + 1))));
-        assert_eq!(full.filter(Result::is_err).count(), 1);
+        assert_eq!(full.filter(|has_room| !has_room).count(), 1);
         held.fail_unloaded();
         let mut failed = 0;
         while !held.is_empty() {

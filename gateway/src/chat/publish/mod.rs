@@ -259,7 +259,7 @@ impl PublishTask {
 
     fn hold(&mut self, row: u64, conversation: &ConversationId, item: Item) {
         self.rows.expect(row);
-        if self.held.push(conversation, item).is_err() {
+        if !self.held.push(conversation, item) {
             self.metrics.publish_failed.increment(1);
             self.rows.fail(row);
             self.end_part(row);
@@ -286,7 +286,7 @@ impl PublishTask {
     /// Asks the store about conversations that are cold: for all of them at once, and never in anybody's way.
     fn start_loads(&mut self) {
         while self.loads.len() < LOADS_MAX {
-            let messages = self.held.to_load(MESSAGES_PER_LOAD);
+            let messages = self.held.take_unloaded(MESSAGES_PER_LOAD);
             if messages.is_empty() {
                 return;
             }
