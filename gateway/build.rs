@@ -1,6 +1,6 @@
-//! Tells the binary which commit it was built from: `PARLEY_COMMIT`, read from `.git` without running git.
+//! Gives the binary the commit that it was built from, as `PARLEY_COMMIT`, read from `.git` without running git.
 //!
-//! Only release builds carry it. A debug build would be compiled anew after each commit, for a line that nobody reads.
+//! Only release builds carry it: in a debug build it would force a new compilation after each commit.
 
 use std::path::{Path, PathBuf};
 

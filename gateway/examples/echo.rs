@@ -74,7 +74,7 @@ fn answer(request: &mut Request<Body>, upgrading: &OnceLock<PendingUpgrade>) -> 
 }
 
 async fn echo(upgrading: PendingUpgrade) {
-    let Ok((stream, leftover)) = upgrading.complete().await else { return };
+    let Ok((stream, leftover)) = upgrading.complete::<TcpStream>().await else { return };
     let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, shared::Wire::CHAT));
     let mut socket = Socket::new(stream, leftover, queue.clone(), MESSAGE_BYTES_MAX);
     let mut on_message = |incoming: Incoming<'_>| {

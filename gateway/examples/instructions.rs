@@ -1,7 +1,7 @@
-//! How many instructions each step of a message's way is: run by `loadtest/instructions.sh` under callgrind, which counts
-//! inside of [`measured`] only.
+//! Counts the instructions of each step of a message's way. `loadtest/instructions.sh` runs it under callgrind, which
+//! counts inside of [`measured`] only.
 //!
-//! Without arguments it names the steps, one a line; with a step and a number it makes that many calls of it.
+//! Without arguments it prints the steps, one a line. With a step and a number it calls the step so often.
 
 #![expect(clippy::print_stdout, clippy::expect_used, clippy::panic, reason = "a tool for whoever measures")]
 

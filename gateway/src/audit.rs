@@ -1,6 +1,7 @@
 //! The audit trail on its way to the store: a bounded queue, and one task that writes batches.
-//!
-//! Nobody ever waits for it. While the store is away lines gather up to a bound; what finds no room is dropped and counted.
+//! It offers [`AuditTrail`], which takes lines, and [`AuditTask`], which writes them.
+//! It never makes a command wait. While the store is away lines gather up to a bound; further lines are dropped and
+//! counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl AuditTrail {
         self.note(entry(user, None, Some(connection), AuditAct::ConnectionClosed { open_s, code }));
     }
 
-    /// A change of who is in a conversation was carried out on the user.
+    /// The user's membership of a conversation was changed.
     pub fn membership(&self, user: &UserId, conversation: &ConversationId, change: &MembershipChange) {
         let act = match change.clone() {
             MembershipChange::Join => AuditAct::Joined,
@@ -166,11 +167,11 @@ impl AuditTask {
         match self.store.write_audit(&self.batch).await {
             Ok(()) => self.metrics.audit_written.increment(lines),
             Err(error @ StoreError::Unavailable(_)) => {
-                tracing::debug!(%error, lines, "a part of the audit trail waits");
+                tracing::debug!(%error, lines, "audit lines wait for the store");
                 return Err(error);
             }
             Err(error @ (StoreError::Failed(_) | StoreError::Refused(_))) => {
-                tracing::error!(%error, lines, "a part of the audit trail could not be written");
+                tracing::error!(%error, lines, "audit lines could not be written and are lost");
                 self.metrics.audit_dropped.increment(lines);
             }
         }
@@ -183,7 +184,7 @@ impl AuditTask {
         while self.queue.try_recv().is_ok() {
             lines += 1;
         }
-        tracing::warn!(lines, "the store is away: the end of the audit trail is lost");
+        tracing::warn!(lines, "the store is unavailable: the last audit lines are lost");
         self.metrics.audit_dropped.increment(lines);
     }
 }

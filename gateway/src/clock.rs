@@ -1,4 +1,6 @@
-//! The process's own clock: monotonic, so that a step of the machine's clock ends no connection. And its one ticker.
+//! The process's own time, and its one ticker.
+//! It offers coarse and exact monotonic times, and [`every`] for all periodic tasks.
+//! It never follows the machine's clock, so a step of that clock ends no connection.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
-//! From a command to the domain: one exhaustive match. What answers this connection alone comes back as an event.
+//! From a command to the domain: one exhaustive match.
+//! It offers [`dispatch`], which returns the event that answers the asking connection alone, if there is one.
+//! It never has an arm for all other commands, so a new command can't be forgotten here.
 
 use serde_json::value::RawValue;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
@@ -7,7 +9,7 @@ use crate::chat::Chat;
 use crate::chat::messages::BroughtBy;
 use crate::store::MessageChange;
 
-/// Who asks.
+/// The sender of a command.
 #[derive(Debug)]
 pub struct Asker {
     /// The user of the connection.
@@ -72,7 +74,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         Command::Leave { conversation } => {
             let change = crate::store::MembershipChange::Leave;
             let outcome = chat.change_membership(&conversation, user, change).await?;
-            // Who declines an invitation, or was no member, is told on this connection.
+            // A user who declines an invitation, or was not a member, is answered on this connection.
             Ok((!outcome.was_member).then_some(Event::ConversationLeft { conversation_id: conversation }))
         }
         Command::Broadcast { content } => {
@@ -87,7 +89,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
     }
 }
 
-/// Who asks for what is so already is told on this connection alone.
+/// A request that changes nothing is answered on its own connection only.
 async fn change(
     chat: &Chat,
     user: &UserId,

@@ -1,6 +1,6 @@
-//! Requests to the few URLs that the settings name: one endpoint each, with a deadline and a bound on the answer.
-//!
-//! No redirect is followed, no proxy is asked, and no URL comes from anywhere but the settings.
+//! Requests to the few URLs that the settings name.
+//! It offers [`Endpoint`]: one URL, with a deadline and a bound on the answer.
+//! It never follows a redirect, never uses a proxy, and never takes a URL from anything but the settings.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Endpoint {
     body_bytes_max: usize,
 }
 
-/// What an endpoint answered, whatever the status.
+/// An endpoint's answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
     /// The status; a redirect is one like any other.
@@ -59,7 +59,7 @@ pub enum RequestError {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// `https` without anything to check certificates against.
-    #[error("the certificates that this machine trusts can't be read: {0}")]
+    #[error("this machine's trusted certificates can't be read: {0}")]
     Roots(std::io::Error),
 }
 

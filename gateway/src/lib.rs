@@ -1,4 +1,6 @@
-//! Parley's gateway: a stateless WebSocket chat node. `app` puts the parts together; imports go down only.
+//! Parley's gateway: one of many identical WebSocket chat nodes. Each module is a room of ARCHITECTURE.md's map.
+//! It offers [`app::App`], a whole node, to the binary and to tests.
+//! It holds no data that can't be lost: that is the store's. Imports go down only.
 
 pub mod app;
 pub mod audit;

@@ -1,7 +1,6 @@
-//! Switches a mechanism off, so that `loadtest/necessity.sh` can show that a test fails without it (NOLOSS.md).
-//!
-//! Only in debug builds, by the environment variable `PARLEY_OFF` (names, separated by commas). In a release nothing is ever
-//! off, and the optimiser leaves no trace of the question.
+//! Switches off one mechanism, so that `loadtest/necessity.sh` can show that a test fails without it (NOLOSS.md).
+//! It offers [`off`], which reads `PARLEY_OFF` (names, separated by commas) in debug builds.
+//! It never does anything in a release build: there the calls are compiled away.
 
 /// Whether the mechanism `name` is off.
 #[cfg(debug_assertions)]

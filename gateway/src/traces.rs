@@ -1,7 +1,7 @@
-//! Traces of messages on their way, send → commit → publish → deliver, as OTLP over HTTP. Off unless a collector is named.
-//!
-//! A trace's id follows from the message's id, and so does whether it is kept: every node that has a part in it knows that
-//! without being told, and nothing has to travel with the event. A span holds times and numbers, never a user or a content.
+//! Traces of messages (send, commit, publish, deliver) as OTLP over HTTP. Off unless a collector is set.
+//! It offers [`record`]. The message's id decides the trace's id, and whether it is sampled, so events carry no
+//! context.
+//! It never puts a user or a content into a span, only times and numbers.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -75,13 +75,13 @@ pub struct Exporter {
 /// # Errors
 /// The URL can't be used, or this process is being traced already.
 pub fn install(url: &str, share: f64, node: &str) -> anyhow::Result<Exporter> {
-    let uri: Uri = format!("{}/v1/traces", url.trim_end_matches('/')).parse().context("it is no URL")?;
+    let uri: Uri = format!("{}/v1/traces", url.trim_end_matches('/')).parse().context("it is not a URL")?;
     let endpoint = Endpoint::new(uri, ANSWER_WITHIN, ANSWER_BYTES_MAX)?;
     let (sender, queue) = mpsc::channel(WAITING_MAX);
     describe_counter!("parley_spans_dropped_total", "Spans of traces that the collector did not get");
     let dropped = counter!("parley_spans_dropped_total");
     let traces = Traces { kept_below: threshold(share), queue: sender, dropped: dropped.clone() };
-    TRACES.set(traces).map_err(|_| anyhow::anyhow!("this process is being traced already"))?;
+    TRACES.set(traces).map_err(|_| anyhow::anyhow!("traces are already set up in this process"))?;
     Ok(Exporter { queue, endpoint, node: node.to_owned(), dropped })
 }
 
@@ -144,8 +144,8 @@ impl Exporter {
             Err(error) => Some(error.to_string()),
         };
         match (&fault, *reachable) {
-            (Some(reason), true) => tracing::warn!(reason, "the collector of traces takes no spans"),
-            (None, false) => tracing::info!("the collector of traces takes spans again"),
+            (Some(reason), true) => tracing::warn!(reason, "the trace collector does not accept spans"),
+            (None, false) => tracing::info!("the trace collector accepts spans again"),
             (Some(_), false) | (None, true) => {}
         }
         *reachable = fault.is_none();

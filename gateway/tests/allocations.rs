@@ -1,5 +1,5 @@
-//! How often, and for how many bytes, each step of a message's way takes memory from the heap. A binary of its own, because
-//! the allocator is a process's.
+//! Counts the heap allocations, and their bytes, of each step of a message's way. It is a binary of its own, because
+//! the allocator counts for its whole process.
 
 #![cfg(test)]
 

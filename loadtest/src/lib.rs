@@ -1,5 +1,6 @@
-//! Parley's load driver: clients with full client behaviour, an oracle that proves that nothing is lost, and the
-//! measurements of DESIGN §11. It speaks `chat.v1` and REST only, so it runs against any deployment.
+//! Parley's load driver: clients with full client behaviour, an oracle, and the measurements of RESULTS.md.
+//! It offers [`oracle`], which proves that nothing was lost, and [`modes`], which measure.
+//! It never uses anything but `chat.v1` and REST, so it runs against any deployment.
 
 pub mod client;
 pub mod modes;

@@ -1,4 +1,5 @@
-//! The command line: one subcommand per measurement. Exit code 1 when the oracle found a fault, 2 when a run failed.
+//! The command line: a subcommand per measurement. Exit code 1 means that the oracle found a fault, 2 that a run
+//! failed.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What the kernel knows of the processes under test: CPU time and memory, from /proc.
+//! CPU time and memory of the processes under test, from /proc.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// What /proc/<pid>/stat counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
+/// What `/proc/<pid>/stat` counts in, per second. Linux fixes it at 100 for user space on every architecture it runs on
 /// today except Alpha.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// How often memory is read while a measurement runs; reading it holds the process up for a moment.
@@ -25,12 +25,12 @@ fn ticks(fields: &[f64], count: usize) -> f64 {
     fields.iter().skip(11).take(count).sum()
 }
 
-/// What stands in /proc/<pid>/stat from the state on, which is no number and taken as 0.
+/// What stands in `/proc/<pid>/stat` from the state on, which is no number and taken as 0.
 fn stat(pid: u32) -> Result<Vec<f64>> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
     // The name in parentheses may hold anything; what counts stands behind it.
-    let (_, fields) = stat.rsplit_once(')').context("a strange stat file")?;
+    let (_, fields) = stat.rsplit_once(')').context("the stat file has an unexpected form")?;
     Ok(fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
 }
 
@@ -96,7 +96,7 @@ impl CpuWatch {
         Ok(Self { begun: pids.iter().map(|pid| Ok((*pid, cpu_seconds(*pid)?))).collect::<Result<_>>()? })
     }
 
-    /// What was used since; a process that has gone counts nothing.
+    /// The use since then; a process that has gone counts nothing.
     #[must_use]
     pub fn read(&self) -> CpuUse {
         let used = |(pid, begun): &(u32, f64)| (name(*pid), cpu_seconds(*pid).map_or(0.0, |now| now - begun));
@@ -128,7 +128,7 @@ pub struct MemoryUse {
     pub after_kb: u64,
 }
 
-/// What a measurement cost the processes under test.
+/// The cost of a measurement in the processes under test.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cost {
     /// Their CPU time.
@@ -167,7 +167,7 @@ impl CostWatch {
         }
     }
 
-    /// What was used since the start.
+    /// The use since the start.
     #[must_use]
     pub fn read(mut self) -> Cost {
         self.read_memory();

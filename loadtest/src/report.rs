@@ -1,4 +1,4 @@
-//! What a mode found, as a table for people and JSON for programs; and a progress line while it runs.
+//! A mode's result, as a table for people and JSON for programs, and a progress line while it runs.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;

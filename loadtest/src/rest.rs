@@ -35,7 +35,7 @@ pub struct MessageView {
     /// The conversation's change counter when it last changed.
     #[serde(default)]
     pub rev: u64,
-    /// Who sent it.
+    /// The sender.
     pub sender_id: UserId,
     /// The sender's own name for it.
     #[serde(default)]
@@ -122,7 +122,7 @@ impl Rest {
                 return Ok(all);
             }
             if highest <= cursor {
-                bail!("history does not advance behind {by}={cursor}");
+                bail!("history does not advance after {by}={cursor}");
             }
             cursor = highest;
         }
@@ -167,7 +167,7 @@ impl Rest {
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let exchange = async {
             let mut response = self.client.request(request.clone()).await?;
-            // A user's requests have a rate like their commands; whoever resyncs with many pages waits for their turn.
+            // A user's requests have a rate like their commands, so a resync with many pages has to wait.
             while response.status() == StatusCode::TOO_MANY_REQUESTS {
                 tokio::time::sleep(RATE_PAUSE).await;
                 response = self.client.request(request.clone()).await?;
@@ -179,7 +179,7 @@ impl Rest {
                 let text = String::from_utf8_lossy(&bytes).chars().take(200).collect::<String>();
                 bail!("{path}: {status} {text}");
             }
-            serde_json::from_slice(&bytes).with_context(|| format!("{path}: an answer that is not understood"))
+            serde_json::from_slice(&bytes).with_context(|| format!("{path}: the answer has an unexpected form"))
         };
         tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.with_context(|| format!("{path}: no answer in time"))?
     }

@@ -1,6 +1,6 @@
-//! How a deployment is spoken to: Parley's own frames, or those of a peer, so that one driver puts the same work to all.
+//! The frames of a deployment: Parley's own, or those of a peer, so that one driver gives all of them the same work.
 //!
-//! Frames are read without parsing: the driver shares its cores with what it measures.
+//! Frames are read without parsing, because the driver shares its cores with the processes that it measures.
 
 use clap::ValueEnum;
 use shared::UserId;
@@ -63,7 +63,7 @@ impl Speech {
         self != Self::Nats
     }
 
-    /// What a user sends first.
+    /// A user's first frame.
     #[must_use]
     pub fn greeting(self, user: &UserId, token: &str, group: Option<&str>) -> Option<ClientFrame> {
         let group = group.unwrap_or_default();
@@ -134,7 +134,7 @@ impl Speech {
         }
     }
 
-    /// What a frame says, one thing after the other.
+    /// The parts of a frame, in order.
     pub fn hear(self, frame: &[u8], mut take: impl FnMut(PeerEvent)) {
         match self {
             Self::Parley => hear_parley(frame, &mut take),
@@ -263,7 +263,7 @@ pub fn content(number: u64, bytes: usize) -> String {
     content
 }
 
-/// What stands between `before` and the next quotation mark; empty if there is no such thing.
+/// The text between `before` and the next quotation mark; empty if there is none.
 fn field<'a>(frame: &'a [u8], before: &str) -> &'a str {
     let text = std::str::from_utf8(frame).unwrap_or_default();
     text.split_once(before).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Where a deployment is and who connects to it: parsed addresses, source addresses, tokens. Nothing connects here.
+//! The address of a deployment, source addresses, and tokens. Nothing connects here.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use shared::UserId;
 
 use crate::speech::Speech;
 
-/// What every mode has to know about the deployment.
+/// The arguments of every mode about the deployment.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
     /// A node or load balancer, `ws://host:port`; the path is /chat/ws (or the peer's own) unless given. May be repeated.
@@ -33,7 +33,7 @@ pub struct TargetArgs {
     /// How the token travels.
     #[arg(long, value_enum, default_value_t = TokenPlace::Header)]
     pub token_in: TokenPlace,
-    /// Whose frames are spoken; the oracle speaks Parley's only.
+    /// The frames to use; the oracle uses Parley's only.
     #[arg(long, value_enum, default_value_t)]
     pub speak: Speech,
     /// A local address to connect from; may be repeated (each gives some 28,000 ports).
@@ -93,7 +93,7 @@ impl Target {
         Ok(Self { nodes, tokens, token_in: args.token_in, speech: args.speak, sources: args.sources.clone() })
     }
 
-    /// Whose frames are spoken.
+    /// The frames to use.
     #[must_use]
     pub fn speech(&self) -> Speech {
         self.speech
@@ -104,7 +104,7 @@ impl Target {
     /// # Errors
     /// Somebody else's frames are spoken.
     pub fn only_parley(&self) -> Result<()> {
-        if self.speech == Speech::Parley { Ok(()) } else { bail!("this mode speaks Parley's frames only") }
+        if self.speech == Speech::Parley { Ok(()) } else { bail!("this mode supports Parley's frames only") }
     }
 
     /// The request by which connection number `connection` reaches node number `node` (both wrap around) as a user,
@@ -142,7 +142,7 @@ impl Target {
 impl Node {
     fn parse(url: &str, speech: Speech) -> Result<Self> {
         let Some(rest) = url.strip_prefix("ws://") else {
-            bail!("{url}: only ws:// is spoken here; for wss:// put the driver behind the TLS proxy");
+            bail!("{url}: only ws:// is supported; for wss:// put the driver behind the TLS proxy");
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = if path.is_empty() { speech.path().to_owned() } else { format!("/{path}") };
@@ -192,7 +192,8 @@ impl Tokens {
     fn user(&self, number: usize) -> Result<(UserId, String)> {
         match self {
             Self::Secret { key, prefix, seconds } => {
-                let user = UserId::parse(&format!("{prefix}{number}")).context("--user-prefix makes no user id")?;
+                let user =
+                    UserId::parse(&format!("{prefix}{number}")).context("--user-prefix gives an invalid user id")?;
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
                 let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + seconds });
                 Ok((user, jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key)?))
@@ -202,23 +203,23 @@ impl Tokens {
                 tokens
                     .get(number)
                     .cloned()
-                    .with_context(|| format!("the token file has {lines} lines, and user {number} is needed"))
+                    .with_context(|| format!("the token file has {lines} lines, but user {number} is needed"))
             }
         }
     }
 }
 
-/// Who a token speaks for: the first of the claims of PROTOCOL §4. The signature is the server's business.
+/// A token's user: its `sub`, `user_id`, `userId` or `id`. Only the server checks the signature.
 fn user_of(token: &str) -> Result<UserId> {
-    let payload = token.split('.').nth(1).context("a line of the token file is no JWT")?;
+    let payload = token.split('.').nth(1).context("a line of the token file is not a JWT")?;
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
     let claim = ["sub", "user_id", "userId", "id"].into_iter().find_map(|name| claims.get(name));
     let id = match claim {
         Some(serde_json::Value::String(text)) => text.clone(),
         Some(serde_json::Value::Number(number)) => number.to_string(),
-        Some(_) | None => bail!("a token of the file names no user"),
+        Some(_) | None => bail!("a token in the file has no user"),
     };
-    UserId::parse(&id).context("a token of the file names no valid user id")
+    UserId::parse(&id).context("a token in the file has an invalid user id")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The checker must find every kind of fault, and must not complain about what the protocol allows.
+//! The checker must find every kind of fault, and must accept everything that the protocol allows.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

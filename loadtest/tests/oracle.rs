@@ -1,5 +1,5 @@
-//! The whole oracle against a server in memory: clean where that is right, whatever happens to the connections, and
-//! not clean where it is wrong.
+//! The whole oracle against a server in memory: clean where the server is correct, whatever happens to the connections,
+//! and not clean where it isn't.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! WebSocket close codes (PROTOCOL §1): the hundred tells a client what to do next.
+//! WebSocket close codes: the hundred tells a client what to do next.
 
 use crate::lists::words_of;
 

@@ -1,4 +1,4 @@
-//! What a client asks for, whichever dialect it speaks. Every value here has been checked.
+//! A client's command, in any dialect. Every value here has been checked.
 
 use crate::lists::names;
 use crate::{ConversationId, MessageId, Position, ProtocolError, TempId, UserId};
@@ -75,12 +75,12 @@ pub enum Command {
     },
     /// Leaves a conversation, or declines an invitation to it.
     Leave { conversation: ConversationId },
-    /// Tells everybody who is connected; for admins.
+    /// Sends to every connected user; for admins.
     Broadcast {
         /// 1 to `MAX_CONTENT_CHARS` characters.
         content: String,
     },
-    /// Asks who is online.
+    /// Queries presence.
     PresenceQuery {
         /// About whom; at most [`PRESENCE_QUERY_USERS_MAX`].
         users: Vec<UserId>,
@@ -123,7 +123,7 @@ pub struct SendMessage {
     pub content: String,
     /// The client's own name for the message.
     pub temp_id: Option<TempId>,
-    /// What the content is.
+    /// The kind of the content.
     pub kind: String,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,

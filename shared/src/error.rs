@@ -1,4 +1,4 @@
-//! What a client is told when a command could not be carried out: the same codes on every dialect and over REST.
+//! The answer to a command that could not be carried out: the same codes on every dialect and over REST.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lists::words_of;
 
-/// The error codes of PROTOCOL §1.
+/// The error codes, on every dialect and over REST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
@@ -104,9 +104,9 @@ impl ErrorCode {
 #[serde(rename_all = "camelCase")]
 #[error("{}: {message}", code.as_str())]
 pub struct ProtocolError {
-    /// What went wrong, for programs.
+    /// The fault, for programs.
     pub code: ErrorCode,
-    /// What went wrong, for people. Never holds a token or a message body.
+    /// The fault, for people. Never holds a token or a message body.
     pub message: Cow<'static, str>,
     /// Whether the same command may be sent again.
     pub retryable: bool,

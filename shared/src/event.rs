@@ -1,4 +1,4 @@
-//! What the server tells a client, whichever dialect it speaks.
+//! An event that the server sends to clients, in any dialect.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use crate::{
     Conversation, ConversationId, Epoch, Message, MessageId, NotificationId, ProtocolError, TempId, Timestamp, UserId,
 };
 
-/// An event; its canonical form is `{"type": …, "payload": …}` (PROTOCOL §1).
+/// An event; its canonical form is `{"type": …, "payload": …}`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum Event {
     #[serde(rename = "auth_success")]
     AuthSuccess {
@@ -136,7 +136,7 @@ pub enum Event {
     UserOffline { user_id: UserId, last_seen: Timestamp },
     #[serde(rename = "notification")]
     Notification(#[schemars(schema_with = "any_object")] serde_json::Value),
-    /// To everybody who is connected; an admin's.
+    /// An admin's message to every connected user.
     #[serde(rename = "broadcast")]
     Broadcast {
         content: String,
@@ -159,7 +159,7 @@ pub enum Event {
     Error(ProtocolError),
 }
 
-/// What a client sent as its timestamp comes back as it is.
+/// The client's timestamp, as the client sent it.
 fn any_scalar(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": ["string", "number"] })
 }
@@ -190,7 +190,7 @@ pub enum ResyncReason {
     Trimmed,
     /// The position lies after the log's end.
     Future,
-    /// What was sent is no position.
+    /// The sent value is not a position.
     Invalid,
 }
 

@@ -1,5 +1,6 @@
-//! Parley's protocol, as the gateway and the load driver agree on it: ids, commands, events, error and close codes,
-//! dialects, and the names of Redis keys. Nothing here does I/O; only [`Timestamp::now`] reads a clock.
+//! Parley's protocol, shared by the gateway and the load driver.
+//! It offers ids, commands, events, error and close codes, dialects, frame schemas, and the names of Redis keys.
+//! It never does I/O; only [`Timestamp::now`] reads a clock.
 
 pub mod close;
 pub mod command;

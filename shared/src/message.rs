@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConversationId, MessageId, TempId, Timestamp, UserId};
 
-/// A stored message (PROTOCOL §1).
+/// A stored message, as frames and REST show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
@@ -19,9 +19,9 @@ pub struct Message {
     pub seq: u64,
     /// The conversation's change counter when this message last changed.
     pub rev: u64,
-    /// Who sent it.
+    /// The sender.
     pub sender_id: UserId,
-    /// What the content is; `text` unless the sender said otherwise.
+    /// The kind of the content; `text` unless the sender gave another.
     pub kind: String,
     /// The content; empty once deleted.
     pub content: String,
@@ -39,7 +39,7 @@ pub struct Message {
     /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
-    /// Who reacted, by emoji, in the order in which they did.
+    /// The users who reacted, by emoji, in the order of their reactions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reactions: BTreeMap<String, Vec<UserId>>,
 }
@@ -67,7 +67,7 @@ macro_rules! words {
 }
 
 words! {
-    /// How a conversation came to be and who may come in.
+    /// The kind of a conversation, which decides who may join.
     ConversationKind {
         /// Two users, opened by the first message between them.
         Direct = "direct",
@@ -128,7 +128,7 @@ pub struct Conversation {
     pub member_count: u64,
     /// Its first members by id, at most a hundred.
     pub members: Vec<MemberView>,
-    /// How many messages the asking user has not seen; absent where nobody in particular asks.
+    /// How many messages the calling user has not seen; absent if the caller isn't a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The names of Redis keys and channels (DESIGN §4). Ids are checked, so they can stand here as they are.
+//! The names of all Redis keys and channels. Ids are checked, so they can stand here as they are.
 
 use crate::UserId;
 
@@ -35,19 +35,19 @@ pub fn last_seen_key(user: &UserId) -> String {
     format!("chat:last_seen:{user}")
 }
 
-/// Unix seconds before which the user's tokens are worthless.
+/// Unix seconds up to which the user's tokens are invalid.
 #[must_use]
 pub fn revoked_key(user: &UserId) -> String {
     format!("chat:revoked:{user}")
 }
 
-/// What an application keeps about a session cookie: a user id, or JSON (PROTOCOL §4). The id has to be checked.
+/// An application's value for a session cookie: a user id, or JSON. The id has to be checked.
 #[must_use]
 pub fn session_key(session: &str) -> String {
     format!("session:{session}")
 }
 
-/// What a single-use ticket stands for. The ticket has to be checked.
+/// The identity behind a single-use ticket. The ticket has to be checked.
 #[must_use]
 pub fn ticket_key(ticket: &str) -> String {
     format!("chat:ticket:{ticket}")
@@ -74,13 +74,13 @@ pub const ALL_CHANNEL: &str = "chat:all";
 /// The channel for orders to all nodes.
 pub const CONTROL_CHANNEL: &str = "chat:control";
 
-/// The stream of push jobs for users with nobody online.
+/// The stream of push jobs for users without a connection.
 pub const PUSH_STREAM: &str = "chat:push";
 
 /// The stream of messages that wait for the store.
 pub const LATE_STREAM: &str = "chat:late";
 
-/// Who stores late messages at the moment.
+/// The node that stores late messages at the moment.
 pub const LATE_LEASE: &str = "chat:late:lease";
 
 /// The stream of push jobs that could not be done.

@@ -1,4 +1,4 @@
-//! The concerns of which a send needs nothing: one line for each method, with a constant answer or a refusal.
+//! The concerns of the store that a send doesn't need: each method returns a constant answer or a refusal.
 
 use async_trait::async_trait;
 use gateway::store::{
@@ -51,6 +51,7 @@ absent! {
     }
     Lookups {
         username(_: &UserId) -> Option<String> = Ok(None);
+        usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
         is_banned(_: &ConversationId, _: &UserId) -> bool = Ok(false);
     }

@@ -1,8 +1,8 @@
-//! A node without a store, for measuring only (`loadtest/compare.sh`, peer `parley-without-store`): it is compared with
-//! peers that store nothing. It is the server itself, wired as always, on a store that answers from memory and keeps
-//! nothing. All acknowledged messages are lost when it ends; never run it for anybody.
+//! A node without a store, for measurements only (`loadtest/compare.sh`, peer `parley-without-store`), beside peers
+//! that store nothing. It is the server itself, wired as always, on a store that answers from memory and keeps nothing.
+//! All acknowledged messages are lost when it ends, so it must never serve users.
 //!
-//! Settings are those of `gateway serve`, without `DATABASE_URL`.
+//! Its settings are those of `gateway serve`, without `DATABASE_URL`.
 
 mod absent;
 mod store;

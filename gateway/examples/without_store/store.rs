@@ -212,6 +212,14 @@ impl Membership for MemoryStore {
         })
     }
 
+    async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push((id.clone(), self.members(id).await?));
+        }
+        Ok(found)
+    }
+
     async fn members_at(&self, id: &ConversationId, _: u64) -> Result<Vec<UserId>, StoreError> {
         self.with(id, |known| known.members.iter().map(|(user, _)| user.clone()).collect())
     }

@@ -1,4 +1,4 @@
-//! The backbone of a node: the names under which the node is known there, and the store's side of it.
+//! Starts the node's backbone, with the names under which the node is known there, and with the store as its host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct NodeNames {
     pub(super) node: Arc<str>,
     /// Random, another one at each start.
     pub(super) boot: Arc<str>,
-    /// Both: whose rows of the outbox those of this process are.
+    /// Both: the owner of this process's outbox rows.
     pub(super) owner: Owner,
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn connect(
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, host).await;
-            Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used; is it running there?")?))
+            Ok(Arc::new(redis.context("REDIS_URL: can't connect to Redis; is it running there?")?))
         }
         None => Ok(Arc::new(LocalBackbone::start(settings, inbox, host))),
     }

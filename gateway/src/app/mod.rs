@@ -28,7 +28,7 @@ use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
 use crate::delivery::fanout::{Fanout, Invalidation};
-use crate::delivery::heal::Healer;
+use crate::delivery::healer::Healer;
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
@@ -66,7 +66,7 @@ pub struct App {
     config: Config,
     /// Shared with every session, listener and clock.
     node: Arc<Node>,
-    /// Shared with the operators' routes and the task that asks the store.
+    /// Shared with the operators' routes and the task that pings the store.
     readiness: Arc<Readiness>,
     /// The public listener, its requests and its sessions.
     serving: TaskTracker,
@@ -355,6 +355,7 @@ fn node(
         draining: AtomicBool::new(false),
         connections: AtomicU64::new(1),
         polls: Polls::default(),
+        connects: Node::connects(config.limits.connect_rate_per_user),
         joining: Semaphore::new(JOINS_MAX),
     }
 }

@@ -70,7 +70,7 @@ impl Authenticator {
         &self.session_cookie
     }
 
-    /// Who it is, if that can be said without asking anybody; `None` otherwise.
+    /// The identity, if it follows from our own keys; `None` if a service has to be called.
     #[must_use]
     pub fn at_once(&self, credential: &Credential<'_>) -> Option<Result<Identity, TokenRefusal>> {
         match credential {
@@ -85,7 +85,7 @@ impl Authenticator {
         }
     }
 
-    /// Who it is. Whether they were revoked is another question: [`Authenticator::check_revoked`].
+    /// The identity. It doesn't check revocations: [`Authenticator::check_revoked`] does.
     pub async fn authenticate(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
         match self.at_once(&credential) {
             Some(known) => Ok(known?),
@@ -151,7 +151,7 @@ impl Authenticator {
     }
 
     async fn session(&self, id: &str) -> Result<Identity, AuthError> {
-        // What is no id can't be the name of a session, and must not become part of a key.
+        // A value that isn't an id can't be a session's name, and must not become part of a key.
         let id = SessionId::parse(id).map_err(|_| TokenRefusal::Session)?;
         let value = self.backbone.session(&id).await.map_err(|error| Unavailable::backbone(&error))?;
         Ok(session::identity(id, &value.ok_or(TokenRefusal::Session)?)?)

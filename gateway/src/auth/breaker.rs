@@ -10,10 +10,10 @@ const FAILURES_MAX: u32 = 5;
 /// How long it stays open.
 const OPEN_FOR: Duration = Duration::from_secs(5);
 
-/// Whether a service is asked.
+/// Whether a service is called.
 pub(super) struct Breaker {
     state: Mutex<State>,
-    /// 1 while nobody is asked.
+    /// 1 while the service isn't called.
     open: Gauge,
 }
 
@@ -29,7 +29,7 @@ enum State {
     Probing,
 }
 
-/// Leave to ask; what came of it has to be told. Dropped without that, it leaves the breaker as it was.
+/// A permit for one call. Its outcome has to be reported; dropped without that, it leaves the breaker as it was.
 pub(super) struct Attempt<'a> {
     breaker: &'a Breaker,
 }

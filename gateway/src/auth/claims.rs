@@ -1,4 +1,5 @@
-//! What the fields of a token, of a session and of the authentication service's answer mean: the same in all three.
+//! The meaning of the fields of a token, of a session and of the authentication service's answer: the same in all
+//! three.
 
 use serde_json::Value;
 use shared::UserId;

@@ -11,7 +11,7 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// The cookie that holds a token.
 const TOKEN_COOKIE: &str = "token";
 
-/// What somebody shows.
+/// A credential of a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
     /// A token, or a ticket in its place.
@@ -30,7 +30,7 @@ impl<'a> Credential<'a> {
         Self::unlike_a_cookie(headers, query).or_else(|| Self::of_cookies(headers, session_cookie))
     }
 
-    /// Whether what [`Credential::of_upgrade`] finds is a cookie's.
+    /// Whether [`Credential::of_upgrade`] takes its result from a cookie.
     #[must_use]
     pub fn is_upgrade_by_cookie(headers: &'a HeaderMap, query: Option<&'a str>, session_cookie: &str) -> bool {
         Self::unlike_a_cookie(headers, query).is_none() && Self::of_cookies(headers, session_cookie).is_some()
@@ -51,7 +51,7 @@ impl<'a> Credential<'a> {
         bearer(headers).map(Into::into).map(Self::Token).or_else(|| Self::of_cookies(headers, session_cookie))
     }
 
-    /// Whether what [`Credential::of_request`] finds is a cookie's: a browser sends those unasked.
+    /// Whether [`Credential::of_request`] takes its result from a cookie, which a browser sends by itself.
     #[must_use]
     pub fn is_by_cookie(headers: &HeaderMap) -> bool {
         bearer(headers).is_none()
@@ -74,7 +74,7 @@ impl<'a> Credential<'a> {
 }
 
 impl std::fmt::Debug for Credential<'_> {
-    /// What it is, never what it holds.
+    /// Its kind, never its content.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Token(_) => "Token(…)",

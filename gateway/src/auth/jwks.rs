@@ -1,8 +1,8 @@
-//! Public keys that an issuer publishes (RFC 7517): fetched from the one URL of the settings, kept, and fetched again when
-//! a token names a key that we don't have, or ten minutes have passed.
+//! Public keys that an issuer publishes (RFC 7517). They are fetched from the one URL of the settings when a token
+//! names an unknown key, or after ten minutes.
 //!
-//! Only one task fetches. Keys that were fetched stay valid while the URL can't be reached. Without any, tokens can't be
-//! checked, and a client that brings one is told to try again.
+//! Only one task fetches. Fetched keys stay valid while the URL can't be reached. Without any key, tokens can't be
+//! checked, and the client is told to retry.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The keys of an issuer.
 pub struct Jwks {
     endpoint: Endpoint,
-    /// `None` until the first fetch that brought any.
+    /// `None` until the first successful fetch.
     keys: RwLock<Option<Arc<[PublishedKey]>>>,
     turn: Mutex<Turn>,
     wake: Notify,
@@ -54,7 +54,7 @@ pub(super) struct PublishedKey {
     pub(super) key: Key,
 }
 
-/// Whether somebody may ask for a fetch.
+/// Whether a fetch may be requested.
 struct Turn {
     /// One is under way, or about to begin.
     fetching: bool,
@@ -90,7 +90,7 @@ impl Jwks {
         loop {
             let pause = match self.fetch().await {
                 Ok(keys) => {
-                    tracing::debug!(keys = keys.len(), "JWKS_URL was read");
+                    tracing::debug!(keys = keys.len(), "fetched the keys of JWKS_URL");
                     *self.keys.write() = Some(keys);
                     self.fetched.increment(1);
                     retry = RETRY_MIN;
@@ -98,7 +98,7 @@ impl Jwks {
                 }
                 Err(reason) => {
                     let keys = self.keys.read().as_ref().map_or(0, |keys| keys.len());
-                    tracing::warn!(reason, keys, "JWKS_URL could not be read; it is tried again");
+                    tracing::warn!(reason, keys, "the keys of JWKS_URL could not be fetched; retrying");
                     self.failed.increment(1);
                     let pause = retry;
                     retry = (retry * 2).min(RETRY_MAX);
@@ -145,7 +145,7 @@ impl Jwks {
             }
             turn.fetching
         };
-        // A fetch that takes longer than it may, or the end of the node: the keys are what they are.
+        // A fetch that takes too long, or the end of the node: the keys stay as they are.
         if wait && tokio::time::timeout(FETCH_WITHIN, fetches.changed()).await.is_err() {
             tracing::debug!("keys were not fetched in time");
         }
@@ -182,7 +182,7 @@ fn published(document: &[u8]) -> Result<Arc<[PublishedKey]>, String> {
         keys: Vec<Value>,
     }
     let document: Document =
-        serde_json::from_slice(document).map_err(|_| "it holds no JSON with an array \"keys\"".to_owned())?;
+        serde_json::from_slice(document).map_err(|_| "it is not JSON with an array \"keys\"".to_owned())?;
     let keys: Arc<[_]> = document.keys.into_iter().filter_map(published_key).take(KEYS_MAX).collect();
     if keys.is_empty() { Err("it holds no RSA, EC or Ed25519 key for signatures".to_owned()) } else { Ok(keys) }
 }

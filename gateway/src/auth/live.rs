@@ -1,4 +1,4 @@
-//! Connections that were let in by a session cookie. The session may be deleted while they last, so it is checked again.
+//! Connections that opened with a session cookie. The session may be deleted while they are open, so it is re-checked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Guest {
 pub struct Due {
     /// The connection that stands on it.
     pub connection: u64,
-    /// Whose that is.
+    /// The session's user.
     pub user: UserId,
     /// Its session.
     pub session: SessionId,

@@ -1,6 +1,6 @@
 //! Authentication: finds tokens, tickets and session cookies in a request, and checks them.
-//!
-//! Offers [`Authenticator`], which turns a [`Credential`] into an [`Identity`]. Never logs a credential.
+//! It offers [`Authenticator`], which turns a [`Credential`] into an [`Identity`].
+//! It never logs a credential, and never decides what a user may do.
 
 mod authenticator;
 mod breaker;
@@ -42,7 +42,7 @@ pub struct Identity {
     pub session: Option<SessionId>,
 }
 
-/// Why a user is not let in.
+/// Why a user is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The credential is refused.
@@ -81,13 +81,13 @@ pub enum TokenRefusal {
     #[error("a token is required")]
     Missing,
     /// It is no JSON Web Token, or longer than 16 KiB.
-    #[error("the token is not valid: it is no JSON Web Token, or it is too long")]
+    #[error("the token is not valid: it is not a JSON Web Token, or it is too long")]
     Malformed,
     /// No key that is known has signed it, by an algorithm that is good for the key.
-    #[error("the token is not valid: no key that this server has fits its signature and algorithm")]
+    #[error("the token is not valid: no key of this server matches its signature and algorithm")]
     Signature,
     /// Its header demands extensions (RFC 7515 §4.1.11), and none is known here.
-    #[error("the token is not valid: its header lists critical extensions (crit), and this server knows none")]
+    #[error("the token is not valid: its header lists critical extensions (crit), and this server supports none")]
     Critical,
     /// Its `nbf` lies in the future.
     #[error("the token is not valid yet: its claim nbf lies in the future")]
@@ -99,19 +99,19 @@ pub enum TokenRefusal {
     #[error("the token is not valid: its claim aud does not hold the expected audience")]
     Audience,
     /// It has no `exp`.
-    #[error("the token is not valid: its claim exp is missing or no number")]
+    #[error("the token is not valid: its claim exp is missing or not a number")]
     NoExpiry,
     /// It names no user.
     #[error("the token is not valid: none of its claims (JWT_USER_CLAIMS) names a user")]
     NoUser,
     /// It names a user by what is no id.
-    #[error("the token is not valid: the claim that names the user is no id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
+    #[error("the token is not valid: the claim with the user is no id (1 to 128 of A-Z a-z 0-9 _ . : @ - | +)")]
     UserId,
-    /// The session cookie's session is unknown, or what stands there can't be read.
-    #[error("the session is not valid: it is unknown, or it has ended")]
+    /// The session cookie's session doesn't exist, or its value can't be read.
+    #[error("the session is not valid: it does not exist, or it has ended")]
     Session,
     /// The ticket is unknown, was used, or doesn't serve this request.
-    #[error("the ticket is not valid: it was used, it has ended, or it is no good for this request")]
+    #[error("the ticket is not valid: it was used, it has expired, or it is not for this request")]
     Ticket,
     /// The authentication service refused it.
     #[error("the token is not valid: the authentication service refused it")]

@@ -1,7 +1,7 @@
-//! The remote authentication service (PROTOCOL §4): asked about tokens that none of our own keys has signed.
+//! The remote authentication service (`AUTH_SERVICE_URL`), which checks tokens that none of our own keys has signed.
 //!
-//! Its answers are kept for a minute at the most, under a hash of the token. The same token is asked about once at a time,
-//! and while the service fails, nobody waits for it.
+//! Its answers are kept for at most a minute, under a hash of the token. Simultaneous checks of one token share one
+//! request, and while the service fails no request waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,9 +83,9 @@ impl Remote {
         })
     }
 
-    /// Who it is, by what the service says or has just said.
+    /// The identity, by the service's answer, or by a cached one.
     pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
-        // What no header can hold is nobody's token.
+        // A value that no header can hold isn't a token.
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Malformed)?;
         bearer.set_sensitive(true);
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -117,16 +117,13 @@ impl Remote {
             Err(NoVerdict::ThisToken(reason)) => {
                 attempt.succeeded();
                 self.counts.failed.increment(1);
-                tracing::debug!(reason, "the authentication service (AUTH_SERVICE_URL) can't judge a token");
+                tracing::debug!(reason, "the authentication service (AUTH_SERVICE_URL) could not check a token");
                 Err(unavailable(Duration::from_secs(1)))
             }
             Err(NoVerdict::Outage(reason)) => {
                 attempt.failed();
                 self.counts.failed.increment(1);
-                tracing::warn!(
-                    reason,
-                    "the authentication service (AUTH_SERVICE_URL) returned no answer that can be used"
-                );
+                tracing::warn!(reason, "the authentication service (AUTH_SERVICE_URL) returned an invalid answer");
                 Err(unavailable(Duration::from_secs(1)))
             }
         }
@@ -162,7 +159,7 @@ enum NoVerdict {
     Outage(String),
 }
 
-/// What an answer says; an error for one that says nothing.
+/// The verdict of an answer; an error if it has none.
 fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict> {
     match answer.status {
         StatusCode::OK => {}
@@ -175,7 +172,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict>
         status => return Err(NoVerdict::Outage(format!("it answers {status}"))),
     }
     let claims: Value =
-        serde_json::from_slice(&answer.body).map_err(|_| NoVerdict::Outage("its answer is no JSON".to_owned()))?;
+        serde_json::from_slice(&answer.body).map_err(|_| NoVerdict::Outage("its answer is not JSON".to_owned()))?;
     match claims.get("valid") {
         Some(Value::Bool(true)) => {}
         Some(Value::Bool(false)) => return Ok(Err(TokenRefusal::Service)),
@@ -188,7 +185,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict>
     let now_s = Timestamp::now().unix_seconds();
     let expires_at_s = match claims.get("exp") {
         None | Some(Value::Null) => now_s.saturating_add(NO_EXPIRY_S),
-        exp => seconds(exp).ok_or_else(|| NoVerdict::ThisToken("its \"exp\" is no time".to_owned()))?,
+        exp => seconds(exp).ok_or_else(|| NoVerdict::ThisToken("its \"exp\" is not a time".to_owned()))?,
     };
     if expires_at_s <= now_s {
         return Ok(Err(TokenRefusal::Expired));

@@ -1,4 +1,4 @@
-//! What an application wrote about a session: a user id alone, or JSON (PROTOCOL §4).
+//! The value that an application stored for a session: a user id alone, or JSON.
 
 use serde_json::Value;
 use shared::UserId;

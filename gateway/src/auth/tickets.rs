@@ -9,7 +9,7 @@ use crate::backbone::{Backbone, SessionId, Ticket};
 /// How long a ticket is good for, in seconds.
 pub const TICKET_S: u32 = 30;
 
-/// What a ticket stands for: everything that was known of the user, the expiry of their token included.
+/// The identity behind a ticket, with the expiry of the user's token.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TicketValue {
@@ -33,14 +33,14 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
         session: identity.session.as_ref().map(|session| session.as_str().to_owned()),
     };
     let value = serde_json::to_string(&kept).map_err(|error| {
-        tracing::error!(%error, "a ticket could not be written");
+        tracing::error!(%error, "a ticket could not be stored");
         Unavailable { service: "backbone", retry_after_ms: 1000 }
     })?;
     backbone.put_ticket(&ticket, &value, TICKET_S).await.map_err(|error| Unavailable::backbone(&error))?;
     Ok(ticket)
 }
 
-/// Takes a ticket: nobody can take it again.
+/// Takes a ticket, which is then invalid.
 pub(super) async fn redeem(backbone: &dyn Backbone, ticket: &Ticket) -> Result<Identity, AuthError> {
     let value = backbone.take_ticket(ticket).await.map_err(|error| Unavailable::backbone(&error))?;
     let kept: TicketValue = value.and_then(|value| serde_json::from_str(&value).ok()).ok_or(TokenRefusal::Ticket)?;

@@ -26,14 +26,14 @@ pub struct Verifier {
     keys: Vec<Key>,
     published: Option<Arc<Jwks>>,
     user_claims: Vec<String>,
-    /// What is checked besides the signature, made once for each algorithm.
+    /// The checks beside the signature, made once for each algorithm.
     validations: Vec<(Algorithm, Validation)>,
 }
 
 /// Why a token was not let pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// None of our keys has signed it, or it is no JWT at all: somebody else may know it, or it is refused for this reason.
+    /// None of our keys has signed it, or it isn't a JWT. Another service may accept it; else this is the reason.
     NotOurs(TokenRefusal),
     /// It names a key of the issuer that we don't have.
     UnknownKey,

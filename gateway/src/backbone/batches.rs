@@ -1,4 +1,4 @@
-//! Batches of requests: those that arrive while a batch is under way make the next one. There is no timer.
+//! Batches of requests: the requests that arrive during one batch make the next. There is no timer.
 
 use std::future::Future;
 
@@ -36,7 +36,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         Self { queue: Mutex::new(Some(queue)), task: Mutex::new(Some(task)) }
     }
 
-    /// Asks with others. Whoever stops waiting before the batch goes out isn't asked for.
+    /// Joins the next batch. A caller that stops waiting before the batch is sent isn't part of it.
     pub(super) async fn ask(&self, question: Q) -> Result<A, BackboneError> {
         let closed = || BackboneError("the backbone is closed".to_owned());
         let queue = self.queue.lock().clone().ok_or_else(closed)?;
@@ -53,7 +53,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         if let Some(task) = task
             && task.await.is_err()
         {
-            tracing::error!("a task that asks Redis ended by a panic");
+            tracing::error!("a task that sends commands to Redis panicked");
         }
     }
 }
@@ -78,7 +78,7 @@ where
             continue;
         }
         for (answer, told) in answers.into_iter().zip(ask(questions).await) {
-            // Whoever stopped waiting needs no answer.
+            // A caller that stopped waiting needs no answer.
             let _ = answer.send(told);
         }
     }

@@ -1,4 +1,4 @@
-//! What the backbone keeps to let users in: session cookies and single-use tickets.
+//! Session cookies and single-use tickets, which the backbone keeps.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ pub struct SessionId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Ticket(Arc<str>);
 
-/// What every ticket begins with.
+/// The prefix of every ticket.
 const TICKET_PREFIX: &str = "ticket-";
 /// How many hexadecimal digits follow.
 const TICKET_DIGITS: usize = 64;
 
 impl SessionId {
-    /// Takes the text as a session's id, if it is one (the rule for ids of PROTOCOL §1).
+    /// Takes the text as a session's id, if it is one (by the rule for every id).
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         check_id(text)?;
         Ok(Self(text.into()))
@@ -35,7 +35,7 @@ impl SessionId {
 }
 
 impl Ticket {
-    /// A new one that nobody can guess.
+    /// A new one that can't be guessed.
     #[must_use]
     pub fn random() -> Self {
         let bytes: [u8; TICKET_DIGITS / 2] = rand::random();
@@ -59,7 +59,7 @@ impl Ticket {
     }
 }
 
-/// Both let somebody in: neither is ever shown.
+/// Both are credentials: neither is ever logged.
 macro_rules! unshown {
     ($($name:ident),+) => {
         $(impl std::fmt::Debug for $name {
@@ -74,7 +74,7 @@ unshown!(SessionId, Ticket);
 /// The part of the backbone that authentication uses.
 #[async_trait]
 pub trait Logins: Send + Sync + 'static {
-    /// What `session:<id>` holds; `None` when there is no such session (any more).
+    /// The value of `session:<id>`; `None` if there is no such session (any more).
     async fn session(&self, id: &SessionId) -> Result<Option<String>, BackboneError>;
 
     /// Writes a session, or deletes it. Applications do that on Redis by themselves; this is for the embedded backbone,
@@ -84,7 +84,7 @@ pub trait Logins: Send + Sync + 'static {
     /// Keeps what a ticket stands for, for `seconds`.
     async fn put_ticket(&self, ticket: &Ticket, value: &str, seconds: u32) -> Result<(), BackboneError>;
 
-    /// Takes it, once: whoever comes second gets nothing, on whichever node.
+    /// Takes it once: a second call gets nothing, on any node.
     async fn take_ticket(&self, ticket: &Ticket) -> Result<Option<String>, BackboneError>;
 }
 

@@ -1,7 +1,6 @@
-//! The backbone: how an event published on any node reaches the sockets of a user on every node.
-//!
-//! Offers [`Backbone`] and the traits of its subjects, in two implementations under one contract suite: Redis, and local
-//! (one process). Senders only publish here; events come back through [`Inbox`]. Redis commands stand only below this folder.
+//! The backbone carries events between nodes, and holds each user's log, presence and unread counts.
+//! It offers [`Backbone`] and a trait per subject, on Redis and in one process, under one contract suite.
+//! It never sees a socket: events come back through [`Inbox`]. Redis commands stand nowhere else.
 
 use std::sync::Arc;
 
@@ -44,7 +43,7 @@ pub struct BackboneError(pub String);
 /// One event for one user.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Whose log and channel it goes to.
+    /// The user whose log and channel it goes to.
     pub user: UserId,
     /// Newline-separated canonical envelopes without `seq`; shared by all recipients of an event.
     pub body: Bytes,
@@ -61,7 +60,7 @@ pub enum DeliveryKind {
     Durable(Durable),
 }
 
-/// What a durable event carries besides its body.
+/// The part of a durable event beside its body.
 #[derive(Debug, Clone)]
 pub struct Durable {
     /// Identifies the event, so that a repeated append is recognised: `m<message id>` or `<outbox row>.<place>`.
@@ -74,7 +73,7 @@ pub struct Durable {
     pub append: Append,
     /// The message that the event carries, if any.
     pub message: Option<MessageId>,
-    /// If nobody receives it, add a push job about the message.
+    /// If no connection receives it, add a push job about the message.
     pub push: bool,
 }
 
@@ -83,7 +82,7 @@ pub struct Durable {
 pub enum Append {
     /// The first try: appended without looking.
     First,
-    /// A redo: appended unless the log has an entry with this event id (NOLOSS B3, B4).
+    /// A redo: appended unless the log has an entry with this event id (NOLOSS.md, B3, B4).
     Once,
 }
 
@@ -96,14 +95,14 @@ pub enum DeliveryOutcome {
     Already,
 }
 
-/// A user who is subscribed and is to be let in.
+/// A user who is subscribed and enters.
 #[derive(Debug, Clone)]
 pub struct Entrant {
     /// The user.
     pub user: UserId,
     /// When the token was issued (unix seconds; `None` counts as old).
     pub issued_at: Option<i64>,
-    /// The `seq` of the log entry to read, if one is asked for.
+    /// The `seq` of the log entry to read, if any.
     pub asked: Option<u64>,
 }
 
@@ -121,7 +120,7 @@ pub enum EntryOutcome {
     },
 }
 
-/// What a user's log holds.
+/// The extent of a user's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogHead {
     /// The log's epoch.
@@ -135,7 +134,7 @@ pub struct LogHead {
 /// A part of a user's log.
 #[derive(Debug, Clone)]
 pub struct LogPage {
-    /// What the log held when the page was read.
+    /// The extent of the log when the page was read.
     pub head: LogHead,
     /// Entries in order: the `seq` and the payload, as it was published (`seq` first).
     pub entries: Vec<(u64, Bytes)>,
@@ -159,7 +158,7 @@ pub enum Control {
     },
 }
 
-/// What arrives from the backbone. Calls are made in the order of arrival and must not block.
+/// The receiver of everything that arrives from the backbone. Calls come in the order of arrival and must not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A payload on a user's channel: newline-separated envelopes, not yet checked.
     fn user_event(&self, user: &str, payload: &[u8]);
@@ -183,20 +182,20 @@ pub trait Inbox: Send + Sync + 'static {
 pub struct Health {
     /// A probe that this node published has come back through its own subscription within the last seconds.
     pub ready: bool,
-    /// What is wrong, for `/readyz`.
+    /// The fault, for `/readyz`.
     pub detail: String,
     /// The server's identity (Redis: the replication id), under which publications are marked.
     pub server: Option<Arc<str>>,
 }
 
-/// What the backbone needs from the node that it serves.
+/// The calls that the backbone makes to its node.
 #[async_trait]
 pub trait BackboneHost: Send + Sync + 'static {
     /// All unread counts of the user, from the store: the backbone has lost its own.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
 
-    /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called before
-    /// anything arrives from the new server. So a user who is told `resync` finds in the store what they lack.
+    /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called
+    /// before anything arrives from the new server. So a user who gets `resync` finds what is missing in the store.
     async fn server_left(&self, left: &str) -> Result<(), BackboneError>;
 }
 
@@ -207,7 +206,7 @@ pub trait BackboneHost: Send + Sync + 'static {
 /// lost leaves open whether the call was carried out: each method says what that means.
 #[async_trait]
 pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static {
-    /// What it is and where, for the start-up log. It contains no password.
+    /// The kind and address, for the start-up log. It contains no password.
     fn describe(&self) -> String;
 
     /// Publishes deliveries in their order, and returns the outcome of each, in the same order. A durable one is appended to
@@ -246,17 +245,17 @@ pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations +
     /// that is disconnected at that moment misses them. After a lost reply they may have been published.
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError>;
 
-    /// Gives an order to every node, this one included. It is not kept: a node that was disconnected is told by
-    /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`]. May be repeated after a lost reply.
+    /// Sends an order to every node, this one included. It is not kept: a node that was disconnected gets
+    /// [`Inbox::orders_missed`] or [`Inbox::resubscribed`] instead. May be repeated after a lost reply.
     async fn control(&self, control: &Control) -> Result<(), BackboneError>;
 
-    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way: none of
-    /// its commands is carried out after this returns. Its rows may be published again only then (NOLOSS M3). This node's
-    /// living connection is left alone. May be repeated after a lost reply.
+    /// Ends what an earlier boot, or an earlier connection, of `owner` (`<node>:<boot id>`) may still have under way:
+    /// none of its commands is carried out after this returns. Its rows may be published again only then (NOLOSS.md,
+    /// A7). This node's living connection is left alone. May be repeated after a lost reply.
     async fn fence(&self, owner: &str) -> Result<(), BackboneError>;
 
-    /// Tells the backbone that the store knew another server until now (NOLOSS M2): for 60 s, appends open a log where none
-    /// is. The backbone does the same by itself when it sees the server change.
+    /// Tells the backbone that the store knew another server until now (NOLOSS.md, A3): for 60 s, appends open a log
+    /// where none is. The backbone does the same by itself when it sees the server change.
     fn note_new_server(&self);
 
     /// Gives up the connections, because the other nodes have left this node's server. The next connection may lead to the

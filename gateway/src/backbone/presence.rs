@@ -1,6 +1,6 @@
-//! Who is online: a user is, as long as some node gives signs of life for them.
+//! Presence: a user is online as long as some node renews a sign of life for them.
 //!
-//! Every sign of life expires. So users of a node that dies go offline by themselves, some seconds later.
+//! Every sign of life expires, so users of a node that dies go offline by themselves, some seconds later.
 
 use async_trait::async_trait;
 use shared::{Timestamp, UserId};

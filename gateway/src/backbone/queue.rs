@@ -21,7 +21,7 @@ pub(super) struct Job {
     pub(super) place: usize,
 }
 
-/// One call of `publish` on its way.
+/// One call of `publish` that isn't answered yet.
 pub(super) struct PendingCall {
     state: Mutex<CallState>,
     _held: QueueShare,

@@ -1,4 +1,4 @@
-//! Users' allowances of commands (`chat:rate:<user>`): one for each user, from which all nodes draw.
+//! Users' allowances of commands (`chat:rate:<user>`). Each user has one, from which all nodes draw.
 
 use async_trait::async_trait;
 use shared::UserId;
@@ -33,6 +33,6 @@ pub enum Grant {
 /// The allowances of users.
 #[async_trait]
 pub trait Rates: Send + Sync {
-    /// Draws on a user's allowance, by the backbone's own clock. An allowance that nobody drew on is whole.
+    /// Draws on a user's allowance, by the backbone's own clock. An unused allowance is whole.
     async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError>;
 }

@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults of PROTOCOL §5 for this node.
+    /// The default settings, for this node.
     #[must_use]
     pub fn new(node: &str, boot_id: &str) -> Self {
         Self {

@@ -1,6 +1,7 @@
-//! Tells users who of their partners came or went, at a bounded rate: after an outage everybody comes at once, each has
-//! hundreds of partners, and messages would stand behind millions of such events. What had to wait is told only if it is
-//! still so.
+//! Notifies users of the presence of their partners, at a bounded rate.
+//!
+//! After an outage all users come back at once, and each has hundreds of partners. Without the bound messages would
+//! queue behind millions of such events. An announcement that had to wait is sent only if it is still true.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,21 +22,21 @@ use crate::metrics::Metrics;
 const TOLD_PER_SECOND: u32 = 5_000;
 /// How many users all nodes together tell in a second: each has an equal share.
 const TOLD_BY_ALL_PER_SECOND: u32 = 50_000;
-/// How many users may wait to be told. What comes on top is dropped, and counted.
+/// How many users may wait to be notified. Further ones are dropped, and counted.
 const WAITING_MAX: usize = 25_000;
-/// How many are told before the clock is looked at again.
+/// How many are notified before the clock is read again.
 const TOLD_AT_ONCE: usize = 1_000;
-/// What waited for longer may not be so any more.
+/// After a longer wait an announcement may be out of date.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// The way to those who are told.
+/// Publishes the announcements.
 pub(super) struct Announcer {
     queue: mpsc::Sender<Announcement>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
 
-/// That somebody came or went.
+/// A user came or went.
 pub(super) struct News {
     /// Who.
     pub(super) user: UserId,
@@ -43,7 +44,7 @@ pub(super) struct News {
     pub(super) online: bool,
     /// When they came, or were seen last.
     pub(super) at: Timestamp,
-    /// Who is told.
+    /// The users to notify.
     pub(super) partners: Vec<UserId>,
 }
 
@@ -64,8 +65,8 @@ struct Announcement {
 }
 
 impl Announcer {
-    /// Starts the task that gives deliveries to `publish`, and asks `presence` who is there and `nodes` how many nodes there
-    /// are; it ends when this is dropped, and what waits then is told to nobody.
+    /// Starts the task that gives deliveries to `publish`. It gets users' presence from `presence`, and the number of
+    /// nodes from `nodes`. It ends when this is dropped, without the announcements that still wait.
     pub(super) fn start<P, A, F, N>(publish: P, presence: A, nodes: N, metrics: Arc<Metrics>) -> Self
     where
         P: Fn(Vec<Delivery>) + Send + 'static,
@@ -136,8 +137,8 @@ where
         let news = match answer {
             Ok(presence) => still_so(news, &asked.into_iter().zip(presence).collect()),
             Err(error) => {
-                // Where nobody can say who is there, nobody can be told either.
-                tracing::debug!(%error, "comings and goings could not be told");
+                // Without an answer about presence no user can be notified.
+                tracing::debug!(%error, "presence could not be announced");
                 continue;
             }
         };

@@ -38,7 +38,7 @@ impl Chat {
             UserRef::Id(user) => Ok(user),
             UserRef::Username(name) => self.store.user_by_name(&name).await?.ok_or_else(|| ProtocolError {
                 field: Some("username".into()),
-                ..ProtocolError::new(ErrorCode::NotFound, "nobody came with this user name")
+                ..ProtocolError::new(ErrorCode::NotFound, "no user with this name has connected")
             }),
         }
     }
@@ -55,7 +55,7 @@ impl Chat {
         self.members.forget(conversation);
         let order = Control::MembersChanged { conversation_id: conversation.clone() };
         if let Err(error) = self.backbone.control(&order).await {
-            tracing::debug!(%error, "a change of members could not be told");
+            tracing::debug!(%error, "a change of members could not be announced");
         }
     }
 }

@@ -1,24 +1,24 @@
-//! Edits, deletions and reactions: what they change, and who is told.
+//! Edits, deletions and reactions: their commit, and their events.
 
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
 use super::{Chat, events};
 use crate::store::{MessageChange, MessageOutcome, OutboxEvent};
 
-/// What a change of a message did.
+/// The outcome of a change of a message.
 #[derive(Debug, Clone)]
 pub struct ChangeOutcome {
     /// The message afterwards.
     pub message: Message,
-    /// Whether anything changed. If not, nobody else is told.
+    /// Whether anything changed. If not, no other user is notified.
     pub changed: bool,
-    /// What the members are told.
+    /// The members' event.
     pub event: Event,
 }
 
 impl Chat {
-    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is told through the
-    /// backbone, the one who asks included.
+    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is notified,
+    /// the caller included, through the backbone.
     pub async fn change_message(
         &self,
         id: MessageId,
@@ -32,9 +32,8 @@ impl Chat {
             self.publish_row(&built);
             self.note(by, &change, &outcome.message);
         }
-        let event = event_of(&change, by, &outcome.message).ok_or_else(|| {
-            ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event to tell it")
-        })?;
+        let event = event_of(&change, by, &outcome.message)
+            .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
         Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
     }
 

@@ -1,4 +1,4 @@
-//! Conversations and who is in them.
+//! Conversations and their members.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const JOINS_TOLD_MAX: usize = 10_000;
 /// Of more newcomers at once the names are not looked up.
 const NEWCOMERS_NAMED_MAX: usize = 100;
 
-/// What a conversation is made from.
+/// The parts of a new conversation.
 #[derive(Debug, Clone)]
 pub struct CreateConversation {
     /// The application's id; generated if absent.
@@ -28,14 +28,14 @@ pub struct CreateConversation {
     pub title: Option<String>,
     /// Who may join.
     pub visibility: Visibility,
-    /// What joining takes.
+    /// The password for joining, if any.
     pub password: Option<String>,
     /// Accepted members besides the one who asks.
     pub members: Vec<UserId>,
 }
 
 impl Chat {
-    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is told.
+    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is notified.
     pub async fn create_conversation(
         &self,
         by: Option<&UserId>,
@@ -62,7 +62,7 @@ impl Chat {
             .await?;
         if create.kind == ConversationKind::Direct {
             let [one, other] = users.as_slice() else {
-                return Err(ProtocolError::field("members", "must make two users together with the one who asks"));
+                return Err(ProtocolError::field("members", "must be two users, including the caller"));
             };
             let (conversation, made) = self.store.open_direct((one, other), &id, row).await?;
             if made {
@@ -99,6 +99,7 @@ impl Chat {
             let Some(password) = password else {
                 return Err(ProtocolError::new(ErrorCode::PasswordRequired, "this conversation takes a password"));
             };
+            self.password_attempts.count(user, conversation)?;
             if !passwords::verify(password, hash).await? {
                 return Err(ProtocolError::new(ErrorCode::PasswordRequired, "the password is wrong"));
             }
@@ -106,7 +107,7 @@ impl Chat {
         self.change_membership(conversation, user, MembershipChange::Join).await
     }
 
-    /// Changes who is in a conversation, and tells those whom it concerns.
+    /// Changes a conversation's members, and notifies the users concerned.
     pub async fn change_membership(
         &self,
         conversation: &ConversationId,
@@ -190,7 +191,7 @@ fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipO
     list
 }
 
-/// The newcomers are told, and those who were there before, as long as that stays within [`JOINS_TOLD_MAX`] events: ten
+/// Events for the newcomers, and for the earlier members as long as these are at most [`JOINS_TOLD_MAX`] events: ten
 /// thousand newcomers in a channel of ten thousand would make a hundred millions.
 fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<OutboxEvent> {
     if outcome.added.is_empty() {

@@ -13,7 +13,7 @@ impl From<StoreError> for ProtocolError {
             }
             StoreError::Failed(detail) => {
                 tracing::error!(detail, "the store failed");
-                ProtocolError::new(ErrorCode::InternalError, "the server failed to carry this out")
+                ProtocolError::new(ErrorCode::InternalError, "the server could not carry out the command")
             }
             StoreError::Refused(refusal) => refused(refusal),
         }
@@ -41,6 +41,6 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
             let used = ProtocolError::new(ErrorCode::Conflict, "this tempId was used for another message");
             ProtocolError { field: Some("tempId".into()), ..used }
         }
-        Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
+        Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this conflicts with the current state"),
     }
 }

@@ -7,16 +7,16 @@ use shared::{Event, Message, UserId};
 
 use crate::store::{OutboxEvent, UnreadMove};
 
-/// Above this many members, companions carry no content (NOLOSS, medium).
+/// Above this many members, companions carry no content (NOLOSS.md, Medium).
 const LARGE_CONVERSATION: usize = 500;
 
-/// What an event with its companion takes beside the message, in bytes; a longer id or name makes it grow.
+/// The size of an event with its companion without the message, in bytes; a longer id or name makes it grow.
 const REST_BYTES: usize = 300;
 
 /// The same for a message beside its content.
 const MESSAGE_REST_BYTES: usize = 320;
 
-/// What an event says of a message beside the message itself, for dialects whose frames need it.
+/// An event's fields beside the message itself, for dialects whose frames need them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct About {
     /// In a direct conversation: whom the message is to.
@@ -39,7 +39,7 @@ impl About {
     }
 }
 
-/// What a message's sender gets, and everybody else.
+/// The events of a message: the sender's, and the others'.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageBodies {
     /// `message.sent` with `conversation.updated`, for the sender's devices.

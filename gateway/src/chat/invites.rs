@@ -1,4 +1,5 @@
-//! Invitations: the invited user is notified, live and for later. Joining accepts one, leaving declines it.
+//! Invitations: the invited user is notified, live and in the store. Joining accepts an invitation, leaving declines
+//! it.
 
 use serde_json::value::to_raw_value;
 use shared::{ConversationId, NotificationId, ProtocolError, UserId};

@@ -1,8 +1,9 @@
-//! Live delivery while the store is away, for the dialect whose document says that database failures don't interrupt the
-//! flow (seed 004, DESIGN §3): the message goes to that dialect's sockets at once and is kept in the backbone until the
-//! store takes it; then it is an ordinary message. Nobody is told that it is stored before it is.
+//! Live delivery while the store is away, for the dialect of seed 004, which says that database failures don't
+//! interrupt the flow.
 //!
-//! Its id and its `tempId` are made before the first try, so whichever try is carried out, late or not, it is this message.
+//! The message goes to that dialect's sockets at once, and the backbone keeps it until the store takes it. From then on
+//! it is an ordinary message, and only then is it acknowledged. Its id and its `tempId` are made before the first try,
+//! so every try that is carried out, late or not, stores this message.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -38,7 +39,7 @@ const RECENT_MAX: u64 = 10_000;
 /// When a client may try again that could not be served.
 const RETRY_AFTER_MS: u64 = 2_000;
 
-/// What a node knows of late messages.
+/// The state of late messages on a node.
 pub(super) struct Late {
     /// The store did not take a message, and what was kept since then is not stored yet.
     away: AtomicBool,
@@ -64,7 +65,7 @@ impl Late {
 
     fn set_away(&self, away: bool) {
         if self.away.swap(away, Ordering::Relaxed) != away {
-            tracing::info!(away, "messages that may be delivered before they are stored wait for the store");
+            tracing::info!(away, "messages that were delivered before they were stored wait for the store");
         }
     }
 
@@ -106,20 +107,21 @@ impl Chat {
             return Some(id);
         }
         if let Err(error) = self.reserve_late_ids().await {
-            tracing::debug!(%error, "no ids could be reserved");
+            tracing::debug!(%error, "ids for live messages could not be reserved");
         }
         self.late.next_id()
     }
 
     async fn reserve_late_ids(&self) -> Result<(), StoreError> {
         let reserved = self.store.reserve_ids(IDS).await?;
-        // What was left is lost: ids are many.
+        // The rest of the block is lost; there are enough ids.
         *self.late.ids.lock() = reserved;
         Ok(())
     }
 
     async fn send_late(&self, sender: &UserId, send: SendMessage, id: MessageId) -> Result<(), ProtocolError> {
-        let unknown = || unavailable("the store is away, and this node doesn't remember who is in the conversation");
+        let unknown =
+            || unavailable("the store is unavailable, and this node has not cached the conversation's members");
         let conversation = match send.target {
             Target::Conversation(conversation) => conversation,
             Target::User(to) => self.known_direct(sender, &to).ok_or_else(unknown)?,
@@ -158,7 +160,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Tells the members' sockets whose dialect takes it. Whoever misses it gets it when it is stored.
+    /// Sends it to the members' sockets whose dialect takes it. The others get it when it is stored.
     async fn tell_live(&self, message: NewMessage, members: &Members) {
         let to = match members.kind {
             ConversationKind::Direct => {
@@ -192,7 +194,7 @@ impl Chat {
         };
         let deliveries = members.list.iter().map(|(user, _)| delivery(user)).collect();
         if let Err(error) = self.backbone.publish(deliveries).await {
-            tracing::debug!(%error, "a message that is kept for the store could not be told live");
+            tracing::debug!(%error, "a message that waits for the store could not be delivered live");
         }
     }
 
@@ -201,7 +203,7 @@ impl Chat {
         let mut ticks = every(LOOK_EVERY, stop.clone());
         while ticks.next().await {
             if let Err(error) = self.look_after_late(&stop).await {
-                tracing::debug!(%error, "late messages could not be looked after");
+                tracing::debug!(%error, "late messages could not be moved to the store; the next pass retries");
             }
         }
     }
@@ -215,7 +217,7 @@ impl Chat {
         if matches!(count, Ok(1..)) && self.backbone.lease_late(LEASE_MS).await? {
             while !stop.is_cancelled() && self.store_late().await? && self.backbone.lease_late(LEASE_MS).await? {}
         }
-        // What was kept goes first; but a backbone that is away must not keep back what the store would take.
+        // Kept messages go first. But while the backbone is away, new ones must not wait for it.
         if away && !matches!(self.backbone.late_count().await, Ok(1..)) {
             self.late.set_away(false);
         }
@@ -255,7 +257,7 @@ impl Chat {
         };
         let message = message.filter(is_good);
         if message.is_none() {
-            self.give_up("it is no message");
+            self.give_up("it is not a message");
         }
         message
     }

@@ -1,4 +1,5 @@
-//! This node's lease in the store, by its own monotonic clock: a node that was paused must not publish what others took over.
+//! This node's lease in the store, by its own monotonic clock. A node that was paused must not publish rows that others
+//! took over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::switches;
 
 /// A lease that was not beaten for this long, by the store's clock, has ended: others take over.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
-/// How long this node believes in its own beat: well below [`LEASE`], for a publication takes its time.
+/// How long this node relies on its own beat: well below [`LEASE`], because a publication takes its time.
 const BELIEVED: Duration = Duration::from_secs(5);
 /// So long from one beat to the next, and others may have taken over what this node committed before.
 const LAPSE: Duration = Duration::from_secs(8);
@@ -78,7 +79,7 @@ impl Lease {
                 let mut held = self.held.lock();
                 *held = Some(LeaseTerm::beat(*held, asked));
             }
-            Err(error) => tracing::debug!(%error, "the lease could not be beaten"),
+            Err(error) => tracing::debug!(%error, "the lease could not be renewed"),
         }
     }
 }

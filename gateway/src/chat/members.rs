@@ -1,4 +1,4 @@
-//! Who is in which conversation, remembered until the version that a commit saw is another one.
+//! A cache of conversations' members, each entry valid until a commit has seen another version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,14 +60,36 @@ impl MembersCache {
 
     /// The members at `version` or later.
     pub async fn at(&self, conversation: &ConversationId, version: u64) -> Result<Arc<Members>, StoreError> {
-        match self.cache.get(conversation).and_then(CachedMembers::if_fresh) {
-            Some(members) if members.version >= version || switches::off("members-version") => Ok(members),
-            _ => self.load(conversation).await,
+        match self.confirmed(conversation, version) {
+            Some(members) => Ok(members),
+            None => self.load(conversation).await,
         }
     }
 
-    /// For whom the message `seq` was, whose commit saw `version` or an earlier one: the members of now, and those of then if
-    /// they differ. What is published late is no business of who came later, and is one of who has left meanwhile.
+    /// The members at `version` or later, if they are remembered. A commit that saw this version confirms them, however long
+    /// ago they were loaded.
+    pub fn confirmed(&self, conversation: &ConversationId, version: u64) -> Option<Arc<Members>> {
+        let known = self.cache.get(conversation)?;
+        if known.members.version < version && !switches::off("members-version") {
+            return None;
+        }
+        let members = Arc::clone(&known.members);
+        if known.loaded.elapsed() > FRESH_FOR / 2 {
+            self.keep(conversation, &members);
+        }
+        Some(members)
+    }
+
+    /// Loads the members of several conversations by one query; one that doesn't exist is left out.
+    pub async fn load_many(&self, conversations: &[ConversationId]) -> Result<(), StoreError> {
+        for (conversation, members) in self.store.members_of(conversations).await? {
+            self.keep(&conversation, &Arc::new(members));
+        }
+        Ok(())
+    }
+
+    /// The members for message `seq`, whose commit saw `version` or an earlier one: the members of now, and those of
+    /// then if they differ. A late message isn't for members who came later, but it is for those who have left since.
     pub async fn audience(
         &self,
         conversation: &ConversationId,
@@ -75,10 +97,9 @@ impl MembersCache {
         seq: u64,
     ) -> Result<(Arc<Members>, Option<Vec<UserId>>), StoreError> {
         let now = self.at(conversation, version).await?;
-        let then = if now.since_seq < seq || switches::off("members-then") {
-            None
-        } else {
-            Some(self.store.members_at(conversation, seq).await?)
+        let then = match is_for_all_of(&now, seq) {
+            true => None,
+            false => Some(self.store.members_at(conversation, seq).await?),
         };
         Ok((now, then))
     }
@@ -88,7 +109,7 @@ impl MembersCache {
         let members = self.get(conversation).await?;
         match members.role(user) {
             Some(_) => Ok(members),
-            // Who is banned is told so, as they are when they say something.
+            // A banned user gets that error, as for a message.
             None if self.store.is_banned(conversation, user).await? => Err(refused(Refusal::Banned)),
             None => Err(refused(Refusal::NotMember)),
         }
@@ -106,8 +127,17 @@ impl MembersCache {
 
     async fn load(&self, conversation: &ConversationId) -> Result<Arc<Members>, StoreError> {
         let members = Arc::new(self.store.members(conversation).await?);
-        let known = CachedMembers { members: Arc::clone(&members), loaded: Instant::now() };
-        self.cache.insert(conversation.clone(), known);
+        self.keep(conversation, &members);
         Ok(members)
     }
+
+    fn keep(&self, conversation: &ConversationId, members: &Arc<Members>) {
+        let known = CachedMembers { members: Arc::clone(members), loaded: Instant::now() };
+        self.cache.insert(conversation.clone(), known);
+    }
+}
+
+/// Whether the message `seq` was for exactly these members: no membership changed since.
+pub fn is_for_all_of(members: &Members, seq: u64) -> bool {
+    members.since_seq < seq || switches::off("members-then")
 }

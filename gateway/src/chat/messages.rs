@@ -14,9 +14,9 @@ use crate::traces::{self, Step};
 pub struct SentMessage {
     /// As it is stored.
     pub message: Message,
-    /// Whether an earlier try had stored it; then nobody is told again.
+    /// Whether an earlier try had stored it; then no user is notified again.
     pub duplicate: bool,
-    /// What a repeated send is told beside that; empty for a new one, of which the event tells it.
+    /// Further answers to a repeated send; empty for a new one, whose event has them.
     pub about: About,
 }
 
@@ -30,7 +30,7 @@ pub enum BroughtBy {
 }
 
 impl Chat {
-    /// Stores a message. Its sender's devices and its recipients are told through the backbone.
+    /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
         self.check_kind(&send.kind, by)?;
         self.send_as(sender, send, None).await

@@ -1,6 +1,6 @@
-//! The domain: messages, conversations, receipts, typing, presence, blocks. A command ends when its change is committed.
-//! It offers [`Chat`], which takes and returns data, and the [`publish::Publisher`], which tells others of committed changes.
-//! It never sees a socket.
+//! The domain: messages, conversations, receipts, typing, presence. A command ends when its change is committed.
+//! It offers [`Chat`], which takes and returns data, and [`publish::Publisher`], which publishes committed changes.
+//! It never sees a socket, a request or a dialect.
 
 mod announcer;
 pub mod blocks;
@@ -45,7 +45,7 @@ pub use error::refused;
 /// Direct conversations whose id a node remembers.
 const DIRECTS_CACHED_MAX: u64 = 100_000;
 
-/// What the domain works with; one for the node. The node owns it, and so every field; what is shared says with whom.
+/// The parts that the domain works with; one for the node. The node owns all fields; a shared field says with whom.
 pub struct Chat {
     /// Holds what must never be lost; shared with the node and the publisher.
     store: Arc<dyn Store>,
@@ -63,7 +63,7 @@ pub struct Chat {
     directory: publish::Directory,
     /// Hands committed events to the publisher's task, which `app` owns and awaits.
     publisher: publish::Publisher,
-    /// Who is typing where; kept in memory alone, because it is worth nothing after seconds.
+    /// The users who are typing; in memory alone, because it is out of date after seconds.
     typing: typing::Typing,
     /// The names of users, remembered, and those not yet in the store; shared with the publisher.
     names: Arc<usernames::Names>,
@@ -71,11 +71,13 @@ pub struct Chat {
     directs: Cache<(UserId, UserId), ConversationId>,
     /// Messages delivered before they are stored: whether the store is away, and the ids kept for that time. This node's own.
     late: late::Late,
+    /// How often users have tried the passwords of conversations. This node's own.
+    password_attempts: passwords::Attempts,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
-    /// How many users are told of one user's presence or typing; a setting.
+    /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
-    /// Loads the users who are told of a user's presence, many users in one query.
+    /// Loads the users who are notified of a user's presence, many users in one query.
     partners: Partners,
     /// Tells comings and goings at a bounded rate; owns the task that does so.
     announcer: Announcer,
@@ -96,7 +98,7 @@ pub struct Chat {
 
 /// The parts that a [`Chat`] is made of.
 pub struct Parts {
-    /// What must never be lost.
+    /// Data that must never be lost.
     pub store: Arc<dyn Store>,
     /// How events travel.
     pub backbone: Arc<dyn Backbone>,
@@ -104,21 +106,21 @@ pub struct Parts {
     pub commit: GroupCommit,
     /// Numbers for rows and conversations.
     pub ids: Arc<IdBlock>,
-    /// Who owns the rows.
+    /// The owner of the rows.
     pub owner: Owner,
-    /// Who is in which conversation.
+    /// Conversations' members.
     pub members: Arc<members::MembersCache>,
-    /// What users are called.
+    /// Users' names.
     pub names: Arc<usernames::Names>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
-    /// How many users are told of one user's presence or typing; of a conversation with more others, nobody is.
+    /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
     pub message_kinds: Option<BTreeSet<String>>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is written down of memberships and messages.
+    /// The audit trail of memberships and messages.
     pub audit: AuditTrail,
     /// Whether this node may publish.
     pub lease: Arc<lease::Lease>,
@@ -145,6 +147,7 @@ impl Chat {
             members,
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
+            password_attempts: passwords::Attempts::default(),
             message_kinds,
             presence_audience,
             partners,
@@ -200,7 +203,7 @@ fn announcer(publisher: &publish::Publisher, backbone: &Arc<dyn Backbone>, metri
     Announcer::start(publish, presence, nodes, metrics)
 }
 
-/// What a transaction built for its outbox row, to be published when it has committed.
+/// The outbox row that a transaction built, to be published when it has committed.
 struct RowEvents {
     row: u64,
     events: Arc<parking_lot::Mutex<Vec<OutboxEvent>>>,

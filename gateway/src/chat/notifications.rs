@@ -1,5 +1,5 @@
-//! What backends publish: any event to some users, or to everyone. Durable notifications are kept, so that who was told
-//! `resync` can fetch them, and are marked as read.
+//! Events that backends publish, to some users or to everyone. Durable notifications are stored, so that a client can
+//! fetch them after a `resync`, and mark them as read.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::store::{CommittedEvents, KeptNotification, OutboxEvent};
 pub type NotificationPayload = BTreeMap<String, Box<RawValue>>;
 
 impl Chat {
-    /// Sends an envelope (checked by the caller) to users: through their logs if `durable`, else to who is there.
+    /// Sends an envelope (checked by the caller) to users: through their logs if `durable`, else to their live sockets.
     pub async fn publish(&self, users: Vec<UserId>, body: String, durable: bool) -> Result<(), ProtocolError> {
         if !durable {
             let body = Bytes::from(body);
@@ -48,7 +48,7 @@ impl Chat {
         Ok(self.store.notifications(user, offset, limit).await?)
     }
 
-    /// Marks these notifications as read, or all; how many were not. If any, all the user's devices are told.
+    /// Marks these notifications as read, or all; returns how many were not. If any, the user's devices are notified.
     pub async fn read_notifications(
         &self,
         user: &UserId,

@@ -1,13 +1,46 @@
-//! Passwords of conversations: hashed with Argon2id, off the threads that serve sockets.
+//! Passwords of conversations: hashed with Argon2id, off the threads that serve sockets, and never more of them than one core
+//! can take. Guessing has a rate for each user and conversation.
 
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
-use shared::{ErrorCode, ProtocolError};
+use shared::{ConversationId, ErrorCode, ProtocolError, UserId};
 use tokio::sync::Semaphore;
 
+use crate::clock::now_us;
+use crate::limits::{Rate, Slots};
+
 /// Hashes computed at the same time; each takes 19 MiB and some 20 ms of a core.
-static HASHING: Semaphore = Semaphore::const_new(2);
+static HASHING: Semaphore = Semaphore::const_new(1);
+/// Hashes that may be computed or wait for it: the last of them waits less than a second.
+const HASHES_MAX: usize = 32;
+static PLACES: Semaphore = Semaphore::const_new(HASHES_MAX);
+/// When to come again after finding no place, in milliseconds; a random time of these, so that not all come at once.
+const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=3_000;
+/// Attempts of one user at one conversation: five at once, and five a minute.
+const ATTEMPTS: Rate = Rate::new(12_000_000, 60_000_000);
+
+/// How often users have tried passwords, on this node.
+pub(super) struct Attempts(Slots);
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self(Slots::new(ATTEMPTS))
+    }
+}
+
+impl Attempts {
+    /// Counts an attempt.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time until the next one.
+    pub(super) fn count(&self, user: &UserId, conversation: &ConversationId) -> Result<(), ProtocolError> {
+        self.0.take(&(user, conversation), now_us()).map_err(|wait_us| {
+            let error = ProtocolError::new(ErrorCode::RateLimited, "too many passwords were tried; wait a little");
+            error.retry_after_ms(wait_us.div_ceil(1000))
+        })
+    }
+}
 
 /// A hash of the password, with its salt and parameters.
 pub(super) async fn hash(password: String) -> Result<String, ProtocolError> {
@@ -35,6 +68,10 @@ fn hasher() -> Argon2<'static> {
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProtocolError> + Send + 'static,
 ) -> Result<T, ProtocolError> {
+    let _place = PLACES.try_acquire().map_err(|_| {
+        let error = ProtocolError::new(ErrorCode::Unavailable, "too many passwords are being checked; try again");
+        error.retry_after_ms(rand::random_range(RETRY_AFTER_MS))
+    })?;
     let _permit = HASHING.acquire().await.map_err(|_| fault())?;
     tokio::task::spawn_blocking(work).await.map_err(|_| fault())?
 }

@@ -1,4 +1,4 @@
-//! Presence: who is told when a user comes and goes, and what they are told on connect.
+//! Presence: the users who are notified when a user comes or goes, and the presence events of a new connection.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::backbone::BackboneError;
 const OFFLINE_PER_PASS: u32 = 500;
 
 impl Chat {
-    /// Marks a user online who is subscribed now, and tells their partners if that is news. With `status`, gives the
-    /// `status.bulk` of their conversation partners.
+    /// Marks a user online who is subscribed now, and notifies the user's partners if the user was offline. With
+    /// `status`, returns the partners' presence as `status.bulk`.
     pub async fn arrived(&self, user: &UserId, status: bool) -> Result<Option<Event>, ProtocolError> {
         let is_news = self.backbone.arrived(user).await?;
         if !is_news && !status {
@@ -38,11 +38,11 @@ impl Chat {
         self.end_all_typing(user).await;
         if let Err(error) = self.backbone.departed(user).await {
             // Their key expires by itself, and the offline check is due then.
-            tracing::debug!(%user, %error, "a departure could not be told");
+            tracing::debug!(%user, %error, "a departure could not be announced");
         }
     }
 
-    /// Announces the users whose offline check was due and who are gone. While much waits to be told they stay in the
+    /// Announces the users whose offline check was due and who are gone. While the announcer is full they stay in the
     /// backbone, for this node or another.
     pub async fn announce_departures(&self) -> Result<(), ProtocolError> {
         if !self.announcer.has_room() {

@@ -1,4 +1,4 @@
-//! Receipts: the reader's devices learn what is read, the senders learn by whom.
+//! Receipts: the reader's other devices are notified of the read position, the senders of the reader.
 
 use shared::{ConversationId, Event, MessageId, ProtocolError, UserId};
 
@@ -47,12 +47,12 @@ impl Chat {
     }
 }
 
-/// What `message.read` did.
+/// The outcome of `message.read`.
 #[derive(Debug, Clone)]
 pub struct ReadOutcome {
     /// How many messages of others were newly marked.
     pub marked_count: u64,
-    /// Whether the reader's devices are told through the backbone.
+    /// Whether the reader's devices are notified through the backbone.
     pub told: bool,
     /// The acknowledgement.
     pub ack: Event,

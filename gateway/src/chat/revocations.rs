@@ -1,4 +1,5 @@
-//! Revoking users: in the backbone, where every node looks, and in the store, because the backbone may forget.
+//! Revoking users: in the backbone, where every node looks them up, and in the store, because the backbone may lose
+//! them.
 
 use shared::{ProtocolError, Timestamp, UserId};
 
@@ -23,7 +24,7 @@ pub enum RestoreError {
 }
 
 impl Chat {
-    /// Makes the user's tokens of now and before worthless, and closes their sockets on every node. An error for the store
+    /// Revokes the user's tokens of now and before, and closes the user's sockets on every node. An error for the store
     /// means: done, but it may be forgotten; do it again.
     pub async fn revoke(&self, user: &UserId) -> Result<(), ProtocolError> {
         let revoked_s = self.backbone.revoke(user).await?;

@@ -1,7 +1,7 @@
-//! The sweep: publishes rows that were committed but not published, this node's own and those of nodes that are gone.
+//! The sweep: publishes rows that were committed but not published, of this node and of nodes that are gone.
 //!
-//! A commit whose answer was lost, a backbone that was away, a node that died between commit and publish: each leaves an
-//! unpublished row (NOLOSS A9, A10). Publishing twice does no harm: the log recognises an event by its id.
+//! A row stays unpublished after a commit whose answer was lost, while the backbone is away, and if a node dies between
+//! commit and publish (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::switches;
 
 /// How often a node looks for rows.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Rows younger than this are on their way.
+/// Rows younger than this may still be in flight.
 const ROW_AGE_MS: u64 = 5_000;
 /// Rows taken at once.
 const ROWS_PER_SWEEP: u32 = 128;
@@ -38,7 +38,7 @@ impl Chat {
         let mut ticks = every(SWEEP_EVERY, stop.clone());
         while ticks.next().await {
             if let Err(error) = self.sweep(&stop).await {
-                tracing::debug!(%error, "the sweep could not be carried out");
+                tracing::debug!(%error, "the sweep failed; it runs again in 2 s");
             }
         }
     }
@@ -57,14 +57,14 @@ impl Chat {
                 }
             }
             if rows > 0 {
-                tracing::info!(rows, "published what had been committed but not published");
+                tracing::info!(rows, "published rows that had been committed but not published");
             }
         }
         self.store.prune_outbox(KEEP_MS).await.map(drop)
     }
 
     /// Whether the backbone's server is the one where the other nodes are. If not, this node is cut off from them: it leaves
-    /// its rows to them, is not ready, and connects anew from time to time (NOLOSS A2).
+    /// its rows to them, is not ready, and connects anew from time to time (NOLOSS.md, A2).
     async fn follow_server(&self) -> Result<bool, StoreError> {
         let Some(server) = self.backbone.health().server else { return Ok(true) };
         let is_retired = self.store.is_backbone_retired(&server).await?;
@@ -76,7 +76,10 @@ impl Chat {
         }
         let mut left_behind = self.left_behind.lock();
         if left_behind.is_none() {
-            tracing::warn!(server = &*server, "the other nodes have left this Redis server for another");
+            tracing::warn!(
+                server = &*server,
+                "the other nodes have left this Redis server; this node is not ready and reconnects"
+            );
         }
         if left_behind.is_none_or(|at| at.elapsed() >= CONNECT_ANEW_EVERY) {
             *left_behind = Some(Instant::now());
@@ -90,8 +93,8 @@ impl Chat {
         self.left_behind.lock().is_some()
     }
 
-    /// Follows the backbone to another server. What was published under the old one needs no redo: every log has a new
-    /// epoch there, and who comes with the old one is told to fetch from the store.
+    /// Follows the backbone to another server. Rows that were published under the old one are not published again:
+    /// every log has a new epoch there, and a client that resumes with the old epoch gets `resync`.
     async fn adopt_server(&self, server: Arc<str>) -> Result<(), StoreError> {
         if self.adopted.lock().as_ref() == Some(&server) {
             return Ok(());
@@ -130,7 +133,7 @@ impl Chat {
             let mut parts = publish::row_parts(row);
             let Some(last) = parts.pop() else { continue };
             if !parts.is_empty() {
-                // What is older goes first.
+                // Older rows go first.
                 if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
                     break;
                 }
@@ -147,7 +150,7 @@ impl Chat {
             }
             count = 0;
             if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
-                tracing::debug!("the sweep goes on when the backbone is back");
+                tracing::debug!("the sweep waits for the backbone");
                 break;
             }
         }
@@ -166,7 +169,7 @@ impl Chat {
             let row = part.id;
             let deliveries = publish::row_deliveries(&self.directory, part).await?;
             if let Err(error) = self.backbone.publish(deliveries).await {
-                tracing::warn!(row, %error, "a part of a row can't be published");
+                tracing::warn!(row, %error, "a part of an outbox row could not be published");
                 return Ok(false);
             }
         }
@@ -187,14 +190,15 @@ impl Chat {
             }
             match self.backbone.publish(deliveries).await {
                 Ok(_) => done.push(id),
-                Err(error) => tracing::warn!(row = id, %error, "a row can't be published"),
+                Err(error) => tracing::warn!(row = id, %error, "an outbox row could not be published"),
             }
         }
         true
     }
 
-    /// What an owner that is gone may still have under way must not run after its rows were published again (NOLOSS M3).
-    /// Whether all of them are fenced off; those that could not be are tried again before anything else is redone.
+    /// Ends the connections of owners that are gone, so that no command of theirs runs after their rows were published
+    /// again (NOLOSS.md, A7). Returns whether all of them are fenced off. The others are tried again before any other
+    /// row is published.
     async fn fence_owners(&self, rows: &[PendingRow]) -> bool {
         let owners = {
             let mut unfenced = self.unfenced.lock();
@@ -204,7 +208,7 @@ impl Chat {
         };
         for owner in owners {
             if let Err(error) = self.backbone.fence(&owner).await {
-                tracing::warn!(owner, %error, "a node that is gone could not be fenced off; its rows wait");
+                tracing::warn!(owner, %error, "a dead node could not be fenced off; its rows wait");
                 return false;
             }
             self.unfenced.lock().remove(&owner);

@@ -1,4 +1,4 @@
-//! Typing: ephemeral, ended by the server after silence, because clients vanish while they type.
+//! Typing: ephemeral. The server ends it after silence, because clients can vanish while their user types.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ const TYPING_S: u32 = 6;
 /// Users that can be typing on one node at once; more are not shown.
 const TYPING_MAX: usize = 100_000;
 
-/// Who is typing where, on this node, and when that ends.
+/// The users of this node who are typing, where, and until when.
 #[derive(Debug, Default)]
 pub struct Typing {
     until_s: Mutex<HashMap<(UserId, ConversationId), u32>>,
@@ -57,14 +57,14 @@ impl Chat {
         self.end_typing_where(|(typist, _), _| typist == user).await;
     }
 
-    /// Ends what has been silent for too long, and the typing of those who are no members any more: they may have been
-    /// taken out on another node.
+    /// Ends typings that were silent for too long, and those of users who left: another node may have
+    /// removed them.
     pub async fn end_silent_typing(&self) {
         let now_s = coarse_s();
         self.end_typing_where(|_, until_s| until_s <= now_s).await;
         let typing: Vec<_> = self.typing.until_s.lock().keys().cloned().collect();
         for (user, conversation) in typing {
-            // While the store is away nobody is known to have gone.
+            // While the store is away, members count as present.
             if self.members.get(&conversation).await.is_ok_and(|members| members.role(&user).is_none()) {
                 self.end_typing(&conversation, &user).await;
             }
@@ -81,7 +81,7 @@ impl Chat {
         }
     }
 
-    /// Best effort: a typing that can't be told now is not worth telling later.
+    /// Best effort: a typing event that can't be sent now is useless later.
     async fn tell_typing(&self, user: &UserId, conversation: &ConversationId, on: bool) {
         let Ok(members) = self.members.get(conversation).await else { return };
         if members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {

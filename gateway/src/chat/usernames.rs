@@ -1,5 +1,4 @@
-//! User names that tokens gave, kept so that a user can be named by them and others can be told them. Written in batches,
-//! off the connect path.
+//! User names from tokens, stored so that users can be named by them. Written in batches, off the connect path.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::store::Store;
 const WAITING_MAX: usize = 10_000;
 /// Names that are remembered.
 const KNOWN_MAX: u64 = 100_000;
-/// How long it is believed what the store says of a user who did not come here.
+/// How long a name from the store is cached, of a user who did not come here.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long an event waits for a name. One without it is worth more than one that comes late.
 const LOOKED_UP_WITHIN: Duration = Duration::from_millis(250);
@@ -33,7 +32,7 @@ pub struct Names {
     writing: Semaphore,
     /// With which users came here; written.
     known: Cache<UserId, String>,
-    /// What the store says of others.
+    /// Names from the store, of users who did not come here.
     found: Cache<UserId, Option<String>>,
 }
 
@@ -45,16 +44,10 @@ impl Names {
         Self { store, waiting: Mutex::default(), writing: Semaphore::new(1), known: Cache::new(KNOWN_MAX), found }
     }
 
-    /// The user's name, if one is known or quickly found: a store that is away makes nobody wait for long.
+    /// The user's name, if it is known or quickly found: while the store is away no caller waits for long.
     pub async fn of(&self, user: &UserId) -> Option<String> {
-        if let Some(name) = self.waiting.lock().get(user) {
-            return Some(name.clone());
-        }
-        if let Some(name) = self.known.get(user) {
-            return Some(name);
-        }
-        if let Some(found) = self.found.get(user) {
-            return found;
+        if let Some(known) = self.at_hand(user) {
+            return known;
         }
         match tokio::time::timeout(LOOKED_UP_WITHIN, self.store.username(user)).await {
             Ok(Ok(found)) => {
@@ -69,6 +62,27 @@ impl Names {
                 tracing::debug!("a user name could not be looked up in time");
                 None
             }
+        }
+    }
+
+    /// The user's name, or that there is none, if this node knows.
+    pub fn at_hand(&self, user: &UserId) -> Option<Option<String>> {
+        if let Some(name) = self.waiting.lock().get(user) {
+            return Some(Some(name.clone()));
+        }
+        self.known.get(user).map(Some).or_else(|| self.found.get(user))
+    }
+
+    /// Looks several users up by one query. What isn't found quickly counts as unknown for now: an event without a name is
+    /// worth more than one that comes late.
+    pub async fn look_up(&self, users: &[UserId]) {
+        match tokio::time::timeout(LOOKED_UP_WITHIN, self.store.usernames(users)).await {
+            Ok(Ok(named)) => {
+                let mut named: HashMap<UserId, String> = named.into_iter().collect();
+                users.iter().for_each(|user| self.found.insert(user.clone(), named.remove(user)));
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "user names could not be looked up"),
+            Err(_) => tracing::debug!("user names could not be looked up in time"),
         }
     }
 
@@ -104,7 +118,7 @@ impl Names {
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "user names could not be kept; the next pass tries again"),
+            Err(error) => tracing::debug!(%error, "user names could not be stored; the next batch retries"),
         }
     }
 }
@@ -115,7 +129,7 @@ impl Chat {
         self.names.remember(user, username);
     }
 
-    /// What a user is called, if that is known.
+    /// A user's name, if it is known.
     pub async fn username(&self, user: &UserId) -> Option<String> {
         self.names.of(user).await
     }

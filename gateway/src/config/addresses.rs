@@ -1,4 +1,4 @@
-//! Where the node listens, and where Redis and the database are: what an address must look like, and what to write instead.
+//! The addresses of the listeners, of Redis and of the database. A fault says which form is valid.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::layers::Layers;
 /// An IP address to listen on.
 pub(super) fn host(layers: &Layers, name: &'static str) -> Result<IpAddr, ConfigError> {
     let text = layers.get(name).unwrap_or_default();
-    text.parse().map_err(|_| fault(name, format!("{text:?} is no IP address; give one like 0.0.0.0 or ::1")))
+    text.parse().map_err(|_| fault(name, format!("{text:?} is not an IP address; give one like 0.0.0.0 or ::1")))
 }
 
 /// Where Redis is, and whose certificates prove it.

@@ -1,4 +1,4 @@
-//! Who gets in: keys, the authentication service, sessions, origins.
+//! Authentication: keys, the authentication service, sessions, origins.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::origins::Origins;
 /// Keys and rules of authentication.
 #[derive(Clone)]
 pub struct AuthConfig {
-    /// `false` only in dev: `?user=` is believed.
+    /// `false` only in dev: `?user=` is accepted without a check.
     pub enabled: bool,
     /// HMAC secrets, the first one signs.
     pub jwt_secrets: Vec<String>,
@@ -96,7 +96,7 @@ fn cookie_name(layers: &Layers, name: &'static str) -> Result<String, ConfigErro
     let text = layers.text(name).unwrap_or_default();
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if text.is_empty() || text.len() > 128 || !text.bytes().all(token) {
-        return Err(fault(name, format!("{text:?} is no name of a cookie; give one like session_id")));
+        return Err(fault(name, format!("{text:?} is not a cookie's name; give one like session_id")));
     }
     if text == "token" {
         return Err(fault(name, "that cookie holds a token; give another name, like session_id"));

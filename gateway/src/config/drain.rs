@@ -1,4 +1,4 @@
-//! How long a shutdown takes.
+//! The duration of a shutdown.
 
 use std::time::Duration;
 

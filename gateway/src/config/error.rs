@@ -1,4 +1,4 @@
-//! What a wrong setting is told by: its name, its fault, and what would be right.
+//! A wrong setting: its name, its fault, and a valid form.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum ConfigError {
     Setting {
         /// The setting.
         name: &'static str,
-        /// What is wrong and what would be right.
+        /// The fault, and a valid form.
         fault: String,
     },
     /// The file can't be used.
@@ -18,7 +18,7 @@ pub enum ConfigError {
     File {
         /// Which file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Where values come from: flags and environment (by clap), then the file.
+//! The sources of settings: flags and environment (by clap), then the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ settings! {
     ops_host "OPS_HOST" = "0.0.0.0", "Address of the operators' listener";
     ops_port "OPS_PORT" = "8087", "Port of the operators' listener";
     redis_url "REDIS_URL", "redis://host:port, several separated by commas (Redis Cluster), or redis-sentinel://host:port,host:port,…/name of the master; with TLS rediss://… and rediss-sentinel://…";
-    redis_ca_file "REDIS_CA_FILE", "PEM file with the authorities that sign for Redis servers and Sentinels with TLS [those that this machine trusts]";
+    redis_ca_file "REDIS_CA_FILE", "PEM file with the authorities that signed the certificates of Redis servers and Sentinels [this machine's trusted authorities]";
     database_url "DATABASE_URL", "postgres://…?sslmode=verify-full&sslrootcert=<file> or sqlite:<file>";
     jwt_secret "JWT_SECRET", "HMAC secrets of tokens, comma-separated; the first signs";
     jwt_public_key_file "JWT_PUBLIC_KEY_FILE", "PEM files with public keys of tokens, comma-separated";
@@ -55,13 +55,13 @@ settings! {
     jwt_issuer "JWT_ISSUER", "The only issuer to accept";
     jwt_audience "JWT_AUDIENCE", "The audience that tokens must name";
     jwt_user_claims "JWT_USER_CLAIMS" = "sub,user_id,userId,id", "Claims with the user id, in order";
-    auth_enabled "AUTH_ENABLED" = "true", "false only with `gateway dev`";
-    auth_service_url "AUTH_SERVICE_URL", "URL of a service that checks tokens which no key above has signed";
+    auth_enabled "AUTH_ENABLED" = "true", "false is allowed only with `gateway dev`";
+    auth_service_url "AUTH_SERVICE_URL", "URL of a service that checks tokens signed by none of the keys above";
     auth_timeout "AUTH_TIMEOUT" = "10s", "Time for that service's answer, like 10s or 500ms";
     session_cookie "SESSION_COOKIE" = "session_id", "Cookie that names a session in Redis";
     api_key "API_KEY", "Key of backends (header X-API-Key)";
     allowed_origins "ALLOWED_ORIGINS", "Origins of browsers, comma-separated, or * [the same host]";
-    trusted_proxies "TRUSTED_PROXIES", "Proxies that are believed where a client is, addresses or networks like 10.0.0.0/8, comma-separated";
+    trusted_proxies "TRUSTED_PROXIES", "Proxies that are trusted to report a client's address: addresses or networks like 10.0.0.0/8, comma-separated";
     proxy_protocol "PROXY_PROTOCOL" = "false", "Connections of trusted proxies begin with a PROXY header";
     heartbeat_seconds "HEARTBEAT_SECONDS" = "25", "Silence before a ping";
     heartbeat_timeout_seconds "HEARTBEAT_TIMEOUT_SECONDS" = "10", "Silence after the ping that ends a connection";
@@ -70,25 +70,26 @@ settings! {
     max_frame_bytes "MAX_FRAME_BYTES" = "65536", "Largest message from a client";
     max_content_chars "MAX_CONTENT_CHARS" = "4000", "Longest content of a message";
     message_kinds "MESSAGE_KINDS" = "*", "Kinds of messages beside text, comma-separated, or *";
-    send_queue_bytes "SEND_QUEUE_BYTES" = "1048576", "What may wait for one socket";
+    send_queue_bytes "SEND_QUEUE_BYTES" = "1048576", "Bytes that may wait for one socket";
     max_connections "MAX_CONNECTIONS", "Sockets on this node [from the descriptor limit]";
     max_connections_per_user "MAX_CONNECTIONS_PER_USER" = "20", "Sockets of one user on this node, 0 for any";
     max_connections_per_ip "MAX_CONNECTIONS_PER_IP" = "0", "Sockets of one address (IPv6: /64) on this node, 0 for any";
     connect_rate_per_ip "CONNECT_RATE_PER_IP" = "0", "Handshakes of one address per second on this node, burst twice that, 0 for any";
+    connect_rate_per_user "CONNECT_RATE_PER_USER" = "1", "Connects of one user per second on this node, burst forty times that, 0 for any";
     commands_per_second "COMMANDS_PER_SECOND" = "50", "Commands of one connection, burst twice that, 0 for any";
     user_commands_per_second "USER_COMMANDS_PER_SECOND" = "100", "Commands of one user on all nodes, burst twice that, 0 for any";
     resume_events "RESUME_EVENTS" = "256", "Events that a user's log keeps";
     resume_seconds "RESUME_SECONDS" = "3600", "How long the log outlives the user's last sign of life";
     online_ttl_seconds "ONLINE_TTL_SECONDS" = "60", "How long a user stays online without a sign of life";
     offline_grace_seconds "OFFLINE_GRACE_SECONDS" = "5", "How long a user may be gone before user.offline";
-    presence_audience "PRESENCE_AUDIENCE" = "500", "How many users are told of a user's presence, and how many others a conversation may have for that";
+    presence_audience "PRESENCE_AUDIENCE" = "500", "Users who are notified of a user's presence, and largest number of others in a conversation that counts";
     worker_threads "WORKER_THREADS" = "1", "Threads that serve connections; one costs the least per message";
-    drain_delay_seconds "DRAIN_DELAY_SECONDS" = "5", "How long to serve on, unready, before closing";
-    drain_seconds "DRAIN_SECONDS" = "30", "The whole of the drain";
-    push_webhook_url "PUSH_WEBHOOK_URL", "Where notifications of messages that nobody received are posted";
-    push_webhook_secret "PUSH_WEBHOOK_SECRET", "Signs what is posted there";
+    drain_delay_seconds "DRAIN_DELAY_SECONDS" = "5", "Time to keep serving, unready, before sockets are closed";
+    drain_seconds "DRAIN_SECONDS" = "30", "Time for the whole drain";
+    push_webhook_url "PUSH_WEBHOOK_URL", "URL to which push notifications are posted, for messages that no connection received";
+    push_webhook_secret "PUSH_WEBHOOK_SECRET", "Secret that signs these posts";
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT", "Collector of traces (OTLP over HTTP), like http://127.0.0.1:4318 [none: no traces]";
-    otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" = "0.01", "Which share of the messages is traced, 0 to 1";
+    otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" = "0.01", "Share of messages that is traced, 0 to 1";
 }
 
 /// Settings whose values are never shown.

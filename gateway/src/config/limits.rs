@@ -17,7 +17,7 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// The longest content, in characters.
     pub content_chars_max: usize,
-    /// What may wait for one socket, in bytes.
+    /// Bytes that may wait for one socket.
     pub send_queue_bytes: u32,
     /// Sockets on this node.
     pub connections_max: usize,
@@ -27,6 +27,8 @@ pub struct Limits {
     pub connections_per_ip_max: usize,
     /// Handshakes of one address per second on this node (burst twice that); 0: no limit.
     pub connect_rate_per_ip: u32,
+    /// Connects of one user per second on this node (burst forty times that); 0: no limit.
+    pub connect_rate_per_user: u32,
     /// Commands of one connection per second (burst twice that); 0: no limit.
     pub commands_per_second: u32,
     /// Commands of one user per second on all nodes (burst twice that); 0: no limit.
@@ -44,6 +46,7 @@ impl Limits {
             connections_per_user_max: layers.number("MAX_CONNECTIONS_PER_USER", 0, CONNECTIONS_MAX)?,
             connections_per_ip_max: layers.number("MAX_CONNECTIONS_PER_IP", 0, CONNECTIONS_MAX)?,
             connect_rate_per_ip: layers.number("CONNECT_RATE_PER_IP", 0, RATE_MAX)?,
+            connect_rate_per_user: layers.number("CONNECT_RATE_PER_USER", 0, RATE_MAX)?,
             commands_per_second: layers.number("COMMANDS_PER_SECOND", 0, RATE_MAX)?,
             user_commands_per_second: layers.number("USER_COMMANDS_PER_SECOND", 0, RATE_MAX)?,
         })

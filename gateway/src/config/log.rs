@@ -1,4 +1,4 @@
-//! How much of a user's events is kept for resuming, and how presence is counted.
+//! The size and life of a user's log, and the timing of presence.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct LogConfig {
     pub online_ttl: Duration,
     /// How long a user may be gone before `user.offline`.
     pub offline_grace: Duration,
-    /// How many users are told of a user's presence.
+    /// How many users are notified of a user's presence.
     pub presence_audience: u32,
 }
 

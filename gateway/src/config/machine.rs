@@ -1,4 +1,4 @@
-//! What the machine says where no setting does.
+//! Defaults that depend on the machine.
 
 /// All file descriptors but a reserve for Redis, the database, files, and connections that are not sockets.
 pub(super) fn connections_from_descriptors() -> usize {
@@ -10,7 +10,7 @@ pub(super) fn connections_from_descriptors() -> usize {
     limit.unwrap_or(1024).saturating_sub(RESERVE).max(64)
 }
 
-/// What the machine is called, as far as that makes a node's name.
+/// The machine's name, as a part of a node's name.
 pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let valid: String =

@@ -1,7 +1,6 @@
-//! Settings: command line over environment over a TOML file, each checked once, here.
-//!
-//! Offers [`Config`], of which each file here reads a part. An invalid value stops the start with its name, its fault and
-//! what would be right. Nothing is read later.
+//! Settings: command line over environment over a TOML file. A file per group of settings.
+//! It offers [`Config`]; each value is checked once, and a fault names the setting, its fault and a valid form.
+//! It never replaces an invalid value by a default, and reads nothing after the start.
 
 mod addresses;
 mod auth;
@@ -66,7 +65,7 @@ pub struct Config {
     pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
     pub database_url: String,
-    /// Who gets in.
+    /// Authentication.
     pub auth: AuthConfig,
     /// Proxies before the public listener.
     pub proxies: Proxies,

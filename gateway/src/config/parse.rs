@@ -1,4 +1,4 @@
-//! Reads one setting each: from text to a typed value, or a fault that says what would be right.
+//! Parses one setting each: from text to a typed value, or to a fault that says which form is valid.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -96,7 +96,7 @@ impl Layers {
             return Err(fault(name, "must begin with https:// (or http://) and a host"));
         }
         if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(fault(name, "must contain no user and no password"));
+            return Err(fault(name, "must not contain a user or a password"));
         }
         Ok(Some(url))
     }

@@ -1,4 +1,4 @@
-//! Which proxies say where a client is, and how.
+//! Trusted proxies, and how they report a client's address.
 
 use super::error::{ConfigError, fault};
 use super::layers::Layers;

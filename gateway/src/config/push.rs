@@ -1,4 +1,4 @@
-//! Where push notifications go.
+//! The webhook of push notifications.
 
 use hyper::Uri;
 

@@ -1,6 +1,6 @@
-//! From the backbone to the sockets: checks a payload, frames it once a dialect, hands it to the user's local sockets.
+//! From the backbone to the sockets: checks a payload, frames it once per dialect, hands it to the user's local sockets.
 //!
-//! Runs on the task that reads the backbone, so it never waits; what needs the log goes to the healer.
+//! Runs on the task that reads the backbone, so it never waits. A user whose log has to be read goes to the healer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Control, Inbox};
-use crate::delivery::envelope::{Opened, Payload, accepted_at, live_event, message_id};
+use crate::delivery::envelope::{MessageRef, Opened, Payload, live_event, message_of};
 use crate::delivery::frames::Frames;
 use crate::delivery::heal::resync;
 use crate::delivery::registry::{LogEvent, PushTally, Registry};
@@ -57,19 +57,21 @@ impl Fanout {
     /// Asks for the user's log to be read, unless that is under way.
     pub fn request_heal(&self, user: &UserId) {
         if self.registry.begin_heal(user.as_str()) && self.heal.send(user.clone()).is_err() {
-            self.registry.end_heal(user.as_str(), false);
+            self.registry.end_heal(user.as_str());
         }
     }
 
-    /// Hands a message to the user's sockets on this node, because the backbone is away (DESIGN §3). Sockets that got
+    /// Hands a message to the user's sockets on this node, because the backbone is away. Sockets that got
     /// events of the log since `tried_at`, when its publication was begun, may have it and are left out.
     pub fn deliver_direct(&self, user: &UserId, message: MessageId, body: &[u8], tried_at: Instant) {
-        let spread = self.registry.push_direct(user.as_str(), message.get(), &Frames::new(body, None), tried_at);
-        self.metrics.direct.increment(u64::from(spread.queued));
-        self.count(spread);
+        let temp_id = message_of(body).and_then(|message| message.temp_id);
+        let message = MessageRef { id: message, created_at: None, temp_id };
+        let tally = self.registry.push_direct(user.as_str(), &message, &Frames::new(body, None), tried_at);
+        self.metrics.direct.increment(u64::from(tally.queued));
+        self.count(tally);
     }
 
-    fn deliver(&self, user: &str, payload: &Payload<'_>) {
+    fn deliver(&self, user: &str, payload: Payload<'_>) {
         if let Some(opened) = &payload.opened {
             self.begin_anew(user, opened);
             if payload.envelopes.is_empty() {
@@ -77,25 +79,23 @@ impl Fanout {
             }
         }
         self.metrics.event(&payload.kind);
-        let spread = match payload.seq {
+        let tally = match payload.seq {
             Some(seq) => {
                 let began = traces::on().then(Instant::now);
-                let accepted = accepted_at(&payload.kind, payload.envelopes);
-                let event = LogEvent::new(seq, payload.envelopes).accepted_at(accepted);
-                let spread = self.registry.push_durable(user, &event);
-                if let Some(began) = began
-                    && accepted.is_some()
-                    && let Some(message) = message_id(payload.envelopes).and_then(MessageId::new)
-                {
-                    traces::record(Step::Deliver, message, began, usize::try_from(spread.queued).unwrap_or(0));
+                let accepted = payload.message.as_ref().filter(|message| message.created_at.is_some());
+                let traced = began.zip(accepted.map(|message| message.id));
+                let event = LogEvent::live(seq, payload.envelopes, payload.message);
+                let tally = self.registry.push_durable(user, &event);
+                if let Some((began, message)) = traced {
+                    traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));
                 }
-                spread
+                tally
             }
             None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
             None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
         };
-        self.count(spread);
-        if spread.gap
+        self.count(tally);
+        if tally.gap
             && !switches::off("gap-heal")
             && let Ok(user) = UserId::parse(user)
         {
@@ -106,13 +106,13 @@ impl Fanout {
     /// A message that was sent while the store was away. A socket to which the log has just brought something may have it
     /// by that way already, from a try whose outcome was unknown; it is left to the log.
     fn deliver_live(&self, user: &str, envelopes: &[u8]) {
-        let frames = live_event(envelopes).map(|event| Frames::new(event.get().as_bytes(), None));
+        let event = live_event(envelopes).map(|event| event.get().as_bytes());
         let tried_at = Instant::now().checked_sub(LIVE_DOUBT);
-        match frames.as_ref().and_then(|frames| Some((frames, frames.brought()?.message, tried_at?))) {
-            Some((frames, message, tried_at)) => {
-                let spread = self.registry.push_live(user, message, frames, tried_at);
-                self.metrics.late_delivered.increment(u64::from(spread.queued));
-                self.count(spread);
+        match event.and_then(|event| Some((event, message_of(event)?, tried_at?))) {
+            Some((event, message, tried_at)) => {
+                let tally = self.registry.push_live(user, &message, &Frames::new(event, None), tried_at);
+                self.metrics.late_delivered.increment(u64::from(tally.queued));
+                self.count(tally);
             }
             None => self.metrics.poisoned.increment(1),
         }
@@ -133,28 +133,28 @@ impl Fanout {
         }
     }
 
-    fn count(&self, spread: PushTally) {
-        self.metrics.events_queued.increment(u64::from(spread.queued));
-        self.metrics.dropped_ephemeral.increment(u64::from(spread.dropped));
-        self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
-        self.metrics.gaps.increment(u64::from(spread.missed));
+    fn count(&self, tally: PushTally) {
+        self.metrics.events_queued.increment(u64::from(tally.queued));
+        self.metrics.dropped_ephemeral.increment(u64::from(tally.dropped));
+        self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
+        self.metrics.gaps.increment(u64::from(tally.missed));
     }
 }
 
 impl Inbox for Fanout {
     fn user_event(&self, user: &str, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(payload) => self.deliver(user, &payload),
+            Ok(payload) => self.deliver(user, payload),
             Err(_) => self.metrics.poisoned.increment(1),
         }
     }
 
     fn broadcast(&self, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, kind }) if kind != MESSAGE_LIVE => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind, message: _ }) if kind != MESSAGE_LIVE => {
                 self.metrics.event(&kind);
-                let spread = self.registry.push_everyone(&Frames::new(envelopes, None));
-                self.count(spread);
+                let tally = self.registry.push_everyone(&Frames::new(envelopes, None));
+                self.count(tally);
             }
             Ok(_) | Err(_) => self.metrics.poisoned.increment(1),
         }
@@ -191,7 +191,7 @@ impl Inbox for Fanout {
         if !switches::off("reconnect-heal") {
             self.registry.users().iter().for_each(|user| self.request_heal(user));
         }
-        // From here on each user's own healing says that something may be missing.
+        // From here on each user's own heal stands for the events that may be missing.
         self.interrupted.store(false, Ordering::Release);
     }
 }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use shared::dialect::CANONICAL_ONLY;
 use shared::{Dialect, Epoch, Event, Timestamp, Wire};
 
-use crate::delivery::envelope::{MessageRef, brought, companions, lines, message_id};
+use crate::delivery::envelope::{companions, lines};
 use crate::ws::frame::{frame_text, framed_len, put_text};
 
 /// The frames of an event and its companions; each form is made when the first socket asks for it.
@@ -19,15 +19,13 @@ pub struct Frames<'a> {
     seq: Option<u64>,
     /// By dialect; without and with `seq`.
     made: [[OnceCell<Bytes>; 2]; Dialect::ALL.len()],
-    brought: OnceCell<Option<MessageRef>>,
 }
 
 impl<'a> Frames<'a> {
     /// Those of newline-separated envelopes, of which the first has this `seq` if it is durable.
     #[must_use]
     pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
-        let envelopes = envelopes.into();
-        Self { envelopes, seq, made: Default::default(), brought: OnceCell::new() }
+        Self { envelopes: envelopes.into(), seq, made: Default::default() }
     }
 
     /// Those of one event without `seq`.
@@ -42,16 +40,6 @@ impl<'a> Frames<'a> {
         let [plain, numbered] = &self.made[wire.dialect.index()];
         let made = if wire.numbered { numbered } else { plain };
         made.get_or_init(|| write(wire, &self.envelopes, self.seq))
-    }
-
-    /// The id of the message that the event brings, if it does; mostly without parsing it.
-    pub fn message(&self) -> Option<u64> {
-        message_id(&self.envelopes)
-    }
-
-    /// The message that the event brings, if it does.
-    pub fn brought(&self) -> Option<&MessageRef> {
-        self.brought.get_or_init(|| brought(&self.envelopes)).as_ref()
     }
 
     /// The companions alone, for a socket that had the event already.
@@ -94,7 +82,7 @@ pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
     }
 }
 
-/// What takes the place of the durable event `seq` on a socket that had it already.
+/// The `position` that takes the place of the durable event `seq` on a socket that had it already.
 #[must_use]
 pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
     framed(wire.encode(&Event::Position { epoch: epoch.clone(), seq }, Some(seq), Timestamp::now()))
@@ -105,7 +93,7 @@ fn write(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
     if wire.dialect.is_flat() { translate(wire, envelopes, seq) } else { frame_lines(envelopes) }
 }
 
-/// Canonical envelopes in a flat dialect. One that is no event of ours has no frame there.
+/// Canonical envelopes in a flat dialect. An envelope of an unknown event has no frame there.
 fn translate(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
     let lines = lines(envelopes).filter(|line| !line.is_empty()).enumerate();
     let read = lines.filter(|(_, line)| !is_canonical_only(line));

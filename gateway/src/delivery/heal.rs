@@ -1,127 +1,153 @@
-//! The healer: reads from a user's log what their sockets lack, in order, before anything later reaches them.
+//! The heal of one user: which part of the log to read next, and what a page of it means for the user's sockets.
 //!
 //! Live events that don't fit a socket's position are dropped on arrival, never held back: the log has them, so one read
-//! from the position brings everything in order.
+//! from the position brings everything in order. Nothing here reads or waits, so that a test can try any order of things.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use shared::event::ResyncReason;
 use shared::{Epoch, Event, UserId};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
 
-use crate::backbone::{Backbone, BackboneError, LogHead, LogPage};
+use crate::backbone::{BackboneError, LogHead, LogPage};
 use crate::delivery::frames::Frames;
 use crate::delivery::registry::{LogEvent, Registry};
 use crate::metrics::Metrics;
 use crate::switches;
 
-/// Entries that one read brings: with messages of the largest size, some half of a socket's budget.
-const PAGE_ENTRIES: u32 = 32;
-/// Users that are healed at the same time.
-const CONCURRENT_MAX: usize = 64;
-/// How often a heal is tried anew while the backbone is away; after that the next resubscription brings it back.
-const TRIES: u32 = 5;
+/// Reads that may fail while the backbone is away. After that the next resubscription brings the user back.
+const FAILURES_MAX: u32 = 5;
 
-/// Reads logs for the sockets of this node.
-pub struct Healer {
+/// A user who is being healed ([`Registry::begin_heal`]), until [`Heal::next_read`] gives nothing more.
+pub struct Heal {
     registry: Arc<Registry>,
-    backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
+    user: UserId,
+    /// The log has nothing more, or can't be read.
+    is_over: bool,
+    /// The epoch under which the user's sockets counted when a read was asked for.
+    asked_under: Option<Epoch>,
+    /// Failed reads since the heal began, or began once more.
+    failures: u32,
 }
 
-impl Healer {
-    /// A healer for these sockets.
-    pub fn new(registry: Arc<Registry>, backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, backbone, metrics }
-    }
+/// What a page of the log means for sockets of which the lowest stands before it.
+#[derive(Debug, PartialEq, Eq)]
+enum PageMeaning {
+    /// The log has nothing more.
+    End,
+    /// The log was begun anew: what was in the old one can only be fetched from the store.
+    OtherEpoch,
+    /// The log was trimmed beyond the position: only the store has what was in the entries that are gone.
+    Trimmed,
+    /// The log has a hole of its own, for its entries were deleted: only the store has what was in them.
+    Hole {
+        /// The `seq` of the last deleted entry.
+        until: u64,
+    },
+    /// The next entries.
+    Entries,
+}
 
-    /// Heals each user that is asked for, until the queue's senders are gone.
-    pub async fn run(self: Arc<Self>, mut users: mpsc::UnboundedReceiver<UserId>) {
-        let permits = Arc::new(Semaphore::new(CONCURRENT_MAX));
-        let tasks = TaskTracker::new();
-        while let Some(user) = users.recv().await {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-            let healer = Arc::clone(&self);
-            tasks.spawn(async move {
-                healer.heal_until_done(&user).await;
-                drop(permit);
-            });
+impl PageMeaning {
+    /// Of a page that was read from `after`, for sockets that count under `epoch`.
+    fn of(page: &LogPage, epoch: Option<&Epoch>, after: u64) -> Self {
+        match page.entries.first() {
+            _ if epoch != Some(&page.head.epoch) => Self::OtherEpoch,
+            _ if after < page.head.floor => Self::Trimmed,
+            None => Self::End,
+            Some((first, _)) if *first > after + 1 => Self::Hole { until: first - 1 },
+            Some(_) => Self::Entries,
         }
-        tasks.close();
-        tasks.wait().await;
     }
 
-    async fn heal_until_done(&self, user: &UserId) {
-        // Whoever finds a gap between the last read and the end asks again, and is heard.
+    /// The same, unless a test has switched off what notices it.
+    fn without_switched_off(self) -> Self {
+        match self {
+            Self::OtherEpoch if switches::off("epoch-resync") => Self::End,
+            Self::Hole { .. } if switches::off("hole-resync") => Self::Entries,
+            Self::End | Self::OtherEpoch | Self::Trimmed | Self::Hole { .. } | Self::Entries => self,
+        }
+    }
+}
+
+impl Heal {
+    /// The heal of a user who was marked for it.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, metrics: Arc<Metrics>, user: UserId) -> Self {
+        Self { registry, metrics, user, is_over: false, asked_under: None, failures: 0 }
+    }
+
+    /// Who is being healed.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The position after which the log is to be read now; `None` when the heal has ended. It begins once more if another
+    /// one was requested since it began.
+    pub fn next_read(&mut self) -> Option<u64> {
         loop {
-            let healed = self.try_to_heal(user).await;
-            if !self.registry.end_heal(user.as_str(), healed) {
-                return;
+            if !self.is_over
+                && let Some(position) = self.registry.lowest(self.user.as_str())
+            {
+                self.asked_under = self.registry.epoch(self.user.as_str());
+                return Some(position);
             }
+            if !self.registry.end_heal(self.user.as_str()) {
+                return None;
+            }
+            (self.is_over, self.failures) = (false, 0);
         }
     }
 
-    async fn try_to_heal(&self, user: &UserId) -> bool {
-        for attempt in 1..=TRIES {
-            match self.heal(user).await {
-                Ok(()) => return true,
-                Err(error) if attempt == TRIES => {
-                    self.metrics.heals_failed.increment(1);
-                    tracing::debug!(%user, %error, "a log could not be read");
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(200) * attempt).await,
-            }
+    /// Brings every socket of the user to the end of a page that was read from `after`, as far as it has room. A socket
+    /// without room asks for the rest when it has some.
+    pub fn apply(&mut self, after: u64, page: &LogPage) {
+        let epoch = self.registry.epoch(self.user.as_str());
+        if epoch != self.asked_under {
+            // The log was begun anew while this page was on its way, and the page may be of the old one: read again.
+            return;
         }
-        false
+        match PageMeaning::of(page, epoch.as_ref(), after).without_switched_off() {
+            PageMeaning::End => self.is_over = true,
+            PageMeaning::OtherEpoch => self.resync_epoch(&page.head.epoch, page.head.last),
+            PageMeaning::Trimmed => self.resync_trimmed(&page.head),
+            PageMeaning::Hole { until } => self.resync_trimmed(&LogHead { floor: until, ..page.head.clone() }),
+            PageMeaning::Entries => self.deliver(page),
+        }
     }
 
-    /// Brings every socket of the user to the end of the log, as far as it has room; it asks for the rest when it has more.
-    async fn heal(&self, user: &UserId) -> Result<(), BackboneError> {
-        while let Some(position) = self.registry.lowest(user.as_str()) {
-            let page = self.backbone.read(user, position, PAGE_ENTRIES).await?;
-            if self.registry.epoch(user.as_str()).as_ref() != Some(&page.head.epoch) {
-                if switches::off("epoch-resync") {
-                    return Ok(());
-                }
-                self.resync_epoch(user, &page.head.epoch, page.head.last);
-            } else if position < page.head.floor {
-                self.resync_trimmed(user, &page.head);
-            } else {
-                match page.entries.first() {
-                    None => return Ok(()),
-                    // The log has a hole of its own: somebody deleted entries. Only the store has what was in it.
-                    Some((first, _)) if *first > position + 1 && !switches::off("hole-resync") => {
-                        self.resync_trimmed(user, &LogHead { floor: first - 1, ..page.head });
-                    }
-                    Some(_) => self.deliver(user, &page),
-                }
-            }
+    /// The log could not be read: how many reads have failed now, or `None` if that was one too many.
+    pub fn read_failed(&mut self, error: &BackboneError) -> Option<u32> {
+        self.failures += 1;
+        if self.failures < FAILURES_MAX {
+            return Some(self.failures);
         }
-        Ok(())
+        self.is_over = true;
+        self.metrics.heals_failed.increment(1);
+        tracing::debug!(user = %self.user, %error, "a log could not be read");
+        None
     }
 
-    fn deliver(&self, user: &UserId, page: &LogPage) {
+    fn deliver(&self, page: &LogPage) {
         for (seq, payload) in &page.entries {
-            let event = LogEvent::new(*seq, payload);
-            let spread = self.registry.push_logged(user.as_str(), &page.head.epoch, &event);
-            self.metrics.healed.increment(u64::from(spread.queued));
-            self.metrics.slow_consumers.increment(u64::from(spread.overflowed));
+            let event = LogEvent::logged(*seq, payload);
+            let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
+            self.metrics.healed.increment(u64::from(tally.queued));
+            self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
         }
     }
 
-    /// The log has another epoch: what was in the old one can only be fetched from the store.
-    pub fn resync_epoch(&self, user: &UserId, epoch: &Epoch, position: u64) {
+    fn resync_epoch(&self, epoch: &Epoch, position: u64) {
         let notice = resync(ResyncReason::Epoch, epoch, position);
-        if self.registry.change_epoch(user.as_str(), epoch, position, &notice) {
+        if self.registry.change_epoch(self.user.as_str(), epoch, position, &notice) {
             self.metrics.resync(ResyncReason::Epoch);
         }
     }
 
-    fn resync_trimmed(&self, user: &UserId, head: &LogHead) {
+    fn resync_trimmed(&self, head: &LogHead) {
         let notice = resync(ResyncReason::Trimmed, &head.epoch, head.last);
-        if self.registry.skip_to(user.as_str(), head.floor, head.last, &notice) > 0 {
+        if self.registry.skip_to(self.user.as_str(), head.floor, head.last, &notice) > 0 {
             self.metrics.resync(ResyncReason::Trimmed);
         }
     }
@@ -130,4 +156,29 @@ impl Healer {
 /// A `resync`.
 pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
     Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_page_means_one_of_five_things() {
+        let here = Epoch::parse("redis.1").expect("an epoch");
+        let elsewhere = Epoch::parse("redis.2").expect("an epoch");
+        let meaning = |epoch: &Epoch, after, floor, first: Option<u64>| {
+            let head = LogHead { epoch: here.clone(), floor, last: 9 };
+            let entries = first.into_iter().map(|seq| (seq, Bytes::new())).collect();
+            PageMeaning::of(&LogPage { head, entries }, Some(epoch), after)
+        };
+        assert_eq!(meaning(&here, 4, 0, Some(5)), PageMeaning::Entries);
+        assert_eq!(meaning(&here, 4, 4, Some(5)), PageMeaning::Entries);
+        assert_eq!(meaning(&here, 9, 0, None), PageMeaning::End);
+        assert_eq!(meaning(&here, 4, 6, Some(7)), PageMeaning::Trimmed);
+        assert_eq!(meaning(&here, 4, 0, Some(8)), PageMeaning::Hole { until: 7 });
+        assert_eq!(meaning(&elsewhere, 4, 0, Some(5)), PageMeaning::OtherEpoch);
+        assert_eq!(meaning(&elsewhere, 9, 0, None), PageMeaning::OtherEpoch);
+    }
 }

@@ -3,9 +3,14 @@
 //! Offers [`fanout::Fanout`] to the backbone, [`registry::Registry`] and [`send_queue::SendQueue`] to sessions. It never
 //! writes to a socket and never publishes.
 
+pub mod already_seen;
 pub mod envelope;
 pub mod fanout;
+pub mod frame_queue;
 pub mod frames;
+pub mod gate;
 pub mod heal;
+pub mod healer;
+pub mod liveness;
 pub mod registry;
 pub mod send_queue;

@@ -1,29 +1,22 @@
-//! The bounded queue of one socket, and the gate that keeps its durable events gapless.
+//! The bounded queue between the node and one socket: its frames, its close, and the waker of the socket's task.
 //!
-//! Whoever has an event pushes framed bytes here and wakes the socket's task; only that task takes them out. Nothing is
-//! held back for later: an event that doesn't fit the position is dropped, because the log has it and a reader of the
-//! log will bring it in order.
+//! Pushing an event wakes the socket's task, and only that task takes frames out. The [`Gate`] decides which durable event
+//! may pass; an event that may not is dropped here, and never held back for later.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::{CloseCode, Wire};
 
-use crate::clock::coarse_s;
+use crate::delivery::already_seen::AlreadySeen;
+pub use crate::delivery::frame_queue::FramedBytes;
+use crate::delivery::frame_queue::{FrameQueue, OverBudget};
+use crate::delivery::gate::{Gate, Verdict};
+use crate::delivery::liveness::Liveness;
 use crate::switches;
-
-/// Framed bytes that one write may carry, shared between sockets.
-pub type FramedBytes = Bytes;
-
-/// Messages handed over without `seq` that may be outstanding on one socket (NOLOSS B10).
-pub const DIRECT_MAX: usize = 1000;
-
-/// Sends of one connection whose echo is still to come and is not wanted; the oldest is forgotten first.
-const MUTED_MAX: usize = 256;
 
 /// The queue between the node and one socket.
 #[derive(Debug)]
@@ -31,27 +24,18 @@ pub struct SendQueue {
     /// In which dialect the bytes are that this queue takes.
     wire: Wire,
     state: Mutex<State>,
-    /// Coarse seconds of the last inbound byte.
-    heard_s: AtomicU32,
-    /// Coarse seconds since when a write has made no progress, 0 when none is stuck.
-    stuck_since_s: AtomicU32,
-    /// No further command is wanted from this socket.
-    quiet: AtomicBool,
+    liveness: Liveness,
     /// The log has events for which there was no room. Written under the lock.
     starved: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<FramedBytes>,
-    /// The places in the queue of what is dropped first, ascending.
-    ephemeral: Vec<u32>,
-    bytes: u32,
-    bytes_max: u32,
+    frames: FrameQueue,
     ping: bool,
     gate: Gate,
     /// Events that must not come as they are. Few sockets have any.
-    had: Option<Box<AlreadySeen>>,
+    seen: Option<Box<AlreadySeen>>,
     /// When the last event of the log that was queued had reached this node.
     advanced_at: Option<Instant>,
     /// When the oldest live message in the queue was accepted.
@@ -59,38 +43,6 @@ struct State {
     closing: Option<CloseCode>,
     aborted: bool,
     waker: Option<Waker>,
-}
-
-/// Events that a socket must not get as they are when they come from the log.
-#[derive(Debug, Default)]
-pub struct AlreadySeen {
-    /// Messages that were handed over without `seq`, because the backbone was away.
-    direct: Vec<u64>,
-    /// The `tempId`s of messages that this connection sent and wants no echo of.
-    muted: VecDeque<Box<str>>,
-}
-
-impl AlreadySeen {
-    /// Whether this message was handed over; it isn't outstanding any more.
-    pub fn take_direct(&mut self, message: u64) -> bool {
-        let place = self.direct.iter().position(|known| *known == message);
-        place.map(|place| self.direct.swap_remove(place)).is_some()
-    }
-
-    /// Whether this connection sent the message with this `tempId` and wants no echo; it isn't outstanding any more.
-    pub fn take_muted(&mut self, temp_id: &str) -> bool {
-        let place = self.muted.iter().position(|known| **known == *temp_id);
-        place.and_then(|place| self.muted.remove(place)).is_some()
-    }
-}
-
-/// Which durable events may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    /// The position isn't known yet; `seen` is the highest `seq` that was pushed meanwhile.
-    Joining { seen: u64 },
-    /// The next event is `position + 1`; `seen` is the highest `seq` that was pushed.
-    At { position: u64, seen: u64 },
 }
 
 /// Where a durable event comes from.
@@ -147,22 +99,17 @@ impl SendQueue {
         Self {
             wire,
             state: Mutex::new(State {
-                queue: VecDeque::new(),
-                ephemeral: Vec::new(),
-                bytes: 0,
-                bytes_max,
+                frames: FrameQueue::new(bytes_max),
                 ping: false,
-                gate: Gate::Joining { seen: 0 },
-                had: None,
+                gate: Gate::CLOSED,
+                seen: None,
                 advanced_at: None,
                 accepted_at: None,
                 closing: None,
                 aborted: false,
                 waker: None,
             }),
-            heard_s: AtomicU32::new(coarse_s()),
-            stuck_since_s: AtomicU32::new(0),
-            quiet: AtomicBool::new(false),
+            liveness: Liveness::new(),
             starved: AtomicBool::new(false),
         }
     }
@@ -172,78 +119,76 @@ impl SendQueue {
         self.wire
     }
 
+    /// The signs of life of this queue's socket.
+    pub fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
     /// This connection is about to send a message with this `tempId`, and wants no echo of it.
     pub fn mute(&self, temp_id: &str) {
-        let mut state = self.state.lock();
-        let muted = &mut state.had.get_or_insert_default().muted;
-        if muted.len() >= MUTED_MAX {
-            muted.pop_front();
-        }
-        muted.push_back(temp_id.into());
+        self.state.lock().seen.get_or_insert_default().mute(temp_id);
     }
 
     /// The message was not sent.
     pub fn unmute(&self, temp_id: &str) {
         let mut state = self.state.lock();
-        if let Some(had) = &mut state.had {
-            had.take_muted(temp_id);
+        if let Some(seen) = &mut state.seen {
+            seen.take_muted(temp_id);
         }
-        state.forget_had();
+        state.forget_seen();
     }
 
     /// Queues an answer to this connection alone.
     pub fn push_reply(&self, framed: FramedBytes) -> PushOutcome {
-        self.push(framed, false)
+        self.state.lock().enqueue(framed, false)
     }
 
     /// Queues an answer that tells the position, with nothing in between.
     pub fn push_reply_at(&self, answer: impl FnOnce(u64) -> FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
-        match state.gate {
-            Gate::Joining { .. } => PushOutcome::Joining,
-            Gate::At { position, .. } => state.enqueue(answer(position), false),
+        match state.gate.position() {
+            None => PushOutcome::Joining,
+            Some((position, _)) => state.enqueue(answer(position), false),
         }
     }
 
     /// Queues an event without `seq`; dropped when half of the budget is in use, so that it never displaces a durable one.
     pub fn push_ephemeral(&self, framed: FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
-        if matches!(state.gate, Gate::Joining { .. }) {
-            return PushOutcome::Dropped;
-        }
-        if state.bytes.saturating_add(len_of(&framed)) > state.bytes_max / 2 {
+        if !state.gate.is_open() || !state.frames.fits_half(&framed) {
             return PushOutcome::Dropped;
         }
         state.enqueue(framed, true)
     }
 
     /// Queues a message's event without `seq`, because the backbone is away; its event in the log will be replaced.
-    /// Left to the log when [`DIRECT_MAX`] such messages are outstanding, or when an event of the log came after
-    /// `tried_at`, the moment when its publication was begun: that may have been this message, published all the same.
-    /// `is_muted` says whether it is a message that this connection wants no echo of.
+    /// Left to the log when [`DIRECT_MAX`](crate::delivery::already_seen::DIRECT_MAX) such messages are outstanding, or when
+    /// an event of the log came after `tried_at`, the moment when its publication was begun: that may have been this
+    /// message, published all the same. A connection that sent the message under `temp_id` may want no echo of it.
     pub fn push_direct(
         &self,
         message: u64,
+        temp_id: Option<&str>,
         framed: &FramedBytes,
         tried_at: Instant,
-        is_muted: impl FnOnce(&mut AlreadySeen) -> bool,
     ) -> PushOutcome {
+        let is_replaced_later = !switches::off("direct-position");
         let mut state = self.state.lock();
         let may_be_here = state.advanced_at.is_some_and(|at| at >= tried_at);
-        if matches!(state.gate, Gate::Joining { .. }) || may_be_here {
+        if !state.gate.is_open() || may_be_here {
             return PushOutcome::Dropped;
         }
-        let had = state.had.get_or_insert_default();
-        if had.direct.len() >= DIRECT_MAX {
+        let seen = state.seen.get_or_insert_default();
+        if seen.is_full() {
             return PushOutcome::Dropped;
         }
-        if had.direct.contains(&message) {
+        if seen.has_direct(message) {
             return PushOutcome::Old;
         }
-        if !switches::off("direct-position") {
-            had.direct.push(message);
+        if is_replaced_later {
+            seen.note_direct(message);
         }
-        if !had.muted.is_empty() && is_muted(had) {
+        if temp_id.is_some_and(|temp_id| seen.take_muted(temp_id)) {
             return PushOutcome::Silent;
         }
         state.enqueue(framed.clone(), false)
@@ -256,42 +201,29 @@ impl SendQueue {
         seq: u64,
         framed: &FramedBytes,
         at: Instant,
-        came: Source,
+        source: Source,
         instead: impl FnOnce(Option<&mut AlreadySeen>) -> Option<FramedBytes>,
     ) -> PushOutcome {
+        let waits_for_room = source == Source::FromLog && !switches::off("room");
         let mut state = self.state.lock();
-        let from_log = came == Source::FromLog;
-        let full = from_log
-            && !switches::off("room")
-            && !state.queue.is_empty()
-            && state.bytes.saturating_add(len_of(framed)) > state.bytes_max / 2;
-        match &mut state.gate {
-            Gate::Joining { seen } => {
-                *seen = seq.max(*seen);
-                return PushOutcome::Joining;
+        state.gate.note(seq);
+        match without_switched_off(state.gate.judge(seq)) {
+            Verdict::Joining => return PushOutcome::Joining,
+            Verdict::Old => return PushOutcome::Old,
+            // The socket asks for all that it lacks when it has room.
+            Verdict::Gap if self.is_starved() => return PushOutcome::Full,
+            Verdict::Gap => return PushOutcome::Gap,
+            Verdict::Next if waits_for_room && !state.frames.is_empty() && !state.frames.fits_half(framed) => {
+                self.starved.store(true, Ordering::Relaxed);
+                return PushOutcome::Full;
             }
-            Gate::At { position, seen } => {
-                *seen = seq.max(*seen);
-                if seq <= *position && !switches::off("once") {
-                    return PushOutcome::Old;
-                }
-                if seq != *position + 1 && !switches::off("gate") && !(switches::off("once") && seq <= *position) {
-                    return if self.starved.load(Ordering::Relaxed) { PushOutcome::Full } else { PushOutcome::Gap };
-                }
-                if full {
-                    self.starved.store(true, Ordering::Relaxed);
-                    return PushOutcome::Full;
-                }
-                *position = seq;
-            }
+            Verdict::Next => state.gate.pass(seq),
         }
         state.advanced_at = state.advanced_at.max(Some(at));
-        let frames = instead(state.had.as_deref_mut());
-        if frames.is_some() {
-            state.forget_had();
-        }
+        let frames = instead(state.seen.as_deref_mut());
+        state.forget_seen();
         let pushed = state.enqueue(frames.unwrap_or_else(|| framed.clone()), false);
-        if let (PushOutcome::Queued, Source::Live(accepted_at), None) = (pushed, came, state.accepted_at) {
+        if let (PushOutcome::Queued, Source::Live(accepted_at), None) = (pushed, source, state.accepted_at) {
             state.accepted_at = accepted_at;
         }
         pushed
@@ -301,29 +233,22 @@ impl SendQueue {
     /// Returns whether events after it were pushed meanwhile, which the log now has to bring.
     pub fn open_at(&self, position: u64, first: FramedBytes) -> (PushOutcome, bool) {
         let mut state = self.state.lock();
-        let seen = match state.gate {
-            Gate::Joining { seen } | Gate::At { seen, .. } => seen,
-        };
-        state.gate = Gate::At { position, seen: seen.max(position) };
-        (state.enqueue(first, false), seen > position)
+        let missed = state.gate.open_at(position);
+        (state.enqueue(first, false), missed)
     }
 
     /// Moves the gate to a position of another epoch, queueing `notice` (`position` or `resync`).
     pub fn reposition(&self, position: u64, notice: FramedBytes) -> PushOutcome {
         let mut state = self.state.lock();
-        if matches!(state.gate, Gate::Joining { .. }) {
+        if !state.gate.move_to(position) {
             return PushOutcome::Dropped;
         }
-        state.gate = Gate::At { position, seen: position };
         state.enqueue(notice, false)
     }
 
     /// The position, once the gate is open, and the highest `seq` that was pushed.
     pub fn position(&self) -> Option<(u64, u64)> {
-        match self.state.lock().gate {
-            Gate::Joining { .. } => None,
-            Gate::At { position, seen } => Some((position, seen)),
-        }
+        self.state.lock().gate.position()
     }
 
     /// Whether the log has events for which there was no room.
@@ -335,7 +260,7 @@ impl SendQueue {
     pub fn wants_more(&self) -> bool {
         self.is_starved() && {
             let state = self.state.lock();
-            state.queue.is_empty() && self.starved.swap(false, Ordering::Relaxed)
+            state.frames.is_empty() && self.starved.swap(false, Ordering::Relaxed)
         }
     }
 
@@ -344,16 +269,6 @@ impl SendQueue {
         let mut state = self.state.lock();
         state.ping = true;
         state.wake();
-    }
-
-    /// Asks for no further command: what is under way is finished and answered. A close follows.
-    pub fn quiesce(&self) {
-        self.quiet.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether no further command is wanted.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet.load(Ordering::Relaxed)
     }
 
     /// Closes the socket after what is queued was written. The first code given stays.
@@ -377,7 +292,7 @@ impl SendQueue {
 
     /// Bytes that wait to be taken.
     pub fn queued_bytes(&self) -> u32 {
-        self.state.lock().bytes
+        self.state.lock().frames.bytes()
     }
 
     /// Takes everything that waits into `batch`; with nothing there, registers `waker` and returns false.
@@ -385,22 +300,20 @@ impl SendQueue {
     pub fn take(&self, batch: &mut Batch, waker: &Waker) -> bool {
         let mut state = self.state.lock();
         state.register(waker);
-        let any = !state.queue.is_empty()
+        let any = !state.frames.is_empty()
             || state.ping
             || (state.closing.is_some() && batch.close.is_none())
             || (state.aborted && !batch.abort);
-        let queue = std::mem::take(&mut state.queue);
+        let frames = state.frames.take();
         if batch.frames.is_empty() {
-            batch.frames = queue;
+            batch.frames = frames;
         } else {
-            batch.frames.extend(queue);
+            batch.frames.extend(frames);
         }
-        state.ephemeral = Vec::new();
         batch.ping |= std::mem::take(&mut state.ping);
         batch.close = state.closing;
         batch.abort = state.aborted;
         batch.accepted_at = state.accepted_at.take();
-        state.bytes = 0;
         any
     }
 
@@ -411,84 +324,42 @@ impl SendQueue {
         batch.close = state.closing;
         batch.abort = state.aborted;
     }
+}
 
-    /// The peer sent something.
-    pub fn heard(&self) {
-        self.heard_s.store(coarse_s(), Ordering::Relaxed);
-    }
-
-    /// Coarse seconds of the last inbound byte.
-    pub fn heard_s(&self) -> u32 {
-        self.heard_s.load(Ordering::Relaxed)
-    }
-
-    /// The socket's task could not write; `false` when it could again.
-    pub fn set_stuck(&self, stuck: bool) {
-        if !stuck {
-            self.stuck_since_s.store(0, Ordering::Relaxed);
-        } else if self.stuck_since_s.load(Ordering::Relaxed) == 0 {
-            self.stuck_since_s.store(coarse_s(), Ordering::Relaxed);
-        }
-    }
-
-    /// Coarse seconds since when a write has made no progress.
-    pub fn stuck_since_s(&self) -> Option<u32> {
-        match self.stuck_since_s.load(Ordering::Relaxed) {
-            0 => None,
-            since => Some(since),
-        }
-    }
-
-    fn push(&self, framed: FramedBytes, ephemeral: bool) -> PushOutcome {
-        self.state.lock().enqueue(framed, ephemeral)
+/// The gate's verdict, unless a test has switched off what refuses the event.
+fn without_switched_off(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Old if switches::off("once") => Verdict::Next,
+        Verdict::Gap if switches::off("gate") => Verdict::Next,
+        Verdict::Next | Verdict::Old | Verdict::Gap | Verdict::Joining => verdict,
     }
 }
 
 impl State {
-    fn enqueue(&mut self, framed: FramedBytes, ephemeral: bool) -> PushOutcome {
+    fn enqueue(&mut self, framed: FramedBytes, is_ephemeral: bool) -> PushOutcome {
         if self.closing.is_some() {
             return PushOutcome::Closing;
         }
         if framed.is_empty() {
             return PushOutcome::Silent;
         }
-        let bytes = len_of(&framed);
-        if self.bytes.saturating_add(bytes) > self.bytes_max {
-            self.shed_ephemeral();
-        }
-        // A single event that is larger than the budget has to pass, or nobody could ever get beyond it.
-        let is_over = self.bytes.saturating_add(bytes) > self.bytes_max && !self.queue.is_empty();
-        if is_over && !switches::off("slow-consumer") {
-            self.queue = VecDeque::new();
-            self.ephemeral = Vec::new();
-            self.bytes = 0;
-            self.accepted_at = None;
-            self.closing = Some(CloseCode::SlowConsumer);
-            self.wake();
-            return PushOutcome::Overflow;
-        }
-        self.bytes += bytes;
-        if ephemeral {
-            self.ephemeral.push(place_of(self.queue.len()));
-        }
-        self.queue.push_back(framed);
+        let pushed = match self.frames.push(framed, is_ephemeral) {
+            Ok(()) => PushOutcome::Queued,
+            Err(OverBudget) => {
+                self.accepted_at = None;
+                self.closing = Some(CloseCode::SlowConsumer);
+                PushOutcome::Overflow
+            }
+        };
         self.wake();
-        PushOutcome::Queued
+        pushed
     }
 
     /// Gives back the memory when nothing is outstanding any more.
-    fn forget_had(&mut self) {
-        if self.had.as_ref().is_some_and(|had| had.direct.is_empty() && had.muted.is_empty()) {
-            self.had = None;
+    fn forget_seen(&mut self) {
+        if self.seen.as_ref().is_some_and(|seen| seen.is_empty()) {
+            self.seen = None;
         }
-    }
-
-    /// Drops queued ephemeral events to make room for durable ones.
-    fn shed_ephemeral(&mut self) {
-        let ephemeral = std::mem::take(&mut self.ephemeral);
-        let mut places = 0..;
-        self.queue.retain(|_| places.next().is_some_and(|place| ephemeral.binary_search(&place_of(place)).is_err()));
-        self.bytes = self.queue.iter().map(len_of).sum();
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -504,18 +375,14 @@ impl State {
     }
 }
 
-/// What an item weighs: its bytes, and its place in the queue, so that many tiny frames weigh something too.
-fn len_of(framed: &FramedBytes) -> u32 {
-    u32::try_from(framed.len() + size_of::<FramedBytes>()).unwrap_or(u32::MAX)
-}
-
-fn place_of(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_socket_s_queue_is_small() {
+        assert!(size_of::<SendQueue>() <= 176, "{} bytes", size_of::<SendQueue>());
+    }
 
     #[test]
     fn a_message_that_the_log_may_have_brought_is_not_handed_over_directly() {
@@ -525,8 +392,8 @@ mod tests {
         let tried_at = Instant::now();
         // Redis ran the script and the push came, but its reply was lost: the publication counts as failed.
         assert_eq!(queue.push_durable(1, &frame, Instant::now(), Source::Live(None), |_| None), PushOutcome::Queued);
-        assert_eq!(queue.push_direct(7, &frame, tried_at, |_| false), PushOutcome::Dropped);
+        assert_eq!(queue.push_direct(7, None, &frame, tried_at), PushOutcome::Dropped);
         std::thread::sleep(std::time::Duration::from_millis(1));
-        assert_eq!(queue.push_direct(8, &frame, Instant::now(), |_| false), PushOutcome::Queued);
+        assert_eq!(queue.push_direct(8, None, &frame, Instant::now()), PushOutcome::Queued);
     }
 }

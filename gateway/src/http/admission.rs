@@ -1,5 +1,5 @@
-//! Who may open a socket, and when somebody who may not is told: before the upgrade by HTTP, or after it by a frame and a
-//! close code, which a browser can see.
+//! Checks whether a request may open a socket. A refusal is sent before the upgrade as an HTTP status, or after it as a
+//! frame and a close code, which a browser can see.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -13,7 +13,7 @@ use crate::auth::credentials::query_value;
 use crate::auth::{AuthError, Authenticator, Credential, Identity, TokenRefusal, Unavailable};
 use crate::session::Opening;
 
-/// When a refusal is told.
+/// When a refusal is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// By HTTP 401, and without a token there is no socket.
@@ -22,8 +22,8 @@ pub(super) enum Refusal {
     AfterUpgrade,
 }
 
-/// Asks who it is, unless that is `believed` already. An answer instead of an opening ends the request; if a token was
-/// refused, the answer's extensions hold the [`TokenRefusal`].
+/// Authenticates the request, unless `believed` has the identity already. An answer instead of an opening ends the
+/// request; if a token was refused, the answer's extensions hold the [`TokenRefusal`].
 pub(super) async fn admit(
     authenticator: &Authenticator,
     (headers, query): (&HeaderMap, Option<&str>),
@@ -44,7 +44,7 @@ pub(super) async fn admit(
         };
     };
     let known = match (authenticator.authenticate(credential).await, refusal) {
-        // Whoever was let in is asked about revocations when they join; here it is only for the status.
+        // Joining checks revocations of accepted users; here the check is only for the status.
         (Ok(identity), Refusal::BeforeUpgrade) => authenticator.check_revoked(&identity).await.map(|()| identity),
         (known, _) => known,
     };

@@ -1,5 +1,5 @@
-//! What browsers need, and what they must not be made to do: cross-origin requests of allowed origins (CORS), and no change
-//! by a cookie that another site's page sent along.
+//! The rules for browsers: cross-origin requests of allowed origins (CORS), and no change through a cookie that another
+//! site's page sent along.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::client_address::ClientScheme;
 use super::rest::failure::{respond, respond_as};
 use crate::config::{Origin, Origins};
 
-/// What a cross-origin request may carry. `X-API-Key` is not for browsers.
+/// The headers that a cross-origin request may carry. `X-API-Key` is not for browsers.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-Id";
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 const EXPOSED_HEADERS: &str = "Retry-After, X-Request-Id";
@@ -112,7 +112,7 @@ pub(super) async fn guard(State(origins): State<Arc<Origins>>, request: Request,
     response
 }
 
-/// What an answer to an allowed origin carries; `None` for others, and where no browser asks.
+/// The headers of an answer to an allowed origin; `None` for other origins, and for requests without one.
 fn cors_headers(headers: &HeaderMap, origins: &Origins) -> Option<HeaderMap> {
     let given = headers.get(ORIGIN)?;
     let mut cors = HeaderMap::new();

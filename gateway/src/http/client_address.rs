@@ -1,5 +1,5 @@
-//! Where a request comes from. What a proxy says about it is believed only of proxies that are trusted: everybody can write
-//! a header.
+//! The address of a client. Forwarding headers count only on connections of trusted proxies, because any client can
+//! write them.
 
 use std::net::IpAddr;
 
@@ -31,8 +31,8 @@ impl ClientScheme {
 }
 
 impl ClientAddress {
-    /// The client behind `peer`, the other end of the connection. If that is a trusted proxy, `X-Forwarded-For` is read from
-    /// its end, where that proxy has put whom it serves, until somebody is not trusted: that is the client.
+    /// The client behind `peer`, the other end of the connection. If that is a trusted proxy, `X-Forwarded-For` is read
+    /// from its end, where the proxy has put its own client. The first address that isn't trusted is the client's.
     #[must_use]
     pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Self {
         let mut address = peer.to_canonical();
@@ -46,7 +46,7 @@ impl ClientAddress {
 fn behind(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut last = proxy;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        // A name, or nonsense: whoever wrote it is as far as we can see.
+        // A name, or an invalid value: the search ends at the proxy that wrote it.
         let Ok(value) = value.to_str() else { return last };
         for hop in value.rsplit(',') {
             let Some(address) = parse(hop.trim()) else { return last };

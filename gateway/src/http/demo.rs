@@ -1,4 +1,4 @@
-//! The demo page of `gateway dev`, and tokens for its two users. Never there in `gateway serve`.
+//! The demo page of `gateway dev`, and tokens for its two users. `gateway serve` doesn't have it.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::IntoResponse;

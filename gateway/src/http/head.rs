@@ -1,4 +1,4 @@
-//! What is wrong with the head of a request before anybody looks at what it asks for (RFC 9110, 9112).
+//! Checks the head of a request before its route is chosen (RFC 9110, 9112).
 
 use std::net::IpAddr;
 

@@ -10,20 +10,21 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::future::{Either, ready};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::{ErrorCode, ProtocolError};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_address::{ClientAddress, ClientScheme};
 use super::head;
+use super::plain_connections::{PacedBody, PacedStream, PlainConnections, PlainPlace};
 use super::proxy_protocol::{self, HeaderError};
+use super::rest::failure::respond;
 use crate::config::{Config, Proxies};
 
 /// Time for a request's headers to arrive.
@@ -31,6 +32,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of a request at most before its head is complete, in bytes: more than a head may have, so that a larger one
 /// is answered.
 const READ_BYTES_MAX: usize = 2 * head::HEAD_BYTES_MAX;
+/// Time for a request to be answered, its body included: a long poll waits at most 30 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 /// Time for a proxy's header to arrive.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor left.
@@ -113,10 +116,8 @@ impl Drop for Place {
     }
 }
 
-/// Connections that are not sockets (yet), at the most: more wait to be accepted. None of them can sit there for long.
-const PLAIN_CONNECTIONS_MAX: usize = 2048;
-
-/// Serves requests with `handle` until `stop`, each with its [`ClientAddress`]; connections that are under way then are left to `tasks`.
+/// Serves requests with `handle` until `stop`, each with its [`ClientAddress`]. Connections that are under way then are left
+/// to `tasks`. Accepting never waits for a connection: when the places are taken, [`PlainConnections`] ends the slowest.
 pub async fn serve<F, Fut>(
     listener: TcpListener,
     proxies: Arc<Proxies>,
@@ -124,22 +125,22 @@ pub async fn serve<F, Fut>(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) where
-    F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    F: Fn(Request<Body>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(PLAIN_CONNECTIONS_MAX));
+    let places = Arc::new(PlainConnections::new());
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer, permit)) => {
-                let connection = connection(stream, peer, Arc::clone(&proxies), handle.clone(), stop.clone());
-                tasks.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+            Ok((stream, peer)) => {
+                let Some(place) = places.take(peer.ip()) else {
+                    // Each of the others waits for this node.
+                    continue;
+                };
+                tasks.spawn(connection(stream, place, Arc::clone(&proxies), handle.clone(), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -149,44 +150,45 @@ pub async fn serve<F, Fut>(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer.ip(), permit))
-}
-
 async fn connection<F, Fut>(
     mut stream: TcpStream,
-    peer: IpAddr,
+    place: PlainPlace,
     proxies: Arc<Proxies>,
     handle: F,
     stop: CancellationToken,
 ) where
-    F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
+    F: Fn(Request<Body>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    let peer = match for_whom(&mut stream, peer, &proxies).await {
+    let peer = match for_whom(&mut stream, place.peer(), &proxies).await {
         Ok(peer) => peer,
         Err(fault) => {
-            tracing::warn!(%peer, %fault, "a connection of a trusted proxy is closed");
+            tracing::warn!(peer = %place.peer(), %fault, "a connection of a trusted proxy is closed");
             return;
         }
     };
+    let progress = Arc::clone(place.progress());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let client = ClientAddress::of(peer, request.headers(), &proxies);
         if let Some(scheme) = ClientScheme::of(peer, request.headers(), &proxies) {
             request.extensions_mut().insert(scheme);
         }
         request.extensions_mut().insert(client);
-        let answer = match head::refusal(&request) {
-            Some(refusal) => Either::Left(ready(refusal)),
-            None => Either::Right(handle(request)),
-        };
-        async move { Ok::<_, Infallible>(answer.await) }
+        let (progress, handle) = (Arc::clone(&progress), handle.clone());
+        async move {
+            let request = request.map(|body| PacedBody::of(body, Arc::clone(&progress)));
+            let mut answer = match head::refusal(&request) {
+                Some(refusal) => refusal,
+                None => answer_in_time(handle(request)).await,
+            };
+            if progress.was_slow() {
+                *answer.status_mut() = StatusCode::REQUEST_TIMEOUT;
+            }
+            progress.is_the_clients_turn();
+            Ok::<_, Infallible>(answer)
+        }
     });
+    let stream = PacedStream::new(stream, Arc::clone(place.progress()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -196,6 +198,10 @@ async fn connection<F, Fut>(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = place.evicted() => {
+            tracing::debug!(%peer, "a slow connection gave its place to another");
+            return;
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -203,6 +209,14 @@ async fn connection<F, Fut>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// What a handler answers, within [`ANSWER_WITHIN`].
+async fn answer_in_time(answer: impl Future<Output = Response<Body>>) -> Response<Body> {
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(answer) => answer,
+        Err(_) => respond(&ProtocolError::new(ErrorCode::Timeout, "the request was not answered in time; try again")),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod demo;
 mod head;
 mod listener;
 pub mod ops;
+mod plain_connections;
 mod proxy_protocol;
 mod public;
 pub mod rest;

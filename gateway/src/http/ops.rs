@@ -1,4 +1,4 @@
-//! The operators' listener: metrics, health, stats. Not for the public.
+//! The operators' listener: metrics, health, stats. It must not be public.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::metrics;
 use crate::node::Node;
 use crate::node::readiness::Readiness;
 
-/// What the operators' routes work with.
+/// The parts that the operators' routes work with.
 pub struct Ops {
     node: Arc<Node>,
     capacity: Arc<Capacity>,

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): the line or block before a connection's first
-//! byte in which a proxy says for whom it connects. Reads not one byte more than that.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): a header before a connection's first byte,
+//! in which a proxy names its client. Not one byte after the header is read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,10 +15,10 @@ const BLOCK_BYTES_MAX: usize = 2048;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeaderError {
     /// It ended, or failed, before the header was complete.
-    #[error("no complete PROXY header came: {0}")]
+    #[error("the connection ended or timed out before a complete PROXY header: {0}")]
     Io(#[from] std::io::Error),
     /// It begins with something else.
-    #[error("the connection does not begin with a PROXY header: does the proxy send one?")]
+    #[error("the connection does not begin with a PROXY header; does the proxy send one?")]
     Missing,
     /// It is one, but not as the protocol wants it.
     #[error("the PROXY header is malformed: {0}")]
@@ -52,7 +52,7 @@ async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, start: &[u8]) -> Result
         line.push(stream.read_u8().await?);
     }
     let text = std::str::from_utf8(&line).ok().and_then(|line| line.strip_suffix("\r\n"));
-    let mut words = text.ok_or(HeaderError::Invalid("the line has no proper end"))?.split(' ').skip(1);
+    let mut words = text.ok_or(HeaderError::Invalid("the line has no valid end"))?.split(' ').skip(1);
     match words.next() {
         Some("UNKNOWN") => Ok(None),
         Some(family @ ("TCP4" | "TCP6")) => {

@@ -6,7 +6,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use hyper::Request;
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::head::foreign_name;
@@ -18,7 +17,7 @@ pub struct Public {
     sockets: Sockets,
     /// Everything else.
     routes: Router,
-    /// In `gateway dev`, which gives tokens to everybody who asks.
+    /// In `gateway dev`, which gives tokens to every caller.
     loopback_only: bool,
 }
 
@@ -30,7 +29,7 @@ impl Public {
     }
 
     /// Answers one request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         if let Some(refusal) = foreign_name(&request).filter(|_| self.loopback_only) {
             return refusal;
         }
@@ -42,7 +41,7 @@ impl Public {
 }
 
 /// Answers one request by routes alone.
-pub async fn answer(routes: Router, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(routes: Router, request: Request<Body>) -> Response<Body> {
     match routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

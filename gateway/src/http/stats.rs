@@ -1,4 +1,4 @@
-//! What this node holds, in numbers.
+//! This node's stats: its sockets, users and largest channels, in numbers.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub struct Stats {
     boot: String,
 }
 
-/// Who of a channel is on this node.
+/// A channel's users and sockets on this node.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Channel {
@@ -53,7 +53,7 @@ impl Stats {
         let channels = match node.store.busiest(&users, CHANNELS_MAX).await {
             Ok(channels) => Some(channels.into_iter().map(Channel::from).collect()),
             Err(error) => {
-                tracing::debug!(%error, "channels could not be counted");
+                tracing::debug!(%error, "channels could not be counted: the store is unavailable");
                 None
             }
         };

@@ -1,4 +1,4 @@
-//! From an HTTP request to a session: who asks, from where, in which dialect, and whether there is room.
+//! From an HTTP request to a session: credential, address, dialect, and room on the node.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,16 +8,18 @@ use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use hyper::body::Incoming;
 use hyper::{Request, Uri};
-use shared::{CloseCode, Dialect, Wire};
+use shared::{CloseCode, Dialect, ErrorCode, ProtocolError, Wire};
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
 use super::client_address::{ClientAddress, ClientScheme};
 use super::listener::{Capacity, Place};
+use super::plain_connections::PacedStream;
+use super::rest::failure::respond;
 use crate::auth::{Credential, TokenRefusal, credentials};
+use crate::clock::now_us;
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::{Addresses, OverLimit, Stay};
@@ -35,12 +37,12 @@ pub struct Sockets {
     config: SocketsConfig,
 }
 
-/// Who may open one.
+/// Checks who may open a socket.
 #[derive(Debug, Clone)]
 pub struct SocketsConfig {
     /// Origins of browsers.
     pub allowed_origins: Origins,
-    /// Whether tokens are asked for; if not, `?user=` is believed (dev only).
+    /// Whether tokens are required; if not, `?user=` is accepted (dev only).
     pub auth_enabled: bool,
 }
 
@@ -68,7 +70,7 @@ impl Sockets {
     }
 
     /// Answers the upgrade request and starts the session.
-    pub async fn upgrade(&self, mut request: Request<Incoming>) -> Response<Body> {
+    pub async fn upgrade(&self, mut request: Request<Body>) -> Response<Body> {
         if !self.origin_allowed(&request) {
             self.node.metrics.handshake("origin");
             return (StatusCode::FORBIDDEN, "this origin is not allowed; see ALLOWED_ORIGINS\n").into_response();
@@ -122,7 +124,7 @@ impl Sockets {
             .into_response()
     }
 
-    /// What is known of the user; an answer, if that is not to become a socket.
+    /// The state of the user's authentication; an answer, if the request is refused.
     async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
             return Ok(Opening::Close(CloseCode::Draining));
@@ -135,7 +137,20 @@ impl Sockets {
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
         let asked = (headers, uri.query());
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
-        opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))
+        let opening = opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))?;
+        let Opening::Known(identity, _) = &opening else { return Ok(opening) };
+        match (self.node.connects.take(&identity.user, now_us()), refusal) {
+            (Ok(()), _) => Ok(opening),
+            (Err(_), Refusal::AfterUpgrade) => {
+                self.node.metrics.handshake("user_rate");
+                Ok(Opening::Close(CloseCode::RateLimited))
+            }
+            (Err(wait_us), Refusal::BeforeUpgrade) => {
+                self.node.metrics.handshake("user_rate");
+                let error = ProtocolError::new(ErrorCode::RateLimited, "this user connects too often; wait a little");
+                Err(respond(&error.retry_after_ms(wait_us.div_ceil(1000))))
+            }
+        }
     }
 
     /// Whether a page of the request's origin may open a socket: not by a cookie alone, where `*` is all that allows it.
@@ -178,10 +193,10 @@ fn refused_as(answer: &Response<Body>) -> &'static str {
 
 /// A socket's task: a panic in one ends that one alone.
 async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
-    let (stream, early) = match upgrade.complete().await {
+    let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(%error, "an upgrade was not completed");
+            tracing::debug!(%error, "a client closed the connection during the upgrade");
             node.metrics.handshake("vanished");
             return;
         }
@@ -199,14 +214,14 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
             tracing::debug!(connection, by, reason, "a connection ended");
         }
         None => {
-            tracing::error!(connection, "a session ended by a fault of the server");
+            tracing::error!(connection, "a session panicked");
             metrics.panics.increment(1);
         }
     }
     drop(places);
 }
 
-/// What a future gives, or `None` if it panicked. What it held is dropped, so a panicking session leaves the registry.
+/// A future's output, or `None` if it panicked. Its values are dropped, so a panicking session leaves the registry.
 async fn contained<F: Future>(future: F) -> Option<F::Output> {
     std::panic::AssertUnwindSafe(future).catch_unwind().await.ok()
 }

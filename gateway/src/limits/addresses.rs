@@ -1,5 +1,5 @@
-//! How many sockets, and how many handshakes a second, one address may have on this node. IPv6 counts by /64, because that
-//! is what one subscriber has.
+//! Sockets and handshakes per second of one address on this node. IPv6 counts by /64, because one subscriber has that
+//! many addresses.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,7 +25,7 @@ pub struct Addresses {
 /// A socket's place among those of its address, given up when dropped.
 pub struct Stay {
     addresses: Arc<Addresses>,
-    /// `None` if nobody counts.
+    /// `None` if nothing is counted.
     network: Option<IpAddr>,
 }
 

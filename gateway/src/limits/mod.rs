@@ -1,16 +1,15 @@
-//! Limits of one user, and of one address, on this node and in the cluster.
-//!
-//! Offers checks that say whether a command or a connection may pass, and if not, how long to wait. Never sees sockets or
-//! requests. Every table here has a fixed size or a cap.
+//! Limits per user and per address, on this node and in the cluster.
+//! It offers checks that say whether a command or a connection may pass, and if not, how long to wait.
+//! It never sees a socket or a request, and no table here grows without a bound.
 
 mod addresses;
 mod polls;
 mod rate;
 mod slots;
-mod users;
+mod user_rates;
 
 pub use addresses::{Addresses, OverLimit, Stay};
 pub use polls::{PollPlace, Polls};
 pub use rate::{Bucket, Rate};
 pub use slots::Slots;
-pub use users::{Allowance, UserRates};
+pub use user_rates::{Allowance, UserRates};

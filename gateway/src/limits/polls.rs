@@ -1,4 +1,4 @@
-//! How many polls wait, in all and for each user: each holds a connection that others may need.
+//! The number of polls that wait, in all and for each user. Each holds a connection that others may need.
 
 use std::collections::HashMap;
 use std::sync::Arc;

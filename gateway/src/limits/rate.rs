@@ -20,13 +20,19 @@ impl Rate {
         if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, 2_000_000) }
     }
 
-    /// What one costs, in microseconds.
+    /// At most `count` a second and `burst` seconds' worth at once; 0: no limit.
+    #[must_use]
+    pub const fn with_burst(count: u32, burst: u64) -> Self {
+        if count == 0 { Self::new(0, 0) } else { Self::new(1_000_000 / count as u64, burst * 1_000_000) }
+    }
+
+    /// The cost of one, in microseconds.
     #[must_use]
     pub const fn cost_us(self) -> u64 {
         self.cost_us
     }
 
-    /// What may be spent at once, in microseconds.
+    /// The burst, in microseconds.
     #[must_use]
     pub const fn burst_us(self) -> u64 {
         self.burst_us

@@ -1,8 +1,9 @@
-//! A rate for each of any number of keys, in a table that never grows: a fixed number of slots, each one allowance. A key
-//! has two slots, chosen by a hash that clients can't predict, and passes if either has something left.
+//! A rate for each of any number of keys, in a table that never grows: a fixed number of slots, each with one
+//! allowance. A key has two slots, chosen by a hash that clients can't predict, and passes if one of them has something
+//! left.
 //!
-//! So a key alone always gets its rate. It has to wait without fault only if other keys have used up both of its slots: with
-//! k such keys among n slots, that happens to (2k/n)² of the keys. An unused slot is whole again after its burst.
+//! So a key alone always gets its rate. It is limited without fault only if other keys have used up both of its slots.
+//! With k such keys among n slots, that happens to (2k/n)² of the keys. An unused slot is whole again after its burst.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

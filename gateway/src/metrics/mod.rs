@@ -1,7 +1,6 @@
-//! Metrics, each handle made once: looking one up by name on the hot path costs ten times as much.
-//!
-//! Names follow Prometheus' conventions: base units, `_total` for what only grows. No label holds anything that a user can
-//! choose: each has a fixed set of values.
+//! Metrics: one table of names, help texts and handles. Names follow Prometheus: base units, `_total` for counters.
+//! It offers [`Metrics`], whose handles are made once: looking one up by name takes ten times as long on the hot path.
+//! It never labels a metric with a value that a user can choose.
 
 mod process;
 
@@ -47,7 +46,7 @@ handles! {
     /// Not yet authenticated ones included.
     pub connections: Gauge = gauge("parley_connections", "Open sockets");
     pub users: Gauge = gauge("parley_users", "Users with a socket on this node");
-    pub sessions: Gauge = gauge("parley_sessions", "Open sockets of users who said who they are");
+    pub sessions: Gauge = gauge("parley_sessions", "Open sockets of authenticated users");
     pub connections_max: Gauge =
         gauge("parley_connections_limit", "How many sockets this node takes (MAX_CONNECTIONS)");
     pub queue_bytes: Gauge = gauge("parley_queue_bytes", "Bytes that wait to be written to sockets");
@@ -55,18 +54,18 @@ handles! {
         gauge("parley_queue_largest_bytes", "Bytes that wait for the socket for which the most waits");
     pub events_queued: Counter = counter("parley_events_queued_total", "Events queued on sockets");
     pub dropped_ephemeral: Counter =
-        counter("parley_ephemeral_dropped_total", "Ephemeral events that found no room in a socket's queue");
+        counter("parley_ephemeral_dropped_total", "Ephemeral events that were dropped because a socket's queue was full");
     pub slow_consumers: Counter = counter("parley_slow_consumers_total", "Sockets closed because they read too slowly");
     pub poisoned: Counter =
         counter("parley_backbone_poisoned_total", "Payloads from the backbone that were dropped as malformed");
-    pub healed: Counter = counter("parley_healed_events_total", "Events brought from the log to open sockets");
+    pub healed: Counter = counter("parley_healed_events_total", "Events that open sockets got from the log");
     pub gaps: Counter =
-        counter("parley_gaps_total", "Live events that skipped one on a socket; the log brings what was skipped");
+        counter("parley_gaps_total", "Live events after a gap on a socket; the gap is read from the log");
     pub heals_failed: Counter =
         counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
     pub direct: Counter =
         counter("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
-    pub positions: Counter = counter("parley_positions_total", "Users told of a new epoch without a loss");
+    pub positions: Counter = counter("parley_positions_total", "Users notified of a new epoch without a loss");
     pub pings: Counter = counter("parley_pings_total", "Pings sent to silent clients");
     pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
     pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");
@@ -148,7 +147,7 @@ impl Metrics {
         }
     }
 
-    /// An event came over the backbone. Its name is believed only if it is one of ours.
+    /// An event came over the backbone. Other names than ours count as `other`.
     pub fn event(&self, name: &str) {
         self.events.get(name).unwrap_or(&self.other_events).increment(1);
     }
@@ -175,7 +174,7 @@ impl Metrics {
         }
     }
 
-    /// A client was told to fetch what it missed.
+    /// A client was notified to fetch missed events.
     pub fn resync(&self, reason: ResyncReason) {
         if let Some(counter) = self.resyncs.get(&reason) {
             counter.increment(1);
@@ -246,19 +245,16 @@ fn describe() {
     describe_histogram!("parley_backbone_lag_seconds", "From this node's probe to its return through the subscription");
     describe_counter!("parley_backbone_reconnects_total", "Times that the backbone's connections were made anew");
     describe_counter!("parley_backbone_invalid_payloads_total", "Messages on the node's channels that it can't read");
-    describe_counter!("parley_resumes_total", "Connections that asked to resume, by result");
-    describe_counter!("parley_resyncs_total", "Clients told to fetch what they missed, by reason");
-    describe_counter!(
-        "parley_late_messages_total",
-        "Messages delivered live without the store, by what became of them"
-    );
+    describe_counter!("parley_resumes_total", "Connections that tried to resume, by result");
+    describe_counter!("parley_resyncs_total", "Clients notified to fetch missed events (resync), by reason");
+    describe_counter!("parley_late_messages_total", "Messages delivered live without the store, by outcome");
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
     describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");
     describe_histogram!("parley_auth_service_seconds", "From a question to the authentication service to its answer");
-    describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and is not asked");
+    describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and gets no requests");
     describe_counter!("parley_jwks_fetches_total", "Fetches of the issuer's public keys by result");
     describe_counter!("parley_handshakes_total", "Handshakes by result");
     describe_counter!("parley_push_total", "Push notifications by result: delivered, retried, dead, obsolete");
-    describe_counter!("parley_closes_total", "Connections that ended, by who closed them and why");
+    describe_counter!("parley_closes_total", "Connections that ended, by the closing side and the reason");
 }

@@ -1,4 +1,4 @@
-//! What every process tells Prometheus of itself, under the usual names, from `/proc`. What can't be read is left out.
+//! The metrics of the process itself, under the usual names, from `/proc`. Values that can't be read are left out.
 
 use std::fmt::Write;
 use std::fs::read_to_string;

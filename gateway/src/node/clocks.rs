@@ -1,4 +1,4 @@
-//! One tick a second for every clock of the node: heartbeats, deadlines, presence, typing, readiness.
+//! Every periodic task of the node, on one tick a second: heartbeats, deadlines, presence, typing, readiness.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
-//! Going down without a loss: unready first, serve on, say goodbye, close in batches, then stop part after part. All of it
-//! has one deadline, so a part that hangs can't keep the process.
+//! The drain: unready first, serve on, send `goaway`, close in batches, then stop part after part, so that nothing is
+//! lost.
+//!
+//! All of it has one deadline, so a part that hangs can't keep the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,7 +66,7 @@ impl Stopping {
     pub async fn join(&mut self, part: &'static str, task: tokio::task::JoinHandle<()>) {
         match tokio::time::timeout_at(self.deadline, task).await {
             Ok(Ok(())) => return,
-            Ok(Err(fault)) => tracing::error!(part, %fault, "ended by a fault of the server"),
+            Ok(Err(fault)) => tracing::error!(part, %fault, "a part of the node panicked"),
             Err(_) => tracing::error!(part, "did not end in time; the node stops without it"),
         }
         self.unfinished.get_or_insert(part);
@@ -95,7 +97,7 @@ pub async fn signal() -> anyhow::Result<()> {
 pub async fn drain(node: &Arc<Node>, readiness: &Readiness, drain: &Drain) {
     let started = Instant::now();
     readiness.drain(node);
-    tracing::info!(delay_s = drain.delay.as_secs(), "not ready any more; serving on while load balancers notice");
+    tracing::info!(delay_s = drain.delay.as_secs(), "draining: not ready, but serving until load balancers notice");
     tokio::time::sleep(drain.delay).await;
 
     node.draining.store(true, Ordering::Relaxed);
@@ -119,10 +121,10 @@ async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
         if queues.is_empty() {
             return;
         }
-        queues.retain(|queue| !queue.is_quiet());
+        queues.retain(|queue| !queue.liveness().is_quiet());
         queues.shuffle(&mut rand::rng());
         queues.truncate(queues.len().div_ceil(usize::try_from(batch).unwrap_or(1)));
-        queues.iter().for_each(|queue| queue.quiesce());
+        queues.iter().for_each(|queue| queue.liveness().quiesce());
         quiet.push_back((Instant::now(), queues));
         close_answered(&mut quiet);
         tokio::time::sleep(BATCH_EVERY).await;

@@ -1,4 +1,4 @@
-//! Sockets without a user yet: each has a deadline for its `auth` frame.
+//! Sockets without a user yet. Each has a deadline for its `auth` frame.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use shared::CloseCode;
 use crate::clock::coarse_s;
 use crate::delivery::send_queue::SendQueue;
 
-/// Everybody who has not said who they are.
+/// Sockets that haven't authenticated yet.
 #[derive(Debug)]
 pub struct Lobby {
     waiting: Seats,
@@ -41,7 +41,7 @@ impl Lobby {
         Seat { connection, waiting: Arc::clone(&self.waiting) }
     }
 
-    /// Closes those whose time is up; how many.
+    /// Closes the sockets whose time is up; returns how many.
     pub fn sweep(&self) -> usize {
         let now_s = coarse_s();
         let waiting = self.waiting.lock();

@@ -1,5 +1,5 @@
 //! [`Node`]: the parts that the sessions, the listeners and the clocks of one process share.
-//! Beside it stand the node's own tasks: its clocks, checking connected users again, readiness, draining.
+//! It also offers the node's own tasks: clocks, re-checks of connected users, readiness, drain.
 //! It never carries out a command and never reads a socket.
 
 pub mod clocks;
@@ -21,7 +21,7 @@ use crate::chat::Chat;
 use crate::config::{Limits, Timeouts};
 use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
-use crate::limits::{Polls, UserRates};
+use crate::limits::{Polls, Rate, Slots, UserRates};
 use crate::metrics::Metrics;
 use crate::node::lobby::Lobby;
 use crate::store::Store;
@@ -29,7 +29,10 @@ use crate::store::Store;
 /// Connections that join at the same time; more wait for their turn.
 pub const JOINS_MAX: usize = 512;
 
-/// What every session of this node works with.
+/// How many seconds' worth of connects a user may make at once: tabs that are restored, a phone in a tunnel.
+const CONNECTS_BURST_S: u64 = 40;
+
+/// The parts that every session of this node works with.
 pub struct Node {
     /// The domain. It shares `store` and `backbone`.
     pub chat: Arc<Chat>,
@@ -43,15 +46,15 @@ pub struct Node {
     pub lobby: Lobby,
     /// Where events come from, for the heal requests.
     pub fanout: Arc<Fanout>,
-    /// Says who somebody is.
+    /// Turns credentials into identities.
     pub authenticator: Arc<Authenticator>,
     /// Connections that stand on a session cookie.
     pub sessions: LiveSessions,
     /// Orders may have been missed since this was last looked at.
     pub doubtful: Arc<AtomicBool>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is written down of connections.
+    /// The audit trail of connections.
     pub audit: AuditTrail,
     /// Sizes and rates.
     pub limits: Limits,
@@ -63,25 +66,33 @@ pub struct Node {
     pub name: Arc<str>,
     /// The random name of this boot, part of every connection's id.
     pub boot: Arc<str>,
-    /// What sessions leave to be done after them.
+    /// The work that sessions leave behind them.
     pub tasks: TaskTracker,
-    /// New connections are told to go elsewhere.
+    /// New connections are refused, so that they go to another node.
     pub draining: AtomicBool,
     /// Counts connections.
     pub connections: AtomicU64,
     /// Polls that wait for events.
     pub polls: Polls,
+    /// How often users connect: each connect costs the cluster a subscription, a log and news of presence.
+    pub connects: Slots,
     /// Places for connections that subscribe and read their log at the same time: a herd waits here.
     pub joining: Semaphore,
 }
 
 impl Node {
+    /// The rate at which each user may connect, `per_second` and forty times that at once; 0: no limit.
+    #[must_use]
+    pub fn connects(per_second: u32) -> Slots {
+        Slots::new(Rate::with_burst(per_second, CONNECTS_BURST_S))
+    }
+
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What clients and operators call a connection: unique over all nodes and boots.
+    /// A connection's id for clients and operators: unique over all nodes and boots.
     #[must_use]
     pub fn connection_id(&self, connection: u64) -> String {
         format!("{}-{connection}", self.boot)

@@ -1,4 +1,4 @@
-//! Whether this node may be sent users: not while it drains, the backbone is not ready, or the store doesn't answer.
+//! Whether this node may get new users: not while it drains, the backbone isn't ready, or the store doesn't answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +51,7 @@ impl Readiness {
         }
     }
 
-    /// What stands against sending users here; empty when ready.
+    /// The reasons against sending users here; empty when ready.
     #[must_use]
     pub fn faults(&self, node: &Node) -> Vec<String> {
         let mut faults = Vec::new();

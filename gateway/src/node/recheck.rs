@@ -37,7 +37,7 @@ struct Recheck {
     node: Arc<Node>,
     /// The backbone's server that knows every revocation of the store.
     server: Option<Arc<str>>,
-    /// Local users who are still to be looked up.
+    /// Local users that have to be looked up.
     left: Vec<UserId>,
     beats: u32,
 }
@@ -49,7 +49,9 @@ impl Recheck {
             if health.server.is_some() && health.server != self.server {
                 match self.restore().await {
                     Ok(()) => self.server = health.server,
-                    Err(error) => tracing::warn!(%error, "revocations could not be told to the backbone yet"),
+                    Err(error) => {
+                        tracing::warn!(%error, "revocations could not be copied to the backbone; retrying")
+                    }
                 }
             }
             if self.node.doubtful.swap(false, Ordering::AcqRel) {
@@ -65,14 +67,14 @@ impl Recheck {
         if self.beats.is_multiple_of(PRUNE_BEATS)
             && let Err(error) = self.node.chat.prune_revocations().await
         {
-            tracing::debug!(%error, "old revocations could not be forgotten");
+            tracing::debug!(%error, "old revocations could not be deleted");
         }
     }
 
-    /// Another server may have none of them, and whoever came meanwhile was let in.
+    /// Another server may have none of them, and it accepted users who came meanwhile.
     async fn restore(&mut self) -> Result<(), RestoreError> {
         let restored = self.node.chat.restore_revocations().await?;
-        tracing::debug!(restored, "the backbone knows the revocations");
+        tracing::debug!(restored, "the backbone has all revocations again");
         self.left = self.node.registry.users();
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Recheck {
                 let Some(revoked_s) = revoked_s else { continue };
                 let closed = self.node.registry.close_issued_until(user, revoked_s, CloseCode::SessionRevoked);
                 if closed > 0 {
-                    tracing::info!(%user, closed, "sockets were closed by a revocation that was missed");
+                    tracing::info!(%user, closed, "closed the sockets of a user whose revocation was missed");
                 }
             }
             self.left.truncate(from);
@@ -107,7 +109,7 @@ impl Recheck {
                 let close = |queue: &crate::delivery::send_queue::SendQueue| queue.close(CloseCode::SessionRevoked);
                 self.node.registry.with_queue(&due.user, due.connection, close);
             }
-            Err(Unavailable { .. }) => tracing::debug!("a session could not be looked for"),
+            Err(Unavailable { .. }) => tracing::debug!("a session could not be looked up: the backbone is unavailable"),
         }
     }
 }

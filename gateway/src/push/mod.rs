@@ -1,8 +1,6 @@
-//! The webhook of push notifications: takes jobs about messages that nobody received, and posts them, signed, to one URL.
-//! Every node does; each job is at one of them at a time. At least once: a job that is done twice has the same id.
-//!
-//! A job is tried ten times over some three minutes. One that the receiver refuses, or that was tried often enough, goes to
-//! the dead ones. While the receiver is away only so many jobs are held; the others wait in the backbone.
+//! The webhook of push notifications: takes jobs about messages that no connection received, and posts them, signed.
+//! It offers [`Webhook`], one task per node. A job is tried ten times in about three minutes, then it is kept as dead.
+//! It never posts to another URL than the one of the settings. A job may be posted twice, with the same id.
 
 mod signature;
 
@@ -28,7 +26,7 @@ use crate::store::{Page, Store};
 
 pub use signature::{SIGNATURE_HEADER, Signer};
 
-/// Jobs that a node is at, those that wait for their next try included.
+/// Jobs that a node holds, with those that wait for their next try.
 const JOBS_HELD_MAX: usize = 64;
 /// How often new jobs are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -39,7 +37,7 @@ const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The longest that the receiver may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// The largest answer; nobody reads it.
+/// The largest answer; it is not used.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The task behind `PUSH_WEBHOOK_URL`.
@@ -51,7 +49,7 @@ pub struct Webhook {
     metrics: Arc<Metrics>,
 }
 
-/// What is posted.
+/// The posted body.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notice<'a> {
@@ -63,12 +61,12 @@ struct Notice<'a> {
     message: &'a Message,
 }
 
-/// What became of one try.
+/// The outcome of one try.
 enum PostOutcome {
     Delivered,
     /// Worth another try.
     Failed(String),
-    /// The receiver doesn't want it.
+    /// The receiver refused it.
     Refused(String),
 }
 
@@ -101,7 +99,7 @@ impl Webhook {
                     let id = match ended {
                         Ok((id, ())) => id,
                         Err(fault) => {
-                            tracing::error!(%fault, "a push job ended by a fault of the server");
+                            tracing::error!(%fault, "a push job panicked");
                             fault.id()
                         }
                     };
@@ -136,7 +134,7 @@ impl Webhook {
 
     async fn keep(&self, handles: Vec<String>) {
         if let Err(error) = self.backbone.keep_push_jobs(&handles).await {
-            tracing::debug!(%error, "push jobs could not be kept: another node may do them as well");
+            tracing::debug!(%error, "push jobs could not be renewed: another node may post them too");
         }
     }
 
@@ -172,7 +170,7 @@ impl Webhook {
                 }
             };
             self.metrics.push("retried");
-            tracing::debug!(id, tries, fault, "a push notification is tried again");
+            tracing::debug!(id, tries, fault, "a push notification failed and will be retried");
             tokio::select! {
                 () = tokio::time::sleep(wait(tries)) => {}
                 () = stop.cancelled() => return None,
@@ -210,7 +208,7 @@ impl Webhook {
         };
         self.metrics.push(result.unwrap_or("dead"));
         if let Err(error) = ended {
-            tracing::debug!(%error, "a push job could not be ended: it will be done once more");
+            tracing::debug!(%error, "a push job could not be marked as done: it will be posted again");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How the receiver of a webhook knows that a request is ours and fresh: HMAC-SHA256 over the time and the body.
+//! The signature by which a webhook's receiver checks that a request is ours and fresh: HMAC-SHA256 over the time and
+//! the body.
 
 use std::fmt::Write;
 

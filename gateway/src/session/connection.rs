@@ -1,4 +1,4 @@
-//! What a connection has in each of its states: its queue, its allowances, and the ways to answer or close it.
+//! The parts of a connection that every state has: its queue, its allowances, and the ways to answer or close it.
 //!
 //! It decodes frames and answers on the connection's own queue. It carries out no command, and never waits.
 
@@ -26,9 +26,9 @@ const FORGIVEN: Rate = Rate::new(100_000, 10_000_000);
 /// Why a connection does not become a live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The token is not valid, or could not be checked; the client is told which.
+    /// The token is not valid, or could not be checked; the error says which.
     Auth(AuthError),
-    /// Another reason, told by the close code.
+    /// Another reason, given by the close code.
     Close(CloseCode),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Request {
     pub(super) reference: Option<String>,
 }
 
-/// What every state of a session works with.
+/// The parts that every state of a session works with.
 pub(super) struct Connection {
     /// The node that serves the connection; shared by all sessions.
     pub(super) node: Arc<Node>,
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection may send a command now; if not, the client is told.
+    /// Whether the connection may send a command now; if not, the client gets an error.
     pub(super) fn admit(&mut self, request: &Request) -> bool {
         let rate = Rate::per_second(self.node.limits.commands_per_second);
         match self.commands.take(rate, now_us()) {
@@ -150,8 +150,8 @@ impl Connection {
         self.queue.close(refused.close_code());
     }
 
-    /// Closes a connection that could not join. A client that may try again is told when: the times are random, so that a
-    /// herd does not come back at once.
+    /// Closes a connection that could not join. A client that may retry gets a random `retryAfterMs`, so that retries
+    /// of many clients are spread out.
     fn send_away(&self, code: CloseCode) {
         self.node.metrics.handshake(code.reason());
         if matches!(code, CloseCode::OverCapacity | CloseCode::BackboneUnavailable) {

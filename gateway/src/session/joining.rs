@@ -1,5 +1,6 @@
-//! The second state: from a token to a live connection. Check the token, register, subscribe, read the log's head, open the
-//! gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the connection.
+//! The second state: from a token to a live connection. It checks the token, registers, subscribes, reads the log's
+//! head, and opens the gate. No message is read meanwhile. It ends as [`Live`], or with the reason for closing the
+//! connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::live::Live;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{Credential, Identity, TokenRefusal};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
+use crate::clock::now_us;
 use crate::delivery::frames::{companions_on, event_on};
 use crate::delivery::heal::resync;
 use crate::delivery::send_queue::SendQueue;
@@ -26,7 +28,7 @@ use crate::switches;
 /// How long a connection waits for its turn before it is sent away.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection on its way in.
+/// A connection that joins.
 pub(super) struct Joining {
     /// Owns all that the way needs. Dropping it takes back whatever it registered.
     work: Pin<Box<dyn Future<Output = Result<Live, Refusal>> + Send>>,
@@ -39,6 +41,8 @@ impl Joining {
         let work = async move {
             let credential = Credential::Token(token.into());
             let identity = place.node.authenticator.authenticate(credential).await.map_err(Refusal::Auth)?;
+            let connects = place.node.connects.take(&identity.user, now_us());
+            connects.map_err(|_| Refusal::Close(CloseCode::RateLimited))?;
             join(place, identity, resume).await
         };
         Self { work: Box::pin(work) }

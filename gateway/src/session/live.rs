@@ -1,5 +1,6 @@
-//! The third state: a user's connection, in the registry and subscribed. One command at a time, in order: [`Live::admit`]
-//! asks whether the user may send it now, `execute` starts it, `run_command` carries it out. It ends when it is dropped.
+//! The third state: a user's connection, registered and subscribed. It runs one command at a time, in order:
+//! [`Live::admit`] checks whether the user may send it now, `execute` starts it, `run_command` carries it out. It ends
+//! when it is dropped.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -224,6 +225,6 @@ async fn greet(node: Arc<Node>, user: UserId, queue: Arc<SendQueue>) {
     match node.chat.arrived(&user, status).await {
         Ok(Some(event)) => drop(queue.push_reply(event_on(queue.wire(), &event))),
         Ok(None) => {}
-        Err(error) => tracing::debug!(%user, %error, "an arrival could not be told"),
+        Err(error) => tracing::debug!(%user, %error, "an arrival could not be announced"),
     }
 }

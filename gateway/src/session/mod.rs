@@ -26,7 +26,7 @@ use live::Live;
 use socket::{Flow, Incoming, Socket, SocketEnd};
 use waiting::Waiting;
 
-/// What is known of the user when the socket opens.
+/// The state of the user's authentication when the socket opens.
 #[derive(Debug)]
 pub enum Opening {
     /// The upgrade carried a valid token.
@@ -43,7 +43,7 @@ pub enum Opening {
 pub struct Session {
     /// The socket itself; no other task touches it.
     socket: Socket,
-    /// What every state works with. It stays when the state changes.
+    /// The parts that every state works with. They stay when the state changes.
     connection: Connection,
     /// How far the connection has come, with the data of that state alone.
     state: State,
@@ -83,7 +83,7 @@ impl Future for Session {
         let Self { socket, connection, state } = &mut *self;
         loop {
             state.poll(cx, connection);
-            let reading = state.takes_messages() && !connection.queue.is_quiet();
+            let reading = state.takes_messages() && !connection.queue.liveness().is_quiet();
             let driven = socket.poll_drive(cx, reading, &mut |incoming| state.on_message(connection, incoming));
             match driven {
                 Poll::Ready(ended) => return Poll::Ready(ended),

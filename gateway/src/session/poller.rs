@@ -1,5 +1,5 @@
-//! Long polling: a reader of the same log as a socket, which waits in the registry like one, so that an event wakes it
-//! and nothing is read in vain. Holds no position of its own: each poll brings it.
+//! Long polling: a reader of the same log as a socket. It waits in the registry like a socket, so an event wakes it and
+//! no read is in vain. It holds no position: each poll brings its own.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::node::Node;
 /// Entries of the log in one answer.
 const ENTRIES_MAX: u32 = 100;
 
-/// What a poll brought.
+/// The outcome of a poll.
 #[derive(Debug)]
 pub enum PollOutcome {
     /// The events after the asked position, in order; none if the time was up.
@@ -128,7 +128,7 @@ async fn register(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Opt
     listener.subscribe().await?;
     // Every poll refreshes presence, which lasts longer than the longest one.
     if let Err(error) = node.chat.arrived(user, false).await {
-        tracing::debug!(%user, %error, "an arrival could not be told");
+        tracing::debug!(%user, %error, "an arrival could not be announced");
     }
     Ok(Some(listener))
 }

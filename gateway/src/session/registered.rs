@@ -1,7 +1,7 @@
 //! A socket's or a poll's place in the registry and among the subscribers of its user's channel.
 //!
-//! [`Registered`] keeps the order that closes the seam between log and push (NOLOSS B1): in the registry first, then
-//! subscribed, then the log is read, then the gate opens. Dropping it undoes all of that, at whatever step.
+//! [`Registered`] keeps the order that closes the seam between log and push (NOLOSS.md, B1): in the registry first,
+//! then subscribed, then the log is read, then the gate opens. Dropping it undoes all of that, at whatever step.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Puts the queue into the registry, its gate closed: what is pushed from now on is noted and not kept. `None` if the
+    /// Puts the queue into the registry, its gate closed: pushes from now on are noted and not kept. `None` if the
     /// user has as many sockets as the limit allows.
     pub(super) fn add(
         node: &Arc<Node>,
@@ -82,8 +82,8 @@ impl Registered {
         }
     }
 
-    /// Notes what the connection's right to be here rests on: when its token was issued, and its session, if it has one. The
-    /// session is looked up again and again until the guest is dropped.
+    /// Records the connection's credential: the time at which its token was issued, and its session, if it has one.
+    /// The session is re-checked until the guest is dropped.
     pub(super) fn watch_credential(&self, identity: &Identity) -> Option<Box<Guest>> {
         self.node.registry.set_issued(&self.user, self.number, identity.issued_at_s);
         let session = identity.session.clone()?;

@@ -1,4 +1,5 @@
-//! The first state: no token yet. It ends with the first `auth`, which begins [`Joining`], or with the lobby's deadline.
+//! The first state: no token yet. It ends with the first `auth`, which begins [`Joining`], or with the lobby's
+//! deadline.
 
 use shared::command::Resume;
 use shared::{Command, ErrorCode, ProtocolError};

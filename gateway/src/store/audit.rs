@@ -134,7 +134,7 @@ impl AuditAct {
     }
 }
 
-/// The audit trail, in the table `audit` (PROTOCOL §6). Only operators delete from it.
+/// The audit trail, in the table `audit`. Only operators delete from it.
 #[async_trait]
 pub trait Audit: Send + Sync + 'static {
     /// Appends lines in one transaction. After `Unavailable` the caller may try again; the lines of a commit

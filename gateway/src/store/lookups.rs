@@ -11,6 +11,9 @@ pub trait Lookups: Send + Sync + 'static {
     /// A user's name; of several the first in byte order.
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError>;
 
+    /// The same for several users by one query. A user without a name is left out.
+    async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError>;
+
     /// The conversation of a message.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;
 

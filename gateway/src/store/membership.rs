@@ -13,6 +13,9 @@ pub trait Membership: Send + Sync + 'static {
     /// The accepted members of a conversation; `NotFound` if there is none.
     async fn members(&self, id: &ConversationId) -> Result<Members, StoreError>;
 
+    /// The accepted members of several conversations by one query, in any order. One that doesn't exist is left out.
+    async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError>;
+
     /// The accepted members of a conversation when its message `seq` was committed, ascending by id, however often they
     /// left and came back since. Empty if there is no such conversation.
     async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError>;

@@ -84,8 +84,8 @@ impl NewMessage {
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {
-    /// The outbox row's id, from [`Ids::reserve_ids`](super::Ids::reserve_ids); made before the first try (NOLOSS B8):
-    /// a repeated call with an id that is already there returns the outcomes of the first call, all `Stored`.
+    /// The outbox row's id, from [`Ids::reserve_ids`](super::Ids::reserve_ids); made before the first try (NOLOSS.md,
+    /// B8): a repeated call with an id that is already there returns the outcomes of the first call, all `Stored`.
     pub id: u64,
     /// The boot of a node that is going to publish it.
     pub owner: Owner,
@@ -129,7 +129,7 @@ pub struct OutboxEvent {
     pub unread: Option<UnreadMove>,
 }
 
-/// How an event moves a user's unread count: both ends are only ever raised (NOLOSS B5).
+/// How an event moves a user's unread count: both ends are only ever raised (NOLOSS.md, B5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadMove {
     /// The conversation whose messages are counted.

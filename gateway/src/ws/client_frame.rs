@@ -1,4 +1,4 @@
-//! Client frames for tests: the other side of the wire.
+//! Client frames, for tests.
 
 /// The mask of every test frame.
 pub(crate) const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];

@@ -1,6 +1,6 @@
-//! The opening handshake (RFC 6455 §4.2): an HTTP/1.1 upgrade request in, the response and then the bare TCP stream out.
+//! The opening handshake (RFC 6455 §4.2): an HTTP/1.1 upgrade request in, the response and the bare TCP stream out.
 //!
-//! It never looks at origin, token or offered subprotocols: whoever calls it has decided on those.
+//! It never checks the origin, the token or the offered subprotocols: its caller does.
 
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
@@ -9,6 +9,7 @@ use hyper::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Why a request can't become a WebSocket.
@@ -32,7 +33,7 @@ pub enum NotWebSocket {
 const VERSION: &str = "13";
 
 impl NotWebSocket {
-    /// The status that answers it (PROTOCOL §1, refusals).
+    /// The status that answers it.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::BAD_REQUEST
@@ -97,13 +98,17 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 impl PendingUpgrade {
-    /// Waits until the response was written; gives the stream, and the bytes that the client sent right behind its request.
+    /// Waits until the response was written; gives the stream, of which the server knew as an `S`, and the bytes that the
+    /// client sent right behind its request.
     ///
     /// # Errors
     /// The connection ended before, or isn't bare TCP.
-    pub async fn complete(self) -> Result<(TcpStream, Bytes), UpgradeError> {
-        let parts = self.0.await?.downcast::<TokioIo<TcpStream>>().map_err(|_| UpgradeError::NotTcp)?;
-        Ok((parts.io.into_inner(), parts.read_buf))
+    pub async fn complete<S>(self) -> Result<(TcpStream, Bytes), UpgradeError>
+    where
+        S: AsyncRead + AsyncWrite + Into<TcpStream> + Unpin + Send + 'static,
+    {
+        let parts = self.0.await?.downcast::<TokioIo<S>>().map_err(|_| UpgradeError::NotTcp)?;
+        Ok((parts.io.into_inner().into(), parts.read_buf))
     }
 }
 
@@ -146,7 +151,7 @@ mod tests {
         let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
         timeout(Duration::from_secs(10), connection.with_upgrades()).await.unwrap().unwrap();
         let upgraded = match upgrading.into_inner().unwrap() {
-            Some(upgrading) => Some(upgrading.complete().await.unwrap()),
+            Some(upgrading) => Some(upgrading.complete::<TcpStream>().await.unwrap()),
             None => None,
         };
         let mut answer = [0; 1024];

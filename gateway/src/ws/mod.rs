@@ -1,6 +1,6 @@
-//! WebSocket (RFC 6455): handshake and frame codec. Bytes in, messages and frames out.
-//!
-//! It knows nothing else of the gateway: no socket, no queue, no user, no dialect.
+//! WebSocket (RFC 6455) as bytes in, messages and frames out.
+//! It offers the handshake, the decoder of client frames, and the server's frames.
+//! It never touches a socket, a queue, a user or a dialect: it imports nothing else of the gateway.
 
 #[cfg(test)]
 pub(crate) mod client_frame;

@@ -1,5 +1,6 @@
-//! What a node does for each message, step by step, with data of an ordinary size. The test `allocations` counts what the
-//! steps take from the heap, the benchmark `instructions` how many instructions they are.
+//! Each step of a message's way through a node, with data of an ordinary size.
+//! It offers the steps to the test `allocations`, which counts heap use, and to the example `instructions`.
+//! It never measures anything itself.
 
 mod rig;
 

@@ -1,4 +1,4 @@
-//! What a connect costs: counted by Redis itself, so that nothing creeps in again.
+//! The cost of a connect, counted by Redis itself, so that no further call creeps in.
 
 use std::time::Instant;
 

@@ -1,4 +1,6 @@
-//! The integration tests: one binary, real servers, the public path.
+//! The integration tests: one binary, with real servers, through the public path.
+//! Each room tests one subject; `support` starts the servers and speaks to them.
+//! There are no mocks.
 
 #![cfg(test)]
 

@@ -1,6 +1,6 @@
-//! What Prometheus sees: names by its conventions, no label that a user can choose, every query of the dashboard and the
-//! rules answered, and an alert that fires when Redis is gone. Nodes are processes of their own here, because the metrics of
-//! a process are one set.
+//! Prometheus' view: conventional names, no label that a user can choose, an answer to every query of the dashboard and
+//! the rules, and an alert when Redis is gone. Nodes are processes of their own here, because a process has one set of
+//! metrics.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The webhook of push notifications, with a real receiver: signed, tried again, given up, and taken over from the dead.
+//! The webhook of push notifications, with a real receiver: signed, retried, given up, and taken over from dead nodes.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

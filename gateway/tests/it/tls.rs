@@ -1,4 +1,4 @@
-//! TLS to Redis and PostgreSQL: everything is encrypted, and only the server that is meant is believed.
+//! TLS to Redis and PostgreSQL: all traffic is encrypted, and only the right certificate is accepted.
 
 use std::net::TcpListener;
 

@@ -87,7 +87,7 @@ impl Device {
         })
     }
 
-    /// Whose device this is.
+    /// The device's user.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.id

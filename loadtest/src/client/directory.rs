@@ -1,4 +1,4 @@
-//! Who talks where in a run. Clients read from it which conversations they have; the driver writes it.
+//! The conversations of a run, and their members. The driver writes them, clients read them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

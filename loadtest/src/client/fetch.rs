@@ -1,4 +1,4 @@
-//! Fetching what a client lacks from the store, over REST, until the store has answered all of it.
+//! Fetches the messages that a client lacks from the store, over REST, until the store has answered all of it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::reconnect::Backoff;
 use crate::oracle::FetchReason;
 use crate::rest::{Credentials, MessageView, Rest};
 
-/// What to fetch.
+/// The part to fetch.
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) reason: FetchReason,

@@ -8,7 +8,7 @@ use shared::ConversationId;
 
 use crate::rest::MessageView;
 
-/// After this long a hole in `message.seq` is fetched (PROTOCOL §1).
+/// After this long a hole in `message.seq` is fetched.
 const HOLE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The marks and holes of all conversations of one device.

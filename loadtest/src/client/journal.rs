@@ -1,4 +1,4 @@
-//! Which frames the checker has to know of, and as what.
+//! The frames that the checker needs, as it needs them.
 
 use super::wire::{Body, ServerFrame};
 use crate::oracle::{Entry, Recorder, Sighting};

@@ -1,4 +1,6 @@
-//! A `chat.v1` client with the whole behaviour of PROTOCOL §1: position, resume, resync, retries, close codes.
+//! A `chat.v1` client with the whole behaviour of the contract: position, resume, resync, retries, close codes.
+//! It offers [`Device`], a task that keeps one connection and records all that it receives.
+//! It never judges a run: the oracle does.
 
 mod device;
 mod directory;

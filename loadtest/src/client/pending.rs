@@ -26,7 +26,7 @@ pub struct OutgoingMessage {
     pub temp_id: String,
     /// Where it goes.
     pub to: Recipient,
-    /// What it says.
+    /// The content.
     pub content: String,
 }
 

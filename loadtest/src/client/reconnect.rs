@@ -1,4 +1,4 @@
-//! What a client does after a close or a refusal (PROTOCOL §1, close codes by range), and how long it waits.
+//! A client's action after a close or a refusal (close codes by range: `shared::CloseCode`), and its wait.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectAction {
     /// Never come back: an operator has to change something.
@@ -23,7 +23,7 @@ pub enum ReconnectAction {
     WithoutPosition,
 }
 
-/// What to do after this close code; `None` when the connection just broke.
+/// The action after this close code; `None` if the connection broke without one.
 #[must_use]
 pub fn after_close(code: Option<u16>) -> ReconnectAction {
     match code {
@@ -36,7 +36,7 @@ pub fn after_close(code: Option<u16>) -> ReconnectAction {
     }
 }
 
-/// What to do after an upgrade was refused with this HTTP status.
+/// The action after an upgrade was refused with this HTTP status.
 #[must_use]
 pub fn after_refusal(status: u16) -> ReconnectAction {
     match status {

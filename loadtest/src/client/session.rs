@@ -2,7 +2,7 @@
 
 use super::wire::{AuthSuccess, Body, Place};
 
-/// What a device remembers of the log.
+/// A device's place in the log.
 ///
 /// Two places are kept apart: where the open socket stands, and from where the device may resume. They differ while a
 /// resync is being fetched: adopting the new place before the fetch is done would lose what it was to bring.
@@ -14,7 +14,7 @@ pub struct Session {
     must_fetch: bool,
 }
 
-/// What a frame asks the client to do.
+/// The client's action for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Nothing but to take it.

@@ -1,4 +1,4 @@
-//! What a driver gives a device, and tells it to do.
+//! A device's setup and its orders, from the driver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::rest::Rest;
 use crate::seed::Seed;
 use crate::target::Target;
 
-/// What the driver tells a device to do.
+/// The driver's order to a device.
 #[derive(Debug)]
 pub enum Order {
     /// Send a message.
@@ -23,7 +23,7 @@ pub enum Order {
     Stall(Duration),
 }
 
-/// What a device is made of.
+/// The parts of a device.
 #[derive(Debug)]
 pub struct DeviceSetup {
     /// The user's number in the target.
@@ -38,7 +38,7 @@ pub struct DeviceSetup {
     pub target: Arc<Target>,
     /// Its REST interface.
     pub rest: Rest,
-    /// Who talks where.
+    /// The conversations and their members.
     pub directory: Arc<Directory>,
     /// Where to write.
     pub recorder: Arc<Recorder>,

@@ -15,11 +15,11 @@ pub struct ServerFrame {
     pub seq: Option<u64>,
     /// The client's `ref`, if the frame answers one.
     pub reference: Option<String>,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// What a server frame says.
+/// A server frame, parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Body {
     /// The connection is authenticated.

@@ -1,4 +1,4 @@
-//! One group of many online members: how long until the last of them has a message.
+//! One group of many online members: the time until the last of them has a message.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -46,10 +46,10 @@ pub struct GroupArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
-    /// What the store costs.
+    /// The store's cost.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -93,7 +93,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
     let ids: Vec<UserId> = members.iter().map(|(id, _)| id.clone()).collect();
     let name = format!("load-{:08x}", rand::random::<u32>());
     let conversation = match (&args.group, &args.http, &args.api_key) {
-        (Some(group), _, _) => ConversationId::parse(group).context("--group is no id")?,
+        (Some(group), _, _) => ConversationId::parse(group).context("--group is not an id")?,
         (None, Some(http), Some(key)) => Rest::new(std::slice::from_ref(http)).make_group(key, &name, &ids).await?,
         (None, _, _) => anyhow::bail!("--http and --api-key are needed, or --group"),
     };
@@ -114,7 +114,7 @@ pub async fn group(args: &GroupArgs) -> Result<bool> {
         readers.spawn(read(reader, writer, speech, counts));
     }
     let sender = writers.first().context("a group without members")?;
-    // What connecting has set going (presence, for one) is no part of what is measured.
+    // Effects of connecting (presence, for one) are not measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let (cpu, store_cpu) = (CpuWatch::start(&args.measure.pids)?, args.store.cpu_seconds()?);

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::link::{self, OpenError};
 use crate::target::Target;
 
-/// What a change does, and to whom.
+/// A change, and its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
     /// The guest, counted from 0.
@@ -44,7 +44,7 @@ impl Guests {
         })
     }
 
-    /// Who they are.
+    /// The users.
     pub(super) fn users(&self) -> impl Iterator<Item = &UserId> {
         self.users.iter().map(|(user, _)| user)
     }
@@ -77,7 +77,7 @@ impl Guests {
     }
 }
 
-/// What change number `number` among so many guests is.
+/// Change number `number` among so many guests.
 pub(super) fn change(number: u64, guests: usize) -> Change {
     let guests = guests.max(1) as u64;
     let guest = usize::try_from(number % guests).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A resume herd: everybody who listens is cut off at once and comes back at once, with their positions, while messages
-//! for them go on being sent: by resets, or because their node is killed. The clients and the judge are the oracle's.
+//! A resume herd: all listeners are cut off at once, by resets or because their node is killed, and resume at once,
+//! while messages for them go on. The clients and the check are the oracle's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -56,7 +56,7 @@ pub struct HerdArgs {
     /// How busy the store is before the herd and while it comes back.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -77,7 +77,7 @@ struct Outcome {
     oracle: Verdict,
 }
 
-/// What is counted while the evidence is read.
+/// The counts made while the evidence is read.
 struct Tally {
     cut_us: u64,
     back: Histogram<u64>,

@@ -36,7 +36,7 @@ pub struct HoldArgs {
     pub in_flight: usize,
 }
 
-/// What a holder counted: it reports this once it is connected, and again at the end.
+/// A holder's counts: it reports them once it is connected, and again at the end.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct HolderCounts {
     /// Connections that were authenticated.

@@ -1,4 +1,4 @@
-//! How much memory an idle, authenticated connection costs the processes under test.
+//! The memory that an idle, authenticated connection takes in the processes under test.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,7 +42,7 @@ pub struct IdleArgs {
     /// How long after the last close memory is read again.
     #[arg(long, default_value_t = 5)]
     pub after_seconds: u64,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }

@@ -1,5 +1,6 @@
-//! The measurements of DESIGN §11. They neither heal nor retry (but for `herd`, whose subject that is):
-//! what goes wrong is counted.
+//! The measurements of loadtest/RESULTS.md, a file per mode.
+//! Each takes its arguments and returns whether the run went as it should, with a table and JSON.
+//! No mode heals or retries, so that every failure is counted. The exception is `herd`, which measures resumes.
 
 mod group;
 mod guests;
@@ -34,7 +35,7 @@ pub use presence::{PresenceArgs, presence};
 pub use storm::{StormArgs, storm};
 pub use user_to_user::{UserToUserArgs, user_to_user};
 
-/// What every measurement is told beside its load.
+/// The arguments of every measurement beside its load.
 #[derive(Debug, Clone, Args)]
 pub struct MeasureArgs {
     /// A process under test; may be repeated.

@@ -1,4 +1,4 @@
-//! Opening direct conversations before a measurement, so that what is measured finds them open.
+//! Opens direct conversations before a measurement, so that the measurement finds them open.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

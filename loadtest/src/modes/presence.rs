@@ -1,4 +1,4 @@
-//! Users with partners come and go at an open-loop rate: how late the partners learn of it, and what that costs.
+//! Users with partners come and go at an open-loop rate: the partners' latency, and the cost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,7 @@ pub struct PresenceArgs {
     /// How long to wait for what is still due in the end.
     #[arg(long, default_value_t = 5)]
     pub drain_seconds: u64,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -78,7 +78,7 @@ struct Outcome {
     cpu_ms_per_change: f64,
 }
 
-/// What the watchers heard.
+/// The watchers' received events.
 struct Tally {
     schedule: Option<Schedule>,
     grace_us: u64,

@@ -1,4 +1,4 @@
-//! How many connections per second come through to `auth_success` when everybody connects at once.
+//! Connections per second that reach `auth_success` when all connect at once.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub struct StormArgs {
     /// How many handshakes at once.
     #[arg(long, default_value_t = 500)]
     pub in_flight: usize,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }

@@ -1,5 +1,5 @@
-//! `typing` as load: which of the typings that were sent has come. They bear no number, but those of one user to another
-//! come in order. One that is lost makes its user's later ones count as later than they were, never as earlier.
+//! `typing` as load, and which typings arrived. They have no number, but those of one user to another arrive in order.
+//! If one is lost, its user's later ones count as later than they were, never as earlier.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub(super) async fn all_known<'a>(
 ) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !conversations.clone().all(|conversation| conversation.get().is_some()) {
-        anyhow::ensure!(Instant::now() < deadline, "not everybody was told of their conversation");
+        anyhow::ensure!(Instant::now() < deadline, "some users did not get their conversation");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! Messages from user to user at an open-loop rate: latency from the intended moment of sending, and CPU per message.
+//! Messages from user to user at an open-loop rate: latency from the due time, and CPU per message.
 //!
-//! With `--ephemeral` it is what a deployment keeps nowhere and acknowledges to nobody: a publication at NATS, `typing` at
-//! Parley, which is all that a client of its can say in passing.
+//! With `--ephemeral` it sends messages that a deployment neither stores nor acknowledges: a publication at NATS,
+//! `typing` at Parley, the only such message that a client of Parley can send.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -51,10 +51,10 @@ pub struct UserToUserArgs {
     /// Sends what is kept nowhere and acknowledged to nobody: `typing` to Parley, a publication to NATS.
     #[arg(long)]
     pub ephemeral: bool,
-    /// What the store costs.
+    /// The store's cost.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }
@@ -75,7 +75,7 @@ struct Outcome {
     store_cpu_seconds_per_million: Option<f64>,
 }
 
-/// What the readers found.
+/// The readers' findings.
 struct Tally {
     schedule: Option<Schedule>,
     opened: u64,
@@ -102,7 +102,7 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
     if args.ephemeral {
         anyhow::ensure!(
             matches!(speech, Speech::Parley | Speech::Nats),
-            "--ephemeral: of this deployment it is not known what it keeps nowhere"
+            "--ephemeral: not supported for this deployment"
         );
     }
     let acknowledged = speech.acknowledges() && !args.ephemeral;

@@ -1,4 +1,4 @@
-//! The proof: compares what was acknowledged, what is stored and what arrived. A pure function; it asks nobody.
+//! The proof: compares acknowledged, stored and received messages. A pure function.
 
 use std::collections::{HashMap, HashSet};
 

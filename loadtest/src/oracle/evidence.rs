@@ -1,4 +1,4 @@
-//! What an oracle run writes down: sends, acknowledgements, and everything that each device saw, in order.
+//! The records of an oracle run: sends, acknowledgements, and everything that each device received, in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -86,7 +86,7 @@ pub enum Entry {
 pub struct Record {
     /// Microseconds since the run's start.
     pub at_us: u64,
-    /// What happened.
+    /// The event.
     pub entry: Entry,
 }
 
@@ -115,9 +115,9 @@ pub struct Failure {
 /// Everything about one device.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceLog {
-    /// What it saw, in order.
+    /// The device's events, in order.
     pub records: Vec<Record>,
-    /// What was acknowledged to it.
+    /// The acknowledgements that it got.
     pub acks: Vec<Ack>,
     /// Acknowledgements that said `duplicate`, whether this device still waited for them or not.
     pub duplicates: Vec<Ack>,
@@ -140,11 +140,11 @@ pub struct DeviceLog {
 /// A device and its log.
 #[derive(Debug, Clone)]
 pub struct DeviceEvidence {
-    /// Whose device.
+    /// The device's user.
     pub user: UserId,
     /// Its number among the run's devices.
     pub number: usize,
-    /// What it wrote down.
+    /// The device's records.
     pub log: DeviceLog,
 }
 
@@ -184,11 +184,11 @@ pub struct ConversationFacts {
 pub struct Evidence {
     /// The run's conversations.
     pub conversations: HashMap<ConversationId, ConversationFacts>,
-    /// What was sent.
+    /// The sends.
     pub attempts: Vec<Attempt>,
-    /// What the devices saw.
+    /// The devices' records.
     pub devices: Vec<DeviceEvidence>,
-    /// What the store holds of the run's conversations, behind their base.
+    /// The stored messages of the run's conversations, after their base.
     pub stored: Vec<MessageRow>,
 }
 

@@ -1,4 +1,4 @@
-//! A herd in a run: when and how its connections were cut, and what it cost until the last of them was back.
+//! A herd in a run: when and how its connections were cut, and its cost until the last of them was back.
 
 use std::process::Command;
 use std::time::Instant;
@@ -19,16 +19,16 @@ pub struct HerdPlan {
     pub store: Option<u32>,
 }
 
-/// What came of a herd.
+/// The outcome of a herd.
 #[derive(Debug)]
 pub struct HerdEnd {
     /// When it was cut, in microseconds since the run's start.
     pub cut_us: u64,
-    /// What it cost; `None` if it didn't come back.
+    /// Its cost; `None` if it didn't come back.
     pub cost: Option<HerdCost>,
 }
 
-/// What a herd cost between the cut and the last one back.
+/// The cost of a herd between the cut and the last one back.
 #[derive(Debug, Clone, Serialize)]
 pub struct HerdCost {
     /// Of the processes under test.
@@ -138,7 +138,7 @@ impl Herd {
         back
     }
 
-    /// What came of it; `None` if it was never cut.
+    /// Its outcome; `None` if it was never cut.
     pub(super) fn end(self) -> Option<HerdEnd> {
         self.cut.map(|cut| HerdEnd { cut_us: cut.at_us, cost: cut.cost })
     }

@@ -1,5 +1,6 @@
-//! The oracle: drives a deployment, writes everything down, and proves afterwards that nothing was lost, doubled or
-//! disordered. The proof ([`check`]) is a pure function over what was written down.
+//! The oracle: drives a deployment, records everything, and then proves that nothing was lost, doubled or disordered.
+//! It offers [`run`], a whole run, and [`check()`], the proof: a pure function of the records.
+//! It never takes a server's word for what was stored or delivered: it compares the records.
 
 mod args;
 mod check;

@@ -1,4 +1,4 @@
-//! Replays one device's log and judges each entry by what the connection was promised (PROTOCOL §1).
+//! Replays one device's log and judges each entry by what the connection was promised.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::evidence::{DeviceEvidence, Entry, FetchReason, Sighting};
 use super::verdict::{Verdict, ViolationKind};
 use crate::client::wire::Place;
 
-/// What every connection of every user saw at each place of the user's log.
+/// The event that each connection of each user saw at each place of the user's log.
 pub(super) type Logs = HashMap<(UserId, Epoch), HashMap<u64, MessageId>>;
 
 /// How a message first reached a device.
@@ -48,7 +48,7 @@ pub(super) struct Replay<'a> {
     sightings: HashSet<Sighting>,
 }
 
-/// What a device observed, besides faults.
+/// A device's observations, beside faults.
 pub(super) struct Observations {
     /// The first arrival of every message.
     pub(super) arrivals: HashMap<MessageId, Arrival>,
@@ -102,7 +102,7 @@ impl<'a> Replay<'a> {
                 self.here = Some(place.clone());
                 self.owes_resync = false;
                 self.verdict.counts.resyncs += 1;
-                // What the server can't account for any more may come again.
+                // Events that the server can't account for any more may come again.
                 self.on_connection.clear();
             }
             Entry::Fetched { reason, message } => {

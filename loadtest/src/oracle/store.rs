@@ -1,4 +1,4 @@
-//! What the store holds of a run: by REST history as a member sees it, or straight from PostgreSQL.
+//! The messages of a run in the store: by REST history as a member sees it, or straight from PostgreSQL.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(super) async fn by_rest(
     Ok(stored)
 }
 
-/// Reads the same from the table `messages` (PROTOCOL §6).
+/// Reads the same from the table `messages`.
 ///
 /// # Errors
 /// PostgreSQL can't be asked, or holds ids that aren't any.

@@ -1,4 +1,4 @@
-//! What the checker found, and how it is shown.
+//! The checker's verdict, and its text.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::seed::Seed;
 /// How many violations of each kind are spelled out.
 const SHOWN_PER_KIND: usize = 5;
 
-/// What can be wrong.
+/// The kinds of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ViolationKind {
@@ -47,13 +47,13 @@ pub enum ViolationKind {
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// What is wrong.
+    /// The faults.
     pub kind: ViolationKind,
     /// Where.
     pub detail: String,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Messages that were to be sent.

@@ -1,5 +1,5 @@
-//! The workload of a run: who talks with whom, and who sends what when. A pure function of the arguments and the seed.
-//! Users, devices and conversations are numbers here; no server has given them ids yet.
+//! The workload of a run: conversations, senders and due times. A pure function of the arguments and the seed. Users,
+//! devices and conversations are numbers here; no server has given them ids yet.
 
 use std::time::Duration;
 

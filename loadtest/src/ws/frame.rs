@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// The largest frame that is taken from a server, in bytes.
 const FRAME_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     /// A later part of a message.
@@ -52,7 +52,7 @@ impl Opcode {
 pub struct Frame {
     /// Whether the message ends with it.
     pub fin: bool,
-    /// What it is.
+    /// The kind.
     pub opcode: Opcode,
     /// Its payload.
     pub payload: Bytes,
@@ -135,7 +135,7 @@ pub fn encode(opcode: Opcode, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) 
 pub struct CloseFrame {
     /// The close code.
     pub code: Option<u16>,
-    /// What the server says about it.
+    /// The server's reason.
     pub reason: String,
 }
 

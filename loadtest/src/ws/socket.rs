@@ -67,7 +67,7 @@ impl ConnectError {
     }
 }
 
-/// What arrives.
+/// An arriving item.
 #[derive(Debug)]
 pub enum Incoming {
     /// A whole message (binary ones too: the protocol has none, so the parser above complains).

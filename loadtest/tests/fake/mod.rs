@@ -1,4 +1,4 @@
-//! A chat.v1 server in memory, for the driver's own tests only: right by default, and wrong in the ways asked for.
+//! A `chat.v1` server in memory, for the driver's own tests: correct by default, with faults that a test can order.
 
 #![allow(dead_code, reason = "each test binary uses another part")]
 

@@ -1,5 +1,5 @@
-//! What clients send on `chat.v1`, as types for the contract documents (OpenAPI, AsyncAPI). The decoder reads frames by
-//! itself and more strictly; the tests hold the two together.
+//! Clients' frames of `chat.v1`, as types for the contract documents (OpenAPI, AsyncAPI). The decoder reads frames by
+//! itself and more strictly; tests compare the two.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -74,7 +74,7 @@ fn timestamp(_: &mut SchemaGenerator) -> Schema {
     { "required": ["conversationId"], "properties": { "conversationId": { "type": "string" }, "to": { "type": "null" } } },
     { "required": ["to"], "properties": { "to": { "type": "string" }, "conversationId": { "type": "null" } } },
 ]))]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub struct SendBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<ConversationId>,
@@ -94,7 +94,7 @@ pub struct SendBody {
 /// A frame from a client.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §1, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum ClientFrame {
     #[serde(rename = "auth")]
     Auth { token: String, resume: Option<Position> },

@@ -100,7 +100,7 @@ fn plain_content(generator: &mut SchemaGenerator) -> Schema {
 /// A frame from a client of `listings.v1`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum ListingsClientFrame {
     Ping {},
     Typing {
@@ -133,7 +133,7 @@ pub enum ListingsClientFrame {
 /// A frame from a client of `social.v1`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum SocialClientFrame {
     Ping {},
     Private {
@@ -165,7 +165,7 @@ pub enum SocialClientFrame {
 /// A frame from a client of `channels.v1`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum ChannelsClientFrame {
     Ping {},
     JoinChannel {
@@ -372,7 +372,7 @@ mod tests {
             let in_document: BTreeSet<&str> = incoming.iter().map(kind_of).collect();
             assert_eq!(in_document, frames.iter().map(kind).collect(), "{dialect:?}");
             assert_eq!(in_document, decoded(source), "{dialect:?}");
-            // What the document calls required is.
+            // Fields that the document calls required are required here.
             for frame in &frames {
                 let schema = incoming.iter().find(|schema| kind_of(schema) == kind(frame)).expect("a schema");
                 for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {

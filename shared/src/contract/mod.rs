@@ -1,6 +1,6 @@
-//! The shapes of frames as JSON schemas, for `/asyncapi.json` and `/openapi.json`: `chat` for `chat.v1`, `flat` for the other
-//! dialects, and in it the table of all. Only schemars reads these types. The decoders of `dialect` read frames by
-//! themselves, and tests hold the two together.
+//! The shapes of frames as JSON schemas, for `/asyncapi.json` and `/openapi.json`.
+//! It offers `chat` for `chat.v1`, and `flat` for the other dialects, with the table of all dialects' frames.
+//! It never reads a frame: the decoders of `dialect` do, and tests compare the two.
 
 pub mod chat;
 pub mod flat;

@@ -1,4 +1,4 @@
-//! The dialect `channels.v1` (seed 003, which shows no frame: PROTOCOL §2 has them). Ids are strings and times RFC 3339 with
+//! The dialect `channels.v1` (seed 003, which shows no frame: these are ours). Ids are strings and times RFC 3339 with
 //! milliseconds, as in `chat.v1`; an id may come as an integer. Groups are channels here.
 
 use schemars::JsonSchema;
@@ -53,7 +53,7 @@ fn check_characters(content: &str) -> Result<(), ProtocolError> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "ChannelsFrame")]
-#[expect(missing_docs, reason = "the fields are those of PROTOCOL §2, under the same names")]
+#[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum Frame<'a> {
     Connected {
         user_id: &'a UserId,
@@ -89,7 +89,7 @@ pub struct Member<'a> {
     role: Role,
 }
 
-/// Who came or went.
+/// The user who came or went.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct About<'a> {
@@ -192,7 +192,7 @@ fn about<'a>(
     About { channel_id, user_id, username: name(username, user_id), timestamp: now }
 }
 
-/// Who has no name is called by their id.
+/// A user without a name is shown by the id.
 fn name<'a>(username: Option<&'a String>, user: &'a UserId) -> &'a str {
     username.map_or(user.as_str(), String::as_str)
 }

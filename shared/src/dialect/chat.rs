@@ -1,5 +1,4 @@
-//! The dialect `chat.v1`: canonical envelopes, whose fields stand in a `payload` (PROTOCOL §1). Its encoding is
-//! [`Event::to_json`].
+//! The dialect `chat.v1`: canonical envelopes, whose fields stand in a `payload`. Its encoding is [`Event::to_json`].
 
 use simd_json::prelude::*;
 

@@ -13,7 +13,7 @@ use crate::{Command, ErrorCode, ProtocolError};
 pub struct DecodedFrame {
     /// The command, or the error to answer.
     pub command: Result<Command, ProtocolError>,
-    /// What the client wants back in the answer.
+    /// The client's reference, for the answer.
     pub reference: Option<String>,
 }
 

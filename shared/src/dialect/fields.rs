@@ -1,5 +1,4 @@
-//! The fields of a frame, each read with its check. Every dialect reads with these; what only one of them needs stands in
-//! its own file.
+//! The fields of a frame, each read with its check, for every dialect. A field of one dialect alone is in its file.
 
 use std::str::FromStr;
 

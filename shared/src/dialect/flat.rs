@@ -1,4 +1,4 @@
-//! What the flat dialects have in common: frames without envelope, ids that may be integers, and the frames for errors
+//! The common part of the flat dialects: frames without envelope, ids that may be integers, and the frames for errors
 //! and for positions.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -71,7 +71,7 @@ impl Texts {
             let retryable = code.is_retryable();
             self.push(&Common::Error { code: *code, message, field: None, retryable, retry_after_ms: None });
         } else if !self.numbered {
-            // A live socket has no position to be told of.
+            // A live socket has no position.
         } else if let Event::Position { epoch, .. } = event {
             self.push(&Common::Position { epoch });
         } else if let Event::Resync { reason, epoch, .. } = event {
@@ -107,7 +107,7 @@ fn add_members(object: &mut String, members: &str) {
 /// The largest id that is an integer in JSON. JavaScript rounds larger ones, and then they are the ids of others.
 pub const INTEGER_ID_MAX: u64 = crate::id::GENERATED_ID_MAX;
 
-/// An id in a frame: an integer if it is one (PROTOCOL §2), else a string.
+/// An id in a frame: an integer if it is one, else a string.
 #[derive(Debug, Clone, Copy)]
 pub struct Id<'a>(pub &'a str);
 

@@ -1,5 +1,6 @@
-//! The dialects (PROTOCOL §2): one set of commands and events, four ways to write them. A row of [`Dialect`] and a file
-//! make a dialect; [`Decoder`] and [`Wire::encode`] read and write frames. Rights and recipients are never decided here.
+//! The dialects: one set of commands and events, four ways to write them. A dialect is a row of [`Dialect`] and a file.
+//! It offers [`Decoder`], which reads frames, and [`Wire::encode`], which writes them.
+//! It never decides about rights or recipients.
 
 pub mod channels;
 mod chat;
@@ -16,7 +17,7 @@ use crate::{Command, Event, ProtocolError, Timestamp};
 use fields::Fields;
 use flat::Texts;
 
-/// What makes a dialect.
+/// The parts of a dialect.
 struct Row {
     /// The path at which it is spoken.
     path: &'static str,
@@ -156,15 +157,15 @@ impl Dialect {
     }
 }
 
-/// The types of companions for which no flat dialect has a frame, so that nobody has to read them to know that.
+/// The types of companions for which no flat dialect has a frame. They are skipped without being parsed.
 pub const CANONICAL_ONLY: [&str; 2] = ["conversation.updated", "notification.unread"];
 
-/// What the bytes for a socket depend on.
+/// The dialect and numbering of a socket, on which its bytes depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wire {
     /// The dialect.
     pub dialect: Dialect,
-    /// Whether frames carry `seq`, and the socket is told of its position. In flat dialects only for who asked to resume.
+    /// Whether frames carry `seq`, and the socket gets its position. In flat dialects only for clients that resume.
     pub numbered: bool,
 }
 
@@ -172,8 +173,8 @@ impl Wire {
     /// That of canonical sockets.
     pub const CHAT: Self = Self { dialect: Dialect::Chat, numbered: true };
 
-    /// The text frames of an event, in order; none where the dialect has none for it. `seq` is a durable event's; where
-    /// one event makes several frames, the last one carries it, so that a client that got only some asks for all again.
+    /// The text frames of an event, in order; none where the dialect has none for it. `seq` is a durable event's. If
+    /// one event makes several frames, the last one carries it, so that a client that got only some resumes before all.
     /// `now` is the time that flat frames show for an event without one.
     #[must_use]
     pub fn encode(self, event: &Event, seq: Option<u64>, now: Timestamp) -> Vec<String> {
@@ -256,7 +257,7 @@ mod tests {
                 let frame = format!(r#"{{"type":"{kind}"}}"#);
                 assert_eq!(refused(dialect, frame.as_bytes()), Some(ErrorCode::UnknownEvent), "{dialect:?} {kind:?}");
             }
-            // Deep and whole is JSON like any other; what nobody asks for is passed over.
+            // Deep and whole is JSON like any other; unused fields are skipped.
             for frame in [deep("[", "]"), deep("{\"x\":", "}")] {
                 assert!(matches!(refused(dialect, frame.as_bytes()), None | Some(ErrorCode::InvalidMessage)));
             }

@@ -1,5 +1,5 @@
 //! The dialect `social.v1` (seed 004, and the generic socket of seed 002): `private`, `group`, `broadcast` and
-//! `notification`, times in Unix seconds. Seed 004 shows no frame for anything else; what else there is, is ours.
+//! `notification`, times in Unix seconds. Seed 004 shows no other frame; the others here are ours.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;

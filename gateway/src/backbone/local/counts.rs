@@ -1,4 +1,5 @@
-//! A user's unread counts: per conversation how far it goes and how far it was seen, both only ever raised (NOLOSS B5).
+//! A user's unread counts. Per conversation there are two ends, the last and the last seen message; both are only ever
+//! raised (NOLOSS.md, B5).
 
 use std::collections::HashMap;
 

@@ -10,7 +10,7 @@ use super::LocalBackbone;
 use crate::backbone::BackboneError;
 use crate::backbone::late::{LATE_MAX, Late, LateId};
 
-/// What is kept.
+/// The kept messages.
 #[derive(Default)]
 pub(super) struct LateStream {
     state: Mutex<State>,

@@ -1,4 +1,4 @@
-//! A user's log in memory: the last events, numbered gapless under an epoch.
+//! A user's log in memory: the last events, numbered without gaps under an epoch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use shared::{Epoch, Timestamp};
 
 use crate::backbone::LogHead;
 
-/// How much older than an event an entry has to be for the event to stand behind it, in milliseconds (NOLOSS B4).
+/// How much older than an event an entry has to be for the event to stand behind it, in milliseconds (NOLOSS.md, B4).
 const DISORDER_MS_MAX: i64 = 5_000;
 
 /// The log.
@@ -31,7 +31,7 @@ struct Entry {
 pub(super) enum Search {
     Found,
     Absent,
-    /// What would prove its absence was trimmed.
+    /// The entries that would prove its absence were trimmed.
     Unproven,
 }
 

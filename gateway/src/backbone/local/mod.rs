@@ -1,6 +1,6 @@
-//! The backbone inside one process, for `gateway dev` and for tests: the same semantics and the same bytes as on Redis.
-//!
-//! It needs no server, keeps nothing beyond the process, and never talks to another node.
+//! The backbone inside one process, for `gateway dev` and for tests.
+//! It offers [`LocalBackbone`], with the same semantics and the same bytes as on Redis.
+//! It keeps nothing beyond the process, and never talks to another node.
 
 mod counts;
 mod late;
@@ -199,7 +199,7 @@ impl Backbone for LocalBackbone {
         Ok(())
     }
 
-    /// A new process has new epochs, and nobody else could be subscribed.
+    /// A new process has new epochs, and no other process could be subscribed.
     fn note_new_server(&self) {}
 
     fn leave_server(&self) {}
@@ -218,7 +218,7 @@ impl Backbone for LocalBackbone {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             if task.await.is_err() {
-                tracing::error!("a task of the local backbone ended by a panic");
+                tracing::error!("a task of the local backbone panicked");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Who is online in this process, and whose offline announcement is due. Times are unix milliseconds.
+//! The users who are online in this process, and those whose offline announcement is due. Times are unix milliseconds.
 
 use std::collections::HashMap;
 

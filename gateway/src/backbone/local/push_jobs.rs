@@ -1,4 +1,4 @@
-//! Push jobs in this process: bounded, and gone with it.
+//! Push jobs in this process: bounded, and lost with it.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! The state that Redis would hold, in this process: logs, counts, subscriptions. It never waits.
+//! The state that Redis would hold, in this process: logs, counts, subscriptions. Its methods never wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,9 +38,9 @@ struct User {
     counts: Option<Counts>,
 }
 
-/// What an append did.
+/// The outcome of an append.
 pub(super) enum AppendOutcome {
-    /// To be given to the inbox, if somebody is subscribed.
+    /// The payload for the inbox, if the user has a subscription.
     Payload { payload: Bytes, subscribed: bool },
     /// Neither a log nor a subscriber.
     Nowhere,

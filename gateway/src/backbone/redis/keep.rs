@@ -1,4 +1,4 @@
-//! Starts what keeps the connections: the supervisor of one server, or the keeper of a Cluster.
+//! Starts the task that keeps the connections: the supervisor of one server, or the keeper of a Cluster.
 
 use std::sync::Arc;
 

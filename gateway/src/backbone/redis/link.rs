@@ -1,8 +1,8 @@
 //! The way to Redis as `commands` sees it: one server, or the masters of a Cluster.
 //!
-//! Commands are sent, batched and refused here, and their callers can't tell which of the two it is. Only entering
-//! (`commands/entrance`) and presence (`presence/mod`) ask, by [`Link::cluster`]: one script does there on one server what
-//! takes several steps in a Cluster. `connect`, `cluster` and `subscribe` lie below, and keep the connections of either.
+//! Commands are sent, batched and refused here, and the callers don't see the difference. There are two exceptions, by
+//! [`Link::cluster`]: entering (`commands/entrance`) and presence (`presence/mod`) take one script on one server and
+//! several steps in a Cluster. `connect`, `cluster` and `subscribe` lie below, and keep the connections of both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::backbone::batches::Batches;
 use crate::backbone::{BackboneError, Health, Settings};
 use crate::switches;
 
-/// How long after a change of server an append opens a log where none is (NOLOSS M2).
+/// How long after a change of server an append opens a log where none is (NOLOSS.md, A3).
 const SERVER_NEW: Duration = Duration::from_secs(60);
 
-/// How long after a change of server nobody is declared offline: their nodes are coming back, too.
+/// How long after a change of server no user is marked offline, because their nodes are reconnecting too.
 const SERVER_UNSETTLED: Duration = Duration::from_secs(10);
 
-/// What all tasks share.
+/// The parts that all tasks share.
 pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
@@ -262,7 +262,7 @@ impl Link {
         self.told_new.lock().is_some_and(|at| at.elapsed() < time)
     }
 
-    /// Whether appends for this user open a log where none is (NOLOSS M2).
+    /// Whether appends for this user open a log where none is (NOLOSS.md, A3).
     pub(super) fn must_open_logs(&self, user: &UserId) -> bool {
         let is_new = || match &self.route {
             Route::One(server) => self.was_told_within(SERVER_NEW) || server.changed_within(SERVER_NEW),

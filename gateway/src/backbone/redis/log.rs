@@ -1,4 +1,4 @@
-//! How scripts tell of a user's log: its head, then entries.
+//! The replies of scripts about a user's log: its head, then entries.
 
 use std::borrow::Cow;
 

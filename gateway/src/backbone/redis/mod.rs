@@ -1,7 +1,6 @@
-//! The backbone on Redis: a log, a channel and unread counts per user, kept together by scripts.
-//!
-//! A supervised pair of connections to each server carries the frequent commands, a small pool the others. While Redis is
-//! away every call is an error at once; nothing is kept for later.
+//! The backbone on Redis: per user a log, a channel and unread counts, which scripts change together.
+//! It offers [`RedisBackbone`], on one server, on the master that Sentinels name, or on a Redis Cluster.
+//! It never keeps a call for later: while Redis is away every call fails at once.
 
 mod cluster;
 mod commands;
@@ -47,7 +46,7 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 pub struct RedisBackbone {
     link: Arc<Link>,
     subscriptions: Arc<Subscriptions>,
-    /// Deliveries on their way to the publisher.
+    /// Deliveries that wait for the publisher.
     queue: Queue,
     entrances: Together<Entrant, EntryOutcome>,
     arrivals: Together<UserId, bool>,
@@ -196,14 +195,14 @@ impl Backbone for RedisBackbone {
         if let Some(publisher) = publisher
             && publisher.await.is_err()
         {
-            tracing::error!("the publisher ended by a panic");
+            tracing::error!("the publisher panicked");
         }
         self.stop.cancel();
         let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper
             && keeper.await.is_err()
         {
-            tracing::error!("the keeper of the connections to Redis ended by a panic");
+            tracing::error!("the task that keeps the connections to Redis panicked");
         }
     }
 }

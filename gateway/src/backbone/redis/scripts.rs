@@ -1,4 +1,4 @@
-//! The Lua scripts: assembled once with this node's limits, known to Redis by their SHA-1.
+//! The Lua scripts: assembled once with this node's limits, and called by their SHA-1.
 
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
@@ -15,13 +15,13 @@ pub(super) struct Scripts {
     pub(super) seed: Script,
     /// Opens a log.
     pub(super) open: Script,
-    /// Opens a log for somebody who comes in.
+    /// Opens the log of a user who connects.
     pub(super) enter: Script,
     /// Reads a log.
     pub(super) read: Script,
     /// Makes a user offline.
     pub(super) departed: Script,
-    /// Counts who is subscribed for a user.
+    /// Counts a user's subscriptions.
     pub(super) subscribed: Script,
     /// Takes users whose offline check is due.
     pub(super) take_offline: Script,

@@ -1,4 +1,4 @@
-//! Calls that many make one by one: batched, or each by itself.
+//! Calls that many callers make one by one: batched, or each by itself.
 
 use futures_util::future::BoxFuture;
 
@@ -7,7 +7,7 @@ use crate::backbone::batches::Batches;
 
 /// The way into such calls; [`Link::together`](super::link::Link::together) chooses.
 pub(super) enum Together<Q, A> {
-    /// What gathers while a batch is under way makes the next one.
+    /// Calls that gather during one batch make the next.
     Batched(Batches<Q, A>),
     /// Each call goes out at once.
     Alone(Box<Ask<Q, A>>),

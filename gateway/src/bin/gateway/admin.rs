@@ -1,5 +1,7 @@
-//! `gateway admin …`: what an operator asks of a running cluster, from a terminal. Speaks to the public and the operators'
-//! HTTP interface like any other client; a table for people, JSON for programs.
+//! `gateway admin …`: an operator's queries about a running cluster, from a terminal.
+//!
+//! It calls the public and the operators' HTTP interface like any other client. It prints a table for people, or JSON
+//! for programs.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Users asked for in one request.
 const PAGE: usize = 100;
 
-/// What to ask, and of whom.
+/// The query, and the nodes to send it to.
 #[derive(Args)]
 pub(crate) struct AdminArgs {
     #[command(subcommand)]
@@ -41,13 +43,13 @@ pub(crate) struct AdminArgs {
 enum Admin {
     /// Sockets and users of each node that is named by --url
     Stats,
-    /// Who is connected to each node that is named by --ops-url
+    /// List the connections of each node that --ops-url names
     Connections {
         /// Stop after so many users
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// Close a user's sockets on every node; the clients come back
+    /// Close a user's sockets on every node; the clients reconnect
     Disconnect {
         /// The user's id
         user: String,
@@ -55,17 +57,17 @@ enum Admin {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Close a user's sockets on every node and make the tokens that the user has worthless
+    /// Revoke a user's tokens and close the user's sockets on every node
     Revoke {
         /// The user's id
         user: String,
     },
-    /// Publish an event to users, or to everybody who is connected
+    /// Publish an event to users, or to every connected user
     Publish {
         /// A user's id; repeat it for several
         #[arg(long = "user", required_unless_present = "everyone")]
         users: Vec<String>,
-        /// To everybody who is connected; never kept
+        /// To every connected user; never kept
         #[arg(long, conflicts_with_all = ["users", "ephemeral"])]
         everyone: bool,
         /// The event's type
@@ -74,7 +76,7 @@ enum Admin {
         /// The event's payload, a JSON object
         #[arg(long)]
         payload: String,
-        /// Only for who is connected now; else it is kept in the users' logs
+        /// Only to users who are connected now; otherwise it is kept in the users' logs
         #[arg(long)]
         ephemeral: bool,
     },
@@ -120,17 +122,14 @@ async fn answer(args: &AdminArgs) -> anyhow::Result<String> {
         }
         Admin::Revoke { user } => {
             client.post(first, "/api/v1/control/revoke", &json!({ "userId": user })).await?;
-            Ok(done(
-                args,
-                &format!("{user}'s tokens are worthless now, and the sockets are being closed on every node"),
-            ))
+            Ok(done(args, &format!("{user}'s tokens are revoked, and the sockets are being closed on every node")))
         }
         Admin::Publish { users, everyone, kind, payload, ephemeral } => {
-            let payload: Value = serde_json::from_str(payload).context("--payload is no JSON")?;
+            let payload: Value = serde_json::from_str(payload).context("--payload is not JSON")?;
             let event = json!({ "type": kind, "payload": payload });
             if *everyone {
                 client.post(first, "/api/v1/broadcast", &json!({ "event": event })).await?;
-                return Ok(done(args, "published to everybody who is connected"));
+                return Ok(done(args, "published to every connected user"));
             }
             let order = json!({ "users": users, "event": event, "durable": !ephemeral });
             client.post(first, "/api/v1/publish", &order).await?;
@@ -190,7 +189,7 @@ impl Asker<'_> {
     fn endpoint(&self, url: &str, path: &str) -> anyhow::Result<Endpoint> {
         let whole = format!("{}{path}", url.trim_end_matches('/'));
         let uri = whole.parse().ok().filter(|uri: &hyper::Uri| matches!(uri.scheme_str(), Some("http" | "https")));
-        let uri = uri.with_context(|| format!("{url:?} is no URL; give one like http://127.0.0.1:8086"))?;
+        let uri = uri.with_context(|| format!("{url:?} is not a URL; give one like http://127.0.0.1:8086"))?;
         Ok(Endpoint::new(uri, Duration::from_secs(self.args.timeout), ANSWER_BYTES_MAX)?)
     }
 
@@ -209,7 +208,7 @@ fn or_default(given: &[String], default: &str) -> Vec<String> {
 }
 
 fn unreachable(url: &str, error: &gateway::http_client::RequestError) -> anyhow::Error {
-    anyhow::anyhow!("{url} can't be asked: {error}; is the node there?")
+    anyhow::anyhow!("{url} can't be reached: {error}; is the node there?")
 }
 
 /// The JSON of a good answer, or what stands against it and what to do.

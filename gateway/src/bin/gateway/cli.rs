@@ -175,7 +175,7 @@ fn config(args: RunArgs) -> anyhow::Result<()> {
 }
 
 fn start_log(filter: &str, format: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("RUST_LOG can't be understood; give for example info")?;
+    let filter = EnvFilter::try_new(filter).context("RUST_LOG is invalid; give a filter like info")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -187,7 +187,7 @@ fn start_log(filter: &str, format: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what was asked for. If nobody reads it any more, there is nobody to tell.
+/// Prints the output. An error is ignored: it means that the reader has gone.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

@@ -1,4 +1,6 @@
-//! The `gateway` binary: config → app → serve → drain.
+//! The `gateway` binary: reads the command line and runs one command.
+//! It offers `serve`, `dev`, `token`, `config` and `admin`.
+//! It never holds logic of a node: that is the library's.
 
 mod admin;
 mod cli;

@@ -63,7 +63,7 @@ impl Registry {
             connection: socket.connection,
             dialect: socket.queue.wire().dialect,
             opened_age_s: now_s.saturating_sub(socket.opened_s),
-            heard_age_s: now_s.saturating_sub(socket.queue.heard_s()),
+            heard_age_s: now_s.saturating_sub(socket.queue.liveness().heard_s()),
             expires_in_s: socket.expires_s.saturating_sub(now_s),
             queued_bytes: socket.queue.queued_bytes(),
         };

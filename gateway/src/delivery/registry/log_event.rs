@@ -5,57 +5,65 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
+use crate::delivery::already_seen::AlreadySeen;
+use crate::delivery::envelope::{MessageRef, message_of};
 use crate::delivery::frames::{Frames, position_on};
-use crate::delivery::send_queue::AlreadySeen;
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
 pub struct LogEvent<'a> {
     pub(super) seq: u64,
     pub(super) frames: Frames<'a>,
+    /// The message that the event brings, if it does.
+    message: Option<MessageRef<'a>>,
     /// When it reached this node: one reading of the clock for all sockets.
     pub(super) at: Instant,
-    /// When the message that it brings was accepted.
+    /// When the message that it brings was accepted; `None` for an event from the log, which isn't measured.
     pub(super) accepted_at: Option<Instant>,
 }
 
 impl<'a> LogEvent<'a> {
-    /// The event `seq`, of which these are the envelopes as they came, `seq` first.
+    /// The event `seq` that was published just now: its envelopes as they came, `seq` first, and the message that their check
+    /// found.
     #[must_use]
-    pub fn new(seq: u64, envelopes: &'a [u8]) -> Self {
-        Self { seq, frames: Frames::new(envelopes, Some(seq)), at: Instant::now(), accepted_at: None }
-    }
-
-    /// The same for an event that brings a message which was accepted at this time, if it does.
-    #[must_use]
-    pub fn accepted_at(self, accepted: Option<Timestamp>) -> Self {
-        // A store whose clock is ahead has accepted it just now.
+    pub fn live(seq: u64, envelopes: &'a [u8], message: Option<MessageRef<'a>>) -> Self {
+        let at = Instant::now();
+        // If the store's clock is ahead, the message was accepted just now.
         let age_ms = |time: Timestamp| Timestamp::now().unix_ms().saturating_sub(time.unix_ms());
-        let age = accepted.map(|time| Duration::from_millis(u64::try_from(age_ms(time)).unwrap_or(0)));
-        Self { accepted_at: age.and_then(|age| self.at.checked_sub(age)), ..self }
+        let age = message.as_ref().and_then(|message| message.created_at).map(age_ms);
+        let age = age.map(|age_ms| Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+        let accepted_at = age.and_then(|age| at.checked_sub(age));
+        Self { seq, frames: Frames::new(envelopes, Some(seq)), message, at, accepted_at }
     }
 
-    /// The message that the event brings, if any.
+    /// The event `seq` as it stands in the log.
+    #[must_use]
+    pub fn logged(seq: u64, envelopes: &'a [u8]) -> Self {
+        let (frames, message) = (Frames::new(envelopes, Some(seq)), message_of(envelopes));
+        Self { seq, frames, message, at: Instant::now(), accepted_at: None }
+    }
+
+    /// The id of the message that the event brings, if it does.
     pub(super) fn message(&self) -> Option<u64> {
-        self.frames.message()
+        self.message.as_ref().map(|message| message.id.get())
     }
 
-    /// What a socket gets that had the message already: if directly, or under an earlier epoch (`earlier`), its position in
-    /// the event's place; if it sent it and wants no echo, nothing; then the companions.
+    /// The frames for a socket that had the message already, or sent it and wants no echo: its position in the event's place,
+    /// then the companions. A socket had the message if it got it directly, or under an earlier epoch (`earlier`).
     pub(super) fn instead(
         &self,
-        had: Option<&mut AlreadySeen>,
+        seen: Option<&mut AlreadySeen>,
         earlier: bool,
         wire: Wire,
         epoch: &Epoch,
     ) -> Option<Bytes> {
-        if had.is_none() && !earlier {
+        if seen.is_none() && !earlier {
             return None;
         }
-        let brought = self.frames.brought()?;
-        let is_known = had.is_some_and(|had| {
-            let is_muted = brought.temp_id.as_ref().is_some_and(|temp_id| had.take_muted(temp_id));
-            had.take_direct(brought.message) || is_muted
+        let message = self.message.as_ref()?;
+        let is_known = seen.is_some_and(|seen| {
+            let is_muted = message.temp_id.as_ref().is_some_and(|temp_id| seen.take_muted(temp_id));
+            seen.take_direct(message.id.get()) || is_muted
         });
         if !is_known && !earlier {
             return None;

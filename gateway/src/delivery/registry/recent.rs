@@ -1,4 +1,5 @@
-//! Which messages a user's sockets were given lately, so that a redo under a new epoch repeats none of them (NOLOSS M4).
+//! Which messages a user's sockets were given lately, so that a redo under a new epoch repeats none of them
+//! (NOLOSS.md, B10).
 //!
 //! Within an epoch `seq` tells what a socket had. Across a change of epoch only the message's id does: a publication whose
 //! outcome was uncertain is redone when the backbone comes back as another server, and the old log can't be asked any more.

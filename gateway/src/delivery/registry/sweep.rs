@@ -40,7 +40,7 @@ impl Registry {
             for (user, local) in shard.lock().iter_mut() {
                 let mut heard_s = 0;
                 for socket in &mut local.sockets {
-                    heard_s = heard_s.max(socket.queue.heard_s());
+                    heard_s = heard_s.max(socket.queue.liveness().heard_s());
                     sweep.pings += u32::from(socket.tick(now_s, clocks));
                 }
                 if heard_s > local.refreshed_s && now_s.saturating_sub(local.refreshed_s) >= clocks.refresh_s {
@@ -60,7 +60,12 @@ impl Registry {
 impl LocalSocket {
     /// Applies the clocks; whether a ping was sent.
     fn tick(&mut self, now_s: u32, clocks: &SweepClocks) -> bool {
-        if self.queue.stuck_since_s().is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s) {
+        if self
+            .queue
+            .liveness()
+            .stuck_since_s()
+            .is_some_and(|since| now_s.saturating_sub(since) >= clocks.write_timeout_s)
+        {
             self.queue.abort();
             return false;
         }
@@ -68,7 +73,7 @@ impl LocalSocket {
             self.queue.close(CloseCode::TokenExpired);
             return false;
         }
-        let heard_s = self.queue.heard_s();
+        let heard_s = self.queue.liveness().heard_s();
         let silence_s = now_s.saturating_sub(heard_s);
         if silence_s >= clocks.heartbeat_s + clocks.heartbeat_timeout_s {
             self.queue.close(CloseCode::HeartbeatTimeout);

@@ -1,5 +1,5 @@
-//! What operators ask about connections and channels. Connections are this node's; who is online in a channel is known
-//! over all nodes.
+//! Operators' queries about connections and channels. Connections are those of this node; a channel's online users are
+//! counted over all nodes.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::{ChannelActivity, Members};
 
 /// The channels that are listed of one user.
 const CHANNELS_SHOWN_MAX: u32 = 100;
-/// Members about whom the backbone is asked at once.
+/// Members whose presence is queried in one call.
 const PRESENCE_AT_ONCE: usize = 500;
 
 #[derive(Debug, Deserialize)]
@@ -80,7 +80,7 @@ pub(super) struct ChannelStats {
     users: List<OnlineMember>,
 }
 
-/// What of it is on this node.
+/// The part of it on this node.
 #[derive(Debug, Serialize)]
 struct NodeShare {
     node: String,

@@ -1,5 +1,4 @@
-//! The AsyncAPI document of the sockets (PROTOCOL §1, §2): a channel for each dialect, its frames read off the types that
-//! the code writes them with.
+//! The AsyncAPI document of the sockets: a channel for each dialect, with frames from the types that the code writes.
 
 use serde_json::{Map, Value, json};
 use shared::Dialect;
@@ -108,7 +107,7 @@ impl DialectFrames {
     fn description(&self) -> String {
         let codes = CloseCode::ALL.iter().map(|code| format!("{} {}", code.code(), code.reason()));
         let first = if self.dialect.is_flat() {
-            "The upgrade carries a token. Frames have no envelope, and carry `seq` only for who asks to resume."
+            "The upgrade carries a token. Frames have no envelope, and carry `seq` only for clients that resume."
         } else {
             "The first frame is `auth` unless the upgrade carried a token."
         };
@@ -116,7 +115,7 @@ impl DialectFrames {
     }
 }
 
-/// Whose frames.
+/// The dialect of the frames.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Client,
@@ -128,13 +127,13 @@ fn name_of(reference: &Value) -> &str {
     reference.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()).unwrap_or_default()
 }
 
-/// The frame with what every envelope may hold besides `type` and `payload`.
+/// The frame with the fields that every envelope may have beside `type` and `payload`.
 fn envelope(mut frame: Value, side: Side) -> Value {
     let payload_may_lack =
         frame.pointer("/properties/payload/required").is_none() && frame.pointer("/properties/payload/$ref").is_none();
     if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut) {
         let reference =
-            json!({ "type": ["string", "number"], "description": "Comes back in what answers this frame." });
+            json!({ "type": ["string", "number"], "description": "Comes back in the answer to this frame." });
         fields.insert("ref".into(), reference);
         if side == Side::Server {
             fields.insert("seq".into(), seq("Durable events only: counts one by one."));
@@ -149,7 +148,7 @@ fn envelope(mut frame: Value, side: Side) -> Value {
 /// The flat frame with what it carries for who asked to resume.
 fn flat(mut frame: Value, kind: &str, side: Side) -> Value {
     if let Some(fields) = frame.get_mut("properties").and_then(Value::as_object_mut).filter(|_| side == Side::Server) {
-        fields.insert("seq".into(), seq("Only for who asked to resume."));
+        fields.insert("seq".into(), seq("Only for clients that resume."));
         if kind == "connected" {
             fields.insert("epoch".into(), json!({ "type": "string", "description": "With seq, the position." }));
             fields.insert("resumed".into(), json!({ "type": "boolean", "description": "Whether nothing was missed." }));
@@ -166,7 +165,7 @@ fn query() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "token": { "type": "string", "description": "Where no header and no cookie can be set." },
+            "token": { "type": "string", "description": "For clients that can't set a header or a cookie." },
             "resume": { "type": "string", "description": "Go on from this position: epoch:seq." },
         },
     })

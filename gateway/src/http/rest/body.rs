@@ -8,6 +8,7 @@ use shared::dialect::half_of_a_character;
 use shared::{ErrorCode, ProtocolError};
 
 use super::failure::Failure;
+use crate::http::plain_connections::TooSlow;
 
 /// The largest body, in bytes: a conversation of ten thousand members with the longest ids fits.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -39,10 +40,17 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let too_large = |_| {
-            ProtocolError::new(ErrorCode::PayloadTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+        let fault = |error: axum::Error| {
+            let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+            match causes.find_map(|cause| cause.downcast_ref::<TooSlow>()) {
+                Some(slow) => ProtocolError::new(ErrorCode::Timeout, slow.to_string()),
+                None => {
+                    let fault = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+                    ProtocolError::new(ErrorCode::PayloadTooLarge, fault)
+                }
+            }
         };
-        Ok(Self(axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(too_large)?))
+        Ok(Self(axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(fault)?))
     }
 }
 

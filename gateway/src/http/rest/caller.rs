@@ -42,7 +42,7 @@ impl Caller {
         }
     }
 
-    /// Whether nobody else's name is used.
+    /// Whether the caller acts in the caller's own name.
     pub(super) fn is_in_own_name(&self) -> bool {
         match self {
             Self::User(_) | Self::Backend(None) => true,
@@ -50,7 +50,7 @@ impl Caller {
         }
     }
 
-    /// The identity of a user who asks for themselves.
+    /// The identity of a user who acts in their own name.
     pub(super) fn identity(&self) -> Option<&Identity> {
         match self {
             Self::User(identity) => Some(identity),

@@ -1,4 +1,4 @@
-//! Orders to all nodes, and what this node holds.
+//! Orders to all nodes, such as closing or revoking a user, and this node's stats.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::http::stats::Stats;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct DisconnectBody {
     user_id: UserId,
-    /// For the caller's own records; clients are not told.
+    /// For the caller's own records; clients don't get it.
     #[serde(default)]
     reason: Option<String>,
 }
@@ -37,7 +37,7 @@ pub(super) async fn disconnect(
     Body(order): Body<DisconnectBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    tracing::info!(user = %order.user_id, reason = order.reason, "a user is disconnected by order");
+    tracing::info!(user = %order.user_id, reason = order.reason, "disconnecting a user, as requested over REST");
     let control = Control::Disconnect { user_id: order.user_id, revoked: false };
     api.node.backbone.control(&control).await?;
     Ok(Accepted)
@@ -49,7 +49,7 @@ pub(super) async fn revoke(
     Body(order): Body<RevokeBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    tracing::info!(user = %order.user_id, "a user's tokens are revoked by order");
+    tracing::info!(user = %order.user_id, "revoking a user's tokens, as requested over REST");
     api.node.chat.revoke(&order.user_id).await?;
     Ok(Accepted)
 }

@@ -128,7 +128,7 @@ pub(super) struct NewMembers {
     user_ids: Vec<UserId>,
 }
 
-/// What adding many did: who came in, and who is banned.
+/// The result of adding many: the new members, and the banned ones.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BulkAddition {
@@ -153,7 +153,7 @@ impl IntoResponse for AddAnswer {
 
 impl Answer for AddAnswer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers(200, "The conversation, or what adding many did.", Some(schemas.answer::<Self>()));
+        operation.answers(200, "The conversation, or the result of adding many.", Some(schemas.answer::<Self>()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a handler's arguments and its answer say about an operation of the OpenAPI document.
+//! Derives an operation of the OpenAPI document from a handler's arguments and answer.
 
 use axum::Json;
 use axum::extract::State;
@@ -69,7 +69,7 @@ impl Operation {
     }
 }
 
-/// The schemas of everything that is named, for what comes in and for what goes out.
+/// The schemas of all named types, for requests and for answers.
 pub(super) struct Schemas {
     inputs: SchemaGenerator,
     answers: SchemaGenerator,
@@ -111,7 +111,7 @@ impl Schemas {
     pub(super) fn components(&mut self, content_chars_max: usize) -> Value {
         let mut all = self.answers.take_definitions(true);
         for (name, schema) in self.inputs.take_definitions(true) {
-            // What comes in and goes out under one name must look the same: there is one schema of that name.
+            // One name has one schema, so requests and answers under that name must have the same form.
             debug_assert!(all.get(&name).is_none_or(|known| *known == schema), "{name} means two things");
             all.insert(name, schema);
         }
@@ -129,7 +129,7 @@ impl Schemas {
     }
 }
 
-/// What an argument of a handler says.
+/// A handler's argument, described.
 pub(super) trait Input {
     fn describe(operation: &mut Operation, schemas: &mut Schemas);
 }
@@ -206,7 +206,7 @@ fn without_null(schema: &Value) -> Value {
     schema
 }
 
-/// What a handler's answer says.
+/// A handler's answer, described.
 pub(super) trait Answer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas);
 }
@@ -232,7 +232,7 @@ impl<T: JsonSchema> Answer for Created<T> {
     }
 }
 
-/// 202: it is on its way.
+/// 202: accepted, not carried out yet.
 pub(super) struct Accepted;
 
 impl IntoResponse for Accepted {

@@ -1,4 +1,4 @@
-//! Long polling, for those who can't hold a socket: the same log, the same events, on any node.
+//! Long polling, for clients that can't hold a socket: the same log and the same events, on any node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(super) struct ResyncAnswer {
     seq: u64,
 }
 
-/// What a poll answers.
+/// The answer to a poll.
 pub(super) enum PollAnswer {
     Events(Events),
     Moved(ResyncAnswer),
@@ -99,13 +99,13 @@ pub(super) async fn events(
         PollOutcome::Events { epoch, seq, entries } => {
             let lines = entries.iter().flat_map(|payload| payload.split(|byte| *byte == b'\n'));
             let events = lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|fault| {
-                tracing::error!(%fault, "a log holds something that is no envelope");
+                tracing::error!(%fault, "a user's log holds an invalid envelope");
                 ProtocolError::new(ErrorCode::InternalError, "the log can't be read")
             })?;
             Ok(PollAnswer::Events(Events { epoch, seq, events }))
         }
         PollOutcome::Moved { reason, position } => Ok(PollAnswer::Moved(ResyncAnswer {
-            error: ProtocolError::new(ErrorCode::Conflict, "this position can't be served: fetch what is missing"),
+            error: ProtocolError::new(ErrorCode::Conflict, "this position can't be used: fetch the missing messages"),
             reason,
             epoch: position.epoch,
             seq: position.seq,

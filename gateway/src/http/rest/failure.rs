@@ -14,7 +14,7 @@ pub(super) struct ErrorAnswer {
     error: ProtocolError,
 }
 
-/// An error on its way to a client.
+/// An error that is answered to a client.
 #[derive(Debug)]
 pub(super) struct Failure(pub(super) ProtocolError);
 

@@ -1,4 +1,6 @@
-//! REST: the routes of PROTOCOL §3, each a thin step from a checked request to the domain.
+//! REST: the routes of `/openapi.json`, and those of operators. A file per subject.
+//! It offers [`router`] and [`admin_router`]; the OpenAPI document is made from the same table and types.
+//! It never decides anything about chat: each handler is a step from a checked request to the domain.
 
 mod admin;
 mod asyncapi;
@@ -33,13 +35,13 @@ use crate::http::browsers;
 use crate::node::Node;
 use routes::Routes;
 
-/// What every route works with.
+/// The parts that every route works with.
 pub struct Api {
     /// The node.
     pub node: Arc<Node>,
     /// The key of backends.
     pub api_key: Option<String>,
-    /// Origins of browsers that may ask, and change something by a cookie.
+    /// Origins of browsers that may call routes, and change something by a cookie.
     pub origins: Arc<Origins>,
 }
 
@@ -77,7 +79,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")
         .post("/api/v1/broadcast", publish::broadcast, "Send an event to every socket (backends, admins)")
         .post("/api/v1/control/disconnect", control::disconnect, "Close a user's sockets (backends, admins)")
-        .post("/api/v1/control/revoke", control::revoke, "Make a user's tokens worthless (backends, admins)")
+        .post("/api/v1/control/revoke", control::revoke, "Revoke a user's tokens (backends, admins)")
         .get("/api/messages/private", social::private_messages, "Messages with a user (social)")
         .get("/api/messages/group", social::group_messages, "Messages of a group (social)")
         .post("/api/groups/invite", social::invite, "Invite a user to a group (social)")

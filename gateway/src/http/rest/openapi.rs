@@ -1,4 +1,4 @@
-//! The OpenAPI document of the public routes (PROTOCOL §3).
+//! The OpenAPI document of the public routes.
 
 use serde_json::{Map, Value, json};
 

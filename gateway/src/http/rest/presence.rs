@@ -1,4 +1,4 @@
-//! Who is online.
+//! Queries of presence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Backends publish: an event to some users, or to everybody who is connected.
+//! Events that backends publish: to some users, or to every connected user.
 
 use std::sync::Arc;
 

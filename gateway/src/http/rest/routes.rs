@@ -1,5 +1,5 @@
-//! The route table, and with it the OpenAPI document: what a handler takes and answers is read off its signature, so that
-//! the document can't say anything else than the code.
+//! The route table, and with it the OpenAPI document. Arguments and answers are taken from the handlers' signatures, so
+//! the document can't differ from the code.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -77,7 +77,7 @@ pub(super) async fn group_messages(
     let (offset, limit) = (params.offset.unwrap_or(0), limit(params.limit));
     let reader = caller.user()?;
     if api.node.chat.members_of(&params.group, reader).await?.kind == ConversationKind::Direct {
-        return Err(ProtocolError::field("group", "is a direct conversation, no group").into());
+        return Err(ProtocolError::field("group", "is a direct conversation, not a group").into());
     }
     let page = api.node.chat.page_back(&params.group, reader, offset, limit).await?;
     Ok(Json(list(&page, |message| json!(MessageFrame::new(message, None)), offset, limit)))

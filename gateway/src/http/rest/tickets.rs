@@ -1,4 +1,4 @@
-//! A ticket for a socket, so that no token has to stand in a URL.
+//! Tickets for sockets, so that no token has to stand in a URL.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The last seconds of a socket: what is queued, the close frame, and then a moment for the peer to take it in.
+//! The end of a socket: the queued bytes, the close frame, and then a moment for the peer to read them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -28,7 +28,7 @@ pub(super) struct Closing {
 
 #[derive(Debug)]
 enum Step {
-    /// What was queued is written; then this close frame follows.
+    /// The queued frames are written; then this close frame follows.
     Draining(Bytes),
     /// The close frame is written; nothing may follow it.
     Telling,

@@ -43,7 +43,7 @@ pub struct Socket {
     stream: TcpStream,
     decoder: Decoder,
     queue: Arc<SendQueue>,
-    /// What was read and not decoded yet, because the caller wants no message now.
+    /// Bytes that were read and not decoded yet, because the caller wants no message now.
     backlog: BytesMut,
     unwritten: PendingWrite,
     /// The answers to pings since the last write, framed.
@@ -77,7 +77,7 @@ pub enum SocketEnd {
     Peer(Option<u16>),
     /// The peer's end of stream came without a close frame.
     Vanished,
-    /// The peer broke RFC 6455 and was told so.
+    /// The peer broke RFC 6455 and got a close frame.
     Fault(Fault),
     /// We closed it; `told` says whether the close frame was handed to the kernel.
     Closed {
@@ -108,17 +108,17 @@ impl SocketEnd {
     }
 }
 
-/// What became of the bytes that were read.
+/// The outcome of a read.
 enum ReadProgress {
     /// All were decoded.
     All,
     /// No more in this poll; these bytes are left.
     Stopped { rest_bytes: usize },
-    /// The socket is closing; what is left is nobody's.
+    /// The socket is closing; further input is ignored.
     Closing,
 }
 
-/// What a poll could write.
+/// The outcome of a write.
 struct WriteProgress {
     /// Everything is with the kernel.
     all: bool,
@@ -143,7 +143,7 @@ impl Socket {
         }
     }
 
-    /// Whether the socket is on its way out: no message will come, and nothing that is queued now will be written.
+    /// Whether the socket is closing: no message will come, and no frame that is queued now will be written.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.closing.is_some()
@@ -205,7 +205,7 @@ impl Socket {
                     Poll::Ready(Ok(bytes)) => bytes,
                     Poll::Ready(Err(error)) => return Err(SocketEnd::Io(error.kind())),
                 };
-                self.queue.heard();
+                self.queue.liveness().heard();
                 match self.deliver(cx, bytes, on_message) {
                     ReadProgress::All => {}
                     ReadProgress::Closing => return Ok(()),
@@ -272,7 +272,7 @@ impl Socket {
             self.queue.take(&mut batch, cx.waker());
             batch.frames.extend(batch.ping.then(frame::ping));
             if !self.pongs.is_empty() {
-                // First, because what a message caused comes after it, and pings may stand inside of a message.
+                // First, because the answers to a message come after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));
             }
         } else {
@@ -291,10 +291,10 @@ impl Socket {
 
     /// Writes what was taken from the queue; whether that was all.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, SocketEnd> {
-        let progress = || self.queue.set_stuck(false);
+        let progress = || self.queue.liveness().set_stuck(false);
         let all = self.unwritten.write(cx, &mut self.stream, progress).map_err(|error| SocketEnd::Io(error.kind()))?;
         if !all {
-            self.queue.set_stuck(true);
+            self.queue.liveness().set_stuck(true);
         }
         Ok(all)
     }

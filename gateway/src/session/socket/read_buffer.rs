@@ -11,7 +11,7 @@ thread_local! {
 
 /// Lends this thread's buffer, whose contents mean nothing.
 pub(super) fn with_read_buffer<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
-    // Taken, not borrowed: whoever comes here again from inside `read` gets a buffer of his own, not a panic.
+    // Taken, not borrowed: a nested call from inside `read` gets a buffer of its own, not a panic.
     let mut buffer = BUFFER.take();
     if buffer.is_empty() {
         buffer = vec![0; READ_BYTES].into_boxed_slice();

@@ -66,7 +66,7 @@ impl Rig {
         self.peer.write_all(bytes).await.unwrap();
     }
 
-    /// What the peer gets until the end of the stream.
+    /// The peer's bytes until the end of the stream.
     async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.peer.read_to_end(&mut bytes).await.unwrap();
@@ -90,7 +90,7 @@ impl Rig {
         for _ in 0..STUCK_FRAMES {
             assert_eq!(self.queue.push_reply(large_frame()), PushOutcome::Queued);
         }
-        while self.queue.stuck_since_s().is_none() {
+        while self.queue.liveness().stuck_since_s().is_none() {
             tokio::task::yield_now().await;
         }
     }
@@ -179,7 +179,7 @@ async fn a_pause_holds_messages_but_not_writes() {
                 assert!(ended.is_pending());
                 if seen.len() > before { Poll::Ready(()) } else { Poll::Pending }
             });
-            // While nothing may be read, what the peer sees is the event to wait for.
+            // While nothing may be read, the peer's view is the event to wait for.
             tokio::select! {
                 () = drive => {}
                 read = peer.read_exact(&mut answer), if !reading => assert_eq!(read.unwrap(), 2),
@@ -213,7 +213,7 @@ async fn a_burst_is_written_whole_and_leaves_nothing_allocated() {
         assert!(rig.read(expected.len()).await == expected);
         rig.queue.request_ping();
         assert_eq!(rig.read(2).await, b"\x89\x00");
-        assert_eq!(rig.queue.stuck_since_s(), None);
+        assert_eq!(rig.queue.liveness().stuck_since_s(), None);
         drop(rig.peer);
         let (ended, socket) = rig.driver.await.unwrap();
         assert_eq!(ended, SocketEnd::Vanished);

@@ -1,4 +1,4 @@
-//! Writes queued frames to a stream, many in one system call, and remembers where it stopped.
+//! Writes queued frames to a stream, many in one system call, and keeps the place where the stream stopped.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -3,16 +3,21 @@
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{ConversationId, MessageId, UserId};
+use tokio_postgres::Row;
 
-use super::call::{on_connection, query_opt};
+use super::call::{on_connection, query, query_opt};
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, parsed};
+use super::rows::{bigint, get, parsed, unfit};
 use crate::store::{Lookups, StoreError};
 
 #[async_trait]
 impl Lookups for PostgresStore {
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError> {
         on_connection!(self, client => username(client, user))
+    }
+
+    async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        on_connection!(self, client => usernames(client, users))
     }
 
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
@@ -22,6 +27,16 @@ impl Lookups for PostgresStore {
     async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError> {
         on_connection!(self, client => is_banned(client, conversation, user))
     }
+}
+
+async fn usernames(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+    let sql = "SELECT user_id, min(username COLLATE \"C\") AS username FROM usernames WHERE user_id = ANY ($1) GROUP BY user_id";
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let named = |row: &Row| {
+        let user = get::<&str>(row, "user_id")?.parse().map_err(|_| unfit("user_id"))?;
+        Ok((user, get(row, "username")?))
+    };
+    query(client, sql, &[&users]).await?.iter().map(named).collect()
 }
 
 async fn username(client: &impl GenericClient, user: &UserId) -> Result<Option<String>, StoreError> {

@@ -18,6 +18,10 @@ impl Membership for PostgresStore {
         on_connection!(self, client => members(client, id))
     }
 
+    async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError> {
+        on_connection!(self, client => members_of(client, ids))
+    }
+
     async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
         on_connection!(self, client => members_at(client, id, seq))
     }
@@ -37,16 +41,29 @@ impl Membership for PostgresStore {
     }
 }
 
-/// One statement, so that the version and the list belong together.
 pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) -> Result<Members, StoreError> {
-    let sql = "SELECT c.kind, c.members_version, c.members_seq, c.blocked, \
+    let found = members_of(client, std::slice::from_ref(id)).await?;
+    Ok(found.into_iter().next().map(|(_, members)| members).ok_or(Refusal::NotFound)?)
+}
+
+/// One statement, so that each version and its list belong together.
+async fn members_of(
+    client: &impl GenericClient,
+    ids: &[ConversationId],
+) -> Result<Vec<(ConversationId, Members)>, StoreError> {
+    let sql = "SELECT c.id, c.kind, c.members_version, c.members_seq, c.blocked, \
             array_agg(m.user_id ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS users, \
             array_agg(m.role ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles \
         FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id AND m.state = 'accepted' \
-        WHERE c.id = $1 GROUP BY c.id";
-    let row = query_opt(client, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    let users: Vec<&str> = get::<Option<_>>(&row, "users")?.unwrap_or_default();
-    let roles: Vec<&str> = get::<Option<_>>(&row, "roles")?.unwrap_or_default();
+        WHERE c.id = ANY ($1) GROUP BY c.id";
+    let ids: Vec<&str> = ids.iter().map(ConversationId::as_str).collect();
+    let rows = query(client, sql, &[&ids]).await?;
+    rows.iter().map(|row| Ok((get::<&str>(row, "id")?.parse().map_err(|_| unfit("id"))?, members_in(row)?))).collect()
+}
+
+fn members_in(row: &Row) -> Result<Members, StoreError> {
+    let users: Vec<&str> = get::<Option<_>>(row, "users")?.unwrap_or_default();
+    let roles: Vec<&str> = get::<Option<_>>(row, "roles")?.unwrap_or_default();
     let list = users
         .into_iter()
         .zip(roles)
@@ -56,11 +73,11 @@ pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) ->
         })
         .collect::<Result<_, StoreError>>()?;
     Ok(Members {
-        kind: word(&row, "kind", ConversationKind::parse)?,
-        version: number(&row, "members_version")?,
-        since_seq: number(&row, "members_seq")?,
+        kind: word(row, "kind", ConversationKind::parse)?,
+        version: number(row, "members_version")?,
+        since_seq: number(row, "members_seq")?,
         list,
-        blocked: get(&row, "blocked")?,
+        blocked: get(row, "blocked")?,
     })
 }
 

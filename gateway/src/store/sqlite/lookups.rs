@@ -1,6 +1,7 @@
 //! Single values by their key.
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 use shared::{ConversationId, MessageId, UserId};
 
 use super::rows::{get, integer, parsed, row};
@@ -13,6 +14,17 @@ impl Lookups for SqliteStore {
         let user = user.clone();
         let sql = "SELECT username FROM usernames WHERE user_id = ?1 ORDER BY username LIMIT 1";
         self.read(move |read| row(read, sql, [user.as_str()], |row| get(row, "username"))).await
+    }
+
+    async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let users = users.to_vec();
+        let sql = "SELECT min(username) AS username FROM usernames WHERE user_id = ?1 HAVING count(*) > 0";
+        let named = |read: &Connection, user: UserId| {
+            row(read, sql, [user.as_str()], |row| get(row, "username"))
+                .map(|name| name.map(|name| (user, name)))
+                .transpose()
+        };
+        self.read(move |read| users.into_iter().filter_map(|user| named(read, user)).collect()).await
     }
 
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {

@@ -17,6 +17,15 @@ impl Membership for SqliteStore {
         self.read(move |read| members(read, &id)).await
     }
 
+    async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError> {
+        let ids = ids.to_vec();
+        let found = |read: &Connection, id: ConversationId| match members(read, &id) {
+            Err(StoreError::Refused(Refusal::NotFound)) => None,
+            members => Some(members.map(|members| (id, members))),
+        };
+        self.read(move |read| ids.into_iter().filter_map(|id| found(read, id)).collect()).await
+    }
+
     async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
         let id = id.clone();
         self.read(move |read| members_at(read, &id, seq)).await

@@ -1,8 +1,8 @@
-//! The ways in which a peer can break RFC 6455, each with the close code that answers it.
+//! The violations of RFC 6455, each with the close code that answers it.
 
 use shared::CloseCode;
 
-/// What the peer did wrong.
+/// The peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// A client frame without mask (RFC 6455 §5.1).

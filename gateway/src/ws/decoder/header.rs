@@ -1,4 +1,4 @@
-//! The header of one client frame (RFC 6455 §5.2), with every rule that needs no other frame to judge.
+//! The header of one client frame (RFC 6455 §5.2), with every rule that depends on no other frame.
 
 use super::Fault;
 
@@ -12,7 +12,7 @@ const MASKED: u8 = 0x80;
 const LEN_SHORT_MAX: u8 = 125;
 const LEN_IN_TWO_BYTES: u8 = 126;
 
-/// What a frame carries.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation,
@@ -20,14 +20,14 @@ pub(super) enum Opcode {
     Control(Control),
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
     Binary,
 }
 
-/// What a control frame is.
+/// The kind of a control frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Control {
     Close,

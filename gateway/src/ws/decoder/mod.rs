@@ -1,7 +1,6 @@
 //! Client frames (RFC 6455 §5): turns the bytes of one socket into messages and control frames, or into one fault.
-//!
-//! It knows no socket and never waits. A whole message is unmasked where it lies and lent out; only an incomplete one is
-//! kept, never more of it than the limit of a message, and never once it was handed out.
+//! It offers [`Decoder`]. A whole message is unmasked in place and lent out; only an incomplete one is kept.
+//! It never waits, never sees a socket, and never keeps more bytes than the limit of one message.
 
 mod fault;
 mod header;
@@ -16,12 +15,12 @@ use header::{Control, HEADER_BYTES_MAX, Header, Kind, Opcode};
 /// The decoder of one socket.
 #[derive(Debug)]
 pub struct Decoder {
-    /// What has arrived of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
+    /// The bytes of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
     partial: Option<Box<Assembly>>,
     message_bytes_max: u32,
 }
 
-/// What the peer sent.
+/// An item of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'i> {
     /// A text message, valid UTF-8.
@@ -156,7 +155,7 @@ impl Decoder {
     }
 }
 
-/// What became of the current frame.
+/// The progress of the current frame.
 enum FrameProgress<'i> {
     Incomplete,
     Fragment,

@@ -8,7 +8,7 @@ use crate::ws::client_frame::{MASK, client};
 
 const LIMIT: u32 = 70_000;
 
-/// What a decoder made of a stream, owned.
+/// A decoder's output for a stream, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Text(Vec<u8>),

@@ -1,4 +1,4 @@
-//! Pages of other sites: what they may read, and what a browser's cookies can't be made to do for them.
+//! Pages of other sites: what they may read, and that a browser's cookies change nothing for them.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Who is let in, and who is thrown out again.
+//! Authentication: which credentials are accepted, and how connections end when a credential becomes invalid.
 
 mod browsers;
 mod recheck;

@@ -1,4 +1,4 @@
-//! Who is in is looked at again: revocations that a node missed or Redis forgot, sessions that were deleted.
+//! Connected users are re-checked: revocations that a node missed or Redis lost, sessions that were deleted.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Those whom a node asks about tokens: an issuer that publishes keys, and an authentication service. Both over real HTTP,
-//! and both as bad as they may get.
+//! The services that a node calls about tokens: an issuer that publishes keys, and an authentication service. Both over
+//! real HTTP, with all their faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

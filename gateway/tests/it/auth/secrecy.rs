@@ -1,4 +1,4 @@
-//! Nothing that lets somebody in stands in a log, however much is logged.
+//! No credential stands in a log, at any level of detail.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! Session cookies in Redis, and single-use tickets: what else lets somebody in besides a token.
+//! Session cookies in Redis, and single-use tickets.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Tokens: where they may stand, which algorithms are taken, and which are not.
+//! Tokens: where they may stand, which algorithms are accepted, and which are refused.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};

@@ -224,7 +224,7 @@ async fn a_killed_master_is_followed_to_its_replica() {
         }
         assert!(after[0] != before[0] && after[1..] == before[1..], "{before:?} {after:?}");
         assert_ne!(rig.a.backbone.health().server.expect("a server"), server, "revocations are put back");
-        // Appends keep events for those whose node isn't back yet, and only there (NOLOSS A3).
+        // Appends keep events for those whose node isn't back yet, and only there (NOLOSS.md, A3).
         let stranger = |place: usize| {
             let names = (200..400).map(|n| user(&format!("u{n}")));
             let owner = RedisCluster::replica_of(0);

@@ -1,5 +1,6 @@
-//! Two nodes on a Redis Cluster: whatever becomes of a master, or of a slot, what was acknowledged is delivered once and in
-//! order, or told by `resync` and found in the store; users of other masters notice nothing (NOLOSS A2, A14).
+//! Two nodes on a Redis Cluster. Whatever happens to a master or a slot, acknowledged messages arrive once and in
+//! order, or are announced by `resync` and found in the store. Users of other masters notice nothing (NOLOSS.md, A2,
+//! A14).
 
 use std::time::Duration;
 

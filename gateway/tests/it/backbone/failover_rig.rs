@@ -1,5 +1,5 @@
-//! What tests share in which another Redis server takes over: a sender who goes on all the while, a follower on another node,
-//! and the judgement that nothing was lost, doubled or out of order (NOLOSS A1, A2).
+//! The rig for tests in which another Redis server takes over: a sender that never stops, a follower on another node,
+//! and the check that nothing was lost, doubled or out of order (NOLOSS.md, A1, A2).
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! What the backbone on Redis does when Redis dies, freezes, forgets, or holds what others wrote.
+//! The backbone on Redis while Redis dies, freezes, loses its memory, or holds keys that others wrote.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ async fn a_killed_server_that_comes_back_empty() {
         assert_ne!(after.epoch, before.epoch);
         let line = format!("{{\"epoch\":\"{}\",\"seq\":0}}\n", after.epoch);
         assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 1));
-        // For a while appends keep events also for those whose node isn't back yet (NOLOSS A3).
+        // For a while appends keep events also for those whose node isn't back yet (NOLOSS.md, A3).
         let bob = user("bob");
         assert_eq!(rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published"), [DeliveryOutcome::To(0)]);
         assert_eq!(rig.b.backbone.open(&bob).await.expect("opened").last, 1);

@@ -1,4 +1,4 @@
-//! The contract of the part of the backbone that keeps late messages: on Redis and on the local one.
+//! The contract of late messages in the backbone: on Redis and on the local one.
 
 use futures_util::StreamExt;
 use gateway::backbone::LATE_MAX;

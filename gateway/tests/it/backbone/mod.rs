@@ -1,4 +1,4 @@
-//! The backbone: one contract suite on all its forms, then what only Redis, Sentinels or a Cluster can do to it.
+//! The backbone: one contract suite on all implementations, then the faults of Redis, Sentinels and a Cluster.
 
 mod cluster;
 mod cluster_failover;

@@ -1,4 +1,4 @@
-//! What the tests of the backbone share: nodes whose inbox a test can wait on, and a source of unread counts.
+//! The rig of the backbone's tests: nodes with an inbox that a test can wait on, and a source of unread counts.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! Two nodes on a master that Redis Sentinels look after: whatever becomes of it, what was acknowledged is delivered once and
-//! in order, or told by `resync` and found in the store (NOLOSS A1, A2).
+//! Two nodes on a master under Redis Sentinels. Whatever happens to the master, acknowledged messages arrive once and
+//! in order, or are announced by `resync` and found in the store (NOLOSS.md, A1, A2).
 
 use std::time::Duration;
 

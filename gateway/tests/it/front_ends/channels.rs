@@ -1,4 +1,4 @@
-//! Seed 003: channels with rights, the audit trail, and what operators see. The frames are in `seed003_frames`.
+//! Seed 003: channels with rights, the audit trail, and operators' views. The frames are in `channels_frames`.
 
 use std::time::Duration;
 
@@ -104,6 +104,23 @@ async fn who_may_come_in() {
         assert_eq!(ask(&node, "o", "POST", &invites, json!({ "userId": "guest" })).await.0, 204);
         assert_eq!(ask(&node, "guest", "POST", &format!("/{channel}/join"), json!({})).await.0, 200);
     }
+}
+
+/// Guessing a channel's password has a rate for each user and channel; others, and other channels, notice nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_not_guessed() {
+    let node = Node::embedded(&[("USER_COMMANDS_PER_SECOND", "0")]).await;
+    for id in ["guarded", "other"] {
+        channel(&node, json!({ "kind": "channel", "id": id, "password": "s3cret" })).await;
+    }
+    for n in 0..5 {
+        let guess = json!({ "password": format!("guess-{n}") });
+        assert_eq!(ask(&node, "g", "POST", "/guarded/join", guess).await, refused(403, "PASSWORD_REQUIRED"), "{n}");
+    }
+    let right = json!({ "password": "s3cret" });
+    assert_eq!(ask(&node, "g", "POST", "/guarded/join", right).await, refused(429, "RATE_LIMITED"));
+    assert_eq!(ask(&node, "g", "POST", "/other/join", json!({ "password": "s3cret" })).await.0, 200);
+    assert_eq!(ask(&node, "h", "POST", "/guarded/join", json!({ "password": "s3cret" })).await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

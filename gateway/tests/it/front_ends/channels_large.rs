@@ -1,4 +1,5 @@
-//! Conversations of ten thousand members, on two nodes: everybody who is there gets a message, and nobody else waits for that.
+//! Conversations of ten thousand members, on two nodes: every connected member gets a message, and no other user waits
+//! for that.
 
 use std::time::{Duration, Instant};
 

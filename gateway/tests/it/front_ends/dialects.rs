@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gateway::delivery::envelope::message_of;
 use gateway::delivery::frames::Frames;
 use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::SendQueue;
@@ -30,7 +31,8 @@ async fn the_path_chooses_and_a_subprotocol_wins() {
         let offered = [("sec-websocket-protocol", "chat.v2")];
         let mut unknown =
             Client::open(node.http, &format!("{path}?token={}", token("6")), &offered).await.expect("101");
-        assert_eq!(unknown.protocol, None);
+        // A browser takes only what it offered, and is to see the close code.
+        assert_eq!(unknown.protocol.as_deref(), Some("chat.v2"));
         assert_eq!(unknown.expect_close().await, 4004);
     }
     for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.is_flat()) {
@@ -111,7 +113,7 @@ async fn a_flat_socket_loses_nothing() {
         while !registry.begin_heal("6") {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        registry.end_heal("6", false);
+        registry.end_heal("6");
 
         // The log vanishes: a plain socket is simply live, one with positions is told of its new one.
         cluster.redis.ask("FLUSHALL");
@@ -186,7 +188,7 @@ async fn a_muted_message_moves_the_position_in_silence() {
     sender.unmute("refused");
     let mut before = (0, 0);
     for (seq, temp_id, echoed) in [(1, "mine", false), (2, "mine", true), (3, "refused", true)] {
-        registry.push_durable("5", &LogEvent::new(seq, sent(seq, temp_id).as_bytes()));
+        registry.push_durable("5", &LogEvent::logged(seq, sent(seq, temp_id).as_bytes()));
         let now = (sender.queued_bytes(), other.queued_bytes());
         assert_eq!((now.0 > before.0, now.1 > before.1), (echoed, true), "{temp_id}");
         assert_eq!(sender.position(), Some((seq, seq)));
@@ -196,8 +198,9 @@ async fn a_muted_message_moves_the_position_in_silence() {
     sender.mute("direct");
     let text = sent(4, "direct");
     let frames = Frames::new(text.as_bytes(), None);
-    registry.push_direct("5", 4, &frames, std::time::Instant::now() + Duration::from_secs(1));
-    registry.push_durable("5", &LogEvent::new(4, text.as_bytes()));
+    let message = message_of(text.as_bytes()).expect("a message");
+    registry.push_direct("5", &message, &frames, std::time::Instant::now() + Duration::from_secs(1));
+    registry.push_durable("5", &LogEvent::logged(4, text.as_bytes()));
     assert_eq!((sender.queued_bytes(), sender.position()), (before.0, Some((4, 4))));
     assert!(other.queued_bytes() > before.1);
 }

@@ -1,5 +1,5 @@
-//! The front ends of the five documents at once, on two nodes: each sees what the others say in its own frames.
-//! That each is refused what it may not is in `rights`.
+//! The front ends of the five documents at once, on two nodes: each gets the others' messages in its own frames.
+//! Refusals are in `rights`.
 
 use serde_json::{Value, json};
 

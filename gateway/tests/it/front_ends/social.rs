@@ -249,8 +249,8 @@ async fn notifications_are_listed_and_marked_as_read() {
     }
 }
 
-/// NOLOSS A4: what died with Redis is fetched from the store by whoever is told `resync`: a notification whose publication
-/// failed, and one that was published, stood in a log, and was received by nobody.
+/// NOLOSS.md, A4: after `resync`, a client fetches the notifications that died with Redis from the store: one whose
+/// publication failed, and one that was published, stood in a log, and was received by nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_whose_push_died_with_redis_is_fetched() {
     let mut cluster = TwoNodes::start(&[]).await;

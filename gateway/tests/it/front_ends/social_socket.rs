@@ -1,4 +1,4 @@
-//! Seed 004 over its socket, `/ws`: the four message types between two nodes, who gets what, and what is refused.
+//! Seed 004 over its socket, `/ws`: the four message types between two nodes, their recipients, and refusals.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! How many sockets one address may have, and whose word counts for where a client is.
+//! The limits of one address, and which headers count for a client's address.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 /// An upgrade request, behind what a proxy puts in front of it.
 pub(crate) fn upgrade(before: &str, headers: &str) -> Vec<u8> {
     format!(
-        "{before}GET /chat/ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        "{before}GET /chat/ws?token={} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
         token("a")
     )
@@ -76,7 +76,8 @@ async fn handshakes_of_one_address_have_a_rate() {
     assert!(answers[..4].iter().all(|answer| answer.starts_with("HTTP/1.1 101")), "{answers:?}");
     assert!(!refused.is_empty() && refused.iter().all(|answer| answer.contains("\r\nretry-after: 1\r\n")));
     // The rest of the API is not concerned, nor is another address, nor this one a while later.
-    let answer = exchange(node.http, b"GET /none HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n").await;
+    let answer =
+        exchange(node.http, b"GET /none HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 192.0.2.1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let answer = exchange(node.http, &upgrade("", "x-forwarded-for: 192.0.2.2\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
@@ -167,8 +168,31 @@ async fn a_proxy_header_of_a_stranger_or_unasked_is_a_bad_request() {
     }
     // An address of HAProxy's own kind of check needs no socket: the operators' listener takes no header at all.
     let node = Node::embedded(&strangers).await;
-    let answer = exchange(node.ops, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = exchange(node.ops, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let mut client = connect(node.http, &[]).await.expect("room");
     assert!(matches!(client.next().await, Incoming::Frame(_)));
+}
+
+/// On every path, with the token in the request and in the first frame; another user notices nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_connects_at_a_rate() {
+    let node = Node::embedded(&[]).await;
+    for n in 0..40 {
+        drop(
+            Client::open(node.http, &format!("/ws?token={}", token("often")), &[])
+                .await
+                .unwrap_or_else(|_| panic!("{n}")),
+        );
+    }
+    let refused =
+        Client::open(node.http, &format!("/ws?token={}", token("often")), &[]).await.err().expect("a refusal").0;
+    assert!(refused.contains("429"), "{refused}");
+    let mut chat =
+        Client::open(node.http, &format!("/chat/ws?token={}", token("often")), &[]).await.expect("an upgrade");
+    assert_eq!(chat.expect_close().await, 4101);
+    let mut first_frame = Client::open(node.http, "/chat/ws", &[]).await.expect("an upgrade");
+    first_frame.send("auth", serde_json::json!({ "token": token("often") })).await;
+    assert_eq!(first_frame.expect_close().await, 4101);
+    Client::join(node.http, "seldom").await.settle().await;
 }

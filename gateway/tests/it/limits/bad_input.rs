@@ -1,4 +1,4 @@
-//! What clients must not be able to do: every bad frame has its answer, and the connection stays.
+//! Bad frames: each has its answer, and the connection stays open.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How many commands a user may send: over all sockets on all nodes, over REST, and while Redis is away.
+//! The rate of a user's commands: over all sockets on all nodes, over REST, and while Redis is away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -117,8 +117,10 @@ async fn zero_turns_the_rates_off_and_rest_says_when_to_come_again() {
     assert_eq!(answered(&mut client, 1_000).await, 1_000);
 
     let node = Node::embedded(&[("USER_COMMANDS_PER_SECOND", "1")]).await;
-    let request =
-        format!("GET /api/v1/conversations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", token("a"));
+    let request = format!(
+        "GET /api/v1/conversations HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+        token("a")
+    );
     let mut answer = String::new();
     for _ in 0..20 {
         answer = exchange(node.http, request.as_bytes()).await;
@@ -192,7 +194,7 @@ async fn the_backbone_is_asked_once_for_many_commands() {
     counting.real.close().await;
 }
 
-/// Every limit of PROTOCOL §5 stands in the page, with a test that is there.
+/// Every limit stands in gateway/LIMITS.md, with a test that is there.
 #[test]
 fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -209,6 +211,7 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "MAX_CONNECTIONS_PER_USER",
         "MAX_CONNECTIONS_PER_IP",
         "CONNECT_RATE_PER_IP",
+        "CONNECT_RATE_PER_USER",
         "COMMANDS_PER_SECOND",
         "USER_COMMANDS_PER_SECOND",
         "RESUME_EVENTS",

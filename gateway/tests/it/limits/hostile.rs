@@ -1,5 +1,5 @@
-//! What a hostile user tries: every request and every frame has its answer, none a fault of the server, and what comes after
-//! is served as before. That no bytes panic a decoder is in `shared::dialect`.
+//! A hostile user: every request and every frame has its answer, none is a fault of the server, and the next request is
+//! served as before. That no bytes panic a decoder is tested in `shared::dialect`.
 
 use serde_json::Value;
 

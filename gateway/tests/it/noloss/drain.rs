@@ -1,4 +1,4 @@
-//! Going down without a loss: goaway, answers to what is under way, 4200, and nothing new.
+//! A drain without a loss: `goaway`, answers to commands under way, 4200, and no new command.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What sockets are told when their log is begun anew: `position` only if they certainly had everything (NOLOSS A4, A5).
+//! Sockets whose log is begun anew get `position` only if they certainly had everything, else `resync` (NOLOSS.md, A4,
+//! A5).
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -108,7 +109,7 @@ fn after_an_interruption_it_is_a_resync() {
     rig.push(&first_of("redis.2"));
     assert_eq!(rig.frames(), [RESYNC, FIRST]);
     // When the user is healed, all is certain again.
-    rig.registry.end_heal("ann", true);
+    rig.registry.end_heal("ann");
     rig.push(&first_of("redis.3"));
     assert_eq!(rig.frames(), [r#""position""#, FIRST]);
 }
@@ -150,7 +151,7 @@ fn a_message_of_the_old_epoch_is_not_repeated_under_the_new_one() {
     let epoch = Epoch::parse("other.2").expect("an epoch");
     rig.registry.join(&ann(), 2, &epoch, 0, Bytes::new());
     let text = message(1, 70);
-    rig.registry.push_logged("ann", &epoch, &gateway::delivery::registry::LogEvent::new(1, text.as_bytes()));
+    rig.registry.push_logged("ann", &epoch, &gateway::delivery::registry::LogEvent::logged(1, text.as_bytes()));
     let of_late = Rig { queue: late, ..rig };
     assert_eq!(of_late.frames(), [r#""message.new" 1"#]);
 }

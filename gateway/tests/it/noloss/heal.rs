@@ -1,4 +1,4 @@
-//! What a node does about events that Redis didn't bring: it heals the hole in place, or tells the client.
+//! Events that Redis didn't bring: the node heals the gap in place, or notifies the client.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A2: a node that still hears a Redis server which the others have left, as in a partition, or behind one address.
+//! A2: a node that still hears a Redis server which the others have left, in a partition, or behind one address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! That nothing is lost, doubled or out of order, each row of `gateway/NOLOSS.md` in turn.
+//! Each row of `gateway/NOLOSS.md` in turn: nothing is lost, doubled or out of order.
 
 mod drain;
 mod epoch;

@@ -1,4 +1,4 @@
-//! What was committed is published, whoever died in between, and never twice.
+//! Committed rows are published, whichever process died in between, and never twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -395,4 +395,46 @@ async fn a_zero_character_in_a_user_name_spoils_nothing() {
         assert_eq!(a.expect("block.added").await["payload"]["userId"], "b");
     })
     .await;
+}
+
+/// A message to very many goes out in slices: another conversation's message doesn't wait until all of them have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loud_group_holds_up_nobody_else() {
+    bounded(async {
+        let nodes = TwoNodes::start(&[]).await;
+        let mut members: Vec<String> = (0..3000).map(|n| format!("invented-{n:04}")).collect();
+        members.push("zz".to_owned());
+        let group = json!({ "kind": "group", "id": "loud", "title": "Loud", "members": members });
+        assert_eq!(acting(nodes.one.http, "POST", "/api/v1/conversations", "a", group).await.0, 201);
+        let mut last = Client::join(nodes.two.http, "zz").await;
+        let mut bystander = Client::join(nodes.two.http, "c").await;
+        say(nodes.one.http, "b", "c", "hello").await;
+        bystander.expect("message.new").await;
+
+        let mut loud = Client::join(nodes.one.http, "a").await;
+        for n in 0..20 {
+            loud.send(
+                "message.send",
+                json!({ "conversationId": "loud", "content": format!("{n}"), "tempId": format!("{n}") }),
+            )
+            .await;
+        }
+        say(nodes.one.http, "b", "c", "meanwhile").await;
+        assert_eq!(bystander.expect("message.new").await["payload"]["message"]["content"], "meanwhile");
+        let told = last.settle().await;
+        let before = told.iter().filter(|frame| frame["type"] == "message.new").count();
+        assert!(before < 20, "the bystander's message came after all {before} of the group's");
+        // And all of them come, in order.
+        let mut contents: Vec<String> =
+            told.iter().filter(|frame| frame["type"] == "message.new").map(content_of).collect();
+        while contents.len() < 20 {
+            contents.push(content_of(&last.expect("message.new").await));
+        }
+        assert_eq!(contents, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+fn content_of(frame: &Value) -> String {
+    frame["payload"]["message"]["content"].as_str().expect("content").to_owned()
 }

@@ -1,4 +1,5 @@
-//! The seam between log and live events: resume on another node, joining under load, and what is said when a resume fails.
+//! The seam between log and live events: resume on another node, joining under load, and the answers to a failed
+//! resume.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What becomes of sockets that are slow, revoked, or on a node that goes down.
+//! Sockets that are slow, revoked, or on a node that drains.
 
 use std::time::{Duration, Instant};
 

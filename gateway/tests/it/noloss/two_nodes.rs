@@ -1,4 +1,4 @@
-//! Two nodes on one Redis and one PostgreSQL: who is connected where makes no difference.
+//! Two nodes on one Redis and one PostgreSQL: the node of a connection makes no difference.
 
 use std::time::{Duration, Instant};
 
@@ -183,7 +183,7 @@ async fn redis_gone_and_back_empty() {
     assert_eq!(a.expect("message.sent").await["payload"]["message"], new["payload"]["message"]);
 }
 
-/// DESIGN §3: a send still commits; the sockets of the same node have it at once, and not again when Redis is back.
+/// Redis is away: a send still commits; the sockets of the same node have it at once, and not again when Redis is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
     let cluster = TwoNodes::start(&[]).await;

@@ -1,4 +1,5 @@
-//! The rules of ARCHITECTURE.md about imports, held against the sources: parts import downwards only, files make no circle.
+//! The rules of ARCHITECTURE.md about imports, checked against the sources: parts import downwards only, files have no
+//! circle.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["auth", "backbone", "clock", "delivery", "dispatch", "limits", "node", "switches", "ws"]),
     (
         "http",
-        &["auth", "backbone", "chat", "config", "delivery", "limits", "metrics", "node", "session", "store", "ws"],
+        &[
+            "auth", "backbone", "chat", "clock", "config", "delivery", "limits", "metrics", "node", "session", "store",
+            "ws",
+        ],
     ),
     (
         "app",

@@ -1,4 +1,4 @@
-//! The contract documents say what the routes and the frames are: no more and no less.
+//! The contract documents describe exactly the routes and the frames.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ async fn every_route_is_in_the_openapi_document_and_answers() {
             assert!(operation["responses"].get(status.to_string()).is_some(), "{method} {path} answers {status}");
         }
     }
-    // PROTOCOL §3, as far as it is this table's.
+    // Every public route.
     for (method, path) in [
         ("post", "/api/v1/conversations"),
         ("get", "/api/v1/conversations"),
@@ -99,7 +99,7 @@ async fn every_command_and_event_is_in_the_asyncapi_document() {
     let of = |side: &str| -> BTreeSet<&str> { messages.keys().filter_map(|name| name.strip_prefix(side)).collect() };
     let spoken = shared::Command::NAMES.into_iter().filter(|name| *name != "broadcast");
     assert_eq!(of("client."), spoken.collect());
-    // PROTOCOL §1.
+    // Every event of `shared::Event`.
     let events = [
         "auth_failed",
         "auth_success",

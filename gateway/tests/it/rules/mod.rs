@@ -1,4 +1,4 @@
-//! What the project promises about itself: imports, pages, switches, documents.
+//! The project's rules about itself: imports, pages, switches, contract documents.
 
 mod architecture;
 mod contract_documents;

@@ -1,4 +1,4 @@
-//! Every mechanism that can be switched off is in the list of `loadtest/necessity.sh`, and the other way round.
+//! Every switch of the sources is in the list of `loadtest/necessity.sh`, with its test, and in NOLOSS.md.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Contract of the store: the audit trail, adding many members, and what operators ask about channels.
+//! Contract of the store: the audit trail, adding many members, and operators' queries about channels.
 
 use gateway::store::{
     AuditAct, AuditEntry, ChannelCount, MEMBERS_MAX, MembersAdded, MembershipChange, NewConversation, Refusal,

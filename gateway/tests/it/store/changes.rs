@@ -236,7 +236,7 @@ async fn what_is_read_shows_the_reactions(world: World) {
     assert_eq!(rows[0].messages[0].message, seen);
 }
 
-/// NOLOSS B9: whoever asks for what changed since the highest `rev` they have seen ends up with everything, while sends,
+/// NOLOSS.md, B9: a reader that asks for the changes since its highest `rev` ends up with everything, while sends,
 /// edits, reactions and deletions of several nodes go on.
 async fn changes_and_sends_at_once_leave_nothing_out(world: World) {
     const WRITERS: usize = 4;

@@ -1,4 +1,4 @@
-//! Group commit over both stores: natural batches, order, poison, uncertainty, the end.
+//! Group commit over both stores: natural batches, order, poison, uncertain commits, the end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ async fn one_sender_keeps_their_order(world: World) {
     assert_eq!(page.into_iter().map(|message| message.content).collect::<Vec<_>>(), contents);
 }
 
-/// NOLOSS B6: PostgreSQL aborts a transaction that holds U+0000, SQLite one that breaks a rule of its tables.
+/// NOLOSS.md, B6: PostgreSQL aborts a transaction that holds U+0000, SQLite one that breaks a rule of its tables.
 async fn a_message_that_cannot_be_stored_fails_alone(world: World) {
     let mut line = line(&world.store);
     new_group(&world.store, "c", &["a"]).await;
@@ -208,7 +208,7 @@ async fn the_end_waits_for_what_was_taken(world: World) {
     assert!(matches!(line.commit.send(draft("c", "a", "late")).await, Err(StoreError::Unavailable(_))));
 }
 
-/// NOLOSS B8: whatever a frozen server does with a batch, its messages stand there once, and who was told so is right.
+/// NOLOSS.md, B8: whatever a frozen server does with a batch, each message is stored once, and each answer is right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_uncertain_commit_is_never_doubled() {
     bounded(async {

@@ -1,4 +1,4 @@
-//! Contract of the store: who is in a conversation, and who may change that.
+//! Contract of the store: the members of a conversation, and the right to change them.
 
 use std::sync::Arc;
 

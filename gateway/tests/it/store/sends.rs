@@ -167,7 +167,7 @@ async fn a_repeated_batch_gives_the_first_outcomes(world: World) {
     assert_eq!(assert_gapless(store, "c").await, 4);
 }
 
-/// NOLOSS A13, B7: eight tasks on two nodes, overlapping conversations in every order.
+/// NOLOSS.md, A13, B7: eight tasks on two nodes, overlapping conversations in every order.
 async fn racing_batches_leave_no_gap(world: World) {
     const TASKS: usize = 8;
     const ROUNDS: usize = 25;

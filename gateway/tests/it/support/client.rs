@@ -1,4 +1,4 @@
-//! A `chat.v1` client that keeps what it got, in order.
+//! A `chat.v1` client that keeps the frames that it got, in order.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Real servers, real clients.
+//! Real servers and real clients, which the tests start and stop.
 
 pub(crate) mod certificates;
 pub(crate) mod client;

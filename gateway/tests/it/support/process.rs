@@ -1,4 +1,4 @@
-//! Nodes and other programs as processes of their own: what they measure is theirs alone, not the test process's.
+//! Nodes and other programs as processes of their own, so that their measurements don't include the test process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -1,4 +1,5 @@
-//! What the tests of "no loss" share: two nodes on real servers, a flood of messages, and a follower that watches the order.
+//! The rig of the "no loss" tests: two nodes on real servers, a flood of messages, and a follower that checks the
+//! order.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! A mixed load at one open-loop rate: messages to users and groups, typing, read receipts, presence, and visitors who
-//! come and go; with a table by kind.
+//! A mixed load at one open-loop rate: messages to users and groups, typing, read receipts, presence, visitors.
+//! It offers [`mixed`], which reports a table by kind.
+//! It never slows down when the deployment does.
 
 mod plan;
 mod tally;
@@ -57,10 +58,10 @@ pub struct MixedArgs {
     /// How many other users come and go.
     #[arg(long, default_value_t = 100)]
     pub visitors: usize,
-    /// What is done per second, all kinds together.
+    /// Actions per second, all kinds together.
     #[arg(long, default_value_t = 500.0, value_parser = schedule::rate)]
     pub rate: f64,
-    /// What part each kind has in it.
+    /// The share of each kind.
     #[command(flatten)]
     pub shares: Shares,
     /// For how long.
@@ -72,7 +73,7 @@ pub struct MixedArgs {
     /// How long a message is, in bytes.
     #[arg(long, default_value_t = 200)]
     pub content_bytes: usize,
-    /// What is measured, and where it goes.
+    /// The processes to measure, and the output.
     #[command(flatten)]
     pub measure: MeasureArgs,
 }

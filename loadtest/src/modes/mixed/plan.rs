@@ -1,9 +1,9 @@
-//! What a mixed load consists of: which number is of which kind. A pure function of the shares.
+//! The parts of a mixed load: the kind of each number. A pure function of the shares.
 
 use clap::Args;
 use serde::Serialize;
 
-/// What one number of a mixed load does.
+/// The action of one number of a mixed load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {

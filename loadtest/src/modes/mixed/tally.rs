@@ -1,4 +1,4 @@
-//! What the users of a mixed load heard, by kind, counted from when it was due.
+//! The events that the users of a mixed load received, by kind, with latency from the due time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -38,7 +38,7 @@ pub(super) struct KindOutcome {
     pub(super) delivery_ms: Quantiles,
 }
 
-/// What was heard.
+/// The received events.
 pub(super) struct Tally {
     run: String,
     plan: Plan,

@@ -1,5 +1,5 @@
-//! Keeps track of which master has which slots: asks all servers that are known, gives slots to their new masters, and runs
-//! a supervisor for each master.
+//! Tracks which master has which slots: queries all known servers, assigns slots to their new masters, and runs a
+//! supervisor for each master.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(in crate::backbone::redis) struct Keeper {
     abandoned: HashMap<MasterId, Instant>,
     /// Slots that two masters claim, and since when.
     disputed: HashMap<Slot, Instant>,
-    /// A topology was believed once.
+    /// A topology was adopted once.
     is_known: bool,
 }
 
@@ -87,7 +87,7 @@ impl Keeper {
                     () = tokio::time::sleep(if soon { ASK_SOON } else { ASK_EVERY }) => {}
                     () = self.cluster.look_again.notified() => {}
                 }
-                // What redirections have said already.
+                // Masters that redirections have named already.
                 self.shared.subscriptions.follow();
             }
         };
@@ -99,12 +99,12 @@ impl Keeper {
         for MasterTask { stop, task } in supervised {
             stop.cancel();
             if task.await.is_err() {
-                tracing::error!("a supervisor of Redis ended by a panic");
+                tracing::error!("the task that keeps one Redis server's connections panicked");
             }
         }
     }
 
-    /// Asks everybody, and follows what is believed of the answers.
+    /// Queries all servers, and follows the winning claims.
     async fn look(&mut self) {
         let views = self.ask_all().await;
         if !self.is_known && !self.is_one_cluster(&views) {
@@ -127,7 +127,7 @@ impl Keeper {
         let mut addresses: Vec<(String, u16)> = self.seeds.addresses().chain(members).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        // Whoever doesn't answer in time leaves no connection behind that still expects an answer.
+        // A server that doesn't answer in time leaves no connection that still expects an answer.
         let questions: Vec<_> = addresses
             .into_iter()
             .filter_map(|address| {

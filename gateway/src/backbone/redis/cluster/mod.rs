@@ -1,7 +1,6 @@
-//! The masters of a Redis Cluster: which of them has which slot, and which of them are there.
-//!
-//! Each master has a supervisor of its own, as one server has. The keeper tracks which master has which slots; commands find
-//! their master here.
+//! The masters of a Redis Cluster: which slots each of them has, and which masters are connected.
+//! It offers [`Cluster`], where commands find their master; each master has a supervisor of its own, as one server has.
+//! It never follows a claim with a lower configuration epoch: for each slot the highest one wins.
 
 mod keeper;
 mod routing;
@@ -38,7 +37,7 @@ const NOBODY: MasterId = MasterId::MAX;
 /// How often a start looks whether the masters are there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The Cluster, shared by everybody; who is master of what is written by the keeper, and by redirections.
+/// The Cluster, shared by all tasks. The keeper and redirections write which master has which slot.
 pub(super) struct Cluster {
     members: RwLock<Vec<Arc<Member>>>,
     /// The lane of each slot's master.
@@ -304,7 +303,7 @@ impl Cluster {
     }
 }
 
-/// What names a master among others: the beginning of its replication id.
+/// The short name of a master: the beginning of its replication id.
 pub(super) fn short(replication_id: &str) -> &str {
     replication_id.get(..16).unwrap_or(replication_id)
 }

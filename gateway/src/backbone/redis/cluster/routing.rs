@@ -1,5 +1,6 @@
-//! Commands find their server: by the slot of their key, and after redirections. What a server refused it has not done, so
-//! that is tried again for a while; what has no reply is not.
+//! Routes commands to their server: by the slot of their key, and after redirections.
+//!
+//! A refused command was certainly not carried out, so it is retried for a while. A command without a reply is not.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,20 +16,20 @@ use crate::backbone::redis::connect::server::{Fault, failed};
 use crate::backbone::redis::link::Replies;
 use crate::backbone::redis::scripts::Scripts;
 
-/// How long redirections are followed, and a slot on its way is waited for.
+/// How long redirections are followed, and commands for a migrating slot retried.
 const FOLLOW_MAX: Duration = Duration::from_secs(1);
 
-/// The pause before a server is asked again that could not answer yet.
+/// The pause before a command is retried at a server that could not answer yet.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// After a wait in vain, a slot is not waited for again for so long: others' commands may stand behind it.
 const TROUBLED: Duration = Duration::from_secs(2);
 
-/// What to do after a refusal.
+/// The action after a refusal.
 enum Next {
     /// Ask this one, only this time.
     Ask(Arc<Member>),
-    /// Ask whoever has the slot now.
+    /// Retry at the master that has the slot now.
     Again,
     /// The same after a pause.
     Later,
@@ -86,7 +87,7 @@ impl Cluster {
         }
     }
 
-    /// Runs one script where its slot is said to be, and nowhere else; none if it isn't there, or is on its way.
+    /// Runs one script at the master of its slot, without redirections; `None` if the slot isn't there, or migrates.
     pub(in crate::backbone::redis) async fn run_in_place<T: FromRedisValue>(
         &self,
         scripts: &Scripts,
@@ -109,7 +110,7 @@ impl Cluster {
         let mut is_first = true;
         while !open.is_empty() {
             let in_time = Instant::now() < until;
-            // What was refused goes on one by one: the next of a key only when the one before is done.
+            // Refused commands are retried one by one: the next of a key only when the one before is done.
             let (now, later) = if is_first { (open, Vec::new()) } else { first_of_each_key(open, &commands) };
             open = later;
             let mut pause = false;
@@ -174,7 +175,7 @@ impl Cluster {
         slot.map_or_else(|| self.any(), |slot| self.owner_of(slot))
     }
 
-    /// What a refusal asks for.
+    /// The action for a refusal.
     fn after(&self, error: &RedisError, slot: Option<Slot>) -> Next {
         let ErrorKind::Server(kind) = error.kind() else { return Next::Never };
         match kind {
@@ -204,7 +205,7 @@ impl Cluster {
         Next::Later
     }
 
-    /// A server says who has the slot; whether that one is known.
+    /// A server reports the slot's master. Returns whether that master is known.
     pub(super) fn moved(&self, slot: Slot, address: &str) -> bool {
         let Some(member) = self.named(address) else { return false };
         if self.assign(slot, member.lane) {
@@ -231,7 +232,7 @@ impl Cluster {
     }
 }
 
-/// What one server gets of a pipeline.
+/// One server's part of a pipeline.
 struct Part {
     member: Arc<Member>,
     pipeline: Pipeline,

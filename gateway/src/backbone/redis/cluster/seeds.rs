@@ -1,4 +1,4 @@
-//! The servers of a Cluster that the settings name: from them the others are found.
+//! The servers of a Cluster that the settings name. The other servers are found through them.
 
 use redis::{ConnectionAddr, ConnectionInfo};
 

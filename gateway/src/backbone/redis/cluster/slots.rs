@@ -1,4 +1,4 @@
-//! Which slot of a Cluster a key, a channel or a command belongs to.
+//! The slot of a Cluster to which a key, a channel or a command belongs.
 
 use redis::{Arg, Cmd};
 

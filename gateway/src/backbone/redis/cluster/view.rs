@@ -1,12 +1,13 @@
-//! What the servers of a Cluster say of it, in `CLUSTER NODES`, and what is believed of that: for each slot the claim with
-//! the highest configuration epoch, as the servers themselves decide. So a master that was cut off, or woke up late, holds
-//! nobody: its successor's epoch is higher.
+//! The slots and masters of a Cluster, from the answers of its servers to `CLUSTER NODES`.
+//!
+//! For each slot the claim with the highest configuration epoch wins, as it does among the servers themselves. So a
+//! master that was cut off, or woke up late, keeps no node: its successor's epoch is higher.
 
 use std::collections::HashMap;
 
 use super::slots::{SLOTS, Slot};
 
-/// What one server says.
+/// The report of one server.
 pub(super) struct View {
     nodes: Vec<Node>,
     /// The server itself, master or not, and what it says it has.
@@ -31,12 +32,12 @@ pub(super) struct Master {
     pub(super) names: Vec<String>,
 }
 
-/// What is believed.
+/// The winning claims.
 pub(super) struct Topology {
     pub(super) masters: Vec<Master>,
     /// For each slot the place of its master in `masters`.
     pub(super) owners: Vec<Option<usize>>,
-    /// What each server that was asked says it has, by its names.
+    /// The slots that each queried server claims, by its names.
     own: HashMap<String, Vec<(Slot, Slot)>>,
 }
 
@@ -70,7 +71,7 @@ impl Node {
         let (id, address, flags) = (words.next()?, words.next()?, words.next()?);
         let flags: Vec<&str> = flags.split(',').collect();
         let epoch = words.nth(3)?.parse().ok()?;
-        // Of slots on their way only the master counts that still has them.
+        // A migrating slot counts for the master that still has it.
         let mut slots = words.skip(1).filter(|word| !word.starts_with('[')).peekable();
         let is_gone = flags.contains(&"fail") && slots.peek().is_none();
         if !flags.contains(&"master") || flags.contains(&"noaddr") || flags.contains(&"handshake") || is_gone {
@@ -99,7 +100,7 @@ impl Master {
 }
 
 impl Topology {
-    /// What is believed of these views.
+    /// The winning claims of these views.
     pub(super) fn of(views: &[View]) -> Self {
         let mut places: HashMap<&str, usize> = HashMap::new();
         let mut masters = Vec::new();

@@ -1,4 +1,4 @@
-//! The calls of one pipeline: which events go into one, the command for each, and what its reply means.
+//! The calls of one pipeline: the events of each, its command, and the meaning of its reply.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -162,7 +162,7 @@ pub(super) fn users_in_several(calls: &[Call]) -> HashSet<UserId> {
     several.map(|(user, _)| user.clone()).collect()
 }
 
-/// What a durable event carries; `None` for an ephemeral one.
+/// The part of a durable event; `None` for an ephemeral one.
 pub(super) fn durable(job: &Job) -> Option<&Durable> {
     match &job.delivery.kind {
         DeliveryKind::Ephemeral => None,

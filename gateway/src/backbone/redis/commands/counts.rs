@@ -1,4 +1,4 @@
-//! Users' unread counts, loaded from the store when Redis has lost them.
+//! Users' unread counts, loaded from the store if Redis has lost them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Letting users in: one call of a script for each, those of a batch in one pipeline.
+//! Opens users' logs when they connect: one script call for each, and one pipeline per batch.
 
 use bytes::Bytes;
 use futures_util::future::join_all;

@@ -33,7 +33,7 @@ impl Late for RedisBackbone {
         let mut range = cmd("XRANGE");
         let range = range.arg(LATE_STREAM).arg("-").arg("+").arg("COUNT").arg(limit);
         let entries: Vec<(String, Vec<Bytes>)> = self.link.run(range).await?;
-        // An entry of somebody else's making has no `d`, or more; it is read as what it holds, and refused.
+        // An entry that another program wrote may lack `d`, or have more fields; its content is refused later.
         let body =
             |mut fields: Vec<Bytes>| if fields.len() == 2 { fields.pop().unwrap_or_default() } else { Bytes::new() };
         Ok(entries.into_iter().map(|(id, fields)| (LateId(id), body(fields))).collect())

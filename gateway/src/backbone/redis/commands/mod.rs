@@ -1,6 +1,6 @@
-//! The commands that the node sends: appends and publications in pipelines, entering, logins, rates, jobs.
-//!
-//! Each file is one subject. They reach Redis through `link` alone, and keep no connection.
+//! The commands that a node sends to Redis: appends, entering, logins, rates, jobs. A file per subject.
+//! It implements the traits of `backbone` for [`super::RedisBackbone`].
+//! It reaches Redis only through `link`, and never keeps a connection.
 
 mod appends;
 mod counts;

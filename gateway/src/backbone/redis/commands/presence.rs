@@ -1,4 +1,4 @@
-//! Presence on Redis, as seen from the node: the methods of [`Presences`]. How the keys change is in `redis/presence`.
+//! Presence on Redis, as the node uses it: the methods of [`Presences`]. `redis/presence` changes the keys.
 
 use async_trait::async_trait;
 use shared::{Timestamp, UserId};

@@ -1,5 +1,6 @@
-//! The one task that publishes. Deliveries that arrive while a pipeline is under way make the next one. Each user's events
-//! keep their order, also when the first of them waits for unread counts from the store.
+//! The one task that publishes. Deliveries that arrive while a pipeline is under way make the next one.
+//!
+//! Each user's events keep their order, also while the first of them waits for unread counts from the store.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -173,7 +174,7 @@ impl PipelineWriter {
         waiting
     }
 
-    /// Adds push jobs for messages that nobody received; only then are they published.
+    /// Adds push jobs for messages without a receiver; only then do these count as published.
     async fn add_push_jobs(&self, jobs: Vec<Job>) {
         let mut pipeline = Pipeline::with_capacity(jobs.len());
         for job in &jobs {

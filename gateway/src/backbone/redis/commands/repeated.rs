@@ -1,7 +1,7 @@
-//! A companion that repeats its event's message travels to Redis and back as a reference to it: half of the bytes that each
-//! recipient's log and channel would take otherwise. Lua, which hashes every byte, and the log's memory are the price of them.
+//! A companion that repeats its event's message is sent to Redis and back as a reference to that message. This saves
+//! half of the bytes in each recipient's log and channel, and so time in Lua, which hashes every byte, and memory.
 //!
-//! In place of `{"type":"conversation.updated","payload":{"conversationId":C,"lastMessage":M}}` stands
+//! In place of `{"type":"conversation.updated","payload":{"conversationId":C,"lastMessage":M}}` the reference is
 //! `{"type":"conversation.updated","repeats":N}`: M are the N bytes of the message in the line before.
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
-//! What holds for every connection to a Redis server: its bounds, its name, the pool beside it, and what a server is asked
-//! before it is used.
+//! The rules of every connection to a Redis server: bounds, name, the pool beside it, and the checks before its first
+//! use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(in crate::backbone::redis) fn client_name(owner: &str) -> String {
     format!("parley:{owner}")
 }
 
-/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS M3).
+/// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS.md, A7).
 pub(in crate::backbone::redis) async fn kill_others(
     connection: &mut MultiplexedConnection,
     name: &str,
@@ -96,7 +96,7 @@ pub(in crate::backbone::redis) async fn check_memory_policy(connection: &mut Mul
     match policy {
         Ok(policy) if policy.values().all(|policy| policy == "noeviction") => {}
         Ok(policy) => tracing::warn!(?policy, "Redis may evict logs: set maxmemory-policy noeviction"),
-        Err(_) => tracing::warn!("Redis does not return its maxmemory-policy: it should be noeviction"),
+        Err(_) => tracing::warn!("Redis does not report its maxmemory-policy; make sure that it is noeviction"),
     }
 }
 

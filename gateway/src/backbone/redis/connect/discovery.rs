@@ -1,4 +1,4 @@
-//! Where Redis is: one server that the settings name, or the master that the Sentinels name at the moment.
+//! The address of Redis: one server that the settings name, or the current master according to the Sentinels.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(in crate::backbone::redis) struct Servers {
 /// The server to connect to now.
 pub(in crate::backbone::redis) struct Discovery {
     pub(in crate::backbone::redis) client: Client,
-    /// What the Sentinels said, if there are any.
+    /// The answers of the Sentinels, if there are any.
     named: Option<SentinelMaster>,
 }
 

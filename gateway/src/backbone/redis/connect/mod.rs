@@ -1,6 +1,6 @@
-//! Where Redis is, and the two connections to each server: found, opened, watched, replaced.
-//!
-//! Offers a living [`server::Server`] to `link`. Sends no command of its own beside probes and fences.
+//! The connections to each Redis server: found, opened, probed and replaced.
+//! It offers a connected [`server::Server`] to `link`.
+//! It never sends a command of the node's own, only probes and fences.
 
 pub(in crate::backbone::redis) mod connection;
 pub(in crate::backbone::redis) mod discovery;

@@ -1,7 +1,7 @@
-//! Asking Redis Sentinels for the master.
+//! Queries Redis Sentinels for the master.
 //!
-//! All are asked at once, and the highest configuration epoch wins: a failover that a majority agreed on has raised it, so a
-//! Sentinel that is cut off together with the old master doesn't hold anybody there.
+//! All are queried at once, and the highest configuration epoch wins. A failover that a majority agreed on has raised
+//! it, so a Sentinel that is cut off together with the old master keeps no node there.
 
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ impl Sentinels {
 
 impl Sentinel {
     async fn ask(&self, name: &str) -> RedisResult<SentinelMaster> {
-        // Whoever stops waiting leaves no connection behind that still expects an answer.
+        // A caller that stops waiting leaves no connection that still expects an answer.
         let kept = self.connection.lock().await.take();
         let mut connection = match kept {
             Some(connection) => connection,
@@ -144,7 +144,7 @@ async fn connect(info: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
     Client::open(info.clone())?.get_multiplexed_async_connection_with_config(&connection::config()).await
 }
 
-/// The epoch is asked for first: an old epoch with a new address only waits for the next question.
+/// The epoch is queried first: an old epoch with a new address only waits for the next query.
 async fn question(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<SentinelMaster> {
     let state: Value = cmd("SENTINEL").arg("MASTER").arg(name).query_async(connection).await?;
     let fields: Vec<String> = redis::from_redis_value(state)?;

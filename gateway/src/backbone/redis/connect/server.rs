@@ -1,5 +1,5 @@
-//! One server: either there, with a connection for commands, or away. While it is away every use of it is an error at once:
-//! nothing waits here for Redis to come back.
+//! One server: connected, or away. While it is away every command fails at once; none waits here for Redis to come
+//! back.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -265,7 +265,7 @@ impl Fault {
         }
     }
 
-    /// What a caller is told.
+    /// The caller's error.
     pub(in crate::backbone::redis) fn told(self) -> BackboneError {
         match self {
             Self::Refused(error) => failed(error),
@@ -281,12 +281,12 @@ async fn unless_lost<T>(lost: &CancellationToken, reply: impl Future<Output = Re
     }
 }
 
-/// What a caller is told of an error. Redis' messages hold no user input but command and key names.
+/// The caller's error for an error of Redis. Redis' messages hold no user input but command and key names.
 pub(in crate::backbone::redis) fn failed(error: RedisError) -> BackboneError {
     BackboneError(error.to_string())
 }
 
-/// What a caller is told when the server is given up meanwhile.
+/// The caller's error if the server is given up meanwhile.
 fn gone() -> BackboneError {
     BackboneError("the connection to Redis was lost".to_owned())
 }

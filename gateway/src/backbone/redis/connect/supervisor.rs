@@ -1,5 +1,5 @@
-//! Keeps the two connections to one server: opens them, probes them each second, closes them when they don't answer, and
-//! opens them again, until the node stops. Nothing else opens or closes these connections.
+//! Keeps the two connections to one server until the node stops: opens them, probes them each second, closes them when
+//! a probe fails, and opens them again. No other code opens or closes these connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,8 @@ const PING_MAX: Duration = Duration::from_millis(900);
 const PINGS_FAILED_MAX: u32 = 2;
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
-/// then the others have left the old one too, and little of what they published there has to be published again (NOLOSS A2).
+/// then the others have left the old one too, and little of what they published there has to be published again
+/// (NOLOSS.md, A2).
 pub(in crate::backbone::redis) const LEAVE_TOGETHER: Duration = Duration::from_secs(2);
 
 /// Within this time masters of a Cluster that came back together hear each other.
@@ -67,7 +68,7 @@ pub(in crate::backbone::redis) struct ClusterPlace {
     pub(in crate::backbone::redis) lane: MasterId,
 }
 
-/// What all supervisors share.
+/// The parts that all supervisors share.
 #[derive(Clone)]
 pub(in crate::backbone::redis) struct Shared {
     pub(in crate::backbone::redis) link: Arc<Link>,
@@ -135,7 +136,7 @@ impl Supervisor {
         self.cluster.as_ref().map_or(0, |membership| membership.lane)
     }
 
-    /// Nothing counts as published any more on a server that is left for another (NOLOSS A2).
+    /// Nothing counts as published any more on a server that is left for another (NOLOSS.md, A2).
     async fn leave_last(&self, next: &Arc<str>) {
         if let Some(last) = self.server.last_identity().filter(|last| last != next) {
             let last = if self.cluster.is_some() { cluster::short(&last) } else { &last };
@@ -144,7 +145,7 @@ impl Supervisor {
     }
 
     fn up(&self, connections: &Connections, away_since: Option<Instant>, was_up: bool) {
-        // In this order: whoever sees the link may subscribe.
+        // In this order, because a caller that sees the link may subscribe.
         self.shared.subscriptions.open(self.lane());
         let is_another = self.server.set_up(connections.live.clone());
         if let Some(since) = away_since {
@@ -201,7 +202,7 @@ impl Supervisor {
         cmd("CLIENT").arg("SETNAME").arg(&name).exec_async(&mut commands).await?;
         let client_id: i64 = cmd("CLIENT").arg("ID").query_async(&mut commands).await?;
         let server = connection::identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
-        // What an earlier connection of ours has left in Redis' buffers must not run after what comes now.
+        // Commands of an earlier connection that are still in Redis' buffers must not run after later ones.
         connection::kill_others(&mut commands, &name, client_id).await?;
         link.scripts.load(&mut commands).await?;
         if !was_up {
@@ -318,6 +319,6 @@ pub(in crate::backbone::redis) async fn retire(source: &dyn BackboneHost, server
     }
     let told = timeout(LEAVE_MAX, source.server_left(server)).await;
     if let Err(why) = told.unwrap_or_else(|_| Err(BackboneError("it did not answer in time".to_owned()))) {
-        tracing::warn!(server, %why, "the store could not note that this node left the Redis server");
+        tracing::warn!(server, %why, "the store could not record that this node left the Redis server");
     }
 }

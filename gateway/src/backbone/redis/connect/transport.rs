@@ -1,4 +1,4 @@
-//! The bytes of a connection that is kept by hand: TCP, or TLS over it.
+//! The bytes of the subscribing connection: TCP, or TLS over it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::backbone::BackboneError;
 
-/// Whom to believe about a server.
+/// The authorities that may sign a server's certificate.
 #[derive(Clone)]
 pub(in crate::backbone::redis) struct Tls(TlsConnector);
 
@@ -46,7 +46,7 @@ impl Tls {
     }
 }
 
-/// Connects; `tls` says whom to believe where the address is of an encrypted server.
+/// Connects; `tls` has the trusted authorities for an encrypted server.
 pub(in crate::backbone::redis) async fn connect(
     address: &ConnectionAddr,
     tls: Option<&Tls>,

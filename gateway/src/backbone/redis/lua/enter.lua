@@ -1,12 +1,12 @@
--- Opens the log of somebody who comes in, and keeps it.
--- KEYS: log, unread counts, and the time up to which the user's tokens are worthless, where it lies on the same server.
--- ARGV: nonce of a new epoch, when the token was issued ('' counts as long ago), the seq of an entry that is asked for or ''.
--- Returns nothing if the token is worthless; else epoch, floor, last, and the entry's body if the log has it.
+-- Opens the log of a user who connects, and renews its time to live.
+-- KEYS: log, unread counts, and the time up to which the user's tokens are invalid, if it lies on the same server.
+-- ARGV: nonce of a new epoch, when the token was issued ('' counts as long ago), the seq of a wanted entry or ''.
+-- Returns nothing if the token is invalid; else epoch, floor, last, and the entry's body if the log has it.
 local revoked = KEYS[3] and call('GET', KEYS[3])
 if revoked and (ARGV[2] == '' or tonumber(ARGV[2]) <= tonumber(revoked)) then return false end
 local epoch, floor, last = head_of_open_log(ARGV[1])
 local reply = {epoch, floor, last}
--- A log that was opened just now lives as long as it should, and has neither counts nor entries.
+-- A log that was opened just now has its full time to live, and neither counts nor entries.
 if string.sub(epoch, -#ARGV[1] - 1) ~= '.' .. ARGV[1] then
   call('EXPIRE', log, TTL)
   call('EXPIRE', counts, TTL)

@@ -1,4 +1,4 @@
--- What every script on a user's log shares: the log, and the hash of unread counts.
+-- The functions that every script on a user's log shares: on the log, and on the hash of unread counts.
 -- MAXLEN, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
 local call = redis.call
 local log, counts = KEYS[1], KEYS[2]
@@ -36,7 +36,7 @@ local function body_of(entry)
   return '{' .. entry[2][4] .. (entry[2][6] or '')
 end
 
--- What the log holds: epoch, floor, last; nothing if it is none of this server, or not one that these scripts wrote.
+-- Returns the log's epoch, floor, last; nothing if the log is of another server, or wasn't written by these scripts.
 local function head()
   local epoch = epoch_here()
   if not epoch then return nil end
@@ -54,13 +54,13 @@ local function head()
   return epoch, floor or last, last
 end
 
--- The same, of a log that is opened if there is none. A count that moved while there was no log is not known: forget it.
+-- The same, and opens the log if there is none. Counts that moved while there was no log are unknown: they are deleted.
 local function head_of_open_log(nonce)
   local epoch, floor, last = head()
   if epoch then return epoch, floor, last end
   call('DEL', counts)
   epoch = open_log(nonce)
-  -- The log may have vanished under sockets of another node: they are told like by an append that opens a log.
+  -- The log may have vanished under sockets of another node: it is notified as by an append that opens a log.
   local channel = string.match(log, '{(.*)}')
   if call('PUBSUB', NUMSUB, channel)[2] > 1 then
     call(PUBLISH, channel, '{"epoch":"' .. epoch .. '","seq":0}\n')

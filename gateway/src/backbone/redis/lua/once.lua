@@ -1,6 +1,6 @@
--- For a redo: whether the log has the event, from the tail in chunks of 16 down to the first entry that was appended 5 s
--- before the event's commit. A trimmed log that doesn't reach back so far proves nothing: it is begun anew.
--- The log of another server is of no account: it goes when it is next opened.
+-- For a redo: looks the event up in the log, from the tail in chunks of 16, down to the first entry that was appended
+-- 5 s before the event's commit. A trimmed log that doesn't reach back so far proves nothing: it is begun anew.
+-- The log of another server is ignored: it is deleted when the log is next opened.
 local function is_known(must_open, committed, event)
   if call('EXISTS', log) == 0 or must_open and not epoch_here() then return false end
   local oldest_of_interest = tonumber(committed) - 5000

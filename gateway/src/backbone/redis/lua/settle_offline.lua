@@ -1,6 +1,6 @@
 -- Settles the checks of users who were due. KEYS: offline due. ARGV: user, the score that was read, and the new one, or ''
--- to take them, of each. Returns 1 for each who was taken: one whose score is another has shown life, or was settled by
--- another node.
+-- to take them, of each. Returns 1 for each user who was taken. A user with another score has shown life, or another
+-- node has settled it.
 local taken = {}
 for at = 1, #ARGV, 3 do
   local user, read, new = ARGV[at], ARGV[at + 1], ARGV[at + 2]

@@ -1,2 +1,2 @@
--- Counts who is subscribed for a user. KEYS: their log, so that only the server that has the slot answers. ARGV: channel.
+-- Counts a user's subscriptions. KEYS: the user's log, so that only the server with the slot answers. ARGV: channel.
 return redis.call('PUBSUB', NUMSUB, ARGV[1])[2]

@@ -1,5 +1,5 @@
 -- Takes users whose check is due. KEYS: offline due. ARGV: unix ms, at most so many, ms from a sign of life to its check,
--- prefix of online keys, prefix of last seen keys. Returns user and last seen (unix ms) of those that are offline indeed.
+-- prefix of online keys, prefix of last seen keys. Returns user and last seen (unix ms) of each that is offline.
 local now, life = tonumber(ARGV[1]), tonumber(ARGV[3])
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', '0', ARGV[2])
 local gone = {}
@@ -11,7 +11,7 @@ for at = 1, #due, 2 do
     redis.call('ZREM', KEYS[1], user)
     local seen = redis.call('GET', ARGV[5] .. user)
     local last_sign = tonumber(due[at + 1]) - life
-    -- A node that died said nothing: the last sign of life is all that is known.
+    -- A node that died wrote no time, so the last sign of life counts.
     if not seen or tonumber(seen) < last_sign then
       seen = string.format('%.0f', last_sign)
       redis.call('SET', ARGV[5] .. user, seen)

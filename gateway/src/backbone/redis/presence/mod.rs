@@ -1,7 +1,6 @@
-//! Who is online: a key per user that expires, and a sorted set of those whose offline announcement may be due.
-//!
-//! A sign of life is the same everywhere. Leaving takes one script on one server (`one_server`) and several steps in a
-//! Cluster (`scattered`), where a user's keys lie on different masters; only this file chooses between the two.
+//! Presence in Redis: a key per user that expires, and a sorted set of those whose offline announcement may be due.
+//! It offers each step once, and chooses how: one script (`one_server`), or steps on several masters (`scattered`).
+//! It never announces a change: the domain does.
 
 mod one_server;
 mod scattered;
@@ -92,7 +91,7 @@ pub(in crate::backbone::redis) async fn take_offline(
     }
 }
 
-/// Who is online, in the order asked.
+/// The users' presence, in the given order.
 pub(in crate::backbone::redis) async fn presence(
     link: &Link,
     users: &[UserId],

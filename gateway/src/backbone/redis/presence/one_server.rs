@@ -10,7 +10,7 @@ use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
 use crate::backbone::{BackboneError, Presence};
 
-/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+/// Marks users offline who have no subscription; `own` subscriptions of each don't count.
 pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Result<(), BackboneError> {
     let mut pipeline = Pipeline::with_capacity(users.len());
     for user in users {
@@ -19,7 +19,7 @@ pub(super) async fn mark_departed(link: &Link, users: &[UserId], own: u32) -> Re
     link.run_pipeline(&pipeline).await?.whole().map(drop)
 }
 
-/// The same, with their own subscriptions; whether nobody is subscribed for each.
+/// The same, with the number of own subscriptions of each; returns whether each has no other.
 pub(super) async fn departed(link: &Link, users: &[(u32, UserId)]) -> Vec<Result<bool, BackboneError>> {
     let mut calls = Pipeline::with_capacity(users.len());
     for (own, user) in users {
@@ -48,7 +48,7 @@ pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId,
         .collect())
 }
 
-/// Who is online, in the order asked.
+/// The users' presence, in the given order.
 pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
     let mut all = Vec::with_capacity(users.len());
     for users in users.chunks(USERS_MAX) {

@@ -1,7 +1,7 @@
 //! Presence in a Cluster, where a user's keys lie on different servers, so that one script can't see them all.
 //!
-//! Each change takes several steps here. If one of them fails, the next sign of life, or the end of a key's life, corrects
-//! what the others have left.
+//! Each change takes several steps here. If a step fails, the next sign of life, or the expiry of a key, corrects the
+//! rest.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Value, cmd};
@@ -15,10 +15,10 @@ use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
 use crate::backbone::{BackboneError, Presence};
 
-/// Users who are looked at at the same time.
+/// Users that are checked at the same time.
 const AT_ONCE: usize = 64;
 
-/// Makes users offline for whom nobody is subscribed; `own` subscriptions of each don't count.
+/// Marks users offline who have no subscription; `own` subscriptions of each don't count.
 pub(super) async fn mark_departed(
     link: &Link,
     cluster: &Cluster,
@@ -29,7 +29,7 @@ pub(super) async fn mark_departed(
     stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await
 }
 
-/// The same, with their own subscriptions; whether nobody is subscribed for each.
+/// The same, with the number of own subscriptions of each; returns whether each has no other.
 pub(super) async fn departed(
     link: &Link,
     cluster: &Cluster,
@@ -60,7 +60,7 @@ async fn depart(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Resu
     Ok(true)
 }
 
-/// Whether certainly nobody else is subscribed. It isn't certain while a slot migrates, and until other nodes have followed it.
+/// Whether certainly no other node is subscribed. It isn't certain while a slot migrates, and until other nodes follow.
 async fn is_alone(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Result<bool, BackboneError> {
     let mut call = scripts::call(&link.scripts.subscribed, &[&log_key(user)]);
     let subscribed: Option<u32> = cluster.run_in_place(&link.scripts, call.arg(user_channel(user))).await?;
@@ -76,7 +76,7 @@ struct Due {
     last_seen_ms: Option<i64>,
 }
 
-/// Takes users whose offline check is due, and who are offline indeed.
+/// Takes users whose offline check is due and who are offline.
 pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
     let (now_ms, life_ms) = (link.now_ms(), link.settings.life_ms());
     let mut range = cmd("ZRANGEBYSCORE");
@@ -134,7 +134,7 @@ async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, 
     Ok(gone)
 }
 
-/// Who is online, in the order asked.
+/// The users' presence, in the given order.
 pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presence>, BackboneError> {
     let mut all = Vec::with_capacity(users.len());
     for users in users.chunks(USERS_MAX) {

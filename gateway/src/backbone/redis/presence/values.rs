@@ -1,4 +1,4 @@
-//! What keys of presence hold, and how many users one call asks for.
+//! The values of presence keys, and the largest number of users per call.
 
 use shared::Timestamp;
 
@@ -7,11 +7,12 @@ use crate::backbone::Presence;
 /// Users per pipeline or command.
 pub(super) const USERS_MAX: usize = 500;
 
-/// The part of [`online_key`] and [`last_seen_key`] before the user's id.
+/// The part of [`online_key`](shared::redis_keys::online_key) and
+/// [`last_seen_key`](shared::redis_keys::last_seen_key) before the user's id.
 pub(super) const ONLINE_PREFIX: &str = "online:";
 pub(super) const LAST_SEEN_PREFIX: &str = "chat:last_seen:";
 
-/// What pairs of [`online_key`] and [`last_seen_key`] hold.
+/// Reads the values of pairs of both keys.
 pub(super) fn answered(values: &[Option<String>]) -> impl Iterator<Item = Presence> + '_ {
     values.chunks(2).map(|pair| {
         let online = matches!(pair.first(), Some(Some(_)));

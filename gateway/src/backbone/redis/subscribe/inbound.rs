@@ -1,5 +1,5 @@
-//! What the subscribing connection receives goes to the inbox at once, on the connection's own task: no queue in between.
-//! Payloads are the inbox's to check; channel names are checked here.
+//! Passes everything that the subscribing connection receives to the inbox at once, on the connection's own task,
+//! without a queue in between. Channel names are checked here, payloads by the inbox.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(in crate::backbone::redis) struct Inbound {
     pub(in crate::backbone::redis) generation: u64,
     /// The channel of this node's probe.
     pub(in crate::backbone::redis) probe_channel: String,
-    /// What this node's probes say.
+    /// The text of this node's probes.
     pub(in crate::backbone::redis) probe: String,
     /// To be cancelled when the connection ends.
     pub(in crate::backbone::redis) lost: CancellationToken,

@@ -1,6 +1,6 @@
-//! Subscriptions of users' channels: who is wanted, what was confirmed, what is pushed.
-//!
-//! Hands payloads and interruptions to the [`crate::backbone::Inbox`]. Publishes nothing.
+//! Subscriptions to users' channels: which are wanted, which are confirmed, and the payloads that Redis pushes.
+//! It hands payloads and interruptions to [`crate::backbone::Inbox`].
+//! It never publishes, and never checks a payload.
 
 pub(in crate::backbone::redis) mod inbound;
 pub(in crate::backbone::redis) mod pushed;

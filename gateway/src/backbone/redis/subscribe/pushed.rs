@@ -1,12 +1,12 @@
-//! Reads the pushes of messages, which are nearly everything that a subscribing connection receives, where they stand in the
-//! buffer. Whatever else comes is left to the crate's parser, and so is a push that isn't there as a whole.
+//! Parses pushed messages, nearly everything that a subscribing connection receives, in place in the buffer. Other
+//! replies, and pushes that are incomplete, are left to the crate's parser.
 
 /// A message on a channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::backbone::redis) struct Message<'a> {
     pub(in crate::backbone::redis) channel: &'a [u8],
     pub(in crate::backbone::redis) payload: &'a [u8],
-    /// What stands behind it.
+    /// The rest of the buffer.
     pub(in crate::backbone::redis) rest: &'a [u8],
 }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What it takes for a message, the crate does too, and each finds its end where the other does.
+        /// It and the crate agree on each message, and on its end.
         #[test]
         fn it_reads_as_the_crate_does(
             parts in proptest::collection::vec(r"[>$:][0-9]{1,2}|\r\n|message|smessage|[a-z]{0,3}", 0..12),

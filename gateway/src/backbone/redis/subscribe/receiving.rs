@@ -1,6 +1,8 @@
-//! The subscribing connection, kept by hand. When a slot of a Cluster moves, Redis sends `sunsubscribe` of its own accord and
-//! goes on: the crate's connection would take that for the reply to a command, and every later reply for another's. And
-//! what is pushed goes from the socket's buffer to the inbox without being copied, of which the crate makes values first.
+//! The subscribing connection, without the crate's connection type, for two reasons.
+//!
+//! When a slot of a Cluster moves, Redis sends an unrequested `sunsubscribe` and goes on. The crate's connection would
+//! take it for the reply to a command, and every later reply for another command's. Also, pushed messages go from the
+//! socket's buffer to the inbox without a copy; the crate would make values of them first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ struct Request {
     awaited: Vec<PendingCommand>,
 }
 
-/// What a command waits for: its confirmations, or one reply; an error comes instead of either.
+/// The replies that a command waits for: its confirmations, or one reply. An error replaces either.
 struct PendingCommand {
     what: Expectation,
     done: oneshot::Sender<RedisResult<()>>,
@@ -90,7 +92,7 @@ impl PushConnection {
                 () = read(reading, &inbound, &waiting) => {}
                 () = write(writing, requests, &waiting) => {}
             }
-            // Whoever waits for an answer is told by the dropped sender.
+            // The dropped sender tells the waiting callers.
             waiting.lock().clear();
             lost.cancel();
         });
@@ -258,7 +260,7 @@ fn pushed(push: PushInfo, inbound: &Inbound, waiting: &PendingCommands) {
         inbound.receive(push);
     }
     if let Some(PendingCommand { done, .. }) = done {
-        // Whoever stopped waiting needs no answer.
+        // A caller that stopped waiting needs no answer.
         let _ = done.send(Ok(()));
     }
 }

@@ -1,4 +1,5 @@
-//! Subscribes and unsubscribes on one connection, one command at a time: what gathers while one is under way makes the next.
+//! Subscribes and unsubscribes on one connection, one command at a time. Changes that gather during one command make
+//! the next.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::backbone::redis::presence;
 /// Channels per command.
 const CHANNELS_MAX: usize = 1000;
 
-/// How often channels that nobody wants any more are looked for.
+/// How often unwanted channels are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// The pause after a server has refused a channel: its slot is on the way.
@@ -103,6 +104,6 @@ async fn depart(mut users: Vec<UserId>, subscriptions: &Subscriptions, link: &Li
     users.retain(|user| !subscriptions.is_wanted(user));
     if let Err(error) = presence::mark_departed(link, &users, 0).await {
         // Their keys expire by themselves.
-        tracing::debug!(%error, "could not check who is offline");
+        tracing::debug!(%error, "users who left could not be marked offline");
     }
 }

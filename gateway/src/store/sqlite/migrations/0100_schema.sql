@@ -36,8 +36,8 @@ CREATE TABLE members (
 CREATE INDEX members_by_user ON members (user_id, conversation_id) WHERE state = 'accepted';
 
 -- Earlier stays of users who came back; the last stay stands in members. A message that is published late goes to the
--- members of the time of its commit (NOLOSS). A stay saw the messages after joined_seq up to left_seq. A stay without
--- messages is not kept.
+-- members of the time of its commit (NOLOSS.md, Medium). A stay saw the messages after joined_seq up to left_seq. A
+-- stay without messages is not kept.
 CREATE TABLE past_members (
     conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
     user_id TEXT NOT NULL,
@@ -144,7 +144,7 @@ CREATE TABLE backbone (
 ) STRICT;
 
 -- Backbone servers that a node has left for another. A row that is published under one of them stays unpublished: its
--- publisher is cut off together with that server (NOLOSS A2).
+-- publisher is cut off together with that server (NOLOSS.md, A2).
 CREATE TABLE retired_backbones (
     server TEXT PRIMARY KEY,
     retired_at INTEGER NOT NULL

@@ -1,4 +1,4 @@
-//! The side of the connections: which channels each lane's connection has to subscribe and leave, and what it confirmed.
+//! A lane's connection to its table: the channels to subscribe and to leave, and those that are confirmed.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use crate::switches;
 /// How long a channel is kept after its last subscription ended.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What a confirmation is.
+/// A confirmation.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::backbone::redis) enum Confirmation {
     /// Not of a subscription that was asked for on this connection.
@@ -62,7 +62,7 @@ impl Subscriptions {
         self.table.lock().line(lane).open = true;
     }
 
-    /// The lane's connection is gone: those who wait for a confirmation there are told so.
+    /// The lane's connection is gone: the callers that wait for a confirmation there get an error.
     pub(in crate::backbone::redis) fn close(&self, lane: MasterId) {
         let mut table = self.table.lock();
         let Table { users, waiting, .. } = &mut *table;
@@ -73,7 +73,7 @@ impl Subscriptions {
         line.generation = 0;
     }
 
-    /// The server has ended a subscription: it is asked for again, of whoever has the slot now.
+    /// The server has ended a subscription: it is made again, at the server that has the slot now.
     pub(in crate::backbone::redis) fn evicted(&self, user: &str, lane: MasterId, generation: u64) {
         let mut table = self.table.lock();
         let table = &mut *table;
@@ -107,7 +107,7 @@ impl Subscriptions {
         }
     }
 
-    /// Queues a subscription that is lost where its slot is now; one that nobody wants is forgotten.
+    /// Queues a lost subscription at the server that has its slot now; one that isn't wanted is forgotten.
     fn place(&self, table: &mut Table, user: &UserId) {
         let Some(subscription) = table.users.get_mut(user) else { return };
         if subscription.count == 0 {
@@ -186,10 +186,10 @@ impl Subscriptions {
         }
         subscription.stage = Stage::Confirmed;
         for waiting in table.waiting.remove(user).into_iter().flatten() {
-            // Whoever stopped waiting has taken their count back.
+            // A caller that stopped waiting has taken its count back.
             let _ = waiting.send(());
         }
-        // One server's loss is told of all users at once.
+        // The loss of one server is reported for all users together.
         let is_anew = std::mem::take(&mut subscription.again) && self.cluster.is_some();
         if is_anew { Confirmation::Anew } else { Confirmation::First }
     }

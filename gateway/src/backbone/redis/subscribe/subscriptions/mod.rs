@@ -1,7 +1,6 @@
-//! Who is subscribed: a count per user, and how far Redis has confirmed it. Each master of a Cluster has a lane of its own, in
-//! which its users wait; one server is one lane.
-//!
-//! This file offers what callers need; `lanes` what the connection of a lane needs. Holds no connection and sends nothing.
+//! The table of subscriptions: a count per user, and whether Redis has confirmed it. Each Redis server is one lane.
+//! It offers `subscribe` and `unsubscribe` to callers; `lanes` offers its connection the changes of a lane.
+//! It never holds a connection and never sends anything.
 
 mod lanes;
 
@@ -43,7 +42,7 @@ struct Table {
     generation: u64,
 }
 
-/// What one server has to be told.
+/// The changes that one server has to get.
 #[derive(Default)]
 struct Line {
     /// In the order of asking; an entry that isn't queued in this lane is void.
@@ -71,7 +70,7 @@ struct Subscription {
 }
 
 /// A channel is in at most one unconfirmed command, because the subscriber sends one command at a time and waits for all of
-/// its confirmations; so a confirmation can't be taken for that of another command (NOLOSS B2).
+/// its confirmations; so a confirmation can't be taken for that of another command (NOLOSS.md, B2).
 #[derive(PartialEq, Eq)]
 enum Stage {
     Queued,
@@ -150,7 +149,7 @@ impl Subscriptions {
     }
 
     /// The user is offline: a channel that lingered on would count as a receiver, and no push job would be made for what is
-    /// sent to them (NOLOSS B12).
+    /// sent to them (NOLOSS.md, B12).
     pub(in crate::backbone::redis) fn stop_lingering(&self, user: &UserId) {
         if switches::off("linger-ends") {
             return;
@@ -173,7 +172,7 @@ impl Subscriptions {
         self.table.lock().users.get(user).is_some_and(|subscription| subscription.count > 0)
     }
 
-    /// Whether Redis counts a subscription of this node that nobody wants any more.
+    /// Whether Redis counts a subscription of this node that isn't wanted any more.
     pub(in crate::backbone::redis) fn lingers(&self, user: &UserId) -> bool {
         let table = self.table.lock();
         table.users.get(user).is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)

@@ -1,14 +1,15 @@
-//! How many commands a user may send, over all their sockets on all nodes, without asking the backbone at each.
+//! The rate of a user's commands, over all their sockets on all nodes, without a backbone call for each command.
 //!
-//! A node lets a user's commands pass by itself as long as they stay below a tenth of the rate here. A user over that share
-//! is *watched* on this node: the commands are drawn from the cluster's one allowance, in blocks of a tenth of a second's
-//! worth, until they have stayed below the share for two seconds. The first draw also pays for the commands that the share
-//! let pass.
+//! A node accepts a user's commands by itself as long as they stay below a tenth of the rate here. A user over that
+//! share is *watched* on this node: the commands are drawn from the cluster's one allowance, in blocks of a tenth of a
+//! second's worth, until they have stayed below the share for two seconds. The first draw also pays for the commands
+//! that the share accepted.
 //!
-//! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. What it doesn't see is the share of nodes
-//! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be spent up to a second after it was drawn.
-//! So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the long run if
-//! they are watched everywhere. While the backbone is unavailable nobody is limited here: the limit of each connection holds.
+//! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. It doesn't count the share of nodes
+//! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be used up to a second after it was
+//! drawn. So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the
+//! long run if they are watched everywhere. While the backbone is unavailable this limit is not applied: the limit of
+//! each connection holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,14 +70,14 @@ struct WatchedUser {
 }
 
 struct State {
-    /// What is left of the last block, and until when it may be spent.
+    /// The rest of the last block, and the time until which it may be spent.
     left: u32,
     left_until_us: u64,
     /// Nothing is to be had before this.
     refused_until_us: u64,
     /// When a command last went over the share.
     over_at_us: u64,
-    /// What the share let pass before.
+    /// Commands that the share accepted before.
     owed: u32,
 }
 
@@ -117,7 +118,7 @@ impl UserRates {
     pub async fn draw(&self, user: &UserId) -> Allowance {
         let Some(limit) = &self.limit else { return Allowance::Granted };
         let Some(watched) = self.watch(user, limit) else { return Allowance::Granted };
-        // A semaphore that nobody closes.
+        // A semaphore that is never closed.
         let Ok(_turn) = watched.turn.acquire().await else { return Allowance::Granted };
         let now = now_us();
         let draw = {
@@ -143,7 +144,7 @@ impl UserRates {
                 Allowance::Wait(wait_ms)
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::debug!("users' rates are not shared: the backbone is unavailable");
+                tracing::debug!("users' rates are not shared between nodes: the backbone is unavailable");
                 self.away_until_us.store(now_us() + AWAY_US, Ordering::Relaxed);
                 Allowance::Granted
             }

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use metrics::{Counter, counter, describe_counter};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) const PLAIN_CONNECTIONS_MAX: usize = 2048;
 /// The part of the places that one address may have before its own connections are the first to go.
 const ADDRESS_SHARE_MAX: usize = PLAIN_CONNECTIONS_MAX / 2;
-/// How long a connection is left alone after it came, whatever it does.
+/// How long a connection is left alone after it was first looked at, whatever it does.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take for a request's body, and for its answer, before it has moved any byte.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,8 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 
 /// All plain connections of a listener.
-#[derive(Debug, Default)]
-pub(super) struct PlainConnections(Mutex<Table>);
+pub(super) struct PlainConnections {
+    table: Mutex<Table>,
+    /// Connections that lost their place to another.
+    evicted: Counter,
+    /// Connections that found no place.
+    refused: Counter,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -42,7 +48,6 @@ struct Table {
 }
 
 /// A place, given up when dropped.
-#[derive(Debug)]
 pub(super) struct PlainPlace {
     all: Arc<PlainConnections>,
     number: u64,
@@ -53,10 +58,13 @@ pub(super) struct PlainPlace {
 #[derive(Debug)]
 pub(super) struct Progress {
     peer: IpAddr,
-    begun: Instant,
+    /// When its bytes were first asked for. Before that the delay is this node's, not the client's.
+    begun: OnceLock<Instant>,
     /// Bytes of both directions.
     moved: AtomicU64,
     turn: AtomicU8,
+    /// The body of the request under way came too slowly.
+    is_slow: AtomicBool,
     /// The place is needed for another.
     evicted: CancellationToken,
 }
@@ -72,23 +80,35 @@ enum Turn {
 }
 
 impl PlainConnections {
+    /// Every place is free.
+    pub(super) fn new() -> Self {
+        let name = "parley_plain_connections_cut_total";
+        describe_counter!(name, "Connections that are no sockets and had no place, or lost it to another");
+        let cut = |reason: &'static str| counter!(name, "reason" => reason);
+        Self { table: Mutex::default(), evicted: cut("evicted"), refused: cut("refused") }
+    }
+
     /// Takes a place for a connection from `peer`; if there is none left, another connection loses its own. `None` if all of
-    /// them wait for this node, or have only just come.
+    /// them wait for this node.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<PlainPlace> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if table.connections.len() >= PLAIN_CONNECTIONS_MAX {
-            let number = table.slowest(Instant::now())?;
-            if let Some(progress) = table.remove(number) {
-                progress.evicted.cancel();
-            }
+            let slowest = table.slowest(Instant::now()).and_then(|number| table.remove(number));
+            let Some(progress) = slowest else {
+                self.refused.increment(1);
+                return None;
+            };
+            progress.evicted.cancel();
+            self.evicted.increment(1);
         }
         let number = table.next;
         table.next += 1;
         let progress = Arc::new(Progress {
             peer,
-            begun: Instant::now(),
+            begun: OnceLock::new(),
             moved: AtomicU64::new(0),
             turn: AtomicU8::new(Turn::Client as u8),
+            is_slow: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
         table.connections.insert(number, Arc::clone(&progress));
@@ -104,8 +124,13 @@ impl Table {
     fn slowest(&self, now: Instant) -> Option<u64> {
         let crowded = self.by_address.iter().max_by_key(|(_, count)| **count);
         let crowded = crowded.filter(|(_, count)| **count > ADDRESS_SHARE_MAX).map(|(address, _)| *address);
-        let candidates = self.connections.iter().filter(|(_, progress)| progress.may_go(now));
-        let of_crowded = candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
+        let of_age = |age: Duration| {
+            self.connections.iter().filter(move |(_, progress)| progress.may_go() && progress.age(now) >= age)
+        };
+        // When everybody came within the last second, one of them has to go all the same.
+        let candidates = of_age(if of_age(GRACE).next().is_some() { GRACE } else { Duration::from_nanos(1) });
+        let of_crowded =
+            candidates.clone().filter(|(_, progress)| crowded.is_none_or(|address| progress.peer == address));
         let least = |a: &(&u64, &Arc<Progress>), b: &(&u64, &Arc<Progress>)| a.1.rate(now).total_cmp(&b.1.rate(now));
         of_crowded.min_by(least).or_else(|| candidates.min_by(least)).map(|(number, _)| *number)
     }
@@ -123,6 +148,11 @@ impl Table {
 }
 
 impl PlainPlace {
+    /// The other end of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.progress.peer
+    }
+
     /// What the connection does is told here.
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
@@ -136,18 +166,27 @@ impl PlainPlace {
 
 impl Drop for PlainPlace {
     fn drop(&mut self) {
-        self.all.0.lock().remove(self.number);
+        self.all.table.lock().remove(self.number);
     }
 }
 
 impl Progress {
-    fn may_go(&self, now: Instant) -> bool {
-        self.turn.load(Ordering::Relaxed) == Turn::Client as u8 && now.duration_since(self.begun) >= GRACE
+    /// Whether it waits for its client.
+    fn may_go(&self) -> bool {
+        self.turn.load(Ordering::Relaxed) == Turn::Client as u8
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        self.begun.get().map_or(Duration::ZERO, |begun| now.duration_since(*begun))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an order is all that is asked for")]
     fn rate(&self, now: Instant) -> f64 {
-        self.moved.load(Ordering::Relaxed) as f64 / now.duration_since(self.begun).as_secs_f64()
+        self.moved.load(Ordering::Relaxed) as f64 / self.age(now).as_secs_f64()
+    }
+
+    fn is_looked_at(&self) {
+        self.begun.get_or_init(Instant::now);
     }
 
     fn moved(&self, bytes: usize) {
@@ -162,6 +201,11 @@ impl Progress {
     /// The client has to go on: to send the body, to read the answer, to ask again.
     pub(super) fn is_the_clients_turn(&self) {
         self.turn.store(Turn::Client as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the last request's body came too slowly.
+    pub(super) fn was_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
     }
 }
 
@@ -234,6 +278,7 @@ impl hyper::body::Body for PacedBody {
             }
             Poll::Pending => {
                 ready!(this.pace.poll_over(cx));
+                this.progress.is_slow.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(TooSlow.into())))
             }
         }
@@ -289,6 +334,7 @@ impl From<PacedStream> for TcpStream {
 
 impl AsyncRead for PacedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.progress.is_looked_at();
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         let bytes = buf.filled().len() - before;

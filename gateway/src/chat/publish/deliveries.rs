@@ -1,0 +1,156 @@
+//! From what was committed to deliveries: one for each recipient, in the order of the commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use shared::{ConversationId, Timestamp, UserId};
+
+use super::directory::{Audience, Directory};
+use crate::backbone::{Append, Delivery, DeliveryKind, Durable};
+use crate::chat::events::{MessageBodies, message_bodies};
+use crate::store::{OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove};
+
+/// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
+const MESSAGES_PER_PART: usize = 16;
+
+/// What a row that was found unpublished has to deliver.
+pub(in crate::chat) async fn row_deliveries(
+    directory: &Directory,
+    row: PendingRow,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut deliveries = Vec::with_capacity(row.messages.len() * 2);
+    for stored in &row.messages {
+        let audience = directory.audience(stored).await?;
+        deliveries.append(&mut message_deliveries(stored, &audience, Append::Once));
+    }
+    deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at, Append::Once));
+    Ok(deliveries)
+}
+
+/// A row of many messages in parts that are published one after the other; the row is published when all of them are.
+pub(in crate::chat) fn row_parts(mut row: PendingRow) -> Vec<PendingRow> {
+    let mut parts = Vec::new();
+    while row.messages.len() > MESSAGES_PER_PART {
+        let rest = row.messages.split_off(MESSAGES_PER_PART);
+        let messages = std::mem::replace(&mut row.messages, rest);
+        parts.push(PendingRow { messages, events: Vec::new(), owner: row.owner.clone(), ..row });
+    }
+    parts.push(row);
+    parts
+}
+
+/// The deliveries of a message: to its sender, then to everybody else.
+pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, append: Append) -> Vec<Delivery> {
+    let (message, Audience { now, then, about }) = (&stored.message, audience);
+    let MessageBodies { sent, new } = message_bodies(message, about, audience.count());
+    let event_id: Arc<str> = format!("m{}", message.id).into();
+    // A user who has left gets what was said while they were there; it is no longer unread, and wakes nobody.
+    let is_member = |user: &UserId| then.is_none() || now.role(user).is_some();
+    let delivery = |user: &UserId, body: &Bytes, is_sender: bool| Delivery {
+        user: user.clone(),
+        body: body.clone(),
+        kind: DeliveryKind::Durable(Durable {
+            event_id: Arc::clone(&event_id),
+            committed_at: message.created_at,
+            unread: is_member(user).then(|| UnreadMove {
+                conversation: message.conversation_id.clone(),
+                last_seq: message.seq,
+                seen_seq: if is_sender { message.seq } else { 0 },
+                announce: !is_sender,
+            }),
+            append,
+            message: Some(message.id),
+            push: !is_sender && is_member(user),
+        }),
+    };
+    let of_now = then.is_none().then_some(&now.list).into_iter().flatten().map(|(user, _)| user);
+    let users = of_now.chain(then.iter().flatten());
+    let recipients = users.filter(|user| **user != message.sender_id);
+    let to_sender = std::iter::once(delivery(&message.sender_id, &sent, true));
+    to_sender.chain(recipients.map(|user| delivery(user, &new, false))).collect()
+}
+
+/// The conversation of an event, if it has one: events of a conversation stay behind its messages.
+pub(super) fn conversation_of(event: &OutboxEvent) -> Option<ConversationId> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        payload: Payload,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Payload {
+        conversation_id: Option<ConversationId>,
+        message: Option<Message>,
+        conversation: Option<Conversation>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Message {
+        conversation_id: ConversationId,
+    }
+    #[derive(Deserialize)]
+    struct Conversation {
+        id: ConversationId,
+    }
+    let line = event.body.lines().next()?;
+    let Payload { conversation_id, message, conversation } = serde_json::from_str::<Envelope>(line).ok()?.payload;
+    conversation_id.or(message.map(|message| message.conversation_id)).or(conversation.map(|it| it.id))
+}
+
+pub(super) fn event_deliveries(
+    row: u64,
+    events: Vec<OutboxEvent>,
+    committed_at: Timestamp,
+    append: Append,
+) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for (place, OutboxEvent { users, body, unread }) in events.into_iter().enumerate() {
+        let event_id: Arc<str> = format!("{row}.{place}").into();
+        let body = Bytes::from(body);
+        deliveries.extend(users.into_iter().map(|user| Delivery {
+            user,
+            body: body.clone(),
+            kind: DeliveryKind::Durable(Durable {
+                event_id: Arc::clone(&event_id),
+                committed_at,
+                unread: unread.clone(),
+                append,
+                message: None,
+                push: false,
+            }),
+        }));
+    }
+    deliveries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_row_goes_out_in_parts_in_its_order() {
+        let stored = |n: u64| {
+            let message = serde_json::json!({
+                "id": n.to_string(), "conversationId": "c", "seq": n, "rev": n, "senderId": "u", "kind": "text",
+                "content": "x", "createdAt": "2025-11-21T13:00:00.000Z",
+            });
+            StoredMessage { message: serde_json::from_value(message).expect("a message"), members_version: 1 }
+        };
+        let row = |count: u64| PendingRow {
+            id: 7,
+            owner: "o".into(),
+            committed_at: Timestamp::now(),
+            messages: (1..=count).map(stored).collect(),
+            events: vec![OutboxEvent { users: Vec::new(), body: String::new(), unread: None }],
+        };
+        for (count, sizes) in [(0, vec![0]), (16, vec![16]), (17, vec![16, 1]), (40, vec![16, 16, 8])] {
+            let parts = row_parts(row(count));
+            assert_eq!(parts.iter().map(|part| part.messages.len()).collect::<Vec<_>>(), sizes);
+            let seqs = parts.iter().flat_map(|part| &part.messages).map(|stored| stored.message.seq);
+            assert!(seqs.eq(1..=count) && parts.iter().all(|part| part.id == 7));
+            let with_events = parts.iter().position(|part| !part.events.is_empty());
+            assert_eq!(with_events, Some(parts.len() - 1), "events follow the messages");
+        }
+    }
+}

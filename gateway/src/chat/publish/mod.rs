@@ -1,0 +1,406 @@
+//! Publishes what was committed, in the order of the commits, and marks it published.
+//!
+//! One task drains whatever has gathered and hands it to the backbone in one call. It never waits for the store on behalf of a
+//! message: what has to be loaded, and what goes to very many, is held by conversation, and everybody else goes on. What can't
+//! be published is not kept here: its outbox row stays unpublished, and the sweep takes it.
+
+mod deliveries;
+mod directory;
+mod held;
+mod rows;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::{ConversationId, MessageId, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::deliveries::{conversation_of, event_deliveries, message_deliveries};
+pub(super) use self::deliveries::{row_deliveries, row_parts};
+use self::directory::Audience;
+pub use self::directory::Directory;
+use self::held::{Held, Item, Slice};
+use self::rows::{OpenRows, RowState};
+use super::lease::Lease;
+use super::receipt_events::receipt_events;
+use crate::backbone::{Append, Backbone, Delivery, DeliveryKind};
+use crate::metrics::Metrics;
+use crate::store::{
+    CommitSink, CommittedBatch, CommittedEvents, OutboxEvent, Receipt, ReceiptChange, Refusal, Store, StoreError,
+    StoredMessage,
+};
+use crate::traces::{self, Step};
+
+/// Rows that may wait for publication; more are left to the sweep.
+const WAITING_ROWS_MAX: usize = 4096;
+/// Deliveries that go to the backbone in one call.
+const DELIVERIES_PER_CALL: usize = 4096;
+/// A message to more recipients goes out in slices, and others go between them.
+const AT_ONCE_MAX: usize = 128;
+/// Deliveries of what is held that go with one call.
+const HELD_PER_CALL: usize = 512;
+/// Messages whose audiences are loaded by one query.
+const MESSAGES_PER_LOAD: usize = 256;
+/// Such queries under way.
+const LOADS_MAX: usize = 2;
+/// How long a published row waits to be marked together with others.
+const MARK_EVERY: Duration = Duration::from_millis(500);
+/// Rows that are marked in one call.
+const MARK_ROWS: usize = 512;
+
+/// Hands over what was committed; cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    queue: mpsc::Sender<Publication>,
+    in_flight: InFlight,
+    metrics: Arc<Metrics>,
+}
+
+/// Rows that are on their way here: the sweep leaves them alone.
+pub type InFlight = Arc<Mutex<HashSet<u64>>>;
+
+enum Publication {
+    Batch(CommittedBatch),
+    Events(CommittedEvents),
+    Ephemeral(Vec<Delivery>),
+}
+
+/// The task behind a [`Publisher`].
+pub struct PublishTask {
+    queue: mpsc::Receiver<Publication>,
+    store: Arc<dyn Store>,
+    backbone: Arc<dyn Backbone>,
+    directory: Directory,
+    in_flight: InFlight,
+    metrics: Arc<Metrics>,
+    direct: Direct,
+    lease: Arc<Lease>,
+    /// What waits for members, or for its turn.
+    held: Held,
+    loads: JoinSet<Vec<Loaded>>,
+    /// Rows of which not everything is published.
+    rows: OpenRows,
+    /// Rows that are to be marked.
+    published: Vec<u64>,
+}
+
+/// A message, and whom it goes to.
+type Loaded = (StoredMessage, Result<Audience, StoreError>);
+
+/// Hands a message's event to the sockets of this node, when the backbone can't; told when its publication was begun.
+pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8], Instant) + Send + Sync>;
+
+/// A publisher and the task that does its work.
+pub fn publisher(
+    store: Arc<dyn Store>,
+    backbone: Arc<dyn Backbone>,
+    directory: Directory,
+    metrics: Arc<Metrics>,
+    direct: Direct,
+    lease: Arc<Lease>,
+) -> (Publisher, PublishTask) {
+    let (sender, queue) = mpsc::channel(WAITING_ROWS_MAX);
+    let in_flight = InFlight::default();
+    let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
+    let task = PublishTask {
+        queue,
+        store,
+        backbone,
+        directory,
+        in_flight,
+        metrics,
+        direct,
+        lease,
+        held: Held::default(),
+        loads: JoinSet::new(),
+        rows: OpenRows::default(),
+        published: Vec::new(),
+    };
+    (handle, task)
+}
+
+impl Publisher {
+    /// Takes a committed batch of messages. Called in commit order, before their senders are answered.
+    pub fn publish_batch(&self, batch: CommittedBatch) {
+        self.hand_over(batch.row, Publication::Batch(batch));
+    }
+
+    /// Takes committed durable events.
+    pub fn publish_events(&self, committed: CommittedEvents) {
+        self.hand_over(committed.row, Publication::Events(committed));
+    }
+
+    /// Ephemeral events: gone if they can't be published now.
+    pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
+        let count = deliveries.len() as u64;
+        if count > 0 && self.queue.try_send(Publication::Ephemeral(deliveries)).is_err() {
+            self.metrics.dropped_ephemeral.increment(count);
+        }
+    }
+
+    /// The rows that are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        Arc::clone(&self.in_flight)
+    }
+
+    fn hand_over(&self, row: u64, committed: Publication) {
+        self.in_flight.lock().insert(row);
+        if self.queue.try_send(committed).is_err() {
+            self.in_flight.lock().remove(&row);
+            self.metrics.publish_failed.increment(1);
+        }
+    }
+}
+
+/// The group commit's sink.
+impl CommitSink for Publisher {
+    fn messages(&self, committed: CommittedBatch) {
+        self.publish_batch(committed);
+    }
+
+    fn receipt_events(&self, receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
+        receipt_events(receipts, outcomes)
+    }
+
+    fn receipts(&self, committed: CommittedEvents) {
+        self.publish_events(committed);
+    }
+}
+
+impl PublishTask {
+    /// Publishes until `stop`, then what is still waiting.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut mark = tokio::time::interval(MARK_EVERY);
+        mark.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_stopping = false;
+        while !(is_stopping && self.held.is_empty() && self.queue.is_empty()) {
+            self.start_loads();
+            tokio::select! {
+                biased;
+                first = self.queue.recv(), if !self.queue.is_closed() || !self.queue.is_empty() => match first {
+                    Some(first) => self.publish_gathered(Some(first)).await,
+                    None => is_stopping = true,
+                },
+                Some(loaded) = self.loads.join_next() => self.take_loaded(loaded),
+                () = std::future::ready(()), if self.held.has_turns() => self.publish_gathered(None).await,
+                _ = mark.tick() => self.mark().await,
+                () = stop.cancelled(), if !is_stopping => {
+                    // `close` lets what is waiting through, then nothing comes any more.
+                    self.queue.close();
+                    is_stopping = true;
+                }
+            }
+            if self.published.len() >= MARK_ROWS {
+                self.mark().await;
+            }
+        }
+        self.mark().await;
+    }
+
+    async fn publish_gathered(&mut self, first: Option<Publication>) {
+        // Let those who are about to hand over do so: fewer, larger writes.
+        tokio::task::yield_now().await;
+        while let Some(loaded) = self.loads.try_join_next() {
+            self.take_loaded(loaded);
+        }
+        let mut gathered = PublishBatch::default();
+        let mut next = first.or_else(|| self.queue.try_recv().ok());
+        while let Some(publication) = next {
+            self.gather(publication, &mut gathered);
+            next = if gathered.deliveries.len() < DELIVERIES_PER_CALL { self.queue.try_recv().ok() } else { None };
+        }
+        self.gather_held(&mut gathered);
+        self.publish(gathered).await;
+    }
+
+    /// Makes the deliveries of what can go at once; the rest is held, conversation by conversation.
+    fn gather(&mut self, publication: Publication, gathered: &mut PublishBatch) {
+        match publication {
+            Publication::Ephemeral(mut deliveries) => gathered.deliveries.append(&mut deliveries),
+            Publication::Batch(CommittedBatch { row, messages, begun }) => {
+                self.rows.open(row, begun);
+                for stored in messages {
+                    self.gather_message(row, stored, gathered);
+                }
+                gathered.part(row, begun);
+            }
+            Publication::Events(CommittedEvents { row, events, begun }) => {
+                self.rows.open(row, begun);
+                // Events of a conversation don't overtake its messages.
+                let behind = (!self.held.is_empty()).then(|| events.iter().filter_map(conversation_of)).into_iter();
+                let behind = behind.flatten().find(|conversation| self.held.holds(conversation));
+                let mut deliveries = event_deliveries(row, events, Timestamp::now(), Append::First);
+                match behind {
+                    Some(conversation) => self.hold(row, &conversation, Item::Events(row, deliveries)),
+                    None => gathered.deliveries.append(&mut deliveries),
+                }
+                gathered.part(row, begun);
+            }
+        }
+    }
+
+    fn gather_message(&mut self, row: u64, stored: StoredMessage, gathered: &mut PublishBatch) {
+        let conversation = stored.message.conversation_id.clone();
+        let at_hand = self.directory.at_hand(&stored);
+        match at_hand {
+            Some(audience) if audience.count() <= AT_ONCE_MAX && !self.held.holds(&conversation) => {
+                gathered.deliveries.append(&mut message_deliveries(&stored, &audience, Append::First));
+            }
+            Some(audience) => self.hold(row, &conversation, Item::Ready(row, stored, Box::new(audience))),
+            None => self.hold(row, &conversation, Item::Cold(row, stored)),
+        }
+    }
+
+    fn hold(&mut self, row: u64, conversation: &ConversationId, item: Item) {
+        self.rows.expect(row);
+        if self.held.push(conversation, item).is_err() {
+            self.metrics.publish_failed.increment(1);
+            self.rows.fail(row);
+            self.end_part(row);
+        }
+    }
+
+    /// Adds a slice of what is held.
+    fn gather_held(&mut self, gathered: &mut PublishBatch) {
+        let make = |stored: &StoredMessage, audience: &Audience| message_deliveries(stored, audience, Append::First);
+        for Slice { row, mut deliveries, ends } in self.held.take(HELD_PER_CALL, make) {
+            gathered.deliveries.append(&mut deliveries);
+            match ends {
+                Some(true) => gathered.parts.push(row),
+                Some(false) => gathered.slices.push(row),
+                None => {
+                    self.rows.fail(row);
+                    self.end_part(row);
+                }
+            }
+            gathered.begun = gathered.begun.into_iter().chain(self.rows.begun(row)).min();
+        }
+    }
+
+    /// Asks the store about conversations that are cold: for all of them at once, and never in anybody's way.
+    fn start_loads(&mut self) {
+        while self.loads.len() < LOADS_MAX {
+            let messages = self.held.to_load(MESSAGES_PER_LOAD);
+            if messages.is_empty() {
+                return;
+            }
+            let directory = self.directory.clone();
+            self.loads.spawn(async move {
+                let audiences = directory.load(&messages).await;
+                messages.into_iter().zip(audiences).collect()
+            });
+        }
+    }
+
+    fn take_loaded(&mut self, loaded: Result<Vec<Loaded>, tokio::task::JoinError>) {
+        let Ok(loaded) = loaded else {
+            tracing::error!("loading members ended by a fault of the server; the sweep publishes what waits for them");
+            return self.held.fail_unloaded();
+        };
+        for (stored, audience) in loaded {
+            if let Err(error) = &audience {
+                tracing::debug!(%error, "the members of a conversation could not be loaded");
+            }
+            self.held.loaded(&stored, audience.ok());
+        }
+    }
+
+    async fn publish(&mut self, gathered: PublishBatch) {
+        let PublishBatch { parts, slices, deliveries, begun } = gathered;
+        let result = self.publish_deliveries(deliveries, begun).await;
+        if let Err(reason) = &result {
+            tracing::debug!(reason, "publications are left to the sweep");
+            slices.iter().chain(&parts).for_each(|row| self.rows.fail(*row));
+        }
+        parts.into_iter().for_each(|row| self.end_part(row));
+    }
+
+    async fn publish_deliveries(&mut self, deliveries: Vec<Delivery>, begun: Option<Instant>) -> Result<(), String> {
+        if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
+            // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS.md, A8).
+            return Err("the lease was not held all the time".to_owned());
+        }
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let messages = messages_of(&deliveries);
+        let count = deliveries.len();
+        match self.backbone.publish(deliveries).await {
+            Ok(_) => {
+                self.metrics.publish_seconds.record(started.elapsed());
+                if traces::on() {
+                    // A message's deliveries stand side by side.
+                    let ids = messages.chunk_by(|one, next| one.1 == next.1).filter_map(<[_]>::first);
+                    ids.for_each(|(_, message, _)| traces::record(Step::Publish, *message, started, count));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                for (user, message, body) in &messages {
+                    (self.direct)(user, *message, body, started);
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// A part of a row is done with. When it was the last, the row is marked, or left to the sweep.
+    fn end_part(&mut self, row: u64) {
+        match self.rows.end_part(row) {
+            RowState::Open => {}
+            RowState::Published => self.published.push(row),
+            RowState::Failed => {
+                self.metrics.publish_failed.increment(1);
+                self.in_flight.lock().remove(&row);
+            }
+        }
+    }
+
+    async fn mark(&mut self) {
+        let Some(server) = self.backbone.health().server.filter(|_| !self.published.is_empty()) else { return };
+        let rows = std::mem::take(&mut self.published);
+        if let Err(error) = self.store.mark_published(&rows, &server).await {
+            // The sweep publishes them once more, and the log knows them already.
+            tracing::debug!(%error, "rows could not be marked as published");
+        }
+        let mut in_flight = self.in_flight.lock();
+        for row in &rows {
+            in_flight.remove(row);
+        }
+    }
+}
+
+/// The deliveries that bring a message, for the case that the backbone is away. Bodies are shared, not copied.
+fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
+    let message = |delivery: &Delivery| match &delivery.kind {
+        DeliveryKind::Durable(durable) => Some((delivery.user.clone(), durable.message?, delivery.body.clone())),
+        DeliveryKind::Ephemeral => None,
+    };
+    deliveries.iter().filter_map(message).collect()
+}
+
+/// What goes to the backbone in one call.
+#[derive(Default)]
+struct PublishBatch {
+    /// Rows of which a part ends with this call, once for each part.
+    parts: Vec<u64>,
+    /// Rows of which something goes with it.
+    slices: Vec<u64>,
+    deliveries: Vec<Delivery>,
+    /// When the first of their commits was begun.
+    begun: Option<Instant>,
+}
+
+impl PublishBatch {
+    fn part(&mut self, row: u64, begun: Instant) {
+        self.parts.push(row);
+        self.begun = self.begun.into_iter().chain([begun]).min();
+    }
+}

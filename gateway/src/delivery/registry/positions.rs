@@ -1,0 +1,156 @@
+//! Where in their user's log the sockets are: joining, moving to another epoch, skipping what the log has lost, and being
+//! healed. All sockets of a user count under one epoch.
+
+use shared::{Epoch, UserId};
+
+use super::{LocalUser, Registry};
+use crate::clock::coarse_s;
+use crate::delivery::frames::Frames;
+use crate::switches;
+
+/// How a join ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinOutcome {
+    /// The gate is open; with `gap`, the log has events for it.
+    At {
+        /// Whether events after the position are known already.
+        gap: bool,
+    },
+    /// The user's other sockets count under another epoch: change that first.
+    OtherEpoch,
+    /// The socket is gone.
+    Gone,
+}
+
+impl Registry {
+    /// The epoch under which the user's sockets count; `None` until the first one has joined.
+    pub fn epoch(&self, user: &str) -> Option<Epoch> {
+        self.shard(user).lock().get(user).and_then(|local| local.epoch.clone())
+    }
+
+    /// Opens one socket's gate at `position` under `epoch`, `first` before everything else. If the user's other sockets
+    /// count under another epoch, they lack a `resync`: returns `JoinOutcome::OtherEpoch` after having done nothing.
+    pub fn join(
+        &self,
+        user: &UserId,
+        connection: u64,
+        epoch: &Epoch,
+        position: u64,
+        first: bytes::Bytes,
+    ) -> JoinOutcome {
+        self.with_shard(user, |users| {
+            let Some(local) = users.get_mut(user) else { return JoinOutcome::Gone };
+            if local.epoch.as_ref().is_some_and(|known| known != epoch) {
+                return JoinOutcome::OtherEpoch;
+            }
+            local.epoch = Some(epoch.clone());
+            let Some(socket) = local.sockets.iter().find(|socket| socket.connection == connection) else {
+                return JoinOutcome::Gone;
+            };
+            let (_, gap) = socket.queue.open_at(position, first);
+            JoinOutcome::At { gap }
+        })
+    }
+
+    /// Moves every joined socket of the user to `position` of a new epoch, with `notice` as explanation.
+    /// Does nothing when the user counts under that epoch already.
+    pub fn change_epoch(&self, user: &str, epoch: &Epoch, position: u64, notice: &Frames<'_>) -> bool {
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return false };
+        if local.epoch.as_ref() == Some(epoch) {
+            return false;
+        }
+        local.turn_to(epoch);
+        for socket in &local.sockets {
+            socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
+        }
+        true
+    }
+
+    /// The user's log was begun anew under `epoch`, with nothing in it yet. A socket that certainly had everything of the old
+    /// one is given `position`, any other `resync`; how many of each. Pushes may have been lost without a trace when
+    /// `interrupted`, while the user is being healed, and when another server answers (NOLOSS.md, A4).
+    /// Does nothing before the first socket has joined, or when the user counts under that epoch already.
+    pub fn begin_anew(
+        &self,
+        user: &str,
+        epoch: &Epoch,
+        interrupted: bool,
+        position: &Frames<'_>,
+        resync: &Frames<'_>,
+    ) -> (u32, u32) {
+        let doubts = !switches::off("epoch-doubt");
+        let mut users = self.shard(user).lock();
+        let mut told = (0, 0);
+        let Some(local) = users.get_mut(user) else { return told };
+        let Some(known) = local.epoch.as_ref().filter(|known| *known != epoch) else { return told };
+        let may_lack = interrupted || local.healing || server_of(known) != server_of(epoch);
+        local.turn_to(epoch);
+        for socket in &local.sockets {
+            let Some((at, seen)) = socket.queue.position() else { continue };
+            if (doubts && may_lack) || seen > at {
+                socket.queue.reposition(0, resync.on(socket.queue.wire()).clone());
+                told.1 += 1;
+            } else {
+                socket.queue.reposition(0, position.on(socket.queue.wire()).clone());
+                told.0 += 1;
+            }
+        }
+        told
+    }
+
+    /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
+    pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &Frames<'_>) -> usize {
+        let users = self.shard(user).lock();
+        let Some(local) = users.get(user) else { return 0 };
+        let behind = local.sockets.iter().filter(|socket| socket.queue.position().is_some_and(|(at, _)| at < floor));
+        behind.fold(0, |count, socket| {
+            socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
+            count + 1
+        })
+    }
+
+    /// The lowest position among the user's joined sockets that have room for more.
+    pub fn lowest(&self, user: &str) -> Option<u64> {
+        let users = self.shard(user).lock();
+        let with_room = users.get(user)?.sockets.iter().filter(|socket| !socket.queue.is_starved());
+        with_room.filter_map(|socket| socket.queue.position()).map(|(position, _)| position).min()
+    }
+
+    /// Marks the user as being healed; false if the user is gone, or is being healed already. In the latter case the heal
+    /// begins once more when it ends.
+    pub fn begin_heal(&self, user: &str) -> bool {
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return false };
+        local.heal_again = local.healing;
+        !std::mem::replace(&mut local.healing, true)
+    }
+
+    /// Ends the heal, unless another one was requested since it began; whether it goes on. So a heal that gave up while the
+    /// backbone was away goes on when the subscription has come back meanwhile.
+    pub fn end_heal(&self, user: &str) -> bool {
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return false };
+        local.checked_s = coarse_s();
+        local.healing = std::mem::take(&mut local.heal_again);
+        local.healing
+    }
+}
+
+impl LocalUser {
+    /// Every socket that has joined counts under `epoch` from here on.
+    fn turn_to(&mut self, epoch: &Epoch) {
+        self.epoch = Some(epoch.clone());
+        if let Some(recent) = &mut self.recent {
+            recent.change_epoch();
+        }
+        for socket in &mut self.sockets {
+            socket.is_older |= socket.queue.position().is_some();
+        }
+    }
+}
+
+/// The part of an epoch that names the backbone's server (NOLOSS.md, A1).
+fn server_of(epoch: &Epoch) -> &str {
+    epoch.as_str().split('.').next().unwrap_or_default()
+}
