@@ -179,7 +179,7 @@ mod tests {
             ("AUTH_ENABLED", "false", "gateway dev"),
             ("DRAIN_SECONDS", "4", "DRAIN_DELAY_SECONDS"),
             ("JWKS_URL", "ftp://x/keys", "https://"),
-            ("AUTH_SERVICE_URL", "https://user:password@x/", "no user"),
+            ("AUTH_SERVICE_URL", "https://user:password@x/", "must not contain a user"),
             ("AUTH_TIMEOUT", "soon", "like 10s or 500ms"),
             ("AUTH_TIMEOUT", "10m", "like 10s or 500ms"),
             ("AUTH_TIMEOUT", "0s", "100ms to 60s"),
@@ -216,7 +216,7 @@ mod tests {
             ("https://push.example/hook", "short", "PUSH_WEBHOOK_SECRET: is shorter"),
             ("ftp://push.example/hook", "0123456789abcdef", "PUSH_WEBHOOK_URL: must begin with https://"),
             ("/hook", "0123456789abcdef", "PUSH_WEBHOOK_URL: must begin with https://"),
-            ("https://user:pw@push.example", "0123456789abcdef", "PUSH_WEBHOOK_URL: must contain no user"),
+            ("https://user:pw@push.example", "0123456789abcdef", "PUSH_WEBHOOK_URL: must not contain a user"),
         ] {
             assert!(fault(url, secret).is_err_and(|fault| fault.starts_with(name)), "{url} {secret}");
         }
