@@ -163,7 +163,8 @@ pub struct ReceiptChange {
     pub up_to: Option<MessageId>,
     /// How many messages of others the receipt newly covers.
     pub marked_count: u64,
-    /// The newest of them (at most 100 in all), by sender, ascending; the receipt's user is never among them.
+    /// The newest of them (at most 100 in all), by sender, ascending. Only senders who learn of the receipt: members of
+    /// now, between whom and the receipt's user there is no block. The receipt's user is never among them.
     pub by_sender: Vec<(UserId, Vec<MessageId>)>,
     /// The conversation's newest `seq`.
     pub last_seq: u64,
