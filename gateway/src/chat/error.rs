@@ -5,6 +5,9 @@ use shared::{ErrorCode, ProtocolError};
 use crate::backbone::BackboneError;
 use crate::store::{Refusal, StoreError};
 
+/// The way out for the last owner.
+const NAME_ANOTHER_OWNER: &str = r#"name another owner first: PATCH …/members/{userId} {"role":"owner"}"#;
+
 impl From<StoreError> for ProtocolError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -38,5 +41,8 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
         Refusal::Limit => ProtocolError::new(ErrorCode::LimitExceeded, "there can't be more of these"),
         Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this contradicts what is there"),
+        Refusal::LastOwner => {
+            ProtocolError { field: Some("role".into()), ..ProtocolError::new(ErrorCode::Conflict, NAME_ANOTHER_OWNER) }
+        }
     }
 }

@@ -213,7 +213,7 @@ fn leave(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
         Some(State::Accepted) => {
             not_direct(facts)?;
             if is_last_owner(facts) && facts.members.list.len() > 1 {
-                return Err(Refusal::Conflict);
+                return Err(Refusal::LastOwner);
             }
             Ok(Some(gone))
         }
@@ -264,7 +264,7 @@ fn remove(facts: &Facts<'_>, by: Option<&UserId>, after: State) -> Result<Option
         }
         // The rule for leaving holds for a user who removes themselves.
         if by == Some(facts.user) && is_last_owner(facts) && facts.members.list.len() > 1 {
-            return Err(Refusal::Conflict);
+            return Err(Refusal::LastOwner);
         }
     }
     let next = Some(Standing { state: after, role: Role::Member });
@@ -290,7 +290,7 @@ fn set_role(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option
         Some(Standing { state: State::Accepted, role: before }) if before == role => Ok(None),
         Some(Standing { state: State::Accepted, role: _ }) => {
             if is_last_owner(facts) {
-                return Err(Refusal::Conflict);
+                return Err(Refusal::LastOwner);
             }
             Ok(Some(Standing { state: State::Accepted, role }))
         }

@@ -155,6 +155,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Forbidden => "forbidden",
         Refusal::Full => "full",
         Refusal::Conflict => "conflict",
+        Refusal::LastOwner => "last_owner",
         Refusal::Limit => "limit",
     }
 }
@@ -168,6 +169,7 @@ fn refusal_of(word: &str) -> Option<Refusal> {
         Refusal::Forbidden,
         Refusal::Full,
         Refusal::Conflict,
+        Refusal::LastOwner,
         Refusal::Limit,
     ];
     all.into_iter().find(|refusal| refusal_word(*refusal) == word)
