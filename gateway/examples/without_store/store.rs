@@ -165,6 +165,7 @@ impl Conversations for MemoryStore {
 
     async fn open_direct(
         &self,
+        _: Option<&UserId>,
         pair: (&UserId, &UserId),
         _: &ConversationId,
         outbox: OutboxRow<Conversation>,

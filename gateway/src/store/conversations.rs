@@ -13,9 +13,11 @@ pub trait Conversations: Send + Sync + 'static {
     async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError>;
 
     /// The direct conversation of the two, made with `id` if there is none; `true` if it was made now. A user paired
-    /// with themselves gets a conversation of one. `Blocked` if one has blocked the other and there is none.
+    /// with themselves gets a conversation of one. `by` makes it (`None`: a backend). `Blocked` if one has blocked the
+    /// other, there is none, and a user makes it. A backend makes it, and a block then holds in it.
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,

@@ -84,6 +84,8 @@ pub(super) struct Facts<'a> {
     pub(super) actor: Option<Standing>,
     /// The accepted members.
     pub(super) members: &'a Members,
+    /// Whether there is a block between that user and one who brings them in.
+    pub(super) blocked: bool,
 }
 
 /// A change of one user's row that the rules allow.
@@ -238,6 +240,7 @@ fn add(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option<Stan
         Some(State::Accepted) => Ok(None),
         Some(State::Banned) => Err(Refusal::Banned),
         Some(State::Invited | State::Left) | None => {
+            not_blocked(facts)?;
             has_room(facts)?;
             Ok(Some(Standing { state: State::Accepted, role }))
         }
@@ -250,7 +253,10 @@ fn invite(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Option<Standing>, Re
     match facts.standing.map(|standing| standing.state) {
         Some(State::Accepted | State::Invited) => Ok(None),
         Some(State::Banned) => Err(Refusal::Banned),
-        Some(State::Left) | None => Ok(Some(Standing { state: State::Invited, role: Role::Member })),
+        Some(State::Left) | None => {
+            not_blocked(facts)?;
+            Ok(Some(Standing { state: State::Invited, role: Role::Member }))
+        }
     }
 }
 
@@ -323,6 +329,11 @@ fn not_direct(facts: &Facts<'_>) -> Result<(), Refusal> {
         ConversationKind::Direct => Err(Refusal::Forbidden),
         ConversationKind::Group | ConversationKind::Channel => Ok(()),
     }
+}
+
+/// Nobody brings in a user with whom there is a block.
+fn not_blocked(facts: &Facts<'_>) -> Result<(), Refusal> {
+    if facts.blocked { Err(Refusal::Blocked) } else { Ok(()) }
 }
 
 fn has_room(facts: &Facts<'_>) -> Result<(), Refusal> {

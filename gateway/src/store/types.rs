@@ -297,6 +297,19 @@ impl MembershipChange {
             | Self::SetRole { by, role: _ } => by.as_ref(),
         }
     }
+
+    /// The user who brings another in, if this does so. A block between the two forbids it.
+    pub(super) fn brought_in_by(&self) -> Option<&UserId> {
+        match self {
+            Self::Add { by, role: _ } | Self::Invite { by } => by.as_ref(),
+            Self::Join
+            | Self::Leave
+            | Self::Kick { by: _ }
+            | Self::Ban { by: _ }
+            | Self::Unban { by: _ }
+            | Self::SetRole { by: _, role: _ } => None,
+        }
+    }
 }
 
 /// The outcome of a change of membership.

@@ -15,8 +15,8 @@ use super::body::{Body, Params, Segment};
 use super::caller::Caller;
 use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
-use crate::chat::conversations::CreateConversation;
-use crate::store::{MEMBERS_MAX, MembershipChange};
+use crate::chat::conversations::{CreateConversation, CreatedConversation};
+use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange};
 
 /// The longest title, in characters.
 pub(super) const TITLE_CHARS_MAX: usize = 200;
@@ -40,6 +40,7 @@ pub(super) fn limit(asked: Option<u32>) -> u32 {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateBody {
+    /// Chosen by backends and admins alone, and no number from 2^52 on; generated if absent.
     id: Option<ConversationId>,
     kind: ConversationKind,
     #[schemars(length(max = TITLE_CHARS_MAX), regex(pattern = r"^[^\u0000]*$"))]
@@ -53,11 +54,26 @@ pub(super) struct CreateBody {
     password: Option<String>,
 }
 
+/// The conversation, and who was left out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CreateAnswer {
+    #[serde(flatten)]
+    conversation: Conversation,
+    /// The users left out because of a block between them and the one who asks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<UserId>,
+}
+
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(create): Body<CreateBody>,
-) -> Result<Created<Conversation>, Failure> {
+) -> Result<Created<CreateAnswer>, Failure> {
+    if create.id.is_some()
+        && let Err(Failure(error)) = caller.must_be_privileged()
+    {
+        return Err(ProtocolError { field: Some("id".into()), ..error }.into());
+    }
     if create.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX || title.contains('\0')) {
         return Err(ProtocolError::field("title", "is longer than 200 characters or holds U+0000").into());
     }
@@ -79,8 +95,9 @@ pub(super) async fn create(
         password: create.password,
         members: create.members,
     };
-    let conversation = api.node.chat.create_conversation(caller.acts_for(), new).await?;
-    Ok(Created(conversation))
+    let CreatedConversation { conversation, blocked } =
+        api.node.chat.create_conversation(caller.acts_for(), new).await?;
+    Ok(Created(CreateAnswer { conversation, blocked }))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -131,12 +148,13 @@ pub(super) struct NewMembers {
     user_ids: Vec<UserId>,
 }
 
-/// What adding many did: who came in, and who is banned.
+/// What adding many did: who came in, and who stayed out because of a ban, or of a block between them and the one who asks.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BulkAddition {
     added: Vec<UserId>,
     banned: Vec<UserId>,
+    blocked: Vec<UserId>,
     member_count: u64,
 }
 
@@ -197,8 +215,9 @@ pub(super) async fn add(
                 return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
             }
             let outcome = api.node.chat.add_members(&id, users, by).await?;
-            let member_count = outcome.conversation.member_count;
-            Ok(AddAnswer::Many(BulkAddition { added: outcome.added, banned: outcome.banned, member_count }))
+            let MembersAdded { added, banned, blocked, conversation, members: _ } = outcome;
+            let member_count = conversation.member_count;
+            Ok(AddAnswer::Many(BulkAddition { added, banned, blocked, member_count }))
         }
         _ => Err(ProtocolError::field("userId", "is required, or userIds without role").into()),
     }

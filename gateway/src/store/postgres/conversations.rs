@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 
 use super::call::{execute, on_connection, query, query_opt};
 use super::outbox;
+use super::people::blocked_with;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, time, word, word_or_null};
 use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
@@ -26,11 +27,12 @@ impl Conversations for PostgresStore {
 
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
     ) -> Result<(Conversation, bool), StoreError> {
-        on_connection!(self, client => open_direct(client, pair, id, &outbox))
+        on_connection!(self, client => open_direct(client, by, pair, id, &outbox))
     }
 
     async fn create_conversation(
@@ -57,6 +59,7 @@ pub(super) async fn lock_pair(client: &impl GenericClient, key: &str) -> Result<
 
 async fn open_direct(
     client: &mut Object,
+    by: Option<&UserId>,
     pair: (&UserId, &UserId),
     id: &ConversationId,
     row: &OutboxRow<Conversation>,
@@ -70,13 +73,15 @@ async fn open_direct(
     if let Some(there) = direct(&change, &key).await? {
         return Ok((view(&change, &there, Some(pair.0)).await?, false));
     }
-    let (one, other) = (pair.0.as_str(), pair.1.as_str());
-    let blocked = "SELECT 1 FROM blocks WHERE (blocker = $1 AND blocked = $2) OR (blocker = $2 AND blocked = $1)";
-    if query_opt(&change, blocked, &[&one, &other]).await?.is_some() {
+    let blocked = !blocked_with(&change, pair.0, std::slice::from_ref(pair.1)).await?.is_empty();
+    if blocked && by.is_some() {
         return Err(Refusal::Blocked.into());
     }
     let made = new_direct(id, pair);
     insert(&change, &made, Some(&key)).await?;
+    if blocked {
+        execute(&change, "UPDATE conversations SET blocked = true WHERE id = $1", &[&id.as_str()]).await?;
+    }
     let conversation = view(&change, id, Some(pair.0)).await?;
     outbox::write(&change, row, &conversation).await?;
     change.commit().await?;

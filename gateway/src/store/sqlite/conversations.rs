@@ -6,6 +6,7 @@ use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
 
 use super::outbox;
+use super::people::is_blocked;
 use super::rows::{
     execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
 };
@@ -23,12 +24,14 @@ impl Conversations for SqliteStore {
 
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
     ) -> Result<(Conversation, bool), StoreError> {
         let (one, other, id) = (pair.0.clone(), pair.1.clone(), id.clone());
-        self.write(move |change| open_direct(change, (&one, &other), &id, &outbox)).await
+        let by_user = by.is_some();
+        self.write(move |change| open_direct(change, by_user, (&one, &other), &id, &outbox)).await
     }
 
     async fn create_conversation(
@@ -53,6 +56,7 @@ impl Conversations for SqliteStore {
 
 fn open_direct(
     change: &Connection,
+    by_user: bool,
     pair: (&UserId, &UserId),
     id: &ConversationId,
     outbox: &OutboxRow<Conversation>,
@@ -61,12 +65,15 @@ fn open_direct(
     if let Some(there) = direct(change, &key)? {
         return Ok((view(change, &there, Some(pair.0))?, false));
     }
-    let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
-    if row(change, sql, [pair.0.as_str(), pair.1.as_str()], |_| Ok(()))?.is_some() {
+    let blocked = is_blocked(change, pair.0, pair.1)?;
+    if blocked && by_user {
         return Err(Refusal::Blocked.into());
     }
     let made = new_direct(id, pair);
     insert(change, &made, Some(&key))?;
+    if blocked {
+        execute(change, "UPDATE conversations SET blocked = true WHERE id = ?1", [id.as_str()])?;
+    }
     let conversation = view(change, id, Some(pair.0))?;
     outbox::write(change, outbox, &conversation)?;
     Ok((conversation, true))

@@ -9,7 +9,7 @@ use super::rows::{execute, now_ms, parsed, row, rows};
 use super::thread::SqliteStore;
 use crate::store::conversations::pair_key;
 use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, People, Refusal, StoreError};
+use crate::store::{OutboxRow, Partner, People, Refusal, StoreError};
 
 #[async_trait]
 impl People for SqliteStore {
@@ -22,6 +22,11 @@ impl People for SqliteStore {
     ) -> Result<bool, StoreError> {
         let (blocker, blocked) = (blocker.clone(), blocked.clone());
         self.write(move |change| set_block(change, (&blocker, &blocked), on, &outbox)).await
+    }
+
+    async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let (user, others) = (user.clone(), others.to_vec());
+        self.read(move |read| blocked_with(read, &user, &others)).await
     }
 
     async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
@@ -39,7 +44,7 @@ impl People for SqliteStore {
         self.write(move |change| set_last_seen(change, &users)).await
     }
 
-    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError> {
         let users = users.to_vec();
         self.read(move |read| users.iter().map(|user| partners(read, user, limit)).collect()).await
     }
@@ -72,6 +77,23 @@ fn set_block(
     Ok(changed)
 }
 
+/// Whether one of the two has blocked the other.
+pub(super) fn is_blocked(read: &Connection, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
+    row(read, sql, [one.as_str(), other.as_str()], |_| Ok(())).map(|found| found.is_some())
+}
+
+pub(super) fn blocked_with(read: &Connection, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+    let mut blocked = Vec::new();
+    for other in others {
+        if is_blocked(read, user, other)? {
+            blocked.push(other.clone());
+        }
+    }
+    blocked.sort();
+    Ok(blocked)
+}
+
 fn remember_usernames(change: &Connection, users: &[(UserId, String)]) -> Result<(), StoreError> {
     for (name, user) in newest_names(users) {
         let sql = "INSERT INTO usernames (username, user_id) VALUES (?1, ?2) \
@@ -96,7 +118,7 @@ fn set_last_seen(change: &Connection, users: &[(UserId, Timestamp)]) -> Result<(
 
 /// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs
 /// no more.
-fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<Partner>, StoreError> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
         WHERE p.user_id = ?1 AND p.state = 'accepted' \
@@ -120,5 +142,6 @@ fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>,
         partners.extend(members.into_iter().filter(|member| known.insert(member.clone())));
     }
     partners.truncate(most);
-    Ok(partners)
+    let with_block = |partner: UserId| Ok(Partner { blocked: is_blocked(read, user, &partner)?, user: partner });
+    partners.into_iter().map(with_block).collect()
 }

@@ -7,7 +7,7 @@ use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::{bearer, get, request};
 use crate::support::node::{API_KEY, Node, token};
-use crate::support::two_nodes::{TwoNodes, bounded};
+use crate::support::two_nodes::{TwoNodes, acting, bounded};
 
 /// One answer for each: the expected status.
 async fn ask(node: &Node, method: &str, path: &str, body: impl Into<hyper::body::Bytes>, expected: &[u16]) {
@@ -158,7 +158,9 @@ async fn no_request_is_a_fault_of_the_server() {
     bounded(async {
         let cluster = TwoNodes::start(&[("USER_COMMANDS_PER_SECOND", "0")]).await;
         let node = &cluster.one;
-        ask(node, "POST", "/api/v1/conversations", r#"{"kind":"group","id":"g","members":["b"]}"#, &[201]).await;
+        let group = serde_json::json!({ "kind": "group", "id": "g", "members": ["b"] });
+        let (status, made) = acting(node.http, "POST", "/api/v1/conversations", "a", group).await;
+        assert_eq!(status, 201, "{made}");
         queries(node).await;
         paths(node).await;
         bodies(node).await;

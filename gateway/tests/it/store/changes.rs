@@ -180,7 +180,7 @@ async fn who_may_change_a_message(world: World) {
 
     // Between two of whom one has blocked the other nothing passes.
     let pair = (&user("a"), &user("b"));
-    store.open_direct(pair, &conversation("d"), silent()).await.expect("made");
+    store.open_direct(Some(pair.0), pair, &conversation("d"), silent()).await.expect("made");
     let direct = say(store, "d", "a", "hi").await.message.id;
     store.set_block(pair.1, pair.0, true, silent()).await.expect("blocked");
     for what in [edit("x"), MessageChange::Delete, react("👍", true)] {
