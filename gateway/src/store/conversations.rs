@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use shared::{Conversation, ConversationId, ConversationKind, UserId, Visibility};
 
 use super::membership::{self, State, may_see};
-use super::{NewConversation, OutboxRow, Refusal, StoreError};
+use super::{ConversationPage, NewConversation, OutboxRow, Refusal, StoreError, WalkPlace};
 
 /// Conversations.
 #[async_trait]
@@ -34,8 +34,14 @@ pub trait Conversations: Send + Sync + 'static {
     /// of which the viewer is no member, without an invitation.
     async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError>;
 
-    /// The conversations of which `user` is an accepted member, newest activity first, after the first `offset`.
-    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError>;
+    /// A page of a walk over the conversations of which `user` is an accepted member, from its start if `place` is `None`.
+    /// The whole walk shows at least once each that the user was in all the time.
+    async fn conversations(
+        &self,
+        user: &UserId,
+        place: Option<&WalkPlace>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError>;
 }
 
 /// Two users in order: the same for both directions of a pair.

@@ -338,3 +338,31 @@ async fn another_owner_is_named_before_the_last_one_goes() {
     assert_eq!(o.post(&node, &format!("{path}/leave"), json!({})).await.0, 204);
     assert_eq!(patch(&m, "m", "member").await.0, 200);
 }
+
+/// A client that follows `next` sees every conversation, though one is left and another gets a message between two pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_over_conversations_skips_none() {
+    let node = Node::embedded(&[]).await;
+    let (a, b) = (Caller::user("a"), Caller::acting_for("b"));
+    let ids = ["1", "2", "3", "org|4+4", "5", "6", "7"];
+    for id in ids {
+        let new = json!({ "id": id, "kind": "group", "visibility": "public", "members": ["a"] });
+        assert_eq!(b.post(&node, "/api/v1/conversations", new).await.0, 201);
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    for page in 0..20 {
+        let (status, list) = a.get(&node, &format!("/api/v1/conversations?limit=2{cursor}")).await;
+        assert_eq!(status, 200, "{list}");
+        let items = list["items"].as_array().expect("items");
+        seen.extend(items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
+        let Some(next) = list["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+        if page == 0 {
+            assert_eq!(a.post(&node, &format!("/api/v1/conversations/{}/leave", seen[0]), json!({})).await.0, 204);
+            let body = json!({ "conversationId": "1", "content": "meanwhile" });
+            assert_eq!(b.post(&node, "/api/v1/messages", body).await.0, 201);
+        }
+        assert!(page < 19, "a walk ends");
+    }
+    assert!(ids.iter().all(|id| seen.iter().any(|seen| seen == id)), "{seen:?}");
+}

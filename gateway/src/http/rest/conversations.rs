@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use crate::chat::conversations::{CreateConversation, CreatedConversation};
-use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange};
+use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange, WalkPlace};
 
 /// The longest title, in characters.
 pub(super) const TITLE_CHARS_MAX: usize = 200;
@@ -103,23 +103,25 @@ pub(super) async fn create(
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ListParams {
     /// The `next` of the page before.
-    #[schemars(range(max = u64::MAX))]
-    cursor: Option<u64>,
+    #[schemars(regex(
+        pattern = r"^[0-9]{1,14}\.([0-9]{1,14}\.[A-Za-z0-9_.:@!~-]{1,128}|\.[A-Za-z0-9_.:@!~-]{0,128})$"
+    ))]
+    cursor: Option<String>,
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
 }
 
+/// A walk shows everything at least once: newest activity first, then again what became active meanwhile.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Conversation>>, Failure> {
-    let (offset, limit) = (params.cursor.unwrap_or(0), limit(params.limit));
-    let items = api.node.store.conversations(caller.user()?, offset, limit).await?;
-    let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = full.then(|| offset.saturating_add(u64::from(limit)).to_string());
-    Ok(Json(List { items, next }))
+    let place = params.cursor.map(|cursor| cursor.parse::<WalkPlace>()).transpose();
+    let place = place.map_err(|fault| ProtocolError::field("cursor", fault))?;
+    let page = api.node.store.conversations(caller.user()?, place.as_ref(), limit(params.limit)).await?;
+    Ok(Json(List { items: page.items, next: page.next.map(|place| place.to_string()) }))
 }
 
 pub(super) async fn one(

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, Role, UserId, Visibility};
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::membership::{members, standing};
-use super::people::blocked_with;
 use super::pool::PostgresStore;
 use super::rows::{bigint, number, parsed, word};
 use super::{conversations, outbox};

@@ -6,17 +6,21 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::try_join;
 use shared::message::MemberView;
-use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::outbox;
-use super::people::blocked_with;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, parsed, time, word, word_or_null};
+use super::rows::{get, message, message_columns, number, parsed, system_time, time, word, word_or_null};
 use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
 use crate::store::membership::State;
-use crate::store::{Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use crate::store::walk::{Active, PageEnd};
+use crate::store::{
+    ConversationPage, Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError, WalkPart,
+    WalkPlace,
+};
 
 #[async_trait]
 impl Conversations for PostgresStore {
@@ -47,8 +51,13 @@ impl Conversations for PostgresStore {
         on_connection!(self, client => one(client, id, viewer))
     }
 
-    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
-        on_connection!(self, client => of_user(client, user, offset, limit))
+    async fn conversations(
+        &self,
+        user: &UserId,
+        place: Option<&WalkPlace>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        on_connection!(self, client => of_user(&*client, user, place, limit))
     }
 }
 
@@ -161,15 +170,56 @@ pub(super) async fn view(
 async fn of_user(
     client: &impl GenericClient,
     user: &UserId,
-    offset: u64,
+    place: Option<&WalkPlace>,
     limit: u32,
-) -> Result<Vec<Conversation>, StoreError> {
-    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
-        WHERE p.user_id = $1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id OFFSET $2 LIMIT $3";
-    let offset = bigint(offset);
-    let rows = query(client, sql, &[&user.as_str(), &offset, &i64::from(limit)]).await?;
-    let ids = rows.iter().map(|row| get(row, "id")).collect::<Result<Vec<&str>, _>>()?;
-    Ok(views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect())
+) -> Result<ConversationPage, StoreError> {
+    let (page, now) = page_of(client, user, place, limit).await?;
+    let end = PageEnd { place, page: &page, limit, now };
+    let next = if end.may_come_again() {
+        let again = end.again();
+        let is_any = !page_of(client, user, Some(&again), 1).await?.0.is_empty();
+        is_any.then_some(again)
+    } else {
+        end.if_full()
+    };
+    let ids: Vec<&str> = page.iter().map(|(id, _)| id.as_str()).collect();
+    let items = views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect();
+    Ok(ConversationPage { items, next })
+}
+
+/// The conversations of a page, and the store's time; the time is the oldest if there are none.
+async fn page_of(
+    client: &impl GenericClient,
+    user: &UserId,
+    place: Option<&WalkPlace>,
+    limit: u32,
+) -> Result<(Vec<Active>, Timestamp), StoreError> {
+    const FIRST: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+        ORDER BY c.last_activity DESC, c.id LIMIT $2";
+    const BEHIND: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+            AND (c.last_activity < $3 OR (c.last_activity = $3 AND c.id > $4)) \
+        ORDER BY c.last_activity DESC, c.id LIMIT $2";
+    const AGAIN: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+            AND c.last_activity > $3 AND c.id > $4 ORDER BY c.id LIMIT $2";
+    let (user, limit) = (user.as_str(), i64::from(limit));
+    let rows = match place.map(|place| (&place.part, place.since)) {
+        None => query(client, FIRST, &[&user, &limit]).await?,
+        Some((WalkPart::ByActivity { activity, id }, _)) => {
+            query(client, BEHIND, &[&user, &limit, &system_time(*activity), &id.as_str()]).await?
+        }
+        Some((WalkPart::Again(id), since)) => {
+            // No id is empty: all come behind that.
+            let id = id.as_ref().map_or("", ConversationId::as_str);
+            query(client, AGAIN, &[&user, &limit, &system_time(since), &id]).await?
+        }
+    };
+    let active = |row: &Row| Ok((parsed(row, "id", str::parse)?, time(row, "last_activity")?));
+    let page = rows.iter().map(active).collect::<Result<Vec<Active>, StoreError>>()?;
+    let now = rows.first().map(|row| time(row, "now")).transpose()?;
+    Ok((page, now.unwrap_or_default()))
 }
 
 /// The conversations in the order of `ids`; one that isn't there is left out.

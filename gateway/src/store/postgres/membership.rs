@@ -5,8 +5,8 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
-use super::people::blocked_with;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, word, word_or_null};
 use super::{conversations, outbox};

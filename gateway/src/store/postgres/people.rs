@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{Timestamp, UserId};
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::conversations::lock_pair;
 use super::outbox;
@@ -77,23 +78,6 @@ async fn set_block(
     outbox::write(&change, row, &changed).await?;
     change.commit().await?;
     Ok(changed)
-}
-
-/// OFFSET 0 keeps look-ups by key.
-pub(super) async fn blocked_with(
-    client: &impl GenericClient,
-    user: &UserId,
-    others: &[UserId],
-) -> Result<Vec<UserId>, StoreError> {
-    if others.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = "SELECT o.id FROM unnest($2::text[]) AS o(id) \
-        WHERE EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = $1 AND b.blocked = o.id OFFSET 0) \
-            OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = o.id AND b.blocked = $1 OFFSET 0) \
-        ORDER BY o.id COLLATE \"C\"";
-    let others: Vec<&str> = others.iter().map(UserId::as_str).collect();
-    query(client, sql, &[&user.as_str(), &others]).await?.iter().map(|row| parsed(row, "id", str::parse)).collect()
 }
 
 async fn remember_usernames(client: &impl GenericClient, users: &[(UserId, String)]) -> Result<(), StoreError> {

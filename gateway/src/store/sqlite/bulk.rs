@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use shared::{ConversationId, UserId, Visibility};
 
+use super::blocks::blocked_with;
 use super::membership::{members, standing, write};
-use super::people::blocked_with;
 use super::rows::{number, row, word};
 use super::thread::SqliteStore;
 use super::{conversations, outbox};

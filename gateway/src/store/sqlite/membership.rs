@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 
-use super::people::is_blocked;
+use super::blocks::is_blocked;
 use super::rows::{execute, get, integer, number, parsed, row, rows, word, word_or_null};
 use super::thread::SqliteStore;
 use super::{conversations, outbox};

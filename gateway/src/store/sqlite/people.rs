@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, Timestamp, UserId};
 
+use super::blocks::{blocked_with, is_blocked};
 use super::outbox;
 use super::rows::{execute, now_ms, parsed, row, rows};
 use super::thread::SqliteStore;
@@ -75,23 +76,6 @@ fn set_block(
     }
     outbox::write(change, outbox, &changed)?;
     Ok(changed)
-}
-
-/// Whether one of the two has blocked the other.
-pub(super) fn is_blocked(read: &Connection, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
-    row(read, sql, [one.as_str(), other.as_str()], |_| Ok(())).map(|found| found.is_some())
-}
-
-pub(super) fn blocked_with(read: &Connection, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
-    let mut blocked = Vec::new();
-    for other in others {
-        if is_blocked(read, user, other)? {
-            blocked.push(other.clone());
-        }
-    }
-    blocked.sort();
-    Ok(blocked)
 }
 
 fn remember_usernames(change: &Connection, users: &[(UserId, String)]) -> Result<(), StoreError> {

@@ -26,7 +26,6 @@ async fn queries(node: &Node) {
     let (most, over) = (u64::MAX.to_string(), "18446744073709551616");
     let beyond = (u128::from(u64::MAX) / 2 + 1).to_string();
     for (path, name) in [
-        ("/api/v1/conversations", "cursor"),
         ("/api/v1/conversations/g/messages", "before"),
         ("/api/v1/conversations/g/messages", "after"),
         ("/api/v1/conversations/g/messages", "changedSince"),
@@ -48,6 +47,15 @@ async fn queries(node: &Node) {
             ask(node, "GET", &format!("{path}{join}limit={bad}"), "", BAD).await;
         }
         ask(node, "GET", &format!("{path}{join}limit=1&limit=2"), "", BAD).await;
+    }
+    let longest = format!("1.1.{}", "x".repeat(128));
+    for good in ["0.0.c", "1..", "99999999999999.99999999999999.a~b!c", "1..a.b:c@d", &longest] {
+        ask(node, "GET", &format!("/api/v1/conversations?cursor={good}"), "", OK).await;
+    }
+    for bad in
+        ["", "0", "1", &most, "1.1", "1.1.", "-1..", "1.-1.c", "100000000000000..", "1.1.a%2Fb", "1..%00", "x..c"]
+    {
+        ask(node, "GET", &format!("/api/v1/conversations?cursor={bad}"), "", BAD).await;
     }
     for bad in ["wait=-1", "wait=4294967296", "wait=x"] {
         ask(node, "GET", &format!("/api/v1/events?{bad}"), "", BAD).await;

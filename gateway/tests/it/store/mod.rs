@@ -12,6 +12,7 @@ mod receipts;
 mod revocations;
 mod sends;
 mod start;
+mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -297,10 +297,8 @@ async fn pages_ascend(world: World) {
     new_group(store, "quiet", &["a"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     say(store, "c", "a", "louder").await;
-    let list = store.conversations(&user("a"), 0, 10).await.expect("a list");
+    let list = store.conversations(&user("a"), None, 10).await.expect("a list").items;
     assert_eq!(list.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["c", "quiet"]);
-    let list = store.conversations(&user("a"), 1, 10).await.expect("a list");
-    assert_eq!(list.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["quiet"]);
 }
 
 async fn hostile_content_comes_back_as_it_went(world: World) {
