@@ -1,6 +1,6 @@
 //! Conversations: making them, and reading them as a viewer sees them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
@@ -244,13 +244,19 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
         client.query(&members, &[&ids, &shown]).await
     })
     .await?;
+    let hidden = match viewer {
+        Some(viewer) => {
+            let users: BTreeSet<UserId> = members.iter().map(of_member).collect::<Result<_, _>>()?;
+            blocked_with(client, viewer, &users.into_iter().collect::<Vec<_>>()).await?
+        }
+        None => Vec::new(),
+    };
     let mut lists: HashMap<&str, Vec<MemberView>> = HashMap::new();
     for row in &members {
-        let member = MemberView {
-            user_id: parsed(row, "user_id", str::parse)?,
-            role: word(row, "role", Role::parse)?,
-            read_seq: number(row, "read_seq")?,
-        };
+        let user_id = of_member(row)?;
+        // Receipts don't pass a block, and so the position that they would tell doesn't either.
+        let read_seq = if hidden.binary_search(&user_id).is_ok() { 0 } else { number(row, "read_seq")? };
+        let member = MemberView { user_id, role: word(row, "role", Role::parse)?, read_seq };
         lists.entry(get(row, "id")?).or_default().push(member);
     }
     heads
@@ -260,6 +266,10 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
             seen(row, list, viewer.is_some())
         })
         .collect()
+}
+
+fn of_member(row: &Row) -> Result<UserId, StoreError> {
+    parsed(row, "user_id", str::parse)
 }
 
 /// A viewer who is no member sees neither the members nor the last message.

@@ -225,6 +225,14 @@ fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Resu
                 read_seq: number(row, "read_seq")?,
             })
         })?;
+        if let Some(viewer) = viewer {
+            // Receipts don't pass a block, and so the position that they would tell doesn't either.
+            for member in &mut conversation.members {
+                if is_blocked(read, viewer, &member.user_id)? {
+                    member.read_seq = 0;
+                }
+            }
+        }
     }
     Ok(Seen { conversation, state })
 }

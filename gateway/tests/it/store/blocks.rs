@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway::store::{MembershipChange, Partner, Refusal, SendOutcome, Store};
+use gateway::store::{MembershipChange, Partner, Receipt, ReceiptKind, Refusal, SendOutcome, Store};
 use shared::{Role, UserId, Visibility};
 
 use crate::store::{World, contract, conversation, group_of, is_refused, new_group, send, silent, user};
@@ -13,6 +13,7 @@ contract!(
     of_many_the_blocked_stay_out,
     a_backend_opens_what_is_blocked_and_the_block_holds_in_it,
     partners_tell_of_blocks,
+    positions_are_not_shown_across_a_block,
 );
 
 async fn block(store: &Arc<dyn Store>, blocker: &str, blocked: &str) {
@@ -120,4 +121,32 @@ async fn partners_tell_of_blocks(world: World) {
     assert_eq!(told(&partners[0]), expected(&[("b", true), ("c", true), ("d", false)]));
     assert_eq!(told(&partners[1]), expected(&[("a", true), ("c", false), ("d", false)]));
     assert_eq!(told(&partners[2]), expected(&[("a", false), ("b", false), ("c", false)]));
+}
+
+async fn positions_are_not_shown_across_a_block(world: World) {
+    let store = &world.store;
+    new_group(store, "g", &["a", "b", "c"]).await;
+    crate::store::say(store, "g", "a", "read by its sender").await;
+    crate::store::say(store, "g", "b", "not by this one").await;
+    let receipts = ["a", "b", "c"].map(|reader| Receipt {
+        kind: ReceiptKind::Read,
+        user: user(reader),
+        conversation: conversation("g"),
+        up_to: None,
+    });
+    store.receipts(&receipts, silent()).await.expect("taken");
+    block(store, "a", "b").await;
+    let positions = async |viewer: Option<&str>| {
+        let viewer = viewer.map(user);
+        let one = store.conversation(&conversation("g"), viewer.as_ref()).await.expect("seen").members;
+        if let Some(viewer) = viewer {
+            let listed = store.conversations(&viewer, None, 9).await.expect("a list").items.remove(0).members;
+            assert_eq!(listed, one);
+        }
+        one.iter().map(|member| member.read_seq).collect::<Vec<_>>()
+    };
+    assert_eq!(positions(Some("a")).await, [2, 0, 2]);
+    assert_eq!(positions(Some("b")).await, [0, 2, 2]);
+    assert_eq!(positions(Some("c")).await, [2, 2, 2]);
+    assert_eq!(positions(None).await, [2, 2, 2]);
 }
