@@ -85,7 +85,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
             chat.broadcast(event.to_json()).await?;
             Ok(None)
         }
-        Command::PresenceQuery { users } => chat.status(&users).await.map(Some),
+        Command::PresenceQuery { users } => chat.status(Some(user), &users).await.map(Some),
     }
 }
 

@@ -55,12 +55,12 @@ export function setup() {
   for (let group = 0; group < profile.groups; group += 1) {
     const members = [];
     for (let place = 0; place < profile.size; place += 1) members.push(user(group * profile.size + place + 1));
-    const body = { id: `groups-${run}-${group}`, kind: 'group', title: `k6 ${group}`, members };
+    const body = { kind: 'group', title: `k6 ${group}`, members };
     const answer = http.post(`${rest}/api/v1/conversations`, JSON.stringify(body), {
       headers: { Authorization: `Bearer ${token(members[0])}`, 'Content-Type': 'application/json' },
     });
     if (answer.status >= 300) throw new Error(`group ${group} was not made: ${answer.status} ${answer.body}`);
-    groups.push(body.id);
+    groups.push(answer.json('id'));
   }
   const begin = Date.now() + QUIET_MS;
   return { run, groups, begin, end: begin + profile.seconds * 1000 };

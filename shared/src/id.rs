@@ -14,6 +14,9 @@ pub const ID_BYTES_MAX: usize = 128;
 /// The largest generated id: the largest integer that a JavaScript number holds exactly.
 pub const GENERATED_ID_MAX: u64 = (1 << 53) - 1;
 
+/// The smallest generated id of a conversation. Applications choose no number from here on.
+pub const GENERATED_CONVERSATION_ID_MIN: u64 = 1 << 52;
+
 /// Why a string is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
@@ -135,6 +138,25 @@ text_id! {
     ConversationId
 }
 
+impl ConversationId {
+    /// The generated id with this number, counted from [`GENERATED_CONVERSATION_ID_MIN`]; `None` above
+    /// [`GENERATED_ID_MAX`].
+    #[must_use]
+    pub fn generated(number: u64) -> Option<Self> {
+        let id = number.checked_add(GENERATED_CONVERSATION_ID_MIN).filter(|id| *id <= GENERATED_ID_MAX)?;
+        Some(Self(Arc::from(id.to_string())))
+    }
+
+    /// Whether this is a number from [`GENERATED_CONVERSATION_ID_MIN`] on, with leading zeros or without. Applications can't
+    /// choose those.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        let is_number = self.0.bytes().all(|byte| byte.is_ascii_digit());
+        // A number that overflows is larger still.
+        is_number && self.0.parse::<u64>().map_or(true, |number| number >= GENERATED_CONVERSATION_ID_MIN)
+    }
+}
+
 macro_rules! generated_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -242,6 +264,21 @@ mod tests {
         assert_eq!(MessageId::parse("9007199254740991").map(MessageId::get), Ok(GENERATED_ID_MAX));
         for bad in ["0", "01", "-1", "9007199254740992", "99999999999999999999", "abc", "1.0"] {
             assert!(MessageId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn generated_conversation_ids_are_numbers_that_applications_cannot_choose() {
+        let generated = |number| ConversationId::generated(number).map(|id| id.as_str().to_owned());
+        assert_eq!(generated(0).as_deref(), Some("4503599627370496"));
+        assert_eq!(generated((1 << 52) - 1).as_deref(), Some("9007199254740991"));
+        assert_eq!((generated(1 << 52), generated(u64::MAX)), (None, None));
+        let is_reserved = |text| ConversationId::parse(text).map(|id| id.is_reserved());
+        for text in ["4503599627370496", "9007199254740992", "0004503599627370496", "99999999999999999999999"] {
+            assert_eq!(is_reserved(text), Ok(true), "{text}");
+        }
+        for text in ["0", "3", "4503599627370495", "a4503599627370496", "4503599627370496.", "-4503599627370496"] {
+            assert_eq!(is_reserved(text), Ok(false), "{text}");
         }
     }
 }

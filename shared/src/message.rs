@@ -141,6 +141,6 @@ pub struct MemberView {
     pub user_id: UserId,
     /// Their rights.
     pub role: Role,
-    /// The `seq` up to which they have read.
+    /// The `seq` up to which they have read; 0 if the one who asks and they share a block.
     pub read_seq: u64,
 }

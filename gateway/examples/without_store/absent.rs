@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use gateway::store::{
     Activity, Audit, AuditEntry, BackboneServers, BulkMembers, Changes, ChannelActivity, ChannelCount,
     KeptNotification, Leases, Lookups, MembersAdded, MessageChange, MessageOutcome, Notifications, OutboxEvent,
-    OutboxRow, OutboxRows, Owner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations,
+    OutboxRow, OutboxRows, Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations,
     StoreError, UnreadCount,
 };
 use shared::{ConversationId, MessageId, NotificationId, Timestamp, UserId};
@@ -73,7 +73,8 @@ absent! {
         remember_usernames(_: &[(UserId, String)]) -> () = Ok(());
         user_by_name(_: &str) -> Option<UserId> = Ok(None);
         set_last_seen(_: &[(UserId, Timestamp)]) -> () = Ok(());
-        partners(users: &[UserId], _: u32) -> Vec<Vec<UserId>> = Ok(vec![Vec::new(); users.len()]);
+        blocked_with(_: &UserId, _: &[UserId]) -> Vec<UserId> = Ok(Vec::new());
+        partners(users: &[UserId], _: u32) -> Vec<Vec<Partner>> = Ok(vec![Vec::new(); users.len()]);
     }
     Receipts {
         unread(users: &[UserId]) -> Vec<Vec<UnreadCount>> = Ok(vec![Vec::new(); users.len()]);

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use gateway::store::{
-    Conversations, Ids, Members, Membership, MembershipChange, MembershipOutcome, Messages, NewConversation,
-    NewMessage, OutboxRow, Page, Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage, ordered_pair,
+    ConversationPage, Conversations, Ids, Members, Membership, MembershipChange, MembershipOutcome, Messages,
+    NewConversation, NewMessage, OutboxRow, Page, Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage,
+    WalkPlace, ordered_pair,
 };
 use parking_lot::Mutex;
 use shared::message::MemberView;
@@ -165,6 +166,7 @@ impl Conversations for MemoryStore {
 
     async fn open_direct(
         &self,
+        _: Option<&UserId>,
         pair: (&UserId, &UserId),
         _: &ConversationId,
         outbox: OutboxRow<Conversation>,
@@ -195,7 +197,7 @@ impl Conversations for MemoryStore {
         self.with(id, |known| known.view(id))
     }
 
-    async fn conversations(&self, _: &UserId, _: u64, _: u32) -> Result<Vec<Conversation>, StoreError> {
+    async fn conversations(&self, _: &UserId, _: Option<&WalkPlace>, _: u32) -> Result<ConversationPage, StoreError> {
         not_here("a user's conversations")
     }
 }

@@ -28,8 +28,8 @@ impl Chat {
         if !self.store.set_block(blocker, &blocked, on, row).await? {
             return Ok(Some(event));
         }
-        self.publish_row(&built);
         self.forget_direct(blocker, &blocked).await;
+        self.publish_row(&built);
         Ok(None)
     }
 
@@ -45,8 +45,15 @@ impl Chat {
 
     /// The members of a direct conversation say whether one of the two has blocked the other: every node forgets them.
     async fn forget_direct(&self, one: &UserId, other: &UserId) {
-        if let Some(conversation) = self.known_direct(one, other) {
-            self.tell_members_changed(&conversation).await;
+        // Another node may know the conversation of the two while this one doesn't.
+        let conversation = match self.known_direct(one, other) {
+            Some(known) => Ok(Some(known)),
+            None => self.store.direct((one, other)).await,
+        };
+        match conversation {
+            Ok(Some(conversation)) => self.tell_members_changed(&conversation).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "a change of a block could not be told to the other nodes"),
         }
     }
 

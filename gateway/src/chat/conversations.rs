@@ -10,12 +10,47 @@ use shared::{
 use super::{Chat, events, passwords, refused};
 use crate::store::{
     MEMBERS_MAX, Members, MembersAdded, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent, Refusal,
+    StoreError,
 };
 
 /// The most `member.joined` that one addition of many may make.
 const JOINS_TOLD_MAX: usize = 10_000;
+/// Generated ids that one request passes over because they are taken: earlier versions let applications choose them.
+const GENERATED_IDS_TRIED_MAX: u32 = 1_000;
 /// Of more newcomers at once the names are not looked up.
 const NEWCOMERS_NAMED_MAX: usize = 100;
+
+/// A conversation to make, without an id.
+enum Making<'a> {
+    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend).
+    Direct { by: Option<&'a UserId>, pair: (&'a UserId, &'a UserId) },
+    /// A group or channel.
+    Group(Group),
+}
+
+/// A group or channel to make, without an id.
+struct Group {
+    kind: ConversationKind,
+    title: Option<String>,
+    visibility: Visibility,
+    password_hash: Option<String>,
+    owner: Option<UserId>,
+    members: Vec<UserId>,
+}
+
+impl Group {
+    fn under(&self, id: ConversationId) -> NewConversation {
+        NewConversation {
+            id,
+            kind: self.kind,
+            title: self.title.clone(),
+            visibility: self.visibility,
+            password_hash: self.password_hash.clone(),
+            owner: self.owner.clone(),
+            members: self.members.clone(),
+        }
+    }
+}
 
 /// The parts of a new conversation.
 #[derive(Debug, Clone)]
@@ -34,17 +69,26 @@ pub struct CreateConversation {
     pub members: Vec<UserId>,
 }
 
+/// A conversation that was made.
+#[derive(Debug, Clone)]
+pub struct CreatedConversation {
+    /// The conversation as the one who asks sees it.
+    pub conversation: Conversation,
+    /// The users left out because of a block between them and the one who asks; ascending by id.
+    pub blocked: Vec<UserId>,
+}
+
 impl Chat {
-    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is notified.
+    /// Makes a conversation; `by` becomes the owner of a group or channel. Every member is notified. Users with whom `by`
+    /// shares a block are left out; if nobody else is asked for, nothing is made.
     pub async fn create_conversation(
         &self,
         by: Option<&UserId>,
         create: CreateConversation,
-    ) -> Result<Conversation, ProtocolError> {
-        let id = match create.id {
-            Some(id) => id,
-            None => self.generated_conversation_id().await?,
-        };
+    ) -> Result<CreatedConversation, ProtocolError> {
+        if create.id.as_ref().is_some_and(ConversationId::is_reserved) {
+            return Err(ProtocolError::field("id", "is a number from 2^52 on, which only the server gives"));
+        }
         let mut members = create.members;
         members.sort();
         members.dedup();
@@ -53,29 +97,28 @@ impl Chat {
         if users.len() > MEMBERS_MAX {
             return Err(ProtocolError { field: Some("members".into()), ..refused(Refusal::Full) });
         }
-        let told = users.clone();
-        let (row, built) = self
-            .row(move |conversation: &Conversation| {
-                let created = Event::ConversationCreated { conversation: conversation.clone() };
-                vec![events::outbox_event(told.clone(), &created)]
-            })
-            .await?;
+        let mut blocked = Vec::new();
         if create.kind == ConversationKind::Direct {
             let [one, other] = users.as_slice() else {
                 return Err(ProtocolError::field("members", "must be two users, including the caller"));
             };
-            let (conversation, made) = self.store.open_direct((one, other), &id, row).await?;
-            if made {
-                self.publish_row(&built);
+            let conversation = self.open_direct(by, (one, other), create.id).await?;
+            return Ok(CreatedConversation { conversation, blocked });
+        }
+        if let Some(by) = by {
+            // Before the commit, not in it: a block that comes in between is one that came after the group.
+            blocked = self.store.blocked_with(by, &members).await?;
+            members.retain(|member| blocked.binary_search(member).is_err());
+            if !blocked.is_empty() && members.iter().all(|member| member == by) {
+                return Err(ProtocolError { field: Some("members".into()), ..refused(Refusal::Blocked) });
             }
-            return Ok(conversation);
+            users.retain(|user| blocked.binary_search(user).is_err());
         }
         let password_hash = match create.password {
             Some(password) => Some(passwords::hash(password).await?),
             None => None,
         };
-        let new = NewConversation {
-            id,
+        let group = Group {
             kind: create.kind,
             title: create.title,
             visibility: create.visibility,
@@ -83,9 +126,67 @@ impl Chat {
             owner: by.cloned(),
             members,
         };
-        let conversation = self.store.create_conversation(&new, row).await?;
-        self.publish_row(&built);
-        Ok(conversation)
+        let conversation = self.under_an_id(create.id, &users, Making::Group(group)).await?;
+        Ok(CreatedConversation { conversation, blocked })
+    }
+
+    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend).
+    pub(super) async fn open_direct(
+        &self,
+        by: Option<&UserId>,
+        (one, other): (&UserId, &UserId),
+        id: Option<ConversationId>,
+    ) -> Result<Conversation, ProtocolError> {
+        let users = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
+        self.under_an_id(id, &users, Making::Direct { by, pair: (one, other) }).await
+    }
+
+    /// Makes a conversation under the application's id, or under the next generated one. A generated id that is taken is
+    /// passed over. `users` are told if one was made.
+    async fn under_an_id(
+        &self,
+        id: Option<ConversationId>,
+        users: &[UserId],
+        making: Making<'_>,
+    ) -> Result<Conversation, ProtocolError> {
+        let tries = if id.is_some() { 1 } else { GENERATED_IDS_TRIED_MAX };
+        for _ in 0..tries {
+            let id = match &id {
+                Some(id) => id.clone(),
+                None => self.generated_conversation_id().await?,
+            };
+            let told = users.to_vec();
+            let (row, built) = self
+                .row(move |conversation: &Conversation| {
+                    let created = Event::ConversationCreated { conversation: conversation.clone() };
+                    vec![events::outbox_event(told.clone(), &created)]
+                })
+                .await?;
+            let made = match &making {
+                Making::Direct { by, pair } => self.store.open_direct(*by, *pair, &id, row).await,
+                Making::Group(group) => {
+                    let made = self.store.create_conversation(&group.under(id), row).await;
+                    made.map(|conversation| (conversation, true))
+                }
+            };
+            match made {
+                Err(StoreError::Refused(Refusal::Conflict)) => {}
+                Err(error) => return Err(error.into()),
+                Ok((conversation, made)) => {
+                    if made {
+                        self.publish_row(&built);
+                    }
+                    return Ok(conversation);
+                }
+            }
+        }
+        Err(ProtocolError { field: Some("id".into()), ..refused(Refusal::Conflict) })
+    }
+
+    async fn generated_conversation_id(&self) -> Result<ConversationId, ProtocolError> {
+        let number = self.ids.next().await?;
+        ConversationId::generated(number)
+            .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "the numbers for conversations are used up"))
     }
 
     /// Comes in by oneself: a public conversation, or one to which one is invited.

@@ -5,6 +5,9 @@ use shared::{ErrorCode, ProtocolError};
 use crate::backbone::BackboneError;
 use crate::store::{Refusal, StoreError};
 
+/// The way out for the last owner.
+const NAME_ANOTHER_OWNER: &str = r#"name another owner first: PATCH …/members/{userId} {"role":"owner"}"#;
+
 impl From<StoreError> for ProtocolError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -42,5 +45,8 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
             ProtocolError { field: Some("tempId".into()), ..used }
         }
         Refusal::Conflict => ProtocolError::new(ErrorCode::Conflict, "this conflicts with the current state"),
+        Refusal::LastOwner => {
+            ProtocolError { field: Some("role".into()), ..ProtocolError::new(ErrorCode::Conflict, NAME_ANOTHER_OWNER) }
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Sending: one commit, whose outcome decides everything; reading history.
 
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
-use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
+use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
 use super::events::About;
-use super::{Chat, events, refused};
+use super::{Chat, refused};
 use crate::store::group_commit::NewMessageDraft;
-use crate::store::{Page, Refusal, SendOutcome, StoreError, ordered_pair};
+use crate::store::{Page, SendOutcome, ordered_pair};
 use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
@@ -113,31 +113,9 @@ impl Chat {
         if let Some(known) = self.known_direct(sender, to) {
             return Ok(known);
         }
-        let pair = pair(sender, to);
-        let id = self.generated_conversation_id().await?;
-        let users = if pair.0 == pair.1 { vec![pair.0.clone()] } else { vec![pair.0.clone(), pair.1.clone()] };
-        let (row, built) = self
-            .row(move |conversation: &shared::Conversation| {
-                let created = Event::ConversationCreated { conversation: conversation.clone() };
-                vec![events::outbox_event(users.clone(), &created)]
-            })
-            .await?;
-        let (conversation, made) = match self.store.open_direct((&pair.0, &pair.1), &id, row).await {
-            Err(StoreError::Refused(Refusal::Blocked)) => return Err(refused(Refusal::Blocked)),
-            other => other?,
-        };
-        if made {
-            self.publish_row(&built);
-        }
-        self.directs.insert(pair, conversation.id.clone());
+        let conversation = self.open_direct(Some(sender), (sender, to), None).await?;
+        self.directs.insert(pair(sender, to), conversation.id.clone());
         Ok(conversation.id)
-    }
-
-    /// A conversation id that nothing else has: a decimal string.
-    pub(super) async fn generated_conversation_id(&self) -> Result<ConversationId, ProtocolError> {
-        let number = self.ids.next().await?;
-        ConversationId::parse(&number.to_string())
-            .map_err(|fault| ProtocolError::new(ErrorCode::InternalError, format!("a generated id {fault}")))
     }
 }
 

@@ -8,6 +8,7 @@ use shared::{Event, ProtocolError, Timestamp, UserId};
 use super::Chat;
 use super::announcer::News;
 use crate::backbone::BackboneError;
+use crate::store::Partner;
 
 /// Users whose going is announced in one pass.
 const OFFLINE_PER_PASS: u32 = 500;
@@ -23,9 +24,14 @@ impl Chat {
         let partners = self.partners.of(user).await?;
         if is_news {
             let (user, at) = (user.clone(), Timestamp::now());
-            self.announcer.tell(News { user, online: true, at, partners: partners.clone() });
+            self.announcer.tell(News { user, online: true, at, partners: told(&partners) });
         }
-        if status { self.status(&partners).await.map(Some) } else { Ok(None) }
+        if !status {
+            return Ok(None);
+        }
+        let (hidden, shown): (Vec<Partner>, Vec<Partner>) = partners.into_iter().partition(|partner| partner.blocked);
+        let users = |partners: Vec<Partner>| partners.into_iter().map(|partner| partner.user).collect::<Vec<_>>();
+        self.status_of(&users(shown), &users(hidden)).await.map(Some)
     }
 
     /// Refreshes the presence of users with a sign of life.
@@ -55,18 +61,35 @@ impl Chat {
         let users: Vec<UserId> = gone.iter().map(|(user, _)| user.clone()).collect();
         let partners = self.store.partners(&users, self.presence_audience).await?;
         for ((user, at), partners) in gone.iter().cloned().zip(partners) {
-            self.announcer.tell(News { user, online: false, at, partners });
+            self.announcer.tell(News { user, online: false, at, partners: told(&partners) });
         }
         self.store.set_last_seen(&gone).await?;
         Ok(())
     }
 
-    /// `status.bulk` of these users.
-    pub async fn status(&self, users: &[UserId]) -> Result<Event, ProtocolError> {
-        let presence = self.backbone.presence(users).await?;
-        let status = users.iter().zip(presence).map(|(user, presence)| {
+    /// `status.bulk` of these users for `asker` (`None`: a backend in its own name). Users with whom the asker shares a
+    /// block look offline. The store is asked each time: a remembered answer would show users who have blocked since.
+    pub async fn status(&self, asker: Option<&UserId>, users: &[UserId]) -> Result<Event, ProtocolError> {
+        let hidden = match asker {
+            Some(asker) => self.store.blocked_with(asker, users).await?,
+            None => Vec::new(),
+        };
+        let shown: Vec<UserId> = users.iter().filter(|user| hidden.binary_search(user).is_err()).cloned().collect();
+        self.status_of(&shown, &hidden).await
+    }
+
+    /// `status.bulk` of the `shown` and the `hidden`, who look offline.
+    async fn status_of(&self, shown: &[UserId], hidden: &[UserId]) -> Result<Event, ProtocolError> {
+        let presence = self.backbone.presence(shown).await?;
+        let shown = shown.iter().zip(presence).map(|(user, presence)| {
             (user.clone(), UserStatus { online: presence.online, last_seen: presence.last_seen })
         });
-        Ok(Event::StatusBulk { users: status.collect::<BTreeMap<_, _>>() })
+        let hidden = hidden.iter().map(|user| (user.clone(), UserStatus { online: false, last_seen: None }));
+        Ok(Event::StatusBulk { users: shown.chain(hidden).collect::<BTreeMap<_, _>>() })
     }
+}
+
+/// The partners who are told of a coming or going.
+fn told(partners: &[Partner]) -> Vec<UserId> {
+    partners.iter().filter(|partner| !partner.blocked).map(|partner| partner.user.clone()).collect()
 }

@@ -8,6 +8,7 @@ use shared::{ConversationId, ConversationKind, Event, ProtocolError, UserId};
 use super::Chat;
 use crate::backbone::{Delivery, DeliveryKind};
 use crate::clock::coarse_s;
+use crate::store::{Members, StoreError};
 
 /// Silence after which the server ends a typing.
 const TYPING_S: u32 = 6;
@@ -17,7 +18,15 @@ const TYPING_MAX: usize = 100_000;
 /// The users of this node who are typing, where, and until when.
 #[derive(Debug, Default)]
 pub struct Typing {
-    until_s: Mutex<HashMap<(UserId, ConversationId), u32>>,
+    shown: Mutex<HashMap<(UserId, ConversationId), Shown>>,
+}
+
+/// A typing that others are shown.
+#[derive(Debug)]
+struct Shown {
+    until_s: u32,
+    /// The members who were never shown it, because of a block between them and the typist; ascending by id.
+    hidden_from: Vec<UserId>,
 }
 
 impl Chat {
@@ -28,27 +37,62 @@ impl Chat {
         if members.blocked {
             return Err(super::refused(crate::store::Refusal::Blocked));
         }
-        {
-            let mut until_s = self.typing.until_s.lock();
-            if on && until_s.len() < TYPING_MAX {
-                until_s.insert(key, coarse_s() + TYPING_S);
-            } else if until_s.remove(&key).is_none() {
-                // Neither shown nor known: there is nothing to tell.
-                return Ok(());
+        let hidden_from = match on {
+            true => match self.hidden_from(user, &members).await {
+                Ok(hidden_from) => hidden_from,
+                Err(error) => {
+                    tracing::debug!(%error, "a typing is not shown, because blocks can't be looked up");
+                    return Ok(());
+                }
+            },
+            false => Vec::new(),
+        };
+        let told = {
+            let mut shown = self.typing.shown.lock();
+            let before = shown.remove(&key);
+            if on && shown.len() < TYPING_MAX {
+                // Its end goes to everybody who was shown it, also to those blocked meanwhile.
+                let mut never = hidden_from.clone();
+                if let Some(before) = before {
+                    never.retain(|user| before.hidden_from.binary_search(user).is_ok());
+                }
+                shown.insert(key, Shown { until_s: coarse_s() + TYPING_S, hidden_from: never });
+                Some(hidden_from)
+            } else {
+                before.map(|before| before.hidden_from)
             }
+        };
+        // Neither shown nor known: there is nothing to tell.
+        if let Some(hidden_from) = told {
+            self.tell_typing(user, conversation, on, &hidden_from).await;
         }
-        self.tell_typing(user, conversation, on).await;
         Ok(())
+    }
+
+    /// The members who are not shown the user's typing. The store is asked each time, because blocks take effect at once;
+    /// the end of a typing needs no look. The two of a direct conversation are judged before.
+    async fn hidden_from(&self, user: &UserId, members: &Members) -> Result<Vec<UserId>, StoreError> {
+        if members.kind == ConversationKind::Direct || self.is_beyond_audience(members) {
+            return Ok(Vec::new());
+        }
+        let others: Vec<UserId> =
+            members.list.iter().map(|(member, _)| member).filter(|m| *m != user).cloned().collect();
+        self.store.blocked_with(user, &others).await
+    }
+
+    /// Whether nobody is shown who types, because there are too many.
+    fn is_beyond_audience(&self, members: &Members) -> bool {
+        members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
     }
 
     /// Ends a typing that is known, because its message came.
     pub(super) async fn end_typing(&self, conversation: &ConversationId, user: &UserId) {
         let known = {
-            let mut until_s = self.typing.until_s.lock();
-            !until_s.is_empty() && until_s.remove(&(user.clone(), conversation.clone())).is_some()
+            let mut shown = self.typing.shown.lock();
+            if shown.is_empty() { None } else { shown.remove(&(user.clone(), conversation.clone())) }
         };
-        if known {
-            self.tell_typing(user, conversation, false).await;
+        if let Some(known) = known {
+            self.tell_typing(user, conversation, false, &known.hidden_from).await;
         }
     }
 
@@ -62,7 +106,7 @@ impl Chat {
     pub async fn end_silent_typing(&self) {
         let now_s = coarse_s();
         self.end_typing_where(|_, until_s| until_s <= now_s).await;
-        let typing: Vec<_> = self.typing.until_s.lock().keys().cloned().collect();
+        let typing: Vec<_> = self.typing.shown.lock().keys().cloned().collect();
         for (user, conversation) in typing {
             // While the store is away, members count as present.
             if self.members.get(&conversation).await.is_ok_and(|members| members.role(&user).is_none()) {
@@ -73,18 +117,18 @@ impl Chat {
 
     async fn end_typing_where(&self, ends: impl Fn(&(UserId, ConversationId), u32) -> bool) {
         let ended: Vec<_> = {
-            let mut until_s = self.typing.until_s.lock();
-            until_s.extract_if(|key, until_s| ends(key, *until_s)).map(|(key, _)| key).collect()
+            let mut shown = self.typing.shown.lock();
+            shown.extract_if(|key, shown| ends(key, shown.until_s)).collect()
         };
-        for (user, conversation) in ended {
-            self.tell_typing(&user, &conversation, false).await;
+        for ((user, conversation), shown) in ended {
+            self.tell_typing(&user, &conversation, false, &shown.hidden_from).await;
         }
     }
 
     /// Best effort: a typing event that can't be sent now is useless later.
-    async fn tell_typing(&self, user: &UserId, conversation: &ConversationId, on: bool) {
+    async fn tell_typing(&self, user: &UserId, conversation: &ConversationId, on: bool, hidden_from: &[UserId]) {
         let Ok(members) = self.members.get(conversation).await else { return };
-        if members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX) {
+        if self.is_beyond_audience(&members) {
             return;
         }
         let username = match members.kind {
@@ -94,7 +138,8 @@ impl Chat {
         let (conversation_id, user_id) = (conversation.clone(), user.clone());
         let event = Event::Typing { conversation_id, user_id, is_typing: on, username };
         let body = bytes::Bytes::from(event.to_json());
-        let others = members.list.iter().map(|(member, _)| member).filter(|member| *member != user);
+        let others = members.list.iter().map(|(member, _)| member);
+        let others = others.filter(|member| *member != user && hidden_from.binary_search(member).is_err());
         let delivery =
             |member: &UserId| Delivery { user: member.clone(), body: body.clone(), kind: DeliveryKind::Ephemeral };
         self.publisher.publish_ephemeral(others.map(delivery).collect());

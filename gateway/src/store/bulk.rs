@@ -15,6 +15,8 @@ pub struct MembersAdded {
     pub added: Vec<UserId>,
     /// The users that are banned and stayed out.
     pub banned: Vec<UserId>,
+    /// The users that stayed out because of a block between them and the one who adds; ascending by id.
+    pub blocked: Vec<UserId>,
     /// The conversation as each of them sees it afterwards; as a backend sees it when nobody came in.
     pub conversation: Conversation,
     /// The accepted members afterwards.
@@ -44,29 +46,41 @@ pub(super) struct BulkFacts<'a> {
     pub(super) actor: Option<Standing>,
     /// The newest message: later ones are for the members of then.
     pub(super) last_seq: u64,
+    /// The users with whom the one who adds shares a block, ascending by id.
+    pub(super) blocked: &'a [UserId],
 }
 
-/// Puts the users that may come in into `members`. Returns them, and those that are banned.
+/// The users of one addition, by what becomes of them. Members of before are in no list.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    pub(super) added: Vec<UserId>,
+    pub(super) banned: Vec<UserId>,
+    pub(super) blocked: Vec<UserId>,
+}
+
+/// Puts the users that may come in into `members`.
 pub(super) fn decide_all(
     members: &mut Members,
     facts: &BulkFacts<'_>,
     users: impl Iterator<Item = (UserId, Option<Standing>)>,
-) -> Result<(Vec<UserId>, Vec<UserId>), Refusal> {
-    let BulkFacts { visibility, by, actor, last_seq } = *facts;
+) -> Result<Decided, Refusal> {
+    let BulkFacts { visibility, by, actor, last_seq, blocked } = *facts;
     may_moderate(actor, by)?;
     let change = MembershipChange::Add { by: by.cloned(), role: Role::Member };
-    let (mut added, mut banned) = (Vec::new(), Vec::new());
+    let mut decided = Decided::default();
     for (user, standing) in users {
-        match next_standing(&Facts { visibility, user: &user, standing, actor, members }, &change) {
+        let blocked = blocked.binary_search(&user).is_ok();
+        match next_standing(&Facts { visibility, user: &user, standing, actor, members, blocked }, &change) {
             Ok(Some(_)) => {
                 members.set(&user, Some(Role::Member));
                 members.since_seq = last_seq;
-                added.push(user);
+                decided.added.push(user);
             }
             Ok(None) => {}
-            Err(Refusal::Banned) => banned.push(user),
+            Err(Refusal::Banned) => decided.banned.push(user),
+            Err(Refusal::Blocked) => decided.blocked.push(user),
             Err(refusal) => return Err(refusal),
         }
     }
-    Ok((added, banned))
+    Ok(decided)
 }

@@ -8,7 +8,7 @@ use shared::UserId;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{CommitLane, Item, PendingItem};
-use super::{Store, StoreError, UnreadCount};
+use super::{Partner, Store, StoreError, UnreadCount};
 
 /// Queries the store. Look-ups that arrive during a query make the next one.
 pub struct ByUser<A: Send + 'static> {
@@ -16,7 +16,7 @@ pub struct ByUser<A: Send + 'static> {
 }
 
 /// The users that share conversations with a user: [`People::partners`](super::People::partners).
-pub type Partners = ByUser<Vec<UserId>>;
+pub type Partners = ByUser<Vec<Partner>>;
 
 /// The unread counts of users: [`Receipts::unread`](super::Receipts::unread).
 pub type UnreadCounts = ByUser<Vec<UnreadCount>>;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use shared::{Conversation, ConversationId, ConversationKind, UserId, Visibility};
 
 use super::membership::{self, State, may_see};
-use super::{NewConversation, OutboxRow, Refusal, StoreError};
+use super::{ConversationPage, NewConversation, OutboxRow, Refusal, StoreError, WalkPlace};
 
 /// Conversations.
 #[async_trait]
@@ -13,9 +13,11 @@ pub trait Conversations: Send + Sync + 'static {
     async fn direct(&self, pair: (&UserId, &UserId)) -> Result<Option<ConversationId>, StoreError>;
 
     /// The direct conversation of the two, made with `id` if there is none; `true` if it was made now. A user paired
-    /// with themselves gets a conversation of one. `Blocked` if one has blocked the other and there is none.
+    /// with themselves gets a conversation of one. `by` makes it (`None`: a backend). `Blocked` if one has blocked the
+    /// other, there is none, and a user makes it. A backend makes it, and a block then holds in it.
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
@@ -32,8 +34,14 @@ pub trait Conversations: Send + Sync + 'static {
     /// of which the viewer is no member, without an invitation.
     async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError>;
 
-    /// The conversations of which `user` is an accepted member, newest activity first, after the first `offset`.
-    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError>;
+    /// A page of a walk over the conversations of which `user` is an accepted member, from its start if `place` is `None`.
+    /// The whole walk shows at least once each that the user was in all the time.
+    async fn conversations(
+        &self,
+        user: &UserId,
+        place: Option<&WalkPlace>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError>;
 }
 
 /// Two users in order: the same for both directions of a pair.

@@ -29,10 +29,12 @@ pub enum Refusal {
     Forbidden,
     /// The conversation has [`MEMBERS_MAX`](super::MEMBERS_MAX) members.
     Full,
-    /// It contradicts the state (an id that is taken, an owner who can't leave).
+    /// It contradicts the state (an id that is taken).
     Conflict,
     /// The sender used the `temp_id` before, for another message.
     UsedTempId,
+    /// The last owner can't leave or step down while others are there.
+    LastOwner,
     /// A limit on their number is reached (reactions of a message).
     Limit,
 }

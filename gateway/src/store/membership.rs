@@ -87,6 +87,8 @@ pub(super) struct Facts<'a> {
     pub(super) actor: Option<Standing>,
     /// The accepted members.
     pub(super) members: &'a Members,
+    /// Whether there is a block between that user and one who brings them in.
+    pub(super) blocked: bool,
 }
 
 /// A change of one user's row that the rules allow.
@@ -216,7 +218,7 @@ fn leave(facts: &Facts<'_>) -> Result<Option<Standing>, Refusal> {
         Some(State::Accepted) => {
             not_direct(facts)?;
             if is_last_owner(facts) && facts.members.list.len() > 1 {
-                return Err(Refusal::Conflict);
+                return Err(Refusal::LastOwner);
             }
             Ok(Some(gone))
         }
@@ -241,6 +243,7 @@ fn add(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option<Stan
         Some(State::Accepted) => Ok(None),
         Some(State::Banned) => Err(Refusal::Banned),
         Some(State::Invited | State::Left) | None => {
+            not_blocked(facts)?;
             has_room(facts)?;
             Ok(Some(Standing { state: State::Accepted, role }))
         }
@@ -253,7 +256,10 @@ fn invite(facts: &Facts<'_>, by: Option<&UserId>) -> Result<Option<Standing>, Re
     match facts.standing.map(|standing| standing.state) {
         Some(State::Accepted | State::Invited) => Ok(None),
         Some(State::Banned) => Err(Refusal::Banned),
-        Some(State::Left) | None => Ok(Some(Standing { state: State::Invited, role: Role::Member })),
+        Some(State::Left) | None => {
+            not_blocked(facts)?;
+            Ok(Some(Standing { state: State::Invited, role: Role::Member }))
+        }
     }
 }
 
@@ -267,7 +273,7 @@ fn remove(facts: &Facts<'_>, by: Option<&UserId>, after: State) -> Result<Option
         }
         // The rule for leaving holds for a user who removes themselves.
         if by == Some(facts.user) && is_last_owner(facts) && facts.members.list.len() > 1 {
-            return Err(Refusal::Conflict);
+            return Err(Refusal::LastOwner);
         }
     }
     let next = Some(Standing { state: after, role: Role::Member });
@@ -293,7 +299,7 @@ fn set_role(facts: &Facts<'_>, by: Option<&UserId>, role: Role) -> Result<Option
         Some(Standing { state: State::Accepted, role: before }) if before == role => Ok(None),
         Some(Standing { state: State::Accepted, role: _ }) => {
             if is_last_owner(facts) {
-                return Err(Refusal::Conflict);
+                return Err(Refusal::LastOwner);
             }
             Ok(Some(Standing { state: State::Accepted, role }))
         }
@@ -326,6 +332,11 @@ fn not_direct(facts: &Facts<'_>) -> Result<(), Refusal> {
         ConversationKind::Direct => Err(Refusal::Forbidden),
         ConversationKind::Group | ConversationKind::Channel => Ok(()),
     }
+}
+
+/// Nobody brings in a user with whom there is a block.
+fn not_blocked(facts: &Facts<'_>) -> Result<(), Refusal> {
+    if facts.blocked { Err(Refusal::Blocked) } else { Ok(()) }
 }
 
 fn has_room(facts: &Facts<'_>) -> Result<(), Refusal> {

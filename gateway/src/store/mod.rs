@@ -28,6 +28,7 @@ mod receipts;
 mod revocations;
 mod sqlite;
 mod types;
+mod walk;
 
 use async_trait::async_trait;
 
@@ -49,10 +50,11 @@ pub use membership::Membership;
 pub use messages::Messages;
 pub use notifications::{KeptNotification, Notifications};
 pub use outbox::OutboxRows;
-pub use people::People;
+pub use people::{Partner, People};
 pub use receipts::Receipts;
 pub use revocations::Revocations;
 pub use types::*;
+pub use walk::{ConversationPage, NoWalkPlace, WalkPart, WalkPlace};
 
 /// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if
 /// the store didn't answer.

@@ -20,6 +20,9 @@ pub trait People: Send + Sync + 'static {
         outbox: OutboxRow<bool>,
     ) -> Result<bool, StoreError>;
 
+    /// Those of `others` between whom and `user` there is a block, whichever of the two made it; ascending by id.
+    async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError>;
+
     /// Keeps the names that tokens gave for users; a name that another user had goes to the newest.
     async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError>;
 
@@ -31,7 +34,16 @@ pub trait People: Send + Sync + 'static {
 
     /// For each of `users`, in their order, the users that share a conversation with them: direct ones first, then by
     /// newest activity, at most `limit` of each. Conversations of more than `limit` others don't count.
-    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError>;
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError>;
+}
+
+/// A user that shares a conversation with another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// The user.
+    pub user: UserId,
+    /// Whether one of the two has blocked the other.
+    pub blocked: bool,
 }
 
 /// The longest user name that is kept, in bytes: an index row holds no more than some 2,700.

@@ -184,7 +184,8 @@ pub struct ReceiptChange {
     pub up_to: Option<MessageId>,
     /// How many messages of others the receipt newly covers.
     pub marked_count: u64,
-    /// The newest of them (at most 100 in all), by sender, ascending; the receipt's user is never among them.
+    /// The newest of them (at most 100 in all), by sender, ascending. Only senders who learn of the receipt: members of
+    /// now, between whom and the receipt's user there is no block. The receipt's user is never among them.
     pub by_sender: Vec<(UserId, Vec<MessageId>)>,
     /// The conversation's newest `seq`.
     pub last_seq: u64,
@@ -315,6 +316,19 @@ impl MembershipChange {
             | Self::Ban { by }
             | Self::Unban { by }
             | Self::SetRole { by, role: _ } => by.as_ref(),
+        }
+    }
+
+    /// The user who brings another in, if this does so. A block between the two forbids it.
+    pub(super) fn brought_in_by(&self) -> Option<&UserId> {
+        match self {
+            Self::Add { by, role: _ } | Self::Invite { by } => by.as_ref(),
+            Self::Join
+            | Self::Leave
+            | Self::Kick { by: _ }
+            | Self::Ban { by: _ }
+            | Self::Unban { by: _ }
+            | Self::SetRole { by: _, role: _ } => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, types};
 use crate::support::http::{bearer, get, post, request};
 use crate::support::node::{API_KEY, Node, token};
-use crate::support::two_nodes::TwoNodes;
+use crate::support::two_nodes::{TwoNodes, acting};
 
 /// The message that a client sends.
 async fn say(client: &mut Client, conversation: &str, content: &str) -> Value {
@@ -15,7 +15,7 @@ async fn say(client: &mut Client, conversation: &str, content: &str) -> Value {
 
 async fn group(node: &Node, owner: &str, members: &[&str]) {
     let body = json!({ "kind": "group", "id": "g", "members": members });
-    let (status, made) = post(node.http, "/api/v1/conversations", &[headers(&bearer(&token(owner)))], body).await;
+    let (status, made) = acting(node.http, "POST", "/api/v1/conversations", owner, body).await;
     assert_eq!(status, 201, "{made}");
 }
 

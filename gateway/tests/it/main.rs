@@ -7,6 +7,7 @@
 mod admin;
 mod auth;
 mod backbone;
+mod blocks;
 mod changes;
 mod connects;
 mod front_ends;

@@ -1,5 +1,6 @@
 //! REST: the same checks and the same path as over the socket, one shape of error.
 
+use gateway::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
@@ -38,14 +39,15 @@ async fn a_group_from_its_making_to_its_history() {
     let (a, b) = (Caller::user("a"), Caller::user("b"));
     let mut b_socket = Client::join(node.http, "b").await;
     let new = json!({ "kind": "group", "id": "team", "title": "Team", "members": ["b"] });
-    let (status, made) = a.post(&node, "/api/v1/conversations", new.clone()).await;
+    let backend = Caller::acting_for("a");
+    let (status, made) = backend.post(&node, "/api/v1/conversations", new.clone()).await;
     assert_eq!(status, 201, "{made}");
     assert_eq!(
         (&made["id"], &made["memberCount"], &made["visibility"]),
         (&json!("team"), &json!(2), &json!("private"))
     );
     assert_eq!(b_socket.expect("conversation.created").await["payload"]["conversation"]["id"], "team");
-    assert_eq!(a.post(&node, "/api/v1/conversations", new).await.0, 409);
+    assert_eq!(backend.post(&node, "/api/v1/conversations", new).await.0, 409);
 
     for n in 1..=5 {
         let body = json!({ "conversationId": "team", "content": format!("m{n}") });
@@ -153,7 +155,7 @@ async fn rights_are_kept() {
     let node = Node::embedded(&[]).await;
     let (owner, member, other) = (Caller::user("owner"), Caller::user("member"), Caller::user("other"));
     let new = json!({ "kind": "group", "id": "g", "members": ["member"] });
-    assert_eq!(owner.post(&node, "/api/v1/conversations", new).await.0, 201);
+    assert_eq!(Caller::acting_for("owner").post(&node, "/api/v1/conversations", new).await.0, 201);
     let code = |(status, body): (u16, Value)| (status, body["error"]["code"].as_str().unwrap_or("").to_owned());
     let refused = |status: u16, code: &str| (status, code.to_owned());
 
@@ -184,7 +186,7 @@ async fn rights_are_kept() {
 async fn a_channel_with_a_password() {
     let node = Node::embedded(&[]).await;
     let new = json!({ "kind": "channel", "id": "lounge", "password": "s3cret" });
-    let (status, made) = Caller::user("a").post(&node, "/api/v1/conversations", new).await;
+    let (status, made) = Caller::acting_for("a").post(&node, "/api/v1/conversations", new).await;
     assert_eq!((status, &made["hasPassword"], &made["visibility"]), (201, &json!(true), &json!("public")));
     let mut a = Client::join(node.http, "a").await;
     let mut b = Client::join(node.http, "b").await;
@@ -313,4 +315,111 @@ async fn ids_of_issuers_work_on_two_nodes() {
 async fn ids_of_issuers_work_in_memory() {
     let node = Node::embedded(&[]).await;
     ids_of_issuers_work(&node, &node).await;
+}
+
+/// Users choose no ids; generated ones are numbers that nobody chooses, and a taken one is passed over.
+async fn generated_ids_are_the_servers_alone(node: &Node, store: &std::sync::Arc<dyn Store>) {
+    let admin = token_with(json!({ "sub": "root", "exp": in_seconds(60), "scope": "admin" }));
+    let (a, admin) = (Caller::user("a"), Caller(vec![bearer(&admin)]));
+    let conversations = "/api/v1/conversations";
+    for kind in ["group", "channel", "direct"] {
+        let chosen = json!({ "id": format!("chosen-{kind}"), "kind": kind, "members": ["b"] });
+        let (status, answer) = a.post(node, conversations, chosen.clone()).await;
+        let error = &answer["error"];
+        assert_eq!((status, &error["code"], &error["field"]), (403, &json!("FORBIDDEN"), &json!("id")), "{answer}");
+        assert_eq!(admin.post(node, conversations, chosen).await.0, 201, "{kind} by an admin");
+        for reserved in ["4503599627370496", "9007199254740991", "9007199254740992", "123456789012345678901"] {
+            let body = json!({ "id": reserved, "kind": kind, "members": ["b", "c"] });
+            let (status, answer) = Caller::backend().post(node, conversations, body).await;
+            let error = &answer["error"];
+            assert_eq!((status, &error["code"]), (400, &json!("VALIDATION_ERROR")), "{kind} {reserved} {answer}");
+            assert_eq!(error["field"], "id");
+        }
+    }
+    let number = |id: &Value| id.as_str().and_then(|id| id.parse::<u64>().ok()).expect("a number");
+    let (_, made) = a.post(node, conversations, json!({ "kind": "group" })).await;
+    let first = number(&made["id"]);
+    assert!((1 << 52..1 << 53).contains(&first), "{made}");
+    // An earlier version let applications choose these.
+    for taken in first + 1..first + 300 {
+        let group = crate::store::group_of(&taken.to_string(), shared::Visibility::Private, None, &[]);
+        store.create_conversation(&group, crate::store::silent()).await.expect("it is free");
+    }
+    let (status, sent) = a.post(node, "/api/v1/messages", json!({ "to": "b", "content": "first" })).await;
+    assert_eq!(status, 201, "{sent}");
+    assert!(number(&sent["message"]["conversationId"]) >= first + 300, "{sent}");
+    assert_eq!(a.post(node, conversations, json!({ "kind": "group" })).await.0, 201);
+    assert_eq!(a.post(node, conversations, json!({ "kind": "direct", "members": ["c"] })).await.0, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_ids_are_the_servers_alone_on_postgres() {
+    let nodes = crate::support::two_nodes::TwoNodes::start(&[]).await;
+    let store = gateway::store::connect(&nodes.database.url).await.expect("a store");
+    generated_ids_are_the_servers_alone(&nodes.one, &store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_ids_are_the_servers_alone_on_sqlite() {
+    let (world, redis) = (crate::store::World::sqlite().await, crate::support::redis::Redis::start());
+    let node = Node::serve(&redis.url(), &world.url, &[("USER_COMMANDS_PER_SECOND", "0")]).await;
+    node.wait_ready(true).await;
+    generated_ids_are_the_servers_alone(&node, &world.store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_owner_is_named_before_the_last_one_goes() {
+    let node = Node::embedded(&[]).await;
+    let (o, m) = (Caller::user("o"), Caller::user("m"));
+    let (_, made) = o.post(&node, "/api/v1/conversations", json!({ "kind": "group", "members": ["m", "n"] })).await;
+    let path = format!("/api/v1/conversations/{}", made["id"].as_str().expect("an id"));
+    let patch = async |who: &Caller, member: &str, role: &str| {
+        let body = json!({ "role": role }).to_string();
+        request(node.http, "PATCH", &format!("{path}/members/{member}"), &who.headers(), body).await
+    };
+    let conflict = |(status, answer): (u16, Value)| {
+        let error = &answer["error"];
+        assert_eq!((status, &error["code"], &error["field"]), (409, &json!("CONFLICT"), &json!("role")), "{answer}");
+        let way_out = r#"name another owner first: PATCH …/members/{userId} {"role":"owner"}"#;
+        assert_eq!(error["message"], way_out);
+    };
+    conflict(o.post(&node, &format!("{path}/leave"), json!({})).await);
+    conflict(patch(&o, "o", "admin").await);
+    conflict(o.delete(&node, &format!("{path}/members/o")).await);
+    conflict(o.post(&node, &format!("{path}/bans"), json!({ "userId": "o" })).await);
+    assert_eq!(patch(&m, "m", "owner").await.0, 403);
+    assert_eq!(patch(&o, "m", "owner").await.0, 200);
+    let (status, group) = patch(&Caller::backend(), "n", "owner").await;
+    let owners = group["members"].as_array().into_iter().flatten().filter(|member| member["role"] == "owner").count();
+    assert_eq!((status, owners), (200, 3), "{group}");
+    assert_eq!(o.post(&node, &format!("{path}/leave"), json!({})).await.0, 204);
+    assert_eq!(patch(&m, "m", "member").await.0, 200);
+}
+
+/// A client that follows `next` sees every conversation, though one is left and another gets a message between two pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_over_conversations_skips_none() {
+    let node = Node::embedded(&[]).await;
+    let (a, b) = (Caller::user("a"), Caller::acting_for("b"));
+    let ids = ["1", "2", "3", "org|4+4", "5", "6", "7"];
+    for id in ids {
+        let new = json!({ "id": id, "kind": "group", "visibility": "public", "members": ["a"] });
+        assert_eq!(b.post(&node, "/api/v1/conversations", new).await.0, 201);
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    for page in 0..20 {
+        let (status, list) = a.get(&node, &format!("/api/v1/conversations?limit=2{cursor}")).await;
+        assert_eq!(status, 200, "{list}");
+        let items = list["items"].as_array().expect("items");
+        seen.extend(items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
+        let Some(next) = list["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+        if page == 0 {
+            assert_eq!(a.post(&node, &format!("/api/v1/conversations/{}/leave", seen[0]), json!({})).await.0, 204);
+            let body = json!({ "conversationId": "1", "content": "meanwhile" });
+            assert_eq!(b.post(&node, "/api/v1/messages", body).await.0, 201);
+        }
+        assert!(page < 19, "a walk ends");
+    }
+    assert!(ids.iter().all(|id| seen.iter().any(|seen| seen == id)), "{seen:?}");
 }

@@ -94,6 +94,7 @@ async fn set_scene(node: &Node) -> Scene {
     made(node, "1", json!({ "id": "open", "kind": "channel", "members": ["2", USER] })).await;
     made(node, "1", json!({ "id": "strict", "kind": "channel", "members": [USER] })).await;
     made(node, "1", json!({ "id": "secret", "kind": "group", "members": [USER] })).await;
+    made(node, USER, json!({ "id": "own", "kind": "group", "members": ["2"] })).await;
     for group in ["strict", "secret"] {
         let path = format!("/api/v1/conversations/{group}/bans");
         let (status, answer) = acting(node.http, "POST", &path, "1", json!({ "userId": USER })).await;
@@ -234,7 +235,26 @@ fn rows(scene: &Scene) -> Vec<Row> {
     rows.push(moderating("not a member", "NOT_MEMBER", "closed"));
     rows.push(moderating("banned", "BANNED", "strict"));
     rows.push(administrating());
+    rows.push(leaving("the last owner: leaves", "CONFLICT", "own"));
+    rows.push(stepping_down());
+    rows.push(
+        Row::new("chooses an id", "FORBIDDEN")
+            .privileged()
+            .rest("POST", "/api/v1/conversations", json!({ "id": "chosen", "kind": "group" }))
+            .rest("POST", "/api/v1/conversations", json!({ "id": "chosen", "kind": "channel" }))
+            .rest("POST", "/api/v1/conversations", json!({ "id": "chosen", "kind": "direct", "members": ["3"] })),
+    );
     rows
+}
+
+/// The last owner gives the rights up in any other way than by leaving.
+fn stepping_down() -> Row {
+    let path = |rest: &str| format!("/api/v1/conversations/own/{rest}");
+    Row::new("the last owner: steps down", "CONFLICT")
+        .rest("PATCH", path("members/7"), json!({ "role": "member" }))
+        .rest("PATCH", path("members/7"), json!({ "role": "admin" }))
+        .rest("DELETE", path("members/7"), Value::Null)
+        .rest("POST", path("bans"), json!({ "userId": USER }))
 }
 
 /// What moderators do, they do over REST: no dialect has frames for it.

@@ -144,7 +144,9 @@ pub(super) async fn channel(
     let conversation = node.store.conversation(&id, None).await?;
     let members = node.store.members(&id).await?;
     may_look(&caller, &members)?;
-    let online = online(node, &members).await?;
+    // A moderator learns no more of somebody with whom there is a block than over a socket.
+    let asker = if is_operator(&caller) { None } else { caller.acts_for() };
+    let online = online(node, asker, &members).await?;
     let here: Vec<usize> = members.list.iter().map(|(user, _)| node.registry.sockets_of(user).len()).collect();
     let size = usize::try_from(limit(params.limit)).unwrap_or(usize::MAX);
     let shown = online.iter().filter(|(user, _)| params.after.as_ref().is_none_or(|after| user > after));
@@ -175,9 +177,14 @@ pub(super) async fn channel(
     }))
 }
 
+/// A backend or an admin, who speaks for nobody else.
+fn is_operator(caller: &Caller) -> bool {
+    caller.must_be_privileged().is_ok() && caller.is_in_own_name()
+}
+
 /// Backends, admins, and those who moderate the channel.
 fn may_look(caller: &Caller, members: &Members) -> Result<(), Failure> {
-    if caller.must_be_privileged().is_ok() && caller.is_in_own_name() {
+    if is_operator(caller) {
         return Ok(());
     }
     match members.role(caller.user()?) {
@@ -189,12 +196,12 @@ fn may_look(caller: &Caller, members: &Members) -> Result<(), Failure> {
     }
 }
 
-/// The members who are connected to any node, by id.
-async fn online(node: &Node, members: &Members) -> Result<Vec<(UserId, Role)>, Failure> {
+/// The members who are connected to any node and may be shown to `asker`, by id.
+async fn online(node: &Node, asker: Option<&UserId>, members: &Members) -> Result<Vec<(UserId, Role)>, Failure> {
     let mut online = Vec::new();
     for part in members.list.chunks(PRESENCE_AT_ONCE) {
         let users: Vec<UserId> = part.iter().map(|(user, _)| user.clone()).collect();
-        let Event::StatusBulk { users } = node.chat.status(&users).await? else { continue };
+        let Event::StatusBulk { users } = node.chat.status(asker, &users).await? else { continue };
         online.extend(part.iter().filter(|(user, _)| users.get(user).is_some_and(|status| status.online)).cloned());
     }
     Ok(online)

@@ -16,8 +16,8 @@ use super::body::{Body, Params, Segment};
 use super::caller::Caller;
 use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
-use crate::chat::conversations::CreateConversation;
-use crate::store::{MEMBERS_MAX, MembershipChange};
+use crate::chat::conversations::{CreateConversation, CreatedConversation};
+use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange, WalkPlace};
 
 /// Items of a list, unless the caller says otherwise, and the most.
 const LIMIT_DEFAULT: u32 = 50;
@@ -39,6 +39,7 @@ pub(super) fn limit(asked: Option<u32>) -> u32 {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateBody {
+    /// Chosen by backends and admins alone, and no number from 2^52 on; generated if absent.
     id: Option<ConversationId>,
     kind: ConversationKind,
     #[schemars(length(min = 1, max = TITLE_CHARS_MAX), regex(pattern = TITLE_PATTERN))]
@@ -52,11 +53,26 @@ pub(super) struct CreateBody {
     password: Option<String>,
 }
 
+/// The conversation, and who was left out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CreateAnswer {
+    #[serde(flatten)]
+    conversation: Conversation,
+    /// The users left out because of a block between them and the one who asks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<UserId>,
+}
+
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(create): Body<CreateBody>,
-) -> Result<Created<Conversation>, Failure> {
+) -> Result<Created<CreateAnswer>, Failure> {
+    if create.id.is_some()
+        && let Err(Failure(error)) = caller.must_be_privileged()
+    {
+        return Err(ProtocolError { field: Some("id".into()), ..error }.into());
+    }
     let title = create.title.map(|title| checked_title("title", &title)).transpose()?;
     if create.password.as_ref().is_some_and(|word| word.is_empty() || word.len() > PASSWORD_BYTES_MAX) {
         return Err(ProtocolError::field("password", "must have 1 to 128 bytes").into());
@@ -76,30 +92,33 @@ pub(super) async fn create(
         password: create.password,
         members: create.members,
     };
-    let conversation = api.node.chat.create_conversation(caller.acts_for(), new).await?;
-    Ok(Created(conversation))
+    let CreatedConversation { conversation, blocked } =
+        api.node.chat.create_conversation(caller.acts_for(), new).await?;
+    Ok(Created(CreateAnswer { conversation, blocked }))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ListParams {
     /// The `next` of the page before.
-    #[schemars(range(max = u64::MAX))]
-    cursor: Option<u64>,
+    #[schemars(regex(
+        pattern = r"^[0-9]{1,14}\.([0-9]{1,14}\.[A-Za-z0-9_.:@!~-]{1,128}|\.[A-Za-z0-9_.:@!~-]{0,128})$"
+    ))]
+    cursor: Option<String>,
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
 }
 
+/// A walk shows everything at least once: newest activity first, then again what became active meanwhile.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Conversation>>, Failure> {
-    let (offset, limit) = (params.cursor.unwrap_or(0), limit(params.limit));
-    let items = api.node.store.conversations(caller.user()?, offset, limit).await?;
-    let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = full.then(|| offset.saturating_add(u64::from(limit)).to_string());
-    Ok(Json(List { items, next }))
+    let place = params.cursor.map(|cursor| cursor.parse::<WalkPlace>()).transpose();
+    let place = place.map_err(|fault| ProtocolError::field("cursor", fault))?;
+    let page = api.node.store.conversations(caller.user()?, place.as_ref(), limit(params.limit)).await?;
+    Ok(Json(List { items: page.items, next: page.next.map(|place| place.to_string()) }))
 }
 
 pub(super) async fn one(
@@ -128,12 +147,13 @@ pub(super) struct NewMembers {
     user_ids: Vec<UserId>,
 }
 
-/// The result of adding many: the new members, and the banned ones.
+/// The result of adding many: the new members, the banned ones, and those left out because of a block.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BulkAddition {
     added: Vec<UserId>,
     banned: Vec<UserId>,
+    blocked: Vec<UserId>,
     member_count: u64,
 }
 
@@ -194,8 +214,9 @@ pub(super) async fn add(
                 return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
             }
             let outcome = api.node.chat.add_members(&id, users, by).await?;
-            let member_count = outcome.conversation.member_count;
-            Ok(AddAnswer::Many(BulkAddition { added: outcome.added, banned: outcome.banned, member_count }))
+            let MembersAdded { added, banned, blocked, conversation, members: _ } = outcome;
+            let member_count = conversation.member_count;
+            Ok(AddAnswer::Many(BulkAddition { added, banned, blocked, member_count }))
         }
         _ => Err(ProtocolError::field("userId", "is required, or userIds without role").into()),
     }

@@ -30,7 +30,7 @@ pub(super) struct PresenceAnswer {
 
 pub(super) async fn presence(
     State(api): State<Arc<Api>>,
-    _caller: Caller,
+    caller: Caller,
     Params(params): Params<PresenceParams>,
 ) -> Result<Json<PresenceAnswer>, Failure> {
     let users: Vec<UserId> = params
@@ -42,7 +42,7 @@ pub(super) async fn presence(
     if users.len() > PRESENCE_QUERY_USERS_MAX {
         return Err(ProtocolError::field("users", "holds more than 500 ids").into());
     }
-    match api.node.chat.status(&users).await? {
+    match api.node.chat.status(caller.acts_for(), &users).await? {
         Event::StatusBulk { users } => Ok(Json(PresenceAnswer { users })),
         _ => Ok(Json(PresenceAnswer { users: BTreeMap::new() })),
     }

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, Role, UserId, Visibility};
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::membership::{members, standing};
 use super::pool::PostgresStore;
 use super::rows::{bigint, number, parsed, word};
 use super::{conversations, outbox};
-use crate::store::bulk::{BulkFacts, decide_all};
+use crate::store::bulk::{BulkFacts, Decided, decide_all};
 use crate::store::membership::{Standing, State};
 use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};
 
@@ -40,18 +41,23 @@ async fn add(
     let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
     let head = query_opt(&change, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let mut list = members(&change, id).await?;
+    let shared_blocks = match by {
+        Some(by) => blocked_with(&change, by, users).await?,
+        None => Vec::new(),
+    };
     let facts = BulkFacts {
         visibility: word(&head, "visibility", Visibility::parse)?,
         by,
         actor: standing(&change, id, by).await?,
         last_seq: number(&head, "last_seq")?,
+        blocked: &shared_blocks,
     };
     let known = standings(&change, id, users).await?;
     let asked = users.iter().map(|user| (user.clone(), known.get(user).copied()));
-    let (added, banned) = decide_all(&mut list, &facts, asked)?;
+    let Decided { added, banned, blocked } = decide_all(&mut list, &facts, asked)?;
     write(&change, id, &added, facts.last_seq).await?;
     let conversation = conversations::view(&change, id, added.first()).await?;
-    let outcome = MembersAdded { added, banned, conversation, members: Arc::new(list) };
+    let outcome = MembersAdded { added, banned, blocked, conversation, members: Arc::new(list) };
     outbox::write(&change, row, &outcome).await?;
     change.commit().await?;
     Ok(outcome)

@@ -1,21 +1,26 @@
 //! Conversations: making them, and reading them as a viewer sees them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use futures_util::future::try_join;
 use shared::message::MemberView;
-use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::outbox;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, parsed, time, word, word_or_null};
+use super::rows::{get, message, message_columns, number, parsed, system_time, time, word, word_or_null};
 use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
 use crate::store::membership::State;
-use crate::store::{Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use crate::store::walk::{Active, PageEnd};
+use crate::store::{
+    ConversationPage, Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError, WalkPart,
+    WalkPlace,
+};
 
 #[async_trait]
 impl Conversations for PostgresStore {
@@ -26,11 +31,12 @@ impl Conversations for PostgresStore {
 
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
     ) -> Result<(Conversation, bool), StoreError> {
-        on_connection!(self, client => open_direct(client, pair, id, &outbox))
+        on_connection!(self, client => open_direct(client, by, pair, id, &outbox))
     }
 
     async fn create_conversation(
@@ -45,8 +51,13 @@ impl Conversations for PostgresStore {
         on_connection!(self, client => one(client, id, viewer))
     }
 
-    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
-        on_connection!(self, client => of_user(client, user, offset, limit))
+    async fn conversations(
+        &self,
+        user: &UserId,
+        place: Option<&WalkPlace>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        on_connection!(self, client => of_user(&*client, user, place, limit))
     }
 }
 
@@ -57,6 +68,7 @@ pub(super) async fn lock_pair(client: &impl GenericClient, key: &str) -> Result<
 
 async fn open_direct(
     client: &mut Object,
+    by: Option<&UserId>,
     pair: (&UserId, &UserId),
     id: &ConversationId,
     row: &OutboxRow<Conversation>,
@@ -70,13 +82,15 @@ async fn open_direct(
     if let Some(there) = direct(&change, &key).await? {
         return Ok((view(&change, &there, Some(pair.0)).await?, false));
     }
-    let (one, other) = (pair.0.as_str(), pair.1.as_str());
-    let blocked = "SELECT 1 FROM blocks WHERE (blocker = $1 AND blocked = $2) OR (blocker = $2 AND blocked = $1)";
-    if query_opt(&change, blocked, &[&one, &other]).await?.is_some() {
+    let blocked = !blocked_with(&change, pair.0, std::slice::from_ref(pair.1)).await?.is_empty();
+    if blocked && by.is_some() {
         return Err(Refusal::Blocked.into());
     }
     let made = new_direct(id, pair);
     insert(&change, &made, Some(&key)).await?;
+    if blocked {
+        execute(&change, "UPDATE conversations SET blocked = true WHERE id = $1", &[&id.as_str()]).await?;
+    }
     let conversation = view(&change, id, Some(pair.0)).await?;
     outbox::write(&change, row, &conversation).await?;
     change.commit().await?;
@@ -156,15 +170,56 @@ pub(super) async fn view(
 async fn of_user(
     client: &impl GenericClient,
     user: &UserId,
-    offset: u64,
+    place: Option<&WalkPlace>,
     limit: u32,
-) -> Result<Vec<Conversation>, StoreError> {
-    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
-        WHERE p.user_id = $1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id OFFSET $2 LIMIT $3";
-    let offset = bigint(offset);
-    let rows = query(client, sql, &[&user.as_str(), &offset, &i64::from(limit)]).await?;
-    let ids = rows.iter().map(|row| get(row, "id")).collect::<Result<Vec<&str>, _>>()?;
-    Ok(views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect())
+) -> Result<ConversationPage, StoreError> {
+    let (page, now) = page_of(client, user, place, limit).await?;
+    let end = PageEnd { place, page: &page, limit, now };
+    let next = if end.may_come_again() {
+        let again = end.again();
+        let is_any = !page_of(client, user, Some(&again), 1).await?.0.is_empty();
+        is_any.then_some(again)
+    } else {
+        end.if_full()
+    };
+    let ids: Vec<&str> = page.iter().map(|(id, _)| id.as_str()).collect();
+    let items = views(client, &ids, Some(user)).await?.into_iter().map(|seen| seen.conversation).collect();
+    Ok(ConversationPage { items, next })
+}
+
+/// The conversations of a page, and the store's time; the time is the oldest if there are none.
+async fn page_of(
+    client: &impl GenericClient,
+    user: &UserId,
+    place: Option<&WalkPlace>,
+    limit: u32,
+) -> Result<(Vec<Active>, Timestamp), StoreError> {
+    const FIRST: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+        ORDER BY c.last_activity DESC, c.id LIMIT $2";
+    const BEHIND: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+            AND (c.last_activity < $3 OR (c.last_activity = $3 AND c.id > $4)) \
+        ORDER BY c.last_activity DESC, c.id LIMIT $2";
+    const AGAIN: &str = "SELECT c.id, c.last_activity, statement_timestamp() AS now FROM members p \
+        JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1 AND p.state = 'accepted' \
+            AND c.last_activity > $3 AND c.id > $4 ORDER BY c.id LIMIT $2";
+    let (user, limit) = (user.as_str(), i64::from(limit));
+    let rows = match place.map(|place| (&place.part, place.since)) {
+        None => query(client, FIRST, &[&user, &limit]).await?,
+        Some((WalkPart::ByActivity { activity, id }, _)) => {
+            query(client, BEHIND, &[&user, &limit, &system_time(*activity), &id.as_str()]).await?
+        }
+        Some((WalkPart::Again(id), since)) => {
+            // No id is empty: all come behind that.
+            let id = id.as_ref().map_or("", ConversationId::as_str);
+            query(client, AGAIN, &[&user, &limit, &system_time(since), &id]).await?
+        }
+    };
+    let active = |row: &Row| Ok((parsed(row, "id", str::parse)?, time(row, "last_activity")?));
+    let page = rows.iter().map(active).collect::<Result<Vec<Active>, StoreError>>()?;
+    let now = rows.first().map(|row| time(row, "now")).transpose()?;
+    Ok((page, now.unwrap_or_default()))
 }
 
 /// The conversations in the order of `ids`; one that isn't there is left out.
@@ -189,13 +244,19 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
         client.query(&members, &[&ids, &shown]).await
     })
     .await?;
+    let hidden = match viewer {
+        Some(viewer) => {
+            let users: BTreeSet<UserId> = members.iter().map(of_member).collect::<Result<_, _>>()?;
+            blocked_with(client, viewer, &users.into_iter().collect::<Vec<_>>()).await?
+        }
+        None => Vec::new(),
+    };
     let mut lists: HashMap<&str, Vec<MemberView>> = HashMap::new();
     for row in &members {
-        let member = MemberView {
-            user_id: parsed(row, "user_id", str::parse)?,
-            role: word(row, "role", Role::parse)?,
-            read_seq: number(row, "read_seq")?,
-        };
+        let user_id = of_member(row)?;
+        // Receipts don't pass a block, and so the position that they would tell doesn't either.
+        let read_seq = if hidden.binary_search(&user_id).is_ok() { 0 } else { number(row, "read_seq")? };
+        let member = MemberView { user_id, role: word(row, "role", Role::parse)?, read_seq };
         lists.entry(get(row, "id")?).or_default().push(member);
     }
     heads
@@ -205,6 +266,10 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
             seen(row, list, viewer.is_some())
         })
         .collect()
+}
+
+fn of_member(row: &Row) -> Result<UserId, StoreError> {
+    parsed(row, "user_id", str::parse)
 }
 
 /// A viewer who is no member sees neither the members nor the last message.

@@ -5,6 +5,7 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, word, word_or_null};
@@ -113,6 +114,10 @@ async fn change_membership(
         standing,
         actor: self::standing(&transaction, id, change.by()).await?,
         members: &list,
+        blocked: match change.brought_in_by() {
+            Some(by) => !blocked_with(&transaction, by, std::slice::from_ref(user)).await?.is_empty(),
+            None => false,
+        },
     };
     let change = Change::decide(&facts, change)?;
     let last_seq = number(&head, "last_seq")?;

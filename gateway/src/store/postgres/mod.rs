@@ -5,6 +5,7 @@
 mod activity;
 mod audit;
 mod backbones;
+mod blocks;
 mod bulk;
 mod call;
 mod changes;

@@ -4,14 +4,15 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{Timestamp, UserId};
 
+use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::conversations::lock_pair;
 use super::outbox;
 use super::pool::PostgresStore;
-use super::rows::{index, parsed, system_time};
+use super::rows::{get, index, parsed, system_time};
 use crate::store::conversations::pair_key;
 use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, People, Refusal, StoreError};
+use crate::store::{OutboxRow, Partner, People, Refusal, StoreError};
 
 #[async_trait]
 impl People for PostgresStore {
@@ -23,6 +24,10 @@ impl People for PostgresStore {
         outbox: OutboxRow<bool>,
     ) -> Result<bool, StoreError> {
         on_connection!(self, client => set_block(client, blocker, blocked, on, &outbox))
+    }
+
+    async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        on_connection!(self, client => blocked_with(&*client, user, others))
     }
 
     async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
@@ -37,7 +42,7 @@ impl People for PostgresStore {
         on_connection!(self, client => set_last_seen(client, users))
     }
 
-    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError> {
         on_connection!(self, client => partners(client, users, limit))
     }
 }
@@ -105,8 +110,11 @@ async fn set_last_seen(client: &impl GenericClient, users: &[(UserId, Timestamp)
 
 /// Looks at no more than `limit` conversations of a user and one more than `limit` others in each, so that a large
 /// channel costs no more.
-async fn partners(client: &impl GenericClient, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
-    let sql = "SELECT i.place, partner.user_id \
+async fn partners(client: &impl GenericClient, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError> {
+    let sql = "SELECT i.place, partner.user_id, \
+            EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.user_id AND b.blocked = partner.user_id OFFSET 0) \
+            OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = partner.user_id AND b.blocked = i.user_id OFFSET 0) \
+            AS blocked \
         FROM unnest($1::text[]) WITH ORDINALITY AS i(user_id, place) CROSS JOIN LATERAL (\
             SELECT o.user_id, \
                 row_number() OVER (ORDER BY bool_or(c.direct) DESC, max(c.last_activity) DESC, o.user_id) AS nth \
@@ -125,7 +133,7 @@ async fn partners(client: &impl GenericClient, users: &[UserId], limit: u32) -> 
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let mut partners = vec![Vec::new(); users.len()];
     for row in query(client, sql, &[&names, &i64::from(limit)]).await? {
-        let partner = parsed(&row, "user_id", str::parse)?;
+        let partner = Partner { user: parsed(&row, "user_id", str::parse)?, blocked: get(&row, "blocked")? };
         if let Some(of_one) = partners.get_mut(index(&row, "place")?) {
             of_one.push(partner);
         }

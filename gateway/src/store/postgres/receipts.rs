@@ -48,11 +48,16 @@ const COUNTS: &str = "SELECT u.id AS up_to, (SELECT count(*) FROM messages x WHE
         AS i(conversation_id, user_id, low, high, place) \
     LEFT JOIN messages u ON u.conversation_id = i.conversation_id AND u.seq = i.high ORDER BY i.place";
 
+/// The newest messages that a receipt covers, of senders who learn of it. OFFSET 0 keeps look-ups by key.
 const MARKED: &str = "SELECT i.place, x.sender_id, x.id \
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY \
         AS i(conversation_id, user_id, low, high, place) \
     CROSS JOIN LATERAL (SELECT x.sender_id, x.id, x.seq FROM messages x WHERE x.conversation_id = i.conversation_id \
         AND x.seq > i.low AND x.seq <= i.high AND x.sender_id <> i.user_id ORDER BY x.seq DESC LIMIT $5) x \
+    WHERE EXISTS (SELECT 1 FROM members s WHERE s.conversation_id = i.conversation_id AND s.user_id = x.sender_id \
+            AND s.state = 'accepted' OFFSET 0) \
+        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.user_id AND b.blocked = x.sender_id OFFSET 0) \
+        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = x.sender_id AND b.blocked = i.user_id OFFSET 0) \
     ORDER BY i.place, x.seq";
 
 const UPDATE: &str = "UPDATE members m SET read_seq = greatest(m.read_seq, i.read_seq), \

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use shared::{ConversationId, UserId, Visibility};
 
+use super::blocks::blocked_with;
 use super::membership::{members, standing, write};
 use super::rows::{number, row, word};
 use super::thread::SqliteStore;
 use super::{conversations, outbox};
-use crate::store::bulk::{BulkFacts, decide_all};
+use crate::store::bulk::{BulkFacts, Decided, decide_all};
 use crate::store::membership::{Standing, Step};
 use crate::store::{BulkMembers, MembersAdded, OutboxRow, Refusal, StoreError};
 
@@ -42,19 +43,23 @@ fn add(
     })?;
     let (visibility, last_seq) = head.ok_or(Refusal::NotFound)?;
     let mut list = members(change, id)?;
-    let facts = BulkFacts { visibility, by, actor: standing(change, id, by)?, last_seq };
+    let shared_blocks = match by {
+        Some(by) => blocked_with(change, by, users)?,
+        None => Vec::new(),
+    };
+    let facts = BulkFacts { visibility, by, actor: standing(change, id, by)?, last_seq, blocked: &shared_blocks };
     let mut known = HashMap::with_capacity(users.len());
     for user in users {
         known.insert(user, standing(change, id, Some(user))?);
     }
     let of = |user: &UserId| known.get(user).copied().flatten();
     let asked = users.iter().map(|user| (user.clone(), of(user)));
-    let (added, banned) = decide_all(&mut list, &facts, asked)?;
+    let Decided { added, banned, blocked } = decide_all(&mut list, &facts, asked)?;
     for user in &added {
         write(change, id, user, Step { before: of(user), next: Standing::MEMBER }, last_seq)?;
     }
     let conversation = conversations::view(change, id, added.first())?;
-    let outcome = MembersAdded { added, banned, conversation, members: Arc::new(list) };
+    let outcome = MembersAdded { added, banned, blocked, conversation, members: Arc::new(list) };
     outbox::write(change, outbox, &outcome)?;
     Ok(outcome)
 }

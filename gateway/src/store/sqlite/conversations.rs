@@ -1,18 +1,23 @@
 //! Conversations: making them, and reading them as a viewer sees them.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use shared::message::MemberView;
-use shared::{Conversation, ConversationId, ConversationKind, Role, UserId, Visibility};
+use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 
+use super::blocks::is_blocked;
 use super::outbox;
 use super::rows::{
-    execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
+    execute, get, message, message_columns, now_ms, number, parsed, row, rows, time, word, word_or_null,
 };
 use super::thread::SqliteStore;
 use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
 use crate::store::membership::State;
-use crate::store::{Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError};
+use crate::store::walk::{Active, PageEnd};
+use crate::store::{
+    ConversationPage, Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError, WalkPart,
+    WalkPlace,
+};
 
 #[async_trait]
 impl Conversations for SqliteStore {
@@ -23,12 +28,14 @@ impl Conversations for SqliteStore {
 
     async fn open_direct(
         &self,
+        by: Option<&UserId>,
         pair: (&UserId, &UserId),
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
     ) -> Result<(Conversation, bool), StoreError> {
         let (one, other, id) = (pair.0.clone(), pair.1.clone(), id.clone());
-        self.write(move |change| open_direct(change, (&one, &other), &id, &outbox)).await
+        let by_user = by.is_some();
+        self.write(move |change| open_direct(change, by_user, (&one, &other), &id, &outbox)).await
     }
 
     async fn create_conversation(
@@ -45,14 +52,20 @@ impl Conversations for SqliteStore {
         self.read(move |read| one(read, &id, viewer.as_ref())).await
     }
 
-    async fn conversations(&self, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
-        let user = user.clone();
-        self.read(move |read| of_user(read, &user, offset, limit)).await
+    async fn conversations(
+        &self,
+        user: &UserId,
+        place: Option<&WalkPlace>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        let (user, place) = (user.clone(), place.cloned());
+        self.read(move |read| of_user(read, &user, place.as_ref(), limit)).await
     }
 }
 
 fn open_direct(
     change: &Connection,
+    by_user: bool,
     pair: (&UserId, &UserId),
     id: &ConversationId,
     outbox: &OutboxRow<Conversation>,
@@ -61,12 +74,15 @@ fn open_direct(
     if let Some(there) = direct(change, &key)? {
         return Ok((view(change, &there, Some(pair.0))?, false));
     }
-    let sql = "SELECT 1 FROM blocks WHERE (blocker = ?1 AND blocked = ?2) OR (blocker = ?2 AND blocked = ?1)";
-    if row(change, sql, [pair.0.as_str(), pair.1.as_str()], |_| Ok(()))?.is_some() {
+    let blocked = is_blocked(change, pair.0, pair.1)?;
+    if blocked && by_user {
         return Err(Refusal::Blocked.into());
     }
     let made = new_direct(id, pair);
     insert(change, &made, Some(&key))?;
+    if blocked {
+        execute(change, "UPDATE conversations SET blocked = true WHERE id = ?1", [id.as_str()])?;
+    }
     let conversation = view(change, id, Some(pair.0))?;
     outbox::write(change, outbox, &conversation)?;
     Ok((conversation, true))
@@ -124,12 +140,47 @@ pub(super) fn view(
     seen(read, id, viewer).map(|seen| seen.conversation)
 }
 
-fn of_user(read: &Connection, user: &UserId, offset: u64, limit: u32) -> Result<Vec<Conversation>, StoreError> {
-    let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
-        WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id LIMIT ?3 OFFSET ?2";
-    let ids: Vec<ConversationId> =
-        rows(read, sql, params![user.as_str(), integer(offset), limit], |row| parsed(row, "id", str::parse))?;
-    ids.iter().map(|id| view(read, id, Some(user))).collect()
+fn of_user(
+    read: &Connection,
+    user: &UserId,
+    place: Option<&WalkPlace>,
+    limit: u32,
+) -> Result<ConversationPage, StoreError> {
+    // Before the page is read: what is active from then on comes again.
+    let now = Timestamp::from_unix_ms(now_ms());
+    let page = page_of(read, user, place, limit)?;
+    let end = PageEnd { place, page: &page, limit, now };
+    let next = if end.may_come_again() {
+        let again = end.again();
+        (!page_of(read, user, Some(&again), 1)?.is_empty()).then_some(again)
+    } else {
+        end.if_full()
+    };
+    let items = page.iter().map(|(id, _)| view(read, id, Some(user))).collect::<Result<_, _>>()?;
+    Ok(ConversationPage { items, next })
+}
+
+fn page_of(read: &Connection, user: &UserId, place: Option<&WalkPlace>, limit: u32) -> Result<Vec<Active>, StoreError> {
+    const FIRST: &str = "SELECT c.id, c.last_activity FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.last_activity DESC, c.id LIMIT ?2";
+    const BEHIND: &str = "SELECT c.id, c.last_activity FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' AND (c.last_activity, ?4) < (?3, c.id) \
+        ORDER BY c.last_activity DESC, c.id LIMIT ?2";
+    const AGAIN: &str = "SELECT c.id, c.last_activity FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.state = 'accepted' AND c.last_activity > ?3 AND c.id > ?4 ORDER BY c.id LIMIT ?2";
+    let active = |row: &Row<'_>| Ok((parsed(row, "id", str::parse)?, time(row, "last_activity")?));
+    let user = user.as_str();
+    match place.map(|place| (&place.part, place.since)) {
+        None => rows(read, FIRST, params![user, limit], active),
+        Some((WalkPart::ByActivity { activity, id }, _)) => {
+            rows(read, BEHIND, params![user, limit, activity.unix_ms(), id.as_str()], active)
+        }
+        Some((WalkPart::Again(id), since)) => {
+            // No id is empty: all come behind that.
+            let id = id.as_ref().map_or("", ConversationId::as_str);
+            rows(read, AGAIN, params![user, limit, since.unix_ms(), id], active)
+        }
+    }
 }
 
 /// A viewer who is no member sees neither the members nor the last message.
@@ -174,6 +225,14 @@ fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Resu
                 read_seq: number(row, "read_seq")?,
             })
         })?;
+        if let Some(viewer) = viewer {
+            // Receipts don't pass a block, and so the position that they would tell doesn't either.
+            for member in &mut conversation.members {
+                if is_blocked(read, viewer, &member.user_id)? {
+                    member.read_seq = 0;
+                }
+            }
+        }
     }
     Ok(Seen { conversation, state })
 }

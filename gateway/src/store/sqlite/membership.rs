@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 
+use super::blocks::is_blocked;
 use super::rows::{execute, get, integer, number, parsed, row, rows, word, word_or_null};
 use super::thread::SqliteStore;
 use super::{conversations, outbox};
@@ -89,7 +90,11 @@ fn change_membership(
     let list = members(transaction, id)?;
     let standing = standing(transaction, id, Some(user))?;
     let actor = self::standing(transaction, id, change.by())?;
-    let change = Change::decide(&Facts { visibility, user, standing, actor, members: &list }, change)?;
+    let blocked = match change.brought_in_by() {
+        Some(by) => is_blocked(transaction, by, user)?,
+        None => false,
+    };
+    let change = Change::decide(&Facts { visibility, user, standing, actor, members: &list, blocked }, change)?;
     if let Some(step) = change.step() {
         write(transaction, id, user, step, last_seq)?;
     }

@@ -5,6 +5,7 @@
 mod activity;
 mod audit;
 mod backbones;
+mod blocks;
 mod bulk;
 mod changes;
 mod conversations;

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{ConversationId, Timestamp, UserId};
 
+use super::blocks::{blocked_with, is_blocked};
 use super::outbox;
 use super::rows::{execute, now_ms, parsed, row, rows};
 use super::thread::SqliteStore;
 use crate::store::conversations::pair_key;
 use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, People, Refusal, StoreError};
+use crate::store::{OutboxRow, Partner, People, Refusal, StoreError};
 
 #[async_trait]
 impl People for SqliteStore {
@@ -22,6 +23,11 @@ impl People for SqliteStore {
     ) -> Result<bool, StoreError> {
         let (blocker, blocked) = (blocker.clone(), blocked.clone());
         self.write(move |change| set_block(change, (&blocker, &blocked), on, &outbox)).await
+    }
+
+    async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let (user, others) = (user.clone(), others.to_vec());
+        self.read(move |read| blocked_with(read, &user, &others)).await
     }
 
     async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
@@ -39,7 +45,7 @@ impl People for SqliteStore {
         self.write(move |change| set_last_seen(change, &users)).await
     }
 
-    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<UserId>>, StoreError> {
+    async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError> {
         let users = users.to_vec();
         self.read(move |read| users.iter().map(|user| partners(read, user, limit)).collect()).await
     }
@@ -96,7 +102,7 @@ fn set_last_seen(change: &Connection, users: &[(UserId, Timestamp)]) -> Result<(
 
 /// Looks at no more than `limit` conversations and one more than `limit` others in each, so that a large channel costs
 /// no more.
-fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<Partner>, StoreError> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let sql = "SELECT c.id FROM members p JOIN conversations c ON c.id = p.conversation_id \
         WHERE p.user_id = ?1 AND p.state = 'accepted' \
@@ -120,5 +126,6 @@ fn partners(read: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>,
         partners.extend(members.into_iter().filter(|member| known.insert(member.clone())));
     }
     partners.truncate(most);
-    Ok(partners)
+    let with_block = |partner: UserId| Ok(Partner { blocked: is_blocked(read, user, &partner)?, user: partner });
+    partners.into_iter().map(with_block).collect()
 }

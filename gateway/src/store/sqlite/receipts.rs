@@ -96,8 +96,11 @@ fn covered(
         WHERE conversation_id = ?1 AND seq > ?3 AND seq <= ?4 AND sender_id <> ?2";
     let marked_count =
         row(change, sql, params![conversation, user, low, high], |row| number(row, "marked"))?.unwrap_or_default();
-    let sql = "SELECT sender_id, id FROM messages \
-        WHERE conversation_id = ?1 AND seq > ?3 AND seq <= ?4 AND sender_id <> ?2 ORDER BY seq DESC LIMIT ?5";
+    let sql = "SELECT x.sender_id, x.id FROM (SELECT sender_id, id, seq FROM messages \
+            WHERE conversation_id = ?1 AND seq > ?3 AND seq <= ?4 AND sender_id <> ?2 ORDER BY seq DESC LIMIT ?5) x \
+        WHERE EXISTS (SELECT 1 FROM members WHERE conversation_id = ?1 AND user_id = x.sender_id AND state = 'accepted') \
+            AND NOT EXISTS (SELECT 1 FROM blocks WHERE (blocker = ?2 AND blocked = x.sender_id) \
+                OR (blocker = x.sender_id AND blocked = ?2)) ORDER BY x.seq DESC";
     let marked = rows(change, sql, params![conversation, user, low, high, MARKED_IDS_MAX], |row| {
         Ok((parsed(row, "sender_id", str::parse)?, message_id(row, "id")?))
     })?;

@@ -156,6 +156,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Full => "full",
         Refusal::Conflict => "conflict",
         Refusal::UsedTempId => "used_temp_id",
+        Refusal::LastOwner => "last_owner",
         Refusal::Limit => "limit",
     }
 }
@@ -170,6 +171,7 @@ fn refusal_of(word: &str) -> Option<Refusal> {
         Refusal::Full,
         Refusal::Conflict,
         Refusal::UsedTempId,
+        Refusal::LastOwner,
         Refusal::Limit,
     ];
     all.into_iter().find(|refusal| refusal_word(*refusal) == word)

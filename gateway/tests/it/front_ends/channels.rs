@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::http::{bearer, get, request};
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 use crate::support::postgres::Postgres;
-use crate::support::two_nodes::TwoNodes;
+use crate::support::two_nodes::{TwoNodes, acting};
 
 /// One request of a user; the status and the code of the error, or the body.
 async fn ask(node: &Node, who: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -32,7 +32,7 @@ async fn error_code(client: &mut Client) -> Value {
 }
 
 async fn channel(node: &Node, new: Value) {
-    let (status, made) = ask(node, "o", "POST", "", new).await;
+    let (status, made) = acting(node.http, "POST", "/api/v1/conversations", "o", new).await;
     assert_eq!(status, 201, "{made}");
 }
 

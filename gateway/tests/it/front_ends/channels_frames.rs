@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::http::{bearer, post};
+use crate::support::http::bearer;
 use crate::support::node::{Node, in_seconds, token, token_with};
-use crate::support::two_nodes::TwoNodes;
+use crate::support::two_nodes::{TwoNodes, acting};
 
 const PATH: &str = "/ws/channels";
 
@@ -24,8 +24,7 @@ async fn say(client: &mut Client, frame: Value) {
 }
 
 async fn create(node: &Node, owner: &str, new: Value) {
-    let (name, value) = bearer(&token(owner));
-    let (status, made) = post(node.http, "/api/v1/conversations", &[(name, &value)], new).await;
+    let (status, made) = acting(node.http, "POST", "/api/v1/conversations", owner, new).await;
     assert_eq!(status, 201, "{made}");
 }
 

@@ -19,6 +19,11 @@ impl<'a> Asker<'a> {
         Self { node, headers: vec![bearer(&token(user))] }
     }
 
+    /// A backend in the name of `user`.
+    fn acting_for(node: &'a Node, user: &str) -> Self {
+        Self { node, headers: vec![("x-api-key", API_KEY.to_owned()), ("x-user-id", user.to_owned())] }
+    }
+
     fn backend(node: &'a Node) -> Self {
         Self { node, headers: vec![("x-api-key", API_KEY.to_owned())] }
     }
@@ -80,7 +85,7 @@ async fn history_by_limit_and_offset() {
     assert_eq!(eve.list("/api/messages/private?user=7").await.0, Vec::<Value>::new());
 
     let new = json!({ "id": "456", "kind": "group", "title": "Developers", "members": ["123"] });
-    assert_eq!(ann.post("/api/v1/conversations", new).await.0, 201);
+    assert_eq!(Asker::acting_for(&node, "7").post("/api/v1/conversations", new).await.0, 201);
     for n in 1..=3 {
         ann.send("conversationId", "456", &format!("g{n}")).await;
     }
@@ -112,7 +117,8 @@ async fn an_invitation_from_its_notification_to_its_acceptance() {
     let (ann, bob, eve) = (Asker::user(&node, "1"), Asker::user(&node, "2"), Asker::user(&node, "eve"));
     let mut bob_socket = Client::join(node.http, "2").await;
     let mut eve_socket = Client::join(node.http, "eve").await;
-    assert_eq!(ann.post("/api/v1/conversations", json!({ "id": "1", "kind": "group" })).await.0, 201);
+    let group = json!({ "id": "1", "kind": "group" });
+    assert_eq!(Asker::acting_for(&node, "1").post("/api/v1/conversations", group).await.0, 201);
 
     // The body as the document shows it.
     let body = json!({ "group_id": 1, "user_id": 2, "group_name": "Developers" });

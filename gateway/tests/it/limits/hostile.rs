@@ -7,7 +7,7 @@ use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::http::{bearer, get, request};
 use crate::support::node::{API_KEY, Node, token};
-use crate::support::two_nodes::{TwoNodes, bounded};
+use crate::support::two_nodes::{TwoNodes, acting, bounded};
 
 /// One answer for each: the expected status.
 async fn ask(node: &Node, method: &str, path: &str, body: impl Into<hyper::body::Bytes>, expected: &[u16]) {
@@ -26,7 +26,6 @@ async fn queries(node: &Node) {
     let (most, over) = (u64::MAX.to_string(), "18446744073709551616");
     let beyond = (u128::from(u64::MAX) / 2 + 1).to_string();
     for (path, name) in [
-        ("/api/v1/conversations", "cursor"),
         ("/api/v1/conversations/g/messages", "before"),
         ("/api/v1/conversations/g/messages", "after"),
         ("/api/v1/conversations/g/messages", "changedSince"),
@@ -48,6 +47,15 @@ async fn queries(node: &Node) {
             ask(node, "GET", &format!("{path}{join}limit={bad}"), "", BAD).await;
         }
         ask(node, "GET", &format!("{path}{join}limit=1&limit=2"), "", BAD).await;
+    }
+    let longest = format!("1.1.{}", "x".repeat(128));
+    for good in ["0.0.c", "1..", "99999999999999.99999999999999.a~b!c", "1..a.b:c@d", &longest] {
+        ask(node, "GET", &format!("/api/v1/conversations?cursor={good}"), "", OK).await;
+    }
+    for bad in
+        ["", "0", "1", &most, "1.1", "1.1.", "-1..", "1.-1.c", "100000000000000..", "1.1.a%2Fb", "1..%00", "x..c"]
+    {
+        ask(node, "GET", &format!("/api/v1/conversations?cursor={bad}"), "", BAD).await;
     }
     for bad in ["wait=-1", "wait=4294967296", "wait=x"] {
         ask(node, "GET", &format!("/api/v1/events?{bad}"), "", BAD).await;
@@ -158,7 +166,9 @@ async fn no_request_is_a_fault_of_the_server() {
     bounded(async {
         let cluster = TwoNodes::start(&[("USER_COMMANDS_PER_SECOND", "0")]).await;
         let node = &cluster.one;
-        ask(node, "POST", "/api/v1/conversations", r#"{"kind":"group","id":"g","members":["b"]}"#, &[201]).await;
+        let group = serde_json::json!({ "kind": "group", "id": "g", "members": ["b"] });
+        let (status, made) = acting(node.http, "POST", "/api/v1/conversations", "a", group).await;
+        assert_eq!(status, 201, "{made}");
         queries(node).await;
         paths(node).await;
         bodies(node).await;

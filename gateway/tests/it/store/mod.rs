@@ -1,6 +1,7 @@
 //! The contract suite of the store: what its cases stand on, and the macro that runs each case on both stores.
 
 mod audit;
+mod blocks;
 mod changes;
 mod group_commit;
 mod lookups;
@@ -11,6 +12,7 @@ mod receipts;
 mod revocations;
 mod sends;
 mod start;
+mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;

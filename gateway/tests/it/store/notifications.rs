@@ -116,8 +116,8 @@ async fn a_direct_conversation_is_found_without_being_opened(world: World) {
     let store = &world.store;
     let (a, b) = (user("a"), user("b"));
     assert_eq!(store.direct((&a, &b)).await.expect("asked"), None);
-    assert!(store.conversations(&a, 0, 9).await.expect("a list").is_empty());
-    store.open_direct((&b, &a), &conversation("ab"), silent()).await.expect("opened");
+    assert!(store.conversations(&a, None, 9).await.expect("a list").items.is_empty());
+    store.open_direct(Some(&b), (&b, &a), &conversation("ab"), silent()).await.expect("opened");
     assert_eq!(store.direct((&a, &b)).await.expect("asked"), Some(conversation("ab")));
     assert_eq!(store.direct((&b, &a)).await.expect("asked"), Some(conversation("ab")));
 }

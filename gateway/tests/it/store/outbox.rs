@@ -189,7 +189,7 @@ async fn a_backbone_is_adopted_once(world: World) {
     world.store.mark_published(&[row], "server-9").await.expect("marked");
     assert!(taken(&world.store, "n:1", ENDED).await.is_empty());
 
-    let made = world.store.open_direct((&user("a"), &user("b")), &conversation("ab"), silent()).await;
+    let made = world.store.open_direct(Some(&user("a")), (&user("a"), &user("b")), &conversation("ab"), silent()).await;
     assert!(made.is_ok_and(|(_, made)| made));
 }
 

@@ -1,9 +1,9 @@
 //! Contract of the store: read and delivered positions.
 
 use gateway::store::{MembershipChange, Receipt, ReceiptChange, ReceiptKind, Refusal};
-use shared::{MessageId, Role};
+use shared::{MessageId, Role, Visibility};
 
-use crate::store::{World, contract, conversation, new_group, positions, say, silent, telling, user};
+use crate::store::{World, contract, conversation, group_of, new_group, positions, say, silent, telling, user};
 
 contract!(
     a_read_marks_what_others_wrote,
@@ -12,6 +12,7 @@ contract!(
     receipts_of_one_batch_follow_each_other,
     refused_receipts_stand_alone,
     a_receipt_lists_the_newest_hundred,
+    receipts_go_to_members_of_now_and_not_across_a_block,
 );
 
 fn receipt(kind: ReceiptKind, by: &str, up_to: Option<MessageId>) -> Receipt {
@@ -141,4 +142,41 @@ async fn a_receipt_lists_the_newest_hundred(world: World) {
     world.store.change_membership(&conversation("c"), &user("n"), &add, silent()).await.expect("n comes");
     assert_eq!(positions(&world.store, "c", "n").await, (130, 130));
     assert_eq!(read(&world, "n", None).await.marked_count, 0);
+}
+
+async fn receipts_go_to_members_of_now_and_not_across_a_block(world: World) {
+    let senders = ["banned", "blocked", "blocker", "gone", "kicked", "stays"];
+    let group = group_of("c", Visibility::Public, None, &[&senders[..], &["r"]].concat());
+    world.store.create_conversation(&group, silent()).await.expect("a group");
+    for sender in senders {
+        say(&world.store, "c", sender, "x").await;
+    }
+    let changes = [
+        ("banned", MembershipChange::Ban { by: None }),
+        ("gone", MembershipChange::Leave),
+        ("kicked", MembershipChange::Kick { by: None }),
+    ];
+    for (who, change) in changes {
+        world.store.change_membership(&conversation("c"), &user(who), &change, silent()).await.expect("changed");
+    }
+    world.store.set_block(&user("r"), &user("blocked"), true, silent()).await.expect("a block");
+    world.store.set_block(&user("blocker"), &user("r"), true, silent()).await.expect("a block");
+    for kind in [ReceiptKind::Delivered, ReceiptKind::Read] {
+        let change = apply(&world, &[receipt(kind, "r", None)]).await.remove(0).expect("a member's receipt");
+        let told: Vec<_> = change.by_sender.iter().map(|(sender, _)| sender.as_str()).collect();
+        assert_eq!((change.marked_count, change.moved, told), (6, true, vec!["stays"]), "{kind:?}");
+    }
+    // Whoever comes back, or is no longer blocked, learns of the next one.
+    world
+        .store
+        .change_membership(&conversation("c"), &user("gone"), &MembershipChange::Join, silent())
+        .await
+        .expect("in");
+    world.store.set_block(&user("r"), &user("blocked"), false, silent()).await.expect("no block");
+    for sender in ["blocked", "blocker", "gone"] {
+        say(&world.store, "c", sender, "y").await;
+    }
+    let change = read(&world, "r", None).await;
+    let told: Vec<_> = change.by_sender.iter().map(|(sender, _)| sender.as_str()).collect();
+    assert_eq!((change.marked_count, told), (3, vec!["blocked", "gone"]));
 }
