@@ -44,6 +44,7 @@ pub(super) async fn connect(
     let settings = Settings {
         node: Arc::clone(&names.node),
         boot_id: Arc::clone(&names.boot),
+        keys: config.redis_keys.clone(),
         resume_events: config.log.resume_events,
         resume_seconds: seconds(config.log.resume_window),
         online_ttl_seconds: seconds(config.log.online_ttl),

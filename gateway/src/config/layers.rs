@@ -47,6 +47,7 @@ settings! {
     ops_host "OPS_HOST" = "0.0.0.0", "Address of the operators' listener";
     ops_port "OPS_PORT" = "8087", "Port of the operators' listener";
     redis_url "REDIS_URL", "redis://host:port, several separated by commas (Redis Cluster), or redis-sentinel://host:port,host:port,…/name of the master; with TLS rediss://… and rediss-sentinel://…";
+    redis_namespace "REDIS_NAMESPACE", "What stands before every key and channel in Redis, for deployments that share one Redis: 1 to 32 of A-Z a-z 0-9 _ - [nothing]";
     redis_ca_file "REDIS_CA_FILE", "PEM file with the authorities that sign for Redis servers and Sentinels with TLS [those that this machine trusts]";
     database_url "DATABASE_URL", "postgres://…?sslmode=verify-full&sslrootcert=<file> or sqlite:<file>";
     jwt_secret "JWT_SECRET", "HMAC secrets of tokens, comma-separated; the first signs";

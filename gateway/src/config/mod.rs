@@ -22,6 +22,8 @@ mod traces;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use shared::redis_keys::Keys;
+
 use self::addresses::{RedisAddress, database_url, host};
 use self::error::fault;
 use self::machine::host_name;
@@ -59,6 +61,8 @@ pub struct Config {
     pub ops: SocketAddr,
     /// `redis://…`, several of them for a Cluster, or `redis-sentinel://…`, `rediss…` for TLS; `None` only in dev.
     pub redis_url: Option<String>,
+    /// The names of keys and channels in Redis, with `REDIS_NAMESPACE` before them.
+    pub redis_keys: Keys,
     /// The authorities that may sign the certificate of a Redis server with TLS; `None`: those that the machine trusts.
     pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
@@ -97,6 +101,7 @@ impl Config {
             http: SocketAddr::new(host(layers, "HTTP_HOST")?, layers.number("HTTP_PORT", 0, u16::MAX)?),
             ops: SocketAddr::new(host(layers, "OPS_HOST")?, layers.number("OPS_PORT", 0, u16::MAX)?),
             redis_url: redis.url,
+            redis_keys: redis.keys,
             redis_ca_file: redis.ca_file,
             database_url: database_url(mode, layers)?,
             auth: AuthConfig::read(mode, layers)?,
@@ -167,6 +172,12 @@ mod tests {
             ("MAX_FRAME_BYTES", "12", "from 1024"),
             ("REDIS_URL", "http://x", "redis://"),
             ("REDIS_URL", "redis://a:1,b:2", "a URL of its own"),
+            ("REDIS_URL", "redis://a:1/1", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis://me:pw@a:1/3?protocol=resp3", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis-sentinel://:pw@a:1,b/name/2", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "rediss://a:1,rediss://b:1/1", "REDIS_NAMESPACE"),
+            ("REDIS_NAMESPACE", "a:b", "1 to 32"),
+            ("REDIS_NAMESPACE", "a234567890123456789012345678901233", "1 to 32"),
             ("REDIS_CA_FILE", "/ca.pem", "rediss://host:port"),
             ("DATABASE_URL", "mysql://x", "sqlite:"),
             ("JWT_SECRET", "short", "16 bytes"),
@@ -195,6 +206,18 @@ mod tests {
             pairs.push((name, value));
             let error = load(Mode::Serve, &pairs).expect_err(name);
             assert!(error.starts_with(name) && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_number_goes_with_a_namespace() {
+        for url in ["redis://a:1/", "redis://a:1/0", "redis-sentinel://a:1/name", "redis-sentinel://a:1/name/0"] {
+            let pairs = [&GOOD[1..], &[("REDIS_URL", url)]].concat();
+            assert!(load(Mode::Serve, &pairs).is_ok_and(|config| !config.redis_keys.have_namespace()), "{url}");
+        }
+        for url in ["redis://a:1/1", "redis-sentinel://a:1/name/2"] {
+            let pairs = [&GOOD[1..], &[("REDIS_URL", url), ("REDIS_NAMESPACE", "blue")]].concat();
+            assert!(load(Mode::Serve, &pairs).is_ok_and(|config| config.redis_keys.have_namespace()), "{url}");
         }
     }
 

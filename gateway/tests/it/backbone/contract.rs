@@ -1,4 +1,5 @@
-//! The contract of `Backbone`: one suite, run on Redis, on a Redis Cluster and on the local one.
+//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace), on a Redis Cluster
+//! and on the local one.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use gateway::backbone::{
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
 
+use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
     Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
     message, numbered, redo, settings, unread_line, user, with,
@@ -22,6 +24,11 @@ macro_rules! contract {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { bounded(async { super::$case(Rig::redis(settings()).await).await }).await; })+
+        }
+        mod in_a_namespace {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { bounded(async { super::$case(Rig::redis(in_namespace("blue")).await).await }).await; })+
         }
         mod on_cluster {
             use super::*;
@@ -102,9 +109,9 @@ async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
     assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}"), 0);
-        assert_eq!(redis.number("XLEN chat:push"), 1);
-        let job = format!("{:?}", redis.ask("XRANGE chat:push - +"));
+        assert_eq!(redis.number(&rig.named("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}")), 0);
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
+        let job = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push - +")));
         assert!(job.contains("ann") && job.contains("message"), "{job}");
     }
     assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 0);
@@ -136,7 +143,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     });
     assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("XLEN chat:push"), 1);
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
     }
     // Who comes back is subscribed anew, and what lingered before doesn't end that.
     backbone.subscribe(&ann).await.expect("subscribed");
@@ -252,7 +259,7 @@ async fn events_keep_their_order_while_counts_are_loaded(rig: Rig) {
     assert_eq!(rig.a.payload(&ann).await, numbered(4, 4));
     assert_eq!(rig.store.loads(), 1);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("HLEN chat:unread:{chat:user:ann}"), 2, "the mark is gone");
+        assert_eq!(redis.number(&rig.named("HLEN chat:unread:{chat:user:ann}")), 2, "the mark is gone");
     }
 }
 
@@ -385,7 +392,7 @@ async fn a_log_of_long_events_is_bounded_in_bytes(rig: Rig) {
     assert_eq!(check_resume(&at(head.floor + 1), &head), Ok(()));
     assert_eq!(check_resume(&at(head.floor - 1), &head), Err(ResyncReason::Trimmed));
     if let Some(redis) = &rig.redis {
-        let taken = redis.number("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0");
+        let taken = redis.number(&rig.named("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0"));
         assert!(taken < 1_400_000, "Redis takes {taken} bytes");
     }
     // Short ones are counted as before.
@@ -409,9 +416,9 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
         assert_eq!(entered, EntryOutcome::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
     }
     if let Some(redis) = &rig.redis {
-        redis.ask("EXPIRE chat:log:{chat:user:ann} 5");
+        redis.ask(&rig.named("EXPIRE chat:log:{chat:user:ann} 5"));
         backbone.enter(entrant(None)).await.expect("in");
-        assert!(redis.number("TTL chat:log:{chat:user:ann}") > 5, "who comes in keeps the log");
+        assert!(redis.number(&rig.named("TTL chat:log:{chat:user:ann}")) > 5, "who comes in keeps the log");
         redis.ask("SCRIPT FLUSH");
         backbone.enter(entrant(None)).await.expect("the script is loaded anew");
     }
@@ -674,9 +681,9 @@ async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
     ));
     assert_eq!(rig.b.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6), "each has their own");
     if let Some(redis) = &rig.redis {
-        let life_s = redis.number("TTL chat:rate:ann");
+        let life_s = redis.number(&rig.named("TTL chat:rate:ann"));
         assert!((100..=201).contains(&life_s), "it goes when it is whole again, not in {life_s} s");
-        redis.ask("SET chat:rate:bob nonsense");
+        redis.ask(&rig.named("SET chat:rate:bob nonsense"));
         assert_eq!(rig.a.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6));
     }
 }
@@ -692,7 +699,7 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
     a.publish(vec![job("ann", 1), job("bob", 2), job("cid", 3)]).await.expect("published");
     if let Some(redis) = &rig.redis {
-        redis.ask("XADD chat:push * user ann message nonsense");
+        redis.ask(&rig.named("XADD chat:push * user ann message nonsense"));
     }
     let mut first = a.take_push_jobs(2).await.expect("taken");
     let rest = b.take_push_jobs(10).await.expect("taken");
@@ -709,8 +716,8 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     assert_eq!(a.buried_push_jobs().await.expect("counted"), 1);
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("XLEN chat:push"), 0);
-        let dead = format!("{:?}", redis.ask("XRANGE chat:push:dead - +"));
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 0);
+        let dead = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push:dead - +")));
         assert!(dead.contains("bob") && dead.contains("a reason"), "{dead}");
     }
 }
