@@ -95,6 +95,7 @@ impl Config {
     /// # Errors
     /// The first setting that is missing or invalid.
     pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
+        layers.check_quotes()?;
         let redis = RedisAddress::read(mode, layers)?;
         let config = Self {
             mode,
@@ -207,6 +208,47 @@ mod tests {
             let error = load(Mode::Serve, &pairs).expect_err(name);
             assert!(error.starts_with(name) && error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn white_space_at_the_ends_goes() {
+        let pairs = [
+            ("REDIS_URL", " redis://127.0.0.1:6379\n"),
+            ("DATABASE_URL", "postgres://parley@127.0.0.1/parley\r\n"),
+            ("JWT_SECRET", "\u{feff}0123456789abcdef ,\tfedcba9876543210\n"),
+            ("API_KEY", "\tkey-of-sixteen-bytes\n"),
+            ("HTTP_HOST", " 127.0.0.1 "),
+            ("JWT_ISSUER", "me "),
+            ("SESSION_COOKIE", "sid\n"),
+            ("JWT_AUDIENCE", " \n"),
+        ];
+        let config = load(Mode::Serve, &pairs).expect("good settings");
+        assert_eq!(config.redis_url.as_deref(), Some("redis://127.0.0.1:6379"));
+        assert_eq!(config.database_url, "postgres://parley@127.0.0.1/parley");
+        assert_eq!(config.auth.jwt_secrets, ["0123456789abcdef", "fedcba9876543210"]);
+        assert_eq!(config.auth.api_key.as_deref(), Some("key-of-sixteen-bytes"));
+        assert_eq!(config.http.ip().to_string(), "127.0.0.1");
+        assert_eq!(config.auth.issuer.as_deref(), Some("me"));
+        assert_eq!(config.auth.session_cookie, "sid");
+        assert_eq!(config.auth.audience, None, "white space alone is no value");
+    }
+
+    #[test]
+    fn quotes_around_a_value_stop_the_start() {
+        for (name, value) in [
+            ("API_KEY", "\"key-of-sixteen-bytes\""),
+            ("API_KEY", " 'key-of-sixteen-bytes'\n"),
+            ("JWT_ISSUER", "\u{201c}me\u{201d}"),
+            ("HTTP_PORT", "\"80\""),
+            ("ALLOWED_ORIGINS", "\"https://a.example\""),
+        ] {
+            let pairs = [&GOOD[..], &[(name, value)]].concat();
+            let error = load(Mode::Serve, &pairs).expect_err(name);
+            assert!(error.starts_with(name) && error.contains("leave them out"), "{error}");
+            assert!(!error.contains("sixteen"), "{error}");
+        }
+        let inside = [&GOOD[..], &[("API_KEY", "\"key\" of sixteen bytes")]].concat();
+        assert!(load(Mode::Serve, &inside).is_ok());
     }
 
     #[test]
