@@ -38,7 +38,7 @@ pub use bulk::{BulkMembers, MembersAdded};
 pub use by_user::{Partners, UnreadCounts};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
-pub use connect::connect;
+pub use connect::{check, connect};
 pub use conversations::{Conversations, ordered_pair};
 pub use error::{Refusal, StoreError};
 pub use group_commit::{GroupCommit, GroupCommitSettings, NewMessageDraft};
