@@ -54,7 +54,7 @@ pub(super) async fn connect(
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, host).await;
-            Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used; is it running there?")?))
+            Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used")?))
         }
         None => Ok(Arc::new(LocalBackbone::start(settings, inbox, host))),
     }

@@ -41,9 +41,15 @@ pub struct Authenticator {
     session_cookie: String,
 }
 
-impl Authenticator {
-    /// Checks tokens by the settings, sessions and tickets with `backbone`. Reads key files, and fetches nothing yet.
-    pub fn new(config: &AuthConfig, backbone: Arc<dyn Backbone>) -> Result<Self, SettingsError> {
+/// What checks tokens, by the settings alone.
+struct TokenChecks {
+    verifier: Verifier,
+    published: Option<Arc<Jwks>>,
+    remote: Option<Remote>,
+}
+
+impl TokenChecks {
+    fn read(config: &AuthConfig) -> Result<Self, SettingsError> {
         let error = |name| move |source| SettingsError::Endpoint { name, source };
         let published = config.jwks_url.clone().map(|url| Jwks::new(url).map(Arc::new)).transpose();
         let published = published.map_err(error("JWKS_URL"))?;
@@ -52,9 +58,23 @@ impl Authenticator {
             verifier: Verifier::new(config, published.clone())?,
             published,
             remote: remote.transpose().map_err(error("AUTH_SERVICE_URL"))?,
-            backbone,
-            session_cookie: config.session_cookie.clone(),
         })
+    }
+}
+
+impl Authenticator {
+    /// Checks tokens by the settings, sessions and tickets with `backbone`. Reads key files, and fetches nothing yet.
+    pub fn new(config: &AuthConfig, backbone: Arc<dyn Backbone>) -> Result<Self, SettingsError> {
+        let TokenChecks { verifier, published, remote } = TokenChecks::read(config)?;
+        Ok(Self { verifier, published, remote, backbone, session_cookie: config.session_cookie.clone() })
+    }
+
+    /// Checks the settings, with the files that they name, and connects to nothing.
+    ///
+    /// # Errors
+    /// The first setting that can't be used.
+    pub fn check(config: &AuthConfig) -> Result<(), SettingsError> {
+        TokenChecks::read(config).map(drop)
     }
 
     /// Keeps the issuer's keys fresh until `stop`; ends at once if there is no URL for them.

@@ -109,6 +109,14 @@ impl RedisBackbone {
         }
     }
 
+    /// Reads the address, and the file that it names. Connects to nothing.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, without its password.
+    pub fn check<'a>(address: impl Into<Address<'a>>) -> Result<(), BackboneError> {
+        Target::parse(address.into()).map(drop)
+    }
+
     /// Runs an infrequent command, on a connection of the pool.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
         self.link.ask(command).await

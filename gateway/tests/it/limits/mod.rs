@@ -4,3 +4,4 @@ mod addresses;
 mod bad_input;
 mod commands;
 mod hostile;
+mod start;
