@@ -131,9 +131,18 @@ impl Authenticator {
         }
         match self.backbone.is_revoked(&identity.user, identity.issued_at_s).await {
             Ok(false) => Ok(()),
-            Ok(true) => Err(TokenRefusal::Revoked.into()),
+            Ok(true) => Err(self.why_revoked(identity).await?.into()),
             Err(error) => Err(Unavailable::backbone(&error).into()),
         }
+    }
+
+    /// How a token is refused that a revocation covers. Times are in seconds, so a token of the very second may have been
+    /// issued after it: its client is told to fetch another, which is good if it may have one.
+    pub async fn why_revoked(&self, identity: &Identity) -> Result<TokenRefusal, Unavailable> {
+        let Some(issued_s) = identity.issued_at_s else { return Ok(TokenRefusal::Revoked) };
+        let asked = self.backbone.revoked_at(std::slice::from_ref(&identity.user)).await;
+        let revoked_s = asked.map_err(|error| Unavailable::backbone(&error))?.first().copied().flatten();
+        Ok(if revoked_s == Some(issued_s) { TokenRefusal::Expired } else { TokenRefusal::Revoked })
     }
 
     /// Whether the session is still the user's.

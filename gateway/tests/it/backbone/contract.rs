@@ -68,6 +68,7 @@ contract!(
     a_refresh_keeps_those_who_are_there_only,
     everybody_gets_broadcasts_and_orders,
     revoked_tokens_are_worthless,
+    values_that_can_not_be_read_are_definite_answers,
     sessions_and_tickets,
     subscriptions_are_counted_and_linger,
     what_is_no_envelope_is_refused,
@@ -561,6 +562,33 @@ async fn revoked_tokens_are_worthless(rig: Rig) {
     rig.b.backbone.restore_revocations(&put_back).await.expect("put back");
     let known = rig.a.backbone.revoked_at(&[bob, user("cid"), ann]).await.expect("asked");
     assert_eq!(known, [Some(now_s - 50), None, Some(at)]);
+}
+
+/// Anybody may write to Redis. An answer that is the same for ever is a definite one.
+async fn values_that_can_not_be_read_are_definite_answers(rig: Rig) {
+    let Some(redis) = &rig.redis else { return };
+    let (id, backbone) = (SessionId::parse("s-1").expect("an id"), &rig.b.backbone);
+    redis.set_bytes(&rig.named("session:s-1"), b"J\xfcrgen");
+    assert_eq!(backbone.session(&id).await.expect("a definite answer"), None);
+    redis.ask(&rig.named("DEL session:s-1"));
+    redis.ask(&rig.named("HSET session:s-1 user ann"));
+    assert_eq!(backbone.session(&id).await.expect("a definite answer"), None);
+    let ann = user("ann");
+    for value in [&b"soon"[..], b"nan", b"0x7fffffff", b"1e12", b"\xff", b""] {
+        redis.set_bytes(&rig.named("chat:revoked:ann"), value);
+        for issued_at in [None, Some(1), Some(i64::from(u32::MAX))] {
+            assert!(backbone.is_revoked(&ann, issued_at).await.expect("a definite answer"), "{value:?}");
+            let entrant = Entrant { user: ann.clone(), issued_at, asked: None };
+            assert_eq!(backbone.enter(entrant).await.expect("a definite answer"), EntryOutcome::Revoked, "{value:?}");
+        }
+    }
+    redis.ask(&rig.named("DEL chat:revoked:ann"));
+    redis.ask(&rig.named("LPUSH chat:revoked:ann x"));
+    assert!(backbone.is_revoked(&ann, Some(1)).await.expect("a definite answer"));
+    let entrant = Entrant { user: ann.clone(), issued_at: Some(1), asked: None };
+    assert_eq!(backbone.enter(entrant).await.expect("a definite answer"), EntryOutcome::Revoked);
+    backbone.restore_revocations(&[(ann.clone(), 7)]).await.expect("what can't be read gives way");
+    assert!(!backbone.is_revoked(&ann, Some(8)).await.expect("asked"));
 }
 
 async fn sessions_and_tickets(rig: Rig) {

@@ -177,7 +177,7 @@ impl Rig {
 
     /// A command for Redis, with the namespace before each of the nodes' names that stand in it.
     pub(crate) fn named(&self, command: &str) -> String {
-        command.replace("chat:", &self.keys.scoped("chat:"))
+        command.replace("chat:", &self.keys.scoped("chat:")).replace("session:", &self.keys.scoped("session:"))
     }
 
     pub(crate) fn the_cluster(&mut self) -> &mut RedisCluster {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
 
+use super::revocations::read_revocation;
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::log::{head_and_rest, logged};
@@ -30,7 +31,8 @@ pub(in crate::backbone::redis) async fn enter(
 async fn enter_scattered(link: &Link, entrant: &Entrant) -> Result<EntryOutcome, BackboneError> {
     let (revoked, call) = (link.keys().revoked(&entrant.user), call(link, entrant, None));
     let mut read = cmd("GET");
-    let (revoked_s, reply) = tokio::try_join!(link.run(read.arg(revoked)), link.run_script(&call))?;
+    let revoked = async { read_revocation(link.run(read.arg(revoked)).await) };
+    let (revoked_s, reply) = tokio::try_join!(revoked, link.run_script(&call))?;
     if revocations::covers(revoked_s, entrant.issued_at) { Ok(EntryOutcome::Revoked) } else { entered(entrant, reply) }
 }
 

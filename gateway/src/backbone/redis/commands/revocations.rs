@@ -5,6 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::cmd;
 use shared::UserId;
 
+use super::logins::is_other_type;
 use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Revocations, revocations};
 
@@ -40,9 +41,24 @@ impl Revocations for RedisBackbone {
     }
 }
 
+/// A revocation that can't be read covers every token. Another answer would let in who was meant to be kept out, and asking
+/// again would not help; a new revocation, or deleting the key, does.
+pub(super) fn read_revocation(value: Result<Option<Vec<u8>>, BackboneError>) -> Result<Option<i64>, BackboneError> {
+    let number = match value {
+        Ok(None) => return Ok(None),
+        Ok(Some(value)) => std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()),
+        Err(error) if is_other_type(&error) => None,
+        Err(error) => return Err(error),
+    };
+    if number.is_none() {
+        tracing::warn!("a user's revocation in Redis is no number, so all of the user's tokens count as revoked");
+    }
+    Ok(Some(number.unwrap_or(i64::MAX)))
+}
+
 impl RedisBackbone {
     async fn revoked(&self, key: String) -> Result<Option<i64>, BackboneError> {
-        self.link.run(cmd("GET").arg(key)).await
+        read_revocation(self.link.run(cmd("GET").arg(key)).await)
     }
 
     async fn restore(&self, key: String, revoked_s: i64) -> Result<(), BackboneError> {
