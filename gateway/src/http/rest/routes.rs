@@ -12,9 +12,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use crate::metrics::Metrics;
-
 use super::describe::{DescribedHandler, Operation, Schemas};
+use crate::metrics::Metrics;
 
 /// Where the documents are.
 const OPENAPI_PATH: &str = "/openapi.json";

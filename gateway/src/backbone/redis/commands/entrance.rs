@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
 
-use super::revocations::read_revocation;
+use super::values::read_revocation;
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::log::{head_and_rest, logged};

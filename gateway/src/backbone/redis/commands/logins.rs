@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use redis::cmd;
 
+use super::values::readable;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{BackboneError, Logins, SessionId, Ticket};
 
@@ -29,22 +30,4 @@ impl Logins for RedisBackbone {
         let value = self.link.run(cmd("GETDEL").arg(self.link.keys().ticket(ticket.as_str()))).await;
         readable(value, "a ticket's value in Redis is no text of UTF-8, so the ticket counts as unknown")
     }
-}
-
-/// Other programs write there too. A value that nobody can read is none, and asking again would not help.
-fn readable(value: Result<Option<Vec<u8>>, BackboneError>, otherwise: &str) -> Result<Option<String>, BackboneError> {
-    let text = match value {
-        Ok(value) => value.map(String::from_utf8).transpose().ok(),
-        Err(error) if is_other_type(&error) => None,
-        Err(error) => return Err(error),
-    };
-    if text.is_none() {
-        tracing::warn!("{otherwise}");
-    }
-    Ok(text.flatten())
-}
-
-/// Whether a key holds a list, a hash or the like in the place of a string.
-pub(super) fn is_other_type(error: &BackboneError) -> bool {
-    error.0.contains("WRONGTYPE")
 }

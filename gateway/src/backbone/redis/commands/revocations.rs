@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::cmd;
 use shared::UserId;
 
-use super::logins::is_other_type;
+use super::values::read_revocation;
 use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Revocations, revocations};
 
@@ -39,21 +39,6 @@ impl Revocations for RedisBackbone {
             revocations.iter().map(|(user, at_s)| self.restore(self.link.keys().revoked(user), *at_s)).collect();
         stream::iter(put).buffer_unordered(AT_ONCE).try_collect().await
     }
-}
-
-/// A revocation that can't be read covers every token. Another answer would let in who was meant to be kept out, and asking
-/// again would not help; a new revocation, or deleting the key, does.
-pub(super) fn read_revocation(value: Result<Option<Vec<u8>>, BackboneError>) -> Result<Option<i64>, BackboneError> {
-    let number = match value {
-        Ok(None) => return Ok(None),
-        Ok(Some(value)) => std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()),
-        Err(error) if is_other_type(&error) => None,
-        Err(error) => return Err(error),
-    };
-    if number.is_none() {
-        tracing::warn!("a user's revocation in Redis is no number, so all of the user's tokens count as revoked");
-    }
-    Ok(Some(number.unwrap_or(i64::MAX)))
 }
 
 impl RedisBackbone {
