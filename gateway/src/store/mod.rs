@@ -32,7 +32,7 @@ mod types;
 use async_trait::async_trait;
 
 pub use activity::{Activity, ChannelActivity, ChannelCount};
-pub use audit::{Audit, AuditAct, AuditEntry};
+pub use audit::{Audit, AuditAct, AuditEntry, AuditOrder, Giver};
 pub use backbones::BackboneServers;
 pub use bulk::{BulkMembers, MembersAdded};
 pub use by_user::{Partners, UnreadCounts};
