@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::store::{AuditAct, AuditEntry, MembershipChange, Store, StoreError};
+use crate::store::{AuditAct, AuditEntry, AuditOrder, Giver, MembershipChange, Store, StoreError};
 
 /// Lines that may wait; some two megabytes.
 const WAITING_MAX: usize = 16_384;
@@ -74,6 +74,12 @@ impl AuditTrail {
         self.note(entry(user, Some(conversation), None, act));
     }
 
+    /// An order was given, to one user (`to`) or to several.
+    pub fn ordered(&self, to: Option<&UserId>, order: AuditOrder, by: Giver) {
+        let act = AuditAct::Ordered { order, by };
+        self.note(AuditEntry { at: Timestamp::now(), user: to.cloned(), conversation: None, connection: None, act });
+    }
+
     /// A message was stored.
     pub fn message(&self, sender: &UserId, conversation: &ConversationId, id: MessageId) {
         self.note_if_roomy(entry(sender, Some(conversation), None, AuditAct::Message { id }));
@@ -113,7 +119,7 @@ fn entry(
     connection: Option<String>,
     act: AuditAct,
 ) -> AuditEntry {
-    AuditEntry { at: Timestamp::now(), user: user.clone(), conversation: conversation.cloned(), connection, act }
+    AuditEntry { at: Timestamp::now(), user: Some(user.clone()), conversation: conversation.cloned(), connection, act }
 }
 
 impl AuditTask {

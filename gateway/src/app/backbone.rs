@@ -44,6 +44,7 @@ pub(super) async fn connect(
     let settings = Settings {
         node: Arc::clone(&names.node),
         boot_id: Arc::clone(&names.boot),
+        keys: config.redis_keys.clone(),
         resume_events: config.log.resume_events,
         resume_seconds: seconds(config.log.resume_window),
         online_ttl_seconds: seconds(config.log.online_ttl),
@@ -53,7 +54,7 @@ pub(super) async fn connect(
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, host).await;
-            Ok(Arc::new(redis.context("REDIS_URL: can't connect to Redis; is it running there?")?))
+            Ok(Arc::new(redis.context("REDIS_URL: Redis can't be used")?))
         }
         None => Ok(Arc::new(LocalBackbone::start(settings, inbox, host))),
     }

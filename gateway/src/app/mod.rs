@@ -3,6 +3,7 @@
 //! It decides nothing: parts find their order here, and their work in their own rooms.
 
 mod backbone;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,6 +90,7 @@ pub struct App {
 impl App {
     /// Connects, binds, and starts every task.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        settings::check(&config)?;
         let store = store::connect(&config.database_url).await?;
         Self::start_on(config, store).await
     }

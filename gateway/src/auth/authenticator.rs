@@ -41,9 +41,15 @@ pub struct Authenticator {
     session_cookie: String,
 }
 
-impl Authenticator {
-    /// Checks tokens by the settings, sessions and tickets with `backbone`. Reads key files, and fetches nothing yet.
-    pub fn new(config: &AuthConfig, backbone: Arc<dyn Backbone>) -> Result<Self, SettingsError> {
+/// What checks tokens, by the settings alone.
+struct TokenChecks {
+    verifier: Verifier,
+    published: Option<Arc<Jwks>>,
+    remote: Option<Remote>,
+}
+
+impl TokenChecks {
+    fn read(config: &AuthConfig) -> Result<Self, SettingsError> {
         let error = |name| move |source| SettingsError::Endpoint { name, source };
         let published = config.jwks_url.clone().map(|url| Jwks::new(url).map(Arc::new)).transpose();
         let published = published.map_err(error("JWKS_URL"))?;
@@ -52,9 +58,23 @@ impl Authenticator {
             verifier: Verifier::new(config, published.clone())?,
             published,
             remote: remote.transpose().map_err(error("AUTH_SERVICE_URL"))?,
-            backbone,
-            session_cookie: config.session_cookie.clone(),
         })
+    }
+}
+
+impl Authenticator {
+    /// Checks tokens by the settings, sessions and tickets with `backbone`. Reads key files, and fetches nothing yet.
+    pub fn new(config: &AuthConfig, backbone: Arc<dyn Backbone>) -> Result<Self, SettingsError> {
+        let TokenChecks { verifier, published, remote } = TokenChecks::read(config)?;
+        Ok(Self { verifier, published, remote, backbone, session_cookie: config.session_cookie.clone() })
+    }
+
+    /// Checks the settings, with the files that they name, and connects to nothing.
+    ///
+    /// # Errors
+    /// The first setting that can't be used.
+    pub fn check(config: &AuthConfig) -> Result<(), SettingsError> {
+        TokenChecks::read(config).map(drop)
     }
 
     /// Keeps the issuer's keys fresh until `stop`; ends at once if there is no URL for them.
@@ -111,9 +131,18 @@ impl Authenticator {
         }
         match self.backbone.is_revoked(&identity.user, identity.issued_at_s).await {
             Ok(false) => Ok(()),
-            Ok(true) => Err(TokenRefusal::Revoked.into()),
+            Ok(true) => Err(self.why_revoked(identity).await?.into()),
             Err(error) => Err(Unavailable::backbone(&error).into()),
         }
+    }
+
+    /// How a token is refused that a revocation covers. Times are in seconds, so a token of the very second may have been
+    /// issued after it: its client is told to fetch another, which is good if it may have one.
+    pub async fn why_revoked(&self, identity: &Identity) -> Result<TokenRefusal, Unavailable> {
+        let Some(issued_s) = identity.issued_at_s else { return Ok(TokenRefusal::Revoked) };
+        let asked = self.backbone.revoked_at(std::slice::from_ref(&identity.user)).await;
+        let revoked_s = asked.map_err(|error| Unavailable::backbone(&error))?.first().copied().flatten();
+        Ok(if revoked_s == Some(issued_s) { TokenRefusal::Expired } else { TokenRefusal::Revoked })
     }
 
     /// Whether the session is still the user's.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use shared::redis_keys::Keys;
+
 /// From this size on, in bytes, an event counts as a long one, and a log holds only as many events of its size as fit into
 /// [`LOG_BYTES`]. A log of events of one size is never larger; one of mixed sizes seldom is.
 pub(super) const LONG_BYTES: usize = 2 * 1024;
@@ -15,6 +17,8 @@ pub struct Settings {
     pub node: Arc<str>,
     /// Another one for every start of the node.
     pub boot_id: Arc<str>,
+    /// The names of keys and channels in Redis.
+    pub keys: Keys,
     /// How many events a log holds at least before it is trimmed.
     pub resume_events: u32,
     /// How long a log, and the unread counts, outlive the last sign of life.
@@ -32,6 +36,7 @@ impl Settings {
         Self {
             node: node.into(),
             boot_id: boot_id.into(),
+            keys: Keys::default(),
             resume_events: 256,
             resume_seconds: 3600,
             online_ttl_seconds: 60,

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use shared::redis_keys::Keys;
+
 use super::Mode;
 use super::error::{ConfigError, fault};
 use super::layers::Layers;
@@ -13,10 +15,12 @@ pub(super) fn host(layers: &Layers, name: &'static str) -> Result<IpAddr, Config
     text.parse().map_err(|_| fault(name, format!("{text:?} is not an IP address; give one like 0.0.0.0 or ::1")))
 }
 
-/// Where Redis is, and whose certificates prove it.
+/// Where Redis is, whose certificates prove it, and how names begin there.
 pub(super) struct RedisAddress {
     /// One server, a Cluster, or what Sentinels name; `None` only in dev.
     pub(super) url: Option<String>,
+    /// Names of keys and channels.
+    pub(super) keys: Keys,
     /// The authorities that may sign the certificate of a server with TLS.
     pub(super) ca_file: Option<PathBuf>,
 }
@@ -24,8 +28,9 @@ pub(super) struct RedisAddress {
 impl RedisAddress {
     pub(super) fn read(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
         let url = redis_url(mode, layers)?;
+        let keys = redis_keys(url.as_deref(), layers)?;
         let ca_file = redis_ca_file(url.as_deref(), layers)?;
-        Ok(Self { url, ca_file })
+        Ok(Self { url, keys, ca_file })
     }
 }
 
@@ -58,6 +63,41 @@ fn redis_url(mode: Mode, layers: &Layers) -> Result<Option<String>, ConfigError>
 fn is_cluster(url: &str) -> bool {
     let hosts = url.rsplit('@').next().unwrap_or_default();
     hosts.split(',').skip(1).all(|other| other.starts_with("redis://") || other.starts_with("rediss://"))
+}
+
+fn redis_keys(url: Option<&str>, layers: &Layers) -> Result<Keys, ConfigError> {
+    const NAME: &str = "REDIS_NAMESPACE";
+    let keys = match layers.get(NAME) {
+        Some(namespace) => Keys::in_namespace(namespace).map_err(|why| fault(NAME, format!("{namespace:?} {why}")))?,
+        None => Keys::default(),
+    };
+    match url.and_then(database_number) {
+        Some(number) if !keys.have_namespace() => Err(fault(
+            "REDIS_URL",
+            format!(
+                "names database {number}, but the channels of Redis have no databases: deployments on one server would \
+                 get each other's messages. Set REDIS_NAMESPACE to a name of this deployment (with it, database 0 will do)"
+            ),
+        )),
+        _ => Ok(keys),
+    }
+}
+
+/// The database that a URL names, or one of several URLs, unless it is 0.
+fn database_number(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (rest, others) = match rest.split_once(",redis") {
+        Some((rest, others)) if others.starts_with("://") || others.starts_with("s://") => (rest, Some(others)),
+        _ => (rest, None),
+    };
+    let address = rest.rsplit('@').next().unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+    let path = address.split_once('/').map_or("", |(_, path)| path);
+    let number =
+        if scheme.ends_with("-sentinel") { path.split_once('/').map_or("", |(_, number)| number) } else { path };
+    let number = number.trim_end_matches('/');
+    // Anything else is no database, and may be a part of a password.
+    let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
+    if is_number && number.bytes().any(|digit| digit != b'0') { Some(number) } else { others.and_then(database_number) }
 }
 
 fn redis_ca_file(url: Option<&str>, layers: &Layers) -> Result<Option<PathBuf>, ConfigError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, fault};
 
 /// A row is a setting: its flag, its name, its default if it has one, and its help, which ends with that default.
 macro_rules! settings {
@@ -31,7 +31,7 @@ macro_rules! settings {
         impl SettingsArgs {
             fn into_map(self) -> BTreeMap<&'static str, String> {
                 let mut map = BTreeMap::new();
-                $( if let Some(value) = self.$field.filter(|value| !value.is_empty()) { map.insert($name, value); } )+
+                $( if let Some(value) = self.$field { map.insert($name, value); } )+
                 map
             }
         }
@@ -47,6 +47,7 @@ settings! {
     ops_host "OPS_HOST" = "0.0.0.0", "Address of the operators' listener";
     ops_port "OPS_PORT" = "8087", "Port of the operators' listener";
     redis_url "REDIS_URL", "redis://host:port, several separated by commas (Redis Cluster), or redis-sentinel://host:port,host:port,…/name of the master; with TLS rediss://… and rediss-sentinel://…";
+    redis_namespace "REDIS_NAMESPACE", "What stands before every key and channel in Redis, for deployments that share one Redis: 1 to 32 of A-Z a-z 0-9 _ - [nothing]";
     redis_ca_file "REDIS_CA_FILE", "PEM file with the authorities that signed the certificates of Redis servers and Sentinels [this machine's trusted authorities]";
     database_url "DATABASE_URL", "postgres://…?sslmode=verify-full&sslrootcert=<file> or sqlite:<file>";
     jwt_secret "JWT_SECRET", "HMAC secrets of tokens, comma-separated; the first signs";
@@ -115,14 +116,36 @@ impl Layers {
                 from_toml(&text).map_err(error)?
             }
         };
-        values.append(&mut args.into_map());
-        Ok(Self { values })
+        // An empty variable in the environment stands for none, and does not hide the file's value.
+        values.extend(args.into_map().into_iter().filter(|(_, value)| !trimmed(value).is_empty()));
+        Ok(Self::of(values))
     }
 
     /// Layers of these values alone.
     #[must_use]
     pub fn from_pairs(pairs: &[(&'static str, &str)]) -> Self {
-        Self { values: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect() }
+        Self::of(pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
+    }
+
+    /// White space at a value's ends is nobody's intention: a file ends with a line end.
+    fn of(mut values: BTreeMap<&'static str, String>) -> Self {
+        values.values_mut().for_each(|value| *value = trimmed(value).to_owned());
+        Self { values }
+    }
+
+    /// Refuses a value in quotes: a shell or a file's syntax should have taken them away.
+    ///
+    /// # Errors
+    /// Names the first such setting.
+    pub(super) fn check_quotes(&self) -> Result<(), ConfigError> {
+        match self.values.iter().find(|(_, value)| is_quoted(value)) {
+            None => Ok(()),
+            Some((name, _)) => Err(fault(
+                name,
+                "stands in quotes, which would be a part of the value; leave them out (files like those of Docker's \
+                 --env-file keep quotes; in TOML and in a shell one pair is enough)",
+            )),
+        }
     }
 
     /// Sets a value that no layer gave.
@@ -141,32 +164,82 @@ impl Layers {
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         SETTINGS.iter().filter_map(|(name, _)| {
             let value = self.get(name)?;
-            let shown = if SECRET.contains(name) { "********".to_owned() } else { without_password(value) };
+            let shown = if SECRET.contains(name) { MASK.to_owned() } else { without_secrets(value) };
             Some((*name, shown))
         })
     }
 }
 
-/// A URL's password is masked; everything else stays.
+/// Without white space at the ends, and without the mark that some editors put before a file's text.
+fn trimmed(value: &str) -> &str {
+    value.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+fn is_quoted(value: &str) -> bool {
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    let mut rest = value.chars();
+    let ends = rest.next().zip(rest.next_back());
+    ends.is_some_and(|ends| pairs.contains(&ends))
+}
+
+/// What stands in the place of a secret.
+const MASK: &str = "********";
+
+/// Words in the name of a URL's parameter whose value may be a secret.
+const SECRET_WORDS: [&str; 9] = ["pass", "pwd", "key", "token", "secret", "auth", "credential", "sig", "jwt"];
+
+/// URLs whose passwords and keys are masked: in the user's part, in the query and in the fragment.
 #[must_use]
-fn without_password(value: &str) -> String {
+fn without_secrets(value: &str) -> String {
     if let Some((at, _)) = value.match_indices(",redis").find(|(at, _)| {
         let rest = value.get(at + 1..).unwrap_or_default();
         rest.starts_with("redis://") || rest.starts_with("rediss://")
     }) {
         let (first, others) = value.split_at(at);
-        return format!("{},{}", without_password(first), without_password(others.trim_start_matches(',')));
+        return format!("{},{}", without_secrets(first), without_secrets(others.trim_start_matches(',')));
     }
-    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    let Some(at) = rest.get(..authority_end).and_then(|authority| authority.rfind('@')) else {
-        return value.to_owned();
+    let (address, parameters) = match value.rsplit_once('@') {
+        // A password may hold a ? that should have been encoded.
+        Some((before, after)) if before.contains("://") => match after.find(['?', '#']) {
+            Some(at) => value.split_at(before.len() + 1 + at),
+            None => (value, ""),
+        },
+        _ => value.find(['?', '#']).map_or((value, ""), |at| value.split_at(at)),
     };
-    let (user_info, host) = rest.split_at(at);
+    without_user_secret(address) + &without_secret_parameters(parameters)
+}
+
+/// A URL without parameters.
+fn without_user_secret(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // The last one: a password may hold an @ or a / that should have been encoded.
+    let Some((user_info, host)) = rest.rsplit_once('@') else { return url.to_owned() };
     match user_info.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:********{host}"),
-        None => value.to_owned(),
+        Some((user, _)) => format!("{scheme}://{user}:{MASK}@{host}"),
+        // Services take a key as the user; databases know a user without a password.
+        None if scheme.starts_with("http") => format!("{scheme}://{MASK}@{host}"),
+        None => url.to_owned(),
     }
+}
+
+fn without_secret_parameters(parameters: &str) -> String {
+    let each = parameters.split_inclusive(['?', '#', '&', ';']).map(|part| {
+        let (pair, end) = match part.strip_suffix(['?', '#', '&', ';']) {
+            Some(pair) => part.split_at(pair.len()),
+            None => (part, ""),
+        };
+        match pair.split_once('=') {
+            Some((name, _)) if is_secret_name(name) => format!("{name}={MASK}{end}"),
+            _ => part.to_owned(),
+        }
+    });
+    each.collect()
+}
+
+/// A name with a % may be an encoded one.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.contains('%') || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 fn from_toml(text: &str) -> Result<BTreeMap<&'static str, String>, String> {
@@ -205,11 +278,25 @@ mod tests {
 
     #[test]
     fn passwords_are_masked() {
-        assert_eq!(without_password("postgres://u:p@h/d"), "postgres://u:********@h/d");
-        assert_eq!(without_password("postgres://u:p@x@h/d"), "postgres://u:********@h/d");
-        assert_eq!(without_password("redis://h:1"), "redis://h:1");
+        assert_eq!(without_secrets("postgres://u:p@h/d"), "postgres://u:********@h/d");
+        assert_eq!(without_secrets("postgres://u:p@x@h/d"), "postgres://u:********@h/d");
+        assert_eq!(without_secrets("redis://h:1"), "redis://h:1");
         let masked = "redis://:********@h:1,redis://u:********@i:2,redis://k";
-        assert_eq!(without_password("redis://:p@h:1,redis://u:q,r@i:2,redis://k"), masked);
+        assert_eq!(without_secrets("redis://:p@h:1,redis://u:q,r@i:2,redis://k"), masked);
+        for (shown, url) in [
+            ("postgres://u@h/d?sslmode=require&password=********", "postgres://u@h/d?sslmode=require&password=pw"),
+            ("postgres://u:********@h/d?PassWord=********&x=1", "postgres://u:pw@h/d?PassWord=pw&x=1"),
+            ("https://h/keys?api_key=********&v=2", "https://h/keys?api_key=pw&v=2"),
+            ("https://h/keys?v=2#access_token=********", "https://h/keys?v=2#access_token=pw"),
+            ("https://h/?%6bey=********", "https://h/?%6bey=pw"),
+            ("https://********@h:4318/", "https://pw@h:4318/"),
+            ("redis://u:********@h/0", "redis://u:p/w?x#y@h/0"),
+            ("redis-sentinel://u:********@a:1,b:2/name", "redis-sentinel://u:pw@a:1,b:2/name"),
+            ("sqlite:parley.db?key=********", "sqlite:parley.db?key=pw"),
+            ("postgres://parley@127.0.0.1/parley", "postgres://parley@127.0.0.1/parley"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
         let layers = Layers::from_pairs(&[("JWT_SECRET", "s3cret"), ("REDIS_URL", "redis://:pw@h")]);
         let shown: Vec<_> = layers.shown().collect();
         assert!(shown.iter().all(|(_, value)| !value.contains("s3cret") && !value.contains("pw")), "{shown:?}");

@@ -23,6 +23,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use shared::redis_keys::Keys;
+
 use self::addresses::{RedisAddress, database_url, host};
 use self::error::fault;
 use self::kinds::message_kinds;
@@ -61,6 +63,8 @@ pub struct Config {
     pub ops: SocketAddr,
     /// `redis://…`, several of them for a Cluster, or `redis-sentinel://…`, `rediss…` for TLS; `None` only in dev.
     pub redis_url: Option<String>,
+    /// The names of keys and channels in Redis, with `REDIS_NAMESPACE` before them.
+    pub redis_keys: Keys,
     /// The authorities that may sign the certificate of a Redis server with TLS; `None`: those that the machine trusts.
     pub redis_ca_file: Option<PathBuf>,
     /// `postgres://…` or `sqlite:…`.
@@ -95,12 +99,14 @@ impl Config {
     /// # Errors
     /// The first setting that is missing or invalid.
     pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
+        layers.check_quotes()?;
         let redis = RedisAddress::read(mode, layers)?;
         let config = Self {
             mode,
             http: SocketAddr::new(host(layers, "HTTP_HOST")?, layers.number("HTTP_PORT", 0, u16::MAX)?),
             ops: SocketAddr::new(host(layers, "OPS_HOST")?, layers.number("OPS_PORT", 0, u16::MAX)?),
             redis_url: redis.url,
+            redis_keys: redis.keys,
             redis_ca_file: redis.ca_file,
             database_url: database_url(mode, layers)?,
             auth: AuthConfig::read(mode, layers)?,
@@ -172,6 +178,12 @@ mod tests {
             ("MAX_FRAME_BYTES", "12", "from 1024"),
             ("REDIS_URL", "http://x", "redis://"),
             ("REDIS_URL", "redis://a:1,b:2", "a URL of its own"),
+            ("REDIS_URL", "redis://a:1/1", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis://me:pw@a:1/3?protocol=resp3", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis-sentinel://:pw@a:1,b/name/2", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "rediss://a:1,rediss://b:1/1", "REDIS_NAMESPACE"),
+            ("REDIS_NAMESPACE", "a:b", "1 to 32"),
+            ("REDIS_NAMESPACE", "a234567890123456789012345678901233", "1 to 32"),
             ("REDIS_CA_FILE", "/ca.pem", "rediss://host:port"),
             ("DATABASE_URL", "mysql://x", "sqlite:"),
             ("JWT_SECRET", "short", "16 bytes"),
@@ -201,6 +213,59 @@ mod tests {
             pairs.push((name, value));
             let error = load(Mode::Serve, &pairs).expect_err(name);
             assert!(error.starts_with(name) && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn white_space_at_the_ends_goes() {
+        let pairs = [
+            ("REDIS_URL", " redis://127.0.0.1:6379\n"),
+            ("DATABASE_URL", "postgres://parley@127.0.0.1/parley\r\n"),
+            ("JWT_SECRET", "\u{feff}0123456789abcdef ,\tfedcba9876543210\n"),
+            ("API_KEY", "\tkey-of-sixteen-bytes\n"),
+            ("HTTP_HOST", " 127.0.0.1 "),
+            ("JWT_ISSUER", "me "),
+            ("SESSION_COOKIE", "sid\n"),
+            ("JWT_AUDIENCE", " \n"),
+        ];
+        let config = load(Mode::Serve, &pairs).expect("good settings");
+        assert_eq!(config.redis_url.as_deref(), Some("redis://127.0.0.1:6379"));
+        assert_eq!(config.database_url, "postgres://parley@127.0.0.1/parley");
+        assert_eq!(config.auth.jwt_secrets, ["0123456789abcdef", "fedcba9876543210"]);
+        assert_eq!(config.auth.api_key.as_deref(), Some("key-of-sixteen-bytes"));
+        assert_eq!(config.http.ip().to_string(), "127.0.0.1");
+        assert_eq!(config.auth.issuer.as_deref(), Some("me"));
+        assert_eq!(config.auth.session_cookie, "sid");
+        assert_eq!(config.auth.audience, None, "white space alone is no value");
+    }
+
+    #[test]
+    fn quotes_around_a_value_stop_the_start() {
+        for (name, value) in [
+            ("API_KEY", "\"key-of-sixteen-bytes\""),
+            ("API_KEY", " 'key-of-sixteen-bytes'\n"),
+            ("JWT_ISSUER", "\u{201c}me\u{201d}"),
+            ("HTTP_PORT", "\"80\""),
+            ("ALLOWED_ORIGINS", "\"https://a.example\""),
+        ] {
+            let pairs = [&GOOD[..], &[(name, value)]].concat();
+            let error = load(Mode::Serve, &pairs).expect_err(name);
+            assert!(error.starts_with(name) && error.contains("leave them out"), "{error}");
+            assert!(!error.contains("sixteen"), "{error}");
+        }
+        let inside = [&GOOD[..], &[("API_KEY", "\"key\" of sixteen bytes")]].concat();
+        assert!(load(Mode::Serve, &inside).is_ok());
+    }
+
+    #[test]
+    fn a_database_number_goes_with_a_namespace() {
+        for url in ["redis://a:1/", "redis://a:1/0", "redis-sentinel://a:1/name", "redis-sentinel://a:1/name/0"] {
+            let pairs = [&GOOD[1..], &[("REDIS_URL", url)]].concat();
+            assert!(load(Mode::Serve, &pairs).is_ok_and(|config| !config.redis_keys.have_namespace()), "{url}");
+        }
+        for url in ["redis://a:1/1", "redis-sentinel://a:1/name/2"] {
+            let pairs = [&GOOD[1..], &[("REDIS_URL", url), ("REDIS_NAMESPACE", "blue")]].concat();
+            assert!(load(Mode::Serve, &pairs).is_ok_and(|config| config.redis_keys.have_namespace()), "{url}");
         }
     }
 

@@ -35,6 +35,7 @@ macro_rules! handles {
             #[must_use]
             pub fn new() -> Self {
                 describe();
+                begin_at_zero();
                 gauge!("parley_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
                 Self { $($field: $handle,)+ }
             }
@@ -159,12 +160,17 @@ impl Metrics {
         }
     }
 
+    /// There is a route over REST; `route` is its pattern, and `status` that of its good answers. Its series begin at zero:
+    /// a rate needs a value before the first request.
+    pub fn route(&self, route: &str, method: &str, status: &str) {
+        requests(route, method, status).increment(0);
+        request_seconds(route).record_many(0.0, 0);
+    }
+
     /// A request over REST was answered; `route` is its pattern.
     pub fn request(&self, route: &str, method: &str, status: u16, took: Duration) {
-        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-        counter!("parley_http_requests_total", &labels).increment(1);
-        histogram!("parley_http_request_seconds", "route" => route.to_owned()).record(took);
+        requests(route, method, &status.to_string()).increment(1);
+        request_seconds(route).record(took);
     }
 
     /// A command was answered with an error.
@@ -197,6 +203,16 @@ impl Metrics {
     }
 }
 
+fn requests(route: &str, method: &str, status: &str) -> Counter {
+    let method = METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).unwrap_or("other");
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_owned())];
+    counter!("parley_http_requests_total", &labels)
+}
+
+fn request_seconds(route: &str) -> Histogram {
+    histogram!("parley_http_request_seconds", "route" => route.to_owned())
+}
+
 /// Methods that some route has.
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PATCH", "DELETE"];
 
@@ -227,6 +243,38 @@ pub fn render(prometheus: &PrometheusHandle) -> String {
     let mut text = prometheus.render();
     process::render_into(&mut text);
     text
+}
+
+/// Series of metrics whose handles are made where they are used, or when something happens first. A panel without any series
+/// shows "no data".
+fn begin_at_zero() {
+    for result in ["accepted", "vanished", "over_capacity", "auth_unavailable"] {
+        counter!("parley_handshakes_total", "result" => result).increment(0);
+    }
+    for reason in ["closed", "vanished", "io_error"] {
+        counter!("parley_closes_total", "by" => "client", "reason" => reason).increment(0);
+    }
+    for reason in ["websocket_fault", "write_timeout"] {
+        counter!("parley_closes_total", "by" => "server", "reason" => reason).increment(0);
+    }
+    for result in ["delivered", "retried", "dead", "obsolete"] {
+        counter!("parley_push_total", "result" => result).increment(0);
+    }
+    for name in [
+        "parley_backbone_invalid_payloads_total",
+        "parley_backbone_reconnects_total",
+        "parley_store_batches_failed_total",
+    ] {
+        counter!(name).increment(0);
+    }
+    for name in [
+        "parley_backbone_lag_seconds",
+        "parley_delivery_seconds",
+        "parley_store_batch_messages",
+        "parley_store_batch_seconds",
+    ] {
+        histogram!(name).record_many(0.0, 0);
+    }
 }
 
 /// The help texts of metrics with labels, and of those whose handles are made where they are used.

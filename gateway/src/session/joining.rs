@@ -16,7 +16,7 @@ use tokio::sync::SemaphorePermit;
 use super::connection::{Connection, Refusal};
 use super::live::Live;
 use super::registered::{Registered, expiry_s};
-use crate::auth::{Credential, Identity, TokenRefusal};
+use crate::auth::{AuthError, Credential, Identity};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
 use crate::clock::now_us;
 use crate::delivery::frames::{companions_on, event_on};
@@ -84,7 +84,10 @@ async fn join(place: Place, identity: Identity, resume: Option<Resume>) -> Resul
     // The socket is in the registry now. An order to close comes after the revocation that it goes with, so either it finds
     // the socket, or this finds the revocation.
     match node.backbone.enter(entrant(&identity, resume.as_ref())).await.map_err(unavailable)? {
-        EntryOutcome::Revoked => return Err(Refusal::Auth(TokenRefusal::Revoked.into())),
+        EntryOutcome::Revoked => {
+            let refused = node.authenticator.why_revoked(&identity).await;
+            return Err(Refusal::Auth(refused.map_or_else(AuthError::from, AuthError::from)));
+        }
         EntryOutcome::At { head, event } => open_gate(&registered, &head, resume.as_ref(), event.as_deref()),
     }
     node.metrics.handshake("accepted");

@@ -72,7 +72,7 @@ pub async fn poll(
         // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
         match node.authenticator.check_revoked(identity).await {
             Ok(()) => {}
-            Err(AuthError::Refused(_)) => return Ok(PollOutcome::Ended(CloseCode::SessionRevoked)),
+            Err(AuthError::Refused(refused)) => return Ok(PollOutcome::Ended(refused.close_code())),
             Err(AuthError::Unavailable(reason)) => return Err(BackboneError(reason.to_string())),
         }
     }

@@ -11,14 +11,49 @@ use super::StoreError;
 pub struct AuditEntry {
     /// When it happened, by the node's clock; lines are written later, in batches.
     pub at: Timestamp,
-    /// The user that the line is about.
-    pub user: UserId,
+    /// The user that the line is about; `None` if it is about several or all.
+    pub user: Option<UserId>,
     /// The conversation, if it happened in one.
     pub conversation: Option<ConversationId>,
     /// The connection, if it happened on one.
     pub connection: Option<String>,
     /// The event itself.
     pub act: AuditAct,
+}
+
+/// The giver of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Giver {
+    /// The user with an admin's token, or for whom a backend acts; `None`: a backend in its own name.
+    pub user: Option<UserId>,
+    /// Whether it came with the API key.
+    pub is_backend: bool,
+}
+
+/// An order to the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditOrder {
+    /// The line's user is to be disconnected.
+    Disconnect {
+        /// The reason that was given.
+        reason: Option<String>,
+    },
+    /// The tokens of the line's user are revoked.
+    Revoke,
+    /// An event goes to users.
+    Publish {
+        /// The event's type.
+        kind: String,
+        /// The users, the first of them if they are many.
+        users: Vec<UserId>,
+        /// How many users.
+        count: usize,
+    },
+    /// An event goes to everybody who is connected.
+    Broadcast {
+        /// The event's type.
+        kind: String,
+    },
 }
 
 /// The event of a line. `by` is the user who did it to the user of the line: `None` is a backend.
@@ -84,6 +119,13 @@ pub enum AuditAct {
         /// The message's id.
         id: MessageId,
     },
+    /// An order was given. Whether it was carried out on every node is not told.
+    Ordered {
+        /// The order.
+        order: AuditOrder,
+        /// The one who gave it.
+        by: Giver,
+    },
     /// A message of the user's was deleted.
     MessageDeleted {
         /// The message's id.
@@ -111,6 +153,10 @@ impl AuditAct {
             Self::Message { .. } => "message",
             Self::MessageEdited { .. } => "message_edited",
             Self::MessageDeleted { .. } => "message_deleted",
+            Self::Ordered { order: AuditOrder::Disconnect { .. }, .. } => "disconnect_ordered",
+            Self::Ordered { order: AuditOrder::Revoke, .. } => "revoke_ordered",
+            Self::Ordered { order: AuditOrder::Publish { .. }, .. } => "publish_ordered",
+            Self::Ordered { order: AuditOrder::Broadcast { .. }, .. } => "broadcast_ordered",
         }
     }
 
@@ -129,6 +175,19 @@ impl AuditAct {
             // Written by hand: there is one for each message.
             Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
             Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),
+            Self::Ordered { order, by: Giver { user, is_backend } } => {
+                let by = if *is_backend { None } else { user.as_ref() };
+                let acting_for = if *is_backend { user.as_ref() } else { None };
+                let order = match order {
+                    AuditOrder::Disconnect { reason } => json!({ "reason": reason }),
+                    AuditOrder::Revoke => json!({}),
+                    AuditOrder::Publish { kind, users, count } => {
+                        json!({ "type": kind, "users": users, "count": count })
+                    }
+                    AuditOrder::Broadcast { kind } => json!({ "type": kind }),
+                };
+                json!({ "by": by, "backend": is_backend, "actingFor": acting_for, "order": order })
+            }
         };
         Some(detail.to_string())
     }

@@ -33,13 +33,13 @@ mod walk;
 use async_trait::async_trait;
 
 pub use activity::{Activity, ChannelActivity, ChannelCount};
-pub use audit::{Audit, AuditAct, AuditEntry};
+pub use audit::{Audit, AuditAct, AuditEntry, AuditOrder, Giver};
 pub use backbones::BackboneServers;
 pub use bulk::{BulkMembers, MembersAdded};
 pub use by_user::{Partners, UnreadCounts};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
-pub use connect::connect;
+pub use connect::{check, connect};
 pub use conversations::{Conversations, ordered_pair};
 pub use error::{Refusal, StoreError};
 pub use group_commit::{GroupCommit, GroupCommitSettings, NewMessageDraft};

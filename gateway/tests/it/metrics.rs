@@ -60,6 +60,29 @@ async fn prometheus_scrapes_two_nodes_answers_the_dashboard_and_fires_when_redis
     prometheus.wait_for(firing, |value| value.is_none()).await;
 }
 
+/// A rate needs a value before the first request: until then a dashboard would show "no data".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_node_has_every_series_at_zero() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (redis, database) = (Redis::start(), Postgres::database().await);
+    let node = ServedNode::start(&redis.url(), &database.url, &[], folder.path(), "one").await;
+    let text = scrape(node.ops).await;
+    let (_, document) = get(node.http, "/openapi.json", &[]).await;
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() > 20, "{} paths", paths.len());
+    for (path, methods) in paths {
+        for method in methods.as_object().expect("methods").keys() {
+            let start = format!(r#"parley_http_requests_total{{route="{path}",method="{}","#, method.to_uppercase());
+            let line =
+                text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start} is missing"));
+            assert!(line.ends_with(" 0"), "{line}");
+        }
+        let seconds = format!(r#"parley_http_request_seconds_count{{route="{path}"}} 0"#);
+        assert!(text.contains(&seconds), "{seconds} is missing");
+    }
+    every_query_names_a_metric_that_is_there(&[text.clone(), text]);
+}
+
 /// Something of everything: messages, a resume, one that can't be, REST, faults, names that nobody may find in a label.
 async fn traffic(one: &ServedNode, two: &ServedNode) {
     let mut a = Client::join(one.http, "user-a").await;

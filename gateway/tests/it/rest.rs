@@ -243,6 +243,65 @@ async fn backends_publish_broadcast_and_disconnect() {
     assert_eq!(get(node.http, "/api/v1/conversations", &[("authorization", &format!("Bearer {old}"))]).await.0, 401);
 }
 
+/// Who gave an order stands in the audit trail: an admin, a backend, or a backend for a user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_names_its_giver_in_the_audit_trail() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("parley.db");
+    let node = Node::embedded(&[("DATABASE_URL", &format!("sqlite:{}", file.display()))]).await;
+    let admin = token_with(json!({ "sub": "boss", "scope": "admin", "exp": in_seconds(60), "iat": in_seconds(0) }));
+    let admin = format!("Bearer {admin}");
+    let event = json!({ "type": "x.y", "payload": {} });
+    let orders = [
+        ("/api/v1/control/disconnect", json!({ "userId": "a", "reason": "spam" })),
+        ("/api/v1/control/revoke", json!({ "userId": "a" })),
+        ("/api/v1/publish", json!({ "users": ["a", "b"], "event": event, "durable": false })),
+        ("/api/v1/broadcast", json!({ "event": event })),
+    ];
+    let callers: [Vec<(&str, &str)>; 3] = [
+        vec![("authorization", &admin)],
+        vec![("x-api-key", API_KEY)],
+        vec![("x-api-key", API_KEY), ("x-user-id", "c")],
+    ];
+    for caller in &callers {
+        for (path, body) in &orders {
+            assert_eq!(post(node.http, path, caller, body.clone()).await.0, 202, "{path}");
+        }
+    }
+    // Refused ones aren't orders.
+    let (_, value) = bearer(&token("u"));
+    assert_eq!(post(node.http, orders[1].0, &[("authorization", &value)], orders[1].1.clone()).await.0, 403);
+    let lines = async || {
+        let connection = rusqlite::Connection::open(&file).expect("the file is there");
+        let sql = "SELECT kind, user_id, detail FROM audit WHERE kind LIKE '%_ordered' ORDER BY id";
+        let mut statement = connection.prepare(sql).expect("the table is there");
+        let line = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let lines: Result<Vec<(String, Option<String>, String)>, _> =
+            statement.query_map([], line).expect("rows").collect();
+        lines.expect("lines")
+    };
+    for _ in 0..100 {
+        if lines().await.len() >= 12 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let lines = lines().await;
+    assert_eq!(lines.len(), 12, "{lines:?}");
+    let givers = [(json!("boss"), json!(false), json!(null)), (json!(null), json!(true), json!(null))];
+    let givers = givers.into_iter().chain([(json!(null), json!(true), json!("c"))]);
+    for (lines, (by, backend, acting_for)) in lines.chunks(4).zip(givers) {
+        let kinds: Vec<&str> = lines.iter().map(|line| line.0.as_str()).collect();
+        assert_eq!(kinds, ["disconnect_ordered", "revoke_ordered", "publish_ordered", "broadcast_ordered"]);
+        for (_, _, detail) in lines {
+            let detail: serde_json::Value = serde_json::from_str(detail).expect("JSON");
+            assert_eq!((&detail["by"], &detail["backend"], &detail["actingFor"]), (&by, &backend, &acting_for));
+        }
+        assert_eq!(lines[0].1.as_deref(), Some("a"));
+        assert_eq!((lines[2].1.as_deref(), lines[3].1.as_deref()), (None, None));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_have_the_one_shape() {
     let node = Node::embedded(&[]).await;

@@ -29,8 +29,8 @@ impl KeptConnections {
         stop: CancellationToken,
     ) -> Self {
         let shared = |route, cluster| Shared {
+            subscriptions: Arc::new(Subscriptions::new(settings.keys.clone(), cluster)),
             link: Arc::new(Link::new(settings, route)),
-            subscriptions: Arc::new(Subscriptions::new(cluster)),
             inbox,
             source,
             invalid: metrics::counter!("parley_backbone_invalid_payloads_total"),

@@ -13,8 +13,9 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use shared::UserId;
+use shared::redis_keys::Keys;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Slot, slot_of};
 use super::connect::connection;
 use super::connect::server::{Fault, Server, failed};
 use super::scripts::Scripts;
@@ -65,6 +66,11 @@ impl Link {
         }
     }
 
+    /// The names of keys and channels.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.settings.keys
+    }
+
     /// The Cluster, where it is one: a user's keys lie on different servers there.
     pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.route {
@@ -107,7 +113,7 @@ impl Link {
     /// Closes other connections of `owner`, so that nothing of theirs is carried out after this. In a Cluster they are
     /// closed on every master: it isn't known to which of them the owner's last commands went.
     pub(super) async fn fence(&self, owner: &str) -> Result<(), BackboneError> {
-        let name = connection::client_name(owner);
+        let name = connection::client_name(self.keys(), owner);
         let servers = match &self.route {
             Route::One(server) => vec![server.live()?],
             Route::Cluster(cluster) => cluster.all_live()?,
@@ -258,6 +264,10 @@ impl Link {
         *self.told_new.lock() = Some(Instant::now());
     }
 
+    fn slot_of(&self, user: &UserId) -> Slot {
+        slot_of(self.keys().user_channel(user).as_bytes())
+    }
+
     fn was_told_within(&self, time: Duration) -> bool {
         self.told_new.lock().is_some_and(|at| at.elapsed() < time)
     }
@@ -267,7 +277,7 @@ impl Link {
         let is_new = || match &self.route {
             Route::One(server) => self.was_told_within(SERVER_NEW) || server.changed_within(SERVER_NEW),
             // The store tells only that some master is another.
-            Route::Cluster(cluster) => cluster.moved_within(user, SERVER_NEW),
+            Route::Cluster(cluster) => cluster.moved_within(self.slot_of(user), SERVER_NEW),
         };
         !switches::off("open-logs") && is_new()
     }
@@ -285,7 +295,7 @@ impl Link {
     pub(super) fn is_unsettled_for(&self, user: &UserId) -> bool {
         match &self.route {
             Route::One(_) => false,
-            Route::Cluster(cluster) => cluster.moved_within(user, SERVER_UNSETTLED),
+            Route::Cluster(cluster) => cluster.moved_within(self.slot_of(user), SERVER_UNSETTLED),
         }
     }
 

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, cmd};
 use shared::UserId;
-use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, log_key, unread_key};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +108,14 @@ impl RedisBackbone {
         }
     }
 
+    /// Reads the address, and the file that it names. Connects to nothing.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, without its password.
+    pub fn check<'a>(address: impl Into<Address<'a>>) -> Result<(), BackboneError> {
+        Target::parse(address.into()).map(drop)
+    }
+
     /// Runs an infrequent command, on a connection of the pool.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BackboneError> {
         self.link.ask(command).await
@@ -142,7 +149,8 @@ impl Backbone for RedisBackbone {
     }
 
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {
-        let mut call = scripts::call(&self.link.scripts.open, &[&log_key(user), &unread_key(user)]);
+        let keys = self.link.keys();
+        let mut call = scripts::call(&self.link.scripts.open, &[keys.log(user), keys.unread(user)]);
         let reply: Vec<Bytes> = self.link.run_script(call.arg(self.link.epoch_nonce())).await?;
         log::head_and_rest(&reply).map(|(head, _)| head)
     }
@@ -152,18 +160,19 @@ impl Backbone for RedisBackbone {
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
-        let mut call = scripts::call(&self.link.scripts.read, &[&log_key(user), &unread_key(user)]);
+        let keys = self.link.keys();
+        let mut call = scripts::call(&self.link.scripts.read, &[keys.log(user), keys.unread(user)]);
         call.arg(self.link.epoch_nonce()).arg(after).arg(limit);
         log::page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
     }
 
     async fn broadcast(&self, body: Bytes) -> Result<(), BackboneError> {
-        self.link.run(cmd("PUBLISH").arg(ALL_CHANNEL).arg(&*body)).await
+        self.link.run(cmd("PUBLISH").arg(self.link.keys().all_channel()).arg(&*body)).await
     }
 
     async fn control(&self, control: &Control) -> Result<(), BackboneError> {
         let text = serde_json::to_string(control).map_err(|error| BackboneError(error.to_string()))?;
-        self.link.run(cmd("PUBLISH").arg(CONTROL_CHANNEL).arg(text)).await
+        self.link.run(cmd("PUBLISH").arg(self.link.keys().control_channel()).arg(text)).await
     }
 
     async fn fence(&self, owner: &str) -> Result<(), BackboneError> {

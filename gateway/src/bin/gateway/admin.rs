@@ -187,7 +187,7 @@ impl Asker<'_> {
     }
 
     fn endpoint(&self, url: &str, path: &str) -> anyhow::Result<Endpoint> {
-        let whole = format!("{}{path}", url.trim_end_matches('/'));
+        let whole = format!("{}{path}", url.trim().trim_end_matches('/'));
         let uri = whole.parse().ok().filter(|uri: &hyper::Uri| matches!(uri.scheme_str(), Some("http" | "https")));
         let uri = uri.with_context(|| format!("{url:?} is not a URL; give one like http://127.0.0.1:8086"))?;
         Ok(Endpoint::new(uri, Duration::from_secs(self.args.timeout), ANSWER_BYTES_MAX)?)
@@ -197,7 +197,8 @@ impl Asker<'_> {
         let Some(key) = &self.args.api_key else {
             bail!("API_KEY is not set; give the nodes' API_KEY in the environment")
         };
-        let mut key = HeaderValue::from_str(key).context("API_KEY can't be sent: it holds control characters")?;
+        let mut key =
+            HeaderValue::from_str(key.trim()).context("API_KEY can't be sent: it holds control characters")?;
         key.set_sensitive(true);
         Ok(HeaderMap::from_iter([(hyper::header::HeaderName::from_static("x-api-key"), key)]))
     }

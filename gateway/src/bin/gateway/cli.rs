@@ -13,6 +13,9 @@ use gateway::node::drain;
 use shared::UserId;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::{self, AdminArgs};
 
@@ -46,7 +49,7 @@ struct RunArgs {
     #[arg(long, env = "RUST_LOG", default_value = "info", hide_env_values = true)]
     log: String,
     /// How to log: text or json
-    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], hide_env_values = true)]
+    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_parser = log_format, hide_env_values = true)]
     log_format: String,
 }
 
@@ -113,6 +116,14 @@ fn serve(args: RunArgs, mode: Mode) -> anyhow::Result<()> {
     ended
 }
 
+/// White space at the ends goes, as with every setting.
+fn log_format(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        known @ ("text" | "json") => Ok(known.to_owned()),
+        _ => Err("give text or json"),
+    }
+}
+
 /// How long threads that hang in a blocking call may hold up the end of the process.
 const THREADS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -175,16 +186,22 @@ fn config(args: RunArgs) -> anyhow::Result<()> {
 }
 
 fn start_log(filter: &str, format: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("RUST_LOG is invalid; give a filter like info")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(filter.trim()).context("RUST_LOG is invalid; give a filter like info")?;
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter_fn(may_be_logged)).with(filter);
     match format {
-        "json" => builder.json().init(),
-        _ => builder.init(),
+        "json" => registry.with(lines.json()).init(),
+        _ => registry.with(lines).init(),
     }
     Ok(())
+}
+
+/// Libraries print contents, password hashes and keys below info: the parameters of a statement, a command's arguments, a
+/// request's headers. So only our own lines may be that detailed, whatever RUST_LOG says.
+fn may_be_logged(line: &tracing::Metadata<'_>) -> bool {
+    let is_ours = || line.target().split("::").next().is_some_and(|name| matches!(name, "gateway" | "shared"));
+    *line.level() <= tracing::Level::INFO || is_ours()
 }
 
 /// Prints the output. An error is ignored: it means that the reader has gone.

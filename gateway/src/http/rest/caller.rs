@@ -13,6 +13,7 @@ use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
 use crate::http::client_address::ClientScheme;
 use crate::limits::Allowance;
+use crate::store::Giver;
 
 /// The caller.
 #[derive(Debug, Clone)]
@@ -56,6 +57,11 @@ impl Caller {
             Self::User(identity) => Some(identity),
             Self::Backend(_) => None,
         }
+    }
+
+    /// The giver of an order, for the audit trail.
+    pub(super) fn giver(&self) -> Giver {
+        Giver { user: self.acts_for().cloned(), is_backend: matches!(self, Self::Backend(_)) }
     }
 
     /// Refuses everybody but backends and admins.

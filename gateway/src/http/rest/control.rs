@@ -15,6 +15,10 @@ use super::describe::Accepted;
 use super::failure::Failure;
 use crate::backbone::Control;
 use crate::http::stats::Stats;
+use crate::store::AuditOrder;
+
+/// How much of a reason the audit trail keeps.
+const REASON_CHARS_MAX: usize = 200;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -38,6 +42,8 @@ pub(super) async fn disconnect(
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, reason = order.reason, "disconnecting a user, as requested over REST");
+    let reason = order.reason.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect());
+    api.node.audit.ordered(Some(&order.user_id), AuditOrder::Disconnect { reason }, caller.giver());
     let control = Control::Disconnect { user_id: order.user_id, revoked: false };
     api.node.backbone.control(&control).await?;
     Ok(Accepted)
@@ -50,6 +56,7 @@ pub(super) async fn revoke(
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     tracing::info!(user = %order.user_id, "revoking a user's tokens, as requested over REST");
+    api.node.audit.ordered(Some(&order.user_id), AuditOrder::Revoke, caller.giver());
     api.node.chat.revoke(&order.user_id).await?;
     Ok(Accepted)
 }

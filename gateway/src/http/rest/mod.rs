@@ -87,7 +87,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/notifications/read", social::read_notifications, "Mark notifications as read (social)")
         .post("/api/v2/ws-token", tickets::issue, "A ticket for one connection")
         .get("/api/v1/internal/chat/ws/stats", control::stats, "What this node holds (backends, admins)")
-        .finish(api.node.limits.content_chars_max)
+        .finish(api.node.limits.content_chars_max, &api.node.metrics)
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
         .layer(from_fn_with_state(Arc::clone(&api.origins), browsers::guard))

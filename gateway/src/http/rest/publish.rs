@@ -14,9 +14,12 @@ use super::caller::Caller;
 use super::describe::Accepted;
 use super::failure::Failure;
 use crate::chat::notifications::NotificationPayload;
+use crate::store::AuditOrder;
 
 /// Users in one call.
 const USERS_MAX: usize = 1000;
+/// Users that the audit trail names of one call.
+const USERS_SHOWN_MAX: usize = 20;
 /// The longest event type, in bytes.
 const TYPE_BYTES_MAX: usize = 64;
 /// The largest payload, in bytes.
@@ -63,6 +66,10 @@ pub(super) async fn publish(
     let mut users = publish.users;
     users.sort();
     users.dedup();
+    let (kind, count) = (publish.event.kind.clone(), users.len());
+    let shown = users.iter().take(USERS_SHOWN_MAX).cloned().collect();
+    let to = if let [user] = &*users { Some(user) } else { None };
+    api.node.audit.ordered(to, AuditOrder::Publish { kind, users: shown, count }, caller.giver());
     match publish.event.kept().filter(|_| publish.durable) {
         Some(payload) => api.node.chat.notify(users, payload?).await?,
         None => api.node.chat.publish(users, envelope, publish.durable).await?,
@@ -76,7 +83,9 @@ pub(super) async fn broadcast(
     Body(broadcast): Body<BroadcastBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    api.node.chat.broadcast(broadcast.event.envelope()?).await?;
+    let envelope = broadcast.event.envelope()?;
+    api.node.audit.ordered(None, AuditOrder::Broadcast { kind: broadcast.event.kind }, caller.giver());
+    api.node.chat.broadcast(envelope).await?;
     Ok(Accepted)
 }
 

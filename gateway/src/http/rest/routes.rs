@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::describe::{DescribedHandler, Operation, Schemas};
+use crate::metrics::Metrics;
 
 /// Where the documents are.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -62,13 +63,24 @@ impl Routes {
         self.add("delete", MethodFilter::DELETE, path, handler, summary)
     }
 
-    /// The router, with the document of all its routes, and the one of the sockets.
-    pub(super) fn finish(mut self, content_chars_max: usize) -> Router<Arc<Api>> {
+    /// The router, with the document of all its routes, and the one of the sockets. Each route's series begin in `metrics`.
+    pub(super) fn finish(mut self, content_chars_max: usize, metrics: &Metrics) -> Router<Arc<Api>> {
         self.describe_document(OPENAPI_PATH, "This document");
         self.describe_document(ASYNCAPI_PATH, "The document of the sockets");
+        self.count_from_zero(metrics);
         let openapi = super::openapi::document(&self.paths, self.schemas.components(content_chars_max));
         let asyncapi = super::asyncapi::document(content_chars_max);
         self.serve(OPENAPI_PATH, openapi.to_string()).serve(ASYNCAPI_PATH, asyncapi.to_string()).router
+    }
+
+    fn count_from_zero(&self, metrics: &Metrics) {
+        for (path, methods) in &self.paths {
+            for (method, operation) in methods.as_object().into_iter().flatten() {
+                let answers = operation.get("responses").and_then(Value::as_object).into_iter().flatten();
+                let good = answers.map(|(status, _)| status.as_str()).find(|status| status.starts_with('2'));
+                metrics.route(path, method, good.unwrap_or("200"));
+            }
+        }
     }
 
     fn describe_document(&mut self, path: &str, summary: &str) {

@@ -18,7 +18,7 @@ impl Audit for PostgresStore {
 async fn insert(client: &impl GenericClient, entries: &[AuditEntry]) -> Result<(), StoreError> {
     let times: Vec<_> = entries.iter().map(|entry| system_time(entry.at)).collect();
     let kinds: Vec<&str> = entries.iter().map(|entry| entry.act.kind()).collect();
-    let users: Vec<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
+    let users: Vec<Option<&str>> = entries.iter().map(|entry| entry.user.as_ref().map(|id| id.as_str())).collect();
     let conversations: Vec<Option<&str>> =
         entries.iter().map(|entry| entry.conversation.as_ref().map(|id| id.as_str())).collect();
     let connections: Vec<Option<&str>> = entries.iter().map(|entry| entry.connection.as_deref()).collect();

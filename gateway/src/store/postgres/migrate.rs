@@ -59,7 +59,21 @@ async fn connect(
     Ok((client, tokio::spawn(connection)))
 }
 
+/// Any other encoding lacks characters: an emoji could not be stored.
+async fn check_encoding(client: &Client) -> Result<(), MigrateError> {
+    let row = client.query_one("SELECT current_setting('server_encoding'), current_database()::text", &[]).await?;
+    let (encoding, database): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(MigrateError::Refused(format!(
+        "its encoding is {encoding}, which can't hold every message; make one with createdb --encoding=UTF8 \
+         --template=template0 --locale=C.UTF-8 <name>, and name it in DATABASE_URL in the place of {database}"
+    )))
+}
+
 async fn apply(client: &mut Client) -> Result<(), MigrateError> {
+    check_encoding(client).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     client
         .batch_execute(

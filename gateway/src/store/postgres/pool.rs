@@ -24,9 +24,15 @@ const CONNECT_MS_MAX: u64 = 3_000;
 /// Every statement finds its rows by an index. So these settings leave the planner only the plan that stays good while
 /// tables grow, without statistics. A plan for empty tables would otherwise read whole tables, or build caches for a
 /// few rows. A server that waits for standbys to apply goes on doing so.
+///
+/// The role or the database may have defaults of its own, made for other programs. A stricter isolation would refuse
+/// transactions that run at the same time; shorter limits would end what is only waiting.
 const SESSION: &str = "\
     SET statement_timeout = 4000; \
-    SET idle_in_transaction_session_timeout = 10000; \
+    SET idle_in_transaction_session_timeout = 2000; \
+    SET lock_timeout = 0; \
+    SET default_transaction_isolation = 'read committed'; \
+    SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout'); \
     SET plan_cache_mode = force_generic_plan; \
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
     SELECT set_config(name, 'off', false) FROM pg_settings \
@@ -68,6 +74,11 @@ impl PostgresStore {
             .build()
             .map_err(|fault| StoreError::Failed(fault.to_string()))?;
         Ok(Arc::new(Self { pool, place }))
+    }
+
+    /// Reads the URL and the file that it may name.
+    pub(in crate::store) fn check(url: &str) -> Result<(), StoreError> {
+        config(&tls::read(url)?.plain).map(drop)
     }
 
     /// A connection for one call.
@@ -160,7 +171,10 @@ fn explain(place: &str, error: migrate::MigrateError) -> StoreError {
     let reason = describe(&error);
     let advice = match error.code() {
         Some(code) if *code == SqlState::INVALID_CATALOG_NAME => "make the database first (createdb)",
-        Some(code) if *code == SqlState::INVALID_PASSWORD => "check the user and the password in DATABASE_URL",
+        Some(code) if *code == SqlState::INVALID_PASSWORD => {
+            "check the user and the password in DATABASE_URL; there, any character of theirs but letters, digits and - . _ ~ \
+             must be percent-encoded (% as %25, / as %2F, @ as %40)"
+        }
         Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             "check the user in DATABASE_URL, and pg_hba.conf on the server"
         }

@@ -20,5 +20,10 @@ fn insert(change: &rusqlite::Connection, entry: &AuditEntry) -> Result<(), Store
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let conversation = entry.conversation.as_ref().map(|id| id.as_str());
     let (at, kind, detail) = (entry.at.unix_ms(), entry.act.kind(), entry.act.detail());
-    execute(change, sql, params![at, kind, entry.user.as_str(), conversation, entry.connection, detail]).map(drop)
+    execute(
+        change,
+        sql,
+        params![at, kind, entry.user.as_ref().map(|id| id.as_str()), conversation, entry.connection, detail],
+    )
+    .map(drop)
 }

@@ -34,7 +34,7 @@ async fn a_node_that_missed_a_revocation_closes_the_sockets_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_redis_forgets_no_revocation() {
     let mut cluster = TwoNodes::start(&[]).await;
-    let old = token("b");
+    let old = token_with(json!({ "sub": "b", "exp": in_seconds(3600), "iat": in_seconds(-5) }));
     let backend = [("x-api-key", API_KEY)];
     let order = json!({ "userId": "b" });
     assert_eq!(post(cluster.one.http, "/api/v1/control/revoke", &backend, order).await.0, 202);

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, SECRET, token};
+use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 
 /// A node in a process of its own, and everything that it says.
@@ -125,10 +126,54 @@ async fn no_token_ticket_or_session_is_logged_at_any_level() {
     assert_eq!(get(to, "/api/v1/conversations", &[("x-api-key", "a-wrong-key-that-nobody-sees")]).await.0, 401);
 
     let said = process.end();
-    assert!(said.contains("TRACE") && said.contains("AUTH_SERVICE_URL"), "it says much: {said}");
+    assert!(said.contains("DEBUG gateway") && said.contains("AUTH_SERVICE_URL"), "it says much: {said}");
     let signature = token.rsplit('.').next().expect("three parts");
     for secret in [signature, &ticket, foreign, "that-nobody-sees", SECRET, API_KEY] {
         let line = said.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} was logged");
+    }
+}
+
+/// Libraries would print every parameter of a statement and every argument of a command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_content_and_no_password_hash_is_logged_at_any_level() {
+    let (redis, database) = (Redis::start(), Postgres::database().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = format!("sqlite:{}", folder.path().join("parley.db").display());
+    let everything = "trace,tokio_postgres=trace,tokio_postgres::query=trace,tokio_postgres::prepare=debug,redis=trace,\
+                      redis::aio=trace,hyper=trace,hyper::proto=trace,hyper_util=trace,rusqlite=trace,h2=trace";
+    for (store, level) in [(&database.url, "debug"), (&database.url, everything), (&file, everything)] {
+        let process = Process::start(&[
+            ("RUST_LOG", level),
+            ("HTTP_HOST", "127.0.0.1"),
+            ("OPS_HOST", "127.0.0.1"),
+            ("HTTP_PORT", "0"),
+            ("OPS_PORT", "0"),
+            ("REDIS_URL", &redis.url()),
+            ("DATABASE_URL", store),
+            ("JWT_SECRET", SECRET),
+            ("API_KEY", API_KEY),
+        ]);
+        let to = process.address().await;
+        let (_, authorization) = bearer(&token("a"));
+        let headers = [("authorization", authorization.as_str())];
+        let channel = json!({
+            "kind": "channel", "title": "a-title-that-nobody-sees", "visibility": "public",
+            "password": "a-password-that-nobody-sees",
+        });
+        let (status, made) = post(to, "/api/v1/conversations", &headers, channel).await;
+        assert_eq!(status, 201, "{made}");
+        let join = format!("/api/v1/conversations/{}/join", made["id"].as_str().expect("an id"));
+        let (_, others) = bearer(&token("b"));
+        let wrong = json!({ "password": "a-wrong-one-that-nobody-sees" });
+        assert_eq!(post(to, &join, &[("authorization", &others)], wrong).await.0, 403);
+        let message = json!({ "to": "b", "content": "a-content-that-nobody-sees" });
+        assert_eq!(post(to, "/api/v1/messages", &headers, message).await.0, 201);
+        let said = process.end();
+        assert!(said.contains("DEBUG gateway"), "it says much: {said}");
+        for secret in ["that-nobody-sees", "$argon2", "$scrypt", "$2b$"] {
+            let line = said.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "{secret} was logged");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Session cookies in Redis, and single-use tickets.
 
 use serde_json::{Value, json};
+use shared::UserId;
 
 use crate::support::client::{Client, Incoming};
 use crate::support::http::{bearer, get, post};
@@ -145,11 +146,60 @@ async fn a_connection_by_ticket_ends_when_its_token_does_and_a_revoked_ticket_is
     client.expect("auth_success").await;
     assert_eq!(client.expect_close().await, 4300);
 
-    let (name, value) = bearer(&token("b"));
+    let (name, value) = bearer(&token_with(json!({ "sub": "b", "exp": in_seconds(3600), "iat": in_seconds(-5) })));
     let path = format!("/chat/ws?ticket={}", ticket(&node, (name, &value)).await);
     let order = json!({ "userId": "b" });
     assert_eq!(post(node.http, "/api/v1/control/revoke", &[("x-api-key", API_KEY)], order).await.0, 202);
     let mut client = Client::open(node.http, &path, &[]).await.expect("upgrade");
+    client.expect("auth_failed").await;
+    assert_eq!(client.expect_close().await, 4002);
+}
+
+/// A revocation's time is in seconds. A token of that very second may be an older one or a newer one: its client fetches
+/// another. An older one is worthless, and its client stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_the_very_second_of_a_revocation_is_to_be_fetched_anew() {
+    for cluster in [None, Some(Pair::start().await)] {
+        let embedded = Node::embedded(&[]).await;
+        let node = cluster.as_ref().map_or(&embedded, |pair| &pair.one);
+        let order = json!({ "userId": "a" });
+        assert_eq!(post(node.http, "/api/v1/control/revoke", &[("x-api-key", API_KEY)], order).await.0, 202);
+        let users = [UserId::parse("a").expect("an id")];
+        let backbone = &node.app.node().backbone;
+        let revoked_s = backbone.revoked_at(&users).await.expect("asked")[0].expect("it is there");
+        for (issued_s, code, error) in [(revoked_s, 4300, "TOKEN_EXPIRED"), (revoked_s - 1, 4002, "UNAUTHENTICATED")] {
+            let token = token_with(json!({ "sub": "a", "exp": in_seconds(60), "iat": issued_s }));
+            let mut client = Client::open(node.http, &format!("/chat/ws?token={token}"), &[]).await.expect("upgrade");
+            assert_eq!(client.expect("auth_failed").await["payload"]["code"], error);
+            assert_eq!(client.expect_close().await, code);
+            let (name, value) = bearer(&token);
+            for path in ["/api/v1/conversations", "/api/v1/events?wait=0"] {
+                let (status, answer) = get(node.http, path, &[(name, &value)]).await;
+                assert_eq!((status, &answer["error"]["code"]), (401, &json!(error)), "{path}");
+            }
+        }
+        let token = token_with(json!({ "sub": "a", "exp": in_seconds(60), "iat": revoked_s + 1 }));
+        Client::join_with(node.http, &token).await;
+    }
+}
+
+/// Whoever writes sessions may write what nobody can read. The answer is the same each time, so it is no "try again".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_or_a_revocation_that_can_not_be_read_is_a_refusal() {
+    let pair = Pair::start().await;
+    pair.redis.set_bytes("session:s1", b"J\xfcrgen");
+    pair.redis.ask("HSET session:s2 user a");
+    for session in ["s1", "s2"] {
+        let cookie = [("cookie", &*format!("session_id={session}"))];
+        assert_eq!(get(pair.one.http, "/api/v1/conversations", &cookie).await.0, 401);
+        let refused = Client::open(pair.one.http, "/ws", &cookie).await.err().expect("no upgrade");
+        assert!(refused.0.contains("401"), "{refused:?}");
+    }
+    pair.redis.set_bytes("chat:revoked:a", b"soon");
+    let (name, value) = bearer(&token("a"));
+    assert_eq!(get(pair.one.http, "/api/v1/conversations", &[(name, &value)]).await.0, 401);
+    let mut client =
+        Client::open(pair.one.http, &format!("/chat/ws?token={}", token("a")), &[]).await.expect("upgrade");
     client.expect("auth_failed").await;
     assert_eq!(client.expect_close().await, 4002);
 }

@@ -1,4 +1,5 @@
-//! The contract of `Backbone`: one suite, run on Redis, on a Redis Cluster and on the local one.
+//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace), on a Redis Cluster
+//! and on the local one.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use gateway::backbone::{
 use shared::event::ResyncReason;
 use shared::{Position, Timestamp};
 
+use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
     Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
     message, numbered, redo, settings, unread_line, user, with,
@@ -22,6 +24,11 @@ macro_rules! contract {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { bounded(async { super::$case(Rig::redis(settings()).await).await }).await; })+
+        }
+        mod in_a_namespace {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { bounded(async { super::$case(Rig::redis(in_namespace("blue")).await).await }).await; })+
         }
         mod on_cluster {
             use super::*;
@@ -61,6 +68,7 @@ contract!(
     a_refresh_keeps_those_who_are_there_only,
     everybody_gets_broadcasts_and_orders,
     revoked_tokens_are_worthless,
+    values_that_can_not_be_read_are_definite_answers,
     sessions_and_tickets,
     subscriptions_are_counted_and_linger,
     what_is_no_envelope_is_refused,
@@ -102,9 +110,9 @@ async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
     assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}"), 0);
-        assert_eq!(redis.number("XLEN chat:push"), 1);
-        let job = format!("{:?}", redis.ask("XRANGE chat:push - +"));
+        assert_eq!(redis.number(&rig.named("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}")), 0);
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
+        let job = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push - +")));
         assert!(job.contains("ann") && job.contains("message"), "{job}");
     }
     assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 0);
@@ -136,7 +144,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     });
     assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("XLEN chat:push"), 1);
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
     }
     // Who comes back is subscribed anew, and what lingered before doesn't end that.
     backbone.subscribe(&ann).await.expect("subscribed");
@@ -252,7 +260,7 @@ async fn events_keep_their_order_while_counts_are_loaded(rig: Rig) {
     assert_eq!(rig.a.payload(&ann).await, numbered(4, 4));
     assert_eq!(rig.store.loads(), 1);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("HLEN chat:unread:{chat:user:ann}"), 2, "the mark is gone");
+        assert_eq!(redis.number(&rig.named("HLEN chat:unread:{chat:user:ann}")), 2, "the mark is gone");
     }
 }
 
@@ -385,7 +393,7 @@ async fn a_log_of_long_events_is_bounded_in_bytes(rig: Rig) {
     assert_eq!(check_resume(&at(head.floor + 1), &head), Ok(()));
     assert_eq!(check_resume(&at(head.floor - 1), &head), Err(ResyncReason::Trimmed));
     if let Some(redis) = &rig.redis {
-        let taken = redis.number("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0");
+        let taken = redis.number(&rig.named("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0"));
         assert!(taken < 1_400_000, "Redis takes {taken} bytes");
     }
     // Short ones are counted as before.
@@ -409,9 +417,9 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
         assert_eq!(entered, EntryOutcome::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
     }
     if let Some(redis) = &rig.redis {
-        redis.ask("EXPIRE chat:log:{chat:user:ann} 5");
+        redis.ask(&rig.named("EXPIRE chat:log:{chat:user:ann} 5"));
         backbone.enter(entrant(None)).await.expect("in");
-        assert!(redis.number("TTL chat:log:{chat:user:ann}") > 5, "who comes in keeps the log");
+        assert!(redis.number(&rig.named("TTL chat:log:{chat:user:ann}")) > 5, "who comes in keeps the log");
         redis.ask("SCRIPT FLUSH");
         backbone.enter(entrant(None)).await.expect("the script is loaded anew");
     }
@@ -556,6 +564,33 @@ async fn revoked_tokens_are_worthless(rig: Rig) {
     assert_eq!(known, [Some(now_s - 50), None, Some(at)]);
 }
 
+/// Anybody may write to Redis. An answer that is the same for ever is a definite one.
+async fn values_that_can_not_be_read_are_definite_answers(rig: Rig) {
+    let Some(redis) = &rig.redis else { return };
+    let (id, backbone) = (SessionId::parse("s-1").expect("an id"), &rig.b.backbone);
+    redis.set_bytes(&rig.named("session:s-1"), b"J\xfcrgen");
+    assert_eq!(backbone.session(&id).await.expect("a definite answer"), None);
+    redis.ask(&rig.named("DEL session:s-1"));
+    redis.ask(&rig.named("HSET session:s-1 user ann"));
+    assert_eq!(backbone.session(&id).await.expect("a definite answer"), None);
+    let ann = user("ann");
+    for value in [&b"soon"[..], b"nan", b"0x7fffffff", b"1e12", b"\xff", b""] {
+        redis.set_bytes(&rig.named("chat:revoked:ann"), value);
+        for issued_at in [None, Some(1), Some(i64::from(u32::MAX))] {
+            assert!(backbone.is_revoked(&ann, issued_at).await.expect("a definite answer"), "{value:?}");
+            let entrant = Entrant { user: ann.clone(), issued_at, asked: None };
+            assert_eq!(backbone.enter(entrant).await.expect("a definite answer"), EntryOutcome::Revoked, "{value:?}");
+        }
+    }
+    redis.ask(&rig.named("DEL chat:revoked:ann"));
+    redis.ask(&rig.named("LPUSH chat:revoked:ann x"));
+    assert!(backbone.is_revoked(&ann, Some(1)).await.expect("a definite answer"));
+    let entrant = Entrant { user: ann.clone(), issued_at: Some(1), asked: None };
+    assert_eq!(backbone.enter(entrant).await.expect("a definite answer"), EntryOutcome::Revoked);
+    backbone.restore_revocations(&[(ann.clone(), 7)]).await.expect("what can't be read gives way");
+    assert!(!backbone.is_revoked(&ann, Some(8)).await.expect("asked"));
+}
+
 async fn sessions_and_tickets(rig: Rig) {
     let id = SessionId::parse("s-1").expect("an id");
     assert_eq!(rig.a.backbone.session(&id).await.expect("asked"), None);
@@ -674,9 +709,9 @@ async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
     ));
     assert_eq!(rig.b.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6), "each has their own");
     if let Some(redis) = &rig.redis {
-        let life_s = redis.number("TTL chat:rate:ann");
+        let life_s = redis.number(&rig.named("TTL chat:rate:ann"));
         assert!((100..=201).contains(&life_s), "it goes when it is whole again, not in {life_s} s");
-        redis.ask("SET chat:rate:bob nonsense");
+        redis.ask(&rig.named("SET chat:rate:bob nonsense"));
         assert_eq!(rig.a.backbone.draw(&bob, draw).await.expect("drawn"), Grant::Granted(6));
     }
 }
@@ -692,7 +727,7 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
     a.publish(vec![job("ann", 1), job("bob", 2), job("cid", 3)]).await.expect("published");
     if let Some(redis) = &rig.redis {
-        redis.ask("XADD chat:push * user ann message nonsense");
+        redis.ask(&rig.named("XADD chat:push * user ann message nonsense"));
     }
     let mut first = a.take_push_jobs(2).await.expect("taken");
     let rest = b.take_push_jobs(10).await.expect("taken");
@@ -709,8 +744,8 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     assert_eq!(a.buried_push_jobs().await.expect("counted"), 1);
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number("XLEN chat:push"), 0);
-        let dead = format!("{:?}", redis.ask("XRANGE chat:push:dead - +"));
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 0);
+        let dead = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push:dead - +")));
         assert!(dead.contains("bob") && dead.contains("a reason"), "{dead}");
     }
 }

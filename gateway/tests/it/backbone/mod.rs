@@ -6,5 +6,6 @@ mod contract;
 mod failover_rig;
 mod faults;
 mod late;
+mod namespaces;
 pub(crate) mod rig;
 mod sentinel;

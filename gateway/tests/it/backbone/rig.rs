@@ -14,6 +14,7 @@ use gateway::backbone::{
 };
 use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
+use shared::redis_keys::Keys;
 use shared::{ConversationId, MessageId, Timestamp, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -30,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) store: Arc<Store>,
     pub(crate) redis: Option<Redis>,
     pub(crate) cluster: Option<RedisCluster>,
+    /// The names of the nodes' keys.
+    keys: Keys,
 }
 
 /// One node.
@@ -134,8 +137,9 @@ impl Rig {
 
     pub(crate) async fn on(redis: Redis, settings: Settings) -> Self {
         let store = Store::new();
+        let keys = settings.keys.clone();
         let (a, b) = Self::two_nodes(&redis.url(), settings, &store).await;
-        Self { a, b, store, redis: Some(redis), cluster: None }
+        Self { a, b, store, redis: Some(redis), cluster: None, keys }
     }
 
     pub(crate) async fn cluster(settings: Settings) -> Self {
@@ -144,8 +148,9 @@ impl Rig {
 
     pub(crate) async fn on_cluster(cluster: RedisCluster, settings: Settings) -> Self {
         let store = Store::new();
+        let keys = settings.keys.clone();
         let (a, b) = Self::two_nodes(&cluster.url(), settings, &store).await;
-        Self { a, b, store, redis: None, cluster: Some(cluster) }
+        Self { a, b, store, redis: None, cluster: Some(cluster), keys }
     }
 
     async fn two_nodes(url: &str, settings: Settings, store: &Arc<Store>) -> (Node, Node) {
@@ -157,7 +162,7 @@ impl Rig {
         let store = Store::new();
         let (inbox, seen) = recorder();
         let a = Node { backbone: Arc::new(LocalBackbone::start(settings, inbox, store.clone())), seen };
-        Self { b: a.clone(), a, store, redis: None, cluster: None }
+        Self { b: a.clone(), a, store, redis: None, cluster: None, keys: Keys::default() }
     }
 
     /// How many subscriptions a user has who is subscribed on both nodes.
@@ -168,6 +173,11 @@ impl Rig {
     /// Whether the nodes are two indeed.
     pub(crate) fn is_shared(&self) -> bool {
         self.redis.is_some() || self.cluster.is_some()
+    }
+
+    /// A command for Redis, with the namespace before each of the nodes' names that stand in it.
+    pub(crate) fn named(&self, command: &str) -> String {
+        command.replace("chat:", &self.keys.scoped("chat:")).replace("session:", &self.keys.scoped("session:"))
     }
 
     pub(crate) fn the_cluster(&mut self) -> &mut RedisCluster {
@@ -184,7 +194,7 @@ impl Node {
         Self::at(&redis.url(), settings, store).await
     }
 
-    async fn at(url: &str, settings: Settings, store: &Arc<Store>) -> Self {
+    pub(crate) async fn at(url: &str, settings: Settings, store: &Arc<Store>) -> Self {
         let (inbox, seen) = recorder();
         let backbone = RedisBackbone::start(url, settings, inbox, store.clone()).await.expect("Redis is there");
         Self { backbone: Arc::new(backbone), seen }

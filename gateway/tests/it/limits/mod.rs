@@ -5,3 +5,4 @@ mod bad_input;
 mod commands;
 mod hostile;
 mod plain_connections;
+mod start;

@@ -1,8 +1,8 @@
 //! Contract of the store: the audit trail, adding many members, and operators' queries about channels.
 
 use gateway::store::{
-    AuditAct, AuditEntry, ChannelCount, MEMBERS_MAX, MembersAdded, MembershipChange, NewConversation, Refusal,
-    StoreError,
+    AuditAct, AuditEntry, AuditOrder, ChannelCount, Giver, MEMBERS_MAX, MembersAdded, MembershipChange,
+    NewConversation, Refusal, StoreError,
 };
 use shared::{ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
@@ -32,7 +32,7 @@ async fn lines(world: &World) -> Vec<Line> {
 }
 
 fn entry(act: AuditAct) -> AuditEntry {
-    AuditEntry { at: Timestamp::now(), user: user("u"), conversation: None, connection: None, act }
+    AuditEntry { at: Timestamp::now(), user: Some(user("u")), conversation: None, connection: None, act }
 }
 
 async fn lines_stand_as_they_were_given(world: World) {
@@ -51,6 +51,11 @@ async fn lines_stand_as_they_were_given(world: World) {
         entry(AuditAct::Message { id: MessageId::new(12).expect("an id") }),
         entry(AuditAct::MessageEdited { id: MessageId::new(12).expect("an id") }),
         entry(AuditAct::MessageDeleted { id: MessageId::new(12).expect("an id"), by: Some(user("o")) }),
+        entry(AuditAct::Ordered { order: AuditOrder::Revoke, by: Giver { user: Some(user("o")), is_backend: false } }),
+        entry(AuditAct::Ordered {
+            order: AuditOrder::Disconnect { reason: Some("spam".into()) },
+            by: Giver { user: Some(user("o")), is_backend: true },
+        }),
     ];
     all[0].connection = Some("boot-1".into());
     all[3].conversation = Some(conversation("c"));
@@ -73,6 +78,8 @@ async fn lines_stand_as_they_were_given(world: World) {
         "message",
         "message_edited",
         "message_deleted",
+        "revoke_ordered",
+        "disconnect_ordered",
     ];
     assert_eq!(kinds, expected);
     assert!(found.iter().all(|line| line.1.as_deref() == Some("u")));
@@ -83,6 +90,16 @@ async fn lines_stand_as_they_were_given(world: World) {
     assert_eq!(found[11].4.as_deref(), Some(r#"{"messageId":"12"}"#));
     assert_eq!(found[12].4, found[11].4);
     assert_eq!(found[13].4.as_deref(), Some(r#"{"by":"o","messageId":"12"}"#));
+    assert_eq!(found[14].4.as_deref(), Some(r#"{"actingFor":null,"backend":false,"by":"o","order":{}}"#));
+    let acting = r#"{"actingFor":"o","backend":true,"by":null,"order":{"reason":"spam"}}"#;
+    assert_eq!(found[15].4.as_deref(), Some(acting));
+
+    let kind = "notification".to_owned();
+    let order = AuditOrder::Broadcast { kind };
+    let all = AuditAct::Ordered { order, by: Giver { user: None, is_backend: true } };
+    world.store.write_audit(&[AuditEntry { user: None, ..entry(all) }]).await.expect("written");
+    let line = lines(&world).await.pop().expect("a line");
+    assert_eq!((line.0.as_str(), line.1), ("broadcast_ordered", None));
 }
 
 async fn add(world: &World, users: &[&str], by: Option<&str>) -> Result<MembersAdded, StoreError> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::store::{Store, StoreError, connect};
+use gateway::store::{MessageChange, Receipt, ReceiptKind, Store, StoreError, connect};
 
-use crate::store::{World, batch, bounded, contract, new_group, send, user};
+use crate::store::{World, batch, bounded, contract, conversation, new_group, say, send, silent, user};
 use crate::support::postgres::Postgres;
 
 contract!(
@@ -82,6 +82,67 @@ async fn a_commit_waits_for_the_disk_whatever_the_default() {
         let noted: Vec<&str> = noted.iter().map(|row| row.get(0)).collect();
         assert_eq!(noted, [expected], "with the default {default}");
     }
+}
+
+/// The default of a role or a database, made for another program, changes nothing: what is done at the same time all
+/// succeeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_session_sets_the_isolation_that_it_needs() {
+    bounded(async {
+        for defaults in [
+            "default_transaction_isolation = 'serializable'",
+            "default_transaction_isolation = 'repeatable read'",
+            "lock_timeout = '1ms'",
+        ] {
+            let database = Postgres::database().await;
+            connect(&database.url).await.expect("tables");
+            let set = format!(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {}', current_database()); END $$",
+                defaults.replace('\'', "''")
+            );
+            database.client().await.batch_execute(&set).await.expect("set");
+            let store = connect(&database.url).await.expect("a store");
+            let members = ["a", "b", "d", "e", "f", "g"];
+            new_group(&store, "c", &members).await;
+            for round in 0..8 {
+                let message = say(&store, "c", "a", "x").await.message.id;
+                let mut acts = tokio::task::JoinSet::new();
+                for member in &members[1..] {
+                    let (store, member) = (Arc::clone(&store), user(member));
+                    let receipt = Receipt {
+                        kind: ReceiptKind::Read,
+                        user: member.clone(),
+                        conversation: conversation("c"),
+                        up_to: Some(message),
+                    };
+                    acts.spawn({
+                        let store = Arc::clone(&store);
+                        async move { store.receipts(&[receipt], silent()).await.map(drop) }
+                    });
+                    acts.spawn(async move {
+                        let emoji = "👍".to_owned();
+                        let change = MessageChange::React { emoji, on: true };
+                        store.change_message(message, Some(&member), &change, silent()).await.map(drop)
+                    });
+                }
+                while let Some(done) = acts.join_next().await {
+                    done.expect("it ends").unwrap_or_else(|error| panic!("{defaults}, round {round}: {error}"));
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_lacks_characters_is_refused() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let database = Postgres::database_with(&format!("ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")).await;
+        let fault = fault(&database.url).await;
+        assert!(fault.contains(encoding) && fault.contains("createdb --encoding=UTF8"), "{fault}");
+    }
+    let good = Postgres::database_with("ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0").await;
+    connect(&good.url).await.expect("UTF8 will do").ping().await.expect("it answers");
 }
 
 async fn fault(url: &str) -> String {

@@ -29,11 +29,16 @@ pub(crate) struct Database {
 impl Postgres {
     /// A fresh database on the server that all tests share.
     pub(crate) async fn database() -> Database {
+        Self::database_with("").await
+    }
+
+    /// The same, made with these options of `CREATE DATABASE`.
+    pub(crate) async fn database_with(options: &str) -> Database {
         let shared = SHARED.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
             Ok(admin_url) => Self { admin_url, own: None },
             Err(_) => Self::start_own(),
         });
-        shared.new_database().await
+        shared.make_database(options).await
     }
 
     /// A server of one test's own, which may be killed, frozen and started again.
@@ -45,8 +50,12 @@ impl Postgres {
 
     /// A fresh database on this server.
     pub(crate) async fn new_database(&self) -> Database {
+        self.make_database("").await
+    }
+
+    async fn make_database(&self, options: &str) -> Database {
         let name = format!("parley_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        administer(&self.admin_url, &format!("CREATE DATABASE {name}")).await;
+        administer(&self.admin_url, &format!("CREATE DATABASE {name} {options}")).await;
         let (server, _) = self.admin_url.rsplit_once('/').expect("an administrator's URL names a database");
         let parameters = self.admin_url.split_once('?').map_or(String::new(), |(_, rest)| format!("?{rest}"));
         Database { url: format!("{server}/{name}{parameters}"), name, admin_url: self.admin_url.clone() }

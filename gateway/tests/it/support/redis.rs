@@ -96,6 +96,13 @@ impl Redis {
         ask.query(&mut connection)
     }
 
+    /// Sets a string of any bytes.
+    pub(crate) fn set_bytes(&self, key: &str, value: &[u8]) {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let mut connection = client.get_connection().expect("Redis answers");
+        redis::cmd("SET").arg(key).arg(value).exec(&mut connection).expect("set");
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("Redis runs").id()
     }

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use redis::RedisError;
-use shared::UserId;
-use shared::redis_keys::user_channel;
 use tokio::sync::Notify;
 
 pub(super) use self::keeper::Keeper;
@@ -227,9 +225,8 @@ impl Cluster {
         }
     }
 
-    /// Whether the user's slot came to another server within the last `time`.
-    pub(super) fn moved_within(&self, user: &UserId, time: Duration) -> bool {
-        let slot = slot_of(user_channel(user).as_bytes());
+    /// Whether the slot came to another server within the last `time`.
+    pub(super) fn moved_within(&self, slot: Slot, time: Duration) -> bool {
         let moved_s = self.moved_s.get(usize::from(slot)).map_or(0, |moved| moved.load(Ordering::Relaxed));
         moved_s > 0 && u64::from(self.now_s().saturating_sub(moved_s)) <= time.as_secs()
     }

@@ -45,7 +45,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 mod tests {
     use redis::cmd;
     use shared::UserId;
-    use shared::redis_keys::{log_key, unread_key, user_channel};
+    use shared::redis_keys::Keys;
 
     use super::*;
 
@@ -58,8 +58,10 @@ mod tests {
         }
         let ann = UserId::parse("ann").expect("an id");
         let of = |key: String| slot_of(key.as_bytes());
-        assert_eq!(of(log_key(&ann)), of(user_channel(&ann)));
-        assert_eq!(of(unread_key(&ann)), of(user_channel(&ann)));
+        for keys in [Keys::default(), Keys::in_namespace("blue").expect("a namespace")] {
+            assert_eq!(of(keys.log(&ann)), of(keys.user_channel(&ann)));
+            assert_eq!(of(keys.unread(&ann)), of(keys.user_channel(&ann)));
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use redis::{Cmd, Value};
 use shared::UserId;
-use shared::redis_keys::{log_key, unread_key, user_channel};
 
 use super::repeated;
 use crate::backbone::queue::Job;
@@ -63,7 +62,7 @@ impl Call {
         match self {
             Self::Publish(job) => {
                 let mut publish = redis::cmd(link.scripts.publish);
-                publish.arg(user_channel(&job.delivery.user)).arg(&*job.delivery.body);
+                publish.arg(link.keys().user_channel(&job.delivery.user)).arg(&*job.delivery.body);
                 publish
             }
             Self::Append(jobs) => append(link, jobs, mark_of, counts_loaded),
@@ -102,9 +101,10 @@ impl Reply {
 
 /// The call of `lua/append.lua` for these events.
 fn append<'a>(link: &Link, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, counts_loaded: bool) -> Cmd {
-    let keys: Vec<String> =
-        jobs.iter().map(|job| &job.delivery.user).flat_map(|user| [log_key(user), unread_key(user)]).collect();
-    let mut call = scripts::call(&link.scripts.append, &keys);
+    let keys = link.keys();
+    let users = jobs.iter().map(|job| &job.delivery.user);
+    let user_keys: Vec<String> = users.flat_map(|user| [keys.log(user), keys.unread(user)]).collect();
+    let mut call = scripts::call(&link.scripts.append, &user_keys);
     let must_open = jobs.first().is_some_and(|job| link.must_open_logs(&job.delivery.user));
     let commits = jobs.iter().filter_map(durable).map(|durable| durable.committed_at.unix_ms());
     call.arg(link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded));
@@ -116,7 +116,7 @@ fn append<'a>(link: &Link, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, coun
         let body = &*job.delivery.body;
         let short = if std::ptr::eq(body, before) { Cow::default() } else { repeated::shorten(body) };
         before = body;
-        call.arg(user_channel(&job.delivery.user))
+        call.arg(keys.user_channel(&job.delivery.user))
             .arg(durable.committed_at.unix_ms())
             .arg(format!(":{}", durable.event_id))
             .arg(short.get(1..).unwrap_or_default())

@@ -6,7 +6,6 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use redis::Cmd;
 use shared::UserId;
-use shared::redis_keys::unread_key;
 use tokio::time::Instant;
 
 use crate::backbone::BackboneHost;
@@ -26,7 +25,7 @@ pub(super) struct LoadedCounts {
 impl LoadedCounts {
     /// The command that puts them into the cache, or just takes back the user's `mark`.
     pub(super) fn seed(self, link: &Link, mark: &str) -> Cmd {
-        let key = unread_key(&self.user);
+        let key = link.keys().unread(&self.user);
         let Some(counts) = self.counts else {
             let mut forget = redis::cmd("HDEL");
             forget.arg(key).arg(mark);

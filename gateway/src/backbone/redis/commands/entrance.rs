@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
-use shared::redis_keys::{log_key, revoked_key, unread_key};
 
+use super::values::read_revocation;
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::log::{head_and_rest, logged};
@@ -21,7 +21,7 @@ pub(in crate::backbone::redis) async fn enter(
     }
     let mut calls = Pipeline::with_capacity(entrants.len());
     for entrant in entrants {
-        calls.add_command(call(link, entrant, Some(revoked_key(&entrant.user))));
+        calls.add_command(call(link, entrant, Some(link.keys().revoked(&entrant.user))));
     }
     let replies = link.run_calls(&calls).await;
     entrants.iter().zip(replies).map(|(entrant, reply)| entered(entrant, reply?)).collect()
@@ -29,15 +29,16 @@ pub(in crate::backbone::redis) async fn enter(
 
 /// In a Cluster the revocation lies on another server than the log: it is read beside the script's call.
 async fn enter_scattered(link: &Link, entrant: &Entrant) -> Result<EntryOutcome, BackboneError> {
-    let (revoked, call) = (revoked_key(&entrant.user), call(link, entrant, None));
+    let (revoked, call) = (link.keys().revoked(&entrant.user), call(link, entrant, None));
     let mut read = cmd("GET");
-    let (revoked_s, reply) = tokio::try_join!(link.run(read.arg(revoked)), link.run_script(&call))?;
+    let revoked = async { read_revocation(link.run(read.arg(revoked)).await) };
+    let (revoked_s, reply) = tokio::try_join!(revoked, link.run_script(&call))?;
     if revocations::covers(revoked_s, entrant.issued_at) { Ok(EntryOutcome::Revoked) } else { entered(entrant, reply) }
 }
 
 fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {
     let Entrant { user, issued_at, asked } = entrant;
-    let (log, unread) = (log_key(user), unread_key(user));
+    let (log, unread) = (link.keys().log(user), link.keys().unread(user));
     let mut call = match &revoked {
         Some(revoked) => scripts::call(&link.scripts.enter, &[&log, &unread, revoked]),
         None => scripts::call(&link.scripts.enter, &[&log, &unread]),

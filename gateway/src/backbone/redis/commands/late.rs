@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::cmd;
-use shared::redis_keys::{LATE_LEASE, LATE_STREAM};
 
 use crate::backbone::BackboneError;
 use crate::backbone::late::{LATE_MAX, Late, LateId};
@@ -22,16 +21,16 @@ const LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
 impl Late for RedisBackbone {
     async fn keep_late(&self, entry: Bytes) -> Result<bool, BackboneError> {
         let mut keep = cmd("EVAL");
-        self.link.run(keep.arg(KEEP).arg(1).arg(LATE_STREAM).arg(LATE_MAX).arg(&*entry)).await
+        self.link.run(keep.arg(KEEP).arg(1).arg(self.link.keys().late_stream()).arg(LATE_MAX).arg(&*entry)).await
     }
 
     async fn late_count(&self) -> Result<u64, BackboneError> {
-        self.link.run(cmd("XLEN").arg(LATE_STREAM)).await
+        self.link.run(cmd("XLEN").arg(self.link.keys().late_stream())).await
     }
 
     async fn read_late(&self, limit: u32) -> Result<Vec<(LateId, Bytes)>, BackboneError> {
         let mut range = cmd("XRANGE");
-        let range = range.arg(LATE_STREAM).arg("-").arg("+").arg("COUNT").arg(limit);
+        let range = range.arg(self.link.keys().late_stream()).arg("-").arg("+").arg("COUNT").arg(limit);
         let entries: Vec<(String, Vec<Bytes>)> = self.link.run(range).await?;
         // An entry that another program wrote may lack `d`, or have more fields; its content is refused later.
         let body =
@@ -44,7 +43,7 @@ impl Late for RedisBackbone {
             return Ok(());
         }
         let mut drop = cmd("XDEL");
-        drop.arg(LATE_STREAM);
+        drop.arg(self.link.keys().late_stream());
         for LateId(id) in ids {
             drop.arg(id);
         }
@@ -53,6 +52,6 @@ impl Late for RedisBackbone {
 
     async fn lease_late(&self, lease_ms: u32) -> Result<bool, BackboneError> {
         let holder = format!("{}:{}", self.link.settings.node, self.link.settings.boot_id);
-        self.link.run(cmd("EVAL").arg(LEASE).arg(1).arg(LATE_LEASE).arg(holder).arg(lease_ms)).await
+        self.link.run(cmd("EVAL").arg(LEASE).arg(1).arg(self.link.keys().late_lease()).arg(holder).arg(lease_ms)).await
     }
 }

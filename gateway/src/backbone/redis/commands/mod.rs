@@ -14,3 +14,4 @@ mod push_jobs;
 mod rates;
 pub(in crate::backbone::redis) mod repeated;
 mod revocations;
+mod values;

@@ -179,7 +179,7 @@ impl PipelineWriter {
         let mut pipeline = Pipeline::with_capacity(jobs.len());
         for job in &jobs {
             if let Some(push) = job_of(&job.delivery) {
-                push_entry::add(&mut pipeline, &push);
+                push_entry::add(&mut pipeline, self.link.keys(), &push);
             }
         }
         let replies = self.link.run_pipeline(&pipeline).await;

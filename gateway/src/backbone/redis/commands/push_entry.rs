@@ -2,7 +2,7 @@
 
 use redis::streams::StreamId;
 use redis::{FromRedisValue, Pipeline};
-use shared::redis_keys::PUSH_STREAM;
+use shared::redis_keys::Keys;
 use shared::{ConversationId, MessageId, UserId};
 
 use crate::backbone::PushJob;
@@ -11,8 +11,8 @@ use crate::backbone::PushJob;
 const JOBS_MAX: u32 = 100_000;
 
 /// Adds `job` to the stream.
-pub(super) fn add(pipeline: &mut Pipeline, job: &PushJob) {
-    let add = pipeline.cmd("XADD").arg(PUSH_STREAM).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
+pub(super) fn add(pipeline: &mut Pipeline, keys: &Keys, job: &PushJob) {
+    let add = pipeline.cmd("XADD").arg(keys.push_stream()).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
     add.arg(&fields(job));
 }
 

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use redis::cmd;
 use redis::streams::{StreamAutoClaimReply, StreamReadReply};
-use shared::redis_keys::{PUSH_DEAD_STREAM, PUSH_STREAM};
 
 use super::push_entry::{fields, job};
 use crate::backbone::redis::RedisBackbone;
@@ -21,7 +20,7 @@ impl PushJobs for RedisBackbone {
             // The stream is new, or Redis has lost it.
             Err(error) if error.0.contains("NOGROUP") => {
                 let mut create = cmd("XGROUP");
-                create.arg("CREATE").arg(PUSH_STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
+                create.arg("CREATE").arg(self.link.keys().push_stream()).arg(GROUP).arg("0").arg("MKSTREAM");
                 match self.ask::<()>(&create).await {
                     Err(error) if !error.0.contains("BUSYGROUP") => Err(error),
                     Ok(()) | Err(_) => self.take_jobs(limit).await,
@@ -36,7 +35,7 @@ impl PushJobs for RedisBackbone {
             return Ok(());
         }
         let mut keep = cmd("XCLAIM");
-        keep.arg(PUSH_STREAM).arg(GROUP).arg(self.consumer()).arg(0).arg(handles).arg("JUSTID");
+        keep.arg(self.link.keys().push_stream()).arg(GROUP).arg(self.consumer()).arg(0).arg(handles).arg("JUSTID");
         self.ask(&keep).await
     }
 
@@ -46,21 +45,28 @@ impl PushJobs for RedisBackbone {
 
     async fn bury_push_job(&self, job: &PushJob, why: &str) -> Result<(), BackboneError> {
         let mut add = cmd("XADD");
-        add.arg(PUSH_DEAD_STREAM).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*").arg(&fields(job)).arg("why").arg(why);
+        add.arg(self.link.keys().push_dead_stream())
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(DEAD_MAX)
+            .arg("*")
+            .arg(&fields(job))
+            .arg("why")
+            .arg(why);
         // First the one, then the other: if this node ends in between, the job is done once more, not lost.
         self.ask::<()>(&add).await?;
         self.forget(&job.handle).await
     }
 
     async fn buried_push_jobs(&self) -> Result<u64, BackboneError> {
-        self.ask(cmd("XLEN").arg(PUSH_DEAD_STREAM)).await
+        self.ask(cmd("XLEN").arg(self.link.keys().push_dead_stream())).await
     }
 }
 
 impl RedisBackbone {
     async fn take_jobs(&self, limit: usize) -> Result<Vec<PushJob>, BackboneError> {
         let mut claim = cmd("XAUTOCLAIM");
-        claim.arg(PUSH_STREAM).arg(GROUP).arg(self.consumer());
+        claim.arg(self.link.keys().push_stream()).arg(GROUP).arg(self.consumer());
         claim.arg(PUSH_JOB_KEPT.as_millis().to_string()).arg("0").arg("COUNT").arg(limit);
         let claimed: StreamAutoClaimReply = self.ask(&claim).await?;
         let mut entries = claimed.claimed;
@@ -68,7 +74,7 @@ impl RedisBackbone {
         if room > 0 {
             let mut read = cmd("XREADGROUP");
             read.arg("GROUP").arg(GROUP).arg(self.consumer()).arg("COUNT").arg(room);
-            read.arg("STREAMS").arg(PUSH_STREAM).arg(">");
+            read.arg("STREAMS").arg(self.link.keys().push_stream()).arg(">");
             let new: Option<StreamReadReply> = self.ask(&read).await?;
             entries.extend(new.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids));
         }
@@ -86,8 +92,8 @@ impl RedisBackbone {
     }
 
     async fn forget(&self, handle: &str) -> Result<(), BackboneError> {
-        self.ask::<()>(cmd("XACK").arg(PUSH_STREAM).arg(GROUP).arg(handle)).await?;
-        self.ask(cmd("XDEL").arg(PUSH_STREAM).arg(handle)).await
+        self.ask::<()>(cmd("XACK").arg(self.link.keys().push_stream()).arg(GROUP).arg(handle)).await?;
+        self.ask(cmd("XDEL").arg(self.link.keys().push_stream()).arg(handle)).await
     }
 
     fn consumer(&self) -> &str {

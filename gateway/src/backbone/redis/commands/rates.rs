@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use shared::UserId;
-use shared::redis_keys::rate_key;
 
 use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Draw, Grant, Rates};
@@ -11,7 +10,7 @@ use crate::backbone::{BackboneError, Draw, Grant, Rates};
 impl Rates for RedisBackbone {
     async fn draw(&self, user: &UserId, draw: Draw) -> Result<Grant, BackboneError> {
         let Draw { cost_us, burst_us, wanted, owed } = draw;
-        let mut call = scripts::call(&self.link.scripts.draw, &[&rate_key(user)]);
+        let mut call = scripts::call(&self.link.scripts.draw, &[self.link.keys().rate(user)]);
         call.arg(cost_us).arg(burst_us).arg(wanted).arg(owed);
         let (granted, wait_ms): (u32, u64) = self.link.run_script(&call).await?;
         Ok(if granted > 0 { Grant::Granted(granted) } else { Grant::Refused { wait_ms } })

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::cmd;
 use shared::UserId;
-use shared::redis_keys::revoked_key;
 
+use super::values::read_revocation;
 use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, Revocations, revocations};
 
@@ -20,29 +20,30 @@ impl Revocations for RedisBackbone {
     async fn revoke(&self, user: &UserId) -> Result<i64, BackboneError> {
         let (now_s, _): (i64, i64) = self.ask(&cmd("TIME")).await?;
         let mut set = cmd("SET");
-        self.ask::<()>(set.arg(revoked_key(user)).arg(now_s).arg("EX").arg(REVOKED_SECONDS)).await?;
+        self.ask::<()>(set.arg(self.link.keys().revoked(user)).arg(now_s).arg("EX").arg(REVOKED_SECONDS)).await?;
         Ok(now_s)
     }
 
     async fn is_revoked(&self, user: &UserId, issued_at: Option<i64>) -> Result<bool, BackboneError> {
-        Ok(revocations::covers(self.revoked(revoked_key(user)).await?, issued_at))
+        Ok(revocations::covers(self.revoked(self.link.keys().revoked(user)).await?, issued_at))
     }
 
     // One key a command: in a Cluster they lie on different servers.
     async fn revoked_at(&self, users: &[UserId]) -> Result<Vec<Option<i64>>, BackboneError> {
-        let asked: Vec<_> = users.iter().map(|user| self.revoked(revoked_key(user))).collect();
+        let asked: Vec<_> = users.iter().map(|user| self.revoked(self.link.keys().revoked(user))).collect();
         stream::iter(asked).buffered(AT_ONCE).try_collect().await
     }
 
     async fn restore_revocations(&self, revocations: &[(UserId, i64)]) -> Result<(), BackboneError> {
-        let put: Vec<_> = revocations.iter().map(|(user, at_s)| self.restore(revoked_key(user), *at_s)).collect();
+        let put: Vec<_> =
+            revocations.iter().map(|(user, at_s)| self.restore(self.link.keys().revoked(user), *at_s)).collect();
         stream::iter(put).buffer_unordered(AT_ONCE).try_collect().await
     }
 }
 
 impl RedisBackbone {
     async fn revoked(&self, key: String) -> Result<Option<i64>, BackboneError> {
-        self.link.run(cmd("GET").arg(key)).await
+        read_revocation(self.link.run(cmd("GET").arg(key)).await)
     }
 
     async fn restore(&self, key: String, revoked_s: i64) -> Result<(), BackboneError> {

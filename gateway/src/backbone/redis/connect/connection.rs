@@ -8,6 +8,7 @@ use std::time::Duration;
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, cmd};
+use shared::redis_keys::Keys;
 
 use crate::switches;
 
@@ -49,9 +50,9 @@ pub(in crate::backbone::redis) fn config() -> AsyncConnectionConfig {
         .set_pipeline_buffer_size(PIPELINE_BUFFER)
 }
 
-/// The name of the command connection of an owner (`<node>:<boot id>`).
-pub(in crate::backbone::redis) fn client_name(owner: &str) -> String {
-    format!("parley:{owner}")
+/// The name of the command connection of an owner (`<node>:<boot id>`). Nodes of two deployments may have one name.
+pub(in crate::backbone::redis) fn client_name(keys: &Keys, owner: &str) -> String {
+    keys.scoped(&format!("parley:{owner}"))
 }
 
 /// Ends every connection of that name except `keep`, with what it has sent and Redis has not read (NOLOSS.md, A7).

@@ -169,9 +169,24 @@ pub(in crate::backbone::redis) fn explain(why: String) -> String {
             "{why}; the server's certificate must name the host in REDIS_URL (with Sentinels: the host that they return for \
              the master), and be signed by an authority in REDIS_CA_FILE, or by one that this machine trusts"
         )
+    } else if ["WRONGPASS", "NOAUTH", "invalid password", "AuthenticationFailed", "Password authentication failed"]
+        .iter()
+        .any(|sign| why.contains(sign))
+    {
+        format!("{why}; check the user and the password in REDIS_URL. {ENCODE}")
     } else {
-        why
+        format!("{why}; is Redis running there?")
     }
+}
+
+/// How a user and a password stand in a URL.
+const ENCODE: &str = "There, any character of theirs but letters, digits and - . _ ~ must be percent-encoded (% as %25, / as \
+    %2F, @ as %40, # as %23, ? as %3F, : as %3A, + as %2B)";
+
+/// Whether a user or a password holds a character that ends the part of a URL in which they stand.
+fn is_login_cut_short(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find(['/', '?', '#']).is_some_and(|end| rest.get(end..).is_some_and(|rest| rest.contains('@')))
 }
 
 /// The URLs of several servers. A comma that no URL follows belongs to a password.
@@ -245,6 +260,9 @@ fn with_port(host: &str) -> String {
 }
 
 fn server(url: &str, ca_file: Option<&Path>) -> Result<ConnectionInfo, BackboneError> {
+    if is_login_cut_short(url) {
+        return Err(BackboneError(format!("the user or the password in REDIS_URL is not percent-encoded. {ENCODE}")));
+    }
     // The crate's message repeats the URL's parts, and a password must not be logged.
     let info = url.into_connection_info().map_err(|_| {
         BackboneError("REDIS_URL is invalid; it must look like redis://[user:password@]host:port[/database]".to_owned())
@@ -288,6 +306,27 @@ mod tests {
         let target = Target::parse(urls.into()).expect("right URLs");
         assert_eq!(target.describe(), "the Redis Cluster of one:1, two:2");
         assert!(matches!(Target::parse("redis://:a,b@one:1".into()), Ok(Target::One(_))));
+    }
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_told_as_that() {
+        for url in [
+            "redis://:se/cret@a:1",
+            "redis://:se#cret@a:1",
+            "redis://:se?cret@a:1",
+            "redis://me:12/cret@a:1/0",
+            "redis://me:12?cret@a:1",
+            "rediss://:se/cret@a,rediss://:se/cret@b",
+            "redis-sentinel://:se/cret@a,b/name",
+            "redis-sentinel://:se#cret@a,b/name",
+        ] {
+            let why = Target::parse(url.into()).err().unwrap_or_else(|| panic!("{url} is wrong")).to_string();
+            assert!(why.contains("percent-encoded") && why.contains("%2F"), "{url}: {why}");
+            assert!(!why.contains("cret"), "{why}");
+        }
+        for url in ["redis://:se%2Fcret@a:1", "redis://me:p@ss@a:1/0", "redis://a:1/0?protocol=resp3"] {
+            assert!(Target::parse(url.into()).is_ok(), "{url}");
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisResult, Value, cmd, from_redis_value};
 use shared::UserId;
-use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, node_key};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -183,7 +182,7 @@ impl Supervisor {
     async fn connect(&self, was_up: bool, last: Option<&SentinelMaster>) -> RedisResult<Connections> {
         let Shared { link, subscriptions, .. } = &self.shared;
         let lost = CancellationToken::new();
-        let name = connection::client_name(&format!("{}:{}", link.settings.node, link.settings.boot_id));
+        let name = connection::client_name(link.keys(), &format!("{}:{}", link.settings.node, link.settings.boot_id));
 
         let ended = lost.clone();
         let config = connection::config().set_push_sender(move |push: PushInfo| {
@@ -214,8 +213,9 @@ impl Supervisor {
 
         let generation = subscriptions.next_generation();
         let receiving = self.receiving(&found, &format!("{name}:sub"), self.inbound(generation, lost.clone())).await?;
-        let own = node_key(&link.settings.node);
-        receiving.subscribe_plain(&[ALL_CHANNEL, CONTROL_CHANNEL, own.as_str()]).await?;
+        let keys = link.keys();
+        let plain = [keys.all_channel(), keys.control_channel(), keys.node(&link.settings.node)];
+        receiving.subscribe_plain(&plain).await?;
         let left = subscriptions.begin(self.lane(), generation);
         subscriber::resubscribe(&receiving, subscriptions, self.lane(), link).await?;
         let pool = connection::pool(&found.client)?;
@@ -232,7 +232,8 @@ impl Supervisor {
             subscriptions: subscriptions.clone(),
             inbox: inbox.clone(),
             generation,
-            probe_channel: node_key(&link.settings.node),
+            probe_channel: link.keys().node(&link.settings.node),
+            keys: link.keys().clone(),
             probe: self.probe_text(),
             lost,
             invalid: invalid.clone(),
@@ -290,11 +291,12 @@ impl Supervisor {
 
     /// Publishes the probe, reads the clock, counts the nodes, and says which server it is.
     async fn probe(&self, mut commands: MultiplexedConnection) -> RedisResult<Arc<str>> {
-        let key = node_key(&self.shared.link.settings.node);
+        let keys = self.shared.link.keys();
+        let key = keys.node(&self.shared.link.settings.node);
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
         pipeline.cmd("INFO").arg("replication");
-        pipeline.cmd("PUBSUB").arg("NUMSUB").arg(CONTROL_CHANNEL);
+        pipeline.cmd("PUBSUB").arg("NUMSUB").arg(keys.control_channel());
         pipeline.cmd("PUBLISH").arg(&key).arg(self.probe_text());
         let keeps_key = |own: &ClusterPlace| own.cluster.lane_of(slot_of(key.as_bytes())) == Some(own.lane);
         if self.cluster.as_ref().is_none_or(keeps_key) {

@@ -7,7 +7,6 @@ mod scattered;
 mod values;
 
 use redis::{Pipeline, Value};
-use shared::redis_keys::{OFFLINE_DUE, log_key, online_key, unread_key};
 use shared::{Timestamp, UserId};
 
 use self::values::USERS_MAX;
@@ -42,8 +41,8 @@ pub(in crate::backbone::redis) async fn refresh(link: &Link, users: &[UserId]) -
         let mut pipeline = Pipeline::with_capacity(users.len() * 4);
         for user in users {
             sign_of_life(link, user, &mut pipeline);
-            pipeline.cmd("EXPIRE").arg(log_key(user)).arg(ttl);
-            pipeline.cmd("EXPIRE").arg(unread_key(user)).arg(ttl);
+            pipeline.cmd("EXPIRE").arg(link.keys().log(user)).arg(ttl);
+            pipeline.cmd("EXPIRE").arg(link.keys().unread(user)).arg(ttl);
         }
         link.run_pipeline(&pipeline).await?.whole()?;
     }
@@ -52,8 +51,8 @@ pub(in crate::backbone::redis) async fn refresh(link: &Link, users: &[UserId]) -
 
 fn sign_of_life(link: &Link, user: &UserId, pipeline: &mut Pipeline) {
     let (settings, now_ms) = (&link.settings, link.now_ms());
-    pipeline.cmd("SET").arg(online_key(user)).arg(now_ms / 1000).arg("EX").arg(settings.online_ttl_seconds);
-    pipeline.cmd("ZADD").arg(OFFLINE_DUE).arg(now_ms + settings.life_ms()).arg(user.as_str());
+    pipeline.cmd("SET").arg(link.keys().online(user)).arg(now_ms / 1000).arg("EX").arg(settings.online_ttl_seconds);
+    pipeline.cmd("ZADD").arg(link.keys().offline_due()).arg(now_ms + settings.life_ms()).arg(user.as_str());
 }
 
 /// Makes users offline for whom no other node is subscribed; for each, whether none is. The number with each user is how many

@@ -1,10 +1,9 @@
 //! Presence on one server, where one script sees all keys of a user.
 
 use redis::{Cmd, Pipeline, cmd, from_redis_value};
-use shared::redis_keys::{OFFLINE_DUE, last_seen_key, online_key, user_channel};
 use shared::{Timestamp, UserId};
 
-use super::values::{LAST_SEEN_PREFIX, ONLINE_PREFIX, USERS_MAX, answered};
+use super::values::{USERS_MAX, answered};
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
@@ -30,16 +29,19 @@ pub(super) async fn departed(link: &Link, users: &[(u32, UserId)]) -> Vec<Result
 }
 
 fn departure(link: &Link, user: &UserId, own: u32) -> Cmd {
-    let keys = [&*online_key(user), &*last_seen_key(user), OFFLINE_DUE];
-    let mut call = scripts::call(&link.scripts.departed, &keys);
-    call.arg(user_channel(user)).arg(own).arg(user.as_str()).arg(link.now_ms()).arg(link.settings.grace_ms());
+    let keys = link.keys();
+    let own_keys = [keys.online(user), keys.last_seen(user), keys.offline_due()];
+    let mut call = scripts::call(&link.scripts.departed, &own_keys);
+    call.arg(keys.user_channel(user)).arg(own).arg(user.as_str()).arg(link.now_ms()).arg(link.settings.grace_ms());
     call
 }
 
 /// Takes users whose offline check is due.
 pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
-    let mut call = scripts::call(&link.scripts.take_offline, &[OFFLINE_DUE]);
-    call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms()).arg(ONLINE_PREFIX).arg(LAST_SEEN_PREFIX);
+    let keys = link.keys();
+    let mut call = scripts::call(&link.scripts.take_offline, &[keys.offline_due()]);
+    call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms());
+    call.arg(keys.online_prefix()).arg(keys.last_seen_prefix());
     let gone: Vec<(String, i64)> = link.run_script(&call).await?;
     // A member that is not a user's id was written by another program.
     let gone = gone.into_iter();
@@ -54,7 +56,7 @@ pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presen
     for users in users.chunks(USERS_MAX) {
         let mut command = cmd("MGET");
         for user in users {
-            command.arg(online_key(user)).arg(last_seen_key(user));
+            command.arg(link.keys().online(user)).arg(link.keys().last_seen(user));
         }
         let values: Vec<Option<String>> = link.run(&command).await?;
         all.extend(answered(&values));

@@ -5,7 +5,6 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Value, cmd};
-use shared::redis_keys::{OFFLINE_DUE, last_seen_key, log_key, online_key, user_channel};
 use shared::{Timestamp, UserId};
 
 use super::values::{USERS_MAX, answered};
@@ -43,7 +42,8 @@ async fn depart(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Resu
     if !is_alone(link, cluster, user, own).await? {
         return Ok(false);
     }
-    let online = online_key(user);
+    let keys = link.keys();
+    let online = keys.online(user);
     if link.run::<u32>(cmd("DEL").arg(&online)).await? == 0 {
         return Ok(true);
     }
@@ -54,16 +54,17 @@ async fn depart(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Resu
         link.run::<()>(cmd("SET").arg(&online).arg(now_ms / 1000).arg("EX").arg(life_s)).await?;
         return Ok(false);
     }
-    link.run::<()>(cmd("SET").arg(last_seen_key(user)).arg(now_ms)).await?;
+    link.run::<()>(cmd("SET").arg(keys.last_seen(user)).arg(now_ms)).await?;
     let due_ms = now_ms + link.settings.grace_ms();
-    link.run::<()>(cmd("ZADD").arg(OFFLINE_DUE).arg("XX").arg(due_ms).arg(user.as_str())).await?;
+    link.run::<()>(cmd("ZADD").arg(keys.offline_due()).arg("XX").arg(due_ms).arg(user.as_str())).await?;
     Ok(true)
 }
 
 /// Whether certainly no other node is subscribed. It isn't certain while a slot migrates, and until other nodes follow.
 async fn is_alone(link: &Link, cluster: &Cluster, user: &UserId, own: u32) -> Result<bool, BackboneError> {
-    let mut call = scripts::call(&link.scripts.subscribed, &[&log_key(user)]);
-    let subscribed: Option<u32> = cluster.run_in_place(&link.scripts, call.arg(user_channel(user))).await?;
+    let keys = link.keys();
+    let mut call = scripts::call(&link.scripts.subscribed, &[keys.log(user)]);
+    let subscribed: Option<u32> = cluster.run_in_place(&link.scripts, call.arg(keys.user_channel(user))).await?;
     Ok(subscribed.is_some_and(|subscribed| subscribed <= own) && !link.is_unsettled_for(user))
 }
 
@@ -80,13 +81,13 @@ struct Due {
 pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId, Timestamp)>, BackboneError> {
     let (now_ms, life_ms) = (link.now_ms(), link.settings.life_ms());
     let mut range = cmd("ZRANGEBYSCORE");
-    range.arg(OFFLINE_DUE).arg("-inf").arg(now_ms).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+    range.arg(link.keys().offline_due()).arg("-inf").arg(now_ms).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
     let due: Vec<(String, f64)> = link.run(&range).await?;
     if due.is_empty() {
         return Ok(Vec::new());
     }
     let looked_at = look(link, &due).await?;
-    let mut settle = scripts::call(&link.scripts.settle_offline, &[OFFLINE_DUE]);
+    let mut settle = scripts::call(&link.scripts.settle_offline, &[link.keys().offline_due()]);
     for ((name, _), due) in due.iter().zip(&looked_at) {
         let again = if due.is_online { (now_ms + life_ms).to_string() } else { String::new() };
         settle.arg(name).arg(due.due_ms).arg(again);
@@ -124,7 +125,7 @@ async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, 
         // A node that died gave no departure: only the last sign of life is known.
         let last_sign_ms = due_ms - link.settings.life_ms();
         let seen_ms = last_seen_ms.filter(|seen| *seen >= last_sign_ms).unwrap_or_else(|| {
-            keep.cmd("SET").arg(last_seen_key(&user)).arg(last_sign_ms);
+            keep.cmd("SET").arg(link.keys().last_seen(&user)).arg(last_sign_ms);
             last_sign_ms
         });
         gone.push((user, Timestamp::from_unix_ms(seen_ms)));
@@ -140,8 +141,8 @@ pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presen
     for users in users.chunks(USERS_MAX) {
         let mut pipeline = Pipeline::with_capacity(users.len() * 2);
         for user in users {
-            pipeline.cmd("GET").arg(online_key(user));
-            pipeline.cmd("GET").arg(last_seen_key(user));
+            pipeline.cmd("GET").arg(link.keys().online(user));
+            pipeline.cmd("GET").arg(link.keys().last_seen(user));
         }
         let values = link.run_pipeline(&pipeline).await?.whole()?;
         let values: Vec<Option<String>> =

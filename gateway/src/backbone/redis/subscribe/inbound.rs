@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics::Counter;
 use redis::{PushInfo, PushKind, Value};
-use shared::redis_keys::{ALL_CHANNEL, CONTROL_CHANNEL, USER_CHANNEL_PREFIX};
+use shared::redis_keys::Keys;
 use tokio_util::sync::CancellationToken;
 
 use super::subscriptions::{Confirmation, Subscriptions};
@@ -24,6 +24,7 @@ pub(in crate::backbone::redis) struct Inbound {
     pub(in crate::backbone::redis) inbox: Arc<dyn Inbox>,
     /// Which connection this is.
     pub(in crate::backbone::redis) generation: u64,
+    pub(in crate::backbone::redis) keys: Keys,
     /// The channel of this node's probe.
     pub(in crate::backbone::redis) probe_channel: String,
     /// The text of this node's probes.
@@ -42,7 +43,7 @@ impl Inbound {
             },
             PushKind::Subscribe | PushKind::SSubscribe => {
                 if let Some(Value::BulkString(channel)) = push.data.first()
-                    && let Some(user) = user_of(channel)
+                    && let Some(user) = self.keys.user_of_channel(channel)
                 {
                     let confirmed = self.subscriptions.confirmed(user, self.lane, self.generation);
                     if confirmed == Confirmation::Anew {
@@ -57,7 +58,7 @@ impl Inbound {
 
     /// The server has ended the subscription of a channel: its slot has moved.
     pub(in crate::backbone::redis) fn evicted(&self, channel: &[u8]) {
-        if let Some(user) = user_of(channel) {
+        if let Some(user) = self.keys.user_of_channel(channel) {
             self.subscriptions.evicted(user, self.lane, self.generation);
         }
     }
@@ -69,7 +70,7 @@ impl Inbound {
 
     /// A message on a channel.
     pub(in crate::backbone::redis) fn message(&self, channel: &[u8], payload: &[u8]) {
-        if let Some(user) = user_of(channel) {
+        if let Some(user) = self.keys.user_of_channel(channel) {
             self.inbox.user_event(user, &repeated::whole(payload));
         } else if channel == self.probe_channel.as_bytes() {
             if payload == self.probe.as_bytes() {
@@ -77,17 +78,13 @@ impl Inbound {
             }
         } else if !self.is_for_all_nodes() {
             // Another connection brings it, too.
-        } else if channel == ALL_CHANNEL.as_bytes() {
+        } else if self.keys.is_all_channel(channel) {
             self.inbox.broadcast(payload);
-        } else if channel == CONTROL_CHANNEL.as_bytes() {
+        } else if self.keys.is_control_channel(channel) {
             match serde_json::from_slice::<Control>(payload) {
                 Ok(control) => self.inbox.control(control),
                 Err(_) => self.invalid.increment(1),
             }
         }
     }
-}
-
-fn user_of(channel: &[u8]) -> Option<&str> {
-    std::str::from_utf8(channel.strip_prefix(USER_CHANNEL_PREFIX.as_bytes())?).ok()
 }

@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionInfo, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value, ValueCodec, cmd};
 use shared::UserId;
-use shared::redis_keys::user_channel;
+use shared::redis_keys::Keys;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// The connection; ends when dropped.
 pub(in crate::backbone::redis) struct PushConnection {
     channels: Channels,
+    keys: Keys,
     requests: mpsc::Sender<Request>,
     _task: AbortOnDropHandle<()>,
 }
@@ -86,6 +87,7 @@ impl PushConnection {
         let (reading, writing) = tokio::io::split(wire.await.map_err(|_| slow())??);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let waiting = PendingCommands::default();
+        let keys = inbound.keys.clone();
         let task = tokio::spawn(async move {
             let lost = inbound.lost.clone();
             tokio::select! {
@@ -96,7 +98,7 @@ impl PushConnection {
             waiting.lock().clear();
             lost.cancel();
         });
-        let connection = Self { channels, requests: sender, _task: AbortOnDropHandle::new(task) };
+        let connection = Self { channels, keys, requests: sender, _task: AbortOnDropHandle::new(task) };
         let login = server.redis_settings();
         let mut hello = cmd("HELLO");
         hello.arg(3);
@@ -108,7 +110,7 @@ impl PushConnection {
     }
 
     /// Subscribes to plain channels.
-    pub(in crate::backbone::redis) async fn subscribe_plain(&self, channels: &[&str]) -> RedisResult<()> {
+    pub(in crate::backbone::redis) async fn subscribe_plain(&self, channels: &[String]) -> RedisResult<()> {
         let command = cmd("SUBSCRIBE").arg(channels).to_owned();
         self.run(vec![(command, Expectation::Subscribed(channels.len()))]).await?.into_iter().collect()
     }
@@ -117,7 +119,7 @@ impl PushConnection {
     /// another's.
     pub(in crate::backbone::redis) async fn subscribe(&self, users: Vec<UserId>) -> RedisResult<Vec<SlotRefusal>> {
         let command = |users: &Vec<UserId>| {
-            let channels: Vec<String> = users.iter().map(user_channel).collect();
+            let channels: Vec<String> = users.iter().map(|user| self.keys.user_channel(user)).collect();
             let name = if self.channels == Channels::Sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" };
             (cmd(name).arg(&channels).to_owned(), Expectation::Subscribed(users.len()))
         };
@@ -127,7 +129,7 @@ impl PushConnection {
         }
         let mut slots: HashMap<Slot, Vec<UserId>> = HashMap::new();
         for user in users {
-            slots.entry(slot_of(user_channel(&user).as_bytes())).or_default().push(user);
+            slots.entry(slot_of(self.keys.user_channel(&user).as_bytes())).or_default().push(user);
         }
         let groups: Vec<Vec<UserId>> = slots.into_values().collect();
         let outcomes = self.run(groups.iter().map(command).collect()).await?;
@@ -142,7 +144,7 @@ impl PushConnection {
             Channels::Plain => ("UNSUBSCRIBE", false),
             Channels::Sharded => ("SUNSUBSCRIBE", true),
         };
-        for channel in users.iter().map(user_channel) {
+        for channel in users.iter().map(|user| self.keys.user_channel(user)) {
             let slot = if is_sharded { slot_of(channel.as_bytes()) } else { 0 };
             commands.entry(slot).or_default().push(channel);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shared::UserId;
-use shared::redis_keys::user_channel;
+use shared::redis_keys::Keys;
 use tokio::sync::{Notify, oneshot};
 
 use crate::backbone::BackboneError;
@@ -27,6 +27,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 pub(in crate::backbone::redis) struct Subscriptions {
     table: Mutex<Table>,
     /// Which master has which slot; none where there is one server.
+    keys: Keys,
     cluster: Option<Arc<Cluster>>,
     started: Instant,
 }
@@ -79,8 +80,8 @@ enum Stage {
 }
 
 impl Subscriptions {
-    pub(in crate::backbone::redis) fn new(cluster: Option<Arc<Cluster>>) -> Self {
-        Self { table: Mutex::new(Table::default()), cluster, started: Instant::now() }
+    pub(in crate::backbone::redis) fn new(keys: Keys, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { table: Mutex::new(Table::default()), keys, cluster, started: Instant::now() }
     }
 
     /// Counts one more subscription, and waits until Redis has confirmed the channel.
@@ -128,7 +129,7 @@ impl Subscriptions {
     }
 
     fn slot_of(&self, user: &UserId) -> Slot {
-        if self.cluster.is_some() { slot_of(user_channel(user).as_bytes()) } else { 0 }
+        if self.cluster.is_some() { slot_of(self.keys.user_channel(user).as_bytes()) } else { 0 }
     }
 
     fn lane_of(&self, slot: Slot) -> Option<MasterId> {
