@@ -118,7 +118,7 @@ impl Keys {
         format!("{prefix}chat:revoked:{user}")
     }
 
-    /// The key in which an application keeps a session cookie's user: an id, or JSON (PROTOCOL §4). The id has to be
+    /// The key in which an application keeps a session cookie's user: an id, or JSON. The id has to be
     /// checked.
     #[must_use]
     pub fn session(&self, session: &str) -> String {

@@ -117,7 +117,7 @@ async fn a_repeated_send_is_one_message() {
     assert_eq!(socket.expect("message.sent").await["payload"]["duplicate"], true);
 }
 
-/// PROTOCOL §1, names: titles are refused or cleaned, names of users cleaned; both have 1 to 200 characters.
+/// Titles and names: titles are refused or cleaned, names of users cleaned; both have 1 to 200 characters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn titles_and_names_hold_nothing_that_hides_what_they_are() {
     let node = Node::embedded(&[]).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use shared::{ConversationId, Timestamp, UserId};
+use shared::{ConversationId, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
 use crate::backbone::{Append, Delivery, DeliveryKind, Durable};
@@ -122,6 +122,15 @@ pub(super) fn event_deliveries(
         }));
     }
     deliveries
+}
+
+/// The deliveries that bring a message, for the case that the backbone is away. Bodies are shared, not copied.
+pub(super) fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
+    let message = |delivery: &Delivery| match &delivery.kind {
+        DeliveryKind::Durable(durable) => Some((delivery.user.clone(), durable.message?, delivery.body.clone())),
+        DeliveryKind::Ephemeral => None,
+    };
+    deliveries.iter().filter_map(message).collect()
 }
 
 #[cfg(test)]

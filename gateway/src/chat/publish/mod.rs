@@ -7,37 +7,31 @@
 mod deliveries;
 mod directory;
 mod held;
+mod publisher;
 mod rows;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use shared::{ConversationId, MessageId, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::deliveries::{conversation_of, event_deliveries, message_deliveries};
+use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of};
 pub(super) use self::deliveries::{row_deliveries, row_parts};
 use self::directory::Audience;
 pub use self::directory::Directory;
 use self::held::{Held, Item, Slice};
+use self::publisher::Publication;
+pub use self::publisher::{InFlight, Publisher};
 use self::rows::{OpenRows, RowState};
 use super::lease::Lease;
-use super::receipt_events::receipt_events;
-use crate::backbone::{Append, Backbone, Delivery, DeliveryKind};
+use crate::backbone::{Append, Backbone, Delivery};
 use crate::metrics::Metrics;
-use crate::store::{
-    CommitSink, CommittedBatch, CommittedEvents, OutboxEvent, Receipt, ReceiptChange, Refusal, Store, StoreError,
-    StoredMessage,
-};
+use crate::store::{CommittedBatch, CommittedEvents, Store, StoreError, StoredMessage};
 use crate::traces::{self, Step};
 
-/// Rows that may wait for publication; more are left to the sweep.
-const WAITING_ROWS_MAX: usize = 4096;
 /// Deliveries that go to the backbone in one call.
 const DELIVERIES_PER_CALL: usize = 4096;
 /// A message to more recipients goes out in slices, and others go between them.
@@ -52,23 +46,6 @@ const LOADS_MAX: usize = 2;
 const MARK_EVERY: Duration = Duration::from_millis(500);
 /// Rows that are marked in one call.
 const MARK_ROWS: usize = 512;
-
-/// Hands over what was committed; cheap to clone.
-#[derive(Clone)]
-pub struct Publisher {
-    queue: mpsc::Sender<Publication>,
-    in_flight: InFlight,
-    metrics: Arc<Metrics>,
-}
-
-/// Rows that are on their way here: the sweep leaves them alone.
-pub type InFlight = Arc<Mutex<HashSet<u64>>>;
-
-enum Publication {
-    Batch(CommittedBatch),
-    Events(CommittedEvents),
-    Ephemeral(Vec<Delivery>),
-}
 
 /// The task behind a [`Publisher`].
 pub struct PublishTask {
@@ -104,15 +81,13 @@ pub fn publisher(
     direct: Direct,
     lease: Arc<Lease>,
 ) -> (Publisher, PublishTask) {
-    let (sender, queue) = mpsc::channel(WAITING_ROWS_MAX);
-    let in_flight = InFlight::default();
-    let handle = Publisher { queue: sender, in_flight: Arc::clone(&in_flight), metrics: Arc::clone(&metrics) };
+    let (handle, queue) = Publisher::new(Arc::clone(&metrics));
     let task = PublishTask {
         queue,
         store,
         backbone,
         directory,
-        in_flight,
+        in_flight: handle.in_flight(),
         metrics,
         direct,
         lease,
@@ -122,55 +97,6 @@ pub fn publisher(
         published: Vec::new(),
     };
     (handle, task)
-}
-
-impl Publisher {
-    /// Takes a committed batch of messages. Called in commit order, before their senders are answered.
-    pub fn publish_batch(&self, batch: CommittedBatch) {
-        self.hand_over(batch.row, Publication::Batch(batch));
-    }
-
-    /// Takes committed durable events.
-    pub fn publish_events(&self, committed: CommittedEvents) {
-        self.hand_over(committed.row, Publication::Events(committed));
-    }
-
-    /// Ephemeral events: gone if they can't be published now.
-    pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
-        let count = deliveries.len() as u64;
-        if count > 0 && self.queue.try_send(Publication::Ephemeral(deliveries)).is_err() {
-            self.metrics.dropped_ephemeral.increment(count);
-        }
-    }
-
-    /// The rows that are on their way.
-    #[must_use]
-    pub fn in_flight(&self) -> InFlight {
-        Arc::clone(&self.in_flight)
-    }
-
-    fn hand_over(&self, row: u64, committed: Publication) {
-        self.in_flight.lock().insert(row);
-        if self.queue.try_send(committed).is_err() {
-            self.in_flight.lock().remove(&row);
-            self.metrics.publish_failed.increment(1);
-        }
-    }
-}
-
-/// The group commit's sink.
-impl CommitSink for Publisher {
-    fn messages(&self, committed: CommittedBatch) {
-        self.publish_batch(committed);
-    }
-
-    fn receipt_events(&self, receipts: &[Receipt], outcomes: &[Result<ReceiptChange, Refusal>]) -> Vec<OutboxEvent> {
-        receipt_events(receipts, outcomes)
-    }
-
-    fn receipts(&self, committed: CommittedEvents) {
-        self.publish_events(committed);
-    }
 }
 
 impl PublishTask {
@@ -375,15 +301,6 @@ impl PublishTask {
             in_flight.remove(row);
         }
     }
-}
-
-/// The deliveries that bring a message, for the case that the backbone is away. Bodies are shared, not copied.
-fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
-    let message = |delivery: &Delivery| match &delivery.kind {
-        DeliveryKind::Durable(durable) => Some((delivery.user.clone(), durable.message?, delivery.body.clone())),
-        DeliveryKind::Ephemeral => None,
-    };
-    deliveries.iter().filter_map(message).collect()
 }
 
 /// What goes to the backbone in one call.

@@ -162,7 +162,7 @@ async fn other_origins_versions_and_plain_requests_are_refused() {
     assert_eq!((status, &body["error"]["code"]), (404, &json!("NOT_FOUND")));
 }
 
-/// PROTOCOL §1, kinds: of one shape, those that the setting names, and `system` for backends.
+/// Kinds: of one shape, those that the setting names, and `system` for backends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kinds_are_those_that_the_setting_names_and_system_is_for_backends() {
     let any = Node::embedded(&[]).await;
