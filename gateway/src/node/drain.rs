@@ -153,13 +153,13 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_hangs_ends_with_the_deadline_and_is_named() {
         let begun = Instant::now();
-        let mut stopping = Stopping::within(Duration::from_millis(300));
+        let mut stopping = Stopping::within(Duration::from_secs(2));
         stopping.wait_for("one", std::future::ready(())).await;
         stopping.wait_at_most(Duration::from_millis(100), "two", std::future::pending()).await;
-        assert!(begun.elapsed() < Duration::from_millis(250), "the others still have their time");
+        assert!(begun.elapsed() < Duration::from_millis(1500), "the others still have their time");
         stopping.join("three", tokio::spawn(std::future::pending())).await;
         stopping.wait_for("four", std::future::pending()).await;
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < Duration::from_secs(6));
         assert_eq!(stopping.end(), Err(Unfinished("two")));
     }
 

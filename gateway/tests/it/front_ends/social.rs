@@ -166,7 +166,7 @@ async fn an_invitation_from_its_notification_to_its_acceptance() {
 
     // The group's title is the invitation's name, whatever the inviter says.
     let named = json!({ "id": "named", "kind": "group", "title": "Real\u{202e} title" });
-    assert_eq!(ann.post("/api/v1/conversations", named).await.0, 201);
+    assert_eq!(Asker::acting_for(&node, "1").post("/api/v1/conversations", named).await.0, 201);
     let to_eve_as = json!({ "group_id": "named", "user_id": "eve", "group_name": "Your bank" });
     assert_eq!(ann.post("/api/groups/invite", to_eve_as).await.0, 201);
     let live = &eve_socket.expect("notification").await["payload"];

@@ -63,7 +63,7 @@ async fn a_slow_consumer_costs_only_itself() {
 async fn a_revocation_reaches_every_node_within_a_second() {
     bounded(async {
         let cluster = TwoNodes::start(&[]).await;
-        let old = token("b");
+        let old = token_with(json!({ "sub": "b", "exp": in_seconds(3600), "iat": in_seconds(-5) }));
         let (mut here, _) = Client::join_with(cluster.one.http, &old).await;
         let (mut there, _) = Client::join_with(cluster.two.http, &old).await;
         let mut other = Client::join(cluster.two.http, "c").await;
