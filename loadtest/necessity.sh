@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Switch (in the sources: rules::switches::off("…")) and test. A test of the gateway compares the first column with the sources.
+# Switch (in the sources: switches::off("…")) and test. A test of the gateway compares the first column with the sources.
 pairs() {
   cat <<'PAIRS'
 gate                noloss::heal::a_gap_is_healed_at_once
