@@ -21,9 +21,7 @@ pub(crate) struct Halved {
 /// leaves all else to a parser.
 pub(crate) fn find(text: &[u8]) -> Option<Halved> {
     // Most texts have no escape, and most of the others none of half a character.
-    if !text.contains(&b'\\') || !text.windows(3).any(|at| matches!(at, [b'\\', b'u', b'd' | b'D'])) {
-        return None;
-    }
+    memchr::memchr_iter(b'\\', text).find(|at| matches!(text.get(at + 1..at + 3), Some([b'u', b'd' | b'D'])))?;
     let mut scan = Scan { text, at: 0, depth: 0, keys: [0..0, 0..0], halves: Vec::new(), field: None };
     scan.run();
     let field = scan.field?;
