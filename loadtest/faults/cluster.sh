@@ -45,8 +45,12 @@ cluster_replicates() {
 
 cluster_id() { redis-cli -p "${cluster_ports[$1]}" cluster myid; }
 
+# Every node knows the same owner of each slot; after a move it takes a moment until the replicas have heard of it.
+slots_agreed() { redis-cli --cluster check "127.0.0.1:${cluster_ports[0]}" >/dev/null 2>&1; }
+
 # move_slots FROM TO NUMBER: as an operator does it.
 move_slots() {
+  wait_for 20 cluster-0 slots_agreed
   redis-cli --cluster reshard "127.0.0.1:${cluster_ports[0]}" --cluster-from "$(cluster_id "$1")" \
     --cluster-to "$(cluster_id "$2")" --cluster-slots "$3" --cluster-yes >>"$work/reshard.log" 2>&1 ||
     object "slots could not be moved from master $1 to $2: $(tail -n 1 "$work/reshard.log")"
