@@ -41,10 +41,18 @@ impl Audience {
 impl Directory {
     /// What the events of a message say of it.
     pub(in crate::chat) async fn about(&self, message: &Message, members: &Members) -> About {
+        match self.about_at_hand(message, members) {
+            Some(about) => about,
+            None => About { to: None, sender_name: self.names.of(&message.sender_id).await },
+        }
+    }
+
+    /// The same, if the store needn't be asked for the sender's name.
+    fn about_at_hand(&self, message: &Message, members: &Members) -> Option<About> {
         match members.kind {
-            ConversationKind::Direct => about_direct(message, members),
+            ConversationKind::Direct => Some(about_direct(message, members)),
             ConversationKind::Group | ConversationKind::Channel => {
-                About { to: None, sender_name: self.names.of(&message.sender_id).await }
+                Some(About { to: None, sender_name: self.names.at_hand(&message.sender_id)? })
             }
         }
     }
@@ -56,12 +64,7 @@ impl Directory {
         if !is_for_all_of(&now, message.seq) {
             return None;
         }
-        let about = match now.kind {
-            ConversationKind::Direct => about_direct(message, &now),
-            ConversationKind::Group | ConversationKind::Channel => {
-                About { to: None, sender_name: self.names.at_hand(&message.sender_id)? }
-            }
-        };
+        let about = self.about_at_hand(message, &now)?;
         Some(Audience { now, then: None, about })
     }
 

@@ -172,15 +172,20 @@ impl PublishTask {
     }
 
     fn gather_message(&mut self, row: u64, stored: StoredMessage, gathered: &mut PublishBatch) {
-        let conversation = stored.message.conversation_id.clone();
-        let at_hand = self.directory.at_hand(&stored);
-        match at_hand {
-            Some(audience) if audience.count() <= AT_ONCE_MAX && !self.held.holds(&conversation) => {
-                gathered.deliveries.append(&mut message_deliveries(&stored, &audience, Append::First));
-            }
-            Some(audience) => self.hold(row, &conversation, Item::Ready(row, stored, Box::new(audience))),
-            None => self.hold(row, &conversation, Item::Cold(row, stored)),
+        let audience = self.directory.at_hand(&stored);
+        if let Some(audience) = &audience
+            && audience.count() <= AT_ONCE_MAX
+            && !self.held.holds(&stored.message.conversation_id)
+        {
+            gathered.deliveries.append(&mut message_deliveries(&stored, audience, Append::First));
+            return;
         }
+        let conversation = stored.message.conversation_id.clone();
+        let item = match audience {
+            Some(audience) => Item::Ready(row, stored, Box::new(audience)),
+            None => Item::Cold(row, stored),
+        };
+        self.hold(row, &conversation, item);
     }
 
     fn hold(&mut self, row: u64, conversation: &ConversationId, item: Item) {
@@ -205,7 +210,7 @@ impl PublishTask {
                     self.end_part(row);
                 }
             }
-            gathered.begun = gathered.begun.into_iter().chain(self.rows.begun(row)).min();
+            gathered.goes_back_to(self.rows.begun(row));
         }
     }
 
@@ -318,6 +323,11 @@ struct PublishBatch {
 impl PublishBatch {
     fn part(&mut self, row: u64, begun: Instant) {
         self.parts.push(row);
-        self.begun = self.begun.into_iter().chain([begun]).min();
+        self.goes_back_to(Some(begun));
+    }
+
+    /// A commit that was begun at that time is among them.
+    fn goes_back_to(&mut self, begun: Option<Instant>) {
+        self.begun = self.begun.into_iter().chain(begun).min();
     }
 }
