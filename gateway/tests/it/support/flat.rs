@@ -45,14 +45,19 @@ impl Flat {
 
     /// Every frame up to the answer to a ping, without that: what was on its way has come.
     pub(crate) async fn settle(&mut self) -> Vec<Value> {
-        self.send(json!({ "type": "ping" })).await;
-        let mut frames = Vec::new();
-        loop {
-            match self.0.next().await {
-                Incoming::Frame(frame) if frame["type"] == "pong" => return frames,
-                Incoming::Frame(frame) => frames.push(frame),
-                other => panic!("{other:?} instead of a pong"),
-            }
+        settle(&mut self.0).await
+    }
+}
+
+/// Every frame of a flat dialect up to the answer to a ping, without that.
+pub(crate) async fn settle(client: &mut Client) -> Vec<Value> {
+    client.send_text(&json!({ "type": "ping" }).to_string()).await;
+    let mut frames = Vec::new();
+    loop {
+        match client.next().await {
+            Incoming::Frame(frame) if frame["type"] == "pong" => return frames,
+            Incoming::Frame(frame) => frames.push(frame),
+            other => panic!("{other:?} instead of a pong"),
         }
     }
 }

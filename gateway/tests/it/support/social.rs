@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::client::{Client, Incoming};
+use super::client::Client;
+use super::flat::settle;
 use super::node::token;
 
 /// A client of `social.v1`.
@@ -28,15 +29,7 @@ impl Social {
 
     /// Everything that was on its way.
     pub(crate) async fn settle(&mut self) -> Vec<Value> {
-        self.say(json!({ "type": "ping" })).await;
-        let mut frames = Vec::new();
-        loop {
-            match self.0.next().await {
-                Incoming::Frame(frame) if frame["type"] == "pong" => return frames,
-                Incoming::Frame(frame) => frames.push(frame),
-                other => panic!("{other:?} instead of a pong"),
-            }
-        }
+        settle(&mut self.0).await
     }
 
     /// The next frame of a type.
