@@ -29,6 +29,7 @@ enum Mode {
     Presence(modes::PresenceArgs),
     Herd(modes::HerdArgs),
     Mixed(modes::MixedArgs),
+    Strangers(modes::StrangersArgs),
     #[command(hide = true)]
     Hold(modes::HoldArgs),
 }
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<bool> {
             Mode::Presence(args) => modes::presence(args).await,
             Mode::Herd(args) => modes::herd(args).await,
             Mode::Mixed(args) => modes::mixed(args).await,
+            Mode::Strangers(args) => modes::strangers(args).await,
             Mode::Hold(args) => modes::hold(args).await,
         }
     })

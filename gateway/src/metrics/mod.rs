@@ -14,6 +14,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::ResyncReason;
 use shared::{Command, ErrorCode, Event};
 
+pub use process::heap_is_read_by;
+
 /// Bounds of the histograms of times, in seconds.
 const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 

@@ -1,15 +1,27 @@
-//! The metrics of the process itself, under the usual names, from `/proc`. Values that can't be read are left out.
+//! The metrics of the process itself, under the usual names, from `/proc`, from the allocator and from the runtime. Values
+//! that can't be read are left out.
 
 use std::fmt::Write;
 use std::fs::read_to_string;
+use std::sync::OnceLock;
 
 /// Ticks of `/proc/<pid>/stat` in a second: the kernel's interface, 100 on every platform.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How many bytes of the heap are in use, as the process's allocator counts them.
+static HEAP_BYTES: OnceLock<fn() -> Option<u64>> = OnceLock::new();
+
+/// Tells which allocator the process has: `in_use` reads how many bytes of its heap are in use. The first caller holds.
+pub fn heap_is_read_by(in_use: fn() -> Option<u64>) {
+    HEAP_BYTES.get_or_init(|| in_use);
+}
 
 /// Appends the process's metrics.
 pub(super) fn render_into(text: &mut String) {
     let gauges = [
         ("process_resident_memory_bytes", "Memory in use", resident_bytes()),
+        ("parley_heap_allocated_bytes", "Bytes of the heap in use, by the allocator's own count", heap_bytes()),
+        ("parley_tasks", "Tasks of the runtime that are alive", tasks()),
         ("process_open_fds", "Open file descriptors", open_descriptors()),
         ("process_max_fds", "File descriptors that may be open", descriptor_limit()),
         ("process_start_time_seconds", "Start of the process, in unix seconds", start_s()),
@@ -32,6 +44,16 @@ fn stat(field: usize) -> Option<f64> {
     let stat = read_to_string("/proc/self/stat").ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a heap has far fewer than 2^52 bytes")]
+fn heap_bytes() -> Option<f64> {
+    HEAP_BYTES.get().and_then(|in_use| in_use()).map(|bytes| bytes as f64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a runtime has far fewer than 2^52 tasks")]
+fn tasks() -> Option<f64> {
+    Some(tokio::runtime::Handle::try_current().ok()?.metrics().num_alive_tasks() as f64)
 }
 
 fn cpu_s() -> Option<f64> {

@@ -13,6 +13,7 @@ mod opening;
 mod presence;
 mod schedule;
 mod storm;
+mod strangers;
 mod typing;
 mod user_to_user;
 
@@ -33,6 +34,7 @@ pub use idle::{IdleArgs, idle};
 pub use mixed::{MixedArgs, Shares, mixed};
 pub use presence::{PresenceArgs, presence};
 pub use storm::{StormArgs, storm};
+pub use strangers::{StrangersArgs, strangers};
 pub use user_to_user::{UserToUserArgs, user_to_user};
 
 /// The arguments of every measurement beside its load.
