@@ -50,7 +50,7 @@ main() {
   step 'build' run cargo build --locked --workspace
   [ ${#failed[@]} = 0 ] || [ "${failed[-1]}" != build ] || die 'the build failed' 'what the compiler says stands above'
   step 'manifests' manifests
-  step 'plot of the comparison' run python3 -B -m unittest discover -s loadtest -p compare_test.py
+  step 'plot of the comparison, judge of the soak' run python3 -B -m unittest discover -s loadtest -p '*_test.py'
   rust_tests
   start_dev_node
   step 'demo page in a browser' browser_test
