@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::{ErrorCode, ProtocolError};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted: with the usual 128, a storm's SYNs are dropped and sent again a second later.
 const BACKLOG: u32 = 4096;
 
+/// Bytes that the kernel takes for a client before it has sent them. Without this bound it takes some 2.5 MB for each client
+/// that reads nothing, and copying them holds up everybody else.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// The two ports of a node, bound, with nothing accepted yet.
 #[derive(Debug)]
 pub struct Listeners {
@@ -62,8 +67,9 @@ fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
-        // Accepted connections inherit it.
+        // Accepted connections inherit both.
         socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -228,4 +234,28 @@ async fn for_whom(stream: &mut TcpStream, peer: IpAddr, proxies: &Proxies) -> Re
     let header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, proxy_protocol::read(stream)).await;
     let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
     Ok(header.map_err(|_| late())??.unwrap_or(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_takes_little_for_a_client_that_reads_nothing() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "HTTP").expect("a port");
+        let client = TcpSocket::new_v4().expect("a socket");
+        client.set_recv_buffer_size(4096).expect("a small buffer");
+        let address = listener.local_addr().expect("an address");
+        let (client, accepted) = tokio::join!(client.connect(address), listener.accept());
+        let (_client, (stream, _)) = (client.expect("connected"), accepted.expect("accepted"));
+        let (mut taken, chunk) = (0, vec![b'x'; 64 << 10]);
+        while taken < 16 << 20
+            && tokio::time::timeout(Duration::from_millis(200), stream.writable())
+                .await
+                .is_ok_and(|ready| ready.is_ok())
+        {
+            taken += stream.try_write(&chunk).unwrap_or_default();
+        }
+        assert!(taken < 1 << 20, "{taken} bytes");
+    }
 }
