@@ -274,16 +274,17 @@ impl Chat {
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
     let conversation_id = outcome.conversation.id.clone();
-    let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
+    let own =
+        |event: Event, announce| events::membership_turn(vec![user.clone()], &event, &outcome.conversation, announce);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
-            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
+            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }, false));
             let event = Event::MemberJoined { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
-            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
+            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }, true));
             let event = Event::MemberLeft { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
@@ -299,7 +300,7 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
         return Vec::new();
     }
     let joined = Event::ConversationJoined { conversation: outcome.conversation.clone() };
-    let mut list = vec![events::outbox_event(outcome.added.clone(), &joined)];
+    let mut list = vec![events::membership_turn(outcome.added.clone(), &joined, &outcome.conversation, false)];
     let newcomers: HashSet<&UserId> = outcome.added.iter().collect();
     let members = outcome.members.list.iter().map(|(member, _)| member);
     let others: Vec<UserId> = members.filter(|member| !newcomers.contains(member)).cloned().collect();
