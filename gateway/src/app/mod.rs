@@ -24,7 +24,7 @@ use crate::backbone::Backbone;
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
-use crate::chat::usernames::Names;
+use crate::chat::usernames::KnownNames;
 use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
@@ -297,7 +297,7 @@ async fn chat(
 ) -> (Arc<Chat>, PublishTask) {
     let lease = Arc::new(Lease::default());
     lease.beat(&**store, &names.owner).await;
-    let user_names = Arc::new(Names::new(Arc::clone(store)));
+    let user_names = Arc::new(KnownNames::new(Arc::clone(store)));
     let direct = Arc::clone(&delivery.fanout);
     let (publisher, publish_task) = publisher(
         Arc::clone(store),

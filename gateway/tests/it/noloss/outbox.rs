@@ -7,7 +7,7 @@ use gateway::backbone::{Backbone, LocalBackbone};
 use gateway::chat::lease::Lease;
 use gateway::chat::members::MembersCache;
 use gateway::chat::publish::{Directory, publisher};
-use gateway::chat::usernames::Names;
+use gateway::chat::usernames::KnownNames;
 use gateway::metrics::Metrics;
 use gateway::store::{CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
 use serde_json::{Value, json};
@@ -183,7 +183,7 @@ async fn without_its_lease_a_node_publishes_nothing() {
         let (lease, owner) = (Arc::new(Lease::default()), owner("n:1"));
         let directory = Directory {
             members: Arc::new(MembersCache::new(Arc::clone(&world.store))),
-            names: Arc::new(Names::new(Arc::clone(&world.store))),
+            names: Arc::new(KnownNames::new(Arc::clone(&world.store))),
         };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
         let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
