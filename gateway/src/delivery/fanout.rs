@@ -162,9 +162,16 @@ impl Inbox for Fanout {
 
     fn control(&self, control: Control) {
         match control {
-            Control::Disconnect { user_id, revoked } => {
-                let code = if revoked { CloseCode::SessionRevoked } else { CloseCode::ForceReconnect };
-                self.registry.close_user(&user_id, code);
+            Control::Disconnect { user_id, revoked: true, revoked_s: None } => {
+                self.registry.close_user(&user_id, CloseCode::SessionRevoked);
+            }
+            Control::Disconnect { user_id, revoked: true, revoked_s: Some(revoked_s) } => {
+                self.registry.close_revoked(&user_id, revoked_s);
+                // Whatever is left is closed as well, and good again: its issuer's clock is ahead, or it is new.
+                self.registry.close_user(&user_id, CloseCode::ForceReconnect);
+            }
+            Control::Disconnect { user_id, revoked: false, revoked_s: _ } => {
+                self.registry.close_user(&user_id, CloseCode::ForceReconnect);
             }
             Control::MembersChanged { conversation_id } => (self.on_stale)(Invalidation::Members(conversation_id)),
         }

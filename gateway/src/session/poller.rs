@@ -69,6 +69,7 @@ pub async fn poll(
     let expires_s = identity.map_or(u32::MAX, expiry_s);
     let Some(listener) = register(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
     if let Some(identity) = identity {
+        node.registry.set_issued(user, listener.number, identity.issued_at_s);
         // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
         match node.authenticator.check_revoked(identity).await {
             Ok(()) => {}

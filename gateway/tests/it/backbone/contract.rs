@@ -585,7 +585,7 @@ async fn everybody_gets_broadcasts_and_orders(rig: Rig) {
     rig.a.backbone.broadcast(envelope.into()).await.expect("sent");
     assert_eq!(rig.b.next().await, Seen::Broadcast(envelope.into()));
     let orders = [
-        Control::Disconnect { user_id: user("ann"), revoked: true },
+        Control::Disconnect { user_id: user("ann"), revoked: true, revoked_s: Some(1_763_730_000) },
         Control::MembersChanged { conversation_id: conversation("c") },
     ];
     for order in orders {
