@@ -36,6 +36,7 @@ use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
 use crate::limits::{Polls, UserRates};
 use crate::metrics::{self, Metrics};
+use crate::node::clients::Clients;
 use crate::node::drain::{self, Stopping, Unfinished};
 use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
@@ -341,6 +342,7 @@ fn node(
         store,
         registry: delivery.registry,
         lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
+        clients: Clients::default(),
         fanout: delivery.fanout,
         authenticator,
         sessions: LiveSessions::default(),

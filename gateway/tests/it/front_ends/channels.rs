@@ -287,7 +287,10 @@ async fn operators_see_connections_and_channels() {
     channel(&node, json!({ "kind": "channel", "id": "c", "title": "Lounge", "members": ["m", "away"] })).await;
     channel(&node, json!({ "kind": "group", "id": "g" })).await;
     let (mut o, _o2) = (Client::join(node.http, "o").await, Client::join(node.http, "o").await);
-    let _m = Client::join(node.http, "m").await;
+    let agent = [("user-agent", "Mozilla/5.0 (a browser)")];
+    let path = format!("/chat/ws?token={}", token("m"));
+    let mut m = Client::open(node.http, &path, &agent).await.expect("an upgrade");
+    m.expect("status.bulk").await;
     let (name, value) = bearer(&token("stranger"));
     let mut stranger = Client::open(node.http, "/ws/channels", &[(name, &value)]).await.expect("an upgrade");
     stranger.expect("connected").await;
@@ -322,6 +325,12 @@ async fn operators_see_connections_and_channels() {
     for field in ["connectionId", "connectedAt", "lastHeardAt", "expiresAt"] {
         assert!(connection[field].is_string(), "{field}: {connection}");
     }
+    let from = |item: &Value| {
+        let connection = &item["connections"][0];
+        (connection["address"].clone(), connection["userAgent"].clone())
+    };
+    assert_eq!(from(&info["items"][0]), (json!("127.0.0.1"), json!("Mozilla/5.0 (a browser)")));
+    assert_eq!(from(o_shown), (json!("127.0.0.1"), Value::Null), "without a user agent");
     let (_, page) = read("/api/v1/admin/connections?limit=1&after=m", key.clone()).await;
     assert_eq!((&page["items"][0]["userId"], &page["next"]), (&json!("o"), &json!("o")));
     assert_eq!(read(all, bearer(&admin)).await.0, 200);
@@ -337,6 +346,9 @@ async fn operators_see_connections_and_channels() {
     assert_eq!(stats["activity"]["messagesLastMinute"], 1);
     assert!(stats["activity"]["lastMessageAt"].is_string());
     assert_eq!((&stats["items"][1]["userId"], &stats["items"][1]["role"]), (&json!("o"), &json!("owner")));
+    assert_eq!(from(&stats["items"][0]), (Value::Null, Value::Null), "addresses are for operators");
+    let (_, of_operator) = read(one, key.clone()).await;
+    assert_eq!(from(&of_operator["items"][0]), (json!("127.0.0.1"), json!("Mozilla/5.0 (a browser)")));
     let code = |(status, answer): (u16, Value)| (status, answer["error"]["code"].clone());
     assert_eq!(code(read(one, bearer(&token("m"))).await), refused(403, "FORBIDDEN"));
     assert_eq!(code(read(one, bearer(&token("stranger"))).await), refused(403, "NOT_MEMBER"));
