@@ -1,5 +1,5 @@
-//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace), on a Redis Cluster
-//! and on the local one.
+//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace, and as the user of `deploy/README.md`),
+//! on a Redis Cluster and on the local one.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -29,6 +29,11 @@ macro_rules! contract {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { bounded(async { super::$case(Rig::redis(in_namespace("blue")).await).await }).await; })+
+        }
+        mod with_the_rights_of_the_readme {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { bounded(async { super::$case(Rig::with_rights(settings()).await).await }).await; })+
         }
         mod on_cluster {
             use super::*;
