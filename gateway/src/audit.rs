@@ -59,17 +59,18 @@ impl AuditTrail {
         self.note(entry(user, None, Some(connection), AuditAct::ConnectionClosed { open_s, code }));
     }
 
-    /// The user's membership of a conversation was changed.
-    pub fn membership(&self, user: &UserId, conversation: &ConversationId, change: &MembershipChange) {
-        let act = match change.clone() {
-            MembershipChange::Join => AuditAct::Joined,
-            MembershipChange::Leave => AuditAct::Left,
-            MembershipChange::Add { by, role } => AuditAct::Added { by, role },
-            MembershipChange::Invite { by } => AuditAct::Invited { by },
-            MembershipChange::Kick { by } => AuditAct::Kicked { by },
-            MembershipChange::Ban { by } => AuditAct::Banned { by },
-            MembershipChange::Unban { by } => AuditAct::Unbanned { by },
-            MembershipChange::SetRole { by, role } => AuditAct::RoleChanged { by, role },
+    /// The user's membership of a conversation was changed by this one.
+    pub fn membership(&self, user: &UserId, conversation: &ConversationId, change: &MembershipChange, by: &Giver) {
+        let by = by.clone();
+        let act = match *change {
+            MembershipChange::Join => AuditAct::Joined { by },
+            MembershipChange::Leave => AuditAct::Left { by },
+            MembershipChange::Add { by: _, role } => AuditAct::Added { by, role },
+            MembershipChange::Invite { by: _ } => AuditAct::Invited { by },
+            MembershipChange::Kick { by: _ } => AuditAct::Kicked { by },
+            MembershipChange::Ban { by: _ } => AuditAct::Banned { by },
+            MembershipChange::Unban { by: _ } => AuditAct::Unbanned { by },
+            MembershipChange::SetRole { by: _, role } => AuditAct::RoleChanged { by, role },
         };
         self.note(entry(user, Some(conversation), None, act));
     }
@@ -91,11 +92,11 @@ impl AuditTrail {
         self.note_if_roomy(entry(&message.sender_id, Some(&message.conversation_id), None, act));
     }
 
-    /// A message was deleted by this user, or by a backend. Who deletes what others said is named nowhere else.
-    pub fn message_deleted(&self, message: &Message, by: Option<&UserId>) {
-        let act = AuditAct::MessageDeleted { id: message.id, by: by.cloned() };
+    /// A message was deleted by this one. Who deletes what others said is named nowhere else.
+    pub fn message_deleted(&self, message: &Message, by: &Giver) {
+        let act = AuditAct::MessageDeleted { id: message.id, by: by.clone() };
         let entry = entry(&message.sender_id, Some(&message.conversation_id), None, act);
-        if by == Some(&message.sender_id) { self.note_if_roomy(entry) } else { self.note(entry) }
+        if *by == Giver::user(&message.sender_id) { self.note_if_roomy(entry) } else { self.note(entry) }
     }
 
     /// Notes what the table `messages` tells as well.

@@ -7,7 +7,7 @@ use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, Use
 
 use crate::chat::Chat;
 use crate::chat::messages::BroughtBy;
-use crate::store::MessageChange;
+use crate::store::{Giver, MessageChange};
 
 /// The sender of a command.
 #[derive(Debug)]
@@ -68,12 +68,12 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         Command::BlockAdd(other) => chat.set_block(user, other, true).await,
         Command::BlockRemove(other) => chat.set_block(user, other, false).await,
         Command::Join { conversation, password } => {
-            let outcome = chat.join(user, &conversation, password).await?;
+            let outcome = chat.join(user, &conversation, password, &Giver::user(user)).await?;
             Ok((!outcome.changed).then_some(Event::ConversationJoined { conversation: outcome.conversation }))
         }
         Command::Leave { conversation } => {
             let change = crate::store::MembershipChange::Leave;
-            let outcome = chat.change_membership(&conversation, user, change).await?;
+            let outcome = chat.change_membership(&conversation, user, change, &Giver::user(user)).await?;
             // A user who declines an invitation, or was not a member, is answered on this connection.
             Ok((!outcome.was_member).then_some(Event::ConversationLeft { conversation_id: conversation }))
         }
@@ -82,7 +82,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
                 return Err(ProtocolError::new(ErrorCode::Forbidden, "only an admin can tell everybody"));
             }
             let event = Event::Broadcast { content, sent_at: Some(Timestamp::now()) };
-            chat.broadcast(event.to_json()).await?;
+            chat.broadcast("broadcast".to_owned(), event.to_json(), Giver::user(user)).await?;
             Ok(None)
         }
         Command::PresenceQuery { users } => chat.status(Some(user), &users).await.map(Some),
@@ -96,7 +96,7 @@ async fn change(
     message: MessageId,
     change: MessageChange,
 ) -> Result<Option<Event>, ProtocolError> {
-    let changed = chat.change_message(message, Some(user), change).await?;
+    let changed = chat.change_message(message, &Giver::user(user), change).await?;
     Ok((!changed.changed).then_some(changed.event))
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use gateway::store::{
     Activity, Audit, AuditEntry, BackboneServers, BulkMembers, Changes, ChannelActivity, ChannelCount,
-    KeptNotification, Leases, Lookups, MembersAdded, MessageChange, MessageOutcome, Notifications, OutboxEvent,
+    KeptNotification, Leases, Lookups, MembersAdded, MessageChange, MessageOutcome, Names, Notifications, OutboxEvent,
     OutboxRow, OutboxRows, Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations,
     StoreError, UnreadCount,
 };
@@ -70,7 +70,7 @@ absent! {
     }
     People {
         set_block(_: &UserId, _: &UserId, _: bool, _: OutboxRow<bool>) -> bool = not_here("blocks");
-        remember_usernames(_: &[(UserId, String)]) -> () = Ok(());
+        remember_names(_: &[(UserId, Names)]) -> () = Ok(());
         user_by_name(_: &str) -> Option<UserId> = Ok(None);
         set_last_seen(_: &[(UserId, Timestamp)]) -> () = Ok(());
         blocked_with(_: &UserId, _: &[UserId]) -> Vec<UserId> = Ok(Vec::new());

@@ -24,7 +24,7 @@ use crate::backbone::Backbone;
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
-use crate::chat::usernames::Names;
+use crate::chat::usernames::KnownNames;
 use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
@@ -36,6 +36,7 @@ use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
 use crate::limits::{Polls, UserRates};
 use crate::metrics::{self, Metrics};
+use crate::node::clients::Clients;
 use crate::node::drain::{self, Stopping, Unfinished};
 use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
@@ -297,7 +298,7 @@ async fn chat(
 ) -> (Arc<Chat>, PublishTask) {
     let lease = Arc::new(Lease::default());
     lease.beat(&**store, &names.owner).await;
-    let user_names = Arc::new(Names::new(Arc::clone(store)));
+    let user_names = Arc::new(KnownNames::new(Arc::clone(store)));
     let direct = Arc::clone(&delivery.fanout);
     let (publisher, publish_task) = publisher(
         Arc::clone(store),
@@ -341,6 +342,7 @@ fn node(
         store,
         registry: delivery.registry,
         lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
+        clients: Clients::default(),
         fanout: delivery.fanout,
         authenticator,
         sessions: LiveSessions::default(),

@@ -5,6 +5,8 @@ use serde_json::Value;
 use shared::UserId;
 use shared::title::cleaned_name;
 
+use super::Names;
+
 /// A user id: a string, or an integer.
 pub(super) fn user_id(claim: &Value) -> Option<UserId> {
     match claim {
@@ -14,10 +16,15 @@ pub(super) fn user_id(claim: &Value) -> Option<UserId> {
     }
 }
 
-/// The user's name as it is kept and shown, if one is given.
-pub(super) fn username(claims: &Value) -> Option<String> {
-    let names = ["username", "preferred_username", "name"];
-    names.iter().find_map(|name| cleaned_name(claims.get(name)?.as_str()?))
+/// The claim of sessions and of the authentication service with the name that others look the user up by.
+pub(super) const USERNAME: &str = "username";
+
+/// The names of a user; `username_claim` alone holds the one that others look up, because the issuer keeps it unique.
+pub(super) fn names(claims: &Value, username_claim: &str) -> Names {
+    let named = |claim: &str| cleaned_name(claims.get(claim)?.as_str()?);
+    let username = named(username_claim);
+    let shown = ["username", "preferred_username", "name"].into_iter().find_map(named);
+    Names { shown: shown.or_else(|| username.clone()), username }
 }
 
 /// Whether the words of `scope` or `role` hold `admin`.

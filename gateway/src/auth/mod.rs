@@ -25,13 +25,22 @@ pub use live::{Due, Guest, LiveSessions};
 /// How long a connection lasts, in seconds, if its credential names no end.
 pub const NO_EXPIRY_S: i64 = 86_400;
 
+/// The names with which a user comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The name by which others look the user up.
+    pub username: Option<String>,
+    /// The name that others are shown.
+    pub shown: Option<String>,
+}
+
 /// A user whose credential was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The name in the token, if any.
-    pub username: Option<String>,
+    /// The names in the token.
+    pub names: Names,
     /// Whether the token gives admin rights.
     pub admin: bool,
     /// Unix seconds at which the token expires.

@@ -18,7 +18,7 @@ use shared::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
-use super::claims::{is_admin, seconds, user_id, username};
+use super::claims::{USERNAME, is_admin, names, seconds, user_id};
 use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
 use crate::http_client::{Answer, Endpoint, EndpointError};
 
@@ -192,7 +192,7 @@ fn verdict(answer: &Answer) -> Result<Result<Identity, TokenRefusal>, NoVerdict>
     }
     Ok(Ok(Identity {
         user,
-        username: username(&claims),
+        names: names(&claims, USERNAME),
         admin: is_admin(&claims),
         expires_at_s,
         issued_at_s: seconds(claims.get("iat")),
@@ -213,7 +213,10 @@ mod tests {
     fn an_answer_lets_in_refuses_or_says_nothing() {
         let good = r#"{"valid": true, "user_id": 42, "username": "Ann", "scope": "admin", "iat": 7}"#;
         let identity = answered(200, good).expect("an answer").expect("let in");
-        assert_eq!((identity.user.as_str(), identity.username.as_deref(), identity.admin), ("42", Some("Ann"), true));
+        assert_eq!(
+            (identity.user.as_str(), identity.names.username.as_deref(), identity.admin),
+            ("42", Some("Ann"), true)
+        );
         assert_eq!(identity.issued_at_s, Some(7));
         for (status, body, refused) in [
             (200, r#"{"valid": false}"#, TokenRefusal::Service),

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use shared::UserId;
 
-use super::claims::{is_admin, seconds, user_id, username};
-use super::{Identity, TokenRefusal};
+use super::claims::{USERNAME, is_admin, names, seconds, user_id};
+use super::{Identity, Names, TokenRefusal};
 use crate::backbone::SessionId;
 
 /// The longest value that is looked at, in bytes.
@@ -19,7 +19,7 @@ pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefu
     }
     let plain = |user| Identity {
         user,
-        username: None,
+        names: Names::default(),
         admin: false,
         expires_at_s: i64::MAX,
         issued_at_s: None,
@@ -31,7 +31,7 @@ pub(super) fn identity(id: SessionId, value: &str) -> Result<Identity, TokenRefu
             let claims: Value = serde_json::from_str(value).map_err(|_| TokenRefusal::Session)?;
             let user = user_id(claims.get("userId").unwrap_or(&claims)).ok_or(TokenRefusal::Session)?;
             Ok(Identity {
-                username: username(&claims),
+                names: names(&claims, USERNAME),
                 admin: is_admin(&claims),
                 issued_at_s: seconds(claims.get("iat")),
                 ..plain(user)
@@ -55,7 +55,7 @@ mod tests {
             assert_eq!((identity.user.as_str(), identity.admin), ("42", false), "{value}");
         }
         let full = read(r#"{"userId": "a", "username": "Ann", "scope": "chat admin", "iat": 7}"#).expect("a session");
-        assert_eq!((full.username.as_deref(), full.admin, full.issued_at_s), (Some("Ann"), true, Some(7)));
+        assert_eq!((full.names.username.as_deref(), full.admin, full.issued_at_s), (Some("Ann"), true, Some(7)));
         let large = format!(r#"{{"userId": "a", "x": "{}"}}"#, "x".repeat(VALUE_BYTES_MAX));
         for bad in ["", "a b", "{", "{}", "[]", r#"{"userId": "a b"}"#, r#"{"userId": null}"#, &large] {
             assert_eq!(read(bad), Err(TokenRefusal::Session), "{bad}");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shared::UserId;
 
-use super::{AuthError, Identity, TokenRefusal, Unavailable};
+use super::{AuthError, Identity, Names, TokenRefusal, Unavailable};
 use crate::backbone::{Backbone, SessionId, Ticket};
 
 /// How long a ticket is good for, in seconds.
@@ -15,6 +15,9 @@ pub const TICKET_S: u32 = 30;
 struct TicketValue {
     user_id: UserId,
     username: Option<String>,
+    /// Missing in tickets of earlier versions.
+    #[serde(default)]
+    name: Option<String>,
     admin: bool,
     expires_at_s: i64,
     issued_at_s: Option<i64>,
@@ -26,7 +29,8 @@ pub async fn issue(backbone: &dyn Backbone, identity: &Identity) -> Result<Ticke
     let ticket = Ticket::random();
     let kept = TicketValue {
         user_id: identity.user.clone(),
-        username: identity.username.clone(),
+        username: identity.names.username.clone(),
+        name: identity.names.shown.clone(),
         admin: identity.admin,
         expires_at_s: identity.expires_at_s,
         issued_at_s: identity.issued_at_s,
@@ -53,7 +57,7 @@ pub(super) async fn redeem(backbone: &dyn Backbone, ticket: &Ticket) -> Result<I
     }
     Ok(Identity {
         user: kept.user_id,
-        username: kept.username,
+        names: Names { username: kept.username, shown: kept.name },
         admin: kept.admin,
         expires_at_s: kept.expires_at_s,
         issued_at_s: kept.issued_at_s,

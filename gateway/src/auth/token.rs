@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::Value;
 use shared::{Timestamp, UserId};
 
-use super::claims::{is_admin, seconds, user_id, username};
+use super::claims::{is_admin, names, seconds, user_id};
 use super::jwks::{Candidates, Jwks};
 use super::keys::{EC, ED, HMAC, Key, RSA, public_key};
 use super::{Identity, TokenRefusal};
@@ -26,6 +26,7 @@ pub struct Verifier {
     keys: Vec<Key>,
     published: Option<Arc<Jwks>>,
     user_claims: Vec<String>,
+    username_claim: String,
     /// The checks beside the signature, made once for each algorithm.
     validations: Vec<(Algorithm, Validation)>,
 }
@@ -64,7 +65,8 @@ impl Verifier {
         }
         let algorithms = [HMAC, RSA, EC, ED].into_iter().flatten();
         let validations = algorithms.map(|algorithm| (*algorithm, validation(config, *algorithm))).collect();
-        Ok(Self { keys, published, user_claims: config.user_claims.clone(), validations })
+        let (user_claims, username_claim) = (config.user_claims.clone(), config.username_claim.clone());
+        Ok(Self { keys, published, user_claims, username_claim, validations })
     }
 
     /// Checks signature, times, issuer and audience, and reads the identity.
@@ -139,7 +141,7 @@ impl Verifier {
         }
         Ok(Identity {
             user,
-            username: username(claims),
+            names: names(claims, &self.username_claim),
             admin: is_admin(claims),
             expires_at_s,
             issued_at_s: seconds(claims.get("iat")),
@@ -179,7 +181,7 @@ pub fn mint(config: &AuthConfig, user: &UserId, username: Option<&str>, admin: b
     });
     if let Some(fields) = claims.as_object_mut() {
         let optional = [
-            ("username", username.map(Value::from)),
+            (config.username_claim.as_str(), username.map(Value::from)),
             ("scope", admin.then(|| "admin".into())),
             ("iss", config.issuer.clone().map(Value::from)),
             ("aud", config.audience.clone().map(Value::from)),

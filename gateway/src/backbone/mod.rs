@@ -148,8 +148,11 @@ pub enum Control {
     Disconnect {
         /// The user.
         user_id: UserId,
-        /// With 4002 instead of 4202.
+        /// Because the user's tokens were revoked.
         revoked: bool,
+        /// Unix seconds of the revocation; missing in orders of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revoked_s: Option<i64>,
     },
     /// The conversation's members have changed: forget the members that are cached.
     MembersChanged {

@@ -10,6 +10,10 @@ pub(super) const LONG_BYTES: usize = 2 * 1024;
 /// How many bytes of long events a log holds.
 pub(super) const LOG_BYTES: usize = 1024 * 1024;
 
+/// A user who has this many unread counts gets no further one by an event that leaves nothing unread, such as a join or a leave.
+/// It is loaded from the store when a message comes.
+pub(super) const READ_COUNTS_MAX: usize = 1000;
+
 /// The settings of a backbone; the same on all nodes.
 #[derive(Debug, Clone)]
 pub struct Settings {

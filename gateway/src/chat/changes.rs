@@ -3,7 +3,7 @@
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
 use super::{Chat, events};
-use crate::store::{MessageChange, MessageOutcome, OutboxEvent};
+use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent};
 
 /// The outcome of a change of a message.
 #[derive(Debug, Clone)]
@@ -17,20 +17,21 @@ pub struct ChangeOutcome {
 }
 
 impl Chat {
-    /// Changes a message in the name of `by` (`None`: a backend, which may only delete). Every member is notified,
+    /// Changes a message in the name of the giver's user; a backend in its own name may only delete. Every member is notified,
     /// the caller included, through the backbone.
     pub async fn change_message(
         &self,
         id: MessageId,
-        by: Option<&UserId>,
+        giver: &Giver,
         change: MessageChange,
     ) -> Result<ChangeOutcome, ProtocolError> {
+        let by = giver.user.as_ref();
         let (what, who) = (change.clone(), by.cloned());
         let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
         let outcome = self.store.change_message(id, by, &change, row).await?;
         if outcome.changed {
             self.publish_row(&built);
-            self.note(by, &change, &outcome.message);
+            self.note(giver, &change, &outcome.message);
         }
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
@@ -38,7 +39,7 @@ impl Chat {
     }
 
     /// Edits and deletions stand in the audit trail, as what was sent does.
-    fn note(&self, by: Option<&UserId>, change: &MessageChange, message: &Message) {
+    fn note(&self, by: &Giver, change: &MessageChange, message: &Message) {
         match change {
             MessageChange::Edit { .. } => self.audit.message_edited(message),
             MessageChange::Delete => self.audit.message_deleted(message, by),

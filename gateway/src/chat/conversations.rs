@@ -9,8 +9,8 @@ use shared::{
 
 use super::{Chat, events, passwords, refused};
 use crate::store::{
-    MEMBERS_MAX, Members, MembersAdded, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent, Refusal,
-    StoreError,
+    Giver, MEMBERS_MAX, Members, MembersAdded, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent,
+    Refusal, StoreError,
 };
 
 /// The most `member.joined` that one addition of many may make.
@@ -195,6 +195,7 @@ impl Chat {
         user: &UserId,
         conversation: &ConversationId,
         password: Option<String>,
+        giver: &Giver,
     ) -> Result<MembershipOutcome, ProtocolError> {
         if let Some(hash) = self.store.join_password(conversation, user).await? {
             let Some(password) = password else {
@@ -205,25 +206,26 @@ impl Chat {
                 return Err(ProtocolError::new(ErrorCode::PasswordRequired, "the password is wrong"));
             }
         }
-        self.change_membership(conversation, user, MembershipChange::Join).await
+        self.change_membership(conversation, user, MembershipChange::Join, giver).await
     }
 
-    /// Changes a conversation's members, and notifies the users concerned.
+    /// Changes a conversation's members, and notifies the users concerned. The giver stands in the audit trail.
     pub async fn change_membership(
         &self,
         conversation: &ConversationId,
         user: &UserId,
         change: MembershipChange,
+        giver: &Giver,
     ) -> Result<MembershipOutcome, ProtocolError> {
-        if let MembershipChange::Invite { by } = change {
-            return self.invite(conversation, user, by, None).await;
+        if let MembershipChange::Invite { .. } = change {
+            return self.invite(conversation, user, giver, None).await;
         }
         let subject = user.clone();
         let name = self.names.of(user).await;
         let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), outcome)).await?;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
-            self.audit.membership(user, conversation, &change);
+            self.audit.membership(user, conversation, &change, giver);
             self.tell_members_changed(conversation).await;
             self.publish_row(&built);
         }
@@ -234,12 +236,12 @@ impl Chat {
         Ok(outcome)
     }
 
-    /// Makes many users members at once; `by` is an owner or admin, or a backend if `None`.
+    /// Makes many users members at once; the giver is an owner or admin, or a backend.
     pub async fn add_members(
         &self,
         conversation: &ConversationId,
         mut users: Vec<UserId>,
-        by: Option<&UserId>,
+        giver: &Giver,
     ) -> Result<MembersAdded, ProtocolError> {
         users.sort();
         users.dedup();
@@ -250,12 +252,12 @@ impl Chat {
             }
         }
         let (row, built) = self.row(move |outcome| added_events(&names, outcome)).await?;
-        let outcome = self.store.add_members(conversation, &users, by, row).await?;
+        let outcome = self.store.add_members(conversation, &users, giver.user.as_ref(), row).await?;
         if outcome.added.is_empty() {
             return Ok(outcome);
         }
-        let change = MembershipChange::Add { by: by.cloned(), role: Role::Member };
-        outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change));
+        let change = MembershipChange::Add { by: giver.user.clone(), role: Role::Member };
+        outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change, giver));
         self.tell_members_changed(conversation).await;
         self.publish_row(&built);
         Ok(outcome)
@@ -274,16 +276,17 @@ impl Chat {
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
     let conversation_id = outcome.conversation.id.clone();
-    let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
+    let own =
+        |event: Event, announce| events::membership_turn(vec![user.clone()], &event, &outcome.conversation, announce);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
-            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
+            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }, false));
             let event = Event::MemberJoined { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
-            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
+            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }, true));
             let event = Event::MemberLeft { conversation_id, user_id, username };
             list.extend(to_others(user, &event, &outcome.members));
         }
@@ -299,7 +302,7 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
         return Vec::new();
     }
     let joined = Event::ConversationJoined { conversation: outcome.conversation.clone() };
-    let mut list = vec![events::outbox_event(outcome.added.clone(), &joined)];
+    let mut list = vec![events::membership_turn(outcome.added.clone(), &joined, &outcome.conversation, false)];
     let newcomers: HashSet<&UserId> = outcome.added.iter().collect();
     let members = outcome.members.list.iter().map(|(member, _)| member);
     let others: Vec<UserId> = members.filter(|member| !newcomers.contains(member)).cloned().collect();

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
-use shared::{Event, Message, UserId};
+use shared::{Conversation, Event, Message, UserId};
 
 use crate::store::{OutboxEvent, UnreadMove};
 
@@ -90,6 +90,21 @@ pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
 /// A durable event that moves the unread count of `user`.
 pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMove) -> OutboxEvent {
     OutboxEvent { users: vec![user], body: event.to_json(), unread: Some(unread) }
+}
+
+/// A durable event with which the membership of `users` begins or ends: afterwards nothing of the conversation is unread to
+/// them. Whoever was in it before has a count, which would else go on from where it was.
+pub(super) fn membership_turn(
+    users: Vec<UserId>,
+    event: &Event,
+    conversation: &Conversation,
+    announce: bool,
+) -> OutboxEvent {
+    let Conversation { id, last_seq, .. } = conversation;
+    let conversation = id.clone();
+    let unread =
+        (*last_seq > 0).then_some(UnreadMove { conversation, last_seq: *last_seq, seen_seq: *last_seq, announce });
+    OutboxEvent { users, body: event.to_json(), unread }
 }
 
 /// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.

@@ -6,30 +6,30 @@ use shared::{ConversationId, NotificationId, ProtocolError, UserId};
 
 use super::Chat;
 use super::notifications::{NotificationPayload, notification_event};
-use crate::store::{MembershipChange, MembershipOutcome, OutboxEvent};
+use crate::store::{Giver, MembershipChange, MembershipOutcome, OutboxEvent};
 
 impl Chat {
-    /// Invites `user`, in the name of `by` (`None`: a backend); the notification calls the conversation
-    /// by its title. `name` stands for the title of one that has none, and else the id. Who is invited already, or a member, is not notified again.
+    /// Invites `user`, in the name of the giver; the notification calls the conversation by its title. `name` stands for the
+    /// title of one that has none, and else the id. A user who is invited already, or a member, is not notified again.
     pub async fn invite(
         &self,
         conversation: &ConversationId,
         user: &UserId,
-        by: Option<UserId>,
+        giver: &Giver,
         name: Option<String>,
     ) -> Result<MembershipOutcome, ProtocolError> {
         let id = self.notification_id().await?;
-        let (invited, inviter) = (user.clone(), by.clone());
+        let (invited, inviter) = (user.clone(), giver.user.clone());
         let (row, built) = self
             .row(move |outcome: &MembershipOutcome| match outcome.changed {
                 true => vec![invitation(&invited, id, inviter.as_ref(), name.as_deref(), outcome)],
                 false => Vec::new(),
             })
             .await?;
-        let change = MembershipChange::Invite { by };
+        let change = MembershipChange::Invite { by: giver.user.clone() };
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
-            self.audit.membership(user, conversation, &change);
+            self.audit.membership(user, conversation, &change, giver);
             self.tell_members_changed(conversation).await;
             self.publish_row(&built);
         }

@@ -66,7 +66,7 @@ pub struct Chat {
     /// The users who are typing; in memory alone, because it is out of date after seconds.
     typing: typing::Typing,
     /// The names of users, remembered, and those not yet in the store; shared with the publisher.
-    names: Arc<usernames::Names>,
+    names: Arc<usernames::KnownNames>,
     /// The conversation of two users, remembered: it never changes.
     directs: Cache<(UserId, UserId), ConversationId>,
     /// Messages delivered before they are stored: whether the store is away, and the ids kept for that time. This node's own.
@@ -111,7 +111,7 @@ pub struct Parts {
     /// Conversations' members.
     pub members: Arc<members::MembersCache>,
     /// Users' names.
-    pub names: Arc<usernames::Names>,
+    pub names: Arc<usernames::KnownNames>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.

@@ -10,7 +10,7 @@ use shared::{ErrorCode, Event, NotificationId, ProtocolError, Timestamp, UserId}
 
 use super::{Chat, events};
 use crate::backbone::{Delivery, DeliveryKind};
-use crate::store::{CommittedEvents, KeptNotification, OutboxEvent};
+use crate::store::{AuditOrder, CommittedEvents, Giver, KeptNotification, OutboxEvent};
 
 /// The members of a notification's payload, each as its sender wrote it.
 pub type NotificationPayload = BTreeMap<String, Box<RawValue>>;
@@ -34,7 +34,8 @@ impl Chat {
     }
 
     /// Sends an envelope (checked by the caller) to every socket of every node.
-    pub async fn broadcast(&self, body: String) -> Result<(), ProtocolError> {
+    pub async fn broadcast(&self, kind: String, body: String, by: Giver) -> Result<(), ProtocolError> {
+        self.audit.ordered(None, AuditOrder::Broadcast { kind }, by);
         Ok(self.backbone.broadcast(Bytes::from(body)).await?)
     }
 

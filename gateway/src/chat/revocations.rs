@@ -28,7 +28,8 @@ impl Chat {
     /// means: done, but it may be forgotten; do it again.
     pub async fn revoke(&self, user: &UserId) -> Result<(), ProtocolError> {
         let revoked_s = self.backbone.revoke(user).await?;
-        self.backbone.control(&Control::Disconnect { user_id: user.clone(), revoked: true }).await?;
+        let order = Control::Disconnect { user_id: user.clone(), revoked: true, revoked_s: Some(revoked_s) };
+        self.backbone.control(&order).await?;
         Ok(self.store.keep_revocation(user, revoked_s).await?)
     }
 

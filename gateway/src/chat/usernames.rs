@@ -1,4 +1,4 @@
-//! User names from tokens, stored so that users can be named by them. Written in batches, off the connect path.
+//! Names from tokens, stored so that users can be shown by them and looked up. Written in batches, off the connect path.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use shared::UserId;
 use tokio::sync::Semaphore;
 
 use super::Chat;
-use crate::store::Store;
+use crate::store::{Names, Store};
 
 /// Names that wait to be written; more come with the next connect.
 const WAITING_MAX: usize = 10_000;
@@ -20,28 +20,32 @@ const KNOWN_MAX: u64 = 100_000;
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long an event waits for a name. One without it is worth more than one that comes late.
 const LOOKED_UP_WITHIN: Duration = Duration::from_millis(250);
+/// For how long a user who comes again with the same names isn't written again. Meanwhile they may have come to another node
+/// with others.
+const WRITTEN_FOR: Duration = Duration::from_secs(600);
 /// How long a new connection waits for its turn to write its name.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
 
 /// Names, from tokens and from the store.
-pub struct Names {
+pub struct KnownNames {
     store: Arc<dyn Store>,
     /// On their way to the store.
-    waiting: Mutex<HashMap<UserId, String>>,
+    waiting: Mutex<HashMap<UserId, Names>>,
     /// One batch at a time: what gathers meanwhile makes the next one.
     writing: Semaphore,
     /// With which users came here; written.
-    known: Cache<UserId, String>,
+    known: Cache<UserId, Names>,
     /// Names from the store, of users who did not come here.
     found: Cache<UserId, Option<String>>,
 }
 
-impl Names {
+impl KnownNames {
     /// No names yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         let found = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(BELIEVED).build();
-        Self { store, waiting: Mutex::default(), writing: Semaphore::new(1), known: Cache::new(KNOWN_MAX), found }
+        let known = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(WRITTEN_FOR).build();
+        Self { store, waiting: Mutex::default(), writing: Semaphore::new(1), known, found }
     }
 
     /// The user's name, if it is known or quickly found: while the store is away no caller waits for long.
@@ -67,10 +71,8 @@ impl Names {
 
     /// The user's name, or that there is none, if this node knows.
     pub fn at_hand(&self, user: &UserId) -> Option<Option<String>> {
-        if let Some(name) = self.waiting.lock().get(user) {
-            return Some(Some(name.clone()));
-        }
-        self.known.get(user).map(Some).or_else(|| self.found.get(user))
+        let brought = self.waiting.lock().get(user).cloned().or_else(|| self.known.get(user));
+        brought.and_then(|names| names.shown).map(Some).or_else(|| self.found.get(user))
     }
 
     /// Looks several users up by one query. What isn't found quickly counts as unknown for now: an event without a name is
@@ -86,13 +88,13 @@ impl Names {
         }
     }
 
-    fn remember(&self, user: &UserId, name: String) {
-        if self.known.get(user).as_ref() == Some(&name) {
+    fn remember(&self, user: &UserId, names: Names) {
+        if names == Names::default() || self.known.get(user).as_ref() == Some(&names) {
             return;
         }
         let mut waiting = self.waiting.lock();
         if waiting.len() < WAITING_MAX {
-            waiting.insert(user.clone(), name);
+            waiting.insert(user.clone(), names);
         }
     }
 
@@ -103,17 +105,17 @@ impl Names {
         // Left to the next pass if the store is slow.
         let Ok(Ok(_turn)) = tokio::time::timeout(WRITTEN_WITHIN, self.writing.acquire()).await else { return };
         // Copied, not taken: until they are known, they have to be found here.
-        let batch: Vec<(UserId, String)> =
-            self.waiting.lock().iter().map(|(user, name)| (user.clone(), name.clone())).collect();
+        let batch: Vec<(UserId, Names)> =
+            self.waiting.lock().iter().map(|(user, names)| (user.clone(), names.clone())).collect();
         if batch.is_empty() {
             return;
         }
-        match self.store.remember_usernames(&batch).await {
+        match self.store.remember_names(&batch).await {
             Ok(()) => {
-                for (user, name) in batch {
-                    self.known.insert(user.clone(), name.clone());
+                for (user, names) in batch {
+                    self.known.insert(user.clone(), names.clone());
                     let mut waiting = self.waiting.lock();
-                    if waiting.get(&user) == Some(&name) {
+                    if waiting.get(&user) == Some(&names) {
                         waiting.remove(&user);
                     }
                 }
@@ -124,18 +126,18 @@ impl Names {
 }
 
 impl Chat {
-    /// Notes the name with which a user came.
-    pub fn remember_username(&self, user: &UserId, username: String) {
-        self.names.remember(user, username);
+    /// Notes the names with which a user came: the one by which others look the user up, and the one that they are shown.
+    pub fn remember_names(&self, user: &UserId, username: Option<String>, shown: Option<String>) {
+        self.names.remember(user, Names { username, shown });
     }
 
-    /// A user's name, if it is known.
+    /// A user's name to show, if it is known.
     pub async fn username(&self, user: &UserId) -> Option<String> {
         self.names.of(user).await
     }
 
     /// Writes the noted names to the store.
-    pub async fn flush_usernames(&self) {
+    pub async fn flush_names(&self) {
         self.names.flush().await;
     }
 }

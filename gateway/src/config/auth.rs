@@ -25,6 +25,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// Claims that may hold the user id, in order.
     pub user_claims: Vec<String>,
+    /// The claim with the name that others look a user up by.
+    pub username_claim: String,
     /// Where an issuer publishes its keys.
     pub jwks_url: Option<Uri>,
     /// A service that checks tokens which none of our keys has signed.
@@ -56,6 +58,7 @@ impl AuthConfig {
             issuer: layers.text("JWT_ISSUER"),
             audience: layers.text("JWT_AUDIENCE"),
             user_claims: layers.list("JWT_USER_CLAIMS"),
+            username_claim: layers.text("JWT_USERNAME_CLAIM").unwrap_or_default(),
             jwks_url: layers.url("JWKS_URL")?,
             service: layers.url("AUTH_SERVICE_URL")?.map(|url| AuthService { url, timeout }),
             session_cookie: cookie_name(layers, "SESSION_COOKIE")?,

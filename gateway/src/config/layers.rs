@@ -56,6 +56,7 @@ settings! {
     jwt_issuer "JWT_ISSUER", "The only issuer to accept";
     jwt_audience "JWT_AUDIENCE", "The audience that tokens must name";
     jwt_user_claims "JWT_USER_CLAIMS" = "sub,user_id,userId,id", "Claims with the user id, in order";
+    jwt_username_claim "JWT_USERNAME_CLAIM" = "username", "Claim with the name by which others look a user up; the issuer has to keep it unique";
     auth_enabled "AUTH_ENABLED" = "true", "false is allowed only with `gateway dev`";
     auth_service_url "AUTH_SERVICE_URL", "URL of a service that checks tokens signed by none of the keys above";
     auth_timeout "AUTH_TIMEOUT" = "10s", "Time for that service's answer, like 10s or 500ms";

@@ -12,16 +12,21 @@ use tokio::sync::mpsc;
 
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Control, Inbox};
+use crate::clock::coarse_s;
 use crate::delivery::envelope::{MessageRef, Opened, Payload, live_event, message_of};
 use crate::delivery::frames::Frames;
 use crate::delivery::heal::resync;
 use crate::delivery::registry::{LogEvent, PushTally, Registry};
+use crate::delivery::shown_typing::ShownTyping;
 use crate::metrics::Metrics;
 use crate::switches;
 use crate::traces::{self, Step};
 
 /// How long after an event of the log a message that is not stored yet may turn out to be that event.
 const LIVE_DOUBT: Duration = Duration::from_secs(1);
+
+/// The type of the event that says who types.
+const TYPING: &str = "typing";
 
 /// Something that the node knew has changed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Fanout {
     /// Users to heal. Bounded by the number of local users: each stands here once, until its healing ends.
     heal: mpsc::UnboundedSender<UserId>,
     on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
+    /// What must end by itself.
+    typing: ShownTyping,
     /// The subscriptions were lost, and the users are not being healed yet.
     interrupted: AtomicBool,
 }
@@ -51,7 +58,8 @@ impl Fanout {
         heal: mpsc::UnboundedSender<UserId>,
         on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     ) -> Self {
-        Self { registry, metrics, heal, on_stale, interrupted: AtomicBool::new(false) }
+        let (typing, interrupted) = (ShownTyping::default(), AtomicBool::new(false));
+        Self { registry, metrics, heal, on_stale, typing, interrupted }
     }
 
     /// Asks for the user's log to be read, unless that is under way.
@@ -69,6 +77,14 @@ impl Fanout {
         let tally = self.registry.push_direct(user.as_str(), &message, &Frames::new(body, None), tried_at);
         self.metrics.direct.increment(u64::from(tally.queued));
         self.count(tally);
+    }
+
+    /// Ends what users are shown of typing if its end has not come in time.
+    pub fn end_typing(&self) {
+        for (user, end) in self.typing.take_due(coarse_s()) {
+            let tally = self.registry.push_ephemeral(user.as_str(), &Frames::of(&end));
+            self.count(tally);
+        }
     }
 
     fn deliver(&self, user: &str, payload: Payload<'_>) {
@@ -92,7 +108,12 @@ impl Fanout {
                 tally
             }
             None if payload.kind == MESSAGE_LIVE => return self.deliver_live(user, payload.envelopes),
-            None => self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None)),
+            None => {
+                if payload.kind == TYPING {
+                    self.typing.note(user, payload.envelopes, coarse_s());
+                }
+                self.registry.push_ephemeral(user, &Frames::new(payload.envelopes, None))
+            }
         };
         self.count(tally);
         if tally.gap
@@ -162,9 +183,16 @@ impl Inbox for Fanout {
 
     fn control(&self, control: Control) {
         match control {
-            Control::Disconnect { user_id, revoked } => {
-                let code = if revoked { CloseCode::SessionRevoked } else { CloseCode::ForceReconnect };
-                self.registry.close_user(&user_id, code);
+            Control::Disconnect { user_id, revoked: true, revoked_s: None } => {
+                self.registry.close_user(&user_id, CloseCode::SessionRevoked);
+            }
+            Control::Disconnect { user_id, revoked: true, revoked_s: Some(revoked_s) } => {
+                self.registry.close_revoked(&user_id, revoked_s);
+                // Whatever is left is closed as well, and good again: its issuer's clock is ahead, or it is new.
+                self.registry.close_user(&user_id, CloseCode::ForceReconnect);
+            }
+            Control::Disconnect { user_id, revoked: false, revoked_s: _ } => {
+                self.registry.close_user(&user_id, CloseCode::ForceReconnect);
             }
             Control::MembersChanged { conversation_id } => (self.on_stale)(Invalidation::Members(conversation_id)),
         }

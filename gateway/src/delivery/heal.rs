@@ -9,6 +9,7 @@ use shared::event::ResyncReason;
 use shared::{Epoch, Event, UserId};
 
 use crate::backbone::{BackboneError, LogHead, LogPage};
+use crate::delivery::envelope::Payload;
 use crate::delivery::frames::Frames;
 use crate::delivery::registry::{LogEvent, Registry};
 use crate::metrics::Metrics;
@@ -39,9 +40,9 @@ enum PageMeaning {
     OtherEpoch,
     /// The log was trimmed beyond the position: only the store has what was in the entries that are gone.
     Trimmed,
-    /// The log has a hole of its own, for its entries were deleted: only the store has what was in them.
+    /// The log has a hole of its own, for its entries were deleted, or are no events: only the store has what was in them.
     Hole {
-        /// The `seq` of the last deleted entry.
+        /// The `seq` of the last such entry.
         until: u64,
     },
     /// The next entries.
@@ -56,6 +57,7 @@ impl PageMeaning {
             _ if after < page.head.floor => Self::Trimmed,
             None => Self::End,
             Some((first, _)) if *first > after + 1 => Self::Hole { until: first - 1 },
+            Some((first, payload)) if !is_event(payload) => Self::Hole { until: *first },
             Some(_) => Self::Entries,
         }
     }
@@ -130,7 +132,8 @@ impl Heal {
     }
 
     fn deliver(&self, page: &LogPage) {
-        for (seq, payload) in &page.entries {
+        // An entry that is no event ends the page here, so that the next one begins with it.
+        for (seq, payload) in page.entries.iter().take_while(|(_, payload)| is_event(payload)) {
             let event = LogEvent::logged(*seq, payload);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
             self.metrics.healed.increment(u64::from(tally.queued));
@@ -153,6 +156,12 @@ impl Heal {
     }
 }
 
+/// Whether an entry of a log is an event with its companions: whoever may write to the log can write anything.
+#[must_use]
+pub fn is_event(payload: &[u8]) -> bool {
+    Payload::parse(payload).is_ok()
+}
+
 /// A `resync`.
 pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
     Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq })
@@ -170,7 +179,8 @@ mod tests {
         let elsewhere = Epoch::parse("redis.2").expect("an epoch");
         let meaning = |epoch: &Epoch, after, floor, first: Option<u64>| {
             let head = LogHead { epoch: here.clone(), floor, last: 9 };
-            let entries = first.into_iter().map(|seq| (seq, Bytes::new())).collect();
+            let event = |seq| (seq, Bytes::from(format!(r#"{{"seq":{seq},"type":"a","payload":{{}}}}"#)));
+            let entries = first.into_iter().map(event).collect();
             PageMeaning::of(&LogPage { head, entries }, Some(epoch), after)
         };
         assert_eq!(meaning(&here, 4, 0, Some(5)), PageMeaning::Entries);
@@ -178,6 +188,9 @@ mod tests {
         assert_eq!(meaning(&here, 9, 0, None), PageMeaning::End);
         assert_eq!(meaning(&here, 4, 6, Some(7)), PageMeaning::Trimmed);
         assert_eq!(meaning(&here, 4, 0, Some(8)), PageMeaning::Hole { until: 7 });
+        let head = LogHead { epoch: here.clone(), floor: 0, last: 9 };
+        let nonsense = LogPage { head, entries: vec![(5, Bytes::from_static(b"{\"seq\":5,nonsense}"))] };
+        assert_eq!(PageMeaning::of(&nonsense, Some(&here), 4), PageMeaning::Hole { until: 5 });
         assert_eq!(meaning(&elsewhere, 4, 0, Some(5)), PageMeaning::OtherEpoch);
         assert_eq!(meaning(&elsewhere, 9, 0, None), PageMeaning::OtherEpoch);
     }

@@ -14,3 +14,4 @@ pub mod healer;
 pub mod liveness;
 pub mod registry;
 pub mod send_queue;
+mod shown_typing;

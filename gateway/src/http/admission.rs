@@ -10,7 +10,7 @@ use shared::{ProtocolError, Timestamp, UserId};
 
 use super::rest::failure::respond;
 use crate::auth::credentials::query_value;
-use crate::auth::{AuthError, Authenticator, Credential, Identity, TokenRefusal, Unavailable};
+use crate::auth::{AuthError, Authenticator, Credential, Identity, Names, TokenRefusal, Unavailable};
 use crate::session::Opening;
 
 /// When a refusal is sent.
@@ -62,7 +62,7 @@ pub(super) fn believed(query: Option<&str>) -> Option<Identity> {
     let now_s = Timestamp::now().unix_seconds();
     Some(Identity {
         user,
-        username: None,
+        names: Names::default(),
         admin: false,
         expires_at_s: now_s + 86_400,
         issued_at_s: Some(now_s),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
-use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -107,7 +107,12 @@ impl Sockets {
             None => Opening::Close(CloseCode::UnsupportedVersion),
         };
         let wire = wire.unwrap_or(Wire::CHAT);
-        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, (place, stay)));
+        let connection = self.node.next_connection();
+        if let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>() {
+            let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
+            self.node.clients.keep(connection, *address, agent);
+        }
+        self.tasks.spawn(run(Arc::clone(&self.node), connection, upgrade, wire, opening, (place, stay)));
         response.map(|_| Body::empty())
     }
 
@@ -192,32 +197,39 @@ fn refused_as(answer: &Response<Body>) -> &'static str {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
+async fn run(
+    node: Arc<Node>,
+    connection: u64,
+    upgrade: PendingUpgrade,
+    wire: Wire,
+    opening: Opening,
+    places: (Place, Option<Stay>),
+) {
     let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
             tracing::debug!(%error, "a client closed the connection during the upgrade");
             node.metrics.handshake("vanished");
+            node.clients.forget(connection);
             return;
         }
     };
     let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, wire));
     let socket = Socket::new(stream, early, Arc::clone(&queue), node.limits.frame_bytes_max);
-    let metrics = Arc::clone(&node.metrics);
-    let session = Session::new(node, socket, queue, opening);
-    let connection = session.connection();
+    let session = Session::new(Arc::clone(&node), connection, socket, queue, opening);
     tracing::debug!(connection, "a connection begins");
     match contained(session).await {
         Some(ended) => {
             let (by, reason) = ended.by_and_reason();
-            metrics.ended(by, reason);
+            node.metrics.ended(by, reason);
             tracing::debug!(connection, by, reason, "a connection ended");
         }
         None => {
             tracing::error!(connection, "a session panicked");
-            metrics.panics.increment(1);
+            node.metrics.panics.increment(1);
         }
     }
+    node.clients.forget(connection);
     drop(places);
 }
 

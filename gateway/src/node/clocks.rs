@@ -27,6 +27,7 @@ pub async fn clocks(node: Arc<Node>, log: LogConfig, refresh: mpsc::Sender<Vec<U
     while ticks.next().await {
         let sweep = node.registry.sweep(&clocks);
         node.lobby.sweep();
+        node.fanout.end_typing();
         node.user_rates.sweep();
         node.metrics.pings.increment(u64::from(sweep.pings));
         #[expect(clippy::cast_precision_loss, reason = "a node holds far fewer than 2^52 users")]
@@ -57,7 +58,7 @@ pub async fn errands(node: Arc<Node>, stop: CancellationToken) {
     let mut ticks = every(Duration::from_secs(1), stop);
     while ticks.next().await {
         node.chat.end_silent_typing().await;
-        node.chat.flush_usernames().await;
+        node.chat.flush_names().await;
         if let Err(error) = node.chat.announce_departures().await {
             tracing::debug!(%error, "departures could not be announced");
         }

@@ -2,6 +2,7 @@
 //! It also offers the node's own tasks: clocks, re-checks of connected users, readiness, drain.
 //! It never carries out a command and never reads a socket.
 
+pub mod clients;
 pub mod clocks;
 pub mod drain;
 pub mod lobby;
@@ -23,6 +24,7 @@ use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
 use crate::limits::{Polls, Rate, Slots, UserRates};
 use crate::metrics::Metrics;
+use crate::node::clients::Clients;
 use crate::node::lobby::Lobby;
 use crate::store::Store;
 
@@ -44,6 +46,8 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// Sockets without a user yet.
     pub lobby: Lobby,
+    /// Where sockets come from.
+    pub clients: Clients,
     /// Where events come from, for the heal requests.
     pub fanout: Arc<Fanout>,
     /// Turns credentials into identities.

@@ -86,7 +86,7 @@ impl Recheck {
             let revoked = self.node.backbone.revoked_at(users).await?;
             for (user, revoked_s) in users.iter().zip(revoked) {
                 let Some(revoked_s) = revoked_s else { continue };
-                let closed = self.node.registry.close_issued_until(user, revoked_s, CloseCode::SessionRevoked);
+                let closed = self.node.registry.close_revoked(user, revoked_s);
                 if closed > 0 {
                     tracing::info!(%user, closed, "closed the sockets of a user whose revocation was missed");
                 }

@@ -61,9 +61,8 @@ thread_local! {
 }
 
 impl Connection {
-    /// A new connection, with a number of its own and whole allowances.
-    pub(super) fn new(node: Arc<Node>, queue: Arc<SendQueue>) -> Self {
-        let number = node.next_connection();
+    /// A new connection with whole allowances.
+    pub(super) fn new(node: Arc<Node>, number: u64, queue: Arc<SendQueue>) -> Self {
         Self { node, queue, number, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
     }
 

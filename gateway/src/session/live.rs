@@ -10,7 +10,7 @@ use shared::{Command, Dialect, ErrorCode, Event, ProtocolError, TempId, UserId};
 
 use super::connection::{Connection, Request, auth_failed};
 use super::registered::{Registered, expiry_s};
-use crate::auth::{AuthError, Credential, Guest, Identity, Unavailable};
+use crate::auth::{AuthError, Credential, Guest, Identity, Names, Unavailable};
 use crate::clock::coarse_s;
 use crate::delivery::frames::{event_on, reply_on};
 use crate::delivery::send_queue::SendQueue;
@@ -63,9 +63,8 @@ impl Live {
     pub(super) fn begin(registered: Registered, guest: Option<Box<Guest>>, identity: Identity) -> Self {
         let Registered { node, user, queue, .. } = &registered;
         node.audit.connection_opened(user, registered.connection_id(), queue.wire().dialect.subprotocol());
-        if let Some(username) = identity.username {
-            node.chat.remember_username(user, username);
-        }
+        let Names { username, shown } = identity.names;
+        node.chat.remember_names(user, username, shown);
         node.tasks.spawn(greet(Arc::clone(node), user.clone(), Arc::clone(queue)));
         Self { registered, guest, opened_s: coarse_s(), admin: identity.admin, command: None }
     }
@@ -219,7 +218,7 @@ async fn run_command(
 /// Sends a new connection the events after `auth_success`, and tells others that the user is here. While the store is away,
 /// the connection goes without them.
 async fn greet(node: Arc<Node>, user: UserId, queue: Arc<SendQueue>) {
-    node.chat.flush_usernames().await;
+    node.chat.flush_names().await;
     // The flat dialects have no frame for it.
     let status = queue.wire().dialect == Dialect::Chat;
     match node.chat.arrived(&user, status).await {

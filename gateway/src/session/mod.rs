@@ -62,17 +62,11 @@ enum State {
 }
 
 impl Session {
-    /// A session on a socket whose queue is `queue`.
-    pub fn new(node: Arc<Node>, socket: Socket, queue: Arc<SendQueue>, opening: Opening) -> Self {
-        let connection = Connection::new(node, queue);
+    /// A session of the connection `number` on a socket whose queue is `queue`.
+    pub fn new(node: Arc<Node>, number: u64, socket: Socket, queue: Arc<SendQueue>, opening: Opening) -> Self {
+        let connection = Connection::new(node, number, queue);
         let state = State::open(&connection, opening);
         Self { socket, connection, state }
-    }
-
-    /// The connection's number on this node.
-    #[must_use]
-    pub fn connection(&self) -> u64 {
-        self.connection.number
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
+use crate::delivery::heal::is_event;
 use crate::delivery::send_queue::{Batch, SendQueue};
 use crate::node::Node;
 
@@ -69,6 +70,7 @@ pub async fn poll(
     let expires_s = identity.map_or(u32::MAX, expiry_s);
     let Some(listener) = register(node, user, expires_s).await? else { return Ok(PollOutcome::TooMany) };
     if let Some(identity) = identity {
+        node.registry.set_issued(user, listener.number, identity.issued_at_s);
         // Now that it stands in the registry, an order to close finds this poll, or this finds the revocation.
         match node.authenticator.check_revoked(identity).await {
             Ok(()) => {}
@@ -89,6 +91,9 @@ pub async fn poll(
             return moved(ResyncReason::Epoch, page.head);
         }
         if page.head.floor > asked.seq || page.entries.first().is_some_and(|(first, _)| *first != asked.seq + 1) {
+            return moved(ResyncReason::Trimmed, page.head);
+        }
+        if page.entries.iter().any(|(_, payload)| !is_event(payload)) {
             return moved(ResyncReason::Trimmed, page.head);
         }
         if let Some((last, _)) = page.entries.last() {

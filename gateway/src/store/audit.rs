@@ -1,7 +1,7 @@
 //! The audit trail: a line for each change of connections, memberships and messages. Never a message's content.
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{ConversationId, MessageId, Role, Timestamp, UserId};
 
 use super::StoreError;
@@ -30,6 +30,26 @@ pub struct Giver {
     pub is_backend: bool,
 }
 
+impl Giver {
+    /// A user in their own name.
+    #[must_use]
+    pub fn user(user: &UserId) -> Self {
+        Self { user: Some(user.clone()), is_backend: false }
+    }
+
+    /// The detail of what was done by this one; a backend is named as such, with the user for whom it acts.
+    fn named<const N: usize>(&self, more: [(&str, Value); N]) -> Value {
+        let mut detail = match self.is_backend {
+            true => json!({ "by": null, "backend": true, "actingFor": self.user }),
+            false => json!({ "by": self.user }),
+        };
+        if let Some(members) = detail.as_object_mut() {
+            members.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
+        detail
+    }
+}
+
 /// An order to the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditOrder {
@@ -56,7 +76,7 @@ pub enum AuditOrder {
     },
 }
 
-/// The event of a line. `by` is the user who did it to the user of the line: `None` is a backend.
+/// The event of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditAct {
     /// A connection became the user's.
@@ -72,40 +92,46 @@ pub enum AuditAct {
         code: Option<u16>,
     },
     /// The user joined.
-    Joined,
+    Joined {
+        /// The user, or a backend that acts for them.
+        by: Giver,
+    },
     /// The user left, or declined an invitation.
-    Left,
+    Left {
+        /// The user, or a backend that acts for them.
+        by: Giver,
+    },
     /// The user was made a member.
     Added {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
         /// The new member's rights.
         role: Role,
     },
     /// The user was invited.
     Invited {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
     },
     /// The user was removed.
     Kicked {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
     },
     /// The user was removed, and can't join again.
     Banned {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
     },
     /// The user may come back.
     Unbanned {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
     },
     /// The user got other rights.
     RoleChanged {
-        /// The user who did it.
-        by: Option<UserId>,
+        /// The one who did it.
+        by: Giver,
         /// The new rights.
         role: Role,
     },
@@ -130,8 +156,8 @@ pub enum AuditAct {
     MessageDeleted {
         /// The message's id.
         id: MessageId,
-        /// The user who deleted it: the sender, a moderator, or a backend.
-        by: Option<UserId>,
+        /// The one who deleted it: the sender, a moderator, or a backend.
+        by: Giver,
     },
 }
 
@@ -142,8 +168,8 @@ impl AuditAct {
         match self {
             Self::ConnectionOpened { .. } => "connection_opened",
             Self::ConnectionClosed { .. } => "connection_closed",
-            Self::Joined => "joined",
-            Self::Left => "left",
+            Self::Joined { .. } => "joined",
+            Self::Left { .. } => "left",
             Self::Added { .. } => "added",
             Self::Invited { .. } => "invited",
             Self::Kicked { .. } => "kicked",
@@ -167,14 +193,17 @@ impl AuditAct {
             Self::ConnectionOpened { dialect } => json!({ "dialect": dialect }),
             Self::ConnectionClosed { open_s, code: Some(code) } => json!({ "openSeconds": open_s, "code": code }),
             Self::ConnectionClosed { open_s, code: None } => json!({ "openSeconds": open_s }),
-            Self::Joined | Self::Left => return None,
-            Self::Added { by, role } | Self::RoleChanged { by, role } => json!({ "by": by, "role": role }),
-            Self::Invited { by } | Self::Kicked { by } | Self::Banned { by } | Self::Unbanned { by } => {
-                json!({ "by": by })
-            }
+            Self::Joined { by } | Self::Left { by } if !by.is_backend => return None,
+            Self::Added { by, role } | Self::RoleChanged { by, role } => by.named([("role", json!(role))]),
+            Self::Joined { by }
+            | Self::Left { by }
+            | Self::Invited { by }
+            | Self::Kicked { by }
+            | Self::Banned { by }
+            | Self::Unbanned { by } => by.named([]),
             // Written by hand: there is one for each message.
             Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
-            Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),
+            Self::MessageDeleted { id, by } => by.named([("messageId", json!(id))]),
             Self::Ordered { order, by: Giver { user, is_backend } } => {
                 let by = if *is_backend { None } else { user.as_ref() };
                 let acting_for = if *is_backend { user.as_ref() } else { None };

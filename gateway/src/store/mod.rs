@@ -50,7 +50,7 @@ pub use membership::Membership;
 pub use messages::Messages;
 pub use notifications::{KeptNotification, Notifications};
 pub use outbox::OutboxRows;
-pub use people::{Partner, People};
+pub use people::{Names, Partner, People};
 pub use receipts::Receipts;
 pub use revocations::Revocations;
 pub use types::*;

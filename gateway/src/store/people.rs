@@ -23,10 +23,11 @@ pub trait People: Send + Sync + 'static {
     /// Those of `others` between whom and `user` there is a block, whichever of the two made it; ascending by id.
     async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
-    /// Keeps the names that tokens gave for users; a name that another user had goes to the newest.
-    async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError>;
+    /// Keeps the names with which users came, each user once. A username stays with the first who came with it, until that
+    /// user comes with another. What a user didn't bring stays as it was.
+    async fn remember_names(&self, users: &[(UserId, Names)]) -> Result<(), StoreError>;
 
-    /// The user who last came with this user name.
+    /// The user who has this username.
     async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError>;
 
     /// Keeps when users' last connections closed.
@@ -46,13 +47,38 @@ pub struct Partner {
     pub blocked: bool,
 }
 
+/// The names with which a user came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The name by which others look the user up.
+    pub username: Option<String>,
+    /// The name that others are shown.
+    pub shown: Option<String>,
+}
+
 /// The longest user name that is kept, in bytes: an index row holds no more than some 2,700.
 const USERNAME_BYTES_MAX: usize = 512;
 
-/// The last user of each name, in the order in which rows are locked. Names that no store can hold are left out.
-pub(super) fn newest_names(users: &[(UserId, String)]) -> BTreeMap<&str, &UserId> {
-    let storable = |name: &str| !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0');
-    users.iter().filter(|(_, name)| storable(name)).map(|(user, name)| (name.as_str(), user)).collect()
+/// Whether every store can hold the name.
+fn is_storable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= USERNAME_BYTES_MAX && !name.contains('\0')
+}
+
+/// The usernames, in the order in which rows are locked. Names that no store can hold are left out.
+pub(super) fn usernames(users: &[(UserId, Names)]) -> BTreeMap<&str, &UserId> {
+    let mut usernames = BTreeMap::new();
+    for (user, names) in users {
+        if let Some(username) = names.username.as_deref().filter(|name| is_storable(name)) {
+            usernames.entry(username).or_insert(user);
+        }
+    }
+    usernames
+}
+
+/// The names to show, in the order in which rows are locked.
+pub(super) fn shown_names(users: &[(UserId, Names)]) -> BTreeMap<&UserId, &str> {
+    let shown = users.iter().filter_map(|(user, names)| Some((user, names.shown.as_deref()?)));
+    shown.filter(|(_, name)| is_storable(name)).collect()
 }
 
 /// The latest time of each user, in the order in which rows are locked.

@@ -23,3 +23,4 @@ mod store;
 mod support;
 mod tls;
 mod traces;
+mod unread;

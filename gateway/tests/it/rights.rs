@@ -355,6 +355,8 @@ async fn what_is_forbidden_is_refused_alike() {
         let cluster = TwoNodes::start(&[("COMMANDS_PER_SECOND", "0"), ("USER_COMMANDS_PER_SECOND", "0")]).await;
         let node = &cluster.one;
         let scene = set_scene(node).await;
+        // What the scene has told is published, so that nobody takes it for what the refused have done.
+        cluster.everything_is_published().await;
         let mut ways = Ways::open(&cluster).await;
         let mut others = Vec::new();
         for user in ["1", "2", BLOCKED_BY_USER, BLOCKER] {

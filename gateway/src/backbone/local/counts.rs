@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use shared::ConversationId;
 
+use crate::backbone::settings::READ_COUNTS_MAX;
 use crate::store::{UnreadCount, UnreadMove};
 
 /// The counts.
@@ -22,11 +23,17 @@ struct Ends {
 impl Counts {
     /// Moves a count and returns unread there and in all; `None` if the count isn't known.
     pub(super) fn apply(&mut self, unread: &UnreadMove) -> Option<(u64, u64)> {
-        let known = self.conversations.contains_key(&unread.conversation);
-        if !known && unread.last_seq != 1 {
+        let UnreadMove { conversation, last_seq, seen_seq, announce: _ } = unread;
+        let is_known = self.conversations.contains_key(conversation);
+        let is_read = last_seq <= seen_seq;
+        // Of a conversation that isn't known the count is known if nothing came before, or if nothing is unread afterwards.
+        if !is_known && *last_seq != 1 && !is_read {
             return None;
         }
-        let here = self.raise(&unread.conversation, unread.last_seq, unread.seen_seq);
+        let here = match !is_known && is_read && self.conversations.len() >= READ_COUNTS_MAX {
+            true => 0,
+            false => self.raise(conversation, *last_seq, *seen_seq),
+        };
         let total = self.conversations.values().map(|ends| ends.unread()).sum();
         Some((here, total))
     }

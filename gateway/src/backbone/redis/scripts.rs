@@ -3,7 +3,7 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
-use crate::backbone::settings::{LOG_BYTES, LONG_BYTES};
+use crate::backbone::settings::{LOG_BYTES, LONG_BYTES, READ_COUNTS_MAX};
 
 /// All scripts.
 pub(super) struct Scripts {
@@ -39,6 +39,7 @@ impl Scripts {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
             "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = {}, {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+             local READ_COUNTS = {READ_COUNTS_MAX}\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
             settings.resume_events, settings.resume_seconds
         );

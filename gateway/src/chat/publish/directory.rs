@@ -8,7 +8,7 @@ use shared::{ConversationId, ConversationKind, Message, UserId};
 
 use crate::chat::events::About;
 use crate::chat::members::{MembersCache, is_for_all_of};
-use crate::chat::usernames::Names;
+use crate::chat::usernames::KnownNames;
 use crate::store::{Members, StoreError, StoredMessage};
 
 /// What is known of conversations and users.
@@ -17,7 +17,7 @@ pub struct Directory {
     /// Who is in which conversation.
     pub members: Arc<MembersCache>,
     /// What users are called.
-    pub names: Arc<Names>,
+    pub names: Arc<KnownNames>,
 }
 
 /// Whom a message goes to.

@@ -191,7 +191,6 @@ impl PublishTask {
     fn hold(&mut self, row: u64, conversation: &ConversationId, item: Item) {
         self.rows.expect(row);
         if !self.held.push(conversation, item) {
-            self.metrics.publish_failed.increment(1);
             self.rows.fail(row);
             self.end_part(row);
         }

@@ -10,10 +10,11 @@ mod push;
 mod recent;
 mod sweep;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use shared::{CloseCode, Dialect, Epoch, UserId};
@@ -99,7 +100,7 @@ impl Registry {
     pub fn add(&self, user: &UserId, connection: u64, queue: Arc<SendQueue>, expires_s: u32) -> Result<(), TooMany> {
         self.with_shard(user, |users| {
             let local = users.entry(user.clone()).or_insert_with(|| {
-                self.users.fetch_add(1, Ordering::Relaxed);
+                self.users.fetch_add(1, Relaxed);
                 LocalUser { refreshed_s: coarse_s(), checked_s: coarse_s(), ..LocalUser::default() }
             });
             if self.per_user_max > 0 && local.sockets.len() >= self.per_user_max {
@@ -109,7 +110,7 @@ impl Registry {
             let socket =
                 LocalSocket { connection, queue, expires_s, opened_s, issued_s: 0, pinged_for_s: 0, is_older: false };
             local.sockets.push(socket);
-            self.sockets.fetch_add(1, Ordering::Relaxed);
+            self.sockets.fetch_add(1, Relaxed);
             Ok(())
         })
     }
@@ -120,11 +121,11 @@ impl Registry {
             let Some(local) = users.get_mut(user) else { return false };
             let before = local.sockets.len();
             local.sockets.retain(|socket| socket.connection != connection);
-            self.sockets.fetch_sub(before - local.sockets.len(), Ordering::Relaxed);
+            self.sockets.fetch_sub(before - local.sockets.len(), Relaxed);
             let last = local.sockets.is_empty();
             if last {
                 users.remove(user);
-                self.users.fetch_sub(1, Ordering::Relaxed);
+                self.users.fetch_sub(1, Relaxed);
                 if users.capacity() > 64 && users.len() * 4 < users.capacity() {
                     users.shrink_to(users.len() * 2);
                 }
@@ -152,13 +153,16 @@ impl Registry {
         });
     }
 
-    /// Closes the user's sockets whose tokens were issued up to that second: how many.
-    pub fn close_issued_until(&self, user: &UserId, revoked_s: i64, code: CloseCode) -> usize {
-        let worthless = |socket: &&LocalSocket| i64::from(socket.issued_s) <= revoked_s;
-        let close = |local: &mut LocalUser| {
-            local.sockets.iter().filter(worthless).map(|socket| socket.queue.close(code)).count()
+    /// Closes the user's sockets whose tokens were issued up to that second, in which they were revoked: how many. A token
+    /// of the very second may be younger than the revocation, so its client is told to fetch another.
+    pub fn close_revoked(&self, user: &UserId, revoked_s: i64) -> usize {
+        let code = |socket: &LocalSocket| match i64::from(socket.issued_s).cmp(&revoked_s) {
+            Ordering::Less => Some(CloseCode::SessionRevoked),
+            Ordering::Equal => Some(CloseCode::TokenExpired),
+            Ordering::Greater => None,
         };
-        self.with_user(user, close).unwrap_or(0)
+        let close = |socket: &LocalSocket| code(socket).map(|code| socket.queue.close(code));
+        self.with_user(user, |local| local.sockets.iter().filter_map(close).count()).unwrap_or(0)
     }
 
     /// Acts on the queue of one socket.
@@ -206,7 +210,7 @@ impl Registry {
     /// How many sockets of authenticated users there are.
     #[must_use]
     pub fn socket_count(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
+        self.sockets.load(Relaxed)
     }
 
     /// How many sockets of authenticated users speak each dialect.
@@ -226,7 +230,7 @@ impl Registry {
     /// How many users have one.
     #[must_use]
     pub fn user_count(&self) -> usize {
-        self.users.load(Ordering::Relaxed)
+        self.users.load(Relaxed)
     }
 
     fn shard(&self, user: &str) -> &Mutex<HashMap<UserId, LocalUser>> {

@@ -1,6 +1,7 @@
 //! Operators' queries about connections and channels. Connections are those of this node; a channel's online users are
 //! counted over all nodes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -60,6 +61,12 @@ struct Connection {
     last_heard_at: Timestamp,
     expires_at: Timestamp,
     queued_bytes: u32,
+    /// For operators alone, as far as it is known; a poll has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    /// For operators alone: what the client calls itself, cut to 128 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
 }
 
 /// `GET /api/v1/admin/channels/{id}`: one group or channel.
@@ -127,7 +134,7 @@ pub(super) async fn connections(
         items.push(ConnectedUser {
             channels: channels.extract_if(.., |(user, _)| *user == user_id).map(|(_, channel)| channel).collect(),
             username: node.chat.username(&user_id).await,
-            connections: connections_of(node, &user_id),
+            connections: connections_of(node, &user_id, true),
             user_id,
         });
     }
@@ -156,7 +163,7 @@ pub(super) async fn channel(
             user_id: user_id.clone(),
             username: node.chat.username(user_id).await,
             role: *role,
-            connections: connections_of(node, user_id),
+            connections: connections_of(node, user_id, is_operator(&caller)),
         });
     }
     let next = (items.len() == size).then(|| items.last().map(|member| member.user_id.to_string())).flatten();
@@ -207,14 +214,20 @@ async fn online(node: &Node, asker: Option<&UserId>, members: &Members) -> Resul
     Ok(online)
 }
 
-fn connections_of(node: &Node, user: &UserId) -> Vec<Connection> {
-    let shown = |socket: ListedSocket| Connection {
-        connection_id: node.connection_id(socket.connection),
-        dialect: socket.dialect.subprotocol(),
-        connected_at: seconds_from_now(-i64::from(socket.opened_age_s)),
-        last_heard_at: seconds_from_now(-i64::from(socket.heard_age_s)),
-        expires_at: seconds_from_now(i64::from(socket.expires_in_s)),
-        queued_bytes: socket.queued_bytes,
+/// Moderators see no addresses.
+fn connections_of(node: &Node, user: &UserId, with_clients: bool) -> Vec<Connection> {
+    let shown = |socket: ListedSocket| {
+        let client = if with_clients { node.clients.of(socket.connection) } else { None };
+        Connection {
+            connection_id: node.connection_id(socket.connection),
+            dialect: socket.dialect.subprotocol(),
+            connected_at: seconds_from_now(-i64::from(socket.opened_age_s)),
+            last_heard_at: seconds_from_now(-i64::from(socket.heard_age_s)),
+            expires_at: seconds_from_now(i64::from(socket.expires_in_s)),
+            queued_bytes: socket.queued_bytes,
+            address: client.as_ref().map(|client| client.address),
+            user_agent: client.and_then(|client| client.user_agent).map(|agent| agent.to_string()),
+        }
     };
     node.registry.sockets_of(user).into_iter().map(shown).collect()
 }

@@ -44,7 +44,7 @@ pub(super) async fn disconnect(
     tracing::info!(user = %order.user_id, reason = order.reason, "disconnecting a user, as requested over REST");
     let reason = order.reason.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect());
     api.node.audit.ordered(Some(&order.user_id), AuditOrder::Disconnect { reason }, caller.giver());
-    let control = Control::Disconnect { user_id: order.user_id, revoked: false };
+    let control = Control::Disconnect { user_id: order.user_id, revoked: false, revoked_s: None };
     api.node.backbone.control(&control).await?;
     Ok(Accepted)
 }

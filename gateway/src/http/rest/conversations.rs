@@ -207,13 +207,13 @@ pub(super) async fn add(
     match (new.user_id, new.role, new.user_ids) {
         (Some(user), role, users) if users.is_empty() => {
             let added = MembershipChange::Add { by: by.cloned(), role: role.unwrap_or(Role::Member) };
-            Ok(AddAnswer::One(Box::new(change(&api, &id, &user, added).await?)))
+            Ok(AddAnswer::One(Box::new(change(&api, &caller, &id, &user, added).await?)))
         }
         (None, None, users) if !users.is_empty() => {
             if users.len() > MEMBERS_MAX {
                 return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
             }
-            let outcome = api.node.chat.add_members(&id, users, by).await?;
+            let outcome = api.node.chat.add_members(&id, users, &caller.giver()).await?;
             let MembersAdded { added, banned, blocked, conversation, members: _ } = outcome;
             let member_count = conversation.member_count;
             Ok(AddAnswer::Many(BulkAddition { added, banned, blocked, member_count }))
@@ -228,7 +228,9 @@ pub(super) async fn set_role(
     Segment((id, user)): Segment<(ConversationId, UserId)>,
     Body(NewRole { role }): Body<NewRole>,
 ) -> Result<Json<Conversation>, Failure> {
-    change(&api, &id, &user, MembershipChange::SetRole { by: caller.acts_for().cloned(), role }).await.map(Json)
+    change(&api, &caller, &id, &user, MembershipChange::SetRole { by: caller.acts_for().cloned(), role })
+        .await
+        .map(Json)
 }
 
 pub(super) async fn kick(
@@ -236,7 +238,7 @@ pub(super) async fn kick(
     caller: Caller,
     Segment((id, user)): Segment<(ConversationId, UserId)>,
 ) -> Result<NoContent, Failure> {
-    change(&api, &id, &user, MembershipChange::Kick { by: caller.acts_for().cloned() }).await?;
+    change(&api, &caller, &id, &user, MembershipChange::Kick { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
 }
 
@@ -246,7 +248,7 @@ pub(super) async fn ban(
     Segment(id): Segment<ConversationId>,
     Body(who): Body<UserBody>,
 ) -> Result<NoContent, Failure> {
-    change(&api, &id, &who.user_id, MembershipChange::Ban { by: caller.acts_for().cloned() }).await?;
+    change(&api, &caller, &id, &who.user_id, MembershipChange::Ban { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
 }
 
@@ -255,7 +257,7 @@ pub(super) async fn unban(
     caller: Caller,
     Segment((id, user)): Segment<(ConversationId, UserId)>,
 ) -> Result<NoContent, Failure> {
-    change(&api, &id, &user, MembershipChange::Unban { by: caller.acts_for().cloned() }).await?;
+    change(&api, &caller, &id, &user, MembershipChange::Unban { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
 }
 
@@ -265,7 +267,7 @@ pub(super) async fn invite(
     Segment(id): Segment<ConversationId>,
     Body(who): Body<UserBody>,
 ) -> Result<NoContent, Failure> {
-    change(&api, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
+    change(&api, &caller, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
 }
 
@@ -278,7 +280,7 @@ pub(super) async fn join(
     if password.as_ref().is_some_and(|word| word.len() > PASSWORD_BYTES_MAX) {
         return Err(ProtocolError::field("password", "is longer than 128 bytes").into());
     }
-    Ok(Json(api.node.chat.join(caller.user()?, &id, password).await?.conversation))
+    Ok(Json(api.node.chat.join(caller.user()?, &id, password, &caller.giver()).await?.conversation))
 }
 
 pub(super) async fn leave(
@@ -286,15 +288,16 @@ pub(super) async fn leave(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
 ) -> Result<NoContent, Failure> {
-    change(&api, &id, caller.user()?, MembershipChange::Leave).await?;
+    change(&api, &caller, &id, caller.user()?, MembershipChange::Leave).await?;
     Ok(NoContent)
 }
 
 async fn change(
     api: &Api,
+    caller: &Caller,
     id: &ConversationId,
     user: &UserId,
     change: MembershipChange,
 ) -> Result<Conversation, Failure> {
-    Ok(api.node.chat.change_membership(id, user, change).await?.conversation)
+    Ok(api.node.chat.change_membership(id, user, change, &caller.giver()).await?.conversation)
 }

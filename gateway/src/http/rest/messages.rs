@@ -149,9 +149,9 @@ pub(super) async fn edit(
     Segment(id): Segment<MessageId>,
     Body(NewContent { content }): Body<NewContent>,
 ) -> Result<Json<Message>, Failure> {
-    let editor = caller.user()?;
+    caller.user()?;
     check_content(&content, api.node.limits.content_chars_max)?;
-    let changed = api.node.chat.change_message(id, Some(editor), MessageChange::Edit { content }).await?;
+    let changed = api.node.chat.change_message(id, &caller.giver(), MessageChange::Edit { content }).await?;
     Ok(Json(changed.message))
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn delete(
     caller: Caller,
     Segment(id): Segment<MessageId>,
 ) -> Result<NoContent, Failure> {
-    api.node.chat.change_message(id, caller.acts_for(), MessageChange::Delete).await?;
+    api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete).await?;
     Ok(NoContent)
 }
 

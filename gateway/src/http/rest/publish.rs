@@ -84,8 +84,7 @@ pub(super) async fn broadcast(
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     let envelope = broadcast.event.envelope()?;
-    api.node.audit.ordered(None, AuditOrder::Broadcast { kind: broadcast.event.kind }, caller.giver());
-    api.node.chat.broadcast(envelope).await?;
+    api.node.chat.broadcast(broadcast.event.kind, envelope, caller.giver()).await?;
     Ok(Accepted)
 }
 

@@ -128,8 +128,8 @@ pub(super) async fn invite(
     Body(invite): Body<Invite>,
 ) -> Result<Invitation, Failure> {
     let name = invite.group_name.map(|name| checked_title("group_name", &name)).transpose()?;
-    let by = caller.acts_for().cloned();
-    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, by, name).await?;
+    let giver = caller.giver();
+    let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, &giver, name).await?;
     let status = if outcome.is_member { "accepted" } else { "invited" };
     Ok(Invitation { is_new: outcome.changed, group_id: invite.group_id, user_id: invite.user_id, status })
 }

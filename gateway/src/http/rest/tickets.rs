@@ -15,7 +15,7 @@ use super::caller::{Caller, unavailable};
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use crate::auth::tickets::{TICKET_S, issue as issue_ticket};
-use crate::auth::{Identity, NO_EXPIRY_S};
+use crate::auth::{Identity, NO_EXPIRY_S, Names};
 
 /// A ticket: good once, for a connection.
 #[derive(Serialize, JsonSchema)]
@@ -47,7 +47,7 @@ pub(super) async fn issue(State(api): State<Arc<Api>>, caller: Caller) -> Result
             let now_s = Timestamp::now().unix_seconds();
             Identity {
                 user: caller.user()?.clone(),
-                username: None,
+                names: Names::default(),
                 admin: false,
                 expires_at_s: now_s.saturating_add(NO_EXPIRY_S),
                 issued_at_s: Some(now_s),

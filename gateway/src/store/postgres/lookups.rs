@@ -30,19 +30,19 @@ impl Lookups for PostgresStore {
 }
 
 async fn usernames(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
-    let sql = "SELECT user_id, min(username COLLATE \"C\") AS username FROM usernames WHERE user_id = ANY ($1) GROUP BY user_id";
+    let sql = "SELECT id, name FROM users WHERE id = ANY ($1) AND name IS NOT NULL";
     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let named = |row: &Row| {
-        let user = get::<&str>(row, "user_id")?.parse().map_err(|_| unfit("user_id"))?;
-        Ok((user, get(row, "username")?))
+        let user = get::<&str>(row, "id")?.parse().map_err(|_| unfit("id"))?;
+        Ok((user, get(row, "name")?))
     };
     query(client, sql, &[&users]).await?.iter().map(named).collect()
 }
 
 async fn username(client: &impl GenericClient, user: &UserId) -> Result<Option<String>, StoreError> {
-    let sql = "SELECT username FROM usernames WHERE user_id = $1 ORDER BY username LIMIT 1";
+    let sql = "SELECT name FROM users WHERE id = $1";
     let row = query_opt(client, sql, &[&user.as_str()]).await?;
-    row.map(|row| get(&row, "username")).transpose()
+    Ok(row.map(|row| get(&row, "name")).transpose()?.flatten())
 }
 
 async fn conversation_of(

@@ -11,8 +11,8 @@ use super::outbox;
 use super::pool::PostgresStore;
 use super::rows::{get, index, parsed, system_time};
 use crate::store::conversations::pair_key;
-use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, Partner, People, Refusal, StoreError};
+use crate::store::people::{newest_times, shown_names, usernames};
+use crate::store::{Names, OutboxRow, Partner, People, Refusal, StoreError};
 
 #[async_trait]
 impl People for PostgresStore {
@@ -30,8 +30,8 @@ impl People for PostgresStore {
         on_connection!(self, client => blocked_with(&*client, user, others))
     }
 
-    async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
-        on_connection!(self, client => remember_usernames(client, users))
+    async fn remember_names(&self, users: &[(UserId, Names)]) -> Result<(), StoreError> {
+        on_connection!(self, client => remember_names(client, users))
     }
 
     async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError> {
@@ -80,14 +80,27 @@ async fn set_block(
     Ok(changed)
 }
 
-async fn remember_usernames(client: &impl GenericClient, users: &[(UserId, String)]) -> Result<(), StoreError> {
-    let newest = newest_names(users);
-    let names: Vec<&str> = newest.keys().copied().collect();
-    let ids: Vec<&str> = newest.values().map(|user| user.as_str()).collect();
+async fn remember_names(client: &mut Object, users: &[(UserId, Names)]) -> Result<(), StoreError> {
+    let change = client.transaction().await?;
+    let shown = shown_names(users);
+    let ids: Vec<&str> = shown.keys().map(|user| user.as_str()).collect();
+    let names: Vec<&str> = shown.into_values().collect();
+    let sql = "INSERT INTO users (id, name) \
+        SELECT * FROM unnest($1::text[], $2::text[]) AS i(id, name) ORDER BY i.id COLLATE \"C\" \
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE users.name IS DISTINCT FROM excluded.name";
+    execute(&change, sql, &[&ids, &names]).await?;
+    let usernames = usernames(users);
+    let names: Vec<&str> = usernames.keys().copied().collect();
+    let ids: Vec<&str> = usernames.into_values().map(UserId::as_str).collect();
+    // Who comes with another name gives the earlier one up, whether or not the new one is free.
+    let sql = "DELETE FROM usernames u USING unnest($1::text[], $2::text[]) AS i(name, id) \
+        WHERE u.user_id = i.id AND u.username <> i.name";
+    execute(&change, sql, &[&names, &ids]).await?;
     let sql = "INSERT INTO usernames (username, user_id) \
         SELECT * FROM unnest($1::text[], $2::text[]) AS i(name, id) ORDER BY i.name COLLATE \"C\" \
-        ON CONFLICT (username) DO UPDATE SET user_id = excluded.user_id WHERE usernames.user_id <> excluded.user_id";
-    execute(client, sql, &[&names, &ids]).await.map(drop)
+        ON CONFLICT DO NOTHING";
+    execute(&change, sql, &[&names, &ids]).await?;
+    Ok(change.commit().await?)
 }
 
 async fn user_by_name(client: &impl GenericClient, username: &str) -> Result<Option<UserId>, StoreError> {

@@ -12,15 +12,15 @@ use crate::store::{Lookups, StoreError};
 impl Lookups for SqliteStore {
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError> {
         let user = user.clone();
-        let sql = "SELECT username FROM usernames WHERE user_id = ?1 ORDER BY username LIMIT 1";
-        self.read(move |read| row(read, sql, [user.as_str()], |row| get(row, "username"))).await
+        let sql = "SELECT name FROM users WHERE id = ?1 AND name IS NOT NULL";
+        self.read(move |read| row(read, sql, [user.as_str()], |row| get(row, "name"))).await
     }
 
     async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
         let users = users.to_vec();
-        let sql = "SELECT min(username) AS username FROM usernames WHERE user_id = ?1 HAVING count(*) > 0";
+        let sql = "SELECT name FROM users WHERE id = ?1 AND name IS NOT NULL";
         let named = |read: &Connection, user: UserId| {
-            row(read, sql, [user.as_str()], |row| get(row, "username"))
+            row(read, sql, [user.as_str()], |row| get(row, "name"))
                 .map(|name| name.map(|name| (user, name)))
                 .transpose()
         };

@@ -9,8 +9,8 @@ use super::outbox;
 use super::rows::{execute, now_ms, parsed, row, rows};
 use super::thread::SqliteStore;
 use crate::store::conversations::pair_key;
-use crate::store::people::{newest_names, newest_times};
-use crate::store::{OutboxRow, Partner, People, Refusal, StoreError};
+use crate::store::people::{newest_times, shown_names, usernames};
+use crate::store::{Names, OutboxRow, Partner, People, Refusal, StoreError};
 
 #[async_trait]
 impl People for SqliteStore {
@@ -30,9 +30,9 @@ impl People for SqliteStore {
         self.read(move |read| blocked_with(read, &user, &others)).await
     }
 
-    async fn remember_usernames(&self, users: &[(UserId, String)]) -> Result<(), StoreError> {
+    async fn remember_names(&self, users: &[(UserId, Names)]) -> Result<(), StoreError> {
         let users = users.to_vec();
-        self.write(move |change| remember_usernames(change, &users)).await
+        self.write(move |change| remember_names(change, &users)).await
     }
 
     async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError> {
@@ -78,11 +78,20 @@ fn set_block(
     Ok(changed)
 }
 
-fn remember_usernames(change: &Connection, users: &[(UserId, String)]) -> Result<(), StoreError> {
-    for (name, user) in newest_names(users) {
-        let sql = "INSERT INTO usernames (username, user_id) VALUES (?1, ?2) \
-            ON CONFLICT (username) DO UPDATE SET user_id = excluded.user_id WHERE user_id <> excluded.user_id";
-        execute(change, sql, [name, user.as_str()])?;
+fn remember_names(change: &Connection, users: &[(UserId, Names)]) -> Result<(), StoreError> {
+    for (user, name) in shown_names(users) {
+        let sql = "INSERT INTO users (id, name) VALUES (?1, ?2) \
+            ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE name IS NOT excluded.name";
+        execute(change, sql, [user.as_str(), name])?;
+    }
+    let usernames = usernames(users);
+    // Who comes with another name gives the earlier one up, whether or not the new one is free.
+    for (name, user) in &usernames {
+        execute(change, "DELETE FROM usernames WHERE user_id = ?1 AND username <> ?2", [user.as_str(), *name])?;
+    }
+    for (name, user) in &usernames {
+        let sql = "INSERT INTO usernames (username, user_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        execute(change, sql, [*name, user.as_str()])?;
     }
     Ok(())
 }

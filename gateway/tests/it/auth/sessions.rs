@@ -1,5 +1,6 @@
 //! Session cookies in Redis, and single-use tickets.
 
+use gateway::backbone::Control;
 use serde_json::{Value, json};
 use shared::UserId;
 
@@ -180,6 +181,79 @@ async fn a_token_of_the_very_second_of_a_revocation_is_to_be_fetched_anew() {
         }
         let token = token_with(json!({ "sub": "a", "exp": in_seconds(60), "iat": revoked_s + 1 }));
         Client::join_with(node.http, &token).await;
+    }
+}
+
+/// The same for sockets that are open when the order comes: by query, in the `auth` frame, refreshed, by ticket, by session;
+/// and for polls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_sockets_learn_by_their_close_whether_to_fetch_another_token() {
+    for pair in [None, Some(Pair::start().await)] {
+        let embedded = Node::embedded(&[]).await;
+        let (node, other) = pair.as_ref().map_or((&embedded, &embedded), |pair| (&pair.one, &pair.two));
+        let backbone = &node.app.node().backbone;
+        let revoked_s = in_seconds(0);
+        let mut open = Vec::new();
+        let signed =
+            |user: &str, issued_s: i64| token_with(json!({ "sub": user, "exp": in_seconds(600), "iat": issued_s }));
+        for (issued_s, code) in [(revoked_s - 1, 4002), (revoked_s, 4300), (revoked_s + 1, 4202)] {
+            let token = signed("a", issued_s);
+            open.push(("query", code, Client::join_with(other.http, &token).await.0));
+            let mut by_frame = Client::open(other.http, "/chat/ws", &[]).await.expect("upgrade");
+            by_frame.send("auth", json!({ "token": token })).await;
+            by_frame.expect("auth_success").await;
+            open.push(("frame", code, by_frame));
+            let (mut refreshed, _) = Client::join_with(other.http, &signed("a", revoked_s - 100)).await;
+            refreshed.send("auth", json!({ "token": token })).await;
+            refreshed.expect("auth_success").await;
+            open.push(("refreshed", code, refreshed));
+            let (name, value) = bearer(&token);
+            let path = format!("/chat/ws?ticket={}", ticket(node, (name, &value)).await);
+            let mut by_ticket = Client::open(other.http, &path, &[]).await.expect("upgrade");
+            by_ticket.expect("auth_success").await;
+            open.push(("ticket", code, by_ticket));
+            if let Some(pair) = &pair {
+                let value = json!({ "userId": "a", "iat": issued_s }).to_string();
+                pair.redis.set_bytes(&format!("session:s{code}"), value.as_bytes());
+                let cookie = format!("sid=s{code}");
+                let mut by_session =
+                    Client::open(other.http, "/chat/ws", &[("cookie", &cookie)]).await.expect("upgrade");
+                by_session.expect("auth_success").await;
+                open.push(("session", code, by_session));
+            }
+        }
+        let (_poller, success) = Client::join_with(other.http, &signed("b", revoked_s - 100)).await;
+        let since = format!("{}:{}", success["epoch"].as_str().expect("an epoch"), success["seq"]);
+        let (poll_at, (name, value)) = (other.http, bearer(&signed("b", revoked_s)));
+        let poll = tokio::spawn(async move {
+            get(poll_at, &format!("/api/v1/events?since={since}&wait=25"), &[(name, &value)]).await
+        });
+        let waiting = async {
+            while other.app.node().registry.sockets_of(&UserId::parse("b").expect("an id")).len() < 2 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("the poll waits");
+
+        for user in ["a", "b"] {
+            let user_id = UserId::parse(user).expect("an id");
+            let order = Control::Disconnect { user_id, revoked: true, revoked_s: Some(revoked_s) };
+            backbone.control(&order).await.expect("ordered");
+        }
+        for (how, code, mut client) in open {
+            assert_eq!(client.expect_close().await, code, "by {how}");
+        }
+        let (status, answer) = poll.await.expect("no panic");
+        assert_eq!((status, &answer["error"]["code"]), (401, &json!("TOKEN_EXPIRED")), "{answer}");
+
+        // The order that REST gives names its second.
+        let issued_s = in_seconds(0);
+        let (mut client, _) = Client::join_with(other.http, &signed("c", issued_s)).await;
+        let order = json!({ "userId": "c" });
+        assert_eq!(post(node.http, "/api/v1/control/revoke", &[("x-api-key", API_KEY)], order).await.0, 202);
+        let asked = backbone.revoked_at(&[UserId::parse("c").expect("an id")]).await.expect("asked");
+        let same_second = asked[0].expect("it is there") == issued_s;
+        assert_eq!(client.expect_close().await, if same_second { 4300 } else { 4002 });
     }
 }
 

@@ -1,5 +1,5 @@
-//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace), on a Redis Cluster
-//! and on the local one.
+//! The contract of `Backbone`: one suite, run on Redis (with and without a namespace, and as the user of `deploy/README.md`),
+//! on a Redis Cluster and on the local one.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,6 +30,11 @@ macro_rules! contract {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { bounded(async { super::$case(Rig::redis(in_namespace("blue")).await).await }).await; })+
         }
+        mod with_the_rights_of_the_readme {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { bounded(async { super::$case(Rig::with_rights(settings()).await).await }).await; })+
+        }
         mod on_cluster {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,6 +60,8 @@ contract!(
     events_keep_their_order_while_counts_are_loaded,
     an_event_goes_out_when_its_counts_can_not_be_loaded,
     a_conversation_without_count_gets_none,
+    a_count_ends_with_its_membership,
+    counts_of_what_is_read_are_bounded,
     a_redo_is_recognised,
     a_redo_of_something_old_hides_nothing,
     a_redo_that_can_not_be_judged_begins_the_log_anew,
@@ -283,6 +290,54 @@ async fn a_conversation_without_count_gets_none(rig: Rig) {
     rig.a.backbone.open(&ann).await.expect("opened");
     rig.a.backbone.publish(vec![counted(event(&ann, 1), "left", 5, 0)]).await.expect("published");
     assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
+}
+
+async fn a_count_ends_with_its_membership(rig: Rig) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    rig.store.set(&ann, &[("g", 3, 0), ("d", 1, 0)]);
+    rig.store.set(&bob, &[("d", 2, 0)]);
+    for user in [&ann, &bob] {
+        rig.a.backbone.subscribe(user).await.expect("subscribed");
+        rig.a.backbone.open(user).await.expect("opened");
+    }
+    // It ends, its last message is late, another begins unread. A conversation that isn't known ends; it begins anew.
+    let moves = [("g", 3, 3), ("g", 2, 0), ("d", 2, 0), ("unknown", 9, 9), ("g", 6, 6), ("g", 7, 0)];
+    let expected = [("g", 0, 1), ("g", 0, 1), ("d", 2, 2), ("unknown", 0, 2), ("g", 0, 2), ("g", 1, 3)];
+    for (n, ((name, last, seen), (_, unread, total))) in (1..).zip(moves.into_iter().zip(expected)) {
+        rig.a.backbone.publish(vec![counted(event(&ann, n), name, last, seen)]).await.expect("published");
+        assert_eq!(rig.a.payload(&ann).await, numbered(n, n) + &unread_line(name, unread, total));
+    }
+    assert_eq!(rig.store.loads(), 1);
+    rig.a.backbone.publish(vec![counted(event(&bob, 1), "g", 3, 3)]).await.expect("published");
+    assert_eq!(rig.a.payload(&bob).await, numbered(1, 1) + &unread_line("g", 0, 2), "the total is loaded");
+    assert_eq!(rig.store.loads(), 2);
+}
+
+async fn counts_of_what_is_read_are_bounded(rig: Rig) {
+    const KEPT_MAX: u64 = 1000;
+    let ann = user("ann");
+    rig.store.set(&ann, &[("d", 1, 0)]);
+    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
+    rig.a.backbone.open(&ann).await.expect("opened");
+    let coming = (1..KEPT_MAX + 10).map(|n| counted(event(&ann, n), &format!("c{n}"), 5, 5));
+    rig.a.backbone.publish(coming.collect()).await.expect("published");
+    let loads = rig.store.loads();
+    rig.store.set(&ann, &[("d", 1, 0), ("c1005", 6, 5), ("c1", 6, 5)]);
+    for (n, name, total) in [(2001, "c1", 2), (2002, "c1005", 3)] {
+        rig.a.backbone.publish(vec![counted(event(&ann, n), name, 6, 0)]).await.expect("published");
+        let payload = loop {
+            let payload = rig.a.payload(&ann).await;
+            if payload.contains(&format!("\"n\":{n}")) {
+                break payload;
+            }
+        };
+        assert!(payload.ends_with(&unread_line(name, 1, total)), "{payload}");
+    }
+    assert_eq!(rig.store.loads(), loads + 1, "the one that was not kept is loaded");
+    if let Some(redis) = &rig.redis {
+        let kept = redis.number(&rig.named("HLEN chat:unread:{chat:user:ann}"));
+        assert_eq!(kept, i64::try_from(KEPT_MAX).expect("small") + 1, "and the one that was loaded");
+    }
 }
 
 async fn a_redo_is_recognised(rig: Rig) {
@@ -535,7 +590,7 @@ async fn everybody_gets_broadcasts_and_orders(rig: Rig) {
     rig.a.backbone.broadcast(envelope.into()).await.expect("sent");
     assert_eq!(rig.b.next().await, Seen::Broadcast(envelope.into()));
     let orders = [
-        Control::Disconnect { user_id: user("ann"), revoked: true },
+        Control::Disconnect { user_id: user("ann"), revoked: true, revoked_s: Some(1_763_730_000) },
         Control::MembersChanged { conversation_id: conversation("c") },
     ];
     for order in orders {

@@ -8,14 +8,16 @@ use crate::backbone::rig::{Rig, bounded, settings};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_redis() {
     bounded(async {
-        let rig = Rig::redis(settings()).await;
-        entries_stay_in_order_until_they_are_dropped(&rig).await;
-        assert!(rig.a.backbone.lease_late(60_000).await.expect("taken"));
-        assert!(rig.a.backbone.lease_late(60_000).await.expect("renewed"));
-        assert!(!rig.b.backbone.lease_late(60_000).await.expect("asked"), "another node has it");
-        assert!(rig.a.backbone.lease_late(1).await.expect("renewed for a moment"));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        assert!(rig.b.backbone.lease_late(60_000).await.expect("it has ended"));
+        for rig in [Rig::redis(settings()).await, Rig::with_rights(settings()).await] {
+            entries_stay_in_order_until_they_are_dropped(&rig).await;
+            assert!(rig.a.backbone.lease_late(60_000).await.expect("taken"));
+            assert!(rig.a.backbone.lease_late(60_000).await.expect("renewed"));
+            assert!(!rig.b.backbone.lease_late(60_000).await.expect("asked"), "another node has it");
+            assert!(rig.a.backbone.lease_late(1).await.expect("renewed for a moment"));
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert!(rig.b.backbone.lease_late(60_000).await.expect("it has ended"));
+            rig.a.backbone.fence("gone:1").await.expect("the rights suffice for this as well");
+        }
     })
     .await;
 }

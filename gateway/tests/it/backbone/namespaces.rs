@@ -80,7 +80,7 @@ async fn events_go_to_one(blue: &Node, green: &Node) {
     assert_eq!(sent, [DeliveryOutcome::To(1); 2]);
     let everybody = Bytes::from(envelope(2));
     blue.backbone.broadcast(everybody.clone()).await.expect("published");
-    let order = Control::Disconnect { user_id: ann.clone(), revoked: false };
+    let order = Control::Disconnect { user_id: ann.clone(), revoked: false, revoked_s: None };
     blue.backbone.control(&order).await.expect("published");
     let seen = blue.until_quiet().await;
     assert!(seen.contains(&Seen::Broadcast(everybody)) && seen.contains(&Seen::Control(order)), "{seen:?}");

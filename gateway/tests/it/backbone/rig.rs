@@ -142,6 +142,17 @@ impl Rig {
         Self { a, b, store, redis: Some(redis), cluster: None, keys }
     }
 
+    /// Nodes that log in as the user of `deploy/README.md`, who may do what stands there and nothing else.
+    pub(crate) async fn with_rights(settings: Settings) -> Self {
+        let (redis, store, keys) = (Redis::start(), Store::new(), settings.keys.clone());
+        let readme = include_str!("../../../../deploy/README.md");
+        let rule = readme.lines().find_map(|line| line.strip_prefix("user parley on >PASSWORD ")).expect("the rule");
+        redis.ask(&format!("ACL SETUSER parley on >PASSWORD {}", rule.trim()));
+        let url = redis.url().replace("redis://", "redis://parley:PASSWORD@");
+        let (a, b) = Self::two_nodes(&url, settings, &store).await;
+        Self { a, b, store, redis: Some(redis), cluster: None, keys }
+    }
+
     pub(crate) async fn cluster(settings: Settings) -> Self {
         Self::on_cluster(RedisCluster::start(), settings).await
     }

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Incoming, types};
 use crate::support::http::get;
-use crate::support::node::{Node, token};
+use crate::support::node::{Node, in_seconds, token, token_with};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
+use crate::support::two_nodes::TwoNodes;
 
 /// Opens a direct conversation by a first message; its id.
 async fn introduce(from: &mut Client, to: &mut Client, to_id: &str) -> String {
@@ -288,4 +289,43 @@ async fn a_silent_connection_is_pinged_and_ends() {
     let (_, metrics) = get(node.ops, "/metrics", &[]).await;
     assert!(metrics.as_str().is_some_and(|text| text.contains("reason=\"heartbeat_timeout\"")), "{metrics}");
     alive.settle().await;
+}
+
+/// A token whose shown name is somebody's username must not be blocked in their place, nor one that comes later with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_username_belongs_to_the_first_who_came_with_that_claim() {
+    for (setting, claim) in
+        [(None, "username"), (Some("login"), "login"), (Some("preferred_username"), "preferred_username")]
+    {
+        let settings: Vec<_> = setting.iter().map(|claim| ("JWT_USERNAME_CLAIM", *claim)).collect();
+        let node = Node::embedded(&settings).await;
+        let cluster = TwoNodes::start(&settings).await;
+        for (first, second) in [(&node, &node), (&cluster.one, &cluster.two)] {
+            let come = async |who: &str, node: &Node, names: Value| {
+                let mut claims = json!({ "sub": who, "exp": in_seconds(600), "iat": in_seconds(0) });
+                claims.as_object_mut().expect("claims").extend(names.as_object().expect("names").clone());
+                let mut client = Client::join_with(node.http, &token_with(claims)).await.0;
+                client.settle().await;
+                client
+            };
+            let _shown = come("impostor", second, json!({ "name": "Ann", "nickname": "Ann" })).await;
+            let _ann = come("a", first, json!({ claim: "Ann" })).await;
+            let _later = come("second", second, json!({ claim: "Ann" })).await;
+            let mut blocker = come("blocker", second, json!({ claim: "Bob" })).await;
+            blocker.send("block.add", json!({ "username": "Ann" })).await;
+            assert_eq!(blocker.expect("block.added").await["payload"]["userId"], "a", "{claim}");
+            // Until they come with another: then it is free.
+            let _renamed = come("a", second, json!({ claim: "Anna" })).await;
+            for (name, who) in [("Anna", Some("a")), ("Ann", None)] {
+                blocker.send("block.remove", json!({ "username": name })).await;
+                match who {
+                    Some(who) => assert_eq!(blocker.expect("block.removed").await["payload"]["userId"], who),
+                    None => assert_eq!(blocker.expect("error").await["payload"]["code"], "NOT_FOUND"),
+                }
+            }
+            let _next = come("third", first, json!({ claim: "Ann" })).await;
+            blocker.send("block.add", json!({ "username": "Ann" })).await;
+            assert_eq!(blocker.expect("block.added").await["payload"]["userId"], "third");
+        }
+    }
 }

@@ -153,7 +153,25 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
     m.send("typing", json!({ "conversationId": "c", "isTyping": true })).await;
     assert_eq!(error_code(&mut m).await, "NOT_MEMBER");
     assert_eq!(ask(&cluster.one, "o", "POST", "/c/bans", json!({ "userId": "m" })).await.0, 204);
-    drop((o, m));
+    // A backend, in its own name and for a user, and an admin who tells everybody.
+    let say = async |method: &'static str, path: &str, acts_for: Option<&str>, body: Value| {
+        let mut headers = vec![("x-api-key", API_KEY), ("content-type", "application/json")];
+        headers.extend(acts_for.map(|user| ("x-user-id", user)));
+        let path = format!("/api/v1/conversations/c{path}");
+        let (status, answer) = request(cluster.one.http, method, &path, &headers, body.to_string()).await;
+        assert!((200..300).contains(&status), "{answer}");
+    };
+    say("POST", "/members", None, json!({ "userId": "x" })).await;
+    say("PATCH", "/members/x", Some("o"), json!({ "role": "admin" })).await;
+    say("POST", "/leave", Some("x"), json!({})).await;
+    say("POST", "/members", Some("o"), json!({ "userIds": ["x"] })).await;
+    say("DELETE", "/members/x", Some("o"), json!({})).await;
+    say("POST", "/bans", None, json!({ "userId": "x" })).await;
+    let root = token_with(json!({ "sub": "root", "scope": "admin", "exp": in_seconds(60), "iat": in_seconds(0) }));
+    let mut everywhere = Client::open(cluster.one.http, &format!("/ws?token={root}"), &[]).await.expect("an upgrade");
+    everywhere.send_text(r#"{"type":"broadcast","content":"tidings"}"#).await;
+    crate::support::flat::settle(&mut everywhere).await;
+    drop((o, m, everywhere));
 
     // Drained nodes have written everything.
     let TwoNodes { redis, database, one, two } = cluster;
@@ -182,7 +200,24 @@ async fn a_kick_reaches_the_other_node_and_everything_is_written_down() {
     let details: String = rows.iter().filter_map(|row| row.get::<_, Option<String>>("detail")).collect();
     assert!(details.contains(r#"{"by":"o"}"#) && details.contains("messageId"), "{details}");
     assert!(details.contains(r#"{"by":"o","messageId""#), "who deleted it: {details}");
-    assert!(!details.contains("secret"), "no content in the trail");
+    let by = |kind: &str, who: Option<&str>| -> Vec<String> {
+        let rows = rows.iter().filter(|row| row.get::<_, &str>("kind") == kind);
+        let rows = rows.filter(|row| row.get::<_, Option<&str>>("user_id") == who);
+        rows.filter_map(|row| row.get::<_, Option<String>>("detail")).collect()
+    };
+    let (backend, for_o) =
+        (r#""actingFor":null,"backend":true,"by":null"#, r#""actingFor":"o","backend":true,"by":null"#);
+    assert_eq!(
+        by("added", Some("x")),
+        [format!(r#"{{{backend},"role":"member"}}"#), format!(r#"{{{for_o},"role":"member"}}"#)]
+    );
+    assert_eq!(by("role_changed", Some("x")), [format!(r#"{{{for_o},"role":"admin"}}"#)]);
+    assert_eq!(by("left", Some("x")), [r#"{"actingFor":"x","backend":true,"by":null}"#]);
+    assert_eq!(by("kicked", Some("x")), [format!("{{{for_o}}}")]);
+    assert_eq!(by("banned", Some("x")), [format!("{{{backend}}}")]);
+    let broadcast = r#"{"actingFor":null,"backend":false,"by":"root","order":{"type":"broadcast"}}"#;
+    assert_eq!(by("broadcast_ordered", None), [broadcast]);
+    assert!(!details.contains("secret") && !details.contains("tidings"), "no content in the trail");
     drop(redis);
 }
 
@@ -252,7 +287,10 @@ async fn operators_see_connections_and_channels() {
     channel(&node, json!({ "kind": "channel", "id": "c", "title": "Lounge", "members": ["m", "away"] })).await;
     channel(&node, json!({ "kind": "group", "id": "g" })).await;
     let (mut o, _o2) = (Client::join(node.http, "o").await, Client::join(node.http, "o").await);
-    let _m = Client::join(node.http, "m").await;
+    let agent = [("user-agent", "Mozilla/5.0 (a browser)")];
+    let path = format!("/chat/ws?token={}", token("m"));
+    let mut m = Client::open(node.http, &path, &agent).await.expect("an upgrade");
+    m.expect("status.bulk").await;
     let (name, value) = bearer(&token("stranger"));
     let mut stranger = Client::open(node.http, "/ws/channels", &[(name, &value)]).await.expect("an upgrade");
     stranger.expect("connected").await;
@@ -287,6 +325,12 @@ async fn operators_see_connections_and_channels() {
     for field in ["connectionId", "connectedAt", "lastHeardAt", "expiresAt"] {
         assert!(connection[field].is_string(), "{field}: {connection}");
     }
+    let from = |item: &Value| {
+        let connection = &item["connections"][0];
+        (connection["address"].clone(), connection["userAgent"].clone())
+    };
+    assert_eq!(from(&info["items"][0]), (json!("127.0.0.1"), json!("Mozilla/5.0 (a browser)")));
+    assert_eq!(from(o_shown), (json!("127.0.0.1"), Value::Null), "without a user agent");
     let (_, page) = read("/api/v1/admin/connections?limit=1&after=m", key.clone()).await;
     assert_eq!((&page["items"][0]["userId"], &page["next"]), (&json!("o"), &json!("o")));
     assert_eq!(read(all, bearer(&admin)).await.0, 200);
@@ -302,6 +346,9 @@ async fn operators_see_connections_and_channels() {
     assert_eq!(stats["activity"]["messagesLastMinute"], 1);
     assert!(stats["activity"]["lastMessageAt"].is_string());
     assert_eq!((&stats["items"][1]["userId"], &stats["items"][1]["role"]), (&json!("o"), &json!("owner")));
+    assert_eq!(from(&stats["items"][0]), (Value::Null, Value::Null), "addresses are for operators");
+    let (_, of_operator) = read(one, key.clone()).await;
+    assert_eq!(from(&of_operator["items"][0]), (json!("127.0.0.1"), json!("Mozilla/5.0 (a browser)")));
     let code = |(status, answer): (u16, Value)| (status, answer["error"]["code"].clone());
     assert_eq!(code(read(one, bearer(&token("m"))).await), refused(403, "FORBIDDEN"));
     assert_eq!(code(read(one, bearer(&token("stranger"))).await), refused(403, "NOT_MEMBER"));

@@ -13,7 +13,7 @@ use crate::support::client::Client;
 use crate::support::flat::{Flat, open_chat};
 use crate::support::http::{get, post};
 use crate::support::node::{API_KEY, Node, token};
-use crate::support::two_nodes::{TwoNodes, bounded, position, say};
+use crate::support::two_nodes::{TwoNodes, acting, bounded, position, say};
 
 const LISTINGS: &str = "/ws/chat";
 
@@ -264,4 +264,43 @@ async fn what_flat_sockets_do_is_counted() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), told).await.expect("all is counted");
+}
+
+/// The typist's node is gone, or Redis is away when the end is due: it ends by itself where it is shown, in every dialect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_typing_ends_where_it_is_shown() {
+    bounded(async {
+        let mut cluster = TwoNodes::start(&[]).await;
+        let group = json!({ "id": "5", "kind": "channel", "members": ["7"] });
+        acting(cluster.one.http, "POST", "/api/v1/conversations", "8", group).await;
+        let two = cluster.two.http;
+        let mut chat = Client::join(two, "7").await;
+        let mut listings = Flat::join(two, "/ws/chat", "7").await;
+        let mut channels = Flat::join(two, "/ws/channels", "7").await;
+        let mut typist = Client::join(cluster.one.http, "8").await;
+
+        // As a node would that dies after that.
+        let shown =
+            r#"{"type":"typing","payload":{"conversationId":"5","userId":"9","isTyping":true,"username":"Nine"}}"#;
+        assert_eq!(cluster.redis.number(&format!("PUBLISH chat:user:7 {shown}")), 1);
+        for on in [true, false] {
+            let told = chat.expect("typing").await;
+            assert_eq!((&told["payload"]["userId"], &told["payload"]["isTyping"]), (&json!("9"), &json!(on)));
+            let told = listings.expect("typing").await;
+            assert_eq!((&told["user_id"], &told["is_typing"]), (&json!(9), &json!(on)), "{told}");
+            let told = channels.expect("typing").await;
+            assert_eq!((&told["username"], &told["is_typing"]), (&json!("Nine"), &json!(on)), "{told}");
+        }
+
+        typist.send("typing", json!({ "conversationId": "5", "isTyping": true })).await;
+        assert_eq!(chat.expect("typing").await["payload"]["isTyping"], true);
+        cluster.redis.kill();
+        assert_eq!(chat.expect("typing").await["payload"]["isTyping"], false);
+        for client in [&mut listings, &mut channels] {
+            for on in [true, false] {
+                assert_eq!(client.expect("typing").await["is_typing"], on);
+            }
+        }
+    })
+    .await;
 }

@@ -69,6 +69,33 @@ async fn a_gap_is_healed_at_once() {
     .await;
 }
 
+/// Another program has written into a log: its entries are a hole, of which sockets are told, and the log goes on behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_write_into_a_log_is_told_as_a_hole() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        // One, one that looks like ours, and more than a page of them.
+        let entries = [(1, "foo bar"), (1, "i 1:x d nonsense"), (70, "foo bar")];
+        for (round, (count, entry)) in entries.into_iter().enumerate() {
+            say(cluster.two.http, "a", "b", "before").await;
+            b.until_message("before").await;
+            let (epoch, seq) = (b.epoch.clone(), b.seq);
+            for _ in 0..count {
+                cluster.redis.ask(&format!("XADD chat:log:{{chat:user:b}} 1-* {entry}"));
+            }
+            say(cluster.two.http, "a", "b", "behind").await;
+            let told = tokio::time::timeout(CHECKED_WITHIN, b.until("resync")).await.expect("it is not silent");
+            assert_eq!((&told["payload"]["reason"], b.notices.len()), (&json!("trimmed"), round + 1));
+            assert_eq!((&b.epoch, b.seq), (&epoch, seq + count + 1));
+            say(cluster.two.http, "a", "b", "after").await;
+            b.until_message("after").await;
+            b = b.resume(cluster.two.http).await;
+        }
+    })
+    .await;
+}
+
 /// A5: nothing was missed when the log of an idle user vanishes, so the client only learns its new position.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {

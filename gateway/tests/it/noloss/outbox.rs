@@ -7,9 +7,11 @@ use gateway::backbone::{Backbone, LocalBackbone};
 use gateway::chat::lease::Lease;
 use gateway::chat::members::MembersCache;
 use gateway::chat::publish::{Directory, publisher};
-use gateway::chat::usernames::Names;
+use gateway::chat::usernames::KnownNames;
 use gateway::metrics::Metrics;
-use gateway::store::{CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
+use gateway::store::{
+    CommittedBatch, CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store, StoredMessage,
+};
 use serde_json::{Value, json};
 use shared::{ConversationId, MessageId, Role, UserId};
 use tokio::runtime::Runtime;
@@ -183,7 +185,7 @@ async fn without_its_lease_a_node_publishes_nothing() {
         let (lease, owner) = (Arc::new(Lease::default()), owner("n:1"));
         let directory = Directory {
             members: Arc::new(MembersCache::new(Arc::clone(&world.store))),
-            names: Arc::new(Names::new(Arc::clone(&world.store))),
+            names: Arc::new(KnownNames::new(Arc::clone(&world.store))),
         };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
         let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
@@ -207,6 +209,47 @@ async fn without_its_lease_a_node_publishes_nothing() {
         lease.beat(&*world.store, &owner).await;
         assert_eq!(publish(2, early).await, 0, "begun when it was not held");
         assert_eq!(publish(3, Instant::now()).await, 1);
+        stop.cancel();
+        task.await.expect("it ends");
+    })
+    .await;
+}
+
+/// Of one row several messages find no room: it counts once among the publications that are left to the sweep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_whose_messages_find_no_room_counts_once() {
+    const ROOM: u64 = 16_384;
+    bounded(async {
+        let world = World::sqlite().await;
+        let backbone: Arc<dyn Backbone> = Arc::new(LocalBackbone::start(settings(), deaf(), empty_store()));
+        let (lease, stop) = (Arc::new(Lease::default()), CancellationToken::new());
+        lease.beat(&*world.store, &owner("me:1")).await;
+        let members = Arc::new(MembersCache::new(Arc::clone(&world.store)));
+        let names = Arc::new(KnownNames::new(Arc::clone(&world.store)));
+        // Handles of a recorder of its own: other tests count as well.
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let metrics = Arc::new(metrics::with_local_recorder(&recorder, Metrics::new));
+        let directory = Directory { members, names };
+        let direct = Box::new(|_: &UserId, _: MessageId, _: &[u8], _: Instant| ());
+        let (publisher, task) = publisher(Arc::clone(&world.store), backbone, directory, metrics, direct, lease);
+        let stored = |seq: u64| {
+            let message = json!({
+                "id": seq.to_string(), "conversationId": "nowhere", "seq": seq, "rev": seq, "senderId": "a",
+                "kind": "text", "content": "x", "createdAt": "2025-11-21T13:00:00.000Z",
+            });
+            StoredMessage { message: serde_json::from_value(message).expect("a message"), members_version: 1 }
+        };
+        let messages = (1..=ROOM + 3).map(stored).collect();
+        publisher.publish_batch(CommittedBatch { row: 1, messages, begun: Instant::now() });
+        let task = tokio::spawn(task.run(stop.clone()));
+        let settled = async {
+            while publisher.in_flight().lock().contains(&1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("settled");
+        let counted = recorder.handle().render();
+        assert!(counted.lines().any(|line| line == "parley_outbox_publish_failed_total 1"), "{counted}");
         stop.cancel();
         task.await.expect("it ends");
     })

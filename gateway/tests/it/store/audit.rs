@@ -31,6 +31,11 @@ async fn lines(world: &World) -> Vec<Line> {
     statement.query_map([], line).expect("rows").collect::<Result<_, _>>().expect("lines")
 }
 
+/// A backend, in its own name or for a user.
+fn backend(acts_for: Option<&str>) -> Giver {
+    Giver { user: acts_for.map(user), is_backend: true }
+}
+
 fn entry(act: AuditAct) -> AuditEntry {
     AuditEntry { at: Timestamp::now(), user: Some(user("u")), conversation: None, connection: None, act }
 }
@@ -40,17 +45,17 @@ async fn lines_stand_as_they_were_given(world: World) {
         entry(AuditAct::ConnectionOpened { dialect: "chat.v1" }),
         entry(AuditAct::ConnectionClosed { open_s: 7, code: Some(4200) }),
         entry(AuditAct::ConnectionClosed { open_s: 7, code: None }),
-        entry(AuditAct::Joined),
-        entry(AuditAct::Left),
-        entry(AuditAct::Added { by: Some(user("o")), role: Role::Admin }),
-        entry(AuditAct::Invited { by: Some(user("o")) }),
-        entry(AuditAct::Kicked { by: Some(user("o")) }),
-        entry(AuditAct::Banned { by: None }),
-        entry(AuditAct::Unbanned { by: Some(user("o")) }),
-        entry(AuditAct::RoleChanged { by: Some(user("o")), role: Role::Owner }),
+        entry(AuditAct::Joined { by: Giver::user(&user("u")) }),
+        entry(AuditAct::Left { by: backend(Some("u")) }),
+        entry(AuditAct::Added { by: Giver::user(&user("o")), role: Role::Admin }),
+        entry(AuditAct::Invited { by: Giver::user(&user("o")) }),
+        entry(AuditAct::Kicked { by: Giver::user(&user("o")) }),
+        entry(AuditAct::Banned { by: backend(None) }),
+        entry(AuditAct::Unbanned { by: backend(Some("o")) }),
+        entry(AuditAct::RoleChanged { by: Giver::user(&user("o")), role: Role::Owner }),
         entry(AuditAct::Message { id: MessageId::new(12).expect("an id") }),
         entry(AuditAct::MessageEdited { id: MessageId::new(12).expect("an id") }),
-        entry(AuditAct::MessageDeleted { id: MessageId::new(12).expect("an id"), by: Some(user("o")) }),
+        entry(AuditAct::MessageDeleted { id: MessageId::new(12).expect("an id"), by: Giver::user(&user("o")) }),
         entry(AuditAct::Ordered { order: AuditOrder::Revoke, by: Giver { user: Some(user("o")), is_backend: false } }),
         entry(AuditAct::Ordered {
             order: AuditOrder::Disconnect { reason: Some("spam".into()) },
@@ -86,7 +91,10 @@ async fn lines_stand_as_they_were_given(world: World) {
     assert_eq!((found[0].3.as_deref(), found[0].4.as_deref()), (Some("boot-1"), Some(r#"{"dialect":"chat.v1"}"#)));
     assert_eq!((found[3].2.as_deref(), found[3].4.as_deref()), (Some("c"), None));
     assert_eq!(found[1].4.as_deref(), Some(r#"{"code":4200,"openSeconds":7}"#));
-    assert_eq!(found[8].4.as_deref(), Some(r#"{"by":null}"#));
+    assert_eq!(found[8].4.as_deref(), Some(r#"{"actingFor":null,"backend":true,"by":null}"#));
+    assert_eq!(found[7].4.as_deref(), Some(r#"{"by":"o"}"#));
+    assert_eq!(found[9].4.as_deref(), Some(r#"{"actingFor":"o","backend":true,"by":null}"#));
+    assert_eq!(found[4].4.as_deref(), Some(r#"{"actingFor":"u","backend":true,"by":null}"#));
     assert_eq!(found[11].4.as_deref(), Some(r#"{"messageId":"12"}"#));
     assert_eq!(found[12].4, found[11].4);
     assert_eq!(found[13].4.as_deref(), Some(r#"{"by":"o","messageId":"12"}"#));

@@ -401,23 +401,8 @@ async fn partners_and_names(world: World) {
     assert_eq!(partners(1).await, [vec![], vec!["b"], vec!["a"], vec!["b"], vec![]]);
     assert!(store.partners(&[], 2).await.expect("partners").is_empty());
 
-    let long = "n".repeat(100_000);
-    let given = [
-        (a.clone(), "Ann".to_owned()),
-        (b.clone(), "it's".to_owned()),
-        (a.clone(), long),
-        (b.clone(), "\0".to_owned()),
-    ];
-    store.remember_usernames(&given).await.expect("kept");
-    assert_eq!(store.user_by_name("Ann").await.expect("looked up"), Some(a.clone()));
-    store.remember_usernames(&[(b.clone(), "Ann".to_owned())]).await.expect("kept");
-    assert_eq!(store.user_by_name("Ann").await.expect("looked up"), Some(b.clone()));
-    assert_eq!(store.user_by_name("it's").await.expect("looked up"), Some(b.clone()));
-    assert_eq!(store.user_by_name("ann").await.expect("looked up"), None);
-    assert_eq!(store.user_by_name("\0").await.expect("looked up"), None);
     store
         .set_last_seen(&[(a.clone(), shared::Timestamp::now()), (a, shared::Timestamp::default())])
         .await
         .expect("kept");
-    store.remember_usernames(&[]).await.expect("nothing to keep");
 }

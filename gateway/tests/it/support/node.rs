@@ -61,10 +61,10 @@ impl Node {
     }
 }
 
-/// A token for `user` that lasts an hour.
+/// A token for `user` that lasts an hour. It is some seconds old: one of the very second of a revocation is a case of its own.
 pub(crate) fn token(user: &str) -> String {
     token_with(
-        serde_json::json!({ "sub": user, "username": format!("name-of-{user}"), "exp": in_seconds(3600), "iat": in_seconds(0) }),
+        serde_json::json!({ "sub": user, "username": format!("name-of-{user}"), "exp": in_seconds(3600), "iat": in_seconds(-5) }),
     )
 }
 

@@ -32,6 +32,18 @@ impl TwoNodes {
         Self { redis, database, one, two }
     }
 
+    /// Waits until every committed change is published.
+    pub(crate) async fn everything_is_published(&self) {
+        let client = self.database.client().await;
+        let sql = "SELECT count(*) FROM outbox WHERE published_at IS NULL";
+        let published = async {
+            while client.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0) > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), published).await.expect("everything is published in time");
+    }
+
     /// Ends the connection over which a node receives, so that it misses what is published until it is back.
     pub(crate) fn cut_off(&self, node: &Node) {
         let list: String = redis::from_redis_value(self.redis.ask("CLIENT LIST")).expect("text");

@@ -48,7 +48,8 @@ local function append(at)
     local last, seen
     if total and had then
       last, seen = match(had, '^(%d+) (%d+)$')
-    elseif total and ARGV[at + 7] == '1' then
+    elseif total and (ARGV[at + 7] == '1' or tonumber(ARGV[at + 7]) <= tonumber(ARGV[at + 8])) then
+      -- Either nothing came before, or nothing is unread afterwards.
       last, seen = '0', '0'
     end
     if last then
@@ -116,7 +117,7 @@ local function append(at)
   local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. body .. line)
   if is_moved then
     call('HSET', counts, field, count, 'total', total)
-  elseif count and count ~= had then
+  elseif count and count ~= had and (had or call('HLEN', counts) < READ_COUNTS) then
     call('HSET', counts, field, count)
   end
   return receivers

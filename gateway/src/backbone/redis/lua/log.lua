@@ -31,9 +31,11 @@ local function open_log(nonce)
 end
 
 -- The body of an entry of the log: it was put there without its first character, and the line of the unread count is a part
--- of its own (lua/append.lua).
+-- of its own (lua/append.lua). Nothing if these scripts didn't write the entry.
 local function body_of(entry)
-  return '{' .. entry[2][4] .. (entry[2][6] or '')
+  local fields = entry[2]
+  if fields[1] ~= 'i' or fields[3] ~= 'd' then return nil end
+  return '{' .. fields[4] .. (fields[6] or '')
 end
 
 -- Returns the log's epoch, floor, last; nothing if the log is of another server, or wasn't written by these scripts.
