@@ -74,6 +74,21 @@ impl AuditTrail {
         self.note(entry(user, Some(conversation), None, act));
     }
 
+    /// The title, visibility or password of a conversation was changed by this user, or by a backend.
+    pub fn conversation_changed(&self, conversation: &ConversationId, by: Option<&UserId>) {
+        self.note_of(conversation, AuditAct::ConversationChanged { by: by.cloned() });
+    }
+
+    /// A conversation was deleted by this user, or by a backend.
+    pub fn conversation_deleted(&self, conversation: &ConversationId, by: Option<&UserId>) {
+        self.note_of(conversation, AuditAct::ConversationDeleted { by: by.cloned() });
+    }
+
+    fn note_of(&self, conversation: &ConversationId, act: AuditAct) {
+        let conversation = Some(conversation.clone());
+        self.note(AuditEntry { at: Timestamp::now(), user: None, conversation, connection: None, act });
+    }
+
     /// An order was given, to one user (`to`) or to several.
     pub fn ordered(&self, to: Option<&UserId>, order: AuditOrder, by: Giver) {
         let act = AuditAct::Ordered { order, by };

@@ -5,12 +5,14 @@
 mod announcer;
 pub mod blocks;
 pub mod changes;
+pub mod conversation_changes;
 pub mod conversations;
 mod error;
 pub mod events;
 mod invites;
 mod late;
 pub mod lease;
+mod listings;
 pub mod members;
 pub mod messages;
 pub mod notifications;
@@ -23,6 +25,7 @@ pub mod receipts;
 pub mod revocations;
 pub mod sweep;
 pub mod typing;
+pub mod upkeep;
 pub mod usernames;
 
 use std::collections::BTreeSet;

@@ -109,6 +109,16 @@ pub enum AuditAct {
         /// The new rights.
         role: Role,
     },
+    /// The conversation's title, visibility or password was changed.
+    ConversationChanged {
+        /// The user who did it.
+        by: Option<UserId>,
+    },
+    /// The conversation was deleted.
+    ConversationDeleted {
+        /// The user who did it.
+        by: Option<UserId>,
+    },
     /// The user sent a message.
     Message {
         /// The message's id.
@@ -150,6 +160,8 @@ impl AuditAct {
             Self::Banned { .. } => "banned",
             Self::Unbanned { .. } => "unbanned",
             Self::RoleChanged { .. } => "role_changed",
+            Self::ConversationChanged { .. } => "conversation_changed",
+            Self::ConversationDeleted { .. } => "conversation_deleted",
             Self::Message { .. } => "message",
             Self::MessageEdited { .. } => "message_edited",
             Self::MessageDeleted { .. } => "message_deleted",
@@ -169,9 +181,12 @@ impl AuditAct {
             Self::ConnectionClosed { open_s, code: None } => json!({ "openSeconds": open_s }),
             Self::Joined | Self::Left => return None,
             Self::Added { by, role } | Self::RoleChanged { by, role } => json!({ "by": by, "role": role }),
-            Self::Invited { by } | Self::Kicked { by } | Self::Banned { by } | Self::Unbanned { by } => {
-                json!({ "by": by })
-            }
+            Self::Invited { by }
+            | Self::Kicked { by }
+            | Self::Banned { by }
+            | Self::Unbanned { by }
+            | Self::ConversationChanged { by }
+            | Self::ConversationDeleted { by } => json!({ "by": by }),
             // Written by hand: there is one for each message.
             Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
             Self::MessageDeleted { id, by } => json!({ "messageId": id, "by": by }),

@@ -10,12 +10,14 @@ mod by_user;
 mod changes;
 mod commit_sink;
 mod connect;
+mod conversation_changes;
 mod conversations;
 mod error;
 pub mod group_commit;
 mod ids;
 mod lane;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
@@ -28,6 +30,7 @@ mod receipts;
 mod revocations;
 mod sqlite;
 mod types;
+mod upkeep;
 mod walk;
 
 use async_trait::async_trait;
@@ -40,11 +43,13 @@ pub use by_user::{Partners, UnreadCounts};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
 pub use connect::{check, connect};
+pub use conversation_changes::{ConversationChange, ConversationChanged, ConversationChanges, ConversationDeleted};
 pub use conversations::{Conversations, ordered_pair};
 pub use error::{Refusal, StoreError};
 pub use group_commit::{GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::{IdBlock, Ids};
 pub use leases::Leases;
+pub use listings::{ChannelPage, Listings};
 pub use lookups::Lookups;
 pub use membership::Membership;
 pub use messages::Messages;
@@ -54,6 +59,7 @@ pub use people::{Partner, People};
 pub use receipts::Receipts;
 pub use revocations::Revocations;
 pub use types::*;
+pub use upkeep::{ExpiryStep, Upkeep};
 pub use walk::{ConversationPage, NoWalkPlace, WalkPart, WalkPlace};
 
 /// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if
@@ -65,9 +71,11 @@ pub trait Store:
     + BackboneServers
     + BulkMembers
     + Changes
+    + ConversationChanges
     + Conversations
     + Ids
     + Leases
+    + Listings
     + Lookups
     + Membership
     + Messages
@@ -76,6 +84,7 @@ pub trait Store:
     + People
     + Receipts
     + Revocations
+    + Upkeep
 {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

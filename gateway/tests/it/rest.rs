@@ -3,35 +3,10 @@
 use gateway::store::Store;
 use serde_json::{Value, json};
 
+use crate::support::caller::Caller;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post, request};
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
-
-struct Caller(Vec<(&'static str, String)>);
-
-impl Caller {
-    fn user(user: &str) -> Self {
-        Self(vec![bearer(&token(user))])
-    }
-    fn backend() -> Self {
-        Self(vec![("x-api-key", API_KEY.to_owned())])
-    }
-    fn acting_for(user: &str) -> Self {
-        Self(vec![("x-api-key", API_KEY.to_owned()), ("x-user-id", user.to_owned())])
-    }
-    fn headers(&self) -> Vec<(&str, &str)> {
-        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
-    }
-    async fn post(&self, node: &Node, path: &str, body: Value) -> (u16, Value) {
-        post(node.http, path, &self.headers(), body).await
-    }
-    async fn get(&self, node: &Node, path: &str) -> (u16, Value) {
-        get(node.http, path, &self.headers()).await
-    }
-    async fn delete(&self, node: &Node, path: &str) -> (u16, Value) {
-        request(node.http, "DELETE", path, &self.headers(), "").await
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_from_its_making_to_its_history() {

@@ -2,10 +2,10 @@
 //! itself and more strictly; tests compare the two.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
-use crate::emoji::EMOJI_BYTES_MAX;
+use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
 use crate::{ConversationId, MessageId, Position, UserId};
 
@@ -61,6 +61,32 @@ fn emoji(_: &mut SchemaGenerator) -> Schema {
         "pattern": r"^(:[a-z0-9_+-]{1,32}:|[0-9#*]\ufe0f?\u20e3|[^\u0000-\u00a8]+)$",
         "description": "One grapheme that Unicode calls an emoji, or a name between colons.",
     })
+}
+
+/// The emoji of a reaction, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emoji(pub String);
+
+impl<'de> Deserialize<'de> for Emoji {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        check_emoji(&text).map_err(|fault| serde::de::Error::custom(fault.message))?;
+        Ok(Self(text))
+    }
+}
+
+impl JsonSchema for Emoji {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Emoji".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        emoji(generator)
+    }
 }
 
 fn timestamp(_: &mut SchemaGenerator) -> Schema {

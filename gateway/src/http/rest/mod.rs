@@ -7,12 +7,15 @@ mod asyncapi;
 mod body;
 mod caller;
 mod control;
+mod conversation_changes;
 mod conversations;
 mod describe;
 mod events;
 pub(super) mod failure;
+mod listings;
 mod messages;
 mod openapi;
+mod pages;
 mod presence;
 mod publish;
 mod routes;
@@ -61,6 +64,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/conversations", conversations::create, "Make a conversation")
         .get("/api/v1/conversations", conversations::list, "The user's conversations, newest activity first")
         .get(one, conversations::one, "A conversation")
+        .patch(one, conversation_changes::change, "Change the title, visibility or password")
+        .delete(one, conversation_changes::delete, "Delete a conversation")
+        .get(&of("/members"), listings::members, "Members, in order of id")
         .post(&of("/members"), conversations::add, "Add a member")
         .patch(&of("/members/{user}"), conversations::set_role, "Give a member another role")
         .delete(&of("/members/{user}"), conversations::kick, "Remove a member")
@@ -74,6 +80,15 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/messages", messages::send, "Send a message")
         .patch("/api/v1/messages/{id}", messages::edit, "Edit one's own message")
         .delete("/api/v1/messages/{id}", messages::delete, "Delete a message")
+        .get("/api/v1/messages/{id}", messages::one, "A message")
+        .post("/api/v1/messages/{id}/reactions", messages::react, "React to a message")
+        .delete("/api/v1/messages/{id}/reactions/{emoji}", messages::take_reaction_back, "Take a reaction back")
+        .get("/api/v1/blocks", listings::blocks, "The users whom the user has blocked")
+        .post("/api/v1/blocks", listings::block, "Block a user")
+        .delete("/api/v1/blocks/{user}", listings::unblock, "Lift a block")
+        .get("/api/v1/users", listings::users, "What users are called")
+        .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
+        .get("/api/v1/channels", listings::channels, "Public channels")
         .get("/api/v1/events", events::events, "Wait for events (long polling)")
         .get("/api/v1/presence", presence::presence, "Who is online")
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")

@@ -41,7 +41,8 @@ async fn change_message(
     let sql = "SELECT conversation_id FROM messages WHERE id = $1";
     let place = query_opt(&transaction, sql, &[&bigint(id.get())]).await?.ok_or(Refusal::NotFound)?;
     let conversation: ConversationId = parsed(&place, "conversation_id", str::parse)?;
-    let lock = "SELECT last_seq, rev, blocked FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
+    let lock = "SELECT last_seq, rev, blocked FROM conversations \
+        WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?;
     // From here on every statement sees all commits from before the lock.
     let (before, standing, members) = try_join3(

@@ -9,10 +9,12 @@ mod blocks;
 mod bulk;
 mod call;
 mod changes;
+mod conversation_changes;
 mod conversations;
 mod errors;
 mod ids;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
@@ -27,6 +29,7 @@ mod revocations;
 mod rows;
 mod send;
 mod tls;
+mod upkeep;
 
 use async_trait::async_trait;
 

@@ -40,7 +40,7 @@ fn change_message(
 ) -> Result<MessageOutcome, StoreError> {
     let before: Message = row(transaction, BY_ID, [integer(id.get())], message)?.ok_or(Refusal::NotFound)?;
     let conversation = &before.conversation_id;
-    let sql = "SELECT last_seq, rev, blocked FROM conversations WHERE id = ?1";
+    let sql = "SELECT last_seq, rev, blocked FROM conversations WHERE id = ?1 AND deleted_at IS NULL";
     let head = row(transaction, sql, [conversation.as_str()], |row| {
         Ok((number(row, "last_seq")?, number(row, "rev")?, get::<bool>(row, "blocked")?))
     })?;

@@ -8,9 +8,11 @@ mod backbones;
 mod blocks;
 mod bulk;
 mod changes;
+mod conversation_changes;
 mod conversations;
 mod ids;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
@@ -23,6 +25,7 @@ mod revocations;
 mod rows;
 mod send;
 mod thread;
+mod upkeep;
 
 use async_trait::async_trait;
 

@@ -3,7 +3,9 @@
 mod audit;
 mod blocks;
 mod changes;
+mod conversation_changes;
 mod group_commit;
+mod listings;
 mod lookups;
 mod membership;
 mod notifications;
