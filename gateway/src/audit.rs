@@ -74,6 +74,16 @@ impl AuditTrail {
         self.note(entry(user, Some(conversation), None, act));
     }
 
+    /// The user may not write for so long (`None`: may write again), as this user or a backend said.
+    pub fn muted(&self, user: &UserId, conversation: &ConversationId, by: Option<&UserId>, time: Option<Duration>) {
+        let by = by.cloned();
+        let act = match time {
+            Some(time) => AuditAct::Muted { by, seconds: time.as_secs() },
+            None => AuditAct::Unmuted { by },
+        };
+        self.note(entry(user, Some(conversation), None, act));
+    }
+
     /// The title, visibility or password of a conversation was changed by this user, or by a backend.
     pub fn conversation_changed(&self, conversation: &ConversationId, by: Option<&UserId>) {
         self.note_of(conversation, AuditAct::ConversationChanged { by: by.cloned() });

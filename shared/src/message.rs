@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConversationId, MessageId, TempId, Timestamp, UserId};
+use crate::{ConversationId, MessageData, MessageId, TempId, Timestamp, UserId};
 
 /// A stored message, as frames and REST show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ pub struct Message {
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
+    /// What the application keeps beside the content; gone once deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<MessageData>,
     /// The store's time of commit.
     pub created_at: Timestamp,
     /// When it was last edited.

@@ -1,12 +1,14 @@
 //! The concerns of the store that a send doesn't need: each method returns a constant answer or a refusal.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use gateway::store::{
-    Activity, Audit, AuditEntry, BackboneServers, BulkMembers, Changes, ChannelActivity, ChannelCount, ChannelPage,
-    ConversationChange, ConversationChanged, ConversationChanges, ConversationDeleted, ExpiryStep, KeptNotification,
-    Leases, Listings, Lookups, MembersAdded, MessageChange, MessageOutcome, Notifications, OutboxEvent, OutboxRow,
-    OutboxRows, Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError,
-    UnreadCount, Upkeep,
+    Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
+    ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
+    ConversationDeleted, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded, MessageChange,
+    MessageOutcome, Moderation, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner, Partner, PendingRow, People,
+    Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, UnreadCount, Upkeep,
 };
 use shared::message::ListedMember;
 use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Timestamp, UserId};
@@ -75,6 +77,11 @@ absent! {
         usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
         outside(_: &ConversationId, _: Option<&UserId>) -> Refusal = Ok(Refusal::NotMember);
+    }
+    Moderation {
+        mute(_: &ConversationId, _: &UserId, _: Option<&UserId>, _: Option<Duration>) -> bool = not_here("mutes");
+        muted_ms(_: &ConversationId, _: &UserId) -> u64 = Ok(0);
+        authored(_: &Authored, _: Option<&AuthorPlace>) -> AuthoredPage = not_here("lists");
     }
     Notifications {
         notifications(_: &UserId, _: u64, _: u32) -> Vec<KeptNotification> = not_here("notifications");

@@ -75,6 +75,8 @@ pub struct Durable {
     pub message: Option<MessageId>,
     /// If no connection receives it, add a push job about the message.
     pub push: bool,
+    /// The users whom the message mentions, for the push job; `None` for none.
+    pub mentions: Option<Arc<[UserId]>>,
 }
 
 /// How an append treats an event that may be in the log already.

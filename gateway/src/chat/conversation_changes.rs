@@ -54,7 +54,8 @@ impl Chat {
         Ok(())
     }
 
-    /// The store's answer. A user who is no member of a deleted conversation is told that there is none.
+    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted one how
+    /// long it lasts.
     pub(super) async fn outside<T>(
         &self,
         conversation: &ConversationId,
@@ -65,6 +66,10 @@ impl Chat {
             Err(StoreError::Refused(Refusal::NotMember)) => {
                 Err(StoreError::Refused(self.store.outside(conversation, user).await?).into())
             }
+            Err(StoreError::Refused(Refusal::Muted)) => Err(match user {
+                Some(user) => self.muted(conversation, user).await?,
+                None => super::refused(Refusal::Muted),
+            }),
             answer => Ok(answer?),
         }
     }

@@ -74,6 +74,7 @@ impl Chat {
             kind: send.kind,
             content: send.content,
             reply_to: send.reply_to,
+            data: send.data,
         };
         match (self.commit_draft(draft, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.

@@ -15,6 +15,7 @@ pub mod lease;
 mod listings;
 pub mod members;
 pub mod messages;
+pub mod moderation;
 pub mod notifications;
 mod offsets;
 mod passwords;

@@ -49,6 +49,15 @@ pub enum AuditOrder {
         /// How many users.
         count: usize,
     },
+    /// Messages of the line's user are deleted.
+    DeleteMessages {
+        /// Only in this conversation.
+        conversation: Option<ConversationId>,
+        /// Only those from then on.
+        since: Option<Timestamp>,
+        /// How many this order deleted.
+        deleted: u64,
+    },
     /// An event goes to everybody who is connected.
     Broadcast {
         /// The event's type.
@@ -99,6 +108,18 @@ pub enum AuditAct {
     },
     /// The user may come back.
     Unbanned {
+        /// The user who did it.
+        by: Option<UserId>,
+    },
+    /// The user may not write for some time.
+    Muted {
+        /// The user who did it.
+        by: Option<UserId>,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The user may write again.
+    Unmuted {
         /// The user who did it.
         by: Option<UserId>,
     },
@@ -159,6 +180,8 @@ impl AuditAct {
             Self::Kicked { .. } => "kicked",
             Self::Banned { .. } => "banned",
             Self::Unbanned { .. } => "unbanned",
+            Self::Muted { .. } => "muted",
+            Self::Unmuted { .. } => "unmuted",
             Self::RoleChanged { .. } => "role_changed",
             Self::ConversationChanged { .. } => "conversation_changed",
             Self::ConversationDeleted { .. } => "conversation_deleted",
@@ -168,6 +191,7 @@ impl AuditAct {
             Self::Ordered { order: AuditOrder::Disconnect { .. }, .. } => "disconnect_ordered",
             Self::Ordered { order: AuditOrder::Revoke, .. } => "revoke_ordered",
             Self::Ordered { order: AuditOrder::Publish { .. }, .. } => "publish_ordered",
+            Self::Ordered { order: AuditOrder::DeleteMessages { .. }, .. } => "delete_messages_ordered",
             Self::Ordered { order: AuditOrder::Broadcast { .. }, .. } => "broadcast_ordered",
         }
     }
@@ -180,11 +204,13 @@ impl AuditAct {
             Self::ConnectionClosed { open_s, code: Some(code) } => json!({ "openSeconds": open_s, "code": code }),
             Self::ConnectionClosed { open_s, code: None } => json!({ "openSeconds": open_s }),
             Self::Joined | Self::Left => return None,
+            Self::Muted { by, seconds } => json!({ "by": by, "seconds": seconds }),
             Self::Added { by, role } | Self::RoleChanged { by, role } => json!({ "by": by, "role": role }),
             Self::Invited { by }
             | Self::Kicked { by }
             | Self::Banned { by }
             | Self::Unbanned { by }
+            | Self::Unmuted { by }
             | Self::ConversationChanged { by }
             | Self::ConversationDeleted { by } => json!({ "by": by }),
             // Written by hand: there is one for each message.
@@ -198,6 +224,9 @@ impl AuditAct {
                     AuditOrder::Revoke => json!({}),
                     AuditOrder::Publish { kind, users, count } => {
                         json!({ "type": kind, "users": users, "count": count })
+                    }
+                    AuditOrder::DeleteMessages { conversation, since, deleted } => {
+                        json!({ "conversationId": conversation, "since": since, "deleted": deleted })
                     }
                     AuditOrder::Broadcast { kind } => json!({ "type": kind }),
                 };

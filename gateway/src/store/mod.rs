@@ -22,6 +22,7 @@ mod lookups;
 mod membership;
 mod messages;
 mod migrations;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;
@@ -53,6 +54,7 @@ pub use listings::{ChannelPage, Listings};
 pub use lookups::Lookups;
 pub use membership::Membership;
 pub use messages::Messages;
+pub use moderation::{AuthorPlace, Authored, AuthoredPage, Moderation};
 pub use notifications::{KeptNotification, Notifications};
 pub use outbox::OutboxRows;
 pub use people::{Partner, People};
@@ -79,6 +81,7 @@ pub trait Store:
     + Lookups
     + Membership
     + Messages
+    + Moderation
     + Notifications
     + OutboxRows
     + People

@@ -97,6 +97,10 @@ async fn set_scene(node: &Node) -> Scene {
     made(node, "1", json!({ "id": "open", "kind": "channel", "members": ["2", USER] })).await;
     made(node, "1", json!({ "id": "strict", "kind": "channel", "members": [USER] })).await;
     made(node, "1", json!({ "id": "secret", "kind": "group", "members": [USER] })).await;
+    made(node, "1", json!({ "id": "muted", "kind": "channel", "members": [USER] })).await;
+    let mute = json!({ "userId": USER, "untilSeconds": 3600 });
+    let (status, answer) = acting(node.http, "POST", "/api/v1/conversations/muted/mutes", "1", mute).await;
+    assert_eq!(status, 204, "{answer}");
     made(node, USER, json!({ "id": "own", "kind": "group", "members": ["2"] })).await;
     for group in ["strict", "secret"] {
         let path = format!("/api/v1/conversations/{group}/bans");
@@ -230,6 +234,7 @@ fn rows(scene: &Scene) -> Vec<Row> {
             "/api/v1/conversations/open/members?online=true",
             Value::Null,
         ),
+        saying("muted: says", "FORBIDDEN", "muted"),
         joining("not invited", "FORBIDDEN", "closed", None),
         joining("a wrong password", "PASSWORD_REQUIRED", "locked", Some("wrong")),
         joining("no password", "PASSWORD_REQUIRED", "locked", None),
@@ -294,6 +299,8 @@ fn moderating(situation: &'static str, code: &'static str, of: &str) -> Row {
         .rest("DELETE", path("members/2"), Value::Null)
         .rest("POST", path("bans"), json!({ "userId": "2" }))
         .rest("DELETE", path("bans/3"), Value::Null)
+        .rest("POST", path("mutes"), json!({ "userId": "2", "untilSeconds": 60 }))
+        .rest("DELETE", path("mutes/2"), Value::Null)
         .rest("POST", path("invites"), json!({ "userId": "3" }))
         .rest("PATCH", format!("/api/v1/conversations/{of}"), json!({ "title": "forbidden" }))
         .rest("DELETE", format!("/api/v1/conversations/{of}"), Value::Null)
@@ -310,6 +317,7 @@ fn administrating() -> Row {
         .rest("POST", "/api/v1/publish", json!({ "users": ["1"], "event": event }))
         .rest("POST", "/api/v1/control/disconnect", json!({ "userId": "1" }))
         .rest("POST", "/api/v1/control/revoke", json!({ "userId": "1" }))
+        .rest("DELETE", "/api/v1/users/1/messages", Value::Null)
         .rest("GET", "/api/v1/internal/chat/ws/stats", Value::Null)
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
 use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
-use crate::{ConversationId, MessageId, Position, UserId};
+use crate::{ConversationId, MessageData, MessageId, Position, UserId};
 
 /// The content of a message: a string of 1 to `MAX_CONTENT_CHARS` characters without U+0000. The default stands here; a
 /// node writes its own into the documents.
@@ -115,6 +115,8 @@ pub struct SendBody {
     pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<MessageData>,
 }
 
 /// A frame from a client.
@@ -200,6 +202,7 @@ mod tests {
             temp_id: Some("t".into()),
             kind: Some("image".into()),
             reply_to: Some(message_id),
+            data: MessageData::parse(r#"{"mentions":["u"]}"#).ok(),
         };
         let resume = "e:1".parse().expect("a position");
         vec![

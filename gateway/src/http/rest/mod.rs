@@ -14,6 +14,7 @@ mod events;
 pub(super) mod failure;
 mod listings;
 mod messages;
+mod moderation;
 mod openapi;
 mod pages;
 mod presence;
@@ -72,6 +73,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .delete(&of("/members/{user}"), conversations::kick, "Remove a member")
         .post(&of("/bans"), conversations::ban, "Remove a user and keep them out")
         .delete(&of("/bans/{user}"), conversations::unban, "Lift a ban")
+        .post(&of("/mutes"), moderation::mute, "Keep a member from writing for some time")
+        .delete(&of("/mutes/{user}"), moderation::unmute, "Let a member write again")
         .post(&of("/invites"), conversations::invite, "Invite a user")
         .post(&of("/join"), conversations::join, "Join, or accept an invitation")
         .post(&of("/leave"), conversations::leave, "Leave, or decline an invitation")
@@ -87,6 +90,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/blocks", listings::block, "Block a user")
         .delete("/api/v1/blocks/{user}", listings::unblock, "Lift a block")
         .get("/api/v1/users", listings::users, "What users are called")
+        .delete(
+            "/api/v1/users/{user}/messages",
+            moderation::remove_messages,
+            "Delete a user's messages (backends, admins)",
+        )
         .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
         .get("/api/v1/channels", listings::channels, "Public channels")
         .get("/api/v1/events", events::events, "Wait for events (long polling)")

@@ -9,6 +9,7 @@ use shared::{ConversationId, Message, MessageId, UserId};
 
 use super::call::{execute, on_connection, query_opt};
 use super::membership::{members, standing};
+use super::moderation::is_muted;
 use super::outbox;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
@@ -55,6 +56,9 @@ async fn change_message(
     let facts = Facts { by, standing, blocked: get(&head, "blocked")?, now };
     let mut message = before.clone();
     let changed = apply(&mut message, &facts, change)?;
+    if matches!(change, MessageChange::Edit { .. }) && is_muted(&transaction, &conversation, by).await? {
+        return Err(Refusal::Muted.into());
+    }
     if changed {
         message.rev = number(&head, "rev")? + 1;
         write(&transaction, &before, &message).await?;
@@ -81,8 +85,8 @@ async fn stored(client: &impl GenericClient, id: MessageId) -> Result<(Message, 
 
 async fn write(client: &impl GenericClient, before: &Message, after: &Message) -> Result<(), StoreError> {
     let id = bigint(after.id.get());
-    let sql =
-        "UPDATE messages SET rev = $2, content = $3, edited_at = $4, deleted_at = $5, reactions = $6 WHERE id = $1";
+    let sql = "UPDATE messages SET rev = $2, content = $3, edited_at = $4, deleted_at = $5, reactions = $6, \
+        data = CASE WHEN $5::timestamptz IS NULL THEN data END WHERE id = $1";
     let (edited, deleted) = (after.edited_at.map(system_time), after.deleted_at.map(system_time));
     let reactions = reactions_column(after)?;
     execute(client, sql, &[&id, &bigint(after.rev), &after.content, &edited, &deleted, &reactions]).await?;

@@ -121,7 +121,7 @@ async fn empty(client: &impl GenericClient, id: &ConversationId, seq: u64) -> Re
     let sql = "DELETE FROM edits e USING messages m WHERE e.message_id = m.id \
         AND m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3";
     execute(client, sql, &parameters).await?;
-    let sql = "UPDATE messages SET content = '', reactions = NULL, \
+    let sql = "UPDATE messages SET content = '', data = NULL, reactions = NULL, \
             deleted_at = coalesce(deleted_at, date_trunc('milliseconds', clock_timestamp())) \
         WHERE conversation_id = $1 AND seq > $2 AND seq <= $3";
     execute(client, sql, &parameters).await.map(drop)

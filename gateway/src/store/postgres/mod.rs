@@ -19,6 +19,7 @@ mod lookups;
 mod membership;
 mod messages;
 mod migrate;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;
@@ -28,6 +29,7 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
+mod send_data;
 mod tls;
 mod upkeep;
 

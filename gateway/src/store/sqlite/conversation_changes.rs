@@ -116,7 +116,7 @@ fn empty(change: &Connection, id: &ConversationId, seq: u64) -> Result<(), Store
     let sql = "DELETE FROM edits WHERE message_id IN (\
         SELECT id FROM messages WHERE conversation_id = ?1 AND seq > ?2 AND seq <= ?3)";
     execute(change, sql, params![id.as_str(), after, up_to])?;
-    let sql = "UPDATE messages SET content = '', reactions = NULL, deleted_at = coalesce(deleted_at, ?4) \
+    let sql = "UPDATE messages SET content = '', data = NULL, reactions = NULL, deleted_at = coalesce(deleted_at, ?4) \
         WHERE conversation_id = ?1 AND seq > ?2 AND seq <= ?3";
     execute(change, sql, params![id.as_str(), after, up_to, now_ms()]).map(drop)
 }

@@ -17,6 +17,7 @@ mod lookups;
 mod membership;
 mod messages;
 mod migrate;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;

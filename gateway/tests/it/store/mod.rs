@@ -4,10 +4,12 @@ mod audit;
 mod blocks;
 mod changes;
 mod conversation_changes;
+mod data;
 mod group_commit;
 mod listings;
 mod lookups;
 mod membership;
+mod moderation;
 mod notifications;
 mod outbox;
 mod receipts;
@@ -164,6 +166,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
         kind: "text".into(),
         content: (*content).to_owned(),
         reply_to: None,
+        data: None,
     });
     SendBatch { id, owner: owner("test:0"), messages: messages.collect() }
 }

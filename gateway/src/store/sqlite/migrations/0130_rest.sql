@@ -1,6 +1,12 @@
 -- The end of a conversation. Its rows stay, so that its id stays taken.
 ALTER TABLE conversations ADD COLUMN deleted_at INTEGER;
 
+-- What the application keeps beside a message's content: JSON, an object.
+ALTER TABLE messages ADD COLUMN data TEXT;
+
+-- Until when a member may not write.
+ALTER TABLE members ADD COLUMN muted_until INTEGER;
+
 -- Deleted conversations whose messages still have contents: up to which message they are empty.
 CREATE TABLE emptying (
     conversation_id TEXT PRIMARY KEY NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
