@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use gateway::store::{
     Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
     ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
-    ConversationDeleted, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded, MessageChange,
-    MessageOutcome, Moderation, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner, Partner, PendingRow, People,
-    Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, UnreadCount, Upkeep,
+    ConversationDeleted, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded,
+    MessageChange, MessageOutcome, Moderation, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner, Partner,
+    PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, UnreadCount, Upkeep,
 };
 use shared::message::ListedMember;
 use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Timestamp, UserId};
@@ -59,6 +59,14 @@ absent! {
         delete_conversation(_: &ConversationId, _: Option<&UserId>, _: OutboxRow<ConversationDeleted>)
             -> ConversationDeleted = not_here("a change of a conversation");
         empty_deleted() -> bool = Ok(false);
+    }
+    Erasures {
+        begin_erasure(_: &UserId) -> () = not_here("erasure");
+        next_erasure() -> Option<(UserId, ErasurePlace)> = Ok(None);
+        erasure_of(_: &UserId) -> Option<ErasurePlace> = Ok(None);
+        keep_erasure(_: &UserId, _: Option<&ErasurePlace>) -> () = not_here("erasure");
+        place_of(_: &UserId, _: Option<&ConversationId>) -> Option<ConversationId> = not_here("erasure");
+        members_ever(_: &ConversationId, _: Option<&UserId>) -> Vec<UserId> = not_here("erasure");
     }
     Leases {
         beat(_: &Owner) -> () = Ok(());

@@ -1,9 +1,9 @@
-//! Upkeep: one node at a time empties deleted conversations and ends what is kept only for a time. It goes in small steps with
-//! pauses between, so that nobody waits for it.
+//! Upkeep: one node at a time empties deleted conversations, goes on with erasures, and ends what is kept only for a time. It
+//! goes in small steps with pauses between, so that nobody waits for it.
 
 use std::time::{Duration, Instant};
 
-use shared::ConversationId;
+use shared::{ConversationId, ProtocolError};
 use tokio_util::sync::CancellationToken;
 
 use super::Chat;
@@ -48,24 +48,25 @@ impl Chat {
                 if self.store.take_upkeep(&self.owner, LEASE_MS).await? {
                     self.keep_up(retention, &mut walk).await?;
                 }
-                Ok::<(), StoreError>(())
+                Ok::<(), ProtocolError>(())
             };
             let done = tokio::select! {
                 done = turn => done,
                 () = stop.cancelled() => return,
             };
             if let Err(error) = done {
-                tracing::debug!(%error, "the upkeep of the store waits");
+                tracing::debug!(error = %error.message, "the upkeep of the store waits");
             }
         }
     }
 
     /// Goes on until nothing is due, or the turn ends.
-    async fn keep_up(&self, retention: Retention, walk: &mut Walk) -> Result<(), StoreError> {
+    async fn keep_up(&self, retention: Retention, walk: &mut Walk) -> Result<(), ProtocolError> {
         let begun = Instant::now();
         let mut is_due = true;
         while is_due && begun.elapsed() < TURN {
             is_due = self.store.empty_deleted().await?;
+            is_due |= self.go_on_erasing().await?;
             is_due |= self.expire_audit(retention.audit_days).await?;
             is_due |= self.expire_messages(retention.message_days, walk).await?;
             tokio::time::sleep(PAUSE).await;

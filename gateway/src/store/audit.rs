@@ -58,6 +58,10 @@ pub enum AuditOrder {
         /// How many this order deleted.
         deleted: u64,
     },
+    /// What is kept of the line's user is to be erased.
+    Erase,
+    /// What is kept of the line's user is read.
+    Export,
     /// An event goes to everybody who is connected.
     Broadcast {
         /// The event's type.
@@ -192,6 +196,8 @@ impl AuditAct {
             Self::Ordered { order: AuditOrder::Revoke, .. } => "revoke_ordered",
             Self::Ordered { order: AuditOrder::Publish { .. }, .. } => "publish_ordered",
             Self::Ordered { order: AuditOrder::DeleteMessages { .. }, .. } => "delete_messages_ordered",
+            Self::Ordered { order: AuditOrder::Erase, .. } => "erase_ordered",
+            Self::Ordered { order: AuditOrder::Export, .. } => "export_ordered",
             Self::Ordered { order: AuditOrder::Broadcast { .. }, .. } => "broadcast_ordered",
         }
     }
@@ -221,7 +227,7 @@ impl AuditAct {
                 let acting_for = if *is_backend { user.as_ref() } else { None };
                 let order = match order {
                     AuditOrder::Disconnect { reason } => json!({ "reason": reason }),
-                    AuditOrder::Revoke => json!({}),
+                    AuditOrder::Revoke | AuditOrder::Erase | AuditOrder::Export => json!({}),
                     AuditOrder::Publish { kind, users, count } => {
                         json!({ "type": kind, "users": users, "count": count })
                     }

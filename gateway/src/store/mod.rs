@@ -12,6 +12,7 @@ mod commit_sink;
 mod connect;
 mod conversation_changes;
 mod conversations;
+mod erasure;
 mod error;
 pub mod group_commit;
 mod ids;
@@ -46,6 +47,7 @@ pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
 pub use connect::{check, connect};
 pub use conversation_changes::{ConversationChange, ConversationChanged, ConversationChanges, ConversationDeleted};
 pub use conversations::{Conversations, ordered_pair};
+pub use erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
 pub use error::{Refusal, StoreError};
 pub use group_commit::{GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::{IdBlock, Ids};
@@ -74,6 +76,7 @@ pub trait Store:
     + BulkMembers
     + Changes
     + ConversationChanges
+    + Erasures
     + Conversations
     + Ids
     + Leases

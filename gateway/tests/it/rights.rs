@@ -318,6 +318,8 @@ fn administrating() -> Row {
         .rest("POST", "/api/v1/control/disconnect", json!({ "userId": "1" }))
         .rest("POST", "/api/v1/control/revoke", json!({ "userId": "1" }))
         .rest("DELETE", "/api/v1/users/1/messages", Value::Null)
+        .rest("DELETE", "/api/v1/users/1", Value::Null)
+        .rest("GET", "/api/v1/users/1/export", Value::Null)
         .rest("GET", "/api/v1/internal/chat/ws/stats", Value::Null)
 }
 

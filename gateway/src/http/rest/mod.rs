@@ -10,6 +10,7 @@ mod control;
 mod conversation_changes;
 mod conversations;
 mod describe;
+mod erasure;
 mod events;
 pub(super) mod failure;
 mod listings;
@@ -95,6 +96,8 @@ pub fn router(api: Arc<Api>) -> Router {
             moderation::remove_messages,
             "Delete a user's messages (backends, admins)",
         )
+        .delete("/api/v1/users/{user}", erasure::erase, "Erase what is kept of a user (backends)")
+        .get("/api/v1/users/{user}/export", erasure::export, "What is kept of a user, as JSON lines (backends)")
         .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
         .get("/api/v1/channels", listings::channels, "Public channels")
         .get("/api/v1/events", events::events, "Wait for events (long polling)")

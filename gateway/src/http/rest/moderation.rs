@@ -27,9 +27,9 @@ const PLACE_PATTERN: &str = "^[0-9]{1,15}\\.[A-Za-z0-9_.:@!~-]{1,128}$";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Mute {
     user_id: UserId,
-    /// How long from now.
-    #[schemars(range(min = 1, max = MUTE_SECONDS_MAX))]
-    until_seconds: u32,
+    /// How long from now. JSON may write a whole number with a fraction of zero.
+    #[schemars(with = "u32", range(min = 1, max = MUTE_SECONDS_MAX))]
+    until_seconds: f64,
 }
 
 pub(super) async fn mute(
@@ -38,10 +38,10 @@ pub(super) async fn mute(
     Segment(id): Segment<ConversationId>,
     Body(Mute { user_id, until_seconds }): Body<Mute>,
 ) -> Result<NoContent, Failure> {
-    if !(1..=MUTE_SECONDS_MAX).contains(&until_seconds) {
-        return Err(ProtocolError::field("untilSeconds", "must be 1 to 31536000").into());
+    if !(1.0..=f64::from(MUTE_SECONDS_MAX)).contains(&until_seconds) || until_seconds.fract() != 0.0 {
+        return Err(ProtocolError::field("untilSeconds", "must be a whole number from 1 to 31536000").into());
     }
-    let time = Duration::from_secs(until_seconds.into());
+    let time = Duration::from_secs_f64(until_seconds);
     api.node.chat.mute(&id, &user_id, caller.acts_for(), Some(time)).await?;
     Ok(NoContent)
 }

@@ -11,6 +11,7 @@ mod call;
 mod changes;
 mod conversation_changes;
 mod conversations;
+mod erasure;
 mod errors;
 mod ids;
 mod leases;

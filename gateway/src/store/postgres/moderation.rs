@@ -117,7 +117,7 @@ async fn authored(
 }
 
 /// The conversation of the walk behind this one.
-async fn next_conversation(
+pub(super) async fn next_conversation(
     client: &impl GenericClient,
     of: &Authored,
     after: Option<&ConversationId>,

@@ -10,6 +10,7 @@ mod bulk;
 mod changes;
 mod conversation_changes;
 mod conversations;
+mod erasure;
 mod ids;
 mod leases;
 mod listings;

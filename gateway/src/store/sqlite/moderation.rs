@@ -101,7 +101,7 @@ fn authored(read: &Connection, of: &Authored, place: Option<AuthorPlace>) -> Res
 }
 
 /// The conversation of the walk behind this one.
-fn next_conversation(
+pub(super) fn next_conversation(
     read: &Connection,
     of: &Authored,
     after: Option<&ConversationId>,

@@ -81,6 +81,8 @@ async fn every_route_is_in_the_openapi_document_and_answers() {
         ("delete", "/api/v1/blocks/{user}"),
         ("get", "/api/v1/users"),
         ("delete", "/api/v1/users/{user}/messages"),
+        ("delete", "/api/v1/users/{user}"),
+        ("get", "/api/v1/users/{user}/export"),
         ("get", "/api/v1/invites"),
         ("get", "/api/v1/channels"),
         ("get", "/api/v1/events"),

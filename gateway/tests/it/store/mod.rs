@@ -5,6 +5,7 @@ mod blocks;
 mod changes;
 mod conversation_changes;
 mod data;
+mod erasure;
 mod group_commit;
 mod listings;
 mod lookups;
@@ -16,6 +17,7 @@ mod receipts;
 mod revocations;
 mod sends;
 mod start;
+mod upkeep;
 mod walks;
 
 use std::path::PathBuf;

@@ -52,3 +52,15 @@ CREATE INDEX members_elsewhere ON members (user_id, conversation_id) WHERE state
 -- The directory of channels that everybody may join.
 CREATE INDEX conversations_public ON conversations (id)
     WHERE kind = 'channel' AND visibility = 'public' AND deleted_at IS NULL;
+
+-- Users whose erasure isn't done, and how far it has come: the messages up to a place in a conversation are emptied, then
+-- the logs of the members of conversations are cut.
+CREATE TABLE erasures (
+    user_id text COLLATE "C" PRIMARY KEY,
+    phase text NOT NULL,               -- messages, logs
+    conversation_id text COLLATE "C",
+    seq bigint NOT NULL
+);
+
+-- For who has blocked a user.
+CREATE INDEX blocks_by_blocked ON blocks (blocked);
