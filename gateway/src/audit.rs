@@ -75,6 +75,31 @@ impl AuditTrail {
         self.note(entry(user, Some(conversation), None, act));
     }
 
+    /// The user may not write for so long (`None`: may write again), as this user or a backend said.
+    pub fn muted(&self, user: &UserId, conversation: &ConversationId, by: &Giver, time: Option<Duration>) {
+        let by = by.clone();
+        let act = match time {
+            Some(time) => AuditAct::Muted { by, seconds: time.as_secs() },
+            None => AuditAct::Unmuted { by },
+        };
+        self.note(entry(user, Some(conversation), None, act));
+    }
+
+    /// The title, visibility or password of a conversation was changed by this user, or by a backend.
+    pub fn conversation_changed(&self, conversation: &ConversationId, by: &Giver) {
+        self.note_of(conversation, AuditAct::ConversationChanged { by: by.clone() });
+    }
+
+    /// A conversation was deleted by this user, or by a backend.
+    pub fn conversation_deleted(&self, conversation: &ConversationId, by: &Giver) {
+        self.note_of(conversation, AuditAct::ConversationDeleted { by: by.clone() });
+    }
+
+    fn note_of(&self, conversation: &ConversationId, act: AuditAct) {
+        let conversation = Some(conversation.clone());
+        self.note(AuditEntry { at: Timestamp::now(), user: None, conversation, connection: None, act });
+    }
+
     /// An order was given, to one user (`to`) or to several.
     pub fn ordered(&self, to: Option<&UserId>, order: AuditOrder, by: Giver) {
         let act = AuditAct::Ordered { order, by };

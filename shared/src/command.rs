@@ -1,7 +1,7 @@
 //! A client's command, in any dialect. Every value here has been checked.
 
 use crate::lists::names;
-use crate::{ConversationId, MessageId, Position, ProtocolError, TempId, UserId};
+use crate::{ConversationId, MessageData, MessageId, Position, ProtocolError, TempId, UserId};
 
 /// A command with all its fields checked for shape. Rights are checked later.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +127,8 @@ pub struct SendMessage {
     pub kind: String,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,
+    /// What the application keeps beside the content.
+    pub data: Option<MessageData>,
 }
 
 /// Where a message goes.

@@ -110,6 +110,22 @@ pub enum Event {
     BlockRemoved { user_id: UserId },
     #[serde(rename = "conversation.created")]
     ConversationCreated { conversation: Conversation },
+    /// The conversation without its newest message; members' `readSeq` is 0, because each reader may see others.
+    #[serde(rename = "conversation.changed")]
+    ConversationChanged {
+        conversation: Conversation,
+        /// The user who changed it; absent for a backend.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changed_by: Option<UserId>,
+    },
+    #[serde(rename = "conversation.deleted")]
+    ConversationDeleted {
+        conversation_id: ConversationId,
+        /// The user who deleted it; absent for a backend.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deleted_by: Option<UserId>,
+        deleted_at: Timestamp,
+    },
     #[serde(rename = "conversation.joined")]
     ConversationJoined { conversation: Conversation },
     #[serde(rename = "conversation.left")]
@@ -226,6 +242,8 @@ names! {
         Self::BlockRemoved { .. } => "block.removed",
         Self::ConversationCreated { .. } => "conversation.created",
         Self::ConversationJoined { .. } => "conversation.joined",
+        Self::ConversationChanged { .. } => "conversation.changed",
+        Self::ConversationDeleted { .. } => "conversation.deleted",
         Self::ConversationLeft { .. } => "conversation.left",
         Self::MemberJoined { .. } => "member.joined",
         Self::MemberLeft { .. } => "member.left",

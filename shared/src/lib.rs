@@ -5,6 +5,7 @@
 pub mod close;
 pub mod command;
 pub mod contract;
+pub mod data;
 pub mod dialect;
 pub mod emoji;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod title;
 
 pub use close::CloseCode;
 pub use command::Command;
+pub use data::MessageData;
 pub use dialect::{Dialect, Wire};
 pub use error::{ErrorCode, ProtocolError};
 pub use event::Event;

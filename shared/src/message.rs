@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConversationId, MessageId, TempId, Timestamp, UserId};
+use crate::{ConversationId, MessageData, MessageId, TempId, Timestamp, UserId};
 
 /// A stored message, as frames and REST show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ pub struct Message {
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
+    /// What the application keeps beside the content; gone once deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<MessageData>,
     /// The store's time of commit.
     pub created_at: Timestamp,
     /// When it was last edited.
@@ -98,6 +101,54 @@ words! {
         /// Appoints admins as well.
         Owner = "owner",
     }
+}
+
+words! {
+    /// How a user stands to a conversation.
+    MemberState {
+        /// A member.
+        Accepted = "accepted",
+        /// May join, and has not yet.
+        Invited = "invited",
+        /// Can't join.
+        Banned = "banned",
+    }
+}
+
+/// A user in the list of a conversation's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedMember {
+    /// Who.
+    pub user_id: UserId,
+    /// The name that their token gave, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Their rights.
+    pub role: Role,
+    /// Whether they are a member; others are listed for owners, admins and backends.
+    pub state: MemberState,
+    /// The `seq` up to which they have read; absent if the one who asks and they share a block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_seq: Option<u64>,
+    /// The `seq` up to which their devices have received; absent like `readSeq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivered_seq: Option<u64>,
+}
+
+/// A channel that everybody may join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedChannel {
+    /// The channel.
+    pub id: ConversationId,
+    /// The title, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Whether joining takes a password.
+    pub has_password: bool,
+    /// How many accepted members it has.
+    pub member_count: u64,
 }
 
 /// A conversation as one of its members sees it.

@@ -1,13 +1,18 @@
 //! The concerns of the store that a send doesn't need: each method returns a constant answer or a refusal.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use gateway::store::{
-    Activity, Audit, AuditEntry, BackboneServers, BulkMembers, Changes, ChannelActivity, ChannelCount,
-    KeptNotification, Leases, Lookups, MembersAdded, MessageChange, MessageOutcome, Names, Notifications, OutboxEvent,
-    OutboxRow, OutboxRows, Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations,
-    StoreError, UnreadCount,
+    Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
+    ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
+    ConversationDeleted, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded,
+    MessageChange, MessageOutcome, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner,
+    Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, UnreadCount,
+    Upkeep,
 };
-use shared::{ConversationId, MessageId, NotificationId, Timestamp, UserId};
+use shared::message::ListedMember;
+use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Timestamp, UserId};
 
 use crate::store::{MemoryStore, not_here};
 
@@ -45,15 +50,47 @@ absent! {
         change_message(_: MessageId, _: Option<&UserId>, _: &MessageChange, _: OutboxRow<MessageOutcome>)
             -> MessageOutcome = not_here("a change of a message");
     }
+    ConversationChanges {
+        change_conversation(
+            _: &ConversationId,
+            _: Option<&UserId>,
+            _: &ConversationChange,
+            _: OutboxRow<ConversationChanged>
+        ) -> ConversationChanged = not_here("a change of a conversation");
+        delete_conversation(_: &ConversationId, _: Option<&UserId>, _: OutboxRow<ConversationDeleted>)
+            -> ConversationDeleted = not_here("a change of a conversation");
+        empty_deleted() -> bool = Ok(false);
+    }
+    Erasures {
+        begin_erasure(_: &UserId) -> () = not_here("erasure");
+        next_erasure() -> Option<(UserId, ErasurePlace)> = Ok(None);
+        erasure_of(_: &UserId) -> Option<ErasurePlace> = Ok(None);
+        keep_erasure(_: &UserId, _: Option<&ErasurePlace>) -> () = not_here("erasure");
+        place_of(_: &UserId, _: Option<&ConversationId>) -> Option<ConversationId> = not_here("erasure");
+        members_ever(_: &ConversationId, _: Option<&UserId>) -> Vec<UserId> = not_here("erasure");
+    }
     Leases {
         beat(_: &Owner) -> () = Ok(());
         lease_is_live(_: &str, _: u64) -> bool = Ok(true);
+    }
+    Listings {
+        listed_members(_: &ConversationId, _: Option<&UserId>, _: bool, _: Option<&UserId>, _: u32)
+            -> Vec<ListedMember> = not_here("lists");
+        message(_: MessageId) -> Option<Message> = not_here("lists");
+        blocked_by(_: &UserId, _: Option<&UserId>, _: u32) -> Vec<UserId> = not_here("lists");
+        invitations(_: &UserId, _: Option<&ConversationId>, _: u32) -> Vec<Conversation> = not_here("lists");
+        public_channels(_: Option<&str>, _: Option<&ConversationId>, _: u32) -> ChannelPage = not_here("lists");
     }
     Lookups {
         username(_: &UserId) -> Option<String> = Ok(None);
         usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
-        is_banned(_: &ConversationId, _: &UserId) -> bool = Ok(false);
+        outside(_: &ConversationId, _: Option<&UserId>) -> Refusal = Ok(Refusal::NotMember);
+    }
+    Moderation {
+        mute(_: &ConversationId, _: &UserId, _: Option<&UserId>, _: Option<Duration>) -> bool = not_here("mutes");
+        muted_ms(_: &ConversationId, _: &UserId) -> u64 = Ok(0);
+        authored(_: &Authored, _: Option<&AuthorPlace>) -> AuthoredPage = not_here("lists");
     }
     Notifications {
         notifications(_: &UserId, _: u64, _: u32) -> Vec<KeptNotification> = not_here("notifications");
@@ -85,5 +122,10 @@ absent! {
         keep_revocation(_: &UserId, _: i64) -> () = not_here("revocations");
         revocations(_: Option<&UserId>, _: u32) -> Vec<(UserId, i64)> = Ok(Vec::new());
         prune_revocations(_: i64) -> u64 = Ok(0);
+    }
+    Upkeep {
+        take_upkeep(_: &Owner, _: u64) -> bool = Ok(false);
+        expire_messages(_: u64, _: Option<&ConversationId>) -> ExpiryStep = not_here("upkeep");
+        expire_audit(_: u64) -> bool = Ok(false);
     }
 }

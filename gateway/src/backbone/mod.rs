@@ -13,6 +13,7 @@ use crate::store::{UnreadCount, UnreadMove};
 use crate::switches;
 
 mod batches;
+mod erasure;
 pub mod late;
 pub mod local;
 mod logins;
@@ -25,6 +26,7 @@ pub mod redis;
 mod revocations;
 mod settings;
 
+pub use erasure::Erasures;
 pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
@@ -75,6 +77,8 @@ pub struct Durable {
     pub message: Option<MessageId>,
     /// If no connection receives it, add a push job about the message.
     pub push: bool,
+    /// The users whom the message mentions, for the push job; `None` for none.
+    pub mentions: Option<Arc<[UserId]>>,
 }
 
 /// How an append treats an event that may be in the log already.
@@ -208,7 +212,9 @@ pub trait BackboneHost: Send + Sync + 'static {
 /// A call fails at once while the backbone is unavailable; nothing is kept for later. An error that says that the reply was
 /// lost leaves open whether the call was carried out: each method says what that means.
 #[async_trait]
-pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static {
+pub trait Backbone:
+    Erasures + Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static
+{
     /// The kind and address, for the start-up log. It contains no password.
     fn describe(&self) -> String;
 

@@ -25,6 +25,8 @@ pub struct PushJob {
     pub conversation: ConversationId,
     /// The message's `seq` in it.
     pub seq: u64,
+    /// The users whom the message mentions.
+    pub mentions: Vec<UserId>,
 }
 
 /// The jobs of the whole cluster.
@@ -58,5 +60,6 @@ pub(super) fn job_of(delivery: &Delivery) -> Option<PushJob> {
         message: durable.message?,
         conversation: unread.conversation.clone(),
         seq: unread.last_seq,
+        mentions: durable.mentions.as_deref().unwrap_or_default().to_vec(),
     })
 }

@@ -2,8 +2,8 @@
 
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
-use super::{Chat, events};
-use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent};
+use super::{Chat, events, refused};
+use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent, Refusal, StoreError};
 
 /// The outcome of a change of a message.
 #[derive(Debug, Clone)]
@@ -28,7 +28,10 @@ impl Chat {
         let by = giver.user.as_ref();
         let (what, who) = (change.clone(), by.cloned());
         let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
-        let outcome = self.store.change_message(id, by, &change, row).await?;
+        let outcome = match self.store.change_message(id, by, &change, row).await {
+            Err(StoreError::Refused(Refusal::Muted)) => return Err(self.muted_author(id, by).await?),
+            outcome => outcome?,
+        };
         if outcome.changed {
             self.publish_row(&built);
             self.note(giver, &change, &outcome.message);
@@ -36,6 +39,13 @@ impl Chat {
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
         Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
+    }
+
+    async fn muted_author(&self, id: MessageId, by: Option<&UserId>) -> Result<ProtocolError, StoreError> {
+        match (self.store.conversation_of(id).await?, by) {
+            (Some(conversation), Some(by)) => self.muted(&conversation, by).await,
+            (None, _) | (_, None) => Ok(refused(Refusal::Muted)),
+        }
     }
 
     /// Edits and deletions stand in the audit trail, as what was sent does.

@@ -38,6 +38,9 @@ pub fn refused(refusal: Refusal) -> ProtocolError {
         Refusal::Banned => ProtocolError::new(ErrorCode::Banned, "you are banned from this conversation"),
         Refusal::Blocked => ProtocolError::new(ErrorCode::Blocked, "one of you has blocked the other"),
         Refusal::Forbidden => ProtocolError::new(ErrorCode::Forbidden, "you lack the right to do this"),
+        Refusal::Muted => {
+            ProtocolError::new(ErrorCode::Forbidden, "you may not write in this conversation for some time")
+        }
         Refusal::Full => ProtocolError::new(ErrorCode::LimitExceeded, "a conversation has at most 10000 members"),
         Refusal::Limit => ProtocolError::new(ErrorCode::LimitExceeded, "there can't be more of these"),
         Refusal::UsedTempId => {

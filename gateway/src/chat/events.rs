@@ -122,8 +122,9 @@ fn message_json(message: &Message) -> String {
 
 /// Writes a message to which nothing has happened yet. Ids need no escapes.
 fn write_new(json: &mut Vec<u8>, message: &Message) -> io::Result<()> {
-    let Message { id, conversation_id, seq, rev, sender_id, kind, content, temp_id, reply_to, created_at, .. } =
-        message;
+    let Message {
+        id, conversation_id, seq, rev, sender_id, kind, content, temp_id, reply_to, data, created_at, ..
+    } = message;
     write!(json, r#"{{"id":"{id}","conversationId":"{conversation_id}","seq":{seq},"rev":{rev},"#)?;
     write!(json, r#""senderId":"{sender_id}","kind":"#)?;
     write_text(json, kind)?;
@@ -135,6 +136,9 @@ fn write_new(json: &mut Vec<u8>, message: &Message) -> io::Result<()> {
     }
     if let Some(reply_to) = reply_to {
         write!(json, r#","replyTo":"{reply_to}""#)?;
+    }
+    if let Some(data) = data {
+        write!(json, r#","data":{}"#, data.as_str())?;
     }
     write!(json, r#","createdAt":"{created_at}"}}"#)
 }
@@ -177,6 +181,7 @@ mod tests {
             ("kind", serde_json::json!("\t")),
             ("tempId", serde_json::json!("t\"1")),
             ("replyTo", serde_json::json!("6")),
+            ("data", serde_json::json!({ "a": ["\n"], "mentions": [] })),
             ("editedAt", serde_json::json!("2025-11-21T13:00:01.000Z")),
             ("deletedAt", serde_json::json!("2025-11-21T13:00:01.000Z")),
             ("reactions", serde_json::json!({ "🦜": ["v"] })),

@@ -133,7 +133,7 @@ impl Chat {
             Some(_) => {}
         }
         let key = send.temp_id.clone().map(|temp_id| (sender.clone(), temp_id));
-        let digest = self.late.digests.hash_one((&conversation, &send.kind, &send.content, send.reply_to));
+        let digest = self.late.digests.hash_one((&conversation, &send.kind, &send.content, send.reply_to, &send.data));
         match key.as_ref().and_then(|key| self.late.recent.get(key)) {
             Some(known) if known == digest => return Ok(()),
             Some(_) => return Err(refused(Refusal::UsedTempId)),
@@ -147,6 +147,7 @@ impl Chat {
             kind: send.kind,
             content: send.content,
             reply_to: send.reply_to,
+            data: send.data,
         };
         let entry = serde_json::to_vec(&message)
             .map_err(|fault| ProtocolError::new(ErrorCode::InternalError, fault.to_string()))?;
@@ -180,6 +181,7 @@ impl Chat {
             content: message.content,
             temp_id: message.temp_id,
             reply_to: message.reply_to,
+            data: message.data,
             created_at: Timestamp::now(),
             edited_at: None,
             deleted_at: None,

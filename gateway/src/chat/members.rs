@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
 
 use super::refused;
-use crate::store::{Members, Refusal, Store, StoreError};
+use crate::store::{Members, Store, StoreError};
 use crate::switches;
 
 /// Members that the cache holds, over all conversations.
@@ -109,9 +109,8 @@ impl MembersCache {
         let members = self.get(conversation).await?;
         match members.role(user) {
             Some(_) => Ok(members),
-            // A banned user gets that error, as for a message.
-            None if self.store.is_banned(conversation, user).await? => Err(refused(Refusal::Banned)),
-            None => Err(refused(Refusal::NotMember)),
+            // The error is that of a message.
+            None => Err(refused(self.store.outside(conversation, Some(user)).await?)),
         }
     }
 

@@ -1,12 +1,14 @@
 //! Sending: one commit, whose outcome decides everything; reading history.
 
+use std::time::Instant;
+
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
+use super::Chat;
 use super::events::About;
-use super::{Chat, refused};
 use crate::store::group_commit::NewMessageDraft;
-use crate::store::{Page, SendOutcome, ordered_pair};
+use crate::store::{Page, SendOutcome, StoreError, ordered_pair};
 use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
@@ -57,11 +59,12 @@ impl Chat {
         send: SendMessage,
         id: Option<MessageId>,
     ) -> Result<SentMessage, ProtocolError> {
-        let started = std::time::Instant::now();
-        let conversation = match send.target {
-            Target::Conversation(conversation) => conversation,
-            Target::User(user) => self.direct(sender, &user).await?,
+        let started = Instant::now();
+        let (conversation, to) = match send.target {
+            Target::Conversation(conversation) => (conversation, None),
+            Target::User(user) => (self.direct(sender, &user).await?, Some(user)),
         };
+        let is_reply = send.reply_to.is_some();
         self.end_typing(&conversation, sender).await;
         let draft = NewMessageDraft {
             id,
@@ -71,12 +74,26 @@ impl Chat {
             kind: send.kind,
             content: send.content,
             reply_to: send.reply_to,
+            data: send.data,
         };
+        match (self.commit_draft(draft, started).await, to) {
+            // A backend has deleted the direct conversation that this node remembered: the next try opens another.
+            (Err(error), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
+                self.directs.invalidate(&pair(sender, &to));
+                let error = ProtocolError::new(ErrorCode::Unavailable, "the conversation was deleted; try again");
+                Err(error.retry_after_ms(0))
+            }
+            (sent, _) => sent,
+        }
+    }
+
+    async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, ProtocolError> {
+        let (sender, conversation) = (draft.sender.clone(), draft.conversation.clone());
         let outcome = self.commit.send(draft).await?;
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
-                self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
+                self.audit.message(&sender, &stored.message.conversation_id, stored.message.id);
                 traces::record(Step::Send, stored.message.id, started, 1);
                 Ok(SentMessage { message: stored.message, duplicate: false, about: About::default() })
             }
@@ -85,7 +102,9 @@ impl Chat {
                 let about = self.directory.about(&message, &members).await;
                 Ok(SentMessage { message, duplicate: true, about })
             }
-            SendOutcome::Refused(refusal) => Err(refused(refusal)),
+            SendOutcome::Refused(refusal) => {
+                self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await
+            }
         }
     }
 
@@ -97,9 +116,7 @@ impl Chat {
         page: Page,
         limit: u32,
     ) -> Result<Vec<Message>, ProtocolError> {
-        if let Some(reader) = reader {
-            self.members.of_member(conversation, reader).await?;
-        }
+        self.may_read(conversation, reader).await?;
         Ok(self.store.messages(conversation, page, limit).await?)
     }
 

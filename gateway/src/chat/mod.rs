@@ -5,14 +5,19 @@
 mod announcer;
 pub mod blocks;
 pub mod changes;
+pub mod conversation_changes;
 pub mod conversations;
+mod erasure;
 mod error;
 pub mod events;
+pub mod export;
 mod invites;
 mod late;
 pub mod lease;
+mod listings;
 pub mod members;
 pub mod messages;
+pub mod moderation;
 pub mod notifications;
 mod offsets;
 mod passwords;
@@ -23,6 +28,7 @@ pub mod receipts;
 pub mod revocations;
 pub mod sweep;
 pub mod typing;
+pub mod upkeep;
 pub mod usernames;
 
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@ use shared::{ConversationId, Event, MessageId, ProtocolError, UserId};
 
 use super::receipt_events::read_ack;
 use super::{Chat, refused};
-use crate::store::{Receipt, ReceiptChange, ReceiptKind, Refusal};
+use crate::store::{Receipt, ReceiptChange, ReceiptKind, Refusal, StoreError};
 
 impl Chat {
     /// Marks messages as read. The answer goes to all the reader's devices when something moved; otherwise it is returned,
@@ -43,7 +43,8 @@ impl Chat {
         up_to: Option<MessageId>,
     ) -> Result<ReceiptChange, ProtocolError> {
         let receipt = Receipt { kind, user: user.clone(), conversation: conversation.clone(), up_to };
-        self.commit.receipt(receipt).await?.map_err(refused)
+        let outcome = self.commit.receipt(receipt).await?.map_err(StoreError::from);
+        self.outside(conversation, Some(user), outcome).await
     }
 }
 

@@ -98,6 +98,13 @@ impl KnownNames {
         }
     }
 
+    /// Forgets a user's name.
+    pub fn forget(&self, user: &UserId) {
+        self.waiting.lock().remove(user);
+        self.known.invalidate(user);
+        self.found.invalidate(user);
+    }
+
     async fn flush(&self) {
         if self.waiting.lock().is_empty() {
             return;

@@ -85,6 +85,8 @@ settings! {
     online_ttl_seconds "ONLINE_TTL_SECONDS" = "60", "How long a user stays online without a sign of life";
     offline_grace_seconds "OFFLINE_GRACE_SECONDS" = "5", "How long a user may be gone before user.offline";
     presence_audience "PRESENCE_AUDIENCE" = "500", "Users who are notified of a user's presence, and largest number of others in a conversation that counts";
+    message_retention_days "MESSAGE_RETENTION_DAYS" = "0", "Days after which messages are deleted, 0 for never";
+    audit_retention_days "AUDIT_RETENTION_DAYS" = "0", "Days after which lines of the audit trail are deleted, 0 for never";
     worker_threads "WORKER_THREADS" = "1", "Threads that serve connections; one costs the least per message";
     drain_delay_seconds "DRAIN_DELAY_SECONDS" = "5", "Time to keep serving, unready, before sockets are closed";
     drain_seconds "DRAIN_SECONDS" = "30", "Time for the whole drain";

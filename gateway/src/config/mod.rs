@@ -16,6 +16,7 @@ mod origins;
 mod parse;
 mod proxies;
 mod push;
+mod retention;
 mod timeouts;
 mod traces;
 
@@ -40,6 +41,7 @@ pub use self::networks::Networks;
 pub use self::origins::{Origin, Origins};
 pub use self::proxies::Proxies;
 pub use self::push::PushConfig;
+pub use self::retention::RetentionConfig;
 pub use self::timeouts::Timeouts;
 pub use self::traces::TracesConfig;
 
@@ -81,6 +83,8 @@ pub struct Config {
     pub clocks: Timeouts,
     /// The log and presence.
     pub log: LogConfig,
+    /// How long messages and the audit trail are kept.
+    pub retention: RetentionConfig,
     /// Where push notifications go; `None`: their jobs are left to others.
     pub push: Option<PushConfig>,
     /// Shutdown.
@@ -115,6 +119,7 @@ impl Config {
             message_kinds: message_kinds(layers)?,
             clocks: Timeouts::read(layers)?,
             log: LogConfig::read(layers)?,
+            retention: RetentionConfig::read(layers)?,
             push: PushConfig::read(layers)?,
             drain: Drain::read(layers)?,
             traces: TracesConfig::read(layers)?,
@@ -206,6 +211,8 @@ mod tests {
             ("PUSH_WEBHOOK_SECRET", "0123456789abcdef", "PUSH_WEBHOOK_URL"),
             ("USER_COMMANDS_PER_SECOND", "many", "from 0 to 1000000"),
             ("MESSAGE_KINDS", "text,Image", "comma-separated, or *"),
+            ("MESSAGE_RETENTION_DAYS", "a week", "from 0 to 36500"),
+            ("AUDIT_RETENTION_DAYS", "-1", "from 0 to 36500"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://host:4318"),
             ("OTEL_TRACES_SAMPLER_ARG", "2", "from 0 to 1"),
         ] {

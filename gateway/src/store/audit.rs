@@ -37,6 +37,12 @@ impl Giver {
         Self { user: Some(user.clone()), is_backend: false }
     }
 
+    /// A backend in its own name.
+    #[must_use]
+    pub fn backend() -> Self {
+        Self { user: None, is_backend: true }
+    }
+
     /// The detail of what was done by this one; a backend is named as such, with the user for whom it acts.
     fn named<const N: usize>(&self, more: [(&str, Value); N]) -> Value {
         let mut detail = match self.is_backend {
@@ -69,6 +75,19 @@ pub enum AuditOrder {
         /// How many users.
         count: usize,
     },
+    /// Messages of the line's user are deleted.
+    DeleteMessages {
+        /// Only in this conversation.
+        conversation: Option<ConversationId>,
+        /// Only those from then on.
+        since: Option<Timestamp>,
+        /// How many this order deleted.
+        deleted: u64,
+    },
+    /// What is kept of the line's user is to be erased.
+    Erase,
+    /// What is kept of the line's user is read.
+    Export,
     /// An event goes to everybody who is connected.
     Broadcast {
         /// The event's type.
@@ -128,12 +147,34 @@ pub enum AuditAct {
         /// The one who did it.
         by: Giver,
     },
+    /// The user may not write for some time.
+    Muted {
+        /// The one who did it.
+        by: Giver,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The user may write again.
+    Unmuted {
+        /// The one who did it.
+        by: Giver,
+    },
     /// The user got other rights.
     RoleChanged {
         /// The one who did it.
         by: Giver,
         /// The new rights.
         role: Role,
+    },
+    /// The conversation's title, visibility or password was changed.
+    ConversationChanged {
+        /// The one who did it.
+        by: Giver,
+    },
+    /// The conversation was deleted.
+    ConversationDeleted {
+        /// The one who did it.
+        by: Giver,
     },
     /// The user sent a message.
     Message {
@@ -175,13 +216,20 @@ impl AuditAct {
             Self::Kicked { .. } => "kicked",
             Self::Banned { .. } => "banned",
             Self::Unbanned { .. } => "unbanned",
+            Self::Muted { .. } => "muted",
+            Self::Unmuted { .. } => "unmuted",
             Self::RoleChanged { .. } => "role_changed",
+            Self::ConversationChanged { .. } => "conversation_changed",
+            Self::ConversationDeleted { .. } => "conversation_deleted",
             Self::Message { .. } => "message",
             Self::MessageEdited { .. } => "message_edited",
             Self::MessageDeleted { .. } => "message_deleted",
             Self::Ordered { order: AuditOrder::Disconnect { .. }, .. } => "disconnect_ordered",
             Self::Ordered { order: AuditOrder::Revoke, .. } => "revoke_ordered",
             Self::Ordered { order: AuditOrder::Publish { .. }, .. } => "publish_ordered",
+            Self::Ordered { order: AuditOrder::DeleteMessages { .. }, .. } => "delete_messages_ordered",
+            Self::Ordered { order: AuditOrder::Erase, .. } => "erase_ordered",
+            Self::Ordered { order: AuditOrder::Export, .. } => "export_ordered",
             Self::Ordered { order: AuditOrder::Broadcast { .. }, .. } => "broadcast_ordered",
         }
     }
@@ -194,13 +242,17 @@ impl AuditAct {
             Self::ConnectionClosed { open_s, code: Some(code) } => json!({ "openSeconds": open_s, "code": code }),
             Self::ConnectionClosed { open_s, code: None } => json!({ "openSeconds": open_s }),
             Self::Joined { by } | Self::Left { by } if !by.is_backend => return None,
+            Self::Muted { by, seconds } => by.named([("seconds", json!(seconds))]),
             Self::Added { by, role } | Self::RoleChanged { by, role } => by.named([("role", json!(role))]),
             Self::Joined { by }
             | Self::Left { by }
             | Self::Invited { by }
             | Self::Kicked { by }
             | Self::Banned { by }
-            | Self::Unbanned { by } => by.named([]),
+            | Self::Unbanned { by }
+            | Self::Unmuted { by }
+            | Self::ConversationChanged { by }
+            | Self::ConversationDeleted { by } => by.named([]),
             // Written by hand: there is one for each message.
             Self::Message { id } | Self::MessageEdited { id } => return Some(format!(r#"{{"messageId":"{id}"}}"#)),
             Self::MessageDeleted { id, by } => by.named([("messageId", json!(id))]),
@@ -209,9 +261,12 @@ impl AuditAct {
                 let acting_for = if *is_backend { user.as_ref() } else { None };
                 let order = match order {
                     AuditOrder::Disconnect { reason } => json!({ "reason": reason }),
-                    AuditOrder::Revoke => json!({}),
+                    AuditOrder::Revoke | AuditOrder::Erase | AuditOrder::Export => json!({}),
                     AuditOrder::Publish { kind, users, count } => {
                         json!({ "type": kind, "users": users, "count": count })
+                    }
+                    AuditOrder::DeleteMessages { conversation, since, deleted } => {
+                        json!({ "conversationId": conversation, "since": since, "deleted": deleted })
                     }
                     AuditOrder::Broadcast { kind } => json!({ "type": kind }),
                 };

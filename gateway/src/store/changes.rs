@@ -128,6 +128,7 @@ fn delete(message: &mut Message, now: Timestamp) -> bool {
         return false;
     }
     message.content.clear();
+    message.data = None;
     message.reactions.clear();
     message.deleted_at = Some(now);
     true

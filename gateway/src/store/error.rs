@@ -27,6 +27,8 @@ pub enum Refusal {
     Blocked,
     /// The member's role doesn't allow it.
     Forbidden,
+    /// The member may not write for some time.
+    Muted,
     /// The conversation has [`MEMBERS_MAX`](super::MEMBERS_MAX) members.
     Full,
     /// It contradicts the state (an id that is taken).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram};
-use shared::{ConversationId, MessageId, TempId, UserId};
+use shared::{ConversationId, MessageData, MessageId, TempId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{CommitLane, Item, PendingItem, lane_of};
@@ -48,6 +48,8 @@ pub struct NewMessageDraft {
     pub content: String,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,
+    /// What the application keeps beside the content.
+    pub data: Option<MessageData>,
 }
 
 /// The settings of a [`GroupCommit`].
@@ -123,7 +125,7 @@ impl Item for NewMessageDraft {
 
     fn bytes(&self) -> usize {
         // Ids and the rest of a row weigh something too.
-        256 + self.content.len()
+        256 + self.content.len() + self.data.as_ref().map_or(0, |data| data.as_str().len())
     }
 }
 
@@ -307,6 +309,7 @@ fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
         kind: draft.kind.clone(),
         content: draft.content.clone(),
         reply_to: draft.reply_to,
+        data: draft.data.clone(),
     })
 }
 

@@ -1,9 +1,9 @@
-//! Single values: a user's name, a message's conversation, and whether a user is banned.
+//! Single values: a user's name, a message's conversation, and why a user is no member.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
 
-use super::StoreError;
+use super::{Refusal, StoreError};
 
 /// Single values by their key.
 #[async_trait]
@@ -17,6 +17,16 @@ pub trait Lookups: Send + Sync + 'static {
     /// The conversation of a message.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;
 
-    /// Whether a user is banned from a conversation; `false` also if there is no such conversation.
-    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError>;
+    /// Why `user`, who is no accepted member (`None`: a backend), gets nothing of a conversation: `NotFound` if there is
+    /// none, or it was deleted; else `Banned` or `NotMember`.
+    async fn outside(&self, conversation: &ConversationId, user: Option<&UserId>) -> Result<Refusal, StoreError>;
+}
+
+/// The refusal for a user who is no accepted member of a conversation, from whether it exists and whether they are banned.
+pub(super) fn outsider(found: Option<bool>) -> Refusal {
+    match found {
+        None => Refusal::NotFound,
+        Some(true) => Refusal::Banned,
+        Some(false) => Refusal::NotMember,
+    }
 }

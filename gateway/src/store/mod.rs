@@ -10,16 +10,20 @@ mod by_user;
 mod changes;
 mod commit_sink;
 mod connect;
+mod conversation_changes;
 mod conversations;
+mod erasure;
 mod error;
 pub mod group_commit;
 mod ids;
 mod lane;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
 mod migrations;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;
@@ -28,6 +32,7 @@ mod receipts;
 mod revocations;
 mod sqlite;
 mod types;
+mod upkeep;
 mod walk;
 
 use async_trait::async_trait;
@@ -40,20 +45,25 @@ pub use by_user::{Partners, UnreadCounts};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
 pub use connect::{check, connect};
+pub use conversation_changes::{ConversationChange, ConversationChanged, ConversationChanges, ConversationDeleted};
 pub use conversations::{Conversations, ordered_pair};
+pub use erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
 pub use error::{Refusal, StoreError};
 pub use group_commit::{GroupCommit, GroupCommitSettings, NewMessageDraft};
 pub use ids::{IdBlock, Ids};
 pub use leases::Leases;
+pub use listings::{ChannelPage, Listings};
 pub use lookups::Lookups;
 pub use membership::Membership;
 pub use messages::Messages;
+pub use moderation::{AuthorPlace, Authored, AuthoredPage, Moderation};
 pub use notifications::{KeptNotification, Notifications};
 pub use outbox::OutboxRows;
 pub use people::{Names, Partner, People};
 pub use receipts::Receipts;
 pub use revocations::Revocations;
 pub use types::*;
+pub use upkeep::{ExpiryStep, Upkeep};
 pub use walk::{ConversationPage, NoWalkPlace, WalkPart, WalkPlace};
 
 /// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if
@@ -65,17 +75,22 @@ pub trait Store:
     + BackboneServers
     + BulkMembers
     + Changes
+    + ConversationChanges
+    + Erasures
     + Conversations
     + Ids
     + Leases
+    + Listings
     + Lookups
     + Membership
     + Messages
+    + Moderation
     + Notifications
     + OutboxRows
     + People
     + Receipts
     + Revocations
+    + Upkeep
 {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    Conversation, ConversationId, ConversationKind, Message, MessageId, Role, TempId, Timestamp, UserId, Visibility,
+    Conversation, ConversationId, ConversationKind, Message, MessageData, MessageId, Role, TempId, Timestamp, UserId,
+    Visibility,
 };
 
 use super::Refusal;
@@ -37,6 +38,9 @@ pub struct NewMessage {
     pub content: String,
     /// The message that it answers, in the same conversation.
     pub reply_to: Option<MessageId>,
+    /// What the application keeps beside the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<MessageData>,
 }
 
 impl NewMessage {
@@ -53,6 +57,7 @@ impl NewMessage {
             content: self.content.clone(),
             temp_id: self.temp_id.clone(),
             reply_to: self.reply_to,
+            data: self.data.clone(),
             created_at,
             edited_at: None,
             deleted_at: None,
@@ -75,8 +80,10 @@ impl NewMessage {
     /// conversation alone counts.
     fn repeats(&self, original: &Message) -> bool {
         let is_changed = original.edited_at.is_some() || original.deleted_at.is_some();
-        let is_same =
-            || (&self.kind, &self.content, self.reply_to) == (&original.kind, &original.content, original.reply_to);
+        let is_same = || {
+            (&self.kind, &self.content, self.reply_to, &self.data)
+                == (&original.kind, &original.content, original.reply_to, &original.data)
+        };
         self.conversation == original.conversation_id && (is_changed || is_same())
     }
 }

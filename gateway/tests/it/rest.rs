@@ -3,35 +3,13 @@
 use gateway::store::Store;
 use serde_json::{Value, json};
 
+use crate::support::caller::Caller;
 use crate::support::client::Client;
+use crate::support::haproxy::Haproxy;
 use crate::support::http::{bearer, get, post, request};
+use crate::support::nginx::Nginx;
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
-
-struct Caller(Vec<(&'static str, String)>);
-
-impl Caller {
-    fn user(user: &str) -> Self {
-        Self(vec![bearer(&token(user))])
-    }
-    fn backend() -> Self {
-        Self(vec![("x-api-key", API_KEY.to_owned())])
-    }
-    fn acting_for(user: &str) -> Self {
-        Self(vec![("x-api-key", API_KEY.to_owned()), ("x-user-id", user.to_owned())])
-    }
-    fn headers(&self) -> Vec<(&str, &str)> {
-        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
-    }
-    async fn post(&self, node: &Node, path: &str, body: Value) -> (u16, Value) {
-        post(node.http, path, &self.headers(), body).await
-    }
-    async fn get(&self, node: &Node, path: &str) -> (u16, Value) {
-        get(node.http, path, &self.headers()).await
-    }
-    async fn delete(&self, node: &Node, path: &str) -> (u16, Value) {
-        request(node.http, "DELETE", path, &self.headers(), "").await
-    }
-}
+use crate::support::two_nodes::TwoNodes;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_from_its_making_to_its_history() {
@@ -481,4 +459,23 @@ async fn a_walk_over_conversations_skips_none() {
         assert!(page < 19, "a walk ends");
     }
     assert!(ids.iter().all(|id| seen.iter().any(|seen| seen == id)), "{seen:?}");
+}
+
+/// The configurations of the proxies let pass what REST takes, and what is larger is answered by a node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_pass_the_proxies() {
+    let cluster = TwoNodes::start(&[]).await;
+    let nginx = Nginx::before(&cluster.one, &cluster.two).await;
+    let haproxy = Haproxy::before(&cluster.one, &cluster.two).await;
+    let backend = Caller::backend();
+    let members: Vec<String> = (0..9_999).map(|n| format!("{n:0>128}")).collect();
+    let team = json!({ "kind": "group", "members": members }).to_string();
+    assert!(team.len() > 1_200_000);
+    let huge = format!(r#"{{"kind":"group","title":"{}"}}"#, "x".repeat(2 << 20));
+    for proxy in [nginx.address, haproxy.address] {
+        let (status, made) = request(proxy, "POST", "/api/v1/conversations", &backend.headers(), team.clone()).await;
+        assert_eq!((status, &made["memberCount"]), (201, &json!(9_999)));
+    }
+    let (status, refused) = request(nginx.address, "POST", "/api/v1/conversations", &backend.headers(), huge).await;
+    assert_eq!((status, &refused["error"]["code"]), (413, &json!("PAYLOAD_TOO_LARGE")), "nginx itself has no JSON");
 }

@@ -72,6 +72,9 @@ struct Scene {
     foreign: String,
     /// A message in `closed`, where the user is none.
     hidden: String,
+    /// Messages where the user is banned, and of the user who blocked the user.
+    banned: String,
+    blocked: String,
     /// The direct conversations with who blocked the user, and with whom the user blocked.
     direct: [String; 2],
 }
@@ -94,6 +97,10 @@ async fn set_scene(node: &Node) -> Scene {
     made(node, "1", json!({ "id": "open", "kind": "channel", "members": ["2", USER] })).await;
     made(node, "1", json!({ "id": "strict", "kind": "channel", "members": [USER] })).await;
     made(node, "1", json!({ "id": "secret", "kind": "group", "members": [USER] })).await;
+    made(node, "1", json!({ "id": "muted", "kind": "channel", "members": [USER] })).await;
+    let mute = json!({ "userId": USER, "untilSeconds": 3600 });
+    let (status, answer) = acting(node.http, "POST", "/api/v1/conversations/muted/mutes", "1", mute).await;
+    assert_eq!(status, 204, "{answer}");
     made(node, USER, json!({ "id": "own", "kind": "group", "members": ["2"] })).await;
     for group in ["strict", "secret"] {
         let path = format!("/api/v1/conversations/{group}/bans");
@@ -105,12 +112,14 @@ async fn set_scene(node: &Node) -> Scene {
         direct[place] =
             say(node.http, USER, other, "hello").await["conversationId"].as_str().expect("an id").to_owned();
     }
+    let blocked = say(node.http, BLOCKER, USER, "soon blocked").await["id"].as_str().expect("an id").to_owned();
     for (by, whom) in [(BLOCKER, USER), (USER, BLOCKED_BY_USER)] {
         let mut client = Client::join(node.http, by).await;
         client.send("block.add", json!({ "userId": whom })).await;
         client.expect("block.added").await;
     }
-    Scene { foreign: said(node, "1", "open").await, hidden: said(node, "1", "closed").await, direct }
+    let (foreign, hidden) = (said(node, "1", "open").await, said(node, "1", "closed").await);
+    Scene { foreign, hidden, banned: said(node, "1", "strict").await, blocked, direct }
 }
 
 /// Saying something in a conversation, over each way.
@@ -166,6 +175,8 @@ fn reading(situation: &'static str, code: &'static str, what: &str) -> Row {
         .listings(json!({ "type": "mark_read", "chat_id": what }))
         .rest("POST", format!("/api/v1/conversations/{what}/read"), json!({}))
         .rest("GET", format!("/api/v1/conversations/{what}/messages"), Value::Null)
+        .rest("GET", format!("/api/v1/conversations/{what}/messages?around=1"), Value::Null)
+        .rest("GET", format!("/api/v1/conversations/{what}/members"), Value::Null)
         .rest("GET", format!("/api/messages/group?group={what}"), Value::Null)
 }
 
@@ -204,7 +215,26 @@ fn rows(scene: &Scene) -> Vec<Row> {
         Row::new("not a member: has received", "NOT_MEMBER")
             .chat("message.delivered", json!({ "conversationId": "closed", "upTo": scene.hidden })),
         Row::new("not a member: reacts", "NOT_MEMBER")
-            .chat("reaction.add", json!({ "messageId": scene.hidden, "emoji": "👍" })),
+            .chat("reaction.add", json!({ "messageId": scene.hidden, "emoji": "👍" }))
+            .rest("POST", format!("/api/v1/messages/{}/reactions", scene.hidden), json!({ "emoji": "👍" }))
+            .rest("DELETE", format!("/api/v1/messages/{}/reactions/:a:", scene.hidden), Value::Null)
+            .rest("GET", format!("/api/v1/messages/{}", scene.hidden), Value::Null),
+        Row::new("banned: reacts", "BANNED")
+            .chat("reaction.add", json!({ "messageId": scene.banned, "emoji": "👍" }))
+            .rest("POST", format!("/api/v1/messages/{}/reactions", scene.banned), json!({ "emoji": "👍" }))
+            .rest("GET", format!("/api/v1/messages/{}", scene.banned), Value::Null),
+        Row::new("blocked: reacts", "BLOCKED")
+            .chat("reaction.add", json!({ "messageId": scene.blocked, "emoji": "👍" }))
+            .rest("POST", format!("/api/v1/messages/{}/reactions", scene.blocked), json!({ "emoji": "👍" })),
+        Row::new("a direct conversation: changes it", "FORBIDDEN")
+            .rest("PATCH", format!("/api/v1/conversations/{by_other}"), json!({ "title": "forbidden" }))
+            .rest("DELETE", format!("/api/v1/conversations/{by_other}"), Value::Null),
+        Row::new("no backend: who is online", "FORBIDDEN").privileged().rest(
+            "GET",
+            "/api/v1/conversations/open/members?online=true",
+            Value::Null,
+        ),
+        saying("muted: says", "FORBIDDEN", "muted"),
         joining("not invited", "FORBIDDEN", "closed", None),
         joining("a wrong password", "PASSWORD_REQUIRED", "locked", Some("wrong")),
         joining("no password", "PASSWORD_REQUIRED", "locked", None),
@@ -269,7 +299,11 @@ fn moderating(situation: &'static str, code: &'static str, of: &str) -> Row {
         .rest("DELETE", path("members/2"), Value::Null)
         .rest("POST", path("bans"), json!({ "userId": "2" }))
         .rest("DELETE", path("bans/3"), Value::Null)
+        .rest("POST", path("mutes"), json!({ "userId": "2", "untilSeconds": 60 }))
+        .rest("DELETE", path("mutes/2"), Value::Null)
         .rest("POST", path("invites"), json!({ "userId": "3" }))
+        .rest("PATCH", format!("/api/v1/conversations/{of}"), json!({ "title": "forbidden" }))
+        .rest("DELETE", format!("/api/v1/conversations/{of}"), Value::Null)
         .rest("POST", "/api/groups/invite", json!({ "group_id": of, "user_id": "3" }))
 }
 
@@ -283,6 +317,9 @@ fn administrating() -> Row {
         .rest("POST", "/api/v1/publish", json!({ "users": ["1"], "event": event }))
         .rest("POST", "/api/v1/control/disconnect", json!({ "userId": "1" }))
         .rest("POST", "/api/v1/control/revoke", json!({ "userId": "1" }))
+        .rest("DELETE", "/api/v1/users/1/messages", Value::Null)
+        .rest("DELETE", "/api/v1/users/1", Value::Null)
+        .rest("GET", "/api/v1/users/1/export", Value::Null)
         .rest("GET", "/api/v1/internal/chat/ws/stats", Value::Null)
 }
 
@@ -409,7 +446,7 @@ async fn who_is_nobody_is_refused_everywhere() {
             if operation["security"].as_array().is_none_or(Vec::is_empty) {
                 continue;
             }
-            let asked = path.replace("{id}", "7").replace("{user}", "u");
+            let asked = path.replace("{id}", "7").replace("{user}", "u").replace("{emoji}", "%F0%9F%91%8D");
             for headers in [vec![], vec![("x-api-key", "wrong")], vec![("authorization", "Bearer wrong")]] {
                 let (status, answer) = request(node.http, &method.to_uppercase(), &asked, &headers, "{}").await;
                 let found = (status, answer["error"]["code"].as_str());

@@ -2,12 +2,12 @@
 //! itself and more strictly; tests compare the two.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
-use crate::emoji::EMOJI_BYTES_MAX;
+use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
-use crate::{ConversationId, MessageId, Position, UserId};
+use crate::{ConversationId, MessageData, MessageId, Position, UserId};
 
 /// The content of a message: a string of 1 to `MAX_CONTENT_CHARS` characters without U+0000. The default stands here; a
 /// node writes its own into the documents.
@@ -63,6 +63,32 @@ fn emoji(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The emoji of a reaction, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emoji(pub String);
+
+impl<'de> Deserialize<'de> for Emoji {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        check_emoji(&text).map_err(|fault| serde::de::Error::custom(fault.message))?;
+        Ok(Self(text))
+    }
+}
+
+impl JsonSchema for Emoji {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Emoji".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        emoji(generator)
+    }
+}
+
 fn timestamp(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number", "null"] })
 }
@@ -89,6 +115,8 @@ pub struct SendBody {
     pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<MessageData>,
 }
 
 /// A frame from a client.
@@ -174,6 +202,7 @@ mod tests {
             temp_id: Some("t".into()),
             kind: Some("image".into()),
             reply_to: Some(message_id),
+            data: MessageData::parse(r#"{"mentions":["u"]}"#).ok(),
         };
         let resume = "e:1".parse().expect("a position");
         vec![

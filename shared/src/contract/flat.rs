@@ -431,6 +431,8 @@ mod tests {
             event("block.removed", json!({ "userId": "u" })),
             event("conversation.created", json!({ "conversation": conversation })),
             event("conversation.joined", json!({ "conversation": conversation })),
+            event("conversation.changed", json!({ "conversation": conversation, "changedBy": "u" })),
+            event("conversation.deleted", json!({ "conversationId": "c", "deletedBy": "u", "deletedAt": AT })),
             event("conversation.left", json!({ "conversationId": "c" })),
             event("member.joined", place.clone()),
             event("member.left", place),

@@ -134,7 +134,9 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
             ConversationKind::Group | ConversationKind::Channel => out.push(&joined_channel(conversation)),
             ConversationKind::Direct => {}
         },
-        Event::ConversationLeft { conversation_id } => out.push(&Frame::LeftChannel { channel_id: conversation_id }),
+        Event::ConversationLeft { conversation_id } | Event::ConversationDeleted { conversation_id, .. } => {
+            out.push(&Frame::LeftChannel { channel_id: conversation_id });
+        }
         Event::MemberJoined { conversation_id, user_id, username } => {
             out.push(&Frame::UserJoined(about(conversation_id, user_id, username.as_ref(), now)));
         }
@@ -147,6 +149,7 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::Position { .. }
         | Event::Resync { .. } => out.push_common(event),
         Event::ConversationUpdated { .. }
+        | Event::ConversationChanged { .. }
         | Event::NotificationRead { .. }
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }
@@ -321,6 +324,11 @@ mod tests {
                 ("conversation.left", json!({ "conversationId": "c" })),
                 vec![json!({ "type": "left_channel", "channel_id": "c" })],
             ),
+            (
+                ("conversation.deleted", json!({ "conversationId": "c", "deletedAt": AT })),
+                vec![json!({ "type": "left_channel", "channel_id": "c" })],
+            ),
+            (("conversation.changed", json!({ "conversation": conversation })), vec![]),
             (
                 ("typing", json!({ "conversationId": "c", "userId": "u", "isTyping": true, "username": "Ann" })),
                 vec![

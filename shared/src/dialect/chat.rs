@@ -9,7 +9,7 @@ use crate::command::{
 };
 use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, cleaned_name};
-use crate::{Command, Event, Position, ProtocolError, TempId};
+use crate::{Command, Event, MessageData, Position, ProtocolError, TempId};
 
 /// The longest user name, in bytes: all its characters have four.
 const USERNAME_BYTES_MAX: usize = 4 * TITLE_CHARS_MAX;
@@ -63,6 +63,7 @@ pub(crate) fn send(fields: &Fields<'_, '_>, content_chars_max: usize) -> Result<
         temp_id: fields.text("tempId", TEMP_ID_BYTES_MAX)?.map(TempId::from),
         kind: fields.kind()?,
         reply_to: fields.id("replyTo")?,
+        data: fields.data()?,
     })
 }
 
@@ -100,6 +101,10 @@ impl Fields<'_, '_> {
         let kind = self.text("kind", KIND_BYTES_MAX)?.unwrap_or(KIND_TEXT);
         check_kind(kind)?;
         Ok(kind.to_owned())
+    }
+
+    fn data(&self) -> Result<Option<MessageData>, ProtocolError> {
+        self.get("data").map(MessageData::of).transpose().map_err(|fault| ProtocolError::field("data", fault))
     }
 
     fn emoji(&self) -> Result<String, ProtocolError> {
@@ -155,13 +160,14 @@ mod tests {
     #[test]
     fn a_send_with_every_field() {
         let decoded = decode(
-            r#"{"type":"message.send","ref":7,"payload":{"conversationId":"c1","content":"Hi \u00fc\n","tempId":"temp-1","kind":"image","replyTo":"12"}}"#,
+            r#"{"type":"message.send","ref":7,"payload":{"conversationId":"c1","content":"Hi \u00fc\n","tempId":"temp-1","kind":"image","replyTo":"12","data":{ "a": [1] }}}"#,
         );
         assert_eq!(decoded.reference.as_deref(), Some("7"));
         let Ok(Command::Send(send)) = decoded.command else { panic!("{decoded:?}") };
         assert_eq!(send.content, "Hi ü\n");
         assert_eq!((send.temp_id.as_deref(), send.kind.as_str()), (Some("temp-1"), "image"));
         assert_eq!(send.reply_to.map(crate::MessageId::get), Some(12));
+        assert_eq!(send.data.as_ref().map(MessageData::as_str), Some(r#"{"a":[1]}"#));
     }
 
     #[test]
@@ -214,6 +220,12 @@ mod tests {
             ),
             (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":""}}"#, ValidationError, Some("kind")),
             (r#"{"type":"message.send","payload":{"to":"u","content":"x","kind":7}}"#, ValidationError, Some("kind")),
+            (r#"{"type":"message.send","payload":{"to":"u","content":"x","data":[]}}"#, ValidationError, Some("data")),
+            (
+                r#"{"type":"message.send","payload":{"to":"u","content":"x","data":{"mentions":[""]}}}"#,
+                ValidationError,
+                Some("data"),
+            ),
             (r#"{"type":"block.add","payload":{}}"#, ValidationError, Some("userId")),
             (r#"{"type":"presence.query","payload":{"userIds":"u"}}"#, ValidationError, Some("userIds")),
             (r#"{"type":"auth"}"#, ValidationError, Some("token")),

@@ -209,6 +209,7 @@ impl Fields<'_, '_> {
             temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(TempId::from),
             kind: KIND_TEXT.to_owned(),
             reply_to: None,
+            data: None,
         })
     }
 }

@@ -112,6 +112,8 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::BlockRemoved { .. }
         | Event::ConversationCreated { .. }
         | Event::ConversationJoined { .. }
+        | Event::ConversationChanged { .. }
+        | Event::ConversationDeleted { .. }
         | Event::ConversationLeft { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }

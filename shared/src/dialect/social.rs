@@ -168,7 +168,9 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         }
         Event::Notification(payload) => out.push(&NotificationFrame::new(payload, now)),
         Event::ConversationJoined { conversation } => out.push(&Frame::JoinedRoom { room: conversation.id.as_str() }),
-        Event::ConversationLeft { conversation_id } => out.push(&Frame::LeftRoom { room: conversation_id.as_str() }),
+        Event::ConversationLeft { conversation_id } | Event::ConversationDeleted { conversation_id, .. } => {
+            out.push(&Frame::LeftRoom { room: conversation_id.as_str() });
+        }
         Event::AuthFailed { .. }
         | Event::Error(_)
         | Event::Goaway { .. }
@@ -187,6 +189,7 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::BlockAdded { .. }
         | Event::BlockRemoved { .. }
         | Event::ConversationCreated { .. }
+        | Event::ConversationChanged { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
         | Event::StatusBulk { .. }

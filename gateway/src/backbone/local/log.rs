@@ -76,6 +76,14 @@ impl Log {
         (floor + 1..).zip(self.entries.iter()).skip(skip).take(limit as usize).map(|(seq, entry)| (seq, &entry.body))
     }
 
+    /// Removes the entries up to the last one that holds `text`.
+    pub(super) fn cut(&mut self, text: &[u8]) {
+        let holds = |entry: &Entry| entry.body.windows(text.len()).any(|part| part == text);
+        if let Some(last) = self.entries.iter().rposition(holds) {
+            self.entries.drain(..=last);
+        }
+    }
+
     fn floor(&self) -> u64 {
         self.last - self.entries.len() as u64
     }

@@ -3,6 +3,7 @@
 //! It keeps nothing beyond the process, and never talks to another node.
 
 mod counts;
+mod erasure;
 mod late;
 mod log;
 mod logins;

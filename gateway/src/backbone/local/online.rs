@@ -65,6 +65,11 @@ impl Online {
         gone
     }
 
+    /// Forgets a user.
+    pub(super) fn forget(&mut self, user: &UserId) {
+        self.users.remove(user);
+    }
+
     pub(super) fn presence(&self, user: &UserId, now_ms: i64) -> Presence {
         let state = self.users.get(user);
         Presence {

@@ -191,6 +191,20 @@ impl State {
         }
     }
 
+    /// Cuts a user's log behind what holds `text`.
+    pub(super) fn cut_log(&mut self, user: &UserId, text: &[u8]) {
+        if let Some(log) = self.users.get_mut(user).and_then(|user| user.log.as_mut()) {
+            log.cut(text);
+        }
+    }
+
+    /// Forgets a user's log and counts.
+    pub(super) fn forget(&mut self, user: &UserId) {
+        if let Some(user) = self.users.get_mut(user) {
+            (user.log, user.counts) = (None, None);
+        }
+    }
+
     fn log(&mut self, user: &UserId, now_ms: i64) -> &mut Log {
         let user = self.users.entry(user.clone()).or_default();
         user.log.get_or_insert_with(|| {

@@ -31,6 +31,8 @@ pub(super) struct Scripts {
     pub(super) restore_revocation: Script,
     /// Draws on a user's allowance of commands.
     pub(super) draw: Script,
+    /// Cuts a log behind what names a user.
+    pub(super) cut: Script,
 }
 
 impl Scripts {
@@ -58,6 +60,7 @@ impl Scripts {
             settle_offline: script(&[include_str!("lua/settle_offline.lua")]),
             restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
             draw: script(&[include_str!("lua/draw.lua")]),
+            cut: script(&[include_str!("lua/cut.lua")]),
         }
     }
 
@@ -69,10 +72,23 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 11] {
+    fn all(&self) -> [&Script; 12] {
         let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
-        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
-        [append, seed, open, enter, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
+        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, cut, .. } = self;
+        [
+            append,
+            seed,
+            open,
+            enter,
+            read,
+            departed,
+            subscribed,
+            take_offline,
+            settle_offline,
+            restore_revocation,
+            draw,
+            cut,
+        ]
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use shared::{ConversationId, MessageId, Timestamp, UserId};
+use shared::{ConversationId, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
 use crate::backbone::{Append, Delivery, DeliveryKind, Durable};
@@ -47,6 +47,8 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, ap
     let event_id: Arc<str> = format!("m{}", message.id).into();
     // A user who has left gets what was said while they were there; it is no longer unread, and wakes nobody.
     let is_member = |user: &UserId| then.is_none() || now.role(user).is_some();
+    let mentions = message.data.as_ref().map(MessageData::mentions).filter(|users| !users.is_empty());
+    let mentions: Option<Arc<[UserId]>> = mentions.map(Into::into);
     let delivery = |user: &UserId, body: &Bytes, is_sender: bool| Delivery {
         user: user.clone(),
         body: body.clone(),
@@ -62,6 +64,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, ap
             append,
             message: Some(message.id),
             push: !is_sender && is_member(user),
+            mentions: mentions.clone(),
         }),
     };
     let of_now = then.is_none().then_some(&now.list).into_iter().flatten().map(|(user, _)| user);
@@ -118,6 +121,7 @@ pub(super) fn event_deliveries(
                 append,
                 message: None,
                 push: false,
+                mentions: None,
             }),
         }));
     }

@@ -12,8 +12,8 @@ use shared::{ConversationId, ConversationKind, ErrorCode, Event, ProtocolError, 
 use super::Api;
 use super::body::{Params, Segment};
 use super::caller::Caller;
-use super::conversations::{List, limit};
 use super::failure::Failure;
+use super::pages::{List, limit};
 use crate::delivery::registry::ListedSocket;
 use crate::http::stats::{Stats, seconds_from_now};
 use crate::node::Node;

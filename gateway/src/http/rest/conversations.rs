@@ -16,25 +16,9 @@ use super::body::{Body, Params, Segment};
 use super::caller::Caller;
 use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
+use super::pages::{List, limit};
 use crate::chat::conversations::{CreateConversation, CreatedConversation};
 use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange, WalkPlace};
-
-/// Items of a list, unless the caller says otherwise, and the most.
-const LIMIT_DEFAULT: u32 = 50;
-pub(super) const LIMIT_MAX: u32 = 100;
-
-/// A list of at most `limit` items; `next` goes into the next request.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct List<T> {
-    pub(super) items: Vec<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<String>,
-}
-
-/// How many items the caller wants: 1 to 100, 50 by default.
-pub(super) fn limit(asked: Option<u32>) -> u32 {
-    asked.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)
-}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -74,9 +58,7 @@ pub(super) async fn create(
         return Err(ProtocolError { field: Some("id".into()), ..error }.into());
     }
     let title = create.title.map(|title| checked_title("title", &title)).transpose()?;
-    if create.password.as_ref().is_some_and(|word| word.is_empty() || word.len() > PASSWORD_BYTES_MAX) {
-        return Err(ProtocolError::field("password", "must have 1 to 128 bytes").into());
-    }
+    create.password.as_deref().map(check_password).transpose()?;
     if create.kind == ConversationKind::Direct && (title.is_some() || create.password.is_some()) {
         return Err(ProtocolError::field("kind", "direct conversations have neither title nor password").into());
     }
@@ -95,6 +77,14 @@ pub(super) async fn create(
     let CreatedConversation { conversation, blocked } =
         api.node.chat.create_conversation(caller.acts_for(), new).await?;
     Ok(Created(CreateAnswer { conversation, blocked }))
+}
+
+/// Checks a password that a conversation is to have.
+pub(super) fn check_password(password: &str) -> Result<(), ProtocolError> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(ProtocolError::field("password", "must have 1 to 128 bytes"));
+    }
+    Ok(())
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -180,7 +170,7 @@ impl Answer for AddAnswer {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct UserBody {
-    user_id: UserId,
+    pub(super) user_id: UserId,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -51,6 +51,12 @@ impl Operation {
         self.answers.insert(status.to_string(), answer);
     }
 
+    /// An answer that isn't JSON.
+    pub(super) fn answers_in(&mut self, status: u16, description: &str, media: &str) {
+        let answer = json!({ "description": description, "content": { media: {} } });
+        self.answers.insert(status.to_string(), answer);
+    }
+
     /// The operation as it stands in the document; `handler` is the path of its function.
     pub(super) fn into_json(self, handler: &str, summary: &str) -> Value {
         let mut operation = Map::new();

@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::command::check_content;
 use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
-use shared::contract::chat::{Content, SendBody};
+use shared::contract::chat::{Content, Emoji, SendBody};
 use shared::dialect::Decoder;
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
 use super::body::{Body, Params, RawBody, Segment};
 use super::caller::Caller;
-use super::conversations::{List, limit};
 use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
+use super::pages::{List, limit};
 use crate::chat::messages::BroughtBy;
-use crate::store::{MessageChange, Page};
+use crate::store::{Giver, MessageChange, Page};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +36,8 @@ pub(super) struct HistoryParams {
     /// Those that changed after this `rev`.
     #[schemars(range(max = u64::MAX))]
     changed_since: Option<u64>,
+    /// Those around this message.
+    around: Option<MessageId>,
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
@@ -47,17 +49,21 @@ pub(super) async fn history(
     Segment(id): Segment<ConversationId>,
     Params(params): Params<HistoryParams>,
 ) -> Result<Json<List<Message>>, Failure> {
-    let page = match (params.before, params.after, params.changed_since) {
-        (None, None, None) => Page::Newest,
-        (Some(seq), None, None) => Page::Before(seq),
-        (None, Some(seq), None) => Page::After(seq),
-        (None, None, Some(rev)) => Page::ChangedSince(rev),
+    let limit = limit(params.limit);
+    let page = match (params.before, params.after, params.changed_since, params.around) {
+        (None, None, None, None) => Page::Newest,
+        (Some(seq), None, None, None) => Page::Before(seq),
+        (None, Some(seq), None, None) => Page::After(seq),
+        (None, None, Some(rev), None) => Page::ChangedSince(rev),
+        (None, None, None, Some(middle)) => {
+            let items = api.node.chat.history_around(&id, caller.acts_for(), middle, limit).await?;
+            return Ok(Json(List { items, next: None }));
+        }
         _ => {
-            let fault = "before, after and changedSince can't stand together";
+            let fault = "before, after, changedSince and around can't stand together";
             return Err(ProtocolError::new(ErrorCode::ValidationError, fault).into());
         }
     };
-    let limit = limit(params.limit);
     let items = api.node.chat.history(&id, caller.acts_for(), page, limit).await?;
     let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
     let edge = match page {
@@ -162,6 +168,47 @@ pub(super) async fn delete(
 ) -> Result<NoContent, Failure> {
     api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete).await?;
     Ok(NoContent)
+}
+
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<MessageId>,
+) -> Result<Json<Message>, Failure> {
+    Ok(Json(api.node.chat.message(id, caller.acts_for()).await?))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewReaction {
+    emoji: Emoji,
+}
+
+/// A reaction is a user's own: a backend needs one for whom it acts.
+fn reacts(caller: &Caller) -> Result<Giver, Failure> {
+    caller.user()?;
+    Ok(caller.giver())
+}
+
+pub(super) async fn react(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment<MessageId>,
+    Body(NewReaction { emoji }): Body<NewReaction>,
+) -> Result<Json<Message>, Failure> {
+    let change = MessageChange::React { emoji: emoji.0, on: true };
+    let giver = reacts(&caller)?;
+    Ok(Json(api.node.chat.change_message(id, &giver, change).await?.message))
+}
+
+pub(super) async fn take_reaction_back(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment((id, emoji)): Segment<(MessageId, Emoji)>,
+) -> Result<Json<Message>, Failure> {
+    let change = MessageChange::React { emoji: emoji.0, on: false };
+    let giver = reacts(&caller)?;
+    Ok(Json(api.node.chat.change_message(id, &giver, change).await?.message))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -7,12 +7,17 @@ mod asyncapi;
 mod body;
 mod caller;
 mod control;
+mod conversation_changes;
 mod conversations;
 mod describe;
+mod erasure;
 mod events;
 pub(super) mod failure;
+mod listings;
 mod messages;
+mod moderation;
 mod openapi;
+mod pages;
 mod presence;
 mod publish;
 mod routes;
@@ -61,11 +66,16 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/conversations", conversations::create, "Make a conversation")
         .get("/api/v1/conversations", conversations::list, "The user's conversations, newest activity first")
         .get(one, conversations::one, "A conversation")
+        .patch(one, conversation_changes::change, "Change the title, visibility or password")
+        .delete(one, conversation_changes::delete, "Delete a conversation")
+        .get(&of("/members"), listings::members, "Members, in order of id")
         .post(&of("/members"), conversations::add, "Add a member")
         .patch(&of("/members/{user}"), conversations::set_role, "Give a member another role")
         .delete(&of("/members/{user}"), conversations::kick, "Remove a member")
         .post(&of("/bans"), conversations::ban, "Remove a user and keep them out")
         .delete(&of("/bans/{user}"), conversations::unban, "Lift a ban")
+        .post(&of("/mutes"), moderation::mute, "Keep a member from writing for some time")
+        .delete(&of("/mutes/{user}"), moderation::unmute, "Let a member write again")
         .post(&of("/invites"), conversations::invite, "Invite a user")
         .post(&of("/join"), conversations::join, "Join, or accept an invitation")
         .post(&of("/leave"), conversations::leave, "Leave, or decline an invitation")
@@ -74,6 +84,22 @@ pub fn router(api: Arc<Api>) -> Router {
         .post("/api/v1/messages", messages::send, "Send a message")
         .patch("/api/v1/messages/{id}", messages::edit, "Edit one's own message")
         .delete("/api/v1/messages/{id}", messages::delete, "Delete a message")
+        .get("/api/v1/messages/{id}", messages::one, "A message")
+        .post("/api/v1/messages/{id}/reactions", messages::react, "React to a message")
+        .delete("/api/v1/messages/{id}/reactions/{emoji}", messages::take_reaction_back, "Take a reaction back")
+        .get("/api/v1/blocks", listings::blocks, "The users whom the user has blocked")
+        .post("/api/v1/blocks", listings::block, "Block a user")
+        .delete("/api/v1/blocks/{user}", listings::unblock, "Lift a block")
+        .get("/api/v1/users", listings::users, "What users are called")
+        .delete(
+            "/api/v1/users/{user}/messages",
+            moderation::remove_messages,
+            "Delete a user's messages (backends, admins)",
+        )
+        .delete("/api/v1/users/{user}", erasure::erase, "Erase what is kept of a user (backends)")
+        .get("/api/v1/users/{user}/export", erasure::export, "What is kept of a user, as JSON lines (backends)")
+        .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
+        .get("/api/v1/channels", listings::channels, "Public channels")
         .get("/api/v1/events", events::events, "Wait for events (long polling)")
         .get("/api/v1/presence", presence::presence, "Who is online")
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")

@@ -20,9 +20,9 @@ use shared::{ConversationId, ConversationKind, Message, NotificationId, Protocol
 use super::Api;
 use super::body::{Body, Params};
 use super::caller::Caller;
-use super::conversations::{List, limit};
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
+use super::pages::{List, limit};
 use crate::store::KeptNotification;
 
 /// Notifications that one request marks as read by their ids.

@@ -38,7 +38,7 @@ async fn add(
     row: &OutboxRow<MembersAdded>,
 ) -> Result<MembersAdded, StoreError> {
     let change = client.transaction().await?;
-    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
+    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
     let head = query_opt(&change, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let mut list = members(&change, id).await?;
     let shared_blocks = match by {

@@ -9,6 +9,7 @@ use shared::{ConversationId, Message, MessageId, UserId};
 
 use super::call::{execute, on_connection, query_opt};
 use super::membership::{members, standing};
+use super::moderation::is_muted;
 use super::outbox;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
@@ -41,7 +42,8 @@ async fn change_message(
     let sql = "SELECT conversation_id FROM messages WHERE id = $1";
     let place = query_opt(&transaction, sql, &[&bigint(id.get())]).await?.ok_or(Refusal::NotFound)?;
     let conversation: ConversationId = parsed(&place, "conversation_id", str::parse)?;
-    let lock = "SELECT last_seq, rev, blocked FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
+    let lock = "SELECT last_seq, rev, blocked FROM conversations \
+        WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?;
     // From here on every statement sees all commits from before the lock.
     let (before, standing, members) = try_join3(
@@ -54,6 +56,9 @@ async fn change_message(
     let facts = Facts { by, standing, blocked: get(&head, "blocked")?, now };
     let mut message = before.clone();
     let changed = apply(&mut message, &facts, change)?;
+    if matches!(change, MessageChange::Edit { .. }) && is_muted(&transaction, &conversation, by).await? {
+        return Err(Refusal::Muted.into());
+    }
     if changed {
         message.rev = number(&head, "rev")? + 1;
         write(&transaction, &before, &message).await?;
@@ -80,8 +85,8 @@ async fn stored(client: &impl GenericClient, id: MessageId) -> Result<(Message, 
 
 async fn write(client: &impl GenericClient, before: &Message, after: &Message) -> Result<(), StoreError> {
     let id = bigint(after.id.get());
-    let sql =
-        "UPDATE messages SET rev = $2, content = $3, edited_at = $4, deleted_at = $5, reactions = $6 WHERE id = $1";
+    let sql = "UPDATE messages SET rev = $2, content = $3, edited_at = $4, deleted_at = $5, reactions = $6, \
+        data = CASE WHEN $5::timestamptz IS NULL THEN data END WHERE id = $1";
     let (edited, deleted) = (after.edited_at.map(system_time), after.deleted_at.map(system_time));
     let reactions = reactions_column(after)?;
     execute(client, sql, &[&id, &bigint(after.rev), &after.content, &edited, &deleted, &reactions]).await?;

@@ -223,13 +223,17 @@ async fn page_of(
 }
 
 /// The conversations in the order of `ids`; one that isn't there is left out.
-async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId>) -> Result<Vec<Seen>, StoreError> {
+pub(super) async fn views(
+    client: &impl GenericClient,
+    ids: &[&str],
+    viewer: Option<&UserId>,
+) -> Result<Vec<Seen>, StoreError> {
     const HEADS: &str = concat!(
         "SELECT c.id, c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, \
             c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
             AS has_message, ",
         message_columns!(),
-        " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) JOIN conversations c ON c.id = i.id \
+        " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) JOIN conversations c ON c.id = i.id AND c.deleted_at IS NULL \
             LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = $2 \
             LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq ORDER BY i.place"
     );

@@ -8,7 +8,8 @@ use tokio_postgres::Row;
 use super::call::{on_connection, query, query_opt};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, parsed, unfit};
-use crate::store::{Lookups, StoreError};
+use crate::store::lookups::outsider;
+use crate::store::{Lookups, Refusal, StoreError};
 
 #[async_trait]
 impl Lookups for PostgresStore {
@@ -24,8 +25,8 @@ impl Lookups for PostgresStore {
         on_connection!(self, client => conversation_of(client, message))
     }
 
-    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError> {
-        on_connection!(self, client => is_banned(client, conversation, user))
+    async fn outside(&self, conversation: &ConversationId, user: Option<&UserId>) -> Result<Refusal, StoreError> {
+        on_connection!(self, client => outside(client, conversation, user))
     }
 }
 
@@ -54,12 +55,13 @@ async fn conversation_of(
     row.map(|row| parsed(&row, "conversation_id", str::parse)).transpose()
 }
 
-async fn is_banned(
+async fn outside(
     client: &impl GenericClient,
     conversation: &ConversationId,
-    user: &UserId,
-) -> Result<bool, StoreError> {
-    let sql = "SELECT state = 'banned' AS is_banned FROM members WHERE conversation_id = $1 AND user_id = $2";
-    let row = query_opt(client, sql, &[&conversation.as_str(), &user.as_str()]).await?;
-    Ok(row.map(|row| get(&row, "is_banned")).transpose()?.unwrap_or(false))
+    user: Option<&UserId>,
+) -> Result<Refusal, StoreError> {
+    let sql = "SELECT coalesce(m.state = 'banned', false) AS is_banned FROM conversations c \
+        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1 AND c.deleted_at IS NULL";
+    let row = query_opt(client, sql, &[&conversation.as_str(), &user.map(UserId::as_str)]).await?;
+    Ok(outsider(row.map(|row| get(&row, "is_banned")).transpose()?))
 }

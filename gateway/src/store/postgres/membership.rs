@@ -88,7 +88,7 @@ async fn join_password(
     user: &UserId,
 ) -> Result<Option<String>, StoreError> {
     let sql = "SELECT c.kind, c.visibility, c.password_hash, m.state FROM conversations c \
-        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1";
+        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1 AND c.deleted_at IS NULL";
     let row = query_opt(client, sql, &[&id.as_str(), &user.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let kind = word(&row, "kind", ConversationKind::parse)?;
     let visibility = word(&row, "visibility", Visibility::parse)?;
@@ -104,7 +104,7 @@ async fn change_membership(
     row: &OutboxRow<MembershipOutcome>,
 ) -> Result<MembershipOutcome, StoreError> {
     let transaction = client.transaction().await?;
-    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 FOR NO KEY UPDATE";
+    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
     let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let list = members(&transaction, id).await?;
     let standing = standing(&transaction, id, Some(user)).await?;

@@ -9,14 +9,18 @@ mod blocks;
 mod bulk;
 mod call;
 mod changes;
+mod conversation_changes;
 mod conversations;
+mod erasure;
 mod errors;
 mod ids;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
 mod migrate;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;
@@ -26,7 +30,9 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
+mod send_data;
 mod tls;
+mod upkeep;
 
 use async_trait::async_trait;
 

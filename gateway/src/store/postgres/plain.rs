@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::iter::zip;
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
 use super::rows::{bigint, get, time, unfit, unsigned};
@@ -59,7 +59,7 @@ impl<'b> PlainBatch<'b> {
 
     /// Stores the batch and returns the row for [`PlainBatch::outcomes`]. If a message is to be refused, or is a
     /// duplicate, it stores nothing and returns `None`.
-    pub(super) async fn store(&self, client: &Object) -> Result<Option<Row>, tokio_postgres::Error> {
+    pub(super) async fn store(&self, client: &impl GenericClient) -> Result<Option<Row>, tokio_postgres::Error> {
         let conversations: Vec<&str> = self.talks.keys().copied().collect();
         let counts: Vec<i64> = self.talks.values().map(|talk| talk.messages).collect();
         let (mut member_places, mut members, mut lasts, mut leads) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::{Message, MessageId, TempId, Timestamp, UserId};
+use shared::{Message, MessageData, MessageId, TempId, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -14,7 +14,7 @@ macro_rules! message_columns {
     () => {
         "m.id AS m_id, m.conversation_id AS m_conversation_id, m.seq AS m_seq, m.rev AS m_rev, \
          m.sender_id AS m_sender_id, m.temp_id AS m_temp_id, m.kind AS m_kind, m.content AS m_content, \
-         m.reply_to AS m_reply_to, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
+         m.reply_to AS m_reply_to, m.data AS m_data, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
          m.deleted_at AS m_deleted_at, m.reactions AS m_reactions"
     };
 }
@@ -80,6 +80,7 @@ pub(super) fn message(row: &Row) -> Result<Message, StoreError> {
         content: get(row, "m_content")?,
         temp_id: get::<Option<String>>(row, "m_temp_id")?.map(TempId::from),
         reply_to: get::<Option<i64>>(row, "m_reply_to")?.map(|id| message_id(id, "m_reply_to")).transpose()?,
+        data: get::<Option<&str>>(row, "m_data")?.map(MessageData::kept),
         created_at: time(row, "m_created_at")?,
         edited_at: time_or_null(row, "m_edited_at")?,
         deleted_at: time_or_null(row, "m_deleted_at")?,

@@ -37,7 +37,7 @@ fn add(
     by: Option<&UserId>,
     outbox: &OutboxRow<MembersAdded>,
 ) -> Result<MembersAdded, StoreError> {
-    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1";
+    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1 AND deleted_at IS NULL";
     let head = row(change, sql, [id.as_str()], |row| {
         Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
     })?;

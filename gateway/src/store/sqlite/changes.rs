@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use shared::{Message, MessageId, Timestamp, UserId};
 
 use super::membership::{members, standing};
+use super::moderation::is_muted;
 use super::outbox;
 use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row};
 use super::thread::SqliteStore;
@@ -40,7 +41,7 @@ fn change_message(
 ) -> Result<MessageOutcome, StoreError> {
     let before: Message = row(transaction, BY_ID, [integer(id.get())], message)?.ok_or(Refusal::NotFound)?;
     let conversation = &before.conversation_id;
-    let sql = "SELECT last_seq, rev, blocked FROM conversations WHERE id = ?1";
+    let sql = "SELECT last_seq, rev, blocked FROM conversations WHERE id = ?1 AND deleted_at IS NULL";
     let head = row(transaction, sql, [conversation.as_str()], |row| {
         Ok((number(row, "last_seq")?, number(row, "rev")?, get::<bool>(row, "blocked")?))
     })?;
@@ -49,6 +50,9 @@ fn change_message(
     let facts = Facts { by, standing, blocked, now: Timestamp::from_unix_ms(now_ms()) };
     let mut message = before.clone();
     let changed = apply(&mut message, &facts, change)?;
+    if matches!(change, MessageChange::Edit { .. }) && is_muted(transaction, conversation, by)? {
+        return Err(Refusal::Muted.into());
+    }
     if changed {
         message.rev = rev + 1;
         write(transaction, &before, &message)?;
@@ -64,8 +68,8 @@ fn change_message(
 fn write(change: &Connection, before: &Message, after: &Message) -> Result<(), StoreError> {
     let (id, rev) = (integer(after.id.get()), integer(after.rev));
     let (edited, deleted) = (after.edited_at.map(Timestamp::unix_ms), after.deleted_at.map(Timestamp::unix_ms));
-    let sql =
-        "UPDATE messages SET rev = ?2, content = ?3, edited_at = ?4, deleted_at = ?5, reactions = ?6 WHERE id = ?1";
+    let sql = "UPDATE messages SET rev = ?2, content = ?3, edited_at = ?4, deleted_at = ?5, reactions = ?6, \
+        data = CASE WHEN ?5 IS NULL THEN data END WHERE id = ?1";
     execute(change, sql, params![id, rev, after.content, edited, deleted, reactions_column(after)?])?;
     let sql = "UPDATE conversations SET rev = ?2 WHERE id = ?1";
     execute(change, sql, params![after.conversation_id.as_str(), rev])?;

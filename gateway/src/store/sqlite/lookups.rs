@@ -1,12 +1,13 @@
 //! Single values by their key.
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use shared::{ConversationId, MessageId, UserId};
 
 use super::rows::{get, integer, parsed, row};
 use super::thread::SqliteStore;
-use crate::store::{Lookups, StoreError};
+use crate::store::lookups::outsider;
+use crate::store::{Lookups, Refusal, StoreError};
 
 #[async_trait]
 impl Lookups for SqliteStore {
@@ -33,12 +34,14 @@ impl Lookups for SqliteStore {
         self.read(move |read| row(read, sql, [id], |row| parsed(row, "conversation_id", str::parse))).await
     }
 
-    async fn is_banned(&self, conversation: &ConversationId, user: &UserId) -> Result<bool, StoreError> {
-        let (conversation, user) = (conversation.clone(), user.clone());
-        let sql = "SELECT state = 'banned' AS is_banned FROM members WHERE conversation_id = ?1 AND user_id = ?2";
+    async fn outside(&self, conversation: &ConversationId, user: Option<&UserId>) -> Result<Refusal, StoreError> {
+        let (conversation, user) = (conversation.clone(), user.cloned());
+        let sql = "SELECT coalesce(m.state = 'banned', 0) AS is_banned FROM conversations c \
+            LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1 AND c.deleted_at IS NULL";
         let found = self.read(move |read| {
-            row(read, sql, [conversation.as_str(), user.as_str()], |row| get::<bool>(row, "is_banned"))
+            let user = user.as_ref().map(UserId::as_str);
+            row(read, sql, params![conversation.as_str(), user], |row| get::<bool>(row, "is_banned"))
         });
-        Ok(found.await?.unwrap_or(false))
+        Ok(outsider(found.await?))
     }
 }

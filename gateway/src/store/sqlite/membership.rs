@@ -65,7 +65,7 @@ pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members,
 
 fn join_password(read: &Connection, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError> {
     let sql = "SELECT c.kind, c.visibility, c.password_hash, m.state FROM conversations c \
-        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
+        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1 AND c.deleted_at IS NULL";
     let found = row(read, sql, [id.as_str(), user.as_str()], |row| {
         let kind = word(row, "kind", ConversationKind::parse)?;
         let visibility = word(row, "visibility", Visibility::parse)?;
@@ -82,7 +82,7 @@ fn change_membership(
     change: &MembershipChange,
     outbox: &OutboxRow<MembershipOutcome>,
 ) -> Result<MembershipOutcome, StoreError> {
-    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1";
+    let sql = "SELECT visibility, last_seq FROM conversations WHERE id = ?1 AND deleted_at IS NULL";
     let head = row(transaction, sql, [id.as_str()], |row| {
         Ok((word(row, "visibility", Visibility::parse)?, number(row, "last_seq")?))
     })?;

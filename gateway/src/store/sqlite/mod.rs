@@ -8,13 +8,17 @@ mod backbones;
 mod blocks;
 mod bulk;
 mod changes;
+mod conversation_changes;
 mod conversations;
+mod erasure;
 mod ids;
 mod leases;
+mod listings;
 mod lookups;
 mod membership;
 mod messages;
 mod migrate;
+mod moderation;
 mod notifications;
 mod outbox;
 mod people;
@@ -23,6 +27,7 @@ mod revocations;
 mod rows;
 mod send;
 mod thread;
+mod upkeep;
 
 use async_trait::async_trait;
 

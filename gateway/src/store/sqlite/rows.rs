@@ -2,7 +2,7 @@
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, ErrorCode, Params, Row};
-use shared::{Message, MessageId, TempId, Timestamp};
+use shared::{Message, MessageData, MessageId, TempId, Timestamp};
 
 use crate::store::StoreError;
 
@@ -28,7 +28,7 @@ macro_rules! message_columns {
     () => {
         "m.id AS m_id, m.conversation_id AS m_conversation_id, m.seq AS m_seq, m.rev AS m_rev, \
          m.sender_id AS m_sender_id, m.temp_id AS m_temp_id, m.kind AS m_kind, m.content AS m_content, \
-         m.reply_to AS m_reply_to, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
+         m.reply_to AS m_reply_to, m.data AS m_data, m.created_at AS m_created_at, m.edited_at AS m_edited_at, \
          m.deleted_at AS m_deleted_at, m.reactions AS m_reactions"
     };
 }
@@ -119,6 +119,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, StoreError> {
             Some(_) => Some(message_id(row, "m_reply_to")?),
             None => None,
         },
+        data: get::<Option<String>>(row, "m_data")?.as_deref().map(MessageData::kept),
         created_at: time(row, "m_created_at")?,
         edited_at: get::<Option<i64>>(row, "m_edited_at")?.map(Timestamp::from_unix_ms),
         deleted_at: get::<Option<i64>>(row, "m_deleted_at")?.map(Timestamp::from_unix_ms),

@@ -1,7 +1,7 @@
 //! Storing a batch of messages: one after the other, in one transaction.
 
 use rusqlite::{Connection, params};
-use shared::{Message, Timestamp};
+use shared::{Message, MessageData, Timestamp};
 
 use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row, word_or_null};
 use crate::store::membership::{self, State};
@@ -46,10 +46,12 @@ fn send_one(change: &Connection, new: &NewMessage, now: Timestamp) -> Result<Sen
     if let Some(original) = by_temp_id(change, new)? {
         return Ok(new.under_a_used_temp_id(original));
     }
-    let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state FROM conversations c \
+    let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state, m.muted_until > ?3 AS is_muted FROM conversations c \
         LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
-    let head = row(change, sql, [new.conversation.as_str(), new.sender.as_str()], |row| {
+    let head = row(change, sql, params![new.conversation.as_str(), new.sender.as_str(), now.unix_ms()], |row| {
         let refusal = membership::refusal(word_or_null(row, "state", State::parse)?);
+        let is_muted = get::<Option<bool>>(row, "is_muted")?.unwrap_or_default();
+        let refusal = refusal.or(is_muted.then_some(Refusal::Muted));
         let refusal = refusal.or(get::<bool>(row, "blocked")?.then_some(Refusal::Blocked));
         Ok((refusal, number(row, "last_seq")? + 1, number(row, "rev")? + 1, number(row, "members_version")?))
     })?;
@@ -86,7 +88,7 @@ fn insert(
 ) -> Result<Message, StoreError> {
     let message = new.stored(seq, rev, now);
     let sql = "INSERT INTO messages (id, conversation_id, seq, rev, sender_id, temp_id, kind, content, reply_to, \
-        created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        created_at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     execute(
         change,
         sql,
@@ -100,7 +102,8 @@ fn insert(
             message.kind,
             message.content,
             message.reply_to.map(|id| integer(id.get())),
-            now.unix_ms()
+            now.unix_ms(),
+            message.data.as_ref().map(MessageData::as_str)
         ],
     )?;
     let sql = "UPDATE conversations SET last_seq = ?2, rev = ?3, last_activity = ?4 WHERE id = ?1";
@@ -153,6 +156,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Banned => "banned",
         Refusal::Blocked => "blocked",
         Refusal::Forbidden => "forbidden",
+        Refusal::Muted => "muted",
         Refusal::Full => "full",
         Refusal::Conflict => "conflict",
         Refusal::UsedTempId => "used_temp_id",
@@ -168,6 +172,7 @@ fn refusal_of(word: &str) -> Option<Refusal> {
         Refusal::Banned,
         Refusal::Blocked,
         Refusal::Forbidden,
+        Refusal::Muted,
         Refusal::Full,
         Refusal::Conflict,
         Refusal::UsedTempId,

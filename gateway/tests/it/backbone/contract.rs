@@ -52,6 +52,8 @@ contract!(
     events_arrive_as_published_with_a_gapless_seq,
     nothing_is_kept_for_whom_nobody_waits,
     a_log_is_kept_without_a_subscriber,
+    a_log_is_cut_behind_what_names_a_user,
+    a_user_is_forgotten,
     who_has_left_is_pushed_to_at_once,
     an_append_opens_a_log_for_a_subscriber,
     many_publishers_make_one_gapless_log,
@@ -131,6 +133,51 @@ async fn a_log_is_kept_without_a_subscriber(rig: Rig) {
     assert_eq!(rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published"), [DeliveryOutcome::To(0)]);
     let page = rig.a.backbone.read(&ann, 0, 10).await.expect("read");
     assert_eq!((page.head.last, page.entries), (1, vec![(1, numbered(1, 1).into())]));
+}
+
+/// What named the user is gone, and who resumes from before is told so; what comes later goes on under the same epoch.
+async fn a_log_is_cut_behind_what_names_a_user(rig: Rig) {
+    let (ann, bob, zed) = (user("ann"), user("bob"), user("zed"));
+    let backbone = &rig.a.backbone;
+    let naming = |of: &str, n: u64, who: &str| {
+        let body = format!(r#"{{"type":"x","payload":{{"n":{n},"senderId":"{who}"}}}}"#);
+        gateway::backbone::Delivery { body: body.into(), ..event(&user(of), n) }
+    };
+    let before = backbone.open(&ann).await.expect("opened");
+    backbone.open(&bob).await.expect("opened");
+    let events = vec![naming("ann", 1, "zed"), naming("ann", 2, "zed2"), naming("ann", 3, "zed"), event(&ann, 4)];
+    backbone.publish(events).await.expect("published");
+    backbone.publish(vec![naming("bob", 1, "zed2"), naming("bob", 2, "zed")]).await.expect("published");
+    for _ in 0..2 {
+        rig.b.backbone.cut_logs(&[ann.clone(), bob.clone(), user("none")], &zed).await.expect("cut");
+    }
+    let page = backbone.read(&ann, 0, 10).await.expect("read");
+    assert_eq!((page.head.floor, page.head.last, &page.head.epoch), (3, 4, &before.epoch));
+    assert_eq!(page.entries, [(4, numbered(4, 4).into())]);
+    let old = Position { epoch: before.epoch.clone(), seq: 2 };
+    assert_eq!(check_resume(&old, &page.head), Err(ResyncReason::Trimmed));
+    backbone.publish(vec![event(&ann, 5)]).await.expect("published");
+    assert_eq!(backbone.read(&ann, 4, 10).await.expect("read").entries, [(5, numbered(5, 5).into())]);
+    assert_eq!(backbone.publish(vec![redo(&ann, 5)]).await.expect("published"), [DeliveryOutcome::Already]);
+    // Its newest entry named the user: nothing of it is left.
+    assert!(backbone.read(&bob, 0, 10).await.expect("read").entries.is_empty());
+}
+
+async fn a_user_is_forgotten(rig: Rig) {
+    let ann = user("ann");
+    let backbone = &rig.a.backbone;
+    backbone.subscribe(&ann).await.expect("subscribed");
+    backbone.open(&ann).await.expect("opened");
+    backbone.arrived(&ann).await.expect("arrived");
+    backbone.publish(vec![event(&ann, 1)]).await.expect("published");
+    backbone.unsubscribe(&ann);
+    backbone.departed(&ann).await.expect("departed");
+    for _ in 0..2 {
+        rig.b.backbone.forget_user(&ann).await.expect("forgotten");
+    }
+    let presence = backbone.presence(std::slice::from_ref(&ann)).await.expect("asked");
+    assert_eq!((presence[0].online, presence[0].last_seen), (false, None));
+    assert!(backbone.read(&ann, 0, 10).await.expect("read").entries.is_empty());
 }
 
 /// B12: a channel that lingers must not count as somebody who got the message.

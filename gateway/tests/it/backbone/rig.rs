@@ -332,6 +332,7 @@ fn facts(n: u64) -> Durable {
         append: Append::First,
         message: None,
         push: false,
+        mentions: None,
     }
 }
 

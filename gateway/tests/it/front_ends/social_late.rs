@@ -192,6 +192,7 @@ fn an_entry_is_a_message_to_store() {
         kind: "text".into(),
         content: "x".into(),
         reply_to: None,
+        data: None,
     };
     let json = serde_json::to_string(&entry).expect("JSON");
     let expected =

@@ -217,6 +217,8 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "RESUME_EVENTS",
         "RESUME_SECONDS",
         "PRESENCE_AUDIENCE",
+        "MESSAGE_RETENTION_DAYS",
+        "AUDIT_RETENTION_DAYS",
         "DRAIN_SECONDS",
     ] {
         assert!(page.contains(&format!("| `{setting}`")), "{setting} has no row");

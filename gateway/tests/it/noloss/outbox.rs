@@ -39,6 +39,7 @@ async fn commit_silently(store: &Arc<dyn Store>, to: &ConversationId, owned_by: 
         kind: "text".into(),
         content: content.into(),
         reply_to: None,
+        data: None,
     };
     let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message] };
     let outcomes = store.send(&batch).await.expect("committed");

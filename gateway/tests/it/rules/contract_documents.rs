@@ -42,7 +42,7 @@ async fn every_route_is_in_the_openapi_document_and_answers() {
         for (method, operation) in item.as_object().expect("operations") {
             let id = operation["operationId"].as_str().expect("an id");
             assert!(ids.insert(id), "{id} stands twice");
-            let asked = path.replace("{id}", "7").replace("{user}", "u");
+            let asked = path.replace("{id}", "7").replace("{user}", "u").replace("{emoji}", "%F0%9F%91%8D");
             let (status, answer) =
                 request(node.http, &method.to_uppercase(), &asked, &[("x-api-key", API_KEY)], "").await;
             assert_ne!(status, 405, "{method} {path}");
@@ -55,11 +55,16 @@ async fn every_route_is_in_the_openapi_document_and_answers() {
         ("post", "/api/v1/conversations"),
         ("get", "/api/v1/conversations"),
         ("get", "/api/v1/conversations/{id}"),
+        ("patch", "/api/v1/conversations/{id}"),
+        ("delete", "/api/v1/conversations/{id}"),
+        ("get", "/api/v1/conversations/{id}/members"),
         ("post", "/api/v1/conversations/{id}/members"),
         ("patch", "/api/v1/conversations/{id}/members/{user}"),
         ("delete", "/api/v1/conversations/{id}/members/{user}"),
         ("post", "/api/v1/conversations/{id}/bans"),
         ("delete", "/api/v1/conversations/{id}/bans/{user}"),
+        ("post", "/api/v1/conversations/{id}/mutes"),
+        ("delete", "/api/v1/conversations/{id}/mutes/{user}"),
         ("post", "/api/v1/conversations/{id}/invites"),
         ("post", "/api/v1/conversations/{id}/join"),
         ("post", "/api/v1/conversations/{id}/leave"),
@@ -68,6 +73,18 @@ async fn every_route_is_in_the_openapi_document_and_answers() {
         ("post", "/api/v1/messages"),
         ("patch", "/api/v1/messages/{id}"),
         ("delete", "/api/v1/messages/{id}"),
+        ("get", "/api/v1/messages/{id}"),
+        ("post", "/api/v1/messages/{id}/reactions"),
+        ("delete", "/api/v1/messages/{id}/reactions/{emoji}"),
+        ("get", "/api/v1/blocks"),
+        ("post", "/api/v1/blocks"),
+        ("delete", "/api/v1/blocks/{user}"),
+        ("get", "/api/v1/users"),
+        ("delete", "/api/v1/users/{user}/messages"),
+        ("delete", "/api/v1/users/{user}"),
+        ("get", "/api/v1/users/{user}/export"),
+        ("get", "/api/v1/invites"),
+        ("get", "/api/v1/channels"),
         ("get", "/api/v1/events"),
         ("get", "/api/v1/presence"),
         ("post", "/api/v1/publish"),
@@ -106,7 +123,9 @@ async fn every_command_and_event_is_in_the_asyncapi_document() {
         "block.added",
         "block.removed",
         "broadcast",
+        "conversation.changed",
         "conversation.created",
+        "conversation.deleted",
         "conversation.joined",
         "conversation.left",
         "conversation.updated",

@@ -71,6 +71,7 @@ fn draft(to: &str, sender: &str, content: &str) -> NewMessageDraft {
         kind: "text".into(),
         content: content.to_owned(),
         reply_to: None,
+        data: None,
     }
 }
 

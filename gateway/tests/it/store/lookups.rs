@@ -1,6 +1,6 @@
 //! The contract of single look-ups, on both stores.
 
-use gateway::store::{MembershipChange, Names};
+use gateway::store::{MembershipChange, Names, Refusal};
 use shared::MessageId;
 
 use crate::store::{World, contract, conversation, new_group, say, silent, user};
@@ -25,9 +25,14 @@ async fn names_and_places_are_looked_up(world: World) {
     assert_eq!(place.map(|id| id.to_string()).as_deref(), Some("g"));
     let ban = MembershipChange::Ban { by: None };
     store.change_membership(&conversation("g"), &b, &ban, silent()).await.expect("banned");
-    for (user, of, banned) in [(&b, "g", true), (&a, "g", false), (&user("nobody"), "g", false), (&b, "nowhere", false)]
-    {
-        assert_eq!(store.is_banned(&conversation(of), user).await.expect("looked up"), banned, "{user} of {of}");
+    for (user, of, refusal) in [
+        (Some(&b), "g", Refusal::Banned),
+        (Some(&user("nobody")), "g", Refusal::NotMember),
+        (None, "g", Refusal::NotMember),
+        (Some(&b), "nowhere", Refusal::NotFound),
+        (None, "nowhere", Refusal::NotFound),
+    ] {
+        assert_eq!(store.outside(&conversation(of), user).await.expect("looked up"), refusal, "{user:?} of {of}");
     }
     let other = MessageId::new(id.get() + 1000).expect("an id");
     assert_eq!(store.conversation_of(other).await.expect("looked up"), None);

@@ -3,15 +3,21 @@
 mod audit;
 mod blocks;
 mod changes;
+mod conversation_changes;
+mod data;
+mod erasure;
 mod group_commit;
+mod listings;
 mod lookups;
 mod membership;
+mod moderation;
 mod notifications;
 mod outbox;
 mod receipts;
 mod revocations;
 mod sends;
 mod start;
+mod upkeep;
 mod walks;
 
 use std::path::PathBuf;
@@ -162,6 +168,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
         kind: "text".into(),
         content: (*content).to_owned(),
         reply_to: None,
+        data: None,
     });
     SendBatch { id, owner: owner("test:0"), messages: messages.collect() }
 }

@@ -1,5 +1,6 @@
 //! Real servers and real clients, which the tests start and stop.
 
+pub(crate) mod caller;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cluster;

@@ -5,6 +5,7 @@
 mod appends;
 mod counts;
 pub(in crate::backbone::redis) mod entrance;
+mod erasure;
 mod late;
 mod logins;
 mod presence;

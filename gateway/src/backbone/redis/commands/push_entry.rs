@@ -17,13 +17,18 @@ pub(super) fn add(pipeline: &mut Pipeline, keys: &Keys, job: &PushJob) {
 }
 
 /// A job's fields.
-pub(super) fn fields(job: &PushJob) -> [(&'static str, String); 4] {
-    [
+pub(super) fn fields(job: &PushJob) -> Vec<(&'static str, String)> {
+    let mut fields = vec![
         ("user", job.user.to_string()),
         ("message", job.message.to_string()),
         ("conversation", job.conversation.to_string()),
         ("seq", job.seq.to_string()),
-    ]
+    ];
+    if !job.mentions.is_empty() {
+        // No id holds a comma.
+        fields.push(("mentions", job.mentions.iter().map(UserId::as_str).collect::<Vec<_>>().join(",")));
+    }
+    fields
 }
 
 /// An entry as a job; anybody can write to the stream, so everything is checked.
@@ -35,5 +40,9 @@ pub(super) fn job(entry: &StreamId) -> Option<PushJob> {
         message: MessageId::new(field("message")?.parse().ok()?)?,
         conversation: ConversationId::parse(&field("conversation")?).ok()?,
         seq: field("seq")?.parse().ok().filter(|seq| *seq > 0)?,
+        mentions: match field("mentions") {
+            Some(list) => list.split(',').map(UserId::parse).collect::<Result<_, _>>().ok()?,
+            None => Vec::new(),
+        },
     })
 }

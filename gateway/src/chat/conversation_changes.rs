@@ -1,0 +1,98 @@
+//! Another title, visibility or password of a conversation, and its end.
+
+use shared::{Conversation, ConversationId, Event, ProtocolError, UserId};
+
+use super::{Chat, events, passwords};
+use crate::store::{
+    ConversationChange, ConversationChanged, ConversationDeleted, Giver, OutboxEvent, Refusal, StoreError, UnreadMove,
+};
+
+/// What is to change; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeConversation {
+    /// The title and visibility; its password hash is not looked at.
+    pub values: ConversationChange,
+    /// The password; `Some(None)`: joining takes none.
+    pub password: Option<Option<String>>,
+}
+
+impl Chat {
+    /// Changes a conversation in the name of `giver`. Every member is notified. Returns it as `giver` sees it.
+    pub async fn change_conversation(
+        &self,
+        id: &ConversationId,
+        giver: &Giver,
+        change: ChangeConversation,
+    ) -> Result<Conversation, ProtocolError> {
+        let by = giver.user.as_ref();
+        let ChangeConversation { values, password } = change;
+        let password_hash = match password {
+            Some(Some(password)) => Some(Some(passwords::hash(password).await?)),
+            Some(None) => Some(None),
+            None => None,
+        };
+        let values = ConversationChange { password_hash, ..values };
+        let changed_by = by.cloned();
+        let (row, built) = self.row(move |outcome| changed_events(changed_by.as_ref(), outcome)).await?;
+        let outcome = self.outside(id, by, self.store.change_conversation(id, by, &values, row).await).await?;
+        if outcome.changed {
+            self.audit.conversation_changed(id, giver);
+            self.publish_row(&built);
+        }
+        Ok(self.store.conversation(id, by).await?)
+    }
+
+    /// Ends a conversation in the name of `giver`. Its members and those who were invited are notified.
+    pub async fn delete_conversation(&self, id: &ConversationId, giver: &Giver) -> Result<(), ProtocolError> {
+        let by = giver.user.as_ref();
+        let (conversation_id, deleted_by) = (id.clone(), by.cloned());
+        let (row, built) =
+            self.row(move |outcome| deleted_events(&conversation_id, deleted_by.as_ref(), outcome)).await?;
+        let deleted = self.store.delete_conversation(id, by, row).await;
+        self.outside(id, by, deleted).await?;
+        self.audit.conversation_deleted(id, giver);
+        self.tell_members_changed(id).await;
+        self.publish_row(&built);
+        Ok(())
+    }
+
+    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted one how
+    /// long it lasts.
+    pub(super) async fn outside<T>(
+        &self,
+        conversation: &ConversationId,
+        user: Option<&UserId>,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, ProtocolError> {
+        match answer {
+            Err(StoreError::Refused(Refusal::NotMember)) => {
+                Err(StoreError::Refused(self.store.outside(conversation, user).await?).into())
+            }
+            Err(StoreError::Refused(Refusal::Muted)) => Err(match user {
+                Some(user) => self.muted(conversation, user).await?,
+                None => super::refused(Refusal::Muted),
+            }),
+            answer => Ok(answer?),
+        }
+    }
+}
+
+/// Members' positions are left out: each member may see others. So is the newest message, which all of them have.
+fn changed_events(by: Option<&UserId>, outcome: &ConversationChanged) -> Vec<OutboxEvent> {
+    let members: Vec<UserId> = outcome.members.list.iter().map(|(member, _)| member.clone()).collect();
+    if members.is_empty() {
+        return Vec::new();
+    }
+    let mut conversation = Conversation { last_message: None, unread: None, ..outcome.conversation.clone() };
+    conversation.members.iter_mut().for_each(|member| member.read_seq = 0);
+    vec![events::outbox_event(members, &Event::ConversationChanged { conversation, changed_by: by.cloned() })]
+}
+
+fn deleted_events(id: &ConversationId, by: Option<&UserId>, outcome: &ConversationDeleted) -> Vec<OutboxEvent> {
+    let ConversationDeleted { at, last_seq, members, invited } = outcome;
+    let event = Event::ConversationDeleted { conversation_id: id.clone(), deleted_by: by.cloned(), deleted_at: *at };
+    // Nothing of it is unread any more.
+    let unread = UnreadMove { conversation: id.clone(), last_seq: *last_seq, seen_seq: *last_seq, announce: false };
+    let told = [(members, Some(unread)), (invited, None)].into_iter().filter(|(users, _)| !users.is_empty());
+    told.map(|(users, unread)| OutboxEvent { unread, ..events::outbox_event(users.clone(), &event) }).collect()
+}

@@ -1,0 +1,84 @@
+//! Erasure of a user, in steps: their messages are emptied where they stand, and what logs of others say of them goes. Any node
+//! goes on where another stopped.
+
+use std::time::{Duration, Instant};
+
+use shared::{ErrorCode, ProtocolError, UserId};
+
+use super::Chat;
+use crate::store::{Authored, ErasurePlace, Giver, MEMBERS_EVER_PER_PAGE, MessageChange};
+
+/// How long one request goes on before it answers that the rest follows.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+impl Chat {
+    /// Begins the erasure of a user, or goes on with it, for about a second: whether it is done. The upkeep does the rest.
+    pub async fn erase(&self, user: &UserId) -> Result<bool, ProtocolError> {
+        let begun = Instant::now();
+        // First, so that no socket of theirs brings anything new.
+        self.revoke(user).await?;
+        self.store.begin_erasure(user).await?;
+        self.names.forget(user);
+        self.backbone.forget_user(user).await?;
+        while let Some(place) = self.store.erasure_of(user).await? {
+            if begun.elapsed() >= AT_ONCE {
+                return Ok(false);
+            }
+            self.erasure_step(user, place).await?;
+        }
+        Ok(true)
+    }
+
+    /// One step of any erasure that isn't done; `false` if there is none.
+    pub(super) async fn go_on_erasing(&self) -> Result<bool, ProtocolError> {
+        let Some((user, place)) = self.store.next_erasure().await? else { return Ok(false) };
+        self.erasure_step(&user, place).await?;
+        Ok(true)
+    }
+
+    async fn erasure_step(&self, user: &UserId, place: ErasurePlace) -> Result<(), ProtocolError> {
+        let next = match place {
+            ErasurePlace::Messages(place) => {
+                let of = Authored { user: user.clone(), conversation: None, since: None };
+                let page = self.store.authored(&of, place.as_ref()).await?;
+                for message in page.messages {
+                    match self.change_message(message.id, &Giver::backend(), MessageChange::Delete).await {
+                        Ok(_) => {}
+                        // Its conversation was deleted, and its content with it.
+                        Err(error) if error.code == ErrorCode::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                match page.next {
+                    Some(next) => Some(ErasurePlace::Messages(Some(next))),
+                    None => Some(ErasurePlace::Logs(None)),
+                }
+            }
+            ErasurePlace::Logs(after) => match self.store.place_of(user, after.as_ref()).await? {
+                Some(conversation) => {
+                    self.cut_logs(&conversation, user).await?;
+                    Some(ErasurePlace::Logs(Some(conversation)))
+                }
+                None => {
+                    // What was still on its way to their own log when it was forgotten.
+                    self.backbone.forget_user(user).await?;
+                    None
+                }
+            },
+        };
+        Ok(self.store.keep_erasure(user, next.as_ref()).await?)
+    }
+
+    /// Cuts the logs of all who are or were in a conversation.
+    async fn cut_logs(&self, conversation: &shared::ConversationId, erased: &UserId) -> Result<(), ProtocolError> {
+        let mut after: Option<UserId> = None;
+        loop {
+            let page = self.store.members_ever(conversation, after.as_ref()).await?;
+            self.backbone.cut_logs(&page, erased).await?;
+            if page.len() < usize::try_from(MEMBERS_EVER_PER_PAGE).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+            after = page.last().cloned();
+        }
+    }
+}
