@@ -29,6 +29,7 @@ enum Mode {
     Presence(modes::PresenceArgs),
     Herd(modes::HerdArgs),
     Mixed(modes::MixedArgs),
+    One(modes::OneArgs),
     #[command(hide = true)]
     Hold(modes::HoldArgs),
 }
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<bool> {
             Mode::Presence(args) => modes::presence(args).await,
             Mode::Herd(args) => modes::herd(args).await,
             Mode::Mixed(args) => modes::mixed(args).await,
+            Mode::One(args) => modes::one(args).await,
             Mode::Hold(args) => modes::hold(args).await,
         }
     })
