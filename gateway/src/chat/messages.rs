@@ -1,5 +1,6 @@
 //! Sending: one commit, whose outcome decides everything; reading history.
 
+use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
@@ -62,7 +63,7 @@ impl Chat {
             Target::Conversation(conversation) => conversation,
             Target::User(user) => self.direct(sender, &user).await?,
         };
-        self.end_typing(&conversation, sender).await;
+        let ended = self.take_typing(&conversation, sender);
         let draft = NewMessageDraft {
             id,
             conversation,
@@ -72,7 +73,14 @@ impl Chat {
             content: send.content,
             reply_to: send.reply_to,
         };
-        let outcome = self.commit.send(draft).await?;
+        let outcome = match ended {
+            None => self.commit.send(draft).await?,
+            Some(ended) => {
+                // The lane has the message before anything is awaited, so messages that are sent side by side keep their order.
+                let (outcome, ()) = join(self.commit.send(draft), Box::pin(self.tell_ended(&ended))).await;
+                outcome?
+            }
+        };
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
@@ -104,7 +112,7 @@ impl Chat {
     }
 
     /// The direct conversation of the two, if this node knows it.
-    pub(super) fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
+    pub fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
         self.directs.get(&pair(one, other))
     }
 
@@ -113,7 +121,8 @@ impl Chat {
         if let Some(known) = self.known_direct(sender, to) {
             return Ok(known);
         }
-        let conversation = self.open_direct(Some(sender), (sender, to), None).await?;
+        // Apart, because every message under way would have room for it.
+        let conversation = Box::pin(self.open_direct(Some(sender), (sender, to), None)).await?;
         self.directs.insert(pair(sender, to), conversation.id.clone());
         Ok(conversation.id)
     }
