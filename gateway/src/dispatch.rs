@@ -1,8 +1,10 @@
 //! From a command to the domain: one exhaustive match.
-//! It offers [`dispatch`], which returns the event that answers the asking connection alone, if there is one.
+//! It offers [`dispatch`], which returns the event that answers the asking connection alone, if there is one; and [`send`],
+//! the one of its steps that a connection takes many times at once.
 //! It never has an arm for all other commands, so a new command can't be forgotten here.
 
 use serde_json::value::RawValue;
+use shared::command::SendMessage;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
@@ -28,19 +30,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
     match command {
         Command::Auth { .. } => Ok(None),
         Command::Ping { timestamp } => Ok(Some(pong(timestamp))),
-        Command::Send(send) => {
-            let sent = match asker.live {
-                true => chat.send_live(user, send).await?,
-                false => Some(chat.send(user, send, BroughtBy::Sender).await?),
-            };
-            Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
-                temp_id: sent.message.temp_id.clone(),
-                message: sent.message,
-                duplicate: true,
-                to: sent.about.to,
-                sender_name: sent.about.sender_name,
-            }))
-        }
+        Command::Send(message) => send(chat, asker, message).await,
         Command::Read { conversation, up_to } => {
             let outcome = chat.read(user, &conversation, up_to).await?;
             Ok((!outcome.told).then_some(outcome.ack))
@@ -87,6 +77,21 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
         }
         Command::PresenceQuery { users } => chat.status(Some(user), &users).await.map(Some),
     }
+}
+
+/// Sends a message, as [`dispatch`] does: by itself a much smaller future, of which a connection may have many.
+pub async fn send(chat: &Chat, asker: &Asker, message: SendMessage) -> Result<Option<Event>, ProtocolError> {
+    let sent = match asker.live {
+        true => Box::pin(chat.send_live(&asker.user, message)).await?,
+        false => Some(chat.send(&asker.user, message, BroughtBy::Sender).await?),
+    };
+    Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
+        temp_id: sent.message.temp_id.clone(),
+        message: sent.message,
+        duplicate: true,
+        to: sent.about.to,
+        sender_name: sent.about.sender_name,
+    }))
 }
 
 /// A request that changes nothing is answered on its own connection only.

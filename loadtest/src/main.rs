@@ -30,6 +30,7 @@ enum Mode {
     Herd(modes::HerdArgs),
     Mixed(modes::MixedArgs),
     Strangers(modes::StrangersArgs),
+    One(modes::OneArgs),
     #[command(hide = true)]
     Hold(modes::HoldArgs),
 }
@@ -69,6 +70,7 @@ fn run(cli: &Cli) -> Result<bool> {
             Mode::Herd(args) => modes::herd(args).await,
             Mode::Mixed(args) => modes::mixed(args).await,
             Mode::Strangers(args) => modes::strangers(args).await,
+            Mode::One(args) => modes::one(args).await,
             Mode::Hold(args) => modes::hold(args).await,
         }
     })

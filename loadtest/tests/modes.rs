@@ -63,6 +63,18 @@ async fn user_to_user_counts_every_delivery_and_fails_without_one() {
 }
 
 #[tokio::test]
+async fn one_connection_counts_every_acknowledgement_and_fails_without_one() {
+    let fake = Fake::start().await;
+    let (code, json) = loadtest(&fake, "one --conversations 3 --seconds 1 --outstanding 20").await;
+    assert_eq!((code, &json["sent"], &json["out_of_order"]), (Some(0), &json["acked"], &0.into()), "{json}");
+    assert!(json["acked_per_second"].as_f64().is_some_and(|rate| rate > 20.0), "{json}");
+
+    fake.faults.swallow_ack.store(100, Relaxed);
+    let (code, json) = loadtest(&fake, "one --conversations 3 --seconds 1 --outstanding 20 --drain-seconds 1").await;
+    assert_eq!((code, json["acked"].as_u64() < json["sent"].as_u64()), (Some(1), true), "{json}");
+}
+
+#[tokio::test]
 async fn what_is_ephemeral_is_delivered_without_an_acknowledgement_or_counted_as_missing() {
     let fake = Fake::start().await;
     let args = "user-to-user --ephemeral --users 20 --rate 300 --seconds 2 --drain-seconds 1";

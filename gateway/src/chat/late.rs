@@ -102,6 +102,11 @@ impl Chat {
         self.send_late(sender, send, id).await.map(|()| None)
     }
 
+    /// Whether [`Chat::send_live`] hands a message to the group commit the moment it is polled first, as [`Chat::send`] does.
+    pub fn takes_live_sends_at_once(&self) -> bool {
+        !self.late.is_away() && self.late.ids_left() > 0
+    }
+
     async fn live_id(&self) -> Option<MessageId> {
         if let Some(id) = self.late.next_id() {
             return Some(id);

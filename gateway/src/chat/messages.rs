@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
 use super::Chat;
 use super::events::About;
+use super::typing::EndedTyping;
 use crate::store::group_commit::NewMessageDraft;
 use crate::store::{Page, SendOutcome, StoreError, ordered_pair};
 use crate::traces::{self, Step};
@@ -65,7 +67,7 @@ impl Chat {
             Target::User(user) => (self.direct(sender, &user).await?, Some(user)),
         };
         let is_reply = send.reply_to.is_some();
-        self.end_typing(&conversation, sender).await;
+        let ended = self.take_typing(&conversation, sender);
         let draft = NewMessageDraft {
             id,
             conversation,
@@ -76,7 +78,7 @@ impl Chat {
             reply_to: send.reply_to,
             data: send.data,
         };
-        match (self.commit_draft(draft, started).await, to) {
+        match (self.commit_draft(draft, ended, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.
             (Err(error), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
                 self.directs.invalidate(&pair(sender, &to));
@@ -87,9 +89,21 @@ impl Chat {
         }
     }
 
-    async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, ProtocolError> {
+    async fn commit_draft(
+        &self,
+        draft: NewMessageDraft,
+        ended: Option<EndedTyping>,
+        started: Instant,
+    ) -> Result<SentMessage, ProtocolError> {
         let (sender, conversation) = (draft.sender.clone(), draft.conversation.clone());
-        let outcome = self.commit.send(draft).await?;
+        let outcome = match ended {
+            None => self.commit.send(draft).await?,
+            Some(ended) => {
+                // The lane has the message before anything is awaited, so messages that are sent side by side keep their order.
+                let (outcome, ()) = join(self.commit.send(draft), Box::pin(self.tell_ended(&ended))).await;
+                outcome?
+            }
+        };
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
@@ -121,7 +135,7 @@ impl Chat {
     }
 
     /// The direct conversation of the two, if this node knows it.
-    pub(super) fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
+    pub fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
         self.directs.get(&pair(one, other))
     }
 
@@ -130,7 +144,8 @@ impl Chat {
         if let Some(known) = self.known_direct(sender, to) {
             return Ok(known);
         }
-        let conversation = self.open_direct(Some(sender), (sender, to), None).await?;
+        // Apart, because every message under way would have room for it.
+        let conversation = Box::pin(self.open_direct(Some(sender), (sender, to), None)).await?;
         self.directs.insert(pair(sender, to), conversation.id.clone());
         Ok(conversation.id)
     }

@@ -29,6 +29,13 @@ struct Shown {
     hidden_from: Vec<UserId>,
 }
 
+/// A typing that is over.
+pub(super) struct EndedTyping {
+    user: UserId,
+    conversation: ConversationId,
+    hidden_from: Vec<UserId>,
+}
+
 impl Chat {
     /// Tells the other members that the user types, or has stopped.
     pub async fn typing(&self, user: &UserId, conversation: &ConversationId, on: bool) -> Result<(), ProtocolError> {
@@ -85,15 +92,29 @@ impl Chat {
         members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
     }
 
-    /// Ends a typing that is known, because its message came.
+    /// Ends a typing that is known.
     pub(super) async fn end_typing(&self, conversation: &ConversationId, user: &UserId) {
-        let known = {
-            let mut shown = self.typing.shown.lock();
-            if shown.is_empty() { None } else { shown.remove(&(user.clone(), conversation.clone())) }
-        };
-        if let Some(known) = known {
-            self.tell_typing(user, conversation, false, &known.hidden_from).await;
+        if let Some(ended) = self.take_typing(conversation, user) {
+            self.tell_ended(&ended).await;
         }
+    }
+
+    /// Forgets a typing that is known, because its message came. The others are told with [`Chat::tell_ended`].
+    pub(super) fn take_typing(&self, conversation: &ConversationId, user: &UserId) -> Option<EndedTyping> {
+        let mut shown = self.typing.shown.lock();
+        if shown.is_empty() {
+            return None;
+        }
+        let key = (user.clone(), conversation.clone());
+        let Shown { hidden_from, .. } = shown.remove(&key)?;
+        let (user, conversation) = key;
+        Some(EndedTyping { user, conversation, hidden_from })
+    }
+
+    /// Tells those who were shown a typing that it has ended.
+    pub(super) async fn tell_ended(&self, ended: &EndedTyping) {
+        let EndedTyping { user, conversation, hidden_from } = ended;
+        self.tell_typing(user, conversation, false, hidden_from).await;
     }
 
     /// Ends every typing of a user whose last socket here has closed.

@@ -40,6 +40,25 @@ pub(super) struct Request {
     pub(super) reference: Option<String>,
 }
 
+/// A message that is not carried out.
+pub(super) struct Rejected {
+    /// Why.
+    pub(super) reason: Rejection,
+    /// The client's name for the command.
+    pub(super) reference: Option<String>,
+}
+
+/// Why a message is not carried out.
+pub(super) enum Rejection {
+    /// It is no command.
+    NoCommand(Box<ProtocolError>),
+    /// The connection or its user sends more than they may.
+    OverTheLimit {
+        /// When to send it again.
+        wait_ms: u64,
+    },
+}
+
 /// The parts that every state of a session works with.
 pub(super) struct Connection {
     /// The node that serves the connection; shared by all sessions.
@@ -66,14 +85,13 @@ impl Connection {
         Self { node, queue, number, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
     }
 
-    /// Reads a command from a message. A bad frame is answered here; a message on a closing connection is ignored.
-    pub(super) fn decode(&mut self, incoming: Incoming<'_>) -> Option<Request> {
+    /// Reads a command from a message, if the connection may send one now. A message on a closing connection is ignored.
+    pub(super) fn read(&mut self, incoming: Incoming<'_>) -> Option<Result<Request, Rejected>> {
         let frame = match incoming {
             Incoming::Text(frame) => frame,
             Incoming::Binary(_) => {
                 let error = ProtocolError::new(ErrorCode::InvalidMessage, "send text frames, not binary ones");
-                self.bad_frame(&error, None);
-                return None;
+                return Some(Err(Rejected { reason: Rejection::NoCommand(Box::new(error)), reference: None }));
             }
         };
         if self.queue.closing().is_some() {
@@ -83,36 +101,38 @@ impl Connection {
             let decoder = decoder.get_or_insert_with(|| Decoder::new(self.node.limits.content_chars_max));
             decoder.decode_as(self.queue.wire().dialect, frame)
         });
-        match command {
-            Ok(command) => {
-                self.bad_frames = 0;
-                Some(Request { command, reference })
-            }
-            Err(error) => {
-                self.bad_frame(&error, reference.as_deref());
-                None
-            }
-        }
-    }
-
-    /// Whether the connection may send a command now; if not, the client gets an error.
-    pub(super) fn admit(&mut self, request: &Request) -> bool {
+        let command = match command {
+            Ok(command) => command,
+            Err(error) => return Some(Err(Rejected { reason: Rejection::NoCommand(Box::new(error)), reference })),
+        };
+        self.bad_frames = 0;
         let rate = Rate::per_second(self.node.limits.commands_per_second);
-        match self.commands.take(rate, now_us()) {
-            Ok(()) => true,
+        Some(match self.commands.take(rate, now_us()) {
+            Ok(()) => Ok(Request { command, reference }),
             Err(wait_us) => {
-                self.over_the_limit(wait_us.div_ceil(1000), request.reference.as_deref());
-                false
+                let reason = Rejection::OverTheLimit { wait_ms: wait_us.div_ceil(1000) };
+                Err(Rejected { reason, reference })
             }
-        }
+        })
     }
 
-    /// Tells the client when to send the command again. Too many of these close the connection.
-    pub(super) fn over_the_limit(&mut self, wait_ms: u64, reference: Option<&str>) {
-        let error = ProtocolError::new(ErrorCode::RateLimited, "too many commands").retry_after_ms(wait_ms);
-        self.answer(Err(error), reference);
-        if self.forgiven.take(FORGIVEN, now_us()).is_err() {
-            self.queue.close(CloseCode::RateLimited);
+    /// Tells the client why its message is not carried out. Too many of these close the connection.
+    pub(super) fn reject(&mut self, reason: Rejection, reference: Option<&str>) {
+        match reason {
+            Rejection::NoCommand(error) => {
+                self.answer(Err(*error), reference);
+                self.bad_frames = self.bad_frames.saturating_add(1);
+                if self.bad_frames >= BAD_FRAMES_MAX {
+                    self.queue.close(CloseCode::TooManyErrors);
+                }
+            }
+            Rejection::OverTheLimit { wait_ms } => {
+                let error = ProtocolError::new(ErrorCode::RateLimited, "too many commands").retry_after_ms(wait_ms);
+                self.answer(Err(error), reference);
+                if self.forgiven.take(FORGIVEN, now_us()).is_err() {
+                    self.queue.close(CloseCode::RateLimited);
+                }
+            }
         }
     }
 
@@ -159,15 +179,6 @@ impl Connection {
             self.answer(Err(error.retry_after_ms(wait_ms)), None);
         }
         self.queue.close(code);
-    }
-
-    fn bad_frame(&mut self, error: &ProtocolError, reference: Option<&str>) {
-        self.node.metrics.error(error.code);
-        self.reply(&Event::Error(error.clone()), reference);
-        self.bad_frames = self.bad_frames.saturating_add(1);
-        if self.bad_frames >= BAD_FRAMES_MAX {
-            self.queue.close(CloseCode::TooManyErrors);
-        }
     }
 }
 

@@ -1,20 +1,23 @@
-//! The third state: a user's connection, registered and subscribed. It runs one command at a time, in order:
-//! [`Live::admit`] checks whether the user may send it now, `execute` starts it, `run_command` carries it out. It ends
-//! when it is dropped.
+//! The third state: a user's connection, registered and subscribed. Its commands are carried out side by side, those of
+//! one conversation in the order in which they were read: [`Live::take`] takes a command, and [`Live::advance`] goes on
+//! with those that are under way. It ends when it is dropped.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use shared::{Command, Dialect, ErrorCode, Event, ProtocolError, TempId, UserId};
+use shared::{Command, Dialect, ErrorCode, ProtocolError, UserId};
+use tokio::time::Instant;
 
-use super::connection::{Connection, Request, auth_failed};
+use super::carry_out::{Finished, Job, Outcome, RunningCommand};
+use super::connection::{Connection, Rejected, Request, auth_failed};
+use super::order::Concern;
 use super::registered::{Registered, expiry_s};
-use crate::auth::{AuthError, Credential, Guest, Identity, Names, Unavailable};
+use super::under_way::{Step, UnderWay};
+use crate::auth::{AuthError, Guest, Identity, Names, Unavailable};
 use crate::clock::coarse_s;
 use crate::delivery::frames::{event_on, reply_on};
 use crate::delivery::send_queue::SendQueue;
-use crate::dispatch::{Asker, dispatch, pong};
+use crate::dispatch::{Asker, pong};
 use crate::limits::Allowance;
 use crate::node::Node;
 
@@ -28,34 +31,16 @@ pub(super) struct Live {
     opened_s: u32,
     /// Whether the newest token gave admin rights.
     admin: bool,
-    /// The command under way. While there is one, no further message is read.
-    command: Option<Pin<Box<dyn Future<Output = Finished> + Send>>>,
+    /// The commands that were read and are not answered. An idle connection has none, and nothing allocated for them.
+    under_way: Option<Box<UnderWay>>,
 }
 
-/// A command that has ended.
-struct Finished {
-    outcome: Outcome,
-    /// The client's name for the command.
-    reference: Option<String>,
-}
-
-enum Outcome {
-    /// The command was carried out, or refused.
-    Answered(Box<Result<Option<Event>, ProtocolError>>),
-    /// A fresh token was checked.
-    Checked(Result<Box<Identity>, AuthError>),
-    /// The user's allowance over all nodes was used up; the command was not carried out.
-    OverTheLimit {
-        /// When to send it again.
-        wait_ms: u64,
-    },
-}
-
-/// All that carrying out a command needs. Owned, because the command outlives the call that starts it.
-struct Job {
-    node: Arc<Node>,
-    queue: Arc<SendQueue>,
-    asker: Asker,
+/// A command that was started.
+enum Started {
+    /// It has ended already.
+    Ended(Finished),
+    /// It goes on; from now on it concerns this.
+    Running(Concern, RunningCommand),
 }
 
 impl Live {
@@ -66,7 +51,7 @@ impl Live {
         let Names { username, shown } = identity.names;
         node.chat.remember_names(user, username, shown);
         node.tasks.spawn(greet(Arc::clone(node), user.clone(), Arc::clone(queue)));
-        Self { registered, guest, opened_s: coarse_s(), admin: identity.admin, command: None }
+        Self { registered, guest, opened_s: coarse_s(), admin: identity.admin, under_way: None }
     }
 
     /// The connection's user.
@@ -74,59 +59,137 @@ impl Live {
         &self.registered.user
     }
 
-    /// Whether the next command may come.
-    pub(super) fn is_idle(&self) -> bool {
-        self.command.is_none()
+    /// Whether the next command may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way.as_ref().is_none_or(|under_way| under_way.has_room())
     }
 
-    /// Starts the command if the user's allowance over all nodes permits it.
-    pub(super) fn admit(&mut self, connection: &mut Connection, request: Request) {
-        match connection.node.user_rates.check(self.user()) {
-            Some(Allowance::Granted) => self.execute(connection, request),
-            Some(Allowance::Wait(wait_ms)) => connection.over_the_limit(wait_ms, request.reference.as_deref()),
-            None => {
-                let (job, Request { command, reference }) = (self.job(), request);
-                self.command = Some(Box::pin(async move {
-                    let outcome = match job.node.user_rates.draw(&job.asker.user).await {
-                        Allowance::Granted => {
-                            job.node.metrics.command(command.name());
-                            job.run(command).await
-                        }
-                        Allowance::Wait(wait_ms) => Outcome::OverTheLimit { wait_ms },
-                    };
-                    Finished { outcome, reference }
-                }));
+    /// Takes a command, whose frame had so many bytes, and starts it unless it has to wait for others.
+    pub(super) fn take(&mut self, cx: &mut Context<'_>, connection: &mut Connection, request: Request, bytes: usize) {
+        let mut request = request;
+        let concern = self.concern_of(&mut request.command);
+        if self.under_way.as_ref().is_some_and(|under_way| !under_way.admits(concern)) {
+            let is_live = self.is_live();
+            let under_way = self.under_way.get_or_insert_default();
+            under_way.push_waiting(request, concern, bytes, is_live);
+            return under_way.watch(cx);
+        }
+        match self.start(cx, request, concern) {
+            Started::Ended(finished) => self.answer(connection, finished, bytes),
+            Started::Running(concern, command) => {
+                let under_way = self.under_way.get_or_insert_default();
+                under_way.insert_running(under_way.len(), concern, command);
             }
         }
     }
 
-    /// Starts a command. A ping is answered here, because it needs nothing from anywhere.
-    fn execute(&mut self, connection: &Connection, request: Request) {
-        let Request { command, reference } = request;
-        connection.node.metrics.command(command.name());
-        if let Command::Ping { timestamp } = command {
-            return connection.reply(&pong(timestamp), reference.as_deref());
+    /// Goes on with the commands under way, and replies to those that have ended.
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>, connection: &mut Connection) {
+        let Some(mut under_way) = self.under_way.take() else { return };
+        let (now, in_order) = (Instant::now(), self.answers_in_order());
+        let mut place = 0;
+        while place < under_way.len() {
+            let finished = match under_way.step(cx, place, now) {
+                Step::Stays => None,
+                Step::Ended(finished, concern) => {
+                    if matches!(concern, Concern::Direct(_)) {
+                        under_way.look_again(|command| self.concern_of(command));
+                    }
+                    Some(finished)
+                }
+                Step::Begins(request, concern) => match self.start(cx, request, concern) {
+                    Started::Ended(finished) => Some(finished),
+                    Started::Running(concern, command) => {
+                        under_way.insert_running(place, concern, command);
+                        None
+                    }
+                },
+            };
+            match finished {
+                None => place += 1,
+                Some(finished) if in_order && place > 0 && finished.needs_its_place() => {
+                    under_way.insert_held(place, finished, 0);
+                    place += 1;
+                }
+                Some(finished) => self.tell(connection, finished),
+            }
         }
-        let job = self.job();
-        self.command = Some(Box::pin(async move { Finished { outcome: job.run(command).await, reference } }));
+        if under_way.len() > 0 {
+            under_way.watch(cx);
+            self.under_way = Some(under_way);
+        }
     }
 
-    /// Goes on with the command under way, and replies when it has ended.
-    pub(super) fn poll_command(&mut self, cx: &mut Context<'_>, connection: &mut Connection) {
-        let Some(command) = &mut self.command else { return };
-        let Poll::Ready(Finished { outcome, reference }) = command.as_mut().poll(cx) else { return };
-        self.command = None;
+    /// Tells the client why its message is not carried out; its frame had so many bytes.
+    pub(super) fn reject(&mut self, connection: &mut Connection, rejected: Rejected, bytes: usize) {
+        let Rejected { reason, reference } = rejected;
+        self.answer(connection, Finished { outcome: Outcome::Rejected(reason), reference }, bytes);
+    }
+
+    /// Replies to a message that has just been read. A connection whose errors don't name their command is answered in order.
+    fn answer(&mut self, connection: &mut Connection, finished: Finished, bytes: usize) {
+        let in_order = self.answers_in_order();
+        match &mut self.under_way {
+            Some(under_way) if in_order && finished.needs_its_place() => {
+                under_way.insert_held(under_way.len(), finished, bytes);
+            }
+            _ => self.tell(connection, finished),
+        }
+    }
+
+    fn concern_of(&self, command: &mut Command) -> Concern {
+        Concern::of(command, &self.registered.node, self.user(), self.is_live())
+    }
+
+    /// Whether the user's messages go on while the store is away.
+    fn is_live(&self) -> bool {
+        self.registered.queue.wire().dialect.delivers_without_store()
+    }
+
+    fn answers_in_order(&self) -> bool {
+        self.registered.queue.wire().dialect.is_flat()
+    }
+
+    /// Starts a command if the user's allowance over all nodes permits it. A ping is answered here, because it needs nothing
+    /// from anywhere.
+    fn start(&self, cx: &mut Context<'_>, request: Request, concern: Concern) -> Started {
+        let Request { command, reference } = request;
+        let Registered { node, user, .. } = &self.registered;
+        let draws = match node.user_rates.check(user) {
+            Some(Allowance::Granted) => false,
+            Some(Allowance::Wait(wait_ms)) => {
+                return Started::Ended(Finished::over_the_limit(wait_ms, reference));
+            }
+            None => true,
+        };
+        if !draws {
+            node.metrics.command(command.name());
+            if let Command::Ping { timestamp } = command {
+                return Started::Ended(Finished { outcome: Outcome::Pinged(timestamp), reference });
+            }
+        }
+        let at_once = !draws && (!self.is_live() || node.chat.takes_live_sends_at_once());
+        let mut running = self.job().begin(command, reference, draws);
+        match running.as_mut().poll(cx) {
+            Poll::Ready(finished) => Started::Ended(finished),
+            Poll::Pending => Started::Running(if at_once { concern } else { concern.not_at_once() }, running),
+        }
+    }
+
+    /// Replies to a command that has ended.
+    fn tell(&mut self, connection: &mut Connection, finished: Finished) {
+        let Finished { outcome, reference } = finished;
         match outcome {
             Outcome::Answered(result) => connection.answer(*result, reference.as_deref()),
+            Outcome::Pinged(timestamp) => connection.reply(&pong(timestamp), reference.as_deref()),
             Outcome::Checked(result) => self.refreshed(connection, result, reference.as_deref()),
-            Outcome::OverTheLimit { wait_ms } => connection.over_the_limit(wait_ms, reference.as_deref()),
+            Outcome::Rejected(reason) => connection.reject(reason, reference.as_deref()),
         }
     }
 
     fn job(&self) -> Job {
         let Registered { node, user, queue, .. } = &self.registered;
-        let live = queue.wire().dialect.delivers_without_store();
-        let asker = Asker { user: user.clone(), admin: self.admin, live };
+        let asker = Asker { user: user.clone(), admin: self.admin, live: self.is_live() };
         Job { node: Arc::clone(node), queue: Arc::clone(queue), asker }
     }
 
@@ -172,47 +235,6 @@ impl Drop for Live {
         let open_s = coarse_s().saturating_sub(self.opened_s);
         node.audit.connection_closed(user, self.registered.connection_id(), open_s, queue.closing());
     }
-}
-
-impl Job {
-    async fn run(self, command: Command) -> Outcome {
-        match command {
-            Command::Auth { token, .. } => Outcome::Checked(check_token(&self.node, token).await),
-            command => Outcome::Answered(Box::new(run_command(&self.node, &self.asker, &self.queue, command).await)),
-        }
-    }
-}
-
-/// Checks a fresh token of a live connection, revocations included: joining looks them up only once.
-async fn check_token(node: &Node, token: String) -> Result<Box<Identity>, AuthError> {
-    let identity = node.authenticator.authenticate(Credential::Token(token.into())).await?;
-    node.authenticator.check_revoked(&identity).await?;
-    Ok(Box::new(identity))
-}
-
-/// Carries out a command. A connection whose dialect has no echo gets no event of its own sends.
-async fn run_command(
-    node: &Node,
-    asker: &Asker,
-    queue: &SendQueue,
-    mut command: Command,
-) -> Result<Option<Event>, ProtocolError> {
-    let muted = match &mut command {
-        Command::Send(send) if queue.wire().dialect.mutes_own_sends() => {
-            Some(send.temp_id.get_or_insert_with(|| TempId::generated(rand::random())).clone())
-        }
-        _ => None,
-    };
-    if let Some(temp_id) = &muted {
-        queue.mute(temp_id);
-    }
-    let result = dispatch(&node.chat, asker, command).await;
-    if let Some(temp_id) = muted.filter(|_| !matches!(result, Ok(None))) {
-        // Refused, or sent before: no event of it will come for this connection. If the outcome of a send is unknown and
-        // the event does come, then it is the only thing that tells the sender.
-        queue.unmute(&temp_id);
-    }
-    result
 }
 
 /// Sends a new connection the events after `auth_success`, and tells others that the user is here. While the store is away,

@@ -2,12 +2,15 @@
 //! It offers [`Session`], the future that drives a socket, and [`poller`], long polling on the same log.
 //! It never holds a timer or a buffer: the node sweeps all sockets' clocks once a second, and bytes wait in the queue.
 
+mod carry_out;
 mod connection;
 mod joining;
 mod live;
+mod order;
 pub mod poller;
 mod registered;
 pub mod socket;
+mod under_way;
 mod waiting;
 
 use std::pin::Pin;
@@ -78,10 +81,13 @@ impl Future for Session {
         loop {
             state.poll(cx, connection);
             let reading = state.takes_messages() && !connection.queue.liveness().is_quiet();
-            let driven = socket.poll_drive(cx, reading, &mut |incoming| state.on_message(connection, incoming));
+            let waker = cx.waker();
+            let driven = socket.poll_drive(cx, reading, &mut |incoming| {
+                state.on_message(&mut Context::from_waker(waker), connection, incoming)
+            });
             match driven {
                 Poll::Ready(ended) => return Poll::Ready(ended),
-                // A command came: start on it now, and go on reading if it was quick.
+                // A token came, or too much waits: go on with it now, and go on reading if it was quick.
                 Poll::Pending if reading && !state.takes_messages() => {}
                 Poll::Pending => {
                     state.ask_for_more(connection);
@@ -108,12 +114,12 @@ impl State {
         }
     }
 
-    /// Whether a message may come: while joining, and while a command is under way, the next one stays with the kernel.
+    /// Whether a message may come: while joining, and while too many commands wait, the next one stays with the kernel.
     fn takes_messages(&self) -> bool {
         match self {
             Self::Waiting(_) | Self::Over => true,
             Self::Joining(_) => false,
-            Self::Live(live) => live.is_idle(),
+            Self::Live(live) => live.has_room(),
         }
     }
 
@@ -128,25 +134,26 @@ impl State {
                 }
                 Poll::Pending => {}
             },
-            Self::Live(live) => live.poll_command(cx, connection),
+            Self::Live(live) => live.advance(cx, connection),
             Self::Waiting(_) | Self::Over => {}
         }
     }
 
-    fn on_message(&mut self, connection: &mut Connection, incoming: Incoming<'_>) -> Flow {
-        let Some(request) = connection.decode(incoming) else { return Flow::Continue };
-        if !connection.admit(&request) {
-            return Flow::Continue;
-        }
-        match self {
-            Self::Waiting(waiting) => {
+    /// Takes a message; a command of a live connection is started here, so that commands begin in the order of reading.
+    fn on_message(&mut self, cx: &mut Context<'_>, connection: &mut Connection, incoming: Incoming<'_>) -> Flow {
+        let bytes = incoming.bytes();
+        let Some(read) = connection.read(incoming) else { return Flow::Continue };
+        match (&mut *self, read) {
+            (Self::Live(live), Ok(request)) => live.take(cx, connection, request, bytes),
+            (Self::Live(live), Err(rejected)) => live.reject(connection, rejected, bytes),
+            (Self::Waiting(waiting), Ok(request)) => {
                 if let Some(joining) = waiting.on_command(connection, request) {
                     *self = Self::Joining(joining);
                 }
             }
-            Self::Live(live) => live.admit(connection, request),
-            // No message is read while joining, and `decode` ignores those on a closed queue.
-            Self::Joining(_) | Self::Over => {}
+            (_, Err(rejected)) => connection.reject(rejected.reason, rejected.reference.as_deref()),
+            // No message is read while joining, and `read` ignores those on a closed queue.
+            (Self::Joining(_) | Self::Over, Ok(_)) => {}
         }
         if self.takes_messages() { Flow::Continue } else { Flow::Pause }
     }

@@ -61,6 +61,16 @@ pub enum Incoming<'a> {
     Binary(&'a mut [u8]),
 }
 
+impl Incoming<'_> {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Whether the next message may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {

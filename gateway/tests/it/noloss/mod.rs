@@ -6,5 +6,6 @@ mod heal;
 mod left_behind;
 mod outbox;
 mod resume;
+mod side_by_side;
 mod sockets;
 mod two_nodes;

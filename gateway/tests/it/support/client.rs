@@ -16,6 +16,9 @@ use tokio::net::TcpStream;
 /// How long anything expected may take: longer than Sentinels whose first vote was split.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The type under which the WebSocket's own pong is among the frames.
+pub(crate) const PONG: &str = "the WebSocket's pong";
+
 /// What came over the socket.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Incoming {
@@ -91,6 +94,12 @@ impl Client {
         self.socket.write_frame(frame).await.expect("a live socket");
     }
 
+    /// Sends a ping of the WebSocket's own.
+    pub(crate) async fn send_socket_ping(&mut self) {
+        let ping = Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b""));
+        self.socket.write_frame(ping).await.expect("a live socket");
+    }
+
     /// The next thing that comes; panics if nothing does.
     pub(crate) async fn next(&mut self) -> Incoming {
         self.try_next().await.expect("something comes")
@@ -164,6 +173,7 @@ impl Client {
                 let reason = frame.payload.get(2..).unwrap_or_default();
                 Incoming::Closed(code, String::from_utf8_lossy(reason).into_owned())
             }
+            OpCode::Pong => Incoming::Frame(json!({ "type": PONG })),
             other => panic!("an unexpected {other:?}"),
         }
     }
