@@ -33,6 +33,7 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
                 true => chat.send_live(user, send).await?,
                 false => Some(chat.send(user, send, BroughtBy::Sender).await?),
             };
+            chat.owe_for_send(user, sent.as_ref());
             Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
                 temp_id: sent.message.temp_id.clone(),
                 message: sent.message,
@@ -97,6 +98,7 @@ async fn change(
     change: MessageChange,
 ) -> Result<Option<Event>, ProtocolError> {
     let changed = chat.change_message(message, Some(user), change).await?;
+    chat.owe_for_change(user, &changed);
     Ok((!changed.changed).then_some(changed.event))
 }
 

@@ -14,6 +14,8 @@ pub struct ChangeOutcome {
     pub changed: bool,
     /// The members' event.
     pub event: Event,
+    /// How many members the conversation has.
+    pub member_count: usize,
 }
 
 impl Chat {
@@ -34,7 +36,8 @@ impl Chat {
         }
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
-        Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
+        let member_count = outcome.members.list.len();
+        Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event, member_count })
     }
 
     /// Edits and deletions stand in the audit trail, as what was sent does.

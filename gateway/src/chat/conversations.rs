@@ -102,7 +102,7 @@ impl Chat {
             let [one, other] = users.as_slice() else {
                 return Err(ProtocolError::field("members", "must be two users, including the caller"));
             };
-            let conversation = self.open_direct(by, (one, other), create.id).await?;
+            let (conversation, _) = self.open_direct(by, (one, other), create.id).await?;
             return Ok(CreatedConversation { conversation, blocked });
         }
         if let Some(by) = by {
@@ -126,29 +126,29 @@ impl Chat {
             owner: by.cloned(),
             members,
         };
-        let conversation = self.under_an_id(create.id, &users, Making::Group(group)).await?;
+        let (conversation, _) = self.under_an_id(create.id, &users, Making::Group(group)).await?;
         Ok(CreatedConversation { conversation, blocked })
     }
 
-    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend).
+    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend), and whether it was made.
     pub(super) async fn open_direct(
         &self,
         by: Option<&UserId>,
         (one, other): (&UserId, &UserId),
         id: Option<ConversationId>,
-    ) -> Result<Conversation, ProtocolError> {
+    ) -> Result<(Conversation, bool), ProtocolError> {
         let users = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
         self.under_an_id(id, &users, Making::Direct { by, pair: (one, other) }).await
     }
 
     /// Makes a conversation under the application's id, or under the next generated one. A generated id that is taken is
-    /// passed over. `users` are told if one was made.
+    /// passed over. `users` are told if one was made; whether that is so comes with it.
     async fn under_an_id(
         &self,
         id: Option<ConversationId>,
         users: &[UserId],
         making: Making<'_>,
-    ) -> Result<Conversation, ProtocolError> {
+    ) -> Result<(Conversation, bool), ProtocolError> {
         let tries = if id.is_some() { 1 } else { GENERATED_IDS_TRIED_MAX };
         for _ in 0..tries {
             let id = match &id {
@@ -176,7 +176,7 @@ impl Chat {
                     if made {
                         self.publish_row(&built);
                     }
-                    return Ok(conversation);
+                    return Ok((conversation, made));
                 }
             }
         }

@@ -16,6 +16,8 @@ pub struct SentMessage {
     pub message: Message,
     /// Whether an earlier try had stored it; then no user is notified again.
     pub duplicate: bool,
+    /// Whether it opened its direct conversation.
+    pub is_first: bool,
     /// Further answers to a repeated send; empty for a new one, whose event has them.
     pub about: About,
 }
@@ -58,8 +60,8 @@ impl Chat {
         id: Option<MessageId>,
     ) -> Result<SentMessage, ProtocolError> {
         let started = std::time::Instant::now();
-        let conversation = match send.target {
-            Target::Conversation(conversation) => conversation,
+        let (conversation, is_first) = match send.target {
+            Target::Conversation(conversation) => (conversation, false),
             Target::User(user) => self.direct(sender, &user).await?,
         };
         self.end_typing(&conversation, sender).await;
@@ -78,12 +80,12 @@ impl Chat {
             SendOutcome::Stored(stored) => {
                 self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
                 traces::record(Step::Send, stored.message.id, started, 1);
-                Ok(SentMessage { message: stored.message, duplicate: false, about: About::default() })
+                Ok(SentMessage { message: stored.message, duplicate: false, is_first, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
                 let members = self.members.get(&message.conversation_id).await?;
                 let about = self.directory.about(&message, &members).await;
-                Ok(SentMessage { message, duplicate: true, about })
+                Ok(SentMessage { message, duplicate: true, is_first, about })
             }
             SendOutcome::Refused(refusal) => Err(refused(refusal)),
         }
@@ -108,14 +110,14 @@ impl Chat {
         self.directs.get(&pair(one, other))
     }
 
-    /// The direct conversation of the two, opened if need be.
-    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<ConversationId, ProtocolError> {
+    /// The direct conversation of the two, and whether it had to be opened.
+    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<(ConversationId, bool), ProtocolError> {
         if let Some(known) = self.known_direct(sender, to) {
-            return Ok(known);
+            return Ok((known, false));
         }
-        let conversation = self.open_direct(Some(sender), (sender, to), None).await?;
+        let (conversation, is_new) = self.open_direct(Some(sender), (sender, to), None).await?;
         self.directs.insert(pair(sender, to), conversation.id.clone());
-        Ok(conversation.id)
+        Ok((conversation.id, is_new))
     }
 }
 

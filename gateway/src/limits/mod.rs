@@ -3,12 +3,15 @@
 //! It never sees a socket or a request, and no table here grows without a bound.
 
 mod addresses;
+mod bulk;
+pub mod charges;
 mod polls;
 mod rate;
 mod slots;
 mod user_rates;
 
 pub use addresses::{Addresses, OverLimit, Stay};
+pub use bulk::{BULK_USERS_MIN, BulkPlace, BulkRequests, TooManyBulkRequests};
 pub use polls::{PollPlace, Polls};
 pub use rate::{Bucket, Rate};
 pub use slots::Slots;

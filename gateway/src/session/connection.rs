@@ -48,7 +48,7 @@ pub(super) struct Connection {
     pub(super) queue: Arc<SendQueue>,
     /// The connection's number on this node, the key in lobby and registry.
     pub(super) number: u64,
-    /// The connection's own allowance of commands. The user's, over all connections, is the node's (`user_rates`).
+    /// The connection's own allowance of commands, pings, pongs that weren't asked for, and fragments. The user's, over all connections, is the node's (`user_rates`).
     commands: Bucket,
     /// The connection's allowance of commands over the limit: when it is used up, the connection is closed.
     forgiven: Bucket,
@@ -71,6 +71,10 @@ impl Connection {
     pub(super) fn decode(&mut self, incoming: Incoming<'_>) -> Option<Request> {
         let frame = match incoming {
             Incoming::Text(frame) => frame,
+            Incoming::Frame => {
+                self.count(None);
+                return None;
+            }
             Incoming::Binary(_) => {
                 let error = ProtocolError::new(ErrorCode::InvalidMessage, "send text frames, not binary ones");
                 self.bad_frame(&error, None);
@@ -98,11 +102,19 @@ impl Connection {
 
     /// Whether the connection may send a command now; if not, the client gets an error.
     pub(super) fn admit(&mut self, request: &Request) -> bool {
+        self.count(request.reference.as_deref())
+    }
+
+    /// Counts a command, or a frame that brings none; whether it is within the limit. If not, the client gets an error.
+    fn count(&mut self, reference: Option<&str>) -> bool {
+        if self.queue.closing().is_some() {
+            return false;
+        }
         let rate = Rate::per_second(self.node.limits.commands_per_second);
         match self.commands.take(rate, now_us()) {
             Ok(()) => true,
             Err(wait_us) => {
-                self.over_the_limit(wait_us.div_ceil(1000), request.reference.as_deref());
+                self.over_the_limit(wait_us.div_ceil(1000), reference);
                 false
             }
         }

@@ -15,7 +15,7 @@ use crate::clock::coarse_s;
 use crate::delivery::frames::{event_on, reply_on};
 use crate::delivery::send_queue::SendQueue;
 use crate::dispatch::{Asker, dispatch, pong};
-use crate::limits::Allowance;
+use crate::limits::{Allowance, charges};
 use crate::node::Node;
 
 /// A user's connection.
@@ -82,13 +82,14 @@ impl Live {
 
     /// Starts the command if the user's allowance over all nodes permits it.
     pub(super) fn admit(&mut self, connection: &mut Connection, request: Request) {
-        match connection.node.user_rates.check(self.user()) {
+        let charge = charges::of_command(&request.command);
+        match connection.node.user_rates.check(self.user(), charge) {
             Some(Allowance::Granted) => self.execute(connection, request),
             Some(Allowance::Wait(wait_ms)) => connection.over_the_limit(wait_ms, request.reference.as_deref()),
             None => {
                 let (job, Request { command, reference }) = (self.job(), request);
                 self.command = Some(Box::pin(async move {
-                    let outcome = match job.node.user_rates.draw(&job.asker.user).await {
+                    let outcome = match job.node.user_rates.draw(&job.asker.user, charge).await {
                         Allowance::Granted => {
                             job.node.metrics.command(command.name());
                             job.run(command).await

@@ -48,6 +48,8 @@ pub struct Socket {
     unwritten: PendingWrite,
     /// The answers to pings since the last write, framed.
     pongs: Vec<u8>,
+    /// Pings of ours whose pongs may still come.
+    pings_unanswered: u8,
     /// Set once no message will be handed out any more.
     closing: Option<Box<Closing>>,
 }
@@ -59,6 +61,8 @@ pub enum Incoming<'a> {
     Text(&'a mut [u8]),
     /// Binary.
     Binary(&'a mut [u8]),
+    /// A frame without a message: a ping, a pong that was not asked for, a fragment. It is told so that it can be counted.
+    Frame,
 }
 
 /// Whether the next message may come.
@@ -139,6 +143,7 @@ impl Socket {
             backlog: BytesMut::from(&*leftover),
             unwritten: PendingWrite::default(),
             pongs: Vec::new(),
+            pings_unanswered: 0,
             closing: None,
         }
     }
@@ -235,9 +240,16 @@ impl Socket {
                 Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
                 Ok(Some(Item::Ping(payload))) => {
                     self.answer_ping(&payload);
-                    Flow::Continue
+                    on_message(Incoming::Frame)
                 }
-                Ok(Some(Item::Pong)) => Flow::Continue,
+                Ok(Some(Item::Pong)) => match self.pings_unanswered.checked_sub(1) {
+                    Some(others) => {
+                        self.pings_unanswered = others;
+                        Flow::Continue
+                    }
+                    None => on_message(Incoming::Frame),
+                },
+                Ok(Some(Item::Fragment)) => on_message(Incoming::Frame),
                 Ok(Some(Item::Close(code))) => {
                     self.begin_closing(SocketEnd::Peer(code));
                     return ReadProgress::Closing;
@@ -271,6 +283,7 @@ impl Socket {
         if all {
             self.queue.take(&mut batch, cx.waker());
             batch.frames.extend(batch.ping.then(frame::ping));
+            self.pings_unanswered = self.pings_unanswered.saturating_add(u8::from(batch.ping));
             if !self.pongs.is_empty() {
                 // First, because the answers to a message come after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));

@@ -31,6 +31,8 @@ pub enum Item<'i> {
     Ping(Payload<'i>),
     /// A pong.
     Pong,
+    /// A part of a message that goes on with the next data frame. It brings nothing yet; it is told so that it can be counted.
+    Fragment,
     /// A close frame with its code, if any. What follows it is not to be read (RFC 6455 §5.5.1).
     Close(Option<u16>),
 }
@@ -83,7 +85,7 @@ impl Decoder {
             if self.partial.as_ref().is_some_and(|partial| partial.frame.is_some()) {
                 match self.receive(input)? {
                     FrameProgress::Item(item) => return Ok(Some(item)),
-                    FrameProgress::Fragment => {}
+                    FrameProgress::Fragment => return Ok(Some(Item::Fragment)),
                     FrameProgress::Incomplete => return Ok(None),
                 }
             }

@@ -693,7 +693,7 @@ async fn a_backbone_without_server_does_not_start() {
 async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
     let (ann, bob) = (user("ann"), user("bob"));
     // One in ten seconds, twenty at once: nothing comes back while this runs.
-    let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, wanted: 6, owed: 0 };
+    let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, debt_us: 200_000_000, wanted: 6, least: 1, owed: 0 };
     assert_eq!(rig.a.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
     assert_eq!(rig.b.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
     let owing = Draw { owed: 4, ..draw };

@@ -114,7 +114,7 @@ async fn streams_and_allowances_are_of_one(blue: &Node, green: &Node) {
     blue.backbone.publish(vec![gone]).await.expect("published");
     assert_eq!(green.backbone.take_push_jobs(10).await.expect("taken"), []);
     blue.backbone.take_push_jobs(10).await.expect("taken");
-    let draw = Draw { cost_us: 10_000_000, burst_us: 20_000_000, wanted: 2, owed: 0 };
+    let draw = Draw { cost_us: 10_000_000, burst_us: 20_000_000, debt_us: 20_000_000, wanted: 2, least: 1, owed: 0 };
     assert_eq!(blue.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(2));
     assert_eq!(green.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(2));
 }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bad_input;
+mod charges;
 mod commands;
 mod hostile;
 mod plain_connections;
