@@ -52,6 +52,7 @@ absent! {
     Lookups {
         username(_: &UserId) -> Option<String> = Ok(None);
         usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
+        known_users(_: &[UserId]) -> Vec<UserId> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
         is_banned(_: &ConversationId, _: &UserId) -> bool = Ok(false);
     }

@@ -65,6 +65,11 @@ impl Online {
         gone
     }
 
+    /// Whether the user was ever online.
+    pub(super) fn knows(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
+    }
+
     pub(super) fn presence(&self, user: &UserId, now_ms: i64) -> Presence {
         let state = self.users.get(user);
         Presence {

@@ -31,6 +31,10 @@ pub(super) struct Scripts {
     pub(super) restore_revocation: Script,
     /// Draws on a user's allowance of commands.
     pub(super) draw: Script,
+    /// Adds push jobs.
+    pub(super) push: Script,
+    /// Removes a push job.
+    pub(super) push_end: Script,
 }
 
 impl Scripts {
@@ -57,6 +61,8 @@ impl Scripts {
             settle_offline: script(&[include_str!("lua/settle_offline.lua")]),
             restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
             draw: script(&[include_str!("lua/draw.lua")]),
+            push: script(&[include_str!("lua/push_shares.lua"), include_str!("lua/push.lua")]),
+            push_end: script(&[include_str!("lua/push_shares.lua"), include_str!("lua/push_end.lua")]),
         }
     }
 
@@ -68,10 +74,11 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 11] {
+    fn all(&self) -> impl Iterator<Item = &Script> {
         let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
-        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
-        [append, seed, open, enter, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
+        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, push, push_end, .. } = self;
+        let presence = [departed, subscribed, take_offline, settle_offline];
+        [append, seed, open, enter, read, restore_revocation, draw, push, push_end].into_iter().chain(presence)
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, ap
             }),
             append,
             message: Some(message.id),
-            push: !is_sender && is_member(user),
+            push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
         }),
     };
     let of_now = then.is_none().then_some(&now.list).into_iter().flatten().map(|(user, _)| user);
@@ -117,7 +117,7 @@ pub(super) fn event_deliveries(
                 unread: unread.clone(),
                 append,
                 message: None,
-                push: false,
+                push: None,
             }),
         }));
     }
