@@ -225,7 +225,17 @@ impl Chat {
         if outcome.changed {
             self.audit.membership(user, conversation, &change);
             self.tell_members_changed(conversation).await;
-            self.publish_row(&built);
+            match change {
+                MembershipChange::Join | MembershipChange::Leave => {
+                    self.publish_turnover(conversation, (user, outcome.is_member), &built).await;
+                }
+                MembershipChange::Add { .. }
+                | MembershipChange::Invite { .. }
+                | MembershipChange::Kick { .. }
+                | MembershipChange::Ban { .. }
+                | MembershipChange::Unban { .. }
+                | MembershipChange::SetRole { .. } => self.publish_row(&built),
+            }
         }
         if outcome.was_member && !outcome.is_member {
             // On other nodes the next sweep of typing ends it.
@@ -273,18 +283,18 @@ impl Chat {
 
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
-    let conversation_id = outcome.conversation.id.clone();
+    let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
     let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
             list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
-            let event = Event::MemberJoined { conversation_id, user_id, username };
+            let event = Event::MemberJoined { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
             list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
-            let event = Event::MemberLeft { conversation_id, user_id, username };
+            let event = Event::MemberLeft { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (false, false) | (true, true) => {}
@@ -307,7 +317,8 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
         let conversation_id = outcome.conversation.id.clone();
         list.extend(outcome.added.iter().map(|user| {
             let (user_id, username) = (user.clone(), names.get(user).cloned());
-            let event = Event::MemberJoined { conversation_id: conversation_id.clone(), user_id, username };
+            let (conversation_id, version) = (conversation_id.clone(), outcome.members.version);
+            let event = Event::MemberJoined { conversation_id, user_id, username, version };
             events::outbox_event(others.clone(), &event)
         }));
     }

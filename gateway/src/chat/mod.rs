@@ -22,6 +22,7 @@ pub mod receipt_events;
 pub mod receipts;
 pub mod revocations;
 pub mod sweep;
+mod turnover;
 pub mod typing;
 pub mod usernames;
 
@@ -74,6 +75,8 @@ pub struct Chat {
     late: late::Late,
     /// How often users have tried the passwords of conversations. This node's own.
     password_attempts: passwords::Attempts,
+    /// Comings and goings that wait to be told together. This node's own.
+    turnover: turnover::Turnover,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
     /// How many users are notified of one user's presence or typing; a setting.
@@ -153,6 +156,7 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
+            turnover: turnover::Turnover::default(),
             message_kinds,
             presence_audience,
             partners,
@@ -170,6 +174,7 @@ impl Chat {
     /// Takes no further sends and receipts, and returns when those under way are committed and handed to the publisher.
     pub async fn finish(&self) {
         self.commit.finish().await;
+        self.tell_turnover(true).await;
     }
 
     /// The allowances of users, for the node.

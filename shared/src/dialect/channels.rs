@@ -135,10 +135,10 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
             ConversationKind::Direct => {}
         },
         Event::ConversationLeft { conversation_id } => out.push(&Frame::LeftChannel { channel_id: conversation_id }),
-        Event::MemberJoined { conversation_id, user_id, username } => {
+        Event::MemberJoined { conversation_id, user_id, username, version: _ } => {
             out.push(&Frame::UserJoined(about(conversation_id, user_id, username.as_ref(), now)));
         }
-        Event::MemberLeft { conversation_id, user_id, username } => {
+        Event::MemberLeft { conversation_id, user_id, username, version: _ } => {
             out.push(&Frame::UserLeft(about(conversation_id, user_id, username.as_ref(), now)));
         }
         Event::AuthFailed { .. }

@@ -7,3 +7,4 @@ mod commands;
 mod hostile;
 mod plain_connections;
 mod start;
+mod turnover;
