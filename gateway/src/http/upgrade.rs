@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
-use super::client_address::{ClientAddress, ClientScheme};
+use super::client_address::{ClientAddress, ClientScheme, address_key};
 use super::listener::{Capacity, Place};
 use super::plain_connections::PacedStream;
 use super::rest::failure::respond;
@@ -22,11 +22,15 @@ use crate::auth::{Credential, TokenRefusal, credentials};
 use crate::clock::now_us;
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
-use crate::limits::{Addresses, OverLimit, Stay};
+use crate::limits::{AddressKey, Addresses, OverLimit, Stay, may_take};
 use crate::node::Node;
 use crate::session::socket::Socket;
 use crate::session::{Opening, Session};
 use crate::ws::handshake::{PendingUpgrade, accept};
+
+/// When a client may come again whose address has too many sockets without a token, in seconds: by then most have a token, or are
+/// closed.
+const SEATS_RETRY_S: u64 = 10;
 
 /// Opens sockets.
 pub struct Sockets {
@@ -99,15 +103,16 @@ impl Sockets {
                 return answer;
             }
         };
+        let from = address_key(request.extensions());
         let opening = match wire {
-            Some(_) => match self.opening(request.uri(), request.headers()).await {
+            Some(_) => match self.opening(request.uri(), request.headers(), from).await {
                 Ok(opening) => opening,
                 Err(answer) => return answer,
             },
             None => Opening::Close(CloseCode::UnsupportedVersion),
         };
         let wire = wire.unwrap_or(Wire::CHAT);
-        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, opening, (place, stay)));
+        self.tasks.spawn(run(Arc::clone(&self.node), upgrade, wire, (opening, from), (place, stay)));
         response.map(|_| Body::empty())
     }
 
@@ -115,6 +120,12 @@ impl Sockets {
     fn enter<B>(&self, request: &Request<B>) -> Result<Option<Stay>, OverLimit> {
         let client = request.extensions().get::<ClientAddress>();
         client.map(|ClientAddress(address)| self.addresses.enter(*address)).transpose()
+    }
+
+    /// Whether another socket of this address may wait for its token: no address has all places that are left.
+    fn has_seat(&self, from: AddressKey) -> bool {
+        let free = self.capacity.max().saturating_sub(self.capacity.open());
+        may_take(self.node.lobby.waiting_from(from), free)
     }
 
     fn too_many(&self, crowded: OverLimit) -> Response<Body> {
@@ -125,7 +136,7 @@ impl Sockets {
     }
 
     /// The state of the user's authentication; an answer, if the request is refused.
-    async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
+    async fn opening(&self, uri: &Uri, headers: &HeaderMap, from: AddressKey) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
             return Ok(Opening::Close(CloseCode::Draining));
         }
@@ -135,9 +146,12 @@ impl Sockets {
             Refusal::BeforeUpgrade
         };
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
-        let asked = (headers, uri.query());
+        let asked = (headers, uri.query(), from);
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
         let opening = opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))?;
+        if matches!(opening, Opening::Unknown(_)) && !self.has_seat(from) {
+            return Err(self.too_many(OverLimit { retry_after_s: SEATS_RETRY_S }));
+        }
         let Opening::Known(identity, _) = &opening else { return Ok(opening) };
         match (self.node.connects.take(&identity.user, now_us()), refusal) {
             (Ok(()), _) => Ok(opening),
@@ -192,7 +206,13 @@ fn refused_as(answer: &Response<Body>) -> &'static str {
 }
 
 /// A socket's task: a panic in one ends that one alone.
-async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Opening, places: (Place, Option<Stay>)) {
+async fn run(
+    node: Arc<Node>,
+    upgrade: PendingUpgrade,
+    wire: Wire,
+    (opening, from): (Opening, AddressKey),
+    places: (Place, Option<Stay>),
+) {
     let (stream, early) = match upgrade.complete::<PacedStream>().await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -204,7 +224,7 @@ async fn run(node: Arc<Node>, upgrade: PendingUpgrade, wire: Wire, opening: Open
     let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, wire));
     let socket = Socket::new(stream, early, Arc::clone(&queue), node.limits.frame_bytes_max);
     let metrics = Arc::clone(&node.metrics);
-    let session = Session::new(node, socket, queue, opening);
+    let session = Session::new(node, socket, queue, opening, from);
     let connection = session.connection();
     tracing::debug!(connection, "a connection begins");
     match contained(session).await {

@@ -13,7 +13,7 @@ use crate::auth::{AuthError, TokenRefusal};
 use crate::clock::now_us;
 use crate::delivery::frames::reply_on;
 use crate::delivery::send_queue::SendQueue;
-use crate::limits::{Bucket, Rate};
+use crate::limits::{AddressKey, Bucket, Rate};
 use crate::node::Node;
 
 /// When a connection that could not join may come again.
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     pub(super) queue: Arc<SendQueue>,
     /// The connection's number on this node, the key in lobby and registry.
     pub(super) number: u64,
+    /// The client's address, as the limits know it.
+    pub(super) from: AddressKey,
     /// The connection's own allowance of commands, pings, pongs that weren't asked for, and fragments. The user's, over all connections, is the node's (`user_rates`).
     commands: Bucket,
     /// The connection's allowance of commands over the limit: when it is used up, the connection is closed.
@@ -62,9 +64,9 @@ thread_local! {
 
 impl Connection {
     /// A new connection, with a number of its own and whole allowances.
-    pub(super) fn new(node: Arc<Node>, queue: Arc<SendQueue>) -> Self {
+    pub(super) fn new(node: Arc<Node>, queue: Arc<SendQueue>, from: AddressKey) -> Self {
         let number = node.next_connection();
-        Self { node, queue, number, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
+        Self { node, queue, number, from, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
     }
 
     /// Reads a command from a message. A bad frame is answered here; a message on a closing connection is ignored.

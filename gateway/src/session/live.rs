@@ -15,7 +15,7 @@ use crate::clock::coarse_s;
 use crate::delivery::frames::{event_on, reply_on};
 use crate::delivery::send_queue::SendQueue;
 use crate::dispatch::{Asker, dispatch, pong};
-use crate::limits::{Allowance, charges};
+use crate::limits::{AddressKey, Allowance, charges};
 use crate::node::Node;
 
 /// A user's connection.
@@ -56,6 +56,8 @@ struct Job {
     node: Arc<Node>,
     queue: Arc<SendQueue>,
     asker: Asker,
+    /// The client's address, as the limits know it.
+    from: AddressKey,
 }
 
 impl Live {
@@ -87,7 +89,7 @@ impl Live {
             Some(Allowance::Granted) => self.execute(connection, request),
             Some(Allowance::Wait(wait_ms)) => connection.over_the_limit(wait_ms, request.reference.as_deref()),
             None => {
-                let (job, Request { command, reference }) = (self.job(), request);
+                let (job, Request { command, reference }) = (self.job(connection.from), request);
                 self.command = Some(Box::pin(async move {
                     let outcome = match job.node.user_rates.draw(&job.asker.user, charge).await {
                         Allowance::Granted => {
@@ -109,7 +111,7 @@ impl Live {
         if let Command::Ping { timestamp } = command {
             return connection.reply(&pong(timestamp), reference.as_deref());
         }
-        let job = self.job();
+        let job = self.job(connection.from);
         self.command = Some(Box::pin(async move { Finished { outcome: job.run(command).await, reference } }));
     }
 
@@ -125,11 +127,11 @@ impl Live {
         }
     }
 
-    fn job(&self) -> Job {
+    fn job(&self, from: AddressKey) -> Job {
         let Registered { node, user, queue, .. } = &self.registered;
         let live = queue.wire().dialect.delivers_without_store();
         let asker = Asker { user: user.clone(), admin: self.admin, live };
-        Job { node: Arc::clone(node), queue: Arc::clone(queue), asker }
+        Job { node: Arc::clone(node), queue: Arc::clone(queue), asker, from }
     }
 
     /// A fresh token was checked. From now on the connection lasts as long as that token.
@@ -179,15 +181,15 @@ impl Drop for Live {
 impl Job {
     async fn run(self, command: Command) -> Outcome {
         match command {
-            Command::Auth { token, .. } => Outcome::Checked(check_token(&self.node, token).await),
+            Command::Auth { token, .. } => Outcome::Checked(check_token(&self.node, token, self.from).await),
             command => Outcome::Answered(Box::new(run_command(&self.node, &self.asker, &self.queue, command).await)),
         }
     }
 }
 
 /// Checks a fresh token of a live connection, revocations included: joining looks them up only once.
-async fn check_token(node: &Node, token: String) -> Result<Box<Identity>, AuthError> {
-    let identity = node.authenticator.authenticate(Credential::Token(token.into())).await?;
+async fn check_token(node: &Node, token: String, from: AddressKey) -> Result<Box<Identity>, AuthError> {
+    let identity = node.authenticator.authenticate(Credential::Token(token.into()), from).await?;
     node.authenticator.check_revoked(&identity).await?;
     Ok(Box::new(identity))
 }

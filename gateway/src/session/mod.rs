@@ -19,6 +19,7 @@ use shared::command::Resume;
 
 use crate::auth::{Identity, TokenRefusal};
 use crate::delivery::send_queue::SendQueue;
+use crate::limits::AddressKey;
 use crate::node::Node;
 use connection::Connection;
 use joining::Joining;
@@ -62,9 +63,9 @@ enum State {
 }
 
 impl Session {
-    /// A session on a socket whose queue is `queue`.
-    pub fn new(node: Arc<Node>, socket: Socket, queue: Arc<SendQueue>, opening: Opening) -> Self {
-        let connection = Connection::new(node, queue);
+    /// A session on a socket whose queue is `queue`, of a client at `from`.
+    pub fn new(node: Arc<Node>, socket: Socket, queue: Arc<SendQueue>, opening: Opening, from: AddressKey) -> Self {
+        let connection = Connection::new(node, queue, from);
         let state = State::open(&connection, opening);
         Self { socket, connection, state }
     }

@@ -11,7 +11,7 @@ use super::Api;
 use super::failure::Failure;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
-use crate::http::client_address::ClientScheme;
+use crate::http::client_address::{ClientScheme, address_key};
 use crate::limits::{Allowance, BULK_USERS_MIN, BulkPlace, TooManyBulkRequests};
 use crate::store::Giver;
 
@@ -117,7 +117,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
                 return Err(Failure(foreign_cookie()));
             }
         }
-        let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
+        let identity =
+            authenticator.authenticate_request(shown, address_key(&parts.extensions)).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
         named_user(parts)?;
         // Backends answer for themselves; a user's requests count as the user's commands do.

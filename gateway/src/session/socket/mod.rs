@@ -48,8 +48,6 @@ pub struct Socket {
     unwritten: PendingWrite,
     /// The answers to pings since the last write, framed.
     pongs: Vec<u8>,
-    /// Pings of ours whose pongs may still come.
-    pings_unanswered: u8,
     /// Set once no message will be handed out any more.
     closing: Option<Box<Closing>>,
 }
@@ -143,7 +141,6 @@ impl Socket {
             backlog: BytesMut::from(&*leftover),
             unwritten: PendingWrite::default(),
             pongs: Vec::new(),
-            pings_unanswered: 0,
             closing: None,
         }
     }
@@ -242,13 +239,8 @@ impl Socket {
                     self.answer_ping(&payload);
                     on_message(Incoming::Frame)
                 }
-                Ok(Some(Item::Pong)) => match self.pings_unanswered.checked_sub(1) {
-                    Some(others) => {
-                        self.pings_unanswered = others;
-                        Flow::Continue
-                    }
-                    None => on_message(Incoming::Frame),
-                },
+                Ok(Some(Item::Pong)) if self.decoder.is_answer() => Flow::Continue,
+                Ok(Some(Item::Pong)) => on_message(Incoming::Frame),
                 Ok(Some(Item::Fragment)) => on_message(Incoming::Frame),
                 Ok(Some(Item::Close(code))) => {
                     self.begin_closing(SocketEnd::Peer(code));
@@ -282,8 +274,10 @@ impl Socket {
         let mut all = self.write(cx)?;
         if all {
             self.queue.take(&mut batch, cx.waker());
-            batch.frames.extend(batch.ping.then(frame::ping));
-            self.pings_unanswered = self.pings_unanswered.saturating_add(u8::from(batch.ping));
+            if batch.ping {
+                batch.frames.push_back(frame::ping());
+                self.decoder.expect_pong();
+            }
             if !self.pongs.is_empty() {
                 // First, because the answers to a message come after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));

@@ -18,6 +18,8 @@ pub struct Decoder {
     /// The bytes of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
     partial: Option<Box<Assembly>>,
     message_bytes_max: u32,
+    /// Pings that were sent and whose pongs may still come.
+    pongs_due: u8,
 }
 
 /// An item of the peer.
@@ -73,7 +75,19 @@ impl Decoder {
     /// A decoder that refuses messages, fragmented or not, of more than `message_bytes_max` bytes. Allocates nothing.
     #[must_use]
     pub fn new(message_bytes_max: u32) -> Self {
-        Self { partial: None, message_bytes_max }
+        Self { partial: None, message_bytes_max, pongs_due: 0 }
+    }
+
+    /// A ping was sent: one pong is an answer.
+    pub fn expect_pong(&mut self) {
+        self.pongs_due = self.pongs_due.saturating_add(1);
+    }
+
+    /// Whether a pong that came is the answer to a ping; each ping has one.
+    pub fn is_answer(&mut self) -> bool {
+        let left = self.pongs_due.checked_sub(1);
+        self.pongs_due = left.unwrap_or_default();
+        left.is_some()
     }
 
     /// Takes the next item off the front of `input`; `None` once all of it was consumed.

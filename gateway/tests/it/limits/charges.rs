@@ -33,7 +33,8 @@ fn names(prefix: &str, count: usize) -> Vec<String> {
 /// So many passed since `started`, each at `charge`: that is what the allowance holds, and no less than most of a burst.
 fn assert_charged(what: &str, passed: usize, charge: f64, started: Instant) {
     let (seconds, charged) = (started.elapsed().as_secs_f64(), f64::from(u32::try_from(passed).expect("few")) * charge);
-    let most = 2.0 * RATE + RATE * seconds + RATE / 10.0 * (seconds + 2.0) + charge;
+    // A part that is known only afterwards may be charged too late for the next one.
+    let most = 2.0 * RATE + RATE * seconds + RATE / 10.0 * (seconds + 2.0) + 3.0 * charge;
     assert!(charged <= most, "{what}: {passed} passed in {seconds} s, each for {charge}");
     assert!(charged >= 1.5 * RATE, "{what}: only {passed} passed, each for {charge}");
 }
