@@ -44,6 +44,7 @@ linger-ends         backbone::contract::on_redis::who_has_left_is_pushed_to_at_o
 slow-consumer       noloss::sockets::a_slow_consumer_costs_only_itself
 room                noloss::resume::a_backlog_larger_than_the_queue_comes_in_portions
 order               noloss::side_by_side::what_depends_on_a_command_before_it_works_without_waiting_for_its_answer
+turnover            limits::turnover::joins_and_leaves_cost_members_logs_little
 turns               noloss::sockets::connections_that_can_not_join_are_sent_away_at_different_times
 revocation          noloss::sockets::a_revocation_reaches_every_node_within_a_second
 drain-answer        noloss::sockets::a_send_that_is_under_way_is_acknowledged_before_the_close

@@ -81,6 +81,7 @@ async fn echo(upgrading: PendingUpgrade) {
         let framed = match incoming {
             Incoming::Text(text) => frame::frame_text(text),
             Incoming::Binary(bytes) => frame::frame_binary(bytes),
+            Incoming::Frame => return Flow::Continue,
         };
         match queue.push_reply(framed) {
             PushOutcome::Queued | PushOutcome::Silent => Flow::Continue,

@@ -85,6 +85,7 @@ pub async fn send(chat: &Chat, asker: &Asker, message: SendMessage) -> Result<Op
         true => Box::pin(chat.send_live(&asker.user, message)).await?,
         false => Some(chat.send(&asker.user, message, BroughtBy::Sender).await?),
     };
+    chat.owe_for_send(&asker.user, sent.as_ref());
     Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
         temp_id: sent.message.temp_id.clone(),
         message: sent.message,
@@ -102,6 +103,7 @@ async fn change(
     change: MessageChange,
 ) -> Result<Option<Event>, ProtocolError> {
     let changed = chat.change_message(message, &Giver::user(user), change).await?;
+    chat.owe_for_change(user, &changed);
     Ok((!changed.changed).then_some(changed.event))
 }
 

@@ -136,6 +136,9 @@ pub enum Event {
         user_id: UserId,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         username: Option<String>,
+        /// The version of the members: of events about one user, the one with the highest version holds.
+        #[serde(default)]
+        version: u64,
     },
     #[serde(rename = "member.left")]
     MemberLeft {
@@ -143,6 +146,9 @@ pub enum Event {
         user_id: UserId,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         username: Option<String>,
+        /// As in `member.joined`.
+        #[serde(default)]
+        version: u64,
     },
     #[serde(rename = "status.bulk")]
     StatusBulk { users: BTreeMap<UserId, UserStatus> },

@@ -171,6 +171,13 @@ impl Keys {
         self.scoped("chat:push")
     }
 
+    /// The hash of how many push jobs wait, by conversation and sender; in the slot of [`Keys::push_stream`].
+    #[must_use]
+    pub fn push_shares(&self) -> String {
+        let prefix = &self.prefix;
+        format!("{prefix}chat:push:shares:{{{prefix}chat:push}}")
+    }
+
     /// The stream of push jobs that could not be done.
     #[must_use]
     pub fn push_dead_stream(&self) -> String {
@@ -216,6 +223,7 @@ mod tests {
             keys.all_channel(),
             keys.control_channel(),
             keys.push_stream(),
+            keys.push_shares(),
             keys.push_dead_stream(),
             keys.late_stream(),
             keys.late_lease(),

@@ -10,7 +10,7 @@ use shared::UserId;
 
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
-use crate::backbone::{Backbone, BackboneError, BackboneHost, Inbox, Settings};
+use crate::backbone::{Backbone, BackboneError, BackboneHost, Inbox, PUSH_JOBS_MAX, Settings};
 use crate::config::Config;
 use crate::store::{Owner, Store, UnreadCount, UnreadCounts};
 
@@ -49,6 +49,8 @@ pub(super) async fn connect(
         resume_seconds: seconds(config.log.resume_window),
         online_ttl_seconds: seconds(config.log.online_ttl),
         offline_grace_seconds: seconds(config.log.offline_grace),
+        push_jobs_max: PUSH_JOBS_MAX,
+        push_is_posted: config.push.is_some(),
     };
     let host = Arc::new(StoreHost { unread: UnreadCounts::start(Arc::clone(store)), store: Arc::clone(store) });
     match &config.redis_url {
@@ -70,6 +72,10 @@ struct StoreHost {
 impl BackboneHost for StoreHost {
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
         self.unread.of(user).await.map_err(|error| BackboneError(error.to_string()))
+    }
+
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError> {
+        self.store.known_users(users).await.map_err(|error| BackboneError(error.to_string()))
     }
 
     async fn server_left(&self, left: &str) -> Result<(), BackboneError> {

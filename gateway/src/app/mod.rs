@@ -35,7 +35,7 @@ use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
-use crate::limits::{Polls, UserRates};
+use crate::limits::{BulkRequests, Polls, UserRates};
 use crate::metrics::{self, Metrics};
 use crate::node::clients::Clients;
 use crate::node::drain::{self, Stopping, Unfinished};
@@ -325,6 +325,7 @@ async fn chat(
         publisher,
         presence_audience: config.log.presence_audience,
         message_kinds: config.message_kinds.clone(),
+        user_rates: Arc::new(UserRates::new(config.limits.user_commands_per_second, Arc::clone(backbone) as _)),
         metrics: Arc::clone(metrics),
         audit: audit.clone(),
         lease,
@@ -341,6 +342,7 @@ fn node(
     authenticator: Arc<Authenticator>,
     (chat, audit, metrics): (Arc<Chat>, AuditTrail, Arc<Metrics>),
 ) -> Node {
+    let user_rates = chat.user_rates();
     Node {
         chat,
         store,
@@ -354,7 +356,9 @@ fn node(
         metrics,
         audit,
         limits: config.limits.clone(),
-        user_rates: UserRates::new(config.limits.user_commands_per_second, Arc::clone(&backbone) as _),
+        user_rates,
+        bulk_of_backends: BulkRequests::default(),
+        bulk_of_users: BulkRequests::default(),
         backbone,
         clocks: config.clocks.clone(),
         name: names.node,

@@ -12,6 +12,7 @@ use super::{AuthError, Credential, Due, Identity, TokenRefusal, Unavailable, ses
 use crate::backbone::{Backbone, SessionId, Ticket};
 use crate::config::AuthConfig;
 use crate::http_client::EndpointError;
+use crate::limits::AddressKey;
 use crate::switches;
 
 /// A setting that can't be used.
@@ -105,23 +106,27 @@ impl Authenticator {
         }
     }
 
-    /// The identity. It doesn't check revocations: [`Authenticator::check_revoked`] does.
-    pub async fn authenticate(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
+    /// The identity of a client at `from`. It doesn't check revocations: [`Authenticator::check_revoked`] does.
+    pub async fn authenticate(&self, credential: Credential<'_>, from: AddressKey) -> Result<Identity, AuthError> {
         match self.at_once(&credential) {
             Some(known) => Ok(known?),
             // Boxed, so that credentials which need no request don't carry the room for it.
-            None => Box::pin(self.ask(credential)).await,
+            None => Box::pin(self.ask(credential, from)).await,
         }
     }
 
     /// The same for a request that connects nothing: there a ticket is worth nothing, or one could be had for another.
-    pub async fn authenticate_request(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
+    pub async fn authenticate_request(
+        &self,
+        credential: Credential<'_>,
+        from: AddressKey,
+    ) -> Result<Identity, AuthError> {
         let is_ticket = match &credential {
             Credential::Token(text) => Ticket::parse(text).is_some(),
             Credential::Ticket(_) => true,
             Credential::Session(_) => false,
         };
-        if is_ticket { Err(TokenRefusal::Ticket.into()) } else { self.authenticate(credential).await }
+        if is_ticket { Err(TokenRefusal::Ticket.into()) } else { self.authenticate(credential, from).await }
     }
 
     /// Refuses users whose tokens of that age were revoked.
@@ -152,11 +157,11 @@ impl Authenticator {
         Ok(identity.is_some_and(|identity| identity.user == due.user))
     }
 
-    async fn ask(&self, credential: Credential<'_>) -> Result<Identity, AuthError> {
+    async fn ask(&self, credential: Credential<'_>, from: AddressKey) -> Result<Identity, AuthError> {
         match &credential {
             Credential::Token(text) | Credential::Ticket(text) => match Ticket::parse(text) {
                 Some(ticket) => tickets::redeem(&*self.backbone, &ticket).await,
-                None if matches!(credential, Credential::Token(_)) => self.foreign(text).await,
+                None if matches!(credential, Credential::Token(_)) => self.foreign(text, from).await,
                 None => Err(TokenRefusal::Ticket.into()),
             },
             Credential::Session(id) => self.session(id).await,
@@ -164,7 +169,7 @@ impl Authenticator {
     }
 
     /// A token that none of our keys has signed: by a key that the issuer has published since, or the service knows it.
-    async fn foreign(&self, token: &str) -> Result<Identity, AuthError> {
+    async fn foreign(&self, token: &str, from: AddressKey) -> Result<Identity, AuthError> {
         let mut verified = self.verifier.verify(token);
         if let (Err(Fault::UnknownKey), Some(published)) = (&verified, &self.published) {
             published.fetch_anew().await?;
@@ -173,7 +178,7 @@ impl Authenticator {
         match (verified, &self.remote) {
             (Ok(identity), _) => Ok(identity),
             (Err(Fault::Refused(refused)), _) => Err(refused.into()),
-            (Err(Fault::NotOurs(_) | Fault::UnknownKey), Some(remote)) => remote.ask(token).await,
+            (Err(Fault::NotOurs(_) | Fault::UnknownKey), Some(remote)) => remote.ask(token, from).await,
             (Err(Fault::NotOurs(refused)), None) => Err(refused.into()),
             (Err(Fault::UnknownKey), None) => Err(TokenRefusal::Signature.into()),
         }

@@ -15,12 +15,12 @@ use moka::future::Cache;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::Timestamp;
-use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
 use super::claims::{USERNAME, is_admin, names, seconds, user_id};
 use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
 use crate::http_client::{Answer, Endpoint, EndpointError};
+use crate::limits::{AddressKey, SharedPlaces};
 
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -29,14 +29,16 @@ const KEPT_MAX: u64 = 50_000;
 const ACCEPTED_FOR: Duration = Duration::from_secs(60);
 /// A refused token may become good; a storm of the same one is still asked about once.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// Questions under way at the same time; more are sent away.
+/// Questions under way at the same time; more are sent away. One address has three quarters of what is left at most.
 const QUESTIONS_MAX: usize = 256;
+/// A longer token is not sent: what stands before the service may refuse it with an answer that looks like an outage.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The service.
 pub struct Remote {
     endpoint: Endpoint,
     answers: Cache<[u8; 32], CachedVerdict>,
-    places: Semaphore,
+    places: SharedPlaces,
     breaker: Breaker,
     counts: Counts,
 }
@@ -71,7 +73,7 @@ impl Remote {
         Ok(Self {
             endpoint: Endpoint::new(url, timeout, ANSWER_BYTES_MAX)?,
             answers: Cache::builder().max_capacity(KEPT_MAX).expire_after(GoodFor).build(),
-            places: Semaphore::new(QUESTIONS_MAX),
+            places: SharedPlaces::new(QUESTIONS_MAX),
             breaker: Breaker::new(gauge!("parley_auth_service_open")),
             counts: Counts {
                 accepted: count("accepted"),
@@ -83,13 +85,16 @@ impl Remote {
         })
     }
 
-    /// The identity, by the service's answer, or by a cached one.
-    pub(super) async fn ask(&self, token: &str) -> Result<Identity, AuthError> {
+    /// The identity, by the service's answer, or by a cached one. The question counts for the client at `from`.
+    pub(super) async fn ask(&self, token: &str, from: AddressKey) -> Result<Identity, AuthError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenRefusal::Malformed.into());
+        }
         // A value that no header can hold isn't a token.
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenRefusal::Malformed)?;
         bearer.set_sensitive(true);
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let kept = self.answers.try_get_with(key, self.question(token, bearer)).await;
+        let kept = self.answers.try_get_with(key, self.question(token, bearer, from)).await;
         let identity = kept.map_err(|unavailable| *unavailable)?.verdict?;
         if identity.expires_at_s <= Timestamp::now().unix_seconds() {
             return Err(TokenRefusal::Expired.into());
@@ -97,12 +102,12 @@ impl Remote {
         Ok((*identity).clone())
     }
 
-    async fn question(&self, token: &str, bearer: HeaderValue) -> Result<CachedVerdict, Unavailable> {
+    async fn question(&self, token: &str, bearer: HeaderValue, from: AddressKey) -> Result<CachedVerdict, Unavailable> {
         let away = |wait: Duration| {
             self.counts.not_asked.increment(1);
             unavailable(wait)
         };
-        let _place = self.places.try_acquire().map_err(|_| away(Duration::from_secs(1)))?;
+        let _place = self.places.take(from).ok_or_else(|| away(Duration::from_secs(1)))?;
         let attempt = self.breaker.attempt().map_err(away)?;
         let asked_at = Instant::now();
         let body = Bytes::from(json!({ "token": token }).to_string());

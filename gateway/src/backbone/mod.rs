@@ -31,7 +31,7 @@ pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
 pub use presence::{Presence, Presences};
-pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
+pub use push_jobs::{PUSH_JOB_KEPT, PUSH_JOBS_MAX, PushJob, PushJobs};
 pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use revocations::Revocations;
@@ -75,8 +75,8 @@ pub struct Durable {
     pub append: Append,
     /// The message that the event carries, if any.
     pub message: Option<MessageId>,
-    /// If no connection receives it, add a push job about the message.
-    pub push: bool,
+    /// If no connection receives it, add a push job about the message; from this user.
+    pub push: Option<UserId>,
     /// The users whom the message mentions, for the push job; `None` for none.
     pub mentions: Option<Arc<[UserId]>>,
 }
@@ -200,6 +200,9 @@ pub struct Health {
 pub trait BackboneHost: Send + Sync + 'static {
     /// All unread counts of the user, from the store: the backbone has lost its own.
     async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
+
+    /// Those of the users who were ever here, by the store: connected, or seen, or known by a name.
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError>;
 
     /// This node leaves the server `left` for another: from now on, nothing counts as published there. This is called
     /// before anything arrives from the new server. So a user who gets `resync` finds what is missing in the store.

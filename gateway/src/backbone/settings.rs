@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use shared::redis_keys::Keys;
 
+use super::push_jobs::PUSH_JOBS_MAX;
+
 /// From this size on, in bytes, an event counts as a long one, and a log holds only as many events of its size as fit into
 /// [`LOG_BYTES`]. A log of events of one size is never larger; one of mixed sizes seldom is.
 pub(super) const LONG_BYTES: usize = 2 * 1024;
@@ -31,6 +33,11 @@ pub struct Settings {
     pub online_ttl_seconds: u32,
     /// How long after the last connection closed a user is announced offline.
     pub offline_grace_seconds: u32,
+    /// Push jobs that may wait.
+    pub push_jobs_max: u32,
+    /// Whether the nodes do the jobs, and remove them. If not, another program reads them, and the oldest go when there are too
+    /// many.
+    pub push_is_posted: bool,
 }
 
 impl Settings {
@@ -45,6 +52,8 @@ impl Settings {
             resume_seconds: 3600,
             online_ttl_seconds: 60,
             offline_grace_seconds: 5,
+            push_jobs_max: PUSH_JOBS_MAX,
+            push_is_posted: false,
         }
     }
 

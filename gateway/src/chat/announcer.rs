@@ -2,10 +2,15 @@
 //!
 //! After an outage all users come back at once, and each has hundreds of partners. Without the bound messages would
 //! queue behind millions of such events. An announcement that had to wait is sent only if it is still true.
+//!
+//! Announcements wait in three lanes, each with room of its own. Users with few partners go first, then those with many. Whoever
+//! comes and goes all the time goes last, and so keeps nobody else's waiting.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,15 +20,21 @@ use tokio::time::{Instant, sleep};
 
 use crate::backbone::{BackboneError, Delivery, DeliveryKind, Presence};
 use crate::clock::now_us;
-use crate::limits::{Bucket, Rate};
+use crate::limits::{Bucket, Rate, Slots};
 use crate::metrics::Metrics;
 
 /// How many users a node tells of one in a second; as many at once.
 const TOLD_PER_SECOND: u32 = 5_000;
 /// How many users all nodes together tell in a second: each has an equal share.
 const TOLD_BY_ALL_PER_SECOND: u32 = 50_000;
-/// How many users may wait to be notified. Further ones are dropped, and counted.
+/// How many users may wait to be notified, in each lane. Further ones are dropped, and counted.
 const WAITING_MAX: usize = 25_000;
+/// A user with more partners goes behind those with fewer.
+const FEW_PARTNERS: usize = 100;
+/// A user is told of twice at once, and once in so many microseconds; beyond that they go last.
+const TOLD_OF: Rate = Rate::new(30_000_000, 60_000_000);
+/// Few partners, many partners, and users who come and go all the time.
+const LANES: usize = 3;
 /// How many are notified before the clock is read again.
 const TOLD_AT_ONCE: usize = 1_000;
 /// After a longer wait an announcement may be out of date.
@@ -31,9 +42,30 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// Publishes the announcements.
 pub(super) struct Announcer {
+    lanes: [Lane; LANES],
+    /// Who was told of lately.
+    told_of: Slots,
+    metrics: Arc<Metrics>,
+}
+
+/// The way into a lane.
+struct Lane {
     queue: mpsc::Sender<Announcement>,
     waiting: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
+}
+
+impl Lane {
+    /// A lane, and its end.
+    fn new() -> (Self, LaneEnd) {
+        let (queue, end) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let end = LaneEnd { queue: end, waiting: Arc::clone(&waiting) };
+        (Self { queue, waiting }, end)
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < WAITING_MAX
+    }
 }
 
 /// A user came or went.
@@ -74,16 +106,15 @@ impl Announcer {
         F: Future<Output = Result<Vec<Presence>, BackboneError>> + Send + 'static,
         N: Fn() -> u32 + Send + 'static,
     {
-        let (queue, told) = mpsc::channel(WAITING_MAX);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let told = AnnouncementQueue { queue: told, waiting: Arc::clone(&waiting) };
-        tokio::spawn(tell(told, publish, presence, nodes));
-        Self { queue, waiting, metrics }
+        let [(few, few_end), (many, many_end), (again, again_end)] = [Lane::new(), Lane::new(), Lane::new()];
+        tokio::spawn(tell(AnnouncementQueue([few_end, many_end, again_end]), publish, presence, nodes));
+        Self { lanes: [few, many, again], told_of: Slots::new(TOLD_OF), metrics }
     }
 
-    /// Whether there is room for more news.
+    /// Whether there is room for more news of users who seldom come and go.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < WAITING_MAX
+        let [few, many, _] = &self.lanes;
+        few.has_room() && many.has_room()
     }
 
     /// Says it when its turn comes; drops it if too many wait already.
@@ -92,34 +123,66 @@ impl Announcer {
         if told == 0 {
             return;
         }
-        let has_room = self.has_room();
-        self.waiting.fetch_add(told, Ordering::Relaxed);
-        if !has_room || self.queue.try_send(Announcement { news, since: Instant::now() }).is_err() {
-            self.waiting.fetch_sub(told, Ordering::Relaxed);
+        let [few, many, again] = &self.lanes;
+        let lane = match self.told_of.take(&news.user, now_us()) {
+            Ok(()) if told <= FEW_PARTNERS => few,
+            Ok(()) => many,
+            Err(_) => again,
+        };
+        let has_room = lane.has_room();
+        lane.waiting.fetch_add(told, Ordering::Relaxed);
+        if !has_room || lane.queue.try_send(Announcement { news, since: Instant::now() }).is_err() {
+            lane.waiting.fetch_sub(told, Ordering::Relaxed);
             self.metrics.dropped_ephemeral.increment(told as u64);
         }
     }
 }
 
-/// The way out of the queue.
-struct AnnouncementQueue {
+/// The way out of the lanes.
+struct AnnouncementQueue([LaneEnd; LANES]);
+
+struct LaneEnd {
     queue: mpsc::Receiver<Announcement>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl AnnouncementQueue {
+    /// The next announcements, those of the first lanes first; `None` when there will be no more.
     async fn some(&mut self) -> Option<Vec<Announcement>> {
-        let first = self.queue.recv().await?;
+        let first = poll_fn(|cx| self.poll_next(cx)).await?;
         let mut told = first.news.partners.len();
         let mut some = vec![first];
         while told < TOLD_AT_ONCE
-            && let Ok(next) = self.queue.try_recv()
+            && let Some(next) = self.0.iter_mut().find_map(LaneEnd::try_next)
         {
             told += next.news.partners.len();
             some.push(next);
         }
-        self.waiting.fetch_sub(told, Ordering::Relaxed);
         Some(some)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Announcement>> {
+        let mut is_over = true;
+        for lane in &mut self.0 {
+            match lane.queue.poll_recv(cx) {
+                Poll::Ready(Some(next)) => return Poll::Ready(Some(lane.taken(next))),
+                Poll::Ready(None) => {}
+                Poll::Pending => is_over = false,
+            }
+        }
+        if is_over { Poll::Ready(None) } else { Poll::Pending }
+    }
+}
+
+impl LaneEnd {
+    fn try_next(&mut self) -> Option<Announcement> {
+        let next = self.queue.try_recv().ok()?;
+        Some(self.taken(next))
+    }
+
+    fn taken(&self, announcement: Announcement) -> Announcement {
+        self.waiting.fetch_sub(announcement.news.partners.len(), Ordering::Relaxed);
+        announcement
     }
 }
 
@@ -208,13 +271,48 @@ mod tests {
         };
         let announcer = Announcer::start(publish, none, || 1, Arc::new(Metrics::new()));
         announcer.tell(came("lonely", 0));
-        assert_eq!(announcer.waiting.load(Ordering::Relaxed), 0);
+        let waiting = || announcer.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum::<usize>();
+        assert_eq!(waiting(), 0);
         for number in 0..1_000 {
             announcer.tell(came(&format!("u{number}"), 500));
         }
-        assert_eq!((announcer.waiting.load(Ordering::Relaxed), announcer.has_room()), (WAITING_MAX, false));
+        assert_eq!((waiting(), announcer.has_room()), (WAITING_MAX, false));
         assert_eq!(counts.recv().await, Some(TOLD_AT_ONCE), "the first of them go out at once");
         assert!(announcer.has_room());
+    }
+
+    #[tokio::test]
+    async fn who_comes_and_goes_all_the_time_takes_nobody_elses_turn() {
+        let none =
+            |users: Vec<UserId>| std::future::ready(Ok(vec![Presence { online: true, last_seen: None }; users.len()]));
+        let (published, mut told) = mpsc::channel(1_000);
+        let publish = move |deliveries: Vec<Delivery>| {
+            let _ = published.try_send(deliveries);
+        };
+        let announcer = Announcer::start(publish, none, || 1, Arc::new(Metrics::new()));
+        // Twenty users who have come and gone before, and do so again and again.
+        for _ in 0..200 {
+            for number in 0..20 {
+                announcer.tell(came(&format!("churner{number}"), 499));
+            }
+        }
+        announcer.tell(came("large", 300));
+        announcer.tell(came("small", 3));
+        let says = |deliveries: &[Delivery], name: &str| {
+            deliveries
+                .iter()
+                .filter(|delivery| delivery.body.windows(name.len()).any(|part| part == name.as_bytes()))
+                .count()
+        };
+        let (mut small, mut large, mut before) = (0, 0, 0);
+        while small < 3 || large < 300 {
+            let deliveries = told.recv().await.expect("it tells");
+            small += says(&deliveries, "\"small\"");
+            large += says(&deliveries, "\"large\"");
+            before += says(&deliveries, "churner");
+        }
+        // The churners' first two comings count as anybody's.
+        assert!(before <= (2 * 20 + 4) * 499, "{before} of the churners' were told first");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct ChangeOutcome {
     pub changed: bool,
     /// The members' event.
     pub event: Event,
+    /// How many members the conversation has.
+    pub member_count: usize,
 }
 
 impl Chat {
@@ -38,7 +40,8 @@ impl Chat {
         }
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
-        Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event })
+        let member_count = outcome.members.list.len();
+        Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event, member_count })
     }
 
     async fn muted_author(&self, id: MessageId, by: Option<&UserId>) -> Result<ProtocolError, StoreError> {

@@ -102,7 +102,7 @@ impl Chat {
             let [one, other] = users.as_slice() else {
                 return Err(ProtocolError::field("members", "must be two users, including the caller"));
             };
-            let conversation = self.open_direct(by, (one, other), create.id).await?;
+            let (conversation, _) = self.open_direct(by, (one, other), create.id).await?;
             return Ok(CreatedConversation { conversation, blocked });
         }
         if let Some(by) = by {
@@ -126,29 +126,29 @@ impl Chat {
             owner: by.cloned(),
             members,
         };
-        let conversation = self.under_an_id(create.id, &users, Making::Group(group)).await?;
+        let (conversation, _) = self.under_an_id(create.id, &users, Making::Group(group)).await?;
         Ok(CreatedConversation { conversation, blocked })
     }
 
-    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend).
+    /// The direct conversation of the two, made by `by` if there is none (`None`: a backend), and whether it was made.
     pub(super) async fn open_direct(
         &self,
         by: Option<&UserId>,
         (one, other): (&UserId, &UserId),
         id: Option<ConversationId>,
-    ) -> Result<Conversation, ProtocolError> {
+    ) -> Result<(Conversation, bool), ProtocolError> {
         let users = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
         self.under_an_id(id, &users, Making::Direct { by, pair: (one, other) }).await
     }
 
     /// Makes a conversation under the application's id, or under the next generated one. A generated id that is taken is
-    /// passed over. `users` are told if one was made.
+    /// passed over. `users` are told if one was made; whether that is so comes with it.
     async fn under_an_id(
         &self,
         id: Option<ConversationId>,
         users: &[UserId],
         making: Making<'_>,
-    ) -> Result<Conversation, ProtocolError> {
+    ) -> Result<(Conversation, bool), ProtocolError> {
         let tries = if id.is_some() { 1 } else { GENERATED_IDS_TRIED_MAX };
         for _ in 0..tries {
             let id = match &id {
@@ -176,7 +176,7 @@ impl Chat {
                     if made {
                         self.publish_row(&built);
                     }
-                    return Ok(conversation);
+                    return Ok((conversation, made));
                 }
             }
         }
@@ -227,7 +227,17 @@ impl Chat {
         if outcome.changed {
             self.audit.membership(user, conversation, &change, giver);
             self.tell_members_changed(conversation).await;
-            self.publish_row(&built);
+            match change {
+                MembershipChange::Join | MembershipChange::Leave => {
+                    self.publish_turnover(conversation, (user, outcome.is_member), &built).await;
+                }
+                MembershipChange::Add { .. }
+                | MembershipChange::Invite { .. }
+                | MembershipChange::Kick { .. }
+                | MembershipChange::Ban { .. }
+                | MembershipChange::Unban { .. }
+                | MembershipChange::SetRole { .. } => self.publish_row(&built),
+            }
         }
         if outcome.was_member && !outcome.is_member {
             // On other nodes the next sweep of typing ends it.
@@ -275,19 +285,19 @@ impl Chat {
 
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
-    let conversation_id = outcome.conversation.id.clone();
+    let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
     let own =
         |event: Event, announce| events::membership_turn(vec![user.clone()], &event, &outcome.conversation, announce);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
             list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }, false));
-            let event = Event::MemberJoined { conversation_id, user_id, username };
+            let event = Event::MemberJoined { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
             list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }, true));
-            let event = Event::MemberLeft { conversation_id, user_id, username };
+            let event = Event::MemberLeft { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (false, false) | (true, true) => {}
@@ -310,7 +320,8 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
         let conversation_id = outcome.conversation.id.clone();
         list.extend(outcome.added.iter().map(|user| {
             let (user_id, username) = (user.clone(), names.get(user).cloned());
-            let event = Event::MemberJoined { conversation_id: conversation_id.clone(), user_id, username };
+            let (conversation_id, version) = (conversation_id.clone(), outcome.members.version);
+            let event = Event::MemberJoined { conversation_id, user_id, username, version };
             events::outbox_event(others.clone(), &event)
         }));
     }

@@ -20,6 +20,8 @@ pub struct SentMessage {
     pub message: Message,
     /// Whether an earlier try had stored it; then no user is notified again.
     pub duplicate: bool,
+    /// Whether it opened its direct conversation.
+    pub is_first: bool,
     /// Further answers to a repeated send; empty for a new one, whose event has them.
     pub about: About,
 }
@@ -62,9 +64,12 @@ impl Chat {
         id: Option<MessageId>,
     ) -> Result<SentMessage, ProtocolError> {
         let started = Instant::now();
-        let (conversation, to) = match send.target {
-            Target::Conversation(conversation) => (conversation, None),
-            Target::User(user) => (self.direct(sender, &user).await?, Some(user)),
+        let (conversation, to, is_first) = match send.target {
+            Target::Conversation(conversation) => (conversation, None, false),
+            Target::User(user) => {
+                let (conversation, is_first) = self.direct(sender, &user).await?;
+                (conversation, Some(user), is_first)
+            }
         };
         let is_reply = send.reply_to.is_some();
         let ended = self.take_typing(&conversation, sender);
@@ -78,7 +83,7 @@ impl Chat {
             reply_to: send.reply_to,
             data: send.data,
         };
-        match (self.commit_draft(draft, ended, started).await, to) {
+        match (self.commit_draft(draft, is_first, ended, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.
             (Err(error), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
                 self.directs.invalidate(&pair(sender, &to));
@@ -92,6 +97,7 @@ impl Chat {
     async fn commit_draft(
         &self,
         draft: NewMessageDraft,
+        is_first: bool,
         ended: Option<EndedTyping>,
         started: Instant,
     ) -> Result<SentMessage, ProtocolError> {
@@ -109,12 +115,12 @@ impl Chat {
             SendOutcome::Stored(stored) => {
                 self.audit.message(&sender, &stored.message.conversation_id, stored.message.id);
                 traces::record(Step::Send, stored.message.id, started, 1);
-                Ok(SentMessage { message: stored.message, duplicate: false, about: About::default() })
+                Ok(SentMessage { message: stored.message, duplicate: false, is_first, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
                 let members = self.members.get(&message.conversation_id).await?;
                 let about = self.directory.about(&message, &members).await;
-                Ok(SentMessage { message, duplicate: true, about })
+                Ok(SentMessage { message, duplicate: true, is_first, about })
             }
             SendOutcome::Refused(refusal) => {
                 self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await
@@ -139,15 +145,15 @@ impl Chat {
         self.directs.get(&pair(one, other))
     }
 
-    /// The direct conversation of the two, opened if need be.
-    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<ConversationId, ProtocolError> {
+    /// The direct conversation of the two, and whether it had to be opened.
+    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<(ConversationId, bool), ProtocolError> {
         if let Some(known) = self.known_direct(sender, to) {
-            return Ok(known);
+            return Ok((known, false));
         }
         // Apart, because every message under way would have room for it.
-        let conversation = Box::pin(self.open_direct(Some(sender), (sender, to), None)).await?;
+        let (conversation, is_new) = Box::pin(self.open_direct(Some(sender), (sender, to), None)).await?;
         self.directs.insert(pair(sender, to), conversation.id.clone());
-        Ok(conversation.id)
+        Ok((conversation.id, is_new))
     }
 }
 

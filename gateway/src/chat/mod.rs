@@ -27,6 +27,7 @@ pub mod receipt_events;
 pub mod receipts;
 pub mod revocations;
 pub mod sweep;
+mod turnover;
 pub mod typing;
 pub mod upkeep;
 pub mod usernames;
@@ -40,6 +41,7 @@ use shared::{ConversationId, ProtocolError, UserId};
 
 use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
+use crate::limits::{UserRates, charges};
 use crate::metrics::Metrics;
 use crate::store::group_commit::GroupCommit;
 use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
@@ -79,6 +81,8 @@ pub struct Chat {
     late: late::Late,
     /// How often users have tried the passwords of conversations. This node's own.
     password_attempts: passwords::Attempts,
+    /// Comings and goings that wait to be told together. This node's own.
+    turnover: turnover::Turnover,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
     /// How many users are notified of one user's presence or typing; a setting.
@@ -87,6 +91,8 @@ pub struct Chat {
     partners: Partners,
     /// Tells comings and goings at a bounded rate; owns the task that does so.
     announcer: Announcer,
+    /// The allowances of users; shared with the node, which looks before a command is carried out.
+    user_rates: Arc<UserRates>,
     /// The counters; shared with every part of the node.
     metrics: Arc<Metrics>,
     /// Hands entries to the audit trail's task, which `app` owns and awaits.
@@ -124,6 +130,8 @@ pub struct Parts {
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
     pub message_kinds: Option<BTreeSet<String>>,
+    /// The allowances of users.
+    pub user_rates: Arc<UserRates>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The audit trail of memberships and messages.
@@ -137,7 +145,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, message_kinds, metrics, audit, lease, .. } = parts;
+        let Parts { presence_audience, message_kinds, user_rates, metrics, audit, lease, .. } = parts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
@@ -154,10 +162,12 @@ impl Chat {
             directs: Cache::new(DIRECTS_CACHED_MAX),
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
+            turnover: turnover::Turnover::default(),
             message_kinds,
             presence_audience,
             partners,
             announcer,
+            user_rates,
             metrics,
             audit,
             lease,
@@ -170,6 +180,23 @@ impl Chat {
     /// Takes no further sends and receipts, and returns when those under way are committed and handed to the publisher.
     pub async fn finish(&self) {
         self.commit.finish().await;
+        self.tell_turnover(true).await;
+    }
+
+    /// The allowances of users, for the node.
+    #[must_use]
+    pub fn user_rates(&self) -> Arc<UserRates> {
+        Arc::clone(&self.user_rates)
+    }
+
+    /// Charges a sender for the part of a send's charge that was known only when it was stored.
+    pub fn owe_for_send(&self, sender: &UserId, sent: Option<&messages::SentMessage>) {
+        self.user_rates.owe(sender, charges::rest_of_send(sent.is_some_and(|sent| sent.is_first)));
+    }
+
+    /// The same for a change of a message.
+    pub fn owe_for_change(&self, user: &UserId, changed: &changes::ChangeOutcome) {
+        self.user_rates.owe(user, charges::rest_of_change(changed.member_count));
     }
 
     /// An outbox row for a change whose events `events` builds, and where those events will be found after the commit.

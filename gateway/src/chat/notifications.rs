@@ -76,7 +76,12 @@ impl Chat {
     }
 
     async fn enqueue(&self, event: OutboxEvent) -> Result<(), ProtocolError> {
-        let committed = CommittedEvents { row: self.ids.next().await?, events: vec![event], begun: Instant::now() };
+        self.enqueue_events(vec![event]).await
+    }
+
+    /// Stores events in a row of their own, and publishes them.
+    pub(super) async fn enqueue_events(&self, events: Vec<OutboxEvent>) -> Result<(), ProtocolError> {
+        let committed = CommittedEvents { row: self.ids.next().await?, events, begun: Instant::now() };
         self.store.enqueue(committed.row, &self.owner, &committed.events).await?;
         self.publisher.publish_events(committed);
         Ok(())

@@ -11,6 +11,7 @@ use shared::{ProtocolError, Timestamp, UserId};
 use super::rest::failure::respond;
 use crate::auth::credentials::query_value;
 use crate::auth::{AuthError, Authenticator, Credential, Identity, Names, TokenRefusal, Unavailable};
+use crate::limits::AddressKey;
 use crate::session::Opening;
 
 /// When a refusal is sent.
@@ -26,7 +27,7 @@ pub(super) enum Refusal {
 /// request; if a token was refused, the answer's extensions hold the [`TokenRefusal`].
 pub(super) async fn admit(
     authenticator: &Authenticator,
-    (headers, query): (&HeaderMap, Option<&str>),
+    (headers, query, from): (&HeaderMap, Option<&str>, AddressKey),
     refusal: Refusal,
     believed: Option<Identity>,
 ) -> Result<Opening, Response<Body>> {
@@ -43,7 +44,7 @@ pub(super) async fn admit(
             Refusal::BeforeUpgrade => Err(unauthorized(TokenRefusal::Missing)),
         };
     };
-    let known = match (authenticator.authenticate(credential).await, refusal) {
+    let known = match (authenticator.authenticate(credential, from).await, refusal) {
         // Joining checks revocations of accepted users; here the check is only for the status.
         (Ok(identity), Refusal::BeforeUpgrade) => authenticator.check_revoked(&identity).await.map(|()| identity),
         (known, _) => known,

@@ -1,11 +1,13 @@
 //! The address of a client. Forwarding headers count only on connections of trusted proxies, because any client can
 //! write them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hyper::HeaderMap;
+use hyper::http::Extensions;
 
 use crate::config::{Networks, Proxies};
+use crate::limits::AddressKey;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -16,6 +18,13 @@ pub struct ClientAddress(pub IpAddr);
 /// `http` or `https`, as a trusted proxy says of a request; stands in its extensions where one does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientScheme(pub(super) &'static str);
+
+/// The key of the client that sent a request. Without an address in its extensions it is that of no address.
+#[must_use]
+pub(super) fn address_key(extensions: &Extensions) -> AddressKey {
+    let address = extensions.get::<ClientAddress>().map(|ClientAddress(address)| *address);
+    AddressKey::of(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
 
 impl ClientScheme {
     /// The scheme by which `peer`, if it is a trusted proxy, was asked.

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, admit, believed};
 use super::browsers::Source;
-use super::client_address::{ClientAddress, ClientScheme};
+use super::client_address::{ClientAddress, ClientScheme, address_key};
 use super::listener::{Capacity, Place};
 use super::plain_connections::PacedStream;
 use super::rest::failure::respond;
@@ -22,11 +22,15 @@ use crate::auth::{Credential, TokenRefusal, credentials};
 use crate::clock::now_us;
 use crate::config::{AuthConfig, Origins};
 use crate::delivery::send_queue::SendQueue;
-use crate::limits::{Addresses, OverLimit, Stay};
+use crate::limits::{AddressKey, Addresses, OverLimit, Stay, may_take};
 use crate::node::Node;
 use crate::session::socket::Socket;
 use crate::session::{Opening, Session};
 use crate::ws::handshake::{PendingUpgrade, accept};
+
+/// When a client may come again whose address has too many sockets without a token, in seconds: by then most have a token, or are
+/// closed.
+const SEATS_RETRY_S: u64 = 10;
 
 /// Opens sockets.
 pub struct Sockets {
@@ -99,8 +103,9 @@ impl Sockets {
                 return answer;
             }
         };
+        let from = address_key(request.extensions());
         let opening = match wire {
-            Some(_) => match self.opening(request.uri(), request.headers()).await {
+            Some(_) => match self.opening(request.uri(), request.headers(), from).await {
                 Ok(opening) => opening,
                 Err(answer) => return answer,
             },
@@ -112,7 +117,7 @@ impl Sockets {
             let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
             self.node.clients.keep(connection, *address, agent);
         }
-        self.tasks.spawn(run(Arc::clone(&self.node), connection, upgrade, wire, opening, (place, stay)));
+        self.tasks.spawn(run(Arc::clone(&self.node), connection, upgrade, wire, (opening, from), (place, stay)));
         response.map(|_| Body::empty())
     }
 
@@ -120,6 +125,12 @@ impl Sockets {
     fn enter<B>(&self, request: &Request<B>) -> Result<Option<Stay>, OverLimit> {
         let client = request.extensions().get::<ClientAddress>();
         client.map(|ClientAddress(address)| self.addresses.enter(*address)).transpose()
+    }
+
+    /// Whether another socket of this address may wait for its token: no address has all places that are left.
+    fn has_seat(&self, from: AddressKey) -> bool {
+        let free = self.capacity.max().saturating_sub(self.capacity.open());
+        may_take(self.node.lobby.waiting_from(from), free)
     }
 
     fn too_many(&self, crowded: OverLimit) -> Response<Body> {
@@ -130,7 +141,7 @@ impl Sockets {
     }
 
     /// The state of the user's authentication; an answer, if the request is refused.
-    async fn opening(&self, uri: &Uri, headers: &HeaderMap) -> Result<Opening, Response<Body>> {
+    async fn opening(&self, uri: &Uri, headers: &HeaderMap, from: AddressKey) -> Result<Opening, Response<Body>> {
         if self.node.draining.load(Ordering::Relaxed) {
             return Ok(Opening::Close(CloseCode::Draining));
         }
@@ -140,9 +151,12 @@ impl Sockets {
             Refusal::BeforeUpgrade
         };
         let believed = if self.config.auth_enabled { None } else { believed(uri.query()) };
-        let asked = (headers, uri.query());
+        let asked = (headers, uri.query(), from);
         let opening = admit(&self.node.authenticator, asked, refusal, believed).await;
         let opening = opening.inspect_err(|answer| self.node.metrics.handshake(refused_as(answer)))?;
+        if matches!(opening, Opening::Unknown(_)) && !self.has_seat(from) {
+            return Err(self.too_many(OverLimit { retry_after_s: SEATS_RETRY_S }));
+        }
         let Opening::Known(identity, _) = &opening else { return Ok(opening) };
         match (self.node.connects.take(&identity.user, now_us()), refusal) {
             (Ok(()), _) => Ok(opening),
@@ -202,7 +216,7 @@ async fn run(
     connection: u64,
     upgrade: PendingUpgrade,
     wire: Wire,
-    opening: Opening,
+    (opening, from): (Opening, AddressKey),
     places: (Place, Option<Stay>),
 ) {
     let (stream, early) = match upgrade.complete::<PacedStream>().await {
@@ -216,7 +230,7 @@ async fn run(
     };
     let queue = Arc::new(SendQueue::new(node.limits.send_queue_bytes, wire));
     let socket = Socket::new(stream, early, Arc::clone(&queue), node.limits.frame_bytes_max);
-    let session = Session::new(Arc::clone(&node), connection, socket, queue, opening);
+    let session = Session::new(Arc::clone(&node), connection, socket, queue, (opening, from));
     tracing::debug!(connection, "a connection begins");
     match contained(session).await {
         Some(ended) => {

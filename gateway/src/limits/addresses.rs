@@ -80,7 +80,8 @@ impl Drop for Stay {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The address, or the network of an IPv6 one.
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

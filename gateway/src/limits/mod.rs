@@ -3,13 +3,18 @@
 //! It never sees a socket or a request, and no table here grows without a bound.
 
 mod addresses;
+mod bulk;
+pub mod charges;
 mod polls;
 mod rate;
+mod shared_places;
 mod slots;
 mod user_rates;
 
 pub use addresses::{Addresses, OverLimit, Stay};
+pub use bulk::{BULK_USERS_MIN, BulkPlace, BulkRequests, TooManyBulkRequests};
 pub use polls::{PollPlace, Polls};
 pub use rate::{Bucket, Rate};
+pub use shared_places::{AddressKey, SharedPlace, SharedPlaces, may_take};
 pub use slots::Slots;
 pub use user_rates::{Allowance, UserRates};

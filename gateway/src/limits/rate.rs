@@ -38,21 +38,21 @@ impl Rate {
         self.burst_us
     }
 
-    /// Takes one from an allowance that is whole at `full_at_us`: when it is whole then.
+    /// Takes `count` from an allowance that is whole at `full_at_us`: when it is whole then.
     ///
     /// # Errors
-    /// There is none left: how many microseconds until there is.
-    pub const fn take(self, full_at_us: u64, now_us: u64) -> Result<u64, u64> {
+    /// There is less left: how many microseconds until there is enough.
+    pub const fn take(self, count: u64, full_at_us: u64, now_us: u64) -> Result<u64, u64> {
         if self.cost_us == 0 {
             return Ok(full_at_us);
         }
-        let full_at_us = self.after(1, full_at_us, now_us);
+        let full_at_us = self.after(count, full_at_us, now_us);
         let latest_us = now_us.saturating_add(self.burst_us);
         if full_at_us > latest_us { Err(full_at_us - latest_us) } else { Ok(full_at_us) }
     }
 
     /// When the allowance is whole after `count` were taken.
-    const fn after(self, count: u64, full_at_us: u64, now_us: u64) -> u64 {
+    pub(super) const fn after(self, count: u64, full_at_us: u64, now_us: u64) -> u64 {
         let from_us = if full_at_us > now_us { full_at_us } else { now_us };
         from_us.saturating_add(self.cost_us.saturating_mul(count))
     }
@@ -70,7 +70,7 @@ impl Bucket {
     /// # Errors
     /// There is none left: how many microseconds until there is.
     pub const fn take(&mut self, rate: Rate, now_us: u64) -> Result<(), u64> {
-        match rate.take(self.full_at_us, now_us) {
+        match rate.take(1, self.full_at_us, now_us) {
             Ok(full_at_us) => {
                 self.full_at_us = full_at_us;
                 Ok(())

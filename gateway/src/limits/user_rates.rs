@@ -5,6 +5,10 @@
 //! second's worth, until they have stayed below the share for two seconds. The first draw also pays for the commands
 //! that the share accepted.
 //!
+//! A request counts for as many commands as it is charged (see [`charges`](super::charges)). A charge of more than half the burst
+//! is let through when half the burst is there, and leaves a debt, which later commands wait for. The part of a charge that is
+//! known only afterwards is owed.
+//!
 //! With a rate of R a second, the allowance gives at most `2R + R·t` in t seconds. It doesn't count the share of nodes
 //! where the user isn't watched, at most `R/10·(t + 1)` each, and a block may be used up to a second after it was
 //! drawn. So a user with sockets on N nodes gets at most `2R + R·t + N·R/10·(t + 2)`, and at most R a second in the
@@ -32,6 +36,8 @@ const BLOCK_US: u64 = 1_000_000;
 const WATCH_US: u64 = 2_000_000;
 /// Users that are watched, at the most; beyond that the limit of each connection has to do.
 const WATCHED_MAX: usize = 65_536;
+/// The most commands by which an allowance may be in debt: ten times the largest charge.
+const DEBT_MAX: u64 = 10_000;
 /// How long a draw may take; then the backbone counts as away.
 const DRAW_WITHIN: Duration = Duration::from_millis(250);
 /// How long the backbone isn't asked after it was away.
@@ -73,11 +79,11 @@ struct State {
     /// The rest of the last block, and the time until which it may be spent.
     left: u32,
     left_until_us: u64,
-    /// Nothing is to be had before this.
-    refused_until_us: u64,
+    /// A charge of this size, or more, is not to be had before that time.
+    refused: (u32, u64),
     /// When a command last went over the share.
     over_at_us: u64,
-    /// Commands that the share accepted before.
+    /// Commands that the share accepted before, and charges that were known only afterwards.
     owed: u32,
 }
 
@@ -87,7 +93,9 @@ impl UserRates {
     pub fn new(per_second: u32, backbone: Arc<dyn Rates>) -> Self {
         let limit = (per_second > 0).then(|| {
             let (rate, block) = (Rate::per_second(per_second), (per_second / SHARE).max(1));
-            let draw = Draw { cost_us: rate.cost_us(), burst_us: rate.burst_us(), wanted: block, owed: 0 };
+            let (cost_us, burst_us) = (rate.cost_us(), rate.burst_us());
+            let debt_us = burst_us.max(cost_us * DEBT_MAX);
+            let draw = Draw { cost_us, burst_us, debt_us, wanted: block, least: 1, owed: 0 };
             Limit { draw, shares: Slots::new(Rate::new(rate.cost_us() * u64::from(SHARE), 1_000_000)) }
         });
         Self {
@@ -99,11 +107,11 @@ impl UserRates {
         }
     }
 
-    /// Whether a command of `user` may pass; `None` if that has to be asked with [`UserRates::draw`].
-    pub fn check(&self, user: &UserId) -> Option<Allowance> {
+    /// Whether a command of `user` that counts for `charge` may pass; `None` if that has to be asked with [`UserRates::draw`].
+    pub fn check(&self, user: &UserId, charge: u32) -> Option<Allowance> {
         let Some(limit) = &self.limit else { return Some(Allowance::Granted) };
         let now_us = now_us();
-        let within_share = limit.shares.take(user, now_us).is_ok();
+        let within_share = limit.shares.take_many(user, u64::from(charge), now_us).is_ok();
         let Some(watched) = self.watched(user) else {
             return (within_share || self.is_away(now_us)).then_some(Allowance::Granted);
         };
@@ -111,36 +119,40 @@ impl UserRates {
         if !within_share {
             state.over_at_us = now_us;
         }
-        if self.is_away(now_us) { Some(Allowance::Granted) } else { state.take(now_us) }
+        if self.is_away(now_us) { Some(Allowance::Granted) } else { state.take(charge, now_us) }
     }
 
     /// Draws on the cluster's allowance for a command that [`UserRates::check`] could not decide on.
-    pub async fn draw(&self, user: &UserId) -> Allowance {
+    pub async fn draw(&self, user: &UserId, charge: u32) -> Allowance {
         let Some(limit) = &self.limit else { return Allowance::Granted };
         let Some(watched) = self.watch(user, limit) else { return Allowance::Granted };
         // A semaphore that is never closed.
         let Ok(_turn) = watched.turn.acquire().await else { return Allowance::Granted };
         let now = now_us();
-        let draw = {
+        let (left, draw) = {
             let mut state = watched.state.lock();
             if self.is_away(now) {
                 return Allowance::Granted;
             }
-            if let Some(known) = state.take(now) {
+            if let Some(known) = state.take(charge, now) {
                 return known;
             }
-            Draw { owed: std::mem::take(&mut state.owed), ..limit.draw }
+            // Nobody else spends it meanwhile.
+            let left = std::mem::take(&mut state.left);
+            let least = charge.saturating_sub(left);
+            (left, Draw { least, owed: std::mem::take(&mut state.owed), ..limit.draw })
         };
         let drawn = tokio::time::timeout(DRAW_WITHIN, self.backbone.draw(user, draw)).await;
         let mut state = watched.state.lock();
         match drawn {
             Ok(Ok(Grant::Granted(granted))) => {
-                state.left = granted.saturating_sub(1);
+                state.left = left.saturating_add(granted).saturating_sub(charge);
                 state.left_until_us = now + BLOCK_US;
                 Allowance::Granted
             }
             Ok(Ok(Grant::Refused { wait_ms })) => {
-                state.refused_until_us = now_us() + wait_ms * 1000;
+                state.left = left;
+                state.refused = (charge, now_us() + wait_ms * 1000);
                 Allowance::Wait(wait_ms)
             }
             Ok(Err(_)) | Err(_) => {
@@ -152,10 +164,20 @@ impl UserRates {
     }
 
     /// [`UserRates::check`], and [`UserRates::draw`] if need be.
-    pub async fn admit(&self, user: &UserId) -> Allowance {
-        match self.check(user) {
+    pub async fn admit(&self, user: &UserId, charge: u32) -> Allowance {
+        match self.check(user, charge) {
             Some(allowance) => allowance,
-            None => self.draw(user).await,
+            None => self.draw(user, charge).await,
+        }
+    }
+
+    /// Charges a user for a command that has passed: the part of its charge that wasn't known before. It makes later ones wait.
+    pub fn owe(&self, user: &UserId, charge: u32) {
+        let Some(limit) = self.limit.as_ref().filter(|_| charge > 0) else { return };
+        limit.shares.overdraw(user, u64::from(charge), now_us());
+        if let Some(watched) = self.watched(user) {
+            let mut state = watched.state.lock();
+            state.owed = state.owed.saturating_add(charge);
         }
     }
 
@@ -188,7 +210,7 @@ impl UserRates {
         let state = State {
             left: 0,
             left_until_us: 0,
-            refused_until_us: 0,
+            refused: (0, 0),
             over_at_us: now_us(),
             owed: u32::try_from(1_000_000 / (limit.draw.cost_us * u64::from(SHARE))).unwrap_or_default(),
         };
@@ -204,15 +226,16 @@ impl UserRates {
 }
 
 impl State {
-    /// Takes one of the block that is left; `None` if another block has to be drawn.
-    fn take(&mut self, now_us: u64) -> Option<Allowance> {
-        if self.refused_until_us > now_us {
-            return Some(Allowance::Wait((self.refused_until_us - now_us).div_ceil(1000)));
+    /// Takes a charge from the block that is left; `None` if another block has to be drawn.
+    fn take(&mut self, charge: u32, now_us: u64) -> Option<Allowance> {
+        let (refused, until_us) = self.refused;
+        if until_us > now_us && charge >= refused {
+            return Some(Allowance::Wait((until_us - now_us).div_ceil(1000)));
         }
-        if self.left == 0 || self.left_until_us <= now_us {
-            return None;
+        if self.left_until_us <= now_us {
+            self.left = 0;
         }
-        self.left -= 1;
+        self.left = self.left.checked_sub(charge)?;
         Some(Allowance::Granted)
     }
 }

@@ -22,7 +22,7 @@ use crate::chat::Chat;
 use crate::config::{Limits, Timeouts};
 use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
-use crate::limits::{Polls, Rate, Slots, UserRates};
+use crate::limits::{BulkRequests, Polls, Rate, Slots, UserRates};
 use crate::metrics::Metrics;
 use crate::node::clients::Clients;
 use crate::node::lobby::Lobby;
@@ -62,8 +62,12 @@ pub struct Node {
     pub audit: AuditTrail,
     /// Sizes and rates.
     pub limits: Limits,
-    /// How many commands each user may send, over all nodes.
-    pub user_rates: UserRates,
+    /// How many commands each user may send, over all nodes; shared with `chat`, which charges what it knows only afterwards.
+    pub user_rates: Arc<UserRates>,
+    /// Bulk requests of backends.
+    pub bulk_of_backends: BulkRequests,
+    /// Bulk requests of users: they don't take the turns of backends.
+    pub bulk_of_users: BulkRequests,
     /// A socket's clocks.
     pub clocks: Timeouts,
     /// The name of this node: host and port.

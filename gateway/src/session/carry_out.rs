@@ -11,11 +11,14 @@ use super::connection::Rejection;
 use crate::auth::{AuthError, Credential, Identity};
 use crate::delivery::send_queue::SendQueue;
 use crate::dispatch::{self, Asker, dispatch};
-use crate::limits::Allowance;
+use crate::limits::{AddressKey, Allowance, charges};
 use crate::node::Node;
 
 /// When a client may send a command again that waited in vain, in milliseconds.
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=2_000;
+
+/// A command's name, and what it is charged.
+type Draw = (&'static str, u32);
 
 /// A command that is being carried out.
 pub(super) type RunningCommand = Pin<Box<dyn Future<Output = Finished> + Send>>;
@@ -71,12 +74,14 @@ pub(super) struct Job {
     pub(super) queue: Arc<SendQueue>,
     /// Whose command it is.
     pub(super) asker: Asker,
+    /// The client's address, as the limits know it.
+    pub(super) from: AddressKey,
 }
 
 impl Job {
     /// Begins to carry out a command. First draws on the user's allowance over all nodes, if that could not be decided here.
     pub(super) fn begin(self, command: Command, reference: Option<String>, draws: bool) -> RunningCommand {
-        let draws = draws.then(|| command.name());
+        let draws = draws.then(|| (command.name(), charges::of_command(&command)));
         match command {
             // By itself, because a connection may have many of these, and the others take more room.
             Command::Send(message) => Box::pin(self.send(message, reference, draws)),
@@ -84,24 +89,24 @@ impl Job {
         }
     }
 
-    async fn carry_out(self, command: Command, reference: Option<String>, draws: Option<&'static str>) -> Finished {
+    async fn carry_out(self, command: Command, reference: Option<String>, draws: Option<Draw>) -> Finished {
         if let Err(wait_ms) = self.draw(draws).await {
             return Finished::over_the_limit(wait_ms, reference);
         }
         let outcome = match command {
             Command::Ping { timestamp } => Outcome::Pinged(timestamp),
-            Command::Auth { token, .. } => Outcome::Checked(check_token(&self.node, token).await),
+            Command::Auth { token, .. } => Outcome::Checked(check_token(&self.node, token, self.from).await),
             command => Outcome::Answered(Box::new(dispatch(&self.node.chat, &self.asker, command).await)),
         };
         Finished { outcome, reference }
     }
 
     /// Sends a message. A connection whose dialect has no echo gets no event of its own sends.
-    async fn send(self, mut message: SendMessage, reference: Option<String>, draws: Option<&'static str>) -> Finished {
+    async fn send(self, mut message: SendMessage, reference: Option<String>, draws: Option<Draw>) -> Finished {
         if let Err(wait_ms) = self.draw(draws).await {
             return Finished::over_the_limit(wait_ms, reference);
         }
-        let Self { node, queue, asker } = &self;
+        let Self { node, queue, asker, from: _ } = &self;
         let muted = queue.wire().dialect.mutes_own_sends().then(|| {
             let temp_id = message.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
             queue.mute(temp_id);
@@ -116,13 +121,13 @@ impl Job {
         Finished { outcome: Outcome::Answered(Box::new(result)), reference }
     }
 
-    /// Draws on the user's allowance over all nodes for a command of this name, if there is one.
+    /// Draws on the user's allowance over all nodes, if it could not be decided here.
     ///
     /// # Errors
     /// There is nothing left: how many milliseconds until there is.
-    async fn draw(&self, name: Option<&'static str>) -> Result<(), u64> {
-        let Some(name) = name else { return Ok(()) };
-        match self.node.user_rates.draw(&self.asker.user).await {
+    async fn draw(&self, draw: Option<Draw>) -> Result<(), u64> {
+        let Some((name, charge)) = draw else { return Ok(()) };
+        match self.node.user_rates.draw(&self.asker.user, charge).await {
             Allowance::Granted => {
                 self.node.metrics.command(name);
                 Ok(())
@@ -133,8 +138,8 @@ impl Job {
 }
 
 /// Checks a fresh token of a live connection, revocations included: joining looks them up only once.
-async fn check_token(node: &Node, token: String) -> Result<Box<Identity>, AuthError> {
-    let identity = node.authenticator.authenticate(Credential::Token(token.into())).await?;
+async fn check_token(node: &Node, token: String, from: AddressKey) -> Result<Box<Identity>, AuthError> {
+    let identity = node.authenticator.authenticate(Credential::Token(token.into()), from).await?;
     node.authenticator.check_revoked(&identity).await?;
     Ok(Box::new(identity))
 }
@@ -143,7 +148,7 @@ async fn check_token(node: &Node, token: String) -> Result<Box<Identity>, AuthEr
 mod tests {
     use super::*;
 
-    fn bytes<F>(_: impl FnOnce(Job, SendMessage, Option<String>, Option<&'static str>) -> F) -> usize {
+    fn bytes<F>(_: impl FnOnce(Job, SendMessage, Option<String>, Option<Draw>) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -13,7 +13,7 @@ use crate::auth::{AuthError, TokenRefusal};
 use crate::clock::now_us;
 use crate::delivery::frames::reply_on;
 use crate::delivery::send_queue::SendQueue;
-use crate::limits::{Bucket, Rate};
+use crate::limits::{AddressKey, Bucket, Rate};
 use crate::node::Node;
 
 /// When a connection that could not join may come again.
@@ -67,7 +67,10 @@ pub(super) struct Connection {
     pub(super) queue: Arc<SendQueue>,
     /// The connection's number on this node, the key in lobby and registry.
     pub(super) number: u64,
-    /// The connection's own allowance of commands. The user's, over all connections, is the node's (`user_rates`).
+    /// The client's address, as the limits know it.
+    pub(super) from: AddressKey,
+    /// The connection's own allowance of commands, pings, pongs that weren't asked for, and fragments. The user's, over all
+    /// connections, is the node's (`user_rates`).
     commands: Bucket,
     /// The connection's allowance of commands over the limit: when it is used up, the connection is closed.
     forgiven: Bucket,
@@ -80,15 +83,17 @@ thread_local! {
 }
 
 impl Connection {
-    /// A new connection with whole allowances.
-    pub(super) fn new(node: Arc<Node>, number: u64, queue: Arc<SendQueue>) -> Self {
-        Self { node, queue, number, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
+    /// A new connection of a client at `from`, with whole allowances.
+    pub(super) fn new(node: Arc<Node>, number: u64, queue: Arc<SendQueue>, from: AddressKey) -> Self {
+        Self { node, queue, number, from, commands: Bucket::default(), forgiven: Bucket::default(), bad_frames: 0 }
     }
 
     /// Reads a command from a message, if the connection may send one now. A message on a closing connection is ignored.
     pub(super) fn read(&mut self, incoming: Incoming<'_>) -> Option<Result<Request, Rejected>> {
         let frame = match incoming {
             Incoming::Text(frame) => frame,
+            Incoming::Frame if self.queue.closing().is_some() => return None,
+            Incoming::Frame => return self.count().err().map(|reason| Err(Rejected { reason, reference: None })),
             Incoming::Binary(_) => {
                 let error = ProtocolError::new(ErrorCode::InvalidMessage, "send text frames, not binary ones");
                 return Some(Err(Rejected { reason: Rejection::NoCommand(Box::new(error)), reference: None }));
@@ -106,14 +111,17 @@ impl Connection {
             Err(error) => return Some(Err(Rejected { reason: Rejection::NoCommand(Box::new(error)), reference })),
         };
         self.bad_frames = 0;
-        let rate = Rate::per_second(self.node.limits.commands_per_second);
-        Some(match self.commands.take(rate, now_us()) {
+        Some(match self.count() {
             Ok(()) => Ok(Request { command, reference }),
-            Err(wait_us) => {
-                let reason = Rejection::OverTheLimit { wait_ms: wait_us.div_ceil(1000) };
-                Err(Rejected { reason, reference })
-            }
+            Err(reason) => Err(Rejected { reason, reference }),
         })
+    }
+
+    /// Counts a command, or a frame that brings none.
+    fn count(&mut self) -> Result<(), Rejection> {
+        let rate = Rate::per_second(self.node.limits.commands_per_second);
+        let taken = self.commands.take(rate, now_us());
+        taken.map_err(|wait_us| Rejection::OverTheLimit { wait_ms: wait_us.div_ceil(1000) })
     }
 
     /// Tells the client why its message is not carried out. Too many of these close the connection.

@@ -37,10 +37,10 @@ pub(super) struct Joining {
 impl Joining {
     /// Begins with a token that came in an `auth` frame.
     pub(super) fn with_token(connection: &Connection, token: String, resume: Option<Resume>) -> Self {
-        let place = Place::of(connection);
+        let (place, from) = (Place::of(connection), connection.from);
         let work = async move {
             let credential = Credential::Token(token.into());
-            let identity = place.node.authenticator.authenticate(credential).await.map_err(Refusal::Auth)?;
+            let identity = place.node.authenticator.authenticate(credential, from).await.map_err(Refusal::Auth)?;
             let connects = place.node.connects.take(&identity.user, now_us());
             connects.map_err(|_| Refusal::Close(CloseCode::RateLimited))?;
             join(place, identity, resume).await

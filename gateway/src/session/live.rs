@@ -18,7 +18,7 @@ use crate::clock::coarse_s;
 use crate::delivery::frames::{event_on, reply_on};
 use crate::delivery::send_queue::SendQueue;
 use crate::dispatch::{Asker, pong};
-use crate::limits::Allowance;
+use crate::limits::{AddressKey, Allowance, charges};
 use crate::node::Node;
 
 /// A user's connection.
@@ -74,7 +74,7 @@ impl Live {
             under_way.push_waiting(request, concern, bytes, is_live);
             return under_way.watch(cx);
         }
-        match self.start(cx, request, concern) {
+        match self.start(cx, connection.from, request, concern) {
             Started::Ended(finished) => self.answer(connection, finished, bytes),
             Started::Running(concern, command) => {
                 let under_way = self.under_way.get_or_insert_default();
@@ -97,7 +97,7 @@ impl Live {
                     }
                     Some(finished)
                 }
-                Step::Begins(request, concern) => match self.start(cx, request, concern) {
+                Step::Begins(request, concern) => match self.start(cx, connection.from, request, concern) {
                     Started::Ended(finished) => Some(finished),
                     Started::Running(concern, command) => {
                         under_way.insert_running(place, concern, command);
@@ -152,10 +152,10 @@ impl Live {
 
     /// Starts a command if the user's allowance over all nodes permits it. A ping is answered here, because it needs nothing
     /// from anywhere.
-    fn start(&self, cx: &mut Context<'_>, request: Request, concern: Concern) -> Started {
+    fn start(&self, cx: &mut Context<'_>, from: AddressKey, request: Request, concern: Concern) -> Started {
         let Request { command, reference } = request;
         let Registered { node, user, .. } = &self.registered;
-        let draws = match node.user_rates.check(user) {
+        let draws = match node.user_rates.check(user, charges::of_command(&command)) {
             Some(Allowance::Granted) => false,
             Some(Allowance::Wait(wait_ms)) => {
                 return Started::Ended(Finished::over_the_limit(wait_ms, reference));
@@ -169,7 +169,7 @@ impl Live {
             }
         }
         let at_once = !draws && (!self.is_live() || node.chat.takes_live_sends_at_once());
-        let mut running = self.job().begin(command, reference, draws);
+        let mut running = self.job(from).begin(command, reference, draws);
         match running.as_mut().poll(cx) {
             Poll::Ready(finished) => Started::Ended(finished),
             Poll::Pending => Started::Running(if at_once { concern } else { concern.not_at_once() }, running),
@@ -187,10 +187,10 @@ impl Live {
         }
     }
 
-    fn job(&self) -> Job {
+    fn job(&self, from: AddressKey) -> Job {
         let Registered { node, user, queue, .. } = &self.registered;
         let asker = Asker { user: user.clone(), admin: self.admin, live: self.is_live() };
-        Job { node: Arc::clone(node), queue: Arc::clone(queue), asker }
+        Job { node: Arc::clone(node), queue: Arc::clone(queue), asker, from }
     }
 
     /// A fresh token was checked. From now on the connection lasts as long as that token.

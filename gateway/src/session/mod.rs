@@ -22,6 +22,7 @@ use shared::command::Resume;
 
 use crate::auth::{Identity, TokenRefusal};
 use crate::delivery::send_queue::SendQueue;
+use crate::limits::AddressKey;
 use crate::node::Node;
 use connection::Connection;
 use joining::Joining;
@@ -65,9 +66,15 @@ enum State {
 }
 
 impl Session {
-    /// A session of the connection `number` on a socket whose queue is `queue`.
-    pub fn new(node: Arc<Node>, number: u64, socket: Socket, queue: Arc<SendQueue>, opening: Opening) -> Self {
-        let connection = Connection::new(node, number, queue);
+    /// A session of the connection `number`, of a client at an address, on a socket whose queue is `queue`.
+    pub fn new(
+        node: Arc<Node>,
+        number: u64,
+        socket: Socket,
+        queue: Arc<SendQueue>,
+        (opening, from): (Opening, AddressKey),
+    ) -> Self {
+        let connection = Connection::new(node, number, queue, from);
         let state = State::open(&connection, opening);
         Self { socket, connection, state }
     }

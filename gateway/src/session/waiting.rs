@@ -20,7 +20,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Takes a seat in the lobby.
     pub(super) fn begin(connection: &Connection, resume: Option<Resume>) -> Self {
-        let seat = connection.node.lobby.sit(connection.number, &connection.queue);
+        let seat = connection.node.lobby.sit(connection.number, &connection.queue, connection.from);
         Self { _seat: seat, resume: resume.map(Box::new) }
     }
 

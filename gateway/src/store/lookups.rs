@@ -1,4 +1,4 @@
-//! Single values: a user's name, a message's conversation, and why a user is no member.
+//! Single values: a user's name, whether a user was ever here, a message's conversation, and why a user is no member.
 
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
@@ -13,6 +13,9 @@ pub trait Lookups: Send + Sync + 'static {
 
     /// The same for several users by one query. A user without a name is left out.
     async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError>;
+
+    /// Those of `users` who were ever here: seen, or known by a name.
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
     /// The conversation of a message.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;

@@ -100,6 +100,12 @@ async fn embedded(receiver: &Receiver) -> Node {
     Node::embedded(&[("PUSH_WEBHOOK_URL", &receiver.url), ("PUSH_WEBHOOK_SECRET", SECRET)]).await
 }
 
+/// The store knows the user; nobody else does.
+async fn was_here(node: &Node, user: &str) {
+    let seen = (user.parse().expect("an id"), shared::Timestamp::now());
+    node.app.node().store.set_last_seen(&[seen]).await.expect("kept");
+}
+
 async fn say(to: SocketAddr, content: &str) -> Value {
     let body = json!({ "to": "b", "content": content });
     let (status, sent) = acting(to, "POST", "/api/v1/messages", "a", body).await;
@@ -111,6 +117,7 @@ async fn say(to: SocketAddr, content: &str) -> Value {
 async fn who_was_not_there_is_notified_until_it_is_taken() {
     let mut receiver = Receiver::start(&[503, 429]).await;
     let node = embedded(&receiver).await;
+    was_here(&node, "b").await;
     let message = say(node.http, "while b is away").await;
     let first = receiver.next().await;
     let id = format!("{}.b", message["id"].as_str().expect("an id"));
@@ -161,6 +168,7 @@ async fn a_job_of_a_killed_node_arrives_all_the_same() {
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    was_here(&cluster.one, "b").await;
     let doomed = runtime.spawn(serve(receiver.url.clone())).await.expect("it starts");
     let message = say(cluster.one.http, "a job").await;
     let first = receiver.next().await;

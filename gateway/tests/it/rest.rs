@@ -174,11 +174,15 @@ async fn a_channel_with_a_password() {
     }
     b.send("conversation.join", json!({ "conversationId": "lounge", "password": "s3cret" })).await;
     assert_eq!(b.expect("conversation.joined").await["payload"]["conversation"]["id"], "lounge");
-    let joined = json!({ "conversationId": "lounge", "userId": "b", "username": "name-of-b" });
-    assert_eq!(a.expect("member.joined").await["payload"], joined);
+    let mut event = a.expect("member.joined").await;
+    let version = event["payload"]["version"].take().as_u64().expect("a version");
+    let joined = json!({ "conversationId": "lounge", "userId": "b", "username": "name-of-b", "version": null });
+    assert_eq!(event["payload"], joined);
     b.send("conversation.leave", json!({ "conversationId": "lounge" })).await;
     assert_eq!(b.expect("conversation.left").await["payload"], json!({ "conversationId": "lounge" }));
-    assert_eq!(a.expect("member.left").await["payload"]["userId"], "b");
+    let left = a.expect("member.left").await;
+    assert_eq!(left["payload"]["userId"], "b");
+    assert!(left["payload"]["version"].as_u64().is_some_and(|later| later > version), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

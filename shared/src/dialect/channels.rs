@@ -137,10 +137,10 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         Event::ConversationLeft { conversation_id } | Event::ConversationDeleted { conversation_id, .. } => {
             out.push(&Frame::LeftChannel { channel_id: conversation_id });
         }
-        Event::MemberJoined { conversation_id, user_id, username } => {
+        Event::MemberJoined { conversation_id, user_id, username, version: _ } => {
             out.push(&Frame::UserJoined(about(conversation_id, user_id, username.as_ref(), now)));
         }
-        Event::MemberLeft { conversation_id, user_id, username } => {
+        Event::MemberLeft { conversation_id, user_id, username, version: _ } => {
             out.push(&Frame::UserLeft(about(conversation_id, user_id, username.as_ref(), now)));
         }
         Event::AuthFailed { .. }

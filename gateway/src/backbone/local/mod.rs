@@ -15,6 +15,7 @@ mod revocations;
 mod state;
 mod time;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +31,11 @@ use self::push_jobs::Jobs;
 use self::rates::Allowances;
 use self::state::{AppendOutcome, State};
 use self::time::now_ms;
-use super::push_jobs::job_of;
+use super::push_jobs::{STRANGERS_PER_QUERY, job_of};
 use super::queue::{Job, Queue};
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
-    EntryOutcome, Health, Inbox, LogHead, LogPage, Revocations, Settings, payload,
+    EntryOutcome, Health, Inbox, LogHead, LogPage, PushJob, Revocations, Settings, payload,
 };
 use crate::clock::every;
 
@@ -59,17 +60,18 @@ struct Shared {
     allowances: Mutex<Allowances>,
     jobs: Mutex<Jobs>,
     inbox: Arc<dyn Inbox>,
-    unread: Arc<dyn BackboneHost>,
+    host: Arc<dyn BackboneHost>,
 }
 
 impl LocalBackbone {
     /// Starts its tasks; needs a tokio runtime.
     #[must_use]
-    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, unread: Arc<dyn BackboneHost>) -> Self {
+    pub fn start(settings: Settings, inbox: Arc<dyn Inbox>, host: Arc<dyn BackboneHost>) -> Self {
         let settings = Arc::new(settings);
         let state = Mutex::new(State::new(settings.clone()));
         let allowances = Mutex::new(Allowances::new());
-        let shared = Arc::new(Shared { settings, state, allowances, jobs: Mutex::default(), inbox, unread });
+        let jobs = Mutex::new(Jobs::new(&settings));
+        let shared = Arc::new(Shared { settings, state, allowances, jobs, inbox, host });
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
@@ -81,6 +83,7 @@ impl Shared {
     /// The one task that calls the inbox with users' events, so that they come in the order of their `seq`.
     async fn publish(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Vec<Job>>) {
         while let Some(batch) = jobs.recv().await {
+            let mut strangers = Vec::new();
             for job in batch {
                 let outcome = match &job.delivery.kind {
                     DeliveryKind::Ephemeral => {
@@ -94,9 +97,31 @@ impl Shared {
                 if outcome == DeliveryOutcome::To(0)
                     && let Some(push) = job_of(&job.delivery)
                 {
-                    self.jobs.lock().add(push);
+                    if self.state.lock().knows(&push.user) {
+                        self.jobs.lock().add(push);
+                    } else {
+                        strangers.push(push);
+                    }
                 }
                 job.settle(Ok(outcome));
+            }
+            self.add_if_known(strangers).await;
+        }
+    }
+
+    /// Adds jobs for users who were here before this process, by the store.
+    async fn add_if_known(&self, strangers: Vec<PushJob>) {
+        for jobs in strangers.chunks(STRANGERS_PER_QUERY) {
+            let users: Vec<UserId> = jobs.iter().map(|job| job.user.clone()).collect();
+            // What the store can't tell in time counts as known: one notification too many is better than none.
+            let asked = tokio::time::timeout(LOAD_WITHIN, self.host.known_users(&users)).await;
+            let known: HashSet<UserId> = asked.ok().and_then(Result::ok).unwrap_or(users).into_iter().collect();
+            let mut all = self.jobs.lock();
+            for job in jobs {
+                match known.contains(&job.user) {
+                    true => all.add(job.clone()),
+                    false => all.dropped.strangers.increment(1),
+                }
             }
         }
     }
@@ -104,7 +129,7 @@ impl Shared {
     async fn append(&self, user: &UserId, body: &Bytes, durable: &Durable) -> DeliveryOutcome {
         let mut appended = self.state.lock().append(user, body, durable, false, now_ms());
         if matches!(appended, AppendOutcome::CountsMissing) {
-            let counts = tokio::time::timeout(LOAD_WITHIN, self.unread.unread(user)).await;
+            let counts = tokio::time::timeout(LOAD_WITHIN, self.host.unread(user)).await;
             let mut state = self.state.lock();
             match counts {
                 Ok(Ok(counts)) => state.seed(user, counts),

@@ -70,6 +70,11 @@ impl Online {
         self.users.remove(user);
     }
 
+    /// Whether the user was ever online.
+    pub(super) fn knows(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
+    }
+
     pub(super) fn presence(&self, user: &UserId, now_ms: i64) -> Presence {
         let state = self.users.get(user);
         Presence {

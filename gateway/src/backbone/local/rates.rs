@@ -29,20 +29,10 @@ impl Allowances {
 
     fn draw(&mut self, user: &UserId, draw: Draw) -> Grant {
         let now_us = self.now_us();
-        let cost_us = draw.cost_us.max(1);
         let full_at_us = self.full_at_us.entry(user.clone()).or_insert(now_us);
-        let owed_us = cost_us.saturating_mul(u64::from(draw.owed));
-        let latest_us = now_us + draw.burst_us;
-        *full_at_us = (*full_at_us).max(now_us).saturating_add(owed_us).min(latest_us);
-        let affordable = (latest_us - *full_at_us) / cost_us;
-        let granted = u32::try_from(affordable).unwrap_or(u32::MAX).min(draw.wanted);
-        if granted > 0 {
-            *full_at_us += u64::from(granted) * cost_us;
-            return Grant::Granted(granted);
-        }
-        let wanted_us = cost_us.saturating_mul(u64::from(draw.wanted));
-        let wait_us = full_at_us.saturating_add(wanted_us).saturating_sub(latest_us);
-        Grant::Refused { wait_ms: wait_us.div_ceil(1000).max(1) }
+        let (next_us, grant) = draw.decide(*full_at_us, now_us);
+        *full_at_us = next_us;
+        grant
     }
 
     fn now_us(&self) -> u64 {

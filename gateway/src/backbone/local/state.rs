@@ -94,6 +94,11 @@ impl State {
         self.users.get(user).is_some_and(User::is_subscribed)
     }
 
+    /// Whether the user was ever here, or has a log.
+    pub(super) fn knows(&self, user: &UserId) -> bool {
+        self.users.contains_key(user) || self.online.knows(user)
+    }
+
     /// Leaves channels that have lingered long enough, and forgets logs and users whose time has passed.
     pub(super) fn sweep(&mut self, now_ms: i64) {
         self.doors.sweep(now_ms);

@@ -33,6 +33,10 @@ pub(super) struct Scripts {
     pub(super) draw: Script,
     /// Cuts a log behind what names a user.
     pub(super) cut: Script,
+    /// Adds push jobs.
+    pub(super) push: Script,
+    /// Removes a push job.
+    pub(super) push_end: Script,
 }
 
 impl Scripts {
@@ -61,6 +65,8 @@ impl Scripts {
             restore_revocation: script(&[include_str!("lua/restore_revocation.lua")]),
             draw: script(&[include_str!("lua/draw.lua")]),
             cut: script(&[include_str!("lua/cut.lua")]),
+            push: script(&[include_str!("lua/push_shares.lua"), include_str!("lua/push.lua")]),
+            push_end: script(&[include_str!("lua/push_shares.lua"), include_str!("lua/push_end.lua")]),
         }
     }
 
@@ -72,23 +78,11 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 12] {
+    fn all(&self) -> impl Iterator<Item = &Script> {
         let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
-        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, cut, .. } = self;
-        [
-            append,
-            seed,
-            open,
-            enter,
-            read,
-            departed,
-            subscribed,
-            take_offline,
-            settle_offline,
-            restore_revocation,
-            draw,
-            cut,
-        ]
+        let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, push, push_end, cut, .. } = self;
+        let presence = [departed, subscribed, take_offline, settle_offline];
+        [append, seed, open, enter, read, restore_revocation, draw, push, push_end, cut].into_iter().chain(presence)
     }
 }
 

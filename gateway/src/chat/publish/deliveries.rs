@@ -63,7 +63,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, ap
             }),
             append,
             message: Some(message.id),
-            push: !is_sender && is_member(user),
+            push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
             mentions: mentions.clone(),
         }),
     };
@@ -120,7 +120,7 @@ pub(super) fn event_deliveries(
                 unread: unread.clone(),
                 append,
                 message: None,
-                push: false,
+                push: None,
                 mentions: None,
             }),
         }));

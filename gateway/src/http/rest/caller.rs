@@ -11,8 +11,8 @@ use super::Api;
 use super::failure::Failure;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
-use crate::http::client_address::ClientScheme;
-use crate::limits::Allowance;
+use crate::http::client_address::{ClientScheme, address_key};
+use crate::limits::{Allowance, BULK_USERS_MIN, BulkPlace, TooManyBulkRequests};
 use crate::store::Giver;
 
 /// The caller.
@@ -59,6 +59,31 @@ impl Caller {
         }
     }
 
+    /// Charges a user's request that counts for more than one command; backends answer for themselves.
+    pub(super) async fn pay(&self, api: &Api, charge: u32) -> Result<(), Failure> {
+        let Self::User(identity) = self else { return Ok(()) };
+        // One was charged with the token.
+        match charge.saturating_sub(1) {
+            0 => Ok(()),
+            rest => admit(api, &identity.user, rest).await,
+        }
+    }
+
+    /// Waits for the turn of a bulk request; a request for fewer users is none.
+    pub(super) async fn turn<'a>(&self, api: &'a Api, users: usize) -> Result<Option<BulkPlace<'a>>, Failure> {
+        if users <= BULK_USERS_MIN {
+            return Ok(None);
+        }
+        let bulk = match self {
+            Self::User(_) => &api.node.bulk_of_users,
+            Self::Backend(_) => &api.node.bulk_of_backends,
+        };
+        bulk.enter().await.map(Some).map_err(|TooManyBulkRequests { retry_after_ms }| {
+            let error = ProtocolError::new(ErrorCode::Unavailable, "too many requests for many users run at once");
+            Failure(error.retry_after_ms(retry_after_ms))
+        })
+    }
+
     /// The giver of an order, for the audit trail.
     pub(super) fn giver(&self) -> Giver {
         Giver { user: self.acts_for().cloned(), is_backend: matches!(self, Self::Backend(_)) }
@@ -92,16 +117,22 @@ impl FromRequestParts<Arc<Api>> for Caller {
                 return Err(Failure(foreign_cookie()));
             }
         }
-        let identity = authenticator.authenticate_request(shown).await.map_err(not_let_in)?;
+        let identity =
+            authenticator.authenticate_request(shown, address_key(&parts.extensions)).await.map_err(not_let_in)?;
         authenticator.check_revoked(&identity).await.map_err(not_let_in)?;
         named_user(parts)?;
         // Backends answer for themselves; a user's requests count as the user's commands do.
-        match api.node.user_rates.admit(&identity.user).await {
-            Allowance::Granted => Ok(Self::User(identity)),
-            Allowance::Wait(wait_ms) => {
-                let error = ProtocolError::new(ErrorCode::RateLimited, "too many requests");
-                Err(Failure(error.retry_after_ms(wait_ms)))
-            }
+        admit(api, &identity.user, 1).await?;
+        Ok(Self::User(identity))
+    }
+}
+
+async fn admit(api: &Api, user: &UserId, charge: u32) -> Result<(), Failure> {
+    match api.node.user_rates.admit(user, charge).await {
+        Allowance::Granted => Ok(()),
+        Allowance::Wait(wait_ms) => {
+            let error = ProtocolError::new(ErrorCode::RateLimited, "too many requests");
+            Err(Failure(error.retry_after_ms(wait_ms)))
         }
     }
 }

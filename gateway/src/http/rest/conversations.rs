@@ -18,6 +18,7 @@ use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
 use crate::chat::conversations::{CreateConversation, CreatedConversation};
+use crate::limits::charges;
 use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange, WalkPlace};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -66,6 +67,8 @@ pub(super) async fn create(
         ConversationKind::Channel => Visibility::Public,
         ConversationKind::Direct | ConversationKind::Group => Visibility::Private,
     };
+    caller.pay(&api, charges::for_making(create.members.len())).await?;
+    let _turn = caller.turn(&api, create.members.len()).await?;
     let new = CreateConversation {
         id: create.id,
         kind: create.kind,
@@ -203,6 +206,8 @@ pub(super) async fn add(
             if users.len() > MEMBERS_MAX {
                 return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
             }
+            caller.pay(&api, charges::for_adding(users.len())).await?;
+            let _turn = caller.turn(&api, users.len()).await?;
             let outcome = api.node.chat.add_members(&id, users, &caller.giver()).await?;
             let MembersAdded { added, banned, blocked, conversation, members: _ } = outcome;
             let member_count = conversation.member_count;
@@ -257,6 +262,7 @@ pub(super) async fn invite(
     Segment(id): Segment<ConversationId>,
     Body(who): Body<UserBody>,
 ) -> Result<NoContent, Failure> {
+    caller.pay(&api, charges::MEMBERSHIP).await?;
     change(&api, &caller, &id, &who.user_id, MembershipChange::Invite { by: caller.acts_for().cloned() }).await?;
     Ok(NoContent)
 }
@@ -270,6 +276,7 @@ pub(super) async fn join(
     if password.as_ref().is_some_and(|word| word.len() > PASSWORD_BYTES_MAX) {
         return Err(ProtocolError::field("password", "is longer than 128 bytes").into());
     }
+    caller.pay(&api, charges::for_joining(password.is_some())).await?;
     Ok(Json(api.node.chat.join(caller.user()?, &id, password, &caller.giver()).await?.conversation))
 }
 
@@ -278,6 +285,7 @@ pub(super) async fn leave(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
 ) -> Result<NoContent, Failure> {
+    caller.pay(&api, charges::MEMBERSHIP).await?;
     change(&api, &caller, &id, caller.user()?, MembershipChange::Leave).await?;
     Ok(NoContent)
 }

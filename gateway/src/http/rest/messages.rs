@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
+use crate::auth::Identity;
 use crate::chat::messages::BroughtBy;
 use crate::store::{Giver, MessageChange, Page};
 
@@ -134,11 +135,14 @@ pub(super) async fn send(
     caller: Caller,
     SendRequest(send): SendRequest,
 ) -> Result<SentAnswer, Failure> {
-    let by = match caller {
+    let by = match &caller {
         Caller::User(_) => BroughtBy::Sender,
         Caller::Backend(_) => BroughtBy::Backend,
     };
     let sent = api.node.chat.send(caller.user()?, send, by).await?;
+    if let Some(Identity { user, .. }) = caller.identity() {
+        api.node.chat.owe_for_send(user, Some(&sent));
+    }
     Ok(SentAnswer { message: sent.message, duplicate: sent.duplicate })
 }
 
@@ -158,6 +162,9 @@ pub(super) async fn edit(
     caller.user()?;
     check_content(&content, api.node.limits.content_chars_max)?;
     let changed = api.node.chat.change_message(id, &caller.giver(), MessageChange::Edit { content }).await?;
+    if let Some(Identity { user, .. }) = caller.identity() {
+        api.node.chat.owe_for_change(user, &changed);
+    }
     Ok(Json(changed.message))
 }
 
@@ -166,7 +173,10 @@ pub(super) async fn delete(
     caller: Caller,
     Segment(id): Segment<MessageId>,
 ) -> Result<NoContent, Failure> {
-    api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete).await?;
+    let deleted = api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete).await?;
+    if let Some(Identity { user, .. }) = caller.identity() {
+        api.node.chat.owe_for_change(user, &deleted);
+    }
     Ok(NoContent)
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn publish(
         return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into());
     }
     let envelope = publish.event.envelope()?;
+    let _turn = caller.turn(&api, publish.users.len()).await?;
     let mut users = publish.users;
     users.sort();
     users.dedup();
@@ -84,6 +85,7 @@ pub(super) async fn broadcast(
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     let envelope = broadcast.event.envelope()?;
+    let _turn = caller.turn(&api, usize::MAX).await?;
     api.node.chat.broadcast(broadcast.event.kind, envelope, caller.giver()).await?;
     Ok(Accepted)
 }

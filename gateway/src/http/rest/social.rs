@@ -23,6 +23,7 @@ use super::caller::Caller;
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
+use crate::limits::charges;
 use crate::store::KeptNotification;
 
 /// Notifications that one request marks as read by their ids.
@@ -128,6 +129,7 @@ pub(super) async fn invite(
     Body(invite): Body<Invite>,
 ) -> Result<Invitation, Failure> {
     let name = invite.group_name.map(|name| checked_title("group_name", &name)).transpose()?;
+    caller.pay(&api, charges::MEMBERSHIP).await?;
     let giver = caller.giver();
     let outcome = api.node.chat.invite(&invite.group_id, &invite.user_id, &giver, name).await?;
     let status = if outcome.is_member { "accepted" } else { "invited" };

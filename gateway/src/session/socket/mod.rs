@@ -59,14 +59,17 @@ pub enum Incoming<'a> {
     Text(&'a mut [u8]),
     /// Binary.
     Binary(&'a mut [u8]),
+    /// A frame without a message: a ping, a pong that was not asked for, a fragment. It is told so that it can be counted.
+    Frame,
 }
 
 impl Incoming<'_> {
-    /// How many bytes it has.
+    /// How many bytes its message has.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
             Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
+            Self::Frame => 0,
         }
     }
 }
@@ -245,9 +248,11 @@ impl Socket {
                 Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
                 Ok(Some(Item::Ping(payload))) => {
                     self.answer_ping(&payload);
-                    Flow::Continue
+                    on_message(Incoming::Frame)
                 }
-                Ok(Some(Item::Pong)) => Flow::Continue,
+                Ok(Some(Item::Pong)) if self.decoder.is_answer() => Flow::Continue,
+                Ok(Some(Item::Pong)) => on_message(Incoming::Frame),
+                Ok(Some(Item::Fragment)) => on_message(Incoming::Frame),
                 Ok(Some(Item::Close(code))) => {
                     self.begin_closing(SocketEnd::Peer(code));
                     return ReadProgress::Closing;
@@ -280,7 +285,10 @@ impl Socket {
         let mut all = self.write(cx)?;
         if all {
             self.queue.take(&mut batch, cx.waker());
-            batch.frames.extend(batch.ping.then(frame::ping));
+            if batch.ping {
+                batch.frames.push_back(frame::ping());
+                self.decoder.expect_pong();
+            }
             if !self.pongs.is_empty() {
                 // First, because the answers to a message come after it, and pings may stand inside of a message.
                 batch.frames.push_front(Bytes::from(std::mem::take(&mut self.pongs)));

@@ -1,6 +1,7 @@
 //! The driver over real loopback connections, seen from the peer.
 
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shared::Wire;
@@ -27,6 +28,8 @@ struct Rig {
     peer: TcpStream,
     queue: Arc<SendQueue>,
     messages: mpsc::UnboundedReceiver<Vec<u8>>,
+    /// Frames without a message that were told.
+    frames: Arc<AtomicUsize>,
     driver: JoinHandle<(SocketEnd, Socket)>,
 }
 
@@ -50,16 +53,22 @@ impl Rig {
         let (mut socket, peer, queue) = pair().await;
         #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
         let (heard, messages) = mpsc::unbounded_channel();
+        let frames = Arc::new(AtomicUsize::new(0));
+        let told = Arc::clone(&frames);
         let driver = tokio::spawn(async move {
             let mut on_message = |incoming: Incoming<'_>| {
-                let (Incoming::Text(bytes) | Incoming::Binary(bytes)) = incoming;
-                heard.send(bytes.to_vec()).unwrap();
+                match incoming {
+                    Incoming::Text(bytes) | Incoming::Binary(bytes) => heard.send(bytes.to_vec()).unwrap(),
+                    Incoming::Frame => {
+                        told.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
                 Flow::Continue
             };
             let ended = poll_fn(|cx| socket.poll_drive(cx, true, &mut on_message)).await;
             (ended, socket)
         });
-        Self { peer, queue, messages, driver }
+        Self { peer, queue, messages, frames, driver }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -124,6 +133,7 @@ async fn messages_come_in_order_whatever_the_frames() {
         for expected in [&b"one"[..], b"two", b"three", &large] {
             assert_eq!(rig.messages.recv().await.unwrap(), expected);
         }
+        assert_eq!(rig.frames.load(Ordering::SeqCst), 3, "the fragment, the ping and the pong are counted");
         assert_eq!(rig.read(5).await, b"\x8A\x03mid");
         for byte in client(0x81, b"bytewise") {
             rig.send(&[byte]).await;
@@ -133,6 +143,24 @@ async fn messages_come_in_order_whatever_the_frames() {
         let (ended, socket) = rig.driver.await.unwrap();
         assert_eq!(ended, SocketEnd::Vanished);
         assert_eq!((socket.backlog.capacity(), socket.pongs.capacity()), (0, 0), "an idle socket keeps no buffer");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_pongs_that_were_not_asked_for_are_counted() {
+    within_10_s(async {
+        let mut rig = Rig::start().await;
+        for _ in 0..3 {
+            rig.queue.request_ping();
+            assert_eq!(rig.read(2).await, b"\x89\x00");
+        }
+        rig.send(&[client(0x8A, b"").repeat(3), client(0x81, b"a")].concat()).await;
+        assert_eq!(rig.messages.recv().await.unwrap(), b"a");
+        assert_eq!(rig.frames.load(Ordering::SeqCst), 0);
+        rig.send(&[client(0x8A, b"").repeat(2), client(0x81, b"b")].concat()).await;
+        assert_eq!(rig.messages.recv().await.unwrap(), b"b");
+        assert_eq!(rig.frames.load(Ordering::SeqCst), 2);
     })
     .await;
 }
@@ -172,8 +200,10 @@ async fn a_pause_holds_messages_but_not_writes() {
             let mut answer = [0; 2];
             let drive = poll_fn(|cx| {
                 let ended = socket.poll_drive(cx, reading, &mut |incoming| {
-                    let (Incoming::Text(bytes) | Incoming::Binary(bytes)) = incoming;
-                    seen.push(bytes.to_vec());
+                    match incoming {
+                        Incoming::Text(bytes) | Incoming::Binary(bytes) => seen.push(bytes.to_vec()),
+                        Incoming::Frame => return Flow::Continue,
+                    }
                     Flow::Pause
                 });
                 assert!(ended.is_pending());

@@ -21,6 +21,10 @@ impl Lookups for PostgresStore {
         on_connection!(self, client => usernames(client, users))
     }
 
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        on_connection!(self, client => known_users(client, users))
+    }
+
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
         on_connection!(self, client => conversation_of(client, message))
     }
@@ -38,6 +42,12 @@ async fn usernames(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<
         Ok((user, get(row, "name")?))
     };
     query(client, sql, &[&users]).await?.iter().map(named).collect()
+}
+
+async fn known_users(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+    let sql = "SELECT id FROM users WHERE id = ANY ($1) UNION SELECT user_id FROM usernames WHERE user_id = ANY ($1)";
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    query(client, sql, &[&users]).await?.iter().map(|row| parsed(row, "id", str::parse)).collect()
 }
 
 async fn username(client: &impl GenericClient, user: &UserId) -> Result<Option<String>, StoreError> {

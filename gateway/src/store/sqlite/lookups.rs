@@ -28,6 +28,19 @@ impl Lookups for SqliteStore {
         self.read(move |read| users.into_iter().filter_map(|user| named(read, user)).collect()).await
     }
 
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let users = users.to_vec();
+        let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE id = ?1) \
+            OR EXISTS (SELECT 1 FROM usernames WHERE user_id = ?1) AS is_known";
+        let known =
+            |read: &Connection, user: UserId| match row(read, sql, [user.as_str()], |row| get::<bool>(row, "is_known"))
+            {
+                Ok(is_known) => is_known.unwrap_or(false).then_some(Ok(user)),
+                Err(error) => Some(Err(error)),
+            };
+        self.read(move |read| users.into_iter().filter_map(|user| known(read, user)).collect()).await
+    }
+
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError> {
         let sql = "SELECT conversation_id FROM messages WHERE id = ?1";
         let id = integer(message.get());

@@ -18,6 +18,8 @@ pub struct Decoder {
     /// The bytes of an incomplete header, frame or message; `None` between messages, so idle sockets keep nothing.
     partial: Option<Box<Assembly>>,
     message_bytes_max: u32,
+    /// Pings that were sent and whose pongs may still come.
+    pongs_due: u8,
 }
 
 /// An item of the peer.
@@ -31,6 +33,8 @@ pub enum Item<'i> {
     Ping(Payload<'i>),
     /// A pong.
     Pong,
+    /// A part of a message that goes on with the next data frame. It brings nothing yet; it is told so that it can be counted.
+    Fragment,
     /// A close frame with its code, if any. What follows it is not to be read (RFC 6455 §5.5.1).
     Close(Option<u16>),
 }
@@ -71,7 +75,19 @@ impl Decoder {
     /// A decoder that refuses messages, fragmented or not, of more than `message_bytes_max` bytes. Allocates nothing.
     #[must_use]
     pub fn new(message_bytes_max: u32) -> Self {
-        Self { partial: None, message_bytes_max }
+        Self { partial: None, message_bytes_max, pongs_due: 0 }
+    }
+
+    /// A ping was sent: one pong is an answer.
+    pub fn expect_pong(&mut self) {
+        self.pongs_due = self.pongs_due.saturating_add(1);
+    }
+
+    /// Whether a pong that came is the answer to a ping; each ping has one.
+    pub fn is_answer(&mut self) -> bool {
+        let left = self.pongs_due.checked_sub(1);
+        self.pongs_due = left.unwrap_or_default();
+        left.is_some()
     }
 
     /// Takes the next item off the front of `input`; `None` once all of it was consumed.
@@ -83,7 +99,7 @@ impl Decoder {
             if self.partial.as_ref().is_some_and(|partial| partial.frame.is_some()) {
                 match self.receive(input)? {
                     FrameProgress::Item(item) => return Ok(Some(item)),
-                    FrameProgress::Fragment => {}
+                    FrameProgress::Fragment => return Ok(Some(Item::Fragment)),
                     FrameProgress::Incomplete => return Ok(None),
                 }
             }

@@ -15,6 +15,7 @@ enum Seen {
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong,
+    Fragment,
     Close(Option<u16>),
 }
 
@@ -25,6 +26,7 @@ impl From<Item<'_>> for Seen {
             Item::Binary(payload) => Self::Binary(payload.to_vec()),
             Item::Ping(payload) => Self::Ping(payload.to_vec()),
             Item::Pong => Self::Pong,
+            Item::Fragment => Self::Fragment,
             Item::Close(code) => Self::Close(code),
         }
     }
@@ -77,12 +79,15 @@ fn conversation() -> (Vec<u8>, Vec<Seen>) {
     .concat();
     let seen = vec![
         Seen::Text(b"{}".to_vec()),
+        Seen::Fragment,
         Seen::Ping(b"mid".to_vec()),
+        Seen::Fragment,
         Seen::Text("fräg".into()),
         Seen::Pong,
         Seen::Binary(vec![0xFF; 130]),
         Seen::Text(Vec::new()),
         Seen::Text(long.into()),
+        Seen::Fragment,
         Seen::Binary(b"\xFE\xFF".to_vec()),
         Seen::Close(Some(1001)),
     ];
@@ -160,7 +165,7 @@ fn the_limit_is_for_the_assembled_message_and_judged_by_the_header() {
     assert_eq!(run(&[client(0x82, &[1; 10])]), (vec![Seen::Binary(vec![1; 10])], None));
     assert_eq!(run(&[client(0x82, &[1; 11])]).1, Some(Fault::TooBig));
     let halves = [client(0x02, &[1; 5]), client(0x80, &[1; 5])];
-    assert_eq!(run(&halves), (vec![Seen::Binary(vec![1; 10])], None));
+    assert_eq!(run(&halves), (vec![Seen::Fragment, Seen::Binary(vec![1; 10])], None));
     assert_eq!(run(&[client(0x02, &[1; 5]), client(0x80, &[1; 6])]).1, Some(Fault::TooBig));
     let header_only = &client(0x82, &[1; 11])[..6];
     assert_eq!(decode(&mut Decoder::new(limit), [header_only]).1, Some(Fault::TooBig));
@@ -231,6 +236,7 @@ proptest! {
                 let fin = if index + 1 == pieces.len() { 0x80 } else { 0x00 };
                 stream.extend(client(fin | opcode, piece));
             }
+            expected.extend(pieces.iter().skip(1).map(|_| Seen::Fragment));
             expected.push(Seen::Text(text.clone().into_bytes()));
         }
         stream.extend(client(0x82, &binary));

@@ -288,7 +288,7 @@ async fn a_service_that_can_not_be_asked_is_503_and_soon_not_asked() {
 /// What a stranger's token makes the service, or what stands before it, answer is that token's fate: no other one's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_that_the_service_can_not_take_keep_nobody_out() {
-    let long = "x".repeat(10_000);
+    let long = "x".repeat(7_000);
     let service = Server::start(|request| {
         Some(if request.contains("xxxx") {
             answer(400, "request header or cookie too large")
@@ -302,4 +302,37 @@ async fn tokens_that_the_service_can_not_take_keep_nobody_out() {
         assert_eq!(told(&node, &format!("{long}{n}")).await, None);
         assert_eq!(told(&node, &format!("good-{n}")).await.as_deref(), Some("42"), "after {n} bad ones");
     }
+    let asked = service.asked();
+    let (name, value) = bearer(&long.repeat(2));
+    assert_eq!(get(node.http, "/api/v1/conversations", &[(name, &value)]).await.0, 401);
+    assert_eq!(service.asked(), asked, "a token of 14 KB is never sent");
+}
+
+/// The service is slow, and one address asks it about as many tokens as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_does_not_take_all_places_at_the_service() {
+    let service = Server::start(|request| if request.contains("hang") { None } else { Some(answer(200, ANN)) }).await;
+    let settings = [("AUTH_SERVICE_URL", &*service.url), ("TRUSTED_PROXIES", "127.0.0.1"), ("AUTH_TIMEOUT", "30s")];
+    let node = Node::embedded(&settings).await;
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let to = node.http;
+        flood.spawn(async move {
+            let (name, value) = bearer(&format!("hang-{n}"));
+            get(to, "/api/v1/conversations", &[(name, &value), ("x-forwarded-for", "10.0.0.1")]).await.0
+        });
+    }
+    // Those beyond the share are sent away at once.
+    let mut sent_away = 0;
+    while sent_away < 108 {
+        let status = tokio::time::timeout(Duration::from_secs(30), flood.join_next()).await.expect("an answer");
+        assert_eq!(status.expect("one is left").expect("it ends well"), 503);
+        sent_away += 1;
+    }
+    for n in 0..10 {
+        let (name, value) = bearer(&format!("good-{n}"));
+        let headers = [(name, &*value), ("x-forwarded-for", "10.0.0.2")];
+        assert_eq!(get(node.http, "/api/v1/conversations", &headers).await.0, 200, "another address is served");
+    }
+    flood.abort_all();
 }

@@ -85,6 +85,8 @@ contract!(
     nodes_are_counted,
     a_users_allowance_is_one_for_all_nodes,
     push_jobs_are_taken_kept_and_ended,
+    a_flood_of_push_jobs_takes_nothing_from_others,
+    push_jobs_are_for_users_who_were_here,
 );
 
 async fn events_arrive_as_published_with_a_gapless_seq(rig: Rig) {
@@ -114,13 +116,15 @@ async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
     let ann = user("ann");
     let push = with(counted(event(&ann, 1), "c", 9, 0), |durable| {
         durable.message = Some(message(1));
-        durable.push = true;
+        durable.push = Some(user("sender"));
     });
     assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {
         assert_eq!(redis.number(&rig.named("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}")), 0);
-        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
+        // Redis doesn't know ann, but the store does: it is asked meanwhile.
+        eventually(Duration::from_secs(10), async || (redis.number(&rig.named("XLEN chat:push")) == 1).then_some(()))
+            .await;
         let job = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push - +")));
         assert!(job.contains("ann") && job.contains("message"), "{job}");
     }
@@ -194,7 +198,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     assert!(since.elapsed() < Duration::from_millis(1_500), "took {:?}, as long as it lingers", since.elapsed());
     let push = with(counted(event(&ann, 1), "c", 1, 0), |durable| {
         durable.message = Some(message(1));
-        durable.push = true;
+        durable.push = Some(user("sender"));
     });
     assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     if let Some(redis) = &rig.redis {
@@ -795,7 +799,7 @@ async fn a_backbone_without_server_does_not_start() {
 async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
     let (ann, bob) = (user("ann"), user("bob"));
     // One in ten seconds, twenty at once: nothing comes back while this runs.
-    let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, wanted: 6, owed: 0 };
+    let draw = Draw { cost_us: 10_000_000, burst_us: 200_000_000, debt_us: 200_000_000, wanted: 6, least: 1, owed: 0 };
     assert_eq!(rig.a.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
     assert_eq!(rig.b.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(6));
     let owing = Draw { owed: 4, ..draw };
@@ -823,10 +827,13 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     let job = |name: &str, n: u64| {
         with(counted(event(&user(name), n), "c", n, 0), |durable| {
             durable.message = Some(message(n));
-            durable.push = true;
+            durable.push = Some(user("sender"));
         })
     };
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
+    for name in ["ann", "bob", "cid"] {
+        a.open(&user(name)).await.expect("opened");
+    }
     a.publish(vec![job("ann", 1), job("bob", 2), job("cid", 3)]).await.expect("published");
     if let Some(redis) = &rig.redis {
         redis.ask(&rig.named("XADD chat:push * user ann message nonsense"));
@@ -850,4 +857,65 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
         let dead = format!("{:?}", redis.ask(&rig.named("XRANGE chat:push:dead - +")));
         assert!(dead.contains("bob") && dead.contains("a reason"), "{dead}");
     }
+}
+
+/// A job about message `n`, from one user to another.
+fn push(from: &str, to: &str, conversation: &str, n: u64) -> gateway::backbone::Delivery {
+    with(counted(event(&user(to), n), conversation, n, 0), |durable| {
+        durable.message = Some(message(n));
+        durable.push = Some(user(from));
+    })
+}
+
+async fn a_flood_of_push_jobs_takes_nothing_from_others(rig: Rig) {
+    let backbone = &rig.a.backbone;
+    let honest = |n: u64| push(&format!("h{n}"), "ann", &format!("c{n}"), n);
+    let flood = |conversation: &str, from: u64| {
+        let job = |n: u64| push("mallory", "bob", conversation, n);
+        (from..from + 400).map(job).collect::<Vec<_>>()
+    };
+    for name in ["ann", "bob"] {
+        backbone.open(&user(name)).await.expect("opened");
+    }
+    backbone.publish((1..=20).map(honest).collect()).await.expect("published");
+    // One conversation; then the same sender in another one; then others who flood together.
+    backbone.publish(flood("flood", 1_000)).await.expect("published");
+    backbone.publish(flood("other", 2_000)).await.expect("published");
+    for n in 0..20 {
+        let others = (0..100).map(|k| push(&format!("m{n}"), "bob", &format!("f{n}"), 10_000 + 100 * n + k));
+        backbone.publish(others.collect()).await.expect("published");
+    }
+    backbone.publish((21..=40).map(honest).collect()).await.expect("published");
+    let jobs = rig.b.backbone.take_push_jobs(10_000).await.expect("taken");
+    let of = |from: &str| jobs.iter().filter(|job| job.sender == Some(user(from))).count();
+    assert!(jobs.len() <= 900, "{}", jobs.len());
+    assert!((80..=100).contains(&of("mallory")), "{}", of("mallory"));
+    assert!(jobs.iter().all(|job| job.conversation != conversation("other")), "a sender has one share");
+    let names: std::collections::BTreeSet<&str> = jobs.iter().map(|job| job.conversation.as_str()).collect();
+    let missing: Vec<u64> = (1..=40).filter(|n| !names.contains(&*format!("c{n}"))).collect();
+    assert_eq!(missing, [0; 0], "every honest job is there, those before the floods and those after them");
+    // What is done makes room.
+    for job in &jobs {
+        rig.b.backbone.finish_push_job(job).await.expect("finished");
+        rig.b.backbone.finish_push_job(job).await.expect("finished, and counted once");
+    }
+    if let Some(redis) = &rig.redis {
+        assert_eq!(redis.number(&rig.named("XLEN chat:push")), 0);
+        assert_eq!(redis.number(&rig.named("EXISTS chat:push:shares:{chat:push}")), 0, "nothing stays counted");
+    }
+    backbone.publish(vec![push("mallory", "bob", "flood", 9)]).await.expect("published");
+    assert_eq!(backbone.take_push_jobs(10).await.expect("taken").len(), 1);
+}
+
+async fn push_jobs_are_for_users_who_were_here(rig: Rig) {
+    let backbone = &rig.a.backbone;
+    let invented = (0..500).map(|n| push("mallory", &format!("invented{n}"), "c", n + 1));
+    backbone.publish(invented.collect()).await.expect("published");
+    // The store knows this one, and is asked after the others.
+    backbone.publish(vec![push("ann", "old", "d", 1)]).await.expect("published");
+    let taken = async || Some(backbone.take_push_jobs(10).await.expect("taken")).filter(|jobs| !jobs.is_empty());
+    let jobs = eventually(Duration::from_secs(10), taken).await;
+    assert_eq!(jobs.iter().map(|job| job.user.as_str()).collect::<Vec<_>>(), ["old"]);
+    assert_eq!(jobs[0].sender, Some(user("ann")));
+    assert_eq!(backbone.take_push_jobs(10).await.expect("taken"), []);
 }

@@ -109,12 +109,13 @@ async fn streams_and_allowances_are_of_one(blue: &Node, green: &Node) {
     assert!(green.backbone.lease_late(5000).await.expect("leased"), "the lease of the other is another");
     let gone = with(event(&user("gone"), 1), |durable| {
         durable.message = Some(message(1));
-        durable.push = true;
+        durable.push = Some(user("sender"));
     });
+    blue.backbone.open(&user("gone")).await.expect("opened");
     blue.backbone.publish(vec![gone]).await.expect("published");
     assert_eq!(green.backbone.take_push_jobs(10).await.expect("taken"), []);
     blue.backbone.take_push_jobs(10).await.expect("taken");
-    let draw = Draw { cost_us: 10_000_000, burst_us: 20_000_000, wanted: 2, owed: 0 };
+    let draw = Draw { cost_us: 10_000_000, burst_us: 20_000_000, debt_us: 20_000_000, wanted: 2, least: 1, owed: 0 };
     assert_eq!(blue.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(2));
     assert_eq!(green.backbone.draw(&ann, draw).await.expect("drawn"), Grant::Granted(2));
 }

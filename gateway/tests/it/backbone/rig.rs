@@ -100,6 +100,10 @@ impl BackboneHost for Store {
         Ok(self.counts.lock().get(user).cloned().unwrap_or_default())
     }
 
+    async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError> {
+        Ok(users.iter().filter(|user| !user.as_str().starts_with("invented")).cloned().collect())
+    }
+
     async fn server_left(&self, left: &str) -> Result<(), BackboneError> {
         self.left.lock().push(left.to_owned());
         Ok(())
@@ -271,7 +275,8 @@ pub(crate) fn empty_store() -> Arc<Store> {
 
 /// Short times for presence, so that tests can wait for them.
 pub(crate) fn settings() -> Settings {
-    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, ..Settings::new("a", "boot-a") }
+    let settings = Settings { push_jobs_max: 900, push_is_posted: true, ..Settings::new("a", "boot-a") };
+    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, ..settings }
 }
 
 pub(crate) fn user(name: &str) -> UserId {
@@ -331,7 +336,7 @@ fn facts(n: u64) -> Durable {
         unread: None,
         append: Append::First,
         message: None,
-        push: false,
+        push: None,
         mentions: None,
     }
 }

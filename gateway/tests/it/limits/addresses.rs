@@ -196,3 +196,27 @@ async fn a_user_connects_at_a_rate() {
     assert_eq!(first_frame.expect_close().await, 4101);
     Client::join(node.http, "seldom").await.settle().await;
 }
+
+/// Sockets without a token have a deadline, and those of one address don't take all places meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_without_a_token_of_one_address_leave_places_for_others() {
+    let node = Node::embedded(&[("MAX_CONNECTIONS", "40"), ("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let open = async |from: &'static str| Client::open(node.http, "/chat/ws", &[("x-forwarded-for", from)]).await;
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match open("10.0.0.1").await {
+            Ok(client) => waiting.push(client),
+            Err(refused) => break refused.0,
+        }
+    };
+    assert!((20..40).contains(&waiting.len()), "{}", waiting.len());
+    let again = "GET /chat/ws HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 10.0.0.1\r\nconnection: upgrade\r\n\
+                 upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let answer = exchange(node.http, again.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("retry-after: 10"), "{refused}: {answer}");
+    let other = open("10.0.0.2").await;
+    assert!(other.is_ok(), "another address has places left");
+    let mut known = connect(node.http, &["10.0.0.1"]).await.expect("who has a token is not concerned");
+    known.send("ping", serde_json::json!({})).await;
+    known.expect("pong").await;
+}

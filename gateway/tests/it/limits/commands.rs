@@ -156,7 +156,7 @@ async fn the_backbone_is_asked_once_for_many_commands() {
     let rates = Arc::new(UserRates::new(1_000, Arc::clone(&counting) as _));
     let ann = user("ann");
     for _ in 0..90 {
-        assert_eq!(rates.check(&ann), Some(Allowance::Granted));
+        assert_eq!(rates.check(&ann, 1), Some(Allowance::Granted));
     }
     assert_eq!(counting.draws.load(Ordering::SeqCst), 0, "below a tenth of the rate");
 
@@ -167,7 +167,7 @@ async fn the_backbone_is_asked_once_for_many_commands() {
         tasks.spawn(async move {
             let mut granted = 0_u32;
             for _ in 0..500 {
-                granted += u32::from(rates.admit(&ann).await == Allowance::Granted);
+                granted += u32::from(rates.admit(&ann, 1).await == Allowance::Granted);
                 tokio::task::yield_now().await;
             }
             granted
@@ -186,7 +186,7 @@ async fn the_backbone_is_asked_once_for_many_commands() {
     let bob = user("bob");
     let started = Instant::now();
     for _ in 0..5_000 {
-        assert_eq!(rates.admit(&bob).await, Allowance::Granted);
+        assert_eq!(rates.admit(&bob, 1).await, Allowance::Granted);
     }
     let draws = counting.draws.load(Ordering::SeqCst);
     assert!(draws >= 1 && draws <= 2 + started.elapsed().as_secs() as usize, "{draws}");

@@ -2,7 +2,9 @@
 
 mod addresses;
 mod bad_input;
+mod charges;
 mod commands;
 mod hostile;
 mod plain_connections;
 mod start;
+mod turnover;

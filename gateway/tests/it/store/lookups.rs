@@ -19,6 +19,14 @@ async fn names_and_places_are_looked_up(world: World) {
     assert_eq!(store.username(&b).await.expect("looked up").as_deref(), Some("it's"));
     assert_eq!(store.username(&user("nobody")).await.expect("looked up"), None);
 
+    let seen = user("seen");
+    store.set_last_seen(&[(seen.clone(), shared::Timestamp::now())]).await.expect("kept");
+    let asked = [a.clone(), user("invented"), seen.clone(), b.clone()];
+    let mut known = store.known_users(&asked).await.expect("looked up");
+    known.sort();
+    assert_eq!(known, [a.clone(), b.clone(), seen], "by a name, or because they were seen");
+    assert_eq!(store.known_users(&[]).await.expect("looked up"), []);
+
     new_group(store, "g", &["a", "b"]).await;
     let id = say(store, "g", "a", "here").await.message.id;
     let place = store.conversation_of(id).await.expect("looked up");

@@ -10,6 +10,7 @@ mod late;
 mod logins;
 mod presence;
 pub(in crate::backbone::redis) mod publisher;
+mod push_adding;
 mod push_entry;
 mod push_jobs;
 mod rates;

@@ -15,17 +15,20 @@ use tokio::time::Instant;
 
 use super::appends::{Call, Reply, durable, users_in_several};
 use super::counts::{LoadedCounts, gathered, load};
-use super::push_entry;
+use super::push_adding::PushAdding;
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
-use crate::backbone::redis::link::{Link, Replies};
-use crate::backbone::{BackboneError, BackboneHost, DeliveryOutcome};
+use crate::backbone::redis::link::Link;
+use crate::backbone::{BackboneError, BackboneHost, DeliveryOutcome, PushJob};
 
 /// Deliveries per pipeline, so that one doesn't keep Redis busy for more than some 20 ms.
 const PIPELINE_MAX: usize = 1024;
 
 /// Loads of unread counts at a time. After Redis came back empty, every user's are due.
 const LOADS_MAX: usize = 64;
+
+/// Questions to the store about users whom Redis doesn't know, at a time.
+const QUESTIONS_MAX: usize = 2;
 
 /// The longest wait for a user's unread counts. Without them the user's event is published, and moves no count.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
@@ -40,6 +43,7 @@ pub(in crate::backbone::redis) struct PipelineWriter {
     /// Users whose counts are to be loaded, and until when.
     unloaded: VecDeque<(UserId, Instant)>,
     marks: u64,
+    pushes: PushAdding,
 }
 
 struct ParkedJobs {
@@ -54,14 +58,19 @@ impl PipelineWriter {
         jobs: mpsc::UnboundedReceiver<Vec<Job>>,
         source: Arc<dyn BackboneHost>,
     ) -> Self {
-        Self { link, jobs, source, parked: HashMap::new(), unloaded: VecDeque::new(), marks: 0 }
+        let pushes = PushAdding::new(Arc::clone(&link), Arc::clone(&source));
+        Self { link, jobs, source, parked: HashMap::new(), unloaded: VecDeque::new(), marks: 0, pushes }
     }
 
     /// Publishes until the queue is closed and empty.
     pub(in crate::backbone::redis) async fn run(mut self) {
         let mut open = true;
         let mut loads = FuturesUnordered::new();
-        while open || !loads.is_empty() || !self.unloaded.is_empty() {
+        let mut questions = FuturesUnordered::new();
+        while open || !loads.is_empty() || !self.unloaded.is_empty() || !questions.is_empty() {
+            while questions.len() < QUESTIONS_MAX && self.pushes.has_strangers() {
+                questions.push(self.pushes.ask());
+            }
             while loads.len() < LOADS_MAX
                 && let Some((user, deadline)) = self.unloaded.pop_front()
             {
@@ -77,6 +86,7 @@ impl PipelineWriter {
                     let loaded = gathered(loaded, &mut loads);
                     self.unpark(loaded).await;
                 }
+                Some(known) = questions.next(), if !questions.is_empty() => self.pushes.add_known(known).await,
             }
             if batch.is_empty() {
                 continue;
@@ -148,7 +158,7 @@ impl PipelineWriter {
 
     /// Runs calls in one pipeline and settles their events, except those whose counts are missing, which it returns.
     async fn carry_out<'a>(
-        &self,
+        &mut self,
         calls: Vec<Call>,
         mark_of: impl Fn(&Job) -> &'a str,
         counts_loaded: bool,
@@ -162,7 +172,7 @@ impl PipelineWriter {
         let mut unseen = Vec::new();
         for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
             match reply {
-                Reply::Done(DeliveryOutcome::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
+                Reply::Done(DeliveryOutcome::To(0)) if durable(&job).is_some_and(|durable| durable.push.is_some()) => {
                     unseen.push(job);
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
@@ -175,15 +185,10 @@ impl PipelineWriter {
     }
 
     /// Adds push jobs for messages without a receiver; only then do these count as published.
-    async fn add_push_jobs(&self, jobs: Vec<Job>) {
-        let mut pipeline = Pipeline::with_capacity(jobs.len());
-        for job in &jobs {
-            if let Some(push) = job_of(&job.delivery) {
-                push_entry::add(&mut pipeline, self.link.keys(), &push);
-            }
-        }
-        let replies = self.link.run_pipeline(&pipeline).await;
-        let outcome = replies.and_then(Replies::whole).map(|_| DeliveryOutcome::To(0));
+    async fn add_push_jobs(&mut self, jobs: Vec<Job>) {
+        let pushes: Vec<PushJob> = jobs.iter().filter_map(|job| job_of(&job.delivery)).collect();
+        let added = if pushes.is_empty() { Ok(()) } else { self.pushes.add(pushes).await };
+        let outcome = added.map(|()| DeliveryOutcome::To(0));
         for job in jobs {
             job.settle(outcome.clone());
         }

@@ -1,19 +1,32 @@
 //! A push job as an entry of its stream.
 
 use redis::streams::StreamId;
-use redis::{FromRedisValue, Pipeline};
-use shared::redis_keys::Keys;
+use redis::{Cmd, FromRedisValue};
 use shared::{ConversationId, MessageId, UserId};
 
 use crate::backbone::PushJob;
+use crate::backbone::push_jobs::{SHARE_OF_ALL, SHARE_OF_ROOM};
+use crate::backbone::redis::link::Link;
+use crate::backbone::redis::scripts;
 
-/// The stream of jobs is cut to about this many, the oldest first.
-const JOBS_MAX: u32 = 100_000;
+/// Jobs that one call adds.
+pub(super) const JOBS_PER_CALL: usize = 128;
 
-/// Adds `job` to the stream.
-pub(super) fn add(pipeline: &mut Pipeline, keys: &Keys, job: &PushJob) {
-    let add = pipeline.cmd("XADD").arg(keys.push_stream()).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
-    add.arg(&fields(job));
+/// The call that adds jobs to the stream, as far as their conversations and senders have room.
+pub(super) fn add(link: &Link, jobs: &[PushJob]) -> Cmd {
+    let settings = &link.settings;
+    let mut call = scripts::call(&link.scripts.push, &keys(link));
+    call.arg(settings.push_jobs_max).arg(u8::from(settings.push_is_posted)).arg(SHARE_OF_ROOM).arg(SHARE_OF_ALL);
+    for job in jobs {
+        call.arg(job.user.as_str()).arg(job.message.get()).arg(job.conversation.as_str()).arg(job.seq);
+        call.arg(job.sender.as_ref().map_or("", UserId::as_str));
+    }
+    call
+}
+
+/// The keys of the scripts about jobs.
+pub(super) fn keys(link: &Link) -> [String; 2] {
+    [link.keys().push_stream(), link.keys().push_shares()]
 }
 
 /// A job's fields.
@@ -23,6 +36,7 @@ pub(super) fn fields(job: &PushJob) -> Vec<(&'static str, String)> {
         ("message", job.message.to_string()),
         ("conversation", job.conversation.to_string()),
         ("seq", job.seq.to_string()),
+        ("sender", job.sender.as_ref().map_or_else(String::new, UserId::to_string)),
     ];
     if !job.mentions.is_empty() {
         // No id holds a comma.
@@ -44,5 +58,6 @@ pub(super) fn job(entry: &StreamId) -> Option<PushJob> {
             Some(list) => list.split(',').map(UserId::parse).collect::<Result<_, _>>().ok()?,
             None => Vec::new(),
         },
+        sender: field("sender").and_then(|sender| UserId::parse(&sender).ok()),
     })
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use redis::cmd;
 use redis::streams::{StreamAutoClaimReply, StreamReadReply};
 
-use super::push_entry::{fields, job};
-use crate::backbone::redis::RedisBackbone;
+use super::push_entry::{fields, job, keys};
+use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, PUSH_JOB_KEPT, PushJob, PushJobs};
 
 /// The consumer group of the nodes.
@@ -92,8 +92,8 @@ impl RedisBackbone {
     }
 
     async fn forget(&self, handle: &str) -> Result<(), BackboneError> {
-        self.ask::<()>(cmd("XACK").arg(self.link.keys().push_stream()).arg(GROUP).arg(handle)).await?;
-        self.ask(cmd("XDEL").arg(self.link.keys().push_stream()).arg(handle)).await
+        let mut end = scripts::call(&self.link.scripts.push_end, &keys(&self.link));
+        self.link.run_script(end.arg(GROUP).arg(handle)).await
     }
 
     fn consumer(&self) -> &str {

@@ -1,0 +1,32 @@
+-- Adds push jobs, each unless its conversation or its sender has its share of those that wait.
+-- ARGV: 1 the most that may wait, 2 '1' if the nodes remove what is done, 3 and 4 the shares, as one part in so many of the room
+-- that is left, or of all; and for each job: user, message, conversation, seq, sender.
+-- Returns how many were not added.
+local max, is_posted = tonumber(ARGV[1]), ARGV[2] == '1'
+local of_room, of_all = tonumber(ARGV[3]), tonumber(ARGV[4])
+local waiting, dropped = redis.call('XLEN', stream), 0
+-- Another program has removed jobs, which were not uncounted.
+if (tonumber(redis.call('HGET', shares, 'n')) or 0) > 2 * waiting + 100 then redis.call('DEL', shares) end
+
+for at = 5, #ARGV, 5 do
+  local conversation, sender = 'c:' .. ARGV[at + 2], 's:' .. ARGV[at + 4]
+  local share = is_posted and math.floor(math.max(0, max - waiting) / of_room) or math.floor(max / of_all)
+  local had = redis.call('HMGET', shares, conversation, sender)
+  if (tonumber(had[1]) or 0) >= share or (tonumber(had[2]) or 0) >= share then
+    dropped = dropped + 1
+  else
+    if waiting >= max then
+      local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+      redis.call('XDEL', stream, oldest[1])
+      uncount(oldest[2])
+      waiting = waiting - 1
+    end
+    redis.call('XADD', stream, '*', 'user', ARGV[at], 'message', ARGV[at + 1], 'conversation', ARGV[at + 2],
+      'seq', ARGV[at + 3], 'sender', ARGV[at + 4])
+    waiting = waiting + 1
+    count('n', 1)
+    count(conversation, 1)
+    count(sender, 1)
+  end
+end
+return dropped
