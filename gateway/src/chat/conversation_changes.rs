@@ -17,7 +17,8 @@ pub struct ChangeConversation {
 }
 
 impl Chat {
-    /// Changes a conversation in the name of `by` (`None`: a backend). Every member is notified. Returns it as `by` sees it.
+    /// Changes a conversation in the name of `by` (`None`: a backend). Every member is notified. Returns it as `by`
+    /// sees it.
     pub async fn change_conversation(
         &self,
         id: &ConversationId,
@@ -41,7 +42,8 @@ impl Chat {
         Ok(self.store.conversation(id, by).await?)
     }
 
-    /// Ends a conversation in the name of `by` (`None`: a backend). Its members and those who were invited are notified.
+    /// Ends a conversation in the name of `by` (`None`: a backend). Its members and those who were invited are
+    /// notified.
     pub async fn delete_conversation(&self, id: &ConversationId, by: Option<&UserId>) -> Result<(), ProtocolError> {
         let (conversation_id, deleted_by) = (id.clone(), by.cloned());
         let (row, built) =
@@ -54,8 +56,8 @@ impl Chat {
         Ok(())
     }
 
-    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted one how
-    /// long it lasts.
+    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted
+    /// one how long it lasts.
     pub(super) async fn outside<T>(
         &self,
         conversation: &ConversationId,

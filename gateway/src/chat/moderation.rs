@@ -20,7 +20,8 @@ pub struct Removal {
 }
 
 impl Chat {
-    /// Keeps a member from writing for so long (`None`: lets them write again), in the name of `by` (`None`: a backend).
+    /// Keeps a member from writing for so long (`None`: lets them write again), in the name of `by` (`None`: a
+    /// backend).
     pub async fn mute(
         &self,
         conversation: &ConversationId,
@@ -38,7 +39,8 @@ impl Chat {
         Ok(())
     }
 
-    /// Deletes messages of one user in the name of a backend or an admin, for about a second. Every member is told of each.
+    /// Deletes messages of one user in the name of a backend or an admin, for about a second. Every member is told of
+    /// each.
     pub async fn remove_messages(
         &self,
         of: &Authored,

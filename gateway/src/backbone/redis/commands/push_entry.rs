@@ -13,7 +13,7 @@ const JOBS_MAX: u32 = 100_000;
 /// Adds `job` to the stream.
 pub(super) fn add(pipeline: &mut Pipeline, keys: &Keys, job: &PushJob) {
     let add = pipeline.cmd("XADD").arg(keys.push_stream()).arg("MAXLEN").arg("~").arg(JOBS_MAX).arg("*");
-    add.arg(&fields(job));
+    add.arg(fields(job));
 }
 
 /// A job's fields.
