@@ -8,9 +8,9 @@ use super::BackboneError;
 /// Erasure. Every call may be repeated after a lost reply.
 #[async_trait]
 pub trait Erasures: Send + Sync + 'static {
-    /// Removes the entries of these users' logs up to the last one that names `erased`. A client that resumes from before
-    /// gets `resync {reason: "trimmed"}`; what comes later goes on as before. If the newest entry names them, the whole log
-    /// goes, and the next append opens another.
+    /// Removes the entries of these users' logs up to the last one that names `erased`. A client that resumes from
+    /// before gets `resync {reason: "trimmed"}`; what comes later goes on as before. If the newest entry names them,
+    /// the whole log goes, and the next append opens another.
     async fn cut_logs(&self, users: &[UserId], erased: &UserId) -> Result<(), BackboneError>;
 
     /// Forgets a user's log, unread counts and presence.

@@ -56,8 +56,8 @@ impl Chat {
         Ok(())
     }
 
-    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted one how
-    /// long it lasts.
+    /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted
+    /// one how long it lasts.
     pub(super) async fn outside<T>(
         &self,
         conversation: &ConversationId,

@@ -1,5 +1,5 @@
-//! Erasure of a user, in steps: their messages are emptied where they stand, and what logs of others say of them goes. Any node
-//! goes on where another stopped.
+//! Erasure of a user, in steps: their messages are emptied where they stand, and what logs of others say of them goes.
+//! Any node goes on where another stopped.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use crate::store::{Authored, ErasurePlace, Giver, MEMBERS_EVER_PER_PAGE, Message
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Chat {
-    /// Begins the erasure of a user, or goes on with it, for about a second: whether it is done. The upkeep does the rest.
+    /// Begins the erasure of a user, or goes on with it, for about a second: whether it is done. The upkeep does the
+    /// rest.
     pub async fn erase(&self, user: &UserId) -> Result<bool, ProtocolError> {
         let begun = Instant::now();
         // First, so that no socket of theirs brings anything new.

@@ -8,8 +8,8 @@ use crate::backbone::Presence;
 use crate::store::{ChannelPage, Page, Refusal, StoreError};
 
 impl Chat {
-    /// Members in order of id, for `viewer`, who is one of them (`None`: a backend). Invited and banned users are listed for
-    /// owners, admins and backends.
+    /// Members in order of id, for `viewer`, who is one of them (`None`: a backend). Invited and banned users are
+    /// listed for owners, admins and backends.
     pub async fn list_members(
         &self,
         conversation: &ConversationId,

@@ -38,7 +38,8 @@ impl Chat {
         Ok(())
     }
 
-    /// Deletes messages of one user in the name of a backend or an admin, for about a second. Every member is told of each.
+    /// Deletes messages of one user in the name of a backend or an admin, for about a second. Every member is told of
+    /// each.
     pub async fn remove_messages(
         &self,
         of: &Authored,

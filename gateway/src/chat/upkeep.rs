@@ -1,5 +1,5 @@
-//! Upkeep: one node at a time empties deleted conversations, goes on with erasures, and ends what is kept only for a time. It
-//! goes in small steps with pauses between, so that nobody waits for it.
+//! Upkeep: one node at a time empties deleted conversations, goes on with erasures, and ends what is kept only for a
+//! time. It goes in small steps with pauses between, so that nobody waits for it.
 
 use std::time::{Duration, Instant};
 

@@ -50,8 +50,8 @@ pub struct ConversationDeleted {
 /// Changes of whole conversations.
 #[async_trait]
 pub trait ConversationChanges: Send + Sync + 'static {
-    /// Changes a conversation in the name of `by` (an owner or admin, or a backend if `None`), under its lock. Its `rev`
-    /// counts one up. `Forbidden` for direct ones.
+    /// Changes a conversation in the name of `by` (an owner or admin, or a backend if `None`), under its lock. Its
+    /// `rev` counts one up. `Forbidden` for direct ones.
     async fn change_conversation(
         &self,
         id: &ConversationId,
@@ -60,9 +60,9 @@ pub trait ConversationChanges: Send + Sync + 'static {
         outbox: OutboxRow<ConversationChanged>,
     ) -> Result<ConversationChanged, StoreError>;
 
-    /// Ends a conversation in the name of `by` (an owner, or a backend if `None`; direct ones only a backend): nobody is
-    /// a member any more, nobody can join, and reading is `NotFound`. Its rows stay, so that the id stays taken. The first
-    /// messages are emptied at once, the others by [`ConversationChanges::empty_deleted`].
+    /// Ends a conversation in the name of `by` (an owner, or a backend if `None`; direct ones only a backend): nobody
+    /// is a member any more, nobody can join, and reading is `NotFound`. Its rows stay, so that the id stays taken. The
+    /// first messages are emptied at once, the others by [`ConversationChanges::empty_deleted`].
     async fn delete_conversation(
         &self,
         id: &ConversationId,

@@ -20,8 +20,8 @@ pub enum ErasurePlace {
 /// Erasure. A user whose erasure has begun stands in a table until it is done, so that any node goes on with it.
 #[async_trait]
 pub trait Erasures: Send + Sync + 'static {
-    /// Deletes the user's names, notifications, blocks, when they were last seen, and their positions in conversations, and
-    /// notes that their messages have to follow. Once more changes nothing.
+    /// Deletes the user's names, notifications, blocks, when they were last seen, and their positions in conversations,
+    /// and notes that their messages have to follow. Once more changes nothing.
     async fn begin_erasure(&self, user: &UserId) -> Result<(), StoreError>;
 
     /// A user whose erasure isn't done, and how far it has come.

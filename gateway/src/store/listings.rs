@@ -83,7 +83,7 @@ mod tests {
     fn channels(count: u32) -> Vec<ListedChannel> {
         let channel = |n: u32| ListedChannel {
             id: format!("c{n:04}").parse().expect("an id"),
-            title: (n % 2 == 0).then(|| format!("Über {n}")),
+            title: n.is_multiple_of(2).then(|| format!("Über {n}")),
             has_password: false,
             member_count: 1,
         };

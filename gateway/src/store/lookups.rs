@@ -20,12 +20,13 @@ pub trait Lookups: Send + Sync + 'static {
     /// The conversation of a message.
     async fn conversation_of(&self, message: MessageId) -> Result<Option<ConversationId>, StoreError>;
 
-    /// Why `user`, who is no accepted member (`None`: a backend), gets nothing of a conversation: `NotFound` if there is
-    /// none, or it was deleted; else `Banned` or `NotMember`.
+    /// Why `user`, who is no accepted member (`None`: a backend), gets nothing of a conversation: `NotFound` if there
+    /// is none, or it was deleted; else `Banned` or `NotMember`.
     async fn outside(&self, conversation: &ConversationId, user: Option<&UserId>) -> Result<Refusal, StoreError>;
 }
 
-/// The refusal for a user who is no accepted member of a conversation, from whether it exists and whether they are banned.
+/// The refusal for a user who is no accepted member of a conversation, from whether it exists and whether they are
+/// banned.
 pub(super) fn outsider(found: Option<bool>) -> Refusal {
     match found {
         None => Refusal::NotFound,

@@ -1,5 +1,5 @@
-//! Moderation: members who may not write for a time, and the messages of one user wherever they stand. The rules that both
-//! stores share, and the trait. No SQL.
+//! Moderation: members who may not write for a time, and the messages of one user wherever they stand. The rules that
+//! both stores share, and the trait. No SQL.
 
 use std::time::Duration;
 
@@ -44,9 +44,9 @@ pub struct AuthoredPage {
 /// Moderation.
 #[async_trait]
 pub trait Moderation: Send + Sync + 'static {
-    /// Keeps a member from writing for so long (`None`: lets them write again), in the name of `by` (an owner or admin, or a
-    /// backend if `None`); whether that changed anything. An admin can't mute an owner or admin. It outlasts leaving and
-    /// coming back. `NotFound`: the user is no member.
+    /// Keeps a member from writing for so long (`None`: lets them write again), in the name of `by` (an owner or admin,
+    /// or a backend if `None`); whether that changed anything. An admin can't mute an owner or admin. It outlasts
+    /// leaving and coming back. `NotFound`: the user is no member.
     async fn mute(
         &self,
         id: &ConversationId,
@@ -58,8 +58,8 @@ pub trait Moderation: Send + Sync + 'static {
     /// How long a user may still not write, in milliseconds; 0 if they may.
     async fn muted_ms(&self, id: &ConversationId, user: &UserId) -> Result<u64, StoreError>;
 
-    /// One step of a walk over the messages of one user: it looks at a bounded number of messages of one conversation. The
-    /// walk goes over the conversations in which the user is or was, in order of id.
+    /// One step of a walk over the messages of one user: it looks at a bounded number of messages of one conversation.
+    /// The walk goes over the conversations in which the user is or was, in order of id.
     async fn authored(&self, of: &Authored, place: Option<&AuthorPlace>) -> Result<AuthoredPage, StoreError>;
 }
 

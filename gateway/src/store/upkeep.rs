@@ -27,8 +27,8 @@ pub trait Upkeep: Send + Sync + 'static {
     /// Whether `owner` does the upkeep for the next `for_ms`: the first who asks does, until they ask no more.
     async fn take_upkeep(&self, owner: &Owner, for_ms: u64) -> Result<bool, StoreError>;
 
-    /// One step of a walk over all conversations in order of id: of those after `after` it deletes some messages that are
-    /// older than `age_ms`, the oldest first. Rows that somebody else holds are left for another walk.
+    /// One step of a walk over all conversations in order of id: of those after `after` it deletes some messages that
+    /// are older than `age_ms`, the oldest first. Rows that somebody else holds are left for another walk.
     async fn expire_messages(&self, age_ms: u64, after: Option<&ConversationId>) -> Result<ExpiryStep, StoreError>;
 
     /// Deletes some lines of the audit trail that are older than `age_ms`; whether there may be more.

@@ -13,6 +13,7 @@ use shared::command::check_content;
 use shared::command::{SendMessage, TEMP_ID_BYTES_MAX};
 use shared::contract::chat::{Content, Emoji, SendBody};
 use shared::dialect::Decoder;
+use shared::emoji::check_emoji;
 use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, Timestamp};
 
 use super::Api;
@@ -191,7 +192,8 @@ pub(super) async fn one(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewReaction {
-    emoji: Emoji,
+    #[schemars(with = "Emoji")]
+    emoji: String,
 }
 
 /// A reaction is a user's own: a backend needs one for whom it acts.
@@ -206,7 +208,8 @@ pub(super) async fn react(
     Segment(id): Segment<MessageId>,
     Body(NewReaction { emoji }): Body<NewReaction>,
 ) -> Result<Json<Message>, Failure> {
-    let change = MessageChange::React { emoji: emoji.0, on: true };
+    check_emoji(&emoji)?;
+    let change = MessageChange::React { emoji, on: true };
     let giver = reacts(&caller)?;
     Ok(Json(api.node.chat.change_message(id, &giver, change).await?.message))
 }

@@ -1,5 +1,5 @@
-//! Pages of lists in the order of ids. A cursor is the last id of the page before, in characters that a query takes as they
-//! are.
+//! Pages of lists in the order of ids. A cursor is the last id of the page before, in characters that a query takes as
+//! they are.
 
 use std::str::FromStr;
 

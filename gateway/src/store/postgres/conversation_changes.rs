@@ -129,8 +129,8 @@ async fn empty(client: &impl GenericClient, id: &ConversationId, seq: u64) -> Re
 
 async fn empty_deleted(client: &mut Object) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
-    let sql = "SELECT e.conversation_id, e.seq, c.last_seq FROM emptying e JOIN conversations c ON c.id = e.conversation_id \
-        ORDER BY e.conversation_id LIMIT 1 FOR UPDATE OF e SKIP LOCKED";
+    let sql = "SELECT e.conversation_id, e.seq, c.last_seq FROM emptying e \
+        JOIN conversations c ON c.id = e.conversation_id ORDER BY e.conversation_id LIMIT 1 FOR UPDATE OF e SKIP LOCKED";
     let Some(next) = query_opt(&transaction, sql, &[]).await? else { return Ok(false) };
     let id: ConversationId = parsed(&next, "conversation_id", str::parse)?;
     let (seq, last_seq) = (number(&next, "seq")?, number(&next, "last_seq")?);

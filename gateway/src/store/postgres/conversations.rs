@@ -233,7 +233,8 @@ pub(super) async fn views(
             c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
             AS has_message, ",
         message_columns!(),
-        " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) JOIN conversations c ON c.id = i.id AND c.deleted_at IS NULL \
+        " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) \
+            JOIN conversations c ON c.id = i.id AND c.deleted_at IS NULL \
             LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = $2 \
             LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq ORDER BY i.place"
     );

@@ -69,7 +69,8 @@ async fn listed_members(
             (SELECT min(u.username COLLATE \"C\") FROM usernames u WHERE u.user_id = m.user_id) AS username, \
             m.state <> 'accepted' \
                 OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = $5 AND b.blocked = m.user_id OFFSET 0) \
-                OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = m.user_id AND b.blocked = $5 OFFSET 0) AS is_hidden \
+                OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = m.user_id AND b.blocked = $5 OFFSET 0) \
+                AS is_hidden \
         FROM members m WHERE m.conversation_id = $1 AND m.user_id > $2 \
             AND (m.state = 'accepted' OR ($3 AND m.state IN ('invited', 'banned'))) ORDER BY m.user_id LIMIT $4";
     let after = after.map_or("", UserId::as_str);

@@ -43,8 +43,8 @@ enum Answer {
     Judged(Vec<Row>),
 }
 
-/// The functions store the messages. A statement behind them stores the data of those that have some, in one transaction;
-/// batches without data need none.
+/// The functions store the messages. A statement behind them stores the data of those that have some, in one
+/// transaction; batches without data need none.
 async fn ask(client: &mut Object, batch: &SendBatch, plain: &PlainBatch<'_>) -> Result<Answer, tokio_postgres::Error> {
     if batch.messages.iter().all(|message| message.data.is_none()) {
         return match plain.store(&*client).await? {

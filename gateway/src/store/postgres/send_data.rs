@@ -5,8 +5,8 @@ use deadpool_postgres::GenericClient;
 use super::rows::bigint;
 use crate::store::SendBatch;
 
-/// A message that was refused, or is a duplicate, has no row under its id. When the whole batch is there already, its data is
-/// too, unless the message was deleted since.
+/// A message that was refused, or is a duplicate, has no row under its id. When the whole batch is there already, its
+/// data is too, unless the message was deleted since.
 pub(super) async fn write_data(client: &impl GenericClient, batch: &SendBatch) -> Result<(), tokio_postgres::Error> {
     let with_data =
         batch.messages.iter().filter_map(|message| Some((bigint(message.id.get()), message.data.as_ref()?)));

@@ -43,8 +43,8 @@ async fn expire_messages(
     let sql = "SELECT c.id, coalesce(f.created_at < clock_timestamp() - $3::bigint * interval '1 millisecond', false) \
             AS is_due \
         FROM (SELECT c.id FROM conversations c WHERE c.id > $1 ORDER BY c.id LIMIT $2) c \
-        LEFT JOIN LATERAL (SELECT m.created_at FROM messages m WHERE m.conversation_id = c.id ORDER BY m.seq LIMIT 1) f \
-            ON true ORDER BY c.id";
+        LEFT JOIN LATERAL (SELECT m.created_at FROM messages m WHERE m.conversation_id = c.id \
+            ORDER BY m.seq LIMIT 1) f ON true ORDER BY c.id";
     // No id is empty: all come behind that.
     let start = after.map_or("", ConversationId::as_str);
     let looked_at = i64::from(LOOKED_AT_PER_STEP);

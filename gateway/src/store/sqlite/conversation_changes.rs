@@ -122,8 +122,8 @@ fn empty(change: &Connection, id: &ConversationId, seq: u64) -> Result<(), Store
 }
 
 fn empty_deleted(change: &Connection) -> Result<bool, StoreError> {
-    let sql = "SELECT e.conversation_id, e.seq, c.last_seq FROM emptying e JOIN conversations c ON c.id = e.conversation_id \
-        ORDER BY e.conversation_id LIMIT 1";
+    let sql = "SELECT e.conversation_id, e.seq, c.last_seq FROM emptying e \
+        JOIN conversations c ON c.id = e.conversation_id ORDER BY e.conversation_id LIMIT 1";
     let next = row(change, sql, [], |row| {
         let id: ConversationId = parsed(row, "conversation_id", str::parse)?;
         Ok((id, number(row, "seq")?, number(row, "last_seq")?))

@@ -191,7 +191,8 @@ fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Resu
             m.id IS NOT NULL AS has_message, ",
         message_columns!(),
         " FROM conversations c LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = ?2 \
-            LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq WHERE c.id = ?1 AND c.deleted_at IS NULL"
+            LEFT JOIN messages m ON m.conversation_id = c.id AND m.seq = c.last_seq \
+            WHERE c.id = ?1 AND c.deleted_at IS NULL"
     );
     let head = row(read, HEAD, params![id.as_str(), viewer.map(UserId::as_str)], |row| {
         let state = word_or_null(row, "viewer_state", State::parse)?;

@@ -50,7 +50,8 @@ impl Lookups for SqliteStore {
     async fn outside(&self, conversation: &ConversationId, user: Option<&UserId>) -> Result<Refusal, StoreError> {
         let (conversation, user) = (conversation.clone(), user.cloned());
         let sql = "SELECT coalesce(m.state = 'banned', 0) AS is_banned FROM conversations c \
-            LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1 AND c.deleted_at IS NULL";
+            LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 \
+            WHERE c.id = ?1 AND c.deleted_at IS NULL";
         let found = self.read(move |read| {
             let user = user.as_ref().map(UserId::as_str);
             row(read, sql, params![conversation.as_str(), user], |row| get::<bool>(row, "is_banned"))

@@ -46,8 +46,9 @@ fn send_one(change: &Connection, new: &NewMessage, now: Timestamp) -> Result<Sen
     if let Some(original) = by_temp_id(change, new)? {
         return Ok(new.under_a_used_temp_id(original));
     }
-    let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state, m.muted_until > ?3 AS is_muted FROM conversations c \
-        LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
+    let sql = "SELECT c.blocked, c.last_seq, c.rev, c.members_version, m.state, \
+            m.muted_until > ?3 AS is_muted \
+        FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let head = row(change, sql, params![new.conversation.as_str(), new.sender.as_str(), now.unix_ms()], |row| {
         let refusal = membership::refusal(word_or_null(row, "state", State::parse)?);
         let is_muted = get::<Option<bool>>(row, "is_muted")?.unwrap_or_default();

@@ -19,7 +19,7 @@ pub(super) fn add(link: &Link, jobs: &[PushJob]) -> Cmd {
     call.arg(settings.push_jobs_max).arg(u8::from(settings.push_is_posted)).arg(SHARE_OF_ROOM).arg(SHARE_OF_ALL);
     for job in jobs {
         call.arg(job.user.as_str()).arg(job.message.get()).arg(job.conversation.as_str()).arg(job.seq);
-        call.arg(job.sender.as_ref().map_or("", UserId::as_str));
+        call.arg(job.sender.as_ref().map_or("", UserId::as_str)).arg(mentions(job));
     }
     call
 }
@@ -39,10 +39,14 @@ pub(super) fn fields(job: &PushJob) -> Vec<(&'static str, String)> {
         ("sender", job.sender.as_ref().map_or_else(String::new, UserId::to_string)),
     ];
     if !job.mentions.is_empty() {
-        // No id holds a comma.
-        fields.push(("mentions", job.mentions.iter().map(UserId::as_str).collect::<Vec<_>>().join(",")));
+        fields.push(("mentions", mentions(job)));
     }
     fields
+}
+
+/// The users whom the message mentions; no id holds a comma.
+fn mentions(job: &PushJob) -> String {
+    job.mentions.iter().map(UserId::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// An entry as a job; anybody can write to the stream, so everything is checked.

@@ -50,7 +50,7 @@ impl PushJobs for RedisBackbone {
             .arg("~")
             .arg(DEAD_MAX)
             .arg("*")
-            .arg(&fields(job))
+            .arg(fields(job))
             .arg("why")
             .arg(why);
         // First the one, then the other: if this node ends in between, the job is done once more, not lost.

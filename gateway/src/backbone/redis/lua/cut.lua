@@ -1,6 +1,6 @@
--- Removes the entries of a log up to the last one that holds a text. If that is the newest, the whole log goes: without any
--- entry a redo could not tell that events were trimmed.
--- KEYS: the log. ARGV: the text. Returns how many entries it removed.
+-- Removes the entries of a log up to the last one that holds a text. If that is the newest, the whole log goes: without
+-- any entry a redo could not tell that events were trimmed. KEYS: the log. ARGV: the text. Returns how many entries it
+-- removed.
 local call, find = redis.call, string.find
 local entries = call('XRANGE', KEYS[1], '-', '+')
 for at = #entries, 1, -1 do

@@ -1,6 +1,6 @@
 -- Adds push jobs, each unless its conversation or its sender has its share of those that wait.
 -- ARGV: 1 the most that may wait, 2 '1' if the nodes remove what is done, 3 and 4 the shares, as one part in so many of the room
--- that is left, or of all; and for each job: user, message, conversation, seq, sender.
+-- that is left, or of all; and for each job: user, message, conversation, seq, sender, mentions ('' for none).
 -- Returns how many were not added.
 local max, is_posted = tonumber(ARGV[1]), ARGV[2] == '1'
 local of_room, of_all = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -8,7 +8,7 @@ local waiting, dropped = redis.call('XLEN', stream), 0
 -- Another program has removed jobs, which were not uncounted.
 if (tonumber(redis.call('HGET', shares, 'n')) or 0) > 2 * waiting + 100 then redis.call('DEL', shares) end
 
-for at = 5, #ARGV, 5 do
+for at = 5, #ARGV, 6 do
   local conversation, sender = 'c:' .. ARGV[at + 2], 's:' .. ARGV[at + 4]
   local share = is_posted and math.floor(math.max(0, max - waiting) / of_room) or math.floor(max / of_all)
   local had = redis.call('HMGET', shares, conversation, sender)
@@ -21,8 +21,13 @@ for at = 5, #ARGV, 5 do
       uncount(oldest[2])
       waiting = waiting - 1
     end
-    redis.call('XADD', stream, '*', 'user', ARGV[at], 'message', ARGV[at + 1], 'conversation', ARGV[at + 2],
-      'seq', ARGV[at + 3], 'sender', ARGV[at + 4])
+    local fields = { 'user', ARGV[at], 'message', ARGV[at + 1], 'conversation', ARGV[at + 2], 'seq', ARGV[at + 3], 'sender',
+      ARGV[at + 4] }
+    if ARGV[at + 5] ~= '' then
+      fields[#fields + 1] = 'mentions'
+      fields[#fields + 1] = ARGV[at + 5]
+    end
+    redis.call('XADD', stream, '*', unpack(fields))
     waiting = waiting + 1
     count('n', 1)
     count(conversation, 1)

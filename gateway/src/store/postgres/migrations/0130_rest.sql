@@ -1,5 +1,5 @@
--- The end of a conversation. Its rows stay, so that its id stays taken. No index holds the column by itself, so that the
--- update of every commit stays in its page (HOT).
+-- The end of a conversation. Its rows stay, so that its id stays taken. No index holds the column by itself, so that
+-- the update of every commit stays in its page (HOT).
 ALTER TABLE conversations ADD COLUMN deleted_at timestamptz;
 
 -- What the application keeps beside a message's content: JSON, an object.
@@ -18,7 +18,8 @@ BEGIN
     FOREACH v_patch SLICE 1 IN ARRAY ARRAY[
         ['parley_send_plain',
             $$l.user_id = i.user_id AND l.state = 'accepted'$$,
-            $$l.user_id = i.user_id AND l.state = 'accepted' AND (l.muted_until IS NULL OR l.muted_until <= out_created_at)$$],
+            $$l.user_id = i.user_id AND l.state = 'accepted'
+                AND (l.muted_until IS NULL OR l.muted_until <= out_created_at)$$],
         ['parley_send',
             $$WHEN c.blocked THEN 'blocked'$$,
             $$WHEN m.muted_until > v_now THEN 'muted' WHEN c.blocked THEN 'blocked'$$]
@@ -53,8 +54,8 @@ CREATE INDEX members_elsewhere ON members (user_id, conversation_id) WHERE state
 CREATE INDEX conversations_public ON conversations (id)
     WHERE kind = 'channel' AND visibility = 'public' AND deleted_at IS NULL;
 
--- Users whose erasure isn't done, and how far it has come: the messages up to a place in a conversation are emptied, then
--- the logs of the members of conversations are cut.
+-- Users whose erasure isn't done, and how far it has come: the messages up to a place in a conversation are emptied,
+-- then the logs of the members of conversations are cut.
 CREATE TABLE erasures (
     user_id text COLLATE "C" PRIMARY KEY,
     phase text NOT NULL,               -- messages, logs

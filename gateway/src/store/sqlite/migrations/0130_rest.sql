@@ -27,8 +27,8 @@ CREATE INDEX members_elsewhere ON members (user_id, conversation_id) WHERE state
 CREATE INDEX conversations_public ON conversations (id)
     WHERE kind = 'channel' AND visibility = 'public' AND deleted_at IS NULL;
 
--- Users whose erasure isn't done, and how far it has come: the messages up to a place in a conversation are emptied, then
--- the logs of the members of conversations are cut.
+-- Users whose erasure isn't done, and how far it has come: the messages up to a place in a conversation are emptied,
+-- then the logs of the members of conversations are cut.
 CREATE TABLE erasures (
     user_id TEXT PRIMARY KEY NOT NULL,
     phase TEXT NOT NULL CHECK (phase IN ('messages', 'logs')),
