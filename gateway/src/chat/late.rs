@@ -14,7 +14,9 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use shared::command::{SendMessage, Target, check_content, check_kind};
-use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
+use shared::{
+    ConversationId, ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::messages::{BroughtBy, SentMessage};
@@ -141,7 +143,7 @@ impl Chat {
         }
         let message = NewMessage {
             id,
-            conversation,
+            target: Target::Conversation(conversation.clone()),
             sender: sender.clone(),
             temp_id: send.temp_id,
             kind: send.kind,
@@ -156,12 +158,12 @@ impl Chat {
         }
         self.metrics.late_kept.increment(1);
         key.into_iter().for_each(|key| self.late.recent.insert(key, digest));
-        self.tell_live(message, &members).await;
+        self.tell_live(message, conversation, &members).await;
         Ok(())
     }
 
     /// Sends it to the members' sockets whose dialect takes it. The others get it when it is stored.
-    async fn tell_live(&self, message: NewMessage, members: &Members) {
+    async fn tell_live(&self, message: NewMessage, conversation: ConversationId, members: &Members) {
         let to = match members.kind {
             ConversationKind::Direct => {
                 let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender);
@@ -172,7 +174,7 @@ impl Chat {
         let (sender, temp_id) = (message.sender.clone(), message.temp_id.clone());
         let message = Message {
             id: message.id,
-            conversation_id: message.conversation,
+            conversation_id: conversation,
             seq: 0,
             rev: 0,
             sender_id: message.sender,
@@ -280,8 +282,9 @@ impl Chat {
         }
         let (row, begun) = (self.ids.next().await?, Instant::now());
         let batch = SendBatch { id: row, owner: self.owner.clone(), messages };
+        let sent = self.store.send(&batch).await?;
         let mut stored = Vec::new();
-        for outcome in self.store.send(&batch).await? {
+        for outcome in sent.outcomes {
             match outcome {
                 SendOutcome::Stored(message) => {
                     let sent = &message.message;
@@ -294,7 +297,7 @@ impl Chat {
         }
         self.metrics.late_stored.increment(u64::try_from(stored.len()).unwrap_or(0));
         if !stored.is_empty() {
-            self.publisher.publish_batch(CommittedBatch { row, messages: stored, begun });
+            self.publisher.publish_batch(CommittedBatch { row, opened: sent.opened, messages: stored, begun });
         }
         Ok(())
     }

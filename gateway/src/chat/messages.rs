@@ -58,14 +58,21 @@ impl Chat {
         id: Option<MessageId>,
     ) -> Result<SentMessage, ProtocolError> {
         let started = std::time::Instant::now();
-        let conversation = match send.target {
-            Target::Conversation(conversation) => conversation,
-            Target::User(user) => self.direct(sender, &user).await?,
+        // The store resolves a name that this node doesn't know, and opens what is missing: nothing is awaited before the
+        // message takes its place.
+        let (target, to) = match send.target {
+            Target::Conversation(conversation) => (Target::Conversation(conversation), None),
+            Target::User(to) => match self.known_direct(sender, &to) {
+                Some(known) => (Target::Conversation(known), None),
+                None => (Target::User(to.clone()), Some(to)),
+            },
         };
-        self.end_typing(&conversation, sender).await;
+        if let Target::Conversation(conversation) = &target {
+            self.end_typing(conversation, sender).await;
+        }
         let draft = NewMessageDraft {
             id,
-            conversation,
+            target,
             sender: sender.clone(),
             temp_id: send.temp_id,
             kind: send.kind,
@@ -76,6 +83,10 @@ impl Chat {
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
+                if let Some(to) = to {
+                    self.directs.insert(pair(sender, &to), stored.message.conversation_id.clone());
+                    self.end_typing(&stored.message.conversation_id, sender).await;
+                }
                 self.audit.message(sender, &stored.message.conversation_id, stored.message.id);
                 traces::record(Step::Send, stored.message.id, started, 1);
                 Ok(SentMessage { message: stored.message, duplicate: false, about: About::default() })
@@ -106,16 +117,6 @@ impl Chat {
     /// The direct conversation of the two, if this node knows it.
     pub(super) fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
         self.directs.get(&pair(one, other))
-    }
-
-    /// The direct conversation of the two, opened if need be.
-    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<ConversationId, ProtocolError> {
-        if let Some(known) = self.known_direct(sender, to) {
-            return Ok(known);
-        }
-        let conversation = self.open_direct(Some(sender), (sender, to), None).await?;
-        self.directs.insert(pair(sender, to), conversation.id.clone());
-        Ok(conversation.id)
     }
 }
 

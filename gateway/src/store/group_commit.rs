@@ -1,28 +1,27 @@
 //! Group commit: takes single sends and receipts, and commits them in batches. Publishes nothing; its [`CommitSink`]
 //! does.
 //!
-//! A conversation always takes the same lane, and a lane commits one batch after the other. So the messages that one
-//! node stores in a conversation keep the order of their arrival, and the sink is called in commit order.
+//! All messages take one lane, which commits one batch after the other. So the messages that one node stores in a
+//! conversation keep the order of their arrival, whether they name it by its id or by a user, and the sink is called in
+//! commit order. One batch that grows during the last commit is also better than two, because most of a batch's cost is
+//! fixed: with two, half as large, a full machine came to a standstill earlier. Other nodes' batches fill the time in
+//! which this node's batch waits for the disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram};
-use shared::{ConversationId, MessageId, TempId, UserId};
+use shared::command::Target;
+use shared::{MessageId, TempId, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{CommitLane, Item, PendingItem, lane_of};
+use super::lane::{CommitLane, Item, PendingItem};
 use super::{
     CommitSink, CommittedBatch, CommittedEvents, IdBlock, NewMessage, OutboxRow, Owner, Receipt, ReceiptChange,
-    Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage,
+    Refusal, SendBatch, SendOutcome, SentBatch, Store, StoreError, StoredMessage,
 };
 use crate::switches;
 use crate::traces::{self, Step};
-
-/// Batches of messages of one node in flight at once. Most of a batch's cost is fixed, so one batch that grows during
-/// the last commit is better than two: with two, half as large, a full machine came to a standstill earlier. Other
-/// nodes' batches fill the time in which this node's batch waits for the disk.
-pub const SEND_LANES: usize = 1;
 
 /// How long one try of a batch may take, in milliseconds: two tries fit into the five seconds.
 const TRY_MS_MAX: u64 = 2_200;
@@ -36,8 +35,8 @@ pub struct NewMessageDraft {
     /// The message's id, if it was made before; otherwise one is taken. Such a message is stored at most once, provided
     /// that every try has the same `temp_id`.
     pub id: Option<MessageId>,
-    /// The conversation; it must exist.
-    pub conversation: ConversationId,
+    /// The conversation, which must exist; or a user: the direct conversation of the two, opened if need be.
+    pub target: Target,
     /// The sender.
     pub sender: UserId,
     /// Unique per sender, if given.
@@ -55,15 +54,13 @@ pub struct NewMessageDraft {
 pub struct GroupCommitSettings {
     /// The boot of a node that publishes the committed rows.
     pub owner: Owner,
-    /// How many batches of messages may be in flight at once.
-    pub send_lanes: usize,
     /// Publishes what is committed.
     pub sink: Arc<dyn CommitSink>,
 }
 
 /// The way into the store for messages and receipts.
 pub struct GroupCommit {
-    sends: Vec<CommitLane<NewMessageDraft>>,
+    sends: CommitLane<NewMessageDraft>,
     receipts: CommitLane<Receipt>,
     closing: CancellationToken,
 }
@@ -73,7 +70,6 @@ impl GroupCommit {
     #[must_use]
     pub fn start(store: Arc<dyn Store>, ids: Arc<IdBlock>, settings: GroupCommitSettings) -> Self {
         let closing = CancellationToken::new();
-        let lanes = settings.send_lanes.max(1);
         let committer = Arc::new(Committer {
             store,
             ids,
@@ -84,12 +80,8 @@ impl GroupCommit {
                 failed: metrics::counter!("parley_store_batches_failed_total"),
             },
         });
-        let sends = (0..lanes)
-            .map(|_| {
-                let committer = committer.clone();
-                CommitLane::start(closing.clone(), move |asked| committer.clone().commit_sends(asked))
-            })
-            .collect();
+        let sending = committer.clone();
+        let sends = CommitLane::start(closing.clone(), move |asked| sending.clone().commit_sends(asked));
         let receipts = CommitLane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
         Self { sends, receipts, closing }
     }
@@ -97,10 +89,7 @@ impl GroupCommit {
     /// Stores one message with others of its time. `Unavailable` within five seconds if the store didn't answer: the
     /// message may still have been stored, and is then published by the sweep of the outbox.
     pub async fn send(&self, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
-        match self.sends.get(lane_of(&draft.conversation, self.sends.len())) {
-            Some(lane) => lane.ask(draft).await,
-            None => Err(StoreError::Failed("there is no lane".into())),
-        }
+        self.sends.ask(draft).await
     }
 
     /// Applies one receipt with others of its time. `Unavailable` like [`GroupCommit::send`].
@@ -111,9 +100,7 @@ impl GroupCommit {
     /// Takes nothing more, and returns when all items that were taken are committed and answered.
     pub async fn finish(&self) {
         self.closing.cancel();
-        for lane in &self.sends {
-            lane.ended().await;
-        }
+        self.sends.ended().await;
         self.receipts.ended().await;
     }
 }
@@ -158,9 +145,9 @@ impl Committer {
         };
         let begun = Instant::now();
         match self.store_batch(&batch).await {
-            Ok(outcomes) => {
-                self.committed(batch.id, &outcomes, begun);
-                for (asked, outcome) in asked.into_iter().zip(outcomes) {
+            Ok(sent) => {
+                self.committed(batch.id, &sent, begun);
+                for (asked, outcome) in asked.into_iter().zip(sent.outcomes) {
                     asked.answer(Ok(outcome));
                 }
             }
@@ -187,7 +174,7 @@ impl Committer {
     }
 
     /// Tries a batch again, with the same id, if the first try's end is uncertain.
-    async fn store_batch(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+    async fn store_batch(&self, batch: &SendBatch) -> Result<SentBatch, StoreError> {
         let started = Instant::now();
         let result = match in_time(self.store.send(batch)).await {
             Err(StoreError::Unavailable(_)) if !switches::off("batch-retry") => {
@@ -198,7 +185,9 @@ impl Committer {
         };
         self.measured.seconds.record(started.elapsed());
         match &result {
-            Ok(outcomes) => self.measured.messages.record(f64::from(u32::try_from(outcomes.len()).unwrap_or(u32::MAX))),
+            Ok(sent) => {
+                self.measured.messages.record(f64::from(u32::try_from(sent.outcomes.len()).unwrap_or(u32::MAX)));
+            }
             Err(_) => self.measured.failed.increment(1),
         }
         result
@@ -215,9 +204,9 @@ impl Committer {
             let single = SendBatch { id: message.id.get(), owner: batch.owner.clone(), messages: vec![message] };
             let begun = Instant::now();
             match self.store_batch(&single).await {
-                Ok(outcomes) => {
-                    self.committed(single.id, &outcomes, begun);
-                    let outcome = outcomes.into_iter().next();
+                Ok(sent) => {
+                    self.committed(single.id, &sent, begun);
+                    let outcome = sent.outcomes.into_iter().next();
                     asked.answer(outcome.ok_or_else(|| StoreError::Failed("the store gave no outcome".into())));
                 }
                 Err(error) => {
@@ -228,8 +217,9 @@ impl Committer {
         }
     }
 
-    fn committed(&self, row: u64, outcomes: &[SendOutcome], begun: Instant) {
-        let messages: Vec<StoredMessage> = outcomes
+    fn committed(&self, row: u64, sent: &SentBatch, begun: Instant) {
+        let messages: Vec<StoredMessage> = sent
+            .outcomes
             .iter()
             .filter_map(|outcome| match outcome {
                 SendOutcome::Stored(stored) => Some(stored.clone()),
@@ -237,10 +227,12 @@ impl Committer {
             })
             .collect();
         if traces::on() {
-            messages.iter().for_each(|stored| traces::record(Step::Commit, stored.message.id, begun, outcomes.len()));
+            messages
+                .iter()
+                .for_each(|stored| traces::record(Step::Commit, stored.message.id, begun, sent.outcomes.len()));
         }
         if !messages.is_empty() {
-            self.settings.sink.messages(CommittedBatch { row, messages, begun });
+            self.settings.sink.messages(CommittedBatch { row, opened: sent.opened.clone(), messages, begun });
         }
     }
 
@@ -301,7 +293,7 @@ async fn in_time<T>(attempt: impl Future<Output = Result<T, StoreError>>) -> Res
 fn new_message(draft: &NewMessageDraft, id: u64) -> Option<NewMessage> {
     Some(NewMessage {
         id: draft.id.or_else(|| MessageId::new(id))?,
-        conversation: draft.conversation.clone(),
+        target: draft.target.clone(),
         sender: draft.sender.clone(),
         temp_id: draft.temp_id.clone().filter(|_| !switches::off("temp-id")),
         kind: draft.kind.clone(),

@@ -5,15 +5,18 @@
 //! all rows and look each one up among those that are due. Ages are compared with `statement_timestamp()`, because an
 //! index can't be searched for a value that changes during the search.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{Message, MessageId};
+use tokio_postgres::Row;
 
 use super::call::{execute, on_connection, query, query_opt};
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, time};
+use super::rows::{bigint, get, message, message_columns, number, parsed, time, unfit};
 use crate::store::notifications::{Keep, to_keep};
-use crate::store::{OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
+use crate::store::{OpenedDirect, OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
 const PRUNE_ROWS_MAX: i64 = 10_000;
@@ -118,7 +121,7 @@ async fn take_unpublished(
             ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
         ), taken AS (\
             UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id AND o.id = ANY (ARRAY(SELECT id FROM due)) \
-            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.events\
+            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.opened, o.events\
         ) SELECT * FROM taken ORDER BY committed_at, id";
     let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit)]).await?;
     pending(client, &rows).await
@@ -130,7 +133,7 @@ async fn published_elsewhere(
     after: u64,
     limit: u32,
 ) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.events FROM outbox o \
+    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.opened, o.events FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> $1 \
             AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $2), true) \
         ORDER BY o.committed_at, o.id LIMIT $3";
@@ -156,13 +159,15 @@ async fn age_ms(client: &impl GenericClient) -> Result<u64, StoreError> {
     }
 }
 
-/// Rows with their messages, as these are now.
-async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> Result<Vec<PendingRow>, StoreError> {
-    let mut ids: Vec<i64> = Vec::new();
+/// Rows with their messages, as these are now, and with what they opened.
+async fn pending(client: &impl GenericClient, rows: &[Row]) -> Result<Vec<PendingRow>, StoreError> {
+    let (mut ids, mut opened): (Vec<i64>, Vec<&str>) = Default::default();
     for row in rows {
         ids.extend(get::<Vec<i64>>(row, "message_ids")?);
+        opened.extend(opened_by(row)?);
     }
     let mut stored = messages(client, &ids).await?;
+    let mut directs = directs(client, &opened).await?;
     rows.iter()
         .map(|row| {
             let named: Vec<i64> = get(row, "message_ids")?;
@@ -171,6 +176,7 @@ async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> R
                 id: number(row, "id")?,
                 owner: get(row, "was")?,
                 committed_at: time(row, "committed_at")?,
+                opened: opened_by(row)?.into_iter().filter_map(|id| directs.remove(id)).collect(),
                 messages: named.iter().filter_map(|id| stored.remove(id)).collect(),
                 events: serde_json::from_str(events)
                     .map_err(|fault| StoreError::Failed(format!("the column events: {fault}")))?,
@@ -179,12 +185,29 @@ async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> R
         .collect()
 }
 
-async fn messages(
-    client: &impl GenericClient,
-    ids: &[i64],
-) -> Result<std::collections::HashMap<i64, StoredMessage>, StoreError> {
+fn opened_by(row: &Row) -> Result<Vec<&str>, StoreError> {
+    Ok(get::<Option<Vec<&str>>>(row, "opened")?.unwrap_or_default())
+}
+
+async fn directs(client: &impl GenericClient, ids: &[&str]) -> Result<HashMap<String, OpenedDirect>, StoreError> {
     if ids.is_empty() {
-        return Ok(std::collections::HashMap::new());
+        return Ok(HashMap::new());
+    }
+    let sql = "SELECT id, pair_key, created_at FROM conversations WHERE id = ANY ($1) AND pair_key IS NOT NULL";
+    query(client, sql, &[&ids])
+        .await?
+        .iter()
+        .map(|row| {
+            let (id, key): (&str, &str) = (get(row, "id")?, get(row, "pair_key")?);
+            let direct = OpenedDirect::with_key(parsed(row, "id", str::parse)?, key, time(row, "created_at")?);
+            Ok((id.to_owned(), direct.ok_or_else(|| unfit("pair_key"))?))
+        })
+        .collect()
+}
+
+async fn messages(client: &impl GenericClient, ids: &[i64]) -> Result<HashMap<i64, StoredMessage>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
     }
     let sql = concat!(
         "SELECT ",

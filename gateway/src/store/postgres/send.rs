@@ -1,56 +1,58 @@
-//! The group commit: one call of a function, one round trip. `parley_send_plain` stores plain batches; `parley_send`
-//! judges every message of the others.
+//! The group commit: one call of a function, one round trip. `plain` stores plain batches; `parley_send_judged` judges every
+//! message of the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::{GenericClient, Object};
-use shared::Message;
+use shared::command::Target;
+use shared::{ConversationId, Message, UserId};
 use tokio_postgres::Row;
 
 use super::call::query;
 use super::errors::is_worth_a_retry;
 use super::plain::PlainBatch;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
-use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
+use crate::store::{NewMessage, OpenedDirect, Refusal, SendBatch, SendOutcome, SentBatch, StoreError, StoredMessage};
 
-const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const SEND: &str = "SELECT * FROM parley_send_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// How often a batch is tried that other transactions aborted.
 const TRIES: u32 = 2;
 
 /// Stores the batch. It tries once more, with the same ids, if locks or rows of other transactions aborted it.
-pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<SentBatch, StoreError> {
     if batch.messages.is_empty() {
-        return Ok(Vec::new());
+        return Ok(SentBatch::default());
     }
-    let plain = PlainBatch::of(batch);
-    let mut tried = 1;
-    let answer = loop {
-        match ask(client, batch, &plain).await {
-            Err(error) if tried < TRIES && is_worth_a_retry(&error) => tried += 1,
-            result => break result?,
+    let plain = PlainBatch::of(batch)?;
+    for _ in 1..TRIES {
+        match ask(client, batch, &plain).await? {
+            Ok(sent) => return Ok(sent),
+            Err(error) if is_worth_a_retry(&error) => {}
+            Err(error) => return Err(error.into()),
         }
+    }
+    Ok(ask(client, batch, &plain).await??)
+}
+
+async fn ask(
+    client: &Object,
+    batch: &SendBatch,
+    plain: &PlainBatch<'_>,
+) -> Result<Result<SentBatch, tokio_postgres::Error>, StoreError> {
+    match plain.store(client).await {
+        Ok(Some(row)) => return plain.sent(&row).map(Ok),
+        Ok(None) => {}
+        Err(error) => return Ok(Err(error)),
+    }
+    let targets = batch.messages.iter().map(JudgedTarget::of).collect::<Result<Vec<_>, StoreError>>()?;
+    let rows = match judge(client, batch, &targets).await {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(error)),
     };
-    match answer {
-        Answer::Plain(row) => plain.outcomes(&row),
-        Answer::Judged(rows) => {
-            let mut outcomes = outcomes(batch, &rows)?;
-            add_reactions(client, &mut outcomes).await?;
-            Ok(outcomes)
-        }
-    }
-}
-
-enum Answer {
-    Plain(Row),
-    Judged(Vec<Row>),
-}
-
-async fn ask(client: &Object, batch: &SendBatch, plain: &PlainBatch<'_>) -> Result<Answer, tokio_postgres::Error> {
-    match plain.store(client).await? {
-        Some(row) => Ok(Answer::Plain(row)),
-        None => call(client, batch).await.map(Answer::Judged),
-    }
+    let mut outcomes = outcomes(batch, &rows)?;
+    add_reactions(client, &mut outcomes).await?;
+    Ok(Ok(SentBatch { outcomes, opened: opened(batch, &rows)? }))
 }
 
 /// Adds the reactions of messages that were stored before: the function doesn't return them.
@@ -75,10 +77,18 @@ async fn add_reactions(client: &Object, outcomes: &mut [SendOutcome]) -> Result<
     Ok(())
 }
 
-async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_postgres::Error> {
+async fn judge(
+    client: &Object,
+    batch: &SendBatch,
+    targets: &[JudgedTarget<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let messages = &batch.messages;
     let ids: Vec<i64> = messages.iter().map(|message| bigint(message.id.get())).collect();
-    let conversations: Vec<&str> = messages.iter().map(|message| message.conversation.as_str()).collect();
+    let conversations: Vec<&str> = targets.iter().map(|target| target.id.as_str()).collect();
+    let pairs: Vec<Option<&str>> =
+        targets.iter().map(|target| target.pair.as_ref().map(|(key, _)| key.as_str())).collect();
+    let others: Vec<Option<&str>> =
+        targets.iter().map(|target| target.pair.as_ref().map(|(_, other)| other.as_str())).collect();
     let senders: Vec<&str> = messages.iter().map(|message| message.sender.as_str()).collect();
     let temp_ids: Vec<Option<&str>> = messages.iter().map(|message| message.temp_id.as_deref()).collect();
     let kinds: Vec<&str> = messages.iter().map(|message| message.kind.as_str()).collect();
@@ -94,6 +104,8 @@ async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_post
                 &&*batch.owner,
                 &ids,
                 &conversations,
+                &pairs,
+                &others,
                 &senders,
                 &temp_ids,
                 &kinds,
@@ -102,6 +114,37 @@ async fn call(client: &Object, batch: &SendBatch) -> Result<Vec<Row>, tokio_post
             ],
         )
         .await
+}
+
+/// Where a message of a batch goes, as the function takes it.
+struct JudgedTarget<'b> {
+    /// The conversation; of a pair, the id under which its conversation may be opened.
+    id: ConversationId,
+    /// The key of a pair, and the user whom the message is to.
+    pair: Option<(String, &'b UserId)>,
+}
+
+impl<'b> JudgedTarget<'b> {
+    fn of(message: &'b NewMessage) -> Result<Self, StoreError> {
+        let id = match &message.target {
+            Target::Conversation(id) => id.clone(),
+            Target::User(_) => message.opens_under()?,
+        };
+        Ok(Self { id, pair: message.pair() })
+    }
+}
+
+/// The direct conversations that the batch opened, each once.
+fn opened(batch: &SendBatch, rows: &[Row]) -> Result<Vec<OpenedDirect>, StoreError> {
+    let mut opened: BTreeMap<ConversationId, OpenedDirect> = BTreeMap::new();
+    for (new, row) in batch.messages.iter().zip(rows) {
+        if let (Some((key, _)), Some(at)) = (new.pair(), time_or_null(row, "out_opened_at")?) {
+            let id: ConversationId = parsed(row, "out_target", str::parse)?;
+            let one = OpenedDirect::with_key(id.clone(), &key, at).ok_or_else(|| unfit("out_target"))?;
+            opened.insert(id, one);
+        }
+    }
+    Ok(opened.into_values().collect())
 }
 
 /// The outcomes, from the function's rows, which are in the order of the messages.
@@ -113,8 +156,8 @@ fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreEr
     for (new, row) in batch.messages.iter().zip(rows) {
         let outcome = match get::<&str>(row, "out_outcome")? {
             "stored" => SendOutcome::Stored(stored(new, row)?),
-            "duplicate" => new.under_a_used_temp_id(original(new, row)?),
-            "twin" => new.under_a_used_temp_id(twin(&outcomes, row)?),
+            "duplicate" => new.under_a_used_temp_id(original(new, row)?, target(row)?.as_ref()),
+            "twin" => new.under_a_used_temp_id(twin(&outcomes, row)?, target(row)?.as_ref()),
             "not_found" => SendOutcome::Refused(Refusal::NotFound),
             "not_member" => SendOutcome::Refused(Refusal::NotMember),
             "banned" => SendOutcome::Refused(Refusal::Banned),
@@ -133,8 +176,14 @@ fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
         return Ok(StoredMessage { message: original(new, row)?, members_version });
     }
     let (seq, rev) = (number(row, "out_seq")?, number(row, "out_rev")?);
-    let message = new.stored(seq, rev, time(row, "out_created_at")?);
+    let conversation = target(row)?.ok_or_else(|| unfit("out_target"))?;
+    let message = new.stored(&conversation, seq, rev, time(row, "out_created_at")?);
     Ok(StoredMessage { message, members_version })
+}
+
+/// The conversation that the message's target stands for, if there is one.
+fn target(row: &Row) -> Result<Option<ConversationId>, StoreError> {
+    get::<Option<&str>>(row, "out_target")?.map(|id| id.parse().map_err(|_| unfit("out_target"))).transpose()
 }
 
 fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
@@ -152,7 +201,7 @@ fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
         created_at: time(row, "out_created_at")?,
         edited_at: time_or_null(row, "out_edited_at")?,
         deleted_at: time_or_null(row, "out_deleted_at")?,
-        reactions: std::collections::BTreeMap::new(),
+        reactions: BTreeMap::new(),
     })
 }
 

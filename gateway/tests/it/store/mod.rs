@@ -3,6 +3,7 @@
 mod audit;
 mod blocks;
 mod changes;
+mod first_messages;
 mod group_commit;
 mod lookups;
 mod membership;
@@ -23,6 +24,7 @@ use gateway::store::{
     NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome, Store, StoreError,
     StoredMessage, connect,
 };
+use shared::command::Target;
 use shared::{ConversationId, ConversationKind, MessageId, UserId, Visibility};
 
 use crate::support::postgres::{Database, Postgres};
@@ -147,7 +149,15 @@ pub(crate) async fn new_group(store: &Arc<dyn Store>, id: &str, members: &[&str]
     store.create_conversation(&new, silent()).await.expect("a group").id
 }
 
-/// A message to come: conversation, sender, temp id (or empty), content.
+/// Where a draft goes: into a conversation, or to the user behind an `@`.
+pub(crate) fn target(to: &str) -> Target {
+    match to.strip_prefix('@') {
+        Some(to) => Target::User(user(to)),
+        None => Target::Conversation(conversation(to)),
+    }
+}
+
+/// A message to come: conversation (or `@user`), sender, temp id (or empty), content.
 pub(crate) type Draft<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendBatch {
@@ -156,7 +166,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
     let id = ids.next().expect("the batch's id");
     let messages = drafts.iter().zip(ids).map(|((to, sender, temp_id, content), id)| NewMessage {
         id: MessageId::new(id).expect("a message id"),
-        conversation: conversation(to),
+        target: target(to),
         sender: user(sender),
         temp_id: (!temp_id.is_empty()).then(|| (*temp_id).into()),
         kind: "text".into(),
@@ -167,7 +177,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
 }
 
 pub(crate) async fn send(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> Vec<SendOutcome> {
-    store.send(&batch(store, drafts).await).await.expect("the batch is taken")
+    store.send(&batch(store, drafts).await).await.expect("the batch is taken").outcomes
 }
 
 /// Sends one message that must be stored.

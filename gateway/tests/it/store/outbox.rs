@@ -49,7 +49,7 @@ async fn a_row_is_written_with_its_change_or_not_at_all(world: World) {
     store.enqueue(ids.start + 2, &owner("n:1"), std::slice::from_ref(&moved)).await.expect("enqueued before");
     store.enqueue(ids.start + 3, &owner("n:1"), &[]).await.expect("nothing to say");
     let sent = batch(store, &[("c", "a", "", "1"), ("c", "b", "", "no"), ("c", "a", "", "2")]).await;
-    let outcomes = store.send(&sent).await.expect("taken");
+    let outcomes = store.send(&sent).await.expect("taken").outcomes;
     let nothing = batch(store, &[("c", "b", "", "no")]).await;
     store.send(&nothing).await.expect("taken");
     a_tick().await;
