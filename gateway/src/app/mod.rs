@@ -41,8 +41,7 @@ use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
 use crate::push::Webhook;
-use crate::store::group_commit::{GroupCommit, GroupCommitSettings};
-use crate::store::{self, IdBlock, Owner, Store};
+use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
 use crate::traces;
 use backbone::NodeNames;
 

@@ -24,7 +24,7 @@ use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
 use crate::clock::every;
-use crate::store::{CommittedBatch, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
+use crate::store::{CommittedBatch, Locks, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
 
 /// How long the store may take for a message that can be delivered without it.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -281,9 +281,9 @@ impl Chat {
             return Ok(());
         }
         let (row, begun) = (self.ids.next().await?, Instant::now());
-        let batch = SendBatch { id: row, owner: self.owner.clone(), messages };
+        let batch = SendBatch { id: row, owner: self.owner.clone(), messages, locks: Locks::Wait };
         let sent = self.store.send(&batch).await?;
-        let mut stored = Vec::new();
+        let (mut stored, mut is_busy) = (Vec::new(), false);
         for outcome in sent.outcomes {
             match outcome {
                 SendOutcome::Stored(message) => {
@@ -292,12 +292,16 @@ impl Chat {
                     stored.push(message);
                 }
                 SendOutcome::Duplicate(_) => {}
+                SendOutcome::Busy(_) => is_busy = true,
                 SendOutcome::Refused(refusal) => self.give_up(&format!("the store refused it: {refusal:?}")),
             }
         }
         self.metrics.late_stored.increment(u64::try_from(stored.len()).unwrap_or(0));
         if !stored.is_empty() {
             self.publisher.publish_batch(CommittedBatch { row, opened: sent.opened, messages: stored, begun });
+        }
+        if is_busy {
+            return Err(StoreError::Unavailable("a conversation is busy".into()));
         }
         Ok(())
     }

@@ -5,8 +5,7 @@ use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserI
 
 use super::events::About;
 use super::{Chat, refused};
-use crate::store::group_commit::NewMessageDraft;
-use crate::store::{Page, SendOutcome, ordered_pair};
+use crate::store::{NewMessageDraft, Page, SendOutcome, StoreError, ordered_pair};
 use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
@@ -97,6 +96,8 @@ impl Chat {
                 Ok(SentMessage { message, duplicate: true, about })
             }
             SendOutcome::Refused(refusal) => Err(refused(refusal)),
+            // The group commit sends it again, or gives up itself.
+            SendOutcome::Busy(_) => Err(StoreError::Unavailable("the conversation is busy".into()).into()),
         }
     }
 

@@ -35,8 +35,7 @@ use shared::{ConversationId, ProtocolError, UserId};
 use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::metrics::Metrics;
-use crate::store::group_commit::GroupCommit;
-use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
+use crate::store::{CommittedEvents, GroupCommit, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
 
 use announcer::Announcer;
 

@@ -51,6 +51,16 @@ impl<I: Item> PendingItem<I> {
     pub(super) fn answer(self, answer: Result<I::Answer, StoreError>) {
         let _ = self.answer.send(answer);
     }
+
+    /// The item, unless its caller gives up before something ends that takes so long. Then it is answered and left out: a
+    /// caller that was told `Unavailable` may send again.
+    pub(super) fn if_in_time(self, takes: Duration) -> Option<Self> {
+        if self.deadline > Instant::now() + takes {
+            return Some(self);
+        }
+        self.answer(Err(too_late()));
+        None
+    }
 }
 
 /// The way into a lane.

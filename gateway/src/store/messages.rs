@@ -28,6 +28,26 @@ pub trait Messages: Send + Sync + 'static {
     async fn messages(&self, id: &ConversationId, page: Page, limit: u32) -> Result<Vec<Message>, StoreError>;
 }
 
+/// A message to send, without an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessageDraft {
+    /// The message's id, if it was made before; otherwise one is taken. Such a message is stored at most once, provided
+    /// that every try has the same `temp_id`.
+    pub id: Option<MessageId>,
+    /// The conversation, which must exist; or a user: the direct conversation of the two, opened if need be.
+    pub target: Target,
+    /// The sender.
+    pub sender: UserId,
+    /// Unique per sender, if given.
+    pub temp_id: Option<TempId>,
+    /// The kind of the content, such as `text`.
+    pub kind: String,
+    /// The content, without U+0000.
+    pub content: String,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+}
+
 /// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be
 /// recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +125,14 @@ impl NewMessage {
     }
 }
 
+/// The name of the conversation into which `sender` sends by this target.
+pub(super) fn name_of(sender: &UserId, target: &Target) -> String {
+    match target {
+        Target::Conversation(id) => id.to_string(),
+        Target::User(to) => pair_key((sender, to)),
+    }
+}
+
 /// Concurrent sends, committed in one transaction with one outbox row.
 #[derive(Debug, Clone)]
 pub struct SendBatch {
@@ -115,6 +143,20 @@ pub struct SendBatch {
     pub owner: Owner,
     /// The messages, in the order in which they arrived.
     pub messages: Vec<NewMessage>,
+    /// How long it waits for conversations that others hold.
+    pub locks: Locks,
+}
+
+/// How long a batch waits for a conversation that another transaction holds (NOLOSS.md, C5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locks {
+    /// A moment. Then it is stored without that conversation, whose messages are [`SendOutcome::Busy`].
+    Leave {
+        /// Names of conversations whose messages are busy in any case, as the busy messages told them: ids, and keys of pairs.
+        held: Vec<String>,
+    },
+    /// Longer. Then nothing is stored, and all messages are busy.
+    Wait,
 }
 
 /// What became of a batch.
@@ -137,6 +179,9 @@ pub enum SendOutcome {
     Duplicate(Message),
     /// Not stored.
     Refused(Refusal),
+    /// Not stored, because another transaction holds the conversation; to be sent again. It tells the conversation's id, if
+    /// the store looked.
+    Busy(Option<ConversationId>),
 }
 
 /// A message as it was stored.

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shared::{Conversation, ConversationId, ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
-use super::{OpenedDirect, StoredMessage};
-
 /// The most accepted members of a conversation.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -276,21 +274,4 @@ pub enum Page {
     After(u64),
     /// The messages that were changed after this `rev`, by `rev`.
     ChangedSince(u64),
-}
-
-/// An outbox row that may still have to be published.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PendingRow {
-    /// The row's id.
-    pub id: u64,
-    /// Its owner before it was taken over.
-    pub owner: String,
-    /// When it was committed, by the store's clock.
-    pub committed_at: Timestamp,
-    /// The direct conversations that its messages opened; to be published before them.
-    pub opened: Vec<OpenedDirect>,
-    /// Its messages, in commit order.
-    pub messages: Vec<StoredMessage>,
-    /// Its other events.
-    pub events: Vec<OutboxEvent>,
 }

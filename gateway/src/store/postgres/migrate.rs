@@ -11,7 +11,7 @@ use crate::store::migrations::{Migration, missing};
 /// All migrations, in order. One with a number between others may be added later.
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") },
-    Migration { version: 110, sql: include_str!("migrations/0110_first_messages.sql") },
+    Migration { version: 110, sql: include_str!("migrations/0110_sends.sql") },
 ];
 
 /// The advisory lock under which one node at a time migrates.

@@ -15,6 +15,7 @@ use tokio_postgres::Row;
 use super::call::{execute, on_connection, query, query_opt};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, time, unfit};
+use crate::store::leases::future_ms;
 use crate::store::notifications::{Keep, to_keep};
 use crate::store::{OpenedDirect, OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
@@ -113,17 +114,21 @@ async fn take_unpublished(
     let sql = "WITH due AS MATERIALIZED (\
             SELECT o.id, o.owner AS was FROM outbox o \
             WHERE o.published_at IS NULL \
-                AND o.committed_at <= statement_timestamp() - $3::bigint * interval '1 millisecond' \
+                AND (o.committed_at <= statement_timestamp() - $3::bigint * interval '1 millisecond' \
+                    OR o.committed_at > statement_timestamp() + $5::bigint * interval '1 millisecond') \
                 AND (o.owner = $1 \
                     OR regexp_replace(o.owner, ':[^:]*$', '') = regexp_replace($1, ':[^:]*$', '') \
                     OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
-                        AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond')) \
+                        AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond' \
+                        AND l.beaten_at <= clock_timestamp() + $5::bigint * interval '1 millisecond')) \
             ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
         ), taken AS (\
             UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id AND o.id = ANY (ARRAY(SELECT id FROM due)) \
             RETURNING o.id, due.was, o.committed_at, o.message_ids, o.opened, o.events\
         ) SELECT * FROM taken ORDER BY committed_at, id";
-    let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit)]).await?;
+    let rows =
+        query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit), &bigint(future_ms())])
+            .await?;
     pending(client, &rows).await
 }
 

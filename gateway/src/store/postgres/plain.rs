@@ -233,6 +233,7 @@ fn name(message: &NewMessage) -> Name<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Locks;
 
     #[test]
     fn a_batch_is_numbered_in_order_of_arrival() {
@@ -244,7 +245,12 @@ mod tests {
             });
             serde_json::from_value(message).expect("a message")
         };
-        let batch = SendBatch { id: 9, owner: "o".into(), messages: zip(1.., drafts).map(message).collect() };
+        let batch = SendBatch {
+            id: 9,
+            owner: "o".into(),
+            messages: zip(1.., drafts).map(message).collect(),
+            locks: Locks::Wait,
+        };
         let plain = PlainBatch::of(&batch).expect("ids");
         let talk = |place, first, messages, lead, lasts: [(&'static str, i64); 2]| BatchConversation {
             place,

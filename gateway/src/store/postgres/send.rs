@@ -9,44 +9,84 @@ use shared::{ConversationId, Message, UserId};
 use tokio_postgres::Row;
 
 use super::call::query;
-use super::errors::is_worth_a_retry;
+use super::errors::{is_lock_timeout, is_worth_a_retry};
 use super::plain::PlainBatch;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
-use crate::store::{NewMessage, OpenedDirect, Refusal, SendBatch, SendOutcome, SentBatch, StoreError, StoredMessage};
+use crate::store::{
+    Locks, NewMessage, OpenedDirect, Refusal, SendBatch, SendOutcome, SentBatch, StoreError, StoredMessage,
+};
+use crate::switches;
 
-const SEND: &str = "SELECT * FROM parley_send_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const SEND: &str = "SELECT * FROM parley_send_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// How often a batch is tried that other transactions aborted.
 const TRIES: u32 = 2;
+
+/// How long a batch waits for each lock, as `parley_send_plain` does, in milliseconds.
+const WAIT_MS: i32 = 50;
+
+/// How long a batch of one conversation waits for it, in milliseconds. It gives way then: another one may be free by now.
+const LONG_WAIT_MS: i32 = 250;
 
 /// Stores the batch. It tries once more, with the same ids, if locks or rows of other transactions aborted it.
 pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<SentBatch, StoreError> {
     if batch.messages.is_empty() {
         return Ok(SentBatch::default());
     }
-    let plain = PlainBatch::of(batch)?;
-    for _ in 1..TRIES {
-        match ask(client, batch, &plain).await? {
+    let mut tried = 1;
+    loop {
+        match store(client, batch).await? {
             Ok(sent) => return Ok(sent),
-            Err(error) if is_worth_a_retry(&error) => {}
+            Err(error) if tried < TRIES && is_worth_a_retry(&error) => tried += 1,
+            // Nothing of it is stored.
+            Err(error) if is_lock_timeout(&error) => return Ok(all_busy(batch)),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ask(client, batch, &plain).await??)
 }
 
-async fn ask(
-    client: &Object,
-    batch: &SendBatch,
-    plain: &PlainBatch<'_>,
-) -> Result<Result<SentBatch, tokio_postgres::Error>, StoreError> {
+type Answer = Result<SentBatch, tokio_postgres::Error>;
+
+async fn store(client: &Object, batch: &SendBatch) -> Result<Answer, StoreError> {
+    let held = match &batch.locks {
+        Locks::Leave { held } => held.as_slice(),
+        Locks::Wait => return judge(client, batch, Some(LONG_WAIT_MS), &[]).await,
+    };
+    if !held.is_empty() {
+        return leave(client, batch, held).await;
+    }
+    let plain = PlainBatch::of(batch)?;
     match plain.store(client).await {
         Ok(Some(row)) => return plain.sent(&row).map(Ok),
         Ok(None) => {}
+        Err(error) if is_lock_timeout(&error) => return leave(client, batch, held).await,
         Err(error) => return Ok(Err(error)),
     }
+    match judge(client, batch, Some(WAIT_MS), held).await? {
+        Err(error) if is_lock_timeout(&error) => leave(client, batch, held).await,
+        answer => Ok(answer),
+    }
+}
+
+/// Stores the batch without what another transaction holds.
+async fn leave(client: &Object, batch: &SendBatch, held: &[String]) -> Result<Answer, StoreError> {
+    let wait = switches::off("busy-conversations").then_some(LONG_WAIT_MS * 16);
+    judge(client, batch, wait, held).await
+}
+
+fn all_busy(batch: &SendBatch) -> SentBatch {
+    let outcomes = batch.messages.iter().map(|_| SendOutcome::Busy(None)).collect();
+    SentBatch { outcomes, opened: Vec::new() }
+}
+
+async fn judge(
+    client: &Object,
+    batch: &SendBatch,
+    wait_ms: Option<i32>,
+    held: &[String],
+) -> Result<Answer, StoreError> {
     let targets = batch.messages.iter().map(JudgedTarget::of).collect::<Result<Vec<_>, StoreError>>()?;
-    let rows = match judge(client, batch, &targets).await {
+    let rows = match call(client, batch, &targets, wait_ms, held).await {
         Ok(rows) => rows,
         Err(error) => return Ok(Err(error)),
     };
@@ -61,7 +101,7 @@ async fn add_reactions(client: &Object, outcomes: &mut [SendOutcome]) -> Result<
         .iter_mut()
         .filter_map(|outcome| match outcome {
             SendOutcome::Duplicate(original) => Some((bigint(original.id.get()), original)),
-            SendOutcome::Stored(_) | SendOutcome::Refused(_) => None,
+            SendOutcome::Stored(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_) => None,
         })
         .collect();
     if originals.is_empty() {
@@ -77,10 +117,12 @@ async fn add_reactions(client: &Object, outcomes: &mut [SendOutcome]) -> Result<
     Ok(())
 }
 
-async fn judge(
+async fn call(
     client: &Object,
     batch: &SendBatch,
     targets: &[JudgedTarget<'_>],
+    wait_ms: Option<i32>,
+    held: &[String],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     let messages = &batch.messages;
     let ids: Vec<i64> = messages.iter().map(|message| bigint(message.id.get())).collect();
@@ -111,6 +153,8 @@ async fn judge(
                 &kinds,
                 &contents,
                 &replies,
+                &wait_ms,
+                &held,
             ],
         )
         .await
@@ -162,6 +206,7 @@ fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreEr
             "not_member" => SendOutcome::Refused(Refusal::NotMember),
             "banned" => SendOutcome::Refused(Refusal::Banned),
             "blocked" => SendOutcome::Refused(Refusal::Blocked),
+            "busy" => SendOutcome::Busy(target(row)?),
             _ => return Err(unfit("out_outcome")),
         };
         outcomes.push(outcome);
@@ -209,6 +254,8 @@ fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
 fn twin(earlier: &[SendOutcome], row: &Row) -> Result<Message, StoreError> {
     match earlier.get(index(row, "out_twin")?) {
         Some(SendOutcome::Stored(stored)) => Ok(stored.message.clone()),
-        Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) | None => Err(unfit("out_twin")),
+        Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_)) | None => {
+            Err(unfit("out_twin"))
+        }
     }
 }

@@ -4,9 +4,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::rows::{
-    before_ms, execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time, unfit,
+    after_ms, before_ms, execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time,
+    unfit,
 };
 use super::thread::SqliteStore;
+use crate::store::leases::future_ms;
 use crate::store::notifications::{Keep, to_keep};
 use crate::store::{OpenedDirect, OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
@@ -97,13 +99,14 @@ fn take_unpublished(
     limit: u32,
 ) -> Result<Vec<PendingRow>, StoreError> {
     let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events FROM outbox o \
-        WHERE o.published_at IS NULL AND o.committed_at <= ?3 AND (o.owner = ?1 \
+        WHERE o.published_at IS NULL AND (o.committed_at <= ?3 OR o.committed_at > ?6) AND (o.owner = ?1 \
             OR (substr(o.owner, 1, length(?5)) = ?5 AND instr(substr(o.owner, length(?5) + 1), ':') = 0) \
-            OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2)) \
+            OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2 \
+                AND l.beaten_at <= ?6)) \
         ORDER BY o.committed_at, o.id LIMIT ?4";
     // The node's name with its colon: what stands before the last one.
     let node = owner.rsplit_once(':').map_or_else(|| format!("{owner}:"), |(node, _)| format!("{node}:"));
-    let parameters = params![owner, before_ms(lease_ms), before_ms(min_age_ms), limit, node];
+    let parameters = params![owner, before_ms(lease_ms), before_ms(min_age_ms), limit, node, after_ms(future_ms())];
     let taken = pending(change, sql, parameters)?;
     for row in &taken {
         execute(change, "UPDATE outbox SET owner = ?2 WHERE id = ?1", params![integer(row.id), owner])?;

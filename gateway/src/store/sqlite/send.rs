@@ -31,11 +31,11 @@ pub(super) fn send(change: &Connection, batch: &SendBatch) -> Result<SentBatch, 
     for outcome in &sent.outcomes {
         match outcome {
             SendOutcome::Stored(done) => stored.push(done.message.id.get()),
-            SendOutcome::Duplicate(_) | SendOutcome::Refused(_) => {}
+            SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_) => {}
         }
         refusals.push(match outcome {
             SendOutcome::Refused(refusal) => Some(refusal_word(*refusal)),
-            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) => None,
+            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) | SendOutcome::Busy(_) => None,
         });
     }
     if !stored.is_empty() {

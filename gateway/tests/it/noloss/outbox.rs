@@ -9,7 +9,7 @@ use gateway::chat::members::MembersCache;
 use gateway::chat::publish::{Directory, publisher};
 use gateway::chat::usernames::Names;
 use gateway::metrics::Metrics;
-use gateway::store::{CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
+use gateway::store::{CommittedEvents, Locks, MembershipChange, NewMessage, SendBatch, SendOutcome, Store};
 use serde_json::{Value, json};
 use shared::command::Target;
 use shared::{ConversationId, MessageId, Role, UserId};
@@ -39,7 +39,7 @@ async fn commit_silently(store: &Arc<dyn Store>, to: &ConversationId, owned_by: 
         content: content.into(),
         reply_to: None,
     };
-    let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message] };
+    let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message], locks: Locks::Wait };
     let outcomes = store.send(&batch).await.expect("committed").outcomes;
     assert!(matches!(outcomes.as_slice(), [SendOutcome::Stored(_)]), "{outcomes:?}");
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use gateway::store::{OpenedDirect, Page, Refusal, SendOutcome, SentBatch, Store};
 use shared::{ConversationId, ConversationKind};
 
+use crate::store::group_commit::{draft, line};
 use crate::store::{
-    World, batch, bounded, contract, conversation, is_refused, new_group, owner, positions, say, send, silent, stored,
-    user,
+    World, batch, bounded, contract, conversation, is_refused, new_group, owner, positions, say, send, settled, silent,
+    stored, user,
 };
 
 contract!(
@@ -22,7 +23,7 @@ contract!(
 );
 
 async fn sent(store: &Arc<dyn Store>, drafts: &[crate::store::Draft<'_>]) -> SentBatch {
-    store.send(&batch(store, drafts).await).await.expect("the batch is taken")
+    settled(store, &batch(store, drafts).await).await
 }
 
 /// The conversation and the place of each message, all of which must be stored.
@@ -172,8 +173,7 @@ async fn first_messages_raced_on_two_nodes_open_one_conversation(world: World) {
         let there: Vec<_> =
             names.iter().rev().zip(&to_a).map(|((_, b), to)| (to.as_str(), b.as_str(), "", "there")).collect();
         let (here, there) = (batch(&world.store, &here).await, batch(&other, &there).await);
-        let (here, there) = tokio::join!(world.store.send(&here), other.send(&there));
-        let (here, there) = (here.expect("taken"), there.expect("taken"));
+        let (here, there) = tokio::join!(settled(&world.store, &here), settled(&other, &there));
         assert_eq!(here.opened.len() + there.opened.len(), PAIRS);
         let mut places: Vec<_> = places(&here).into_iter().chain(places(&there)).collect();
         places.sort();
@@ -192,13 +192,13 @@ async fn a_block_and_a_first_message_do_not_cross() {
         let blocking = other.transaction().await.expect("a transaction");
         let block = "SELECT parley_lock_pairs(ARRAY['a/b']); INSERT INTO blocks VALUES ('b', 'a', now())";
         blocking.batch_execute(block).await.expect("a block");
-        let drafts = batch(&world.store, &[("@b", "a", "", "x")]).await;
+        let line = line(&world.store);
         let commit = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             blocking.commit().await.expect("committed");
         };
-        let (sent, ()) = tokio::join!(world.store.send(&drafts), commit);
-        assert_eq!(sent.expect("taken").outcomes, [SendOutcome::Refused(Refusal::Blocked)]);
+        let (sent, ()) = tokio::join!(line.commit.send(draft("@b", "a", "x")), commit);
+        assert_eq!(sent.expect("taken"), SendOutcome::Refused(Refusal::Blocked));
         assert_eq!(direct(&world.store, "a", "b").await, None);
 
         // The message is first.

@@ -8,7 +8,8 @@ use shared::command::Target;
 use shared::{MessageId, Visibility};
 
 use crate::store::{
-    World, batch, contract, conversation, group_of, is_refused, new_group, positions, say, send, silent, stored, user,
+    World, batch, contract, conversation, group_of, is_refused, new_group, positions, say, send, settled, silent,
+    stored, user,
 };
 
 contract!(
@@ -129,8 +130,8 @@ async fn a_temp_id_raced_on_two_nodes_is_stored_once(world: World) {
             let temp_id = format!("{}-{round}", conversations[0]);
             let here = batch(&world.store, &[(conversations[0], "a", &temp_id, "here")]).await;
             let there = batch(&other, &[(conversations[1], "a", &temp_id, "there")]).await;
-            let (here, there) = tokio::join!(world.store.send(&here), other.send(&there));
-            let outcomes = [here.expect("taken").outcomes[0].clone(), there.expect("taken").outcomes[0].clone()];
+            let (here, there) = tokio::join!(settled(&world.store, &here), settled(&other, &there));
+            let outcomes = [here.outcomes[0].clone(), there.outcomes[0].clone()];
             let stored_count = outcomes.iter().filter(|one| matches!(one, SendOutcome::Stored(_))).count();
             assert_eq!(stored_count, 1, "{outcomes:?}");
         }
@@ -160,7 +161,7 @@ async fn a_repeated_batch_gives_the_first_outcomes(world: World) {
                 stored.members_version = 0;
                 SendOutcome::Stored(stored)
             }
-            other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) => other,
+            other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_)) => other,
         };
         outcomes.into_iter().map(strip).collect()
     };
@@ -260,7 +261,7 @@ async fn refusals_stand_for_one_message_each(world: World) {
         .iter()
         .map(|outcome| match outcome {
             SendOutcome::Refused(refusal) => Some(*refusal),
-            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) => None,
+            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) | SendOutcome::Busy(_) => None,
         })
         .collect();
     let expected = [

@@ -1,4 +1,7 @@
 -- The first message to a user opens the direct conversation of the two, in the call and the transaction that store it.
+-- And a batch waits for no conversation that another transaction holds: 50 ms at most, longer than any batch of another
+-- node takes. Then it fails with 55P03, and the node has it stored without that conversation (parley_send_judged).
+--
 -- parley_send stays for nodes of the version before, until the last of them is replaced.
 
 -- The direct conversations that a batch opened: conversation.created is published for them, before the messages.
@@ -36,6 +39,86 @@ BEGIN
 END
 $function$;
 
+-- As before, with two differences: the limit on waiting, and that an undone batch leaves synchronous_commit alone. The
+-- setting would have held for the transaction, and so for whatever else it stores.
+CREATE OR REPLACE FUNCTION parley_send_plain(
+    p_batch bigint,
+    p_owner text,
+    p_ids bigint[],                -- of the messages, in the order of their arrival
+    p_conversations text[],        -- each once, in order of id; a "place" is one's place here
+    p_counts bigint[],             -- how many messages it gets
+    p_member_places bigint[],      -- senders, in order of conversation and id
+    p_members text[],
+    p_lasts bigint[],              -- the number of the sender's last message
+    p_leads bigint[],              -- up to which number no message is another's; 0 if the first is
+    p_message_ids bigint[],        -- messages, in order of sender and temp_id
+    p_message_places bigint[],
+    p_numbers bigint[],
+    p_senders text[],
+    p_temp_ids text[],
+    p_kinds text[],
+    p_contents text[],
+    p_reply_tos bigint[],          -- null if none answers another
+    OUT out_created_at timestamptz,
+    OUT out_seqs bigint[],         -- by place: what stood there before; null if nothing was stored
+    OUT out_revs bigint[],
+    OUT out_members_versions bigint[]
+) LANGUAGE plpgsql VOLATILE SET lock_timeout = '50ms' AS $function$
+#variable_conflict use_column
+DECLARE
+    v_rows tid[];
+    v_count bigint;
+BEGIN
+    SELECT array_agg(c.row_id), array_agg(c.last_seq), array_agg(c.rev), array_agg(c.members_version)
+        INTO v_rows, out_seqs, out_revs, out_members_versions
+        FROM (
+            SELECT l.ctid AS row_id, l.last_seq, l.rev, l.members_version FROM conversations l
+            WHERE l.id = ANY (p_conversations) AND NOT l.blocked ORDER BY l.id FOR NO KEY UPDATE
+        ) c;
+    IF cardinality(v_rows) IS DISTINCT FROM cardinality(p_conversations) THEN
+        RAISE SQLSTATE 'PY001';
+    END IF;
+
+    out_created_at := date_trunc('milliseconds', clock_timestamp());
+    -- A row that is locked stays in its place.
+    UPDATE conversations c SET last_seq = c.last_seq + i.count, rev = c.rev + i.count, last_activity = out_created_at
+        FROM unnest(v_rows, p_counts) AS i(row_id, count) WHERE c.ctid = i.row_id;
+    -- A sender has seen what came before; read it only if nothing of another lies between.
+    UPDATE members m SET
+            seen_seq = greatest(m.seen_seq, out_seqs[i.place] + i.last),
+            read_seq = m.read_seq + CASE WHEN m.read_seq = out_seqs[i.place] THEN i.lead ELSE 0 END,
+            delivered_seq = m.delivered_seq + CASE WHEN m.delivered_seq = out_seqs[i.place] THEN i.lead ELSE 0 END
+        FROM unnest(p_member_places, p_members, p_lasts, p_leads) AS i(place, user_id, last, lead)
+        CROSS JOIN LATERAL (
+            SELECT l.ctid AS row_id FROM members l
+            WHERE l.conversation_id = p_conversations[i.place] AND l.user_id = i.user_id AND l.state = 'accepted' OFFSET 0
+        ) l
+        WHERE m.ctid = l.row_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF v_count <> cardinality(p_members) THEN
+        RAISE SQLSTATE 'PY001';
+    END IF;
+    IF p_reply_tos IS NOT NULL THEN
+        PERFORM 1 FROM unnest(p_reply_tos, p_message_places) AS i(reply_to, place)
+            WHERE i.reply_to IS NOT NULL AND p_conversations[i.place] IS DISTINCT FROM
+                (SELECT r.conversation_id FROM messages r WHERE r.id = i.reply_to);
+        IF FOUND THEN
+            RAISE SQLSTATE 'PY001';
+        END IF;
+    END IF;
+
+    INSERT INTO messages (id, conversation_id, seq, rev, sender_id, temp_id, kind, content, reply_to, created_at)
+        SELECT i.id, p_conversations[i.place], out_seqs[i.place] + i.number, out_revs[i.place] + i.number, i.sender_id,
+            i.temp_id, i.kind, i.content, i.reply_to, out_created_at
+        FROM unnest(p_message_ids, p_message_places, p_numbers, p_senders, p_temp_ids, p_kinds, p_contents, p_reply_tos)
+            AS i(id, place, number, sender_id, temp_id, kind, content, reply_to);
+    INSERT INTO outbox (id, owner, committed_at, message_ids) VALUES (p_batch, p_owner, out_created_at, p_ids);
+EXCEPTION
+    WHEN SQLSTATE 'PY001' OR unique_violation THEN
+        out_seqs := NULL;
+END
+$function$;
+
 -- parley_send_plain for a batch with messages to users: it resolves these names first. All else is as there: the first
 -- places are those of conversations, in order of id; the last ones those of pairs, in order of key, for each of which
 -- p_conversations holds the id under which it may be opened.
@@ -67,7 +150,7 @@ CREATE FUNCTION parley_send_first(
     OUT out_conversations text[],  -- by place: the ids
     OUT out_opened text[],         -- those of them that were opened; null if none was
     OUT out_opened_at timestamptz
-) LANGUAGE plpgsql VOLATILE AS $function$
+) LANGUAGE plpgsql VOLATILE SET lock_timeout = '50ms' AS $function$
 #variable_conflict use_column
 DECLARE
     v_known integer := cardinality(p_conversations) - cardinality(p_pairs);
@@ -151,6 +234,9 @@ $function$;
 
 -- What parley_send does, for messages to users too. A conversation that the batch names by its id and by a user is one:
 -- names are resolved before messages are numbered.
+--
+-- With p_wait_ms it waits so long for each lock. Without, it passes over what another transaction holds: all messages of
+-- that conversation are busy, so that they keep their order.
 CREATE FUNCTION parley_send_judged(
     p_batch bigint,
     p_owner text,
@@ -162,10 +248,12 @@ CREATE FUNCTION parley_send_judged(
     p_temp_ids text[],
     p_kinds text[],
     p_contents text[],
-    p_reply_tos bigint[]
+    p_reply_tos bigint[],
+    p_wait_ms integer,
+    p_held text[]                  -- conversations and pairs that are busy whether they are locked or not
 ) RETURNS TABLE (
     out_place bigint,
-    out_outcome text,              -- stored, duplicate, twin (of an earlier one in the batch), or why it was refused
+    out_outcome text,              -- stored, duplicate, twin (of an earlier one in the batch), busy, or why it was refused
     out_twin bigint,               -- twin: the place of that one
     out_seq bigint,
     out_rev bigint,
@@ -186,19 +274,55 @@ DECLARE
     v_now timestamptz;
     v_refusals text[];
     v_targets text[];              -- by place: the conversation; null for a pair that has none
+    v_busy text[] := p_held;
+    v_got text[];                  -- the conversations that are locked here
+    v_rows text[];                 -- the senders' rows that are locked here
     v_opened text[];
     v_pairs text[];
     v_ones text[];
     v_others text[];
 BEGIN
-    PERFORM parley_lock_pairs(array_remove(p_pairs, NULL));
+    -- Whoever holds a used temp_id or the batch's own row commits within a moment.
+    PERFORM set_config('lock_timeout', coalesce(p_wait_ms, 1000)::text, true);
+    IF p_wait_ms IS NULL THEN
+        SELECT p_held || coalesce(array_agg(l.pair), '{}') INTO v_busy
+            FROM (
+                SELECT DISTINCT i.pair FROM unnest(p_pairs) AS i(pair)
+                WHERE i.pair IS NOT NULL AND i.pair <> ALL (p_held) ORDER BY i.pair
+            ) l
+            WHERE NOT pg_try_advisory_xact_lock(hashtextextended(l.pair, 0));
+    ELSE
+        PERFORM parley_lock_pairs(array_remove(p_pairs, NULL));
+    END IF;
     SELECT array_agg(CASE WHEN i.pair IS NULL THEN i.id ELSE c.id END ORDER BY i.place) INTO v_targets
         FROM unnest(p_conversations, p_pairs) WITH ORDINALITY AS i(id, pair, place)
         LEFT JOIN conversations c ON c.pair_key = i.pair;
-    PERFORM 1 FROM conversations c WHERE c.id = ANY (v_targets) ORDER BY c.id FOR NO KEY UPDATE;
-    PERFORM 1 FROM members m
-        WHERE (m.conversation_id, m.user_id) IN (SELECT i.c, i.u FROM unnest(v_targets, p_senders) AS i(c, u))
-        ORDER BY m.conversation_id, m.user_id FOR NO KEY UPDATE;
+    IF p_wait_ms IS NULL THEN
+        SELECT coalesce(array_agg(l.id), '{}') INTO v_got
+            FROM (
+                SELECT c.id FROM conversations c
+                WHERE c.id = ANY (v_targets) AND c.id <> ALL (v_busy) AND (c.pair_key = ANY (v_busy)) IS NOT TRUE
+                ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED
+            ) l;
+        SELECT coalesce(array_agg(l.row), '{}') INTO v_rows
+            FROM (
+                SELECT m.conversation_id || '/' || m.user_id AS row FROM members m
+                WHERE (m.conversation_id, m.user_id) IN (SELECT i.c, i.u FROM unnest(v_targets, p_senders) AS i(c, u))
+                ORDER BY m.conversation_id, m.user_id FOR NO KEY UPDATE SKIP LOCKED
+            ) l;
+        SELECT coalesce(array_agg(g.id), '{}') INTO v_got
+            FROM unnest(v_got) AS g(id)
+            WHERE g.id NOT IN (
+                SELECT m.conversation_id FROM unnest(v_targets, p_senders) AS i(c, u)
+                JOIN members m ON m.conversation_id = i.c AND m.user_id = i.u
+                WHERE m.conversation_id || '/' || m.user_id <> ALL (v_rows));
+    ELSE
+        SELECT coalesce(array_agg(l.id), '{}') INTO v_got
+            FROM (SELECT c.id FROM conversations c WHERE c.id = ANY (v_targets) ORDER BY c.id FOR NO KEY UPDATE) l;
+        PERFORM 1 FROM members m
+            WHERE (m.conversation_id, m.user_id) IN (SELECT i.c, i.u FROM unnest(v_targets, p_senders) AS i(c, u))
+            ORDER BY m.conversation_id, m.user_id FOR NO KEY UPDATE;
+    END IF;
 
     -- The batch is here already: its commit was uncertain, and this is the retry.
     SELECT o.refusals, coalesce(o.opened, '{}') INTO v_refusals, v_opened FROM outbox o WHERE o.id = p_batch;
@@ -231,7 +355,7 @@ BEGIN
             SELECT DISTINCT ON (i.pair) i.id, i.pair, i.one, i.other
             FROM unnest(p_conversations, p_pairs, p_senders, p_others, p_temp_ids, p_reply_tos, v_targets) WITH ORDINALITY
                 AS i(id, pair, one, other, temp_id, reply_to, target, place)
-            WHERE i.pair IS NOT NULL AND i.target IS NULL AND i.reply_to IS NULL
+            WHERE i.pair IS NOT NULL AND i.target IS NULL AND i.reply_to IS NULL AND i.pair <> ALL (v_busy)
                 AND NOT EXISTS (SELECT 1 FROM messages d WHERE d.sender_id = i.one AND d.temp_id = i.temp_id OFFSET 0)
                 AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.one AND b.blocked = i.other OFFSET 0)
                 AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.other AND b.blocked = i.one OFFSET 0)
@@ -239,6 +363,7 @@ BEGIN
         ) f;
     IF v_opened IS NOT NULL THEN
         PERFORM parley_open_pairs(v_opened, v_pairs, v_ones, v_others, v_now);
+        v_got := v_got || v_opened;
         SELECT array_agg(coalesce(i.target, v_opened[array_position(v_pairs, i.pair)]) ORDER BY i.place) INTO v_targets
             FROM unnest(v_targets, p_pairs) WITH ORDINALITY AS i(target, pair, place);
     END IF;
@@ -248,6 +373,7 @@ BEGIN
         SELECT i.*, c.last_seq, c.rev, c.members_version, d.id AS original,
             CASE
                 WHEN d.id IS NOT NULL THEN 'duplicate'
+                WHEN CASE WHEN c.id IS NULL THEN i.pair = ANY (v_busy) ELSE c.id <> ALL (v_got) END THEN 'busy'
                 WHEN c.id IS NULL AND (
                     EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.sender_id AND b.blocked = i.other OFFSET 0)
                     OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = i.other AND b.blocked = i.sender_id OFFSET 0))
@@ -259,8 +385,8 @@ BEGIN
                 WHEN i.reply_to IS NOT NULL AND r.conversation_id IS DISTINCT FROM i.conversation_id THEN 'not_found'
                 ELSE 'stored'
             END AS outcome
-        FROM unnest(p_ids, v_targets, p_others, p_senders, p_temp_ids, p_kinds, p_contents, p_reply_tos)
-            WITH ORDINALITY AS i(id, conversation_id, other, sender_id, temp_id, kind, content, reply_to, place)
+        FROM unnest(p_ids, v_targets, p_pairs, p_others, p_senders, p_temp_ids, p_kinds, p_contents, p_reply_tos)
+            WITH ORDINALITY AS i(id, conversation_id, pair, other, sender_id, temp_id, kind, content, reply_to, place)
         LEFT JOIN conversations c ON c.id = i.conversation_id
         LEFT JOIN members m ON m.conversation_id = i.conversation_id AND m.user_id = i.sender_id
         LEFT JOIN messages d ON d.sender_id = i.sender_id AND d.temp_id = i.temp_id
