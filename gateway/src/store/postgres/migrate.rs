@@ -12,6 +12,7 @@ use crate::store::migrations::{Migration, missing};
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") },
     Migration { version: 110, sql: include_str!("migrations/0110_sends.sql") },
+    Migration { version: 120, sql: include_str!("migrations/0120_changes.sql") },
 ];
 
 /// The advisory lock under which one node at a time migrates.

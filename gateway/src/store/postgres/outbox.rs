@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{Message, MessageId};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::call::{execute, on_connection, query, query_opt};
 use super::pool::PostgresStore;
@@ -58,6 +59,45 @@ impl OutboxRows for PostgresStore {
 /// Writes the row of a change, inside its transaction. No events, no row.
 pub(super) async fn write<T>(client: &impl GenericClient, row: &OutboxRow<T>, change: &T) -> Result<(), StoreError> {
     insert(client, row.id, &row.owner, &(row.events)(change)).await
+}
+
+/// The outbox row of a change, as the arguments of the function that makes the change (`parley_write_row`).
+pub(super) struct RowArguments {
+    id: i64,
+    owner: String,
+    events: Option<String>,
+    users: Vec<String>,
+    of: Vec<i64>,
+    notifications: Vec<i64>,
+    payloads: Vec<String>,
+}
+
+impl RowArguments {
+    pub(super) fn of<T>(row: &OutboxRow<T>, change: &T) -> Result<Self, StoreError> {
+        let events = (row.events)(change);
+        let keep = to_keep(&events);
+        let notifications: Vec<i64> = keep.iter().map(|keep| bigint(keep.id.get())).collect();
+        let payloads = keep.iter().map(|keep| keep.payload.to_owned()).collect();
+        let pairs = keep
+            .iter()
+            .zip(&notifications)
+            .flat_map(|(keep, id)| keep.users.iter().map(|user| (user.to_string(), *id)));
+        let (users, of) = pairs.unzip();
+        let events = match events.is_empty() {
+            true => None,
+            false => Some(serde_json::to_string(&events).map_err(|fault| StoreError::Failed(fault.to_string()))?),
+        };
+        Ok(Self { id: bigint(row.id), owner: row.owner.to_string(), events, users, of, notifications, payloads })
+    }
+
+    /// A function's own arguments, and these behind them.
+    pub(super) fn behind<'a>(&'a self, own: &[&'a (dyn ToSql + Sync)]) -> Vec<&'a (dyn ToSql + Sync)> {
+        let Self { id, owner, events, users, of, notifications, payloads } = self;
+        let mut all = own.to_vec();
+        let row: [&(dyn ToSql + Sync); 7] = [id, owner, events, users, of, notifications, payloads];
+        all.extend(row);
+        all
+    }
 }
 
 async fn insert(client: &impl GenericClient, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {

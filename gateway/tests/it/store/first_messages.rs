@@ -98,12 +98,12 @@ async fn a_conversation_is_one_by_whatever_name(world: World) {
 async fn what_is_opened_looks_like_what_a_request_opens(world: World) {
     let store = &world.store;
     for (one, other) in [("y", "x"), ("x", "x")] {
-        let id = conversation(&format!("{one}{other}"));
-        let (made, _) =
-            store.open_direct(Some(&user(one)), (&user(one), &user(other)), &id, silent()).await.expect("opened");
+        let (by, id) = (user(one), conversation(&format!("{one}{other}")));
+        let (made, _) = store.open_direct(Some(&by), (&by, &user(other)), &id, silent()).await.expect("opened");
+        let seen = store.conversation(&id, Some(&by)).await.expect("the conversation");
         let (first, second) = if one < other { (one, other) } else { (other, one) };
-        let direct = OpenedDirect { id, pair: (user(first), user(second)), at: made.created_at };
-        assert_eq!(direct.conversation(), made);
+        let direct = OpenedDirect { id, pair: (user(first), user(second)), at: seen.created_at };
+        assert_eq!((direct.conversation(), made), (seen.clone(), seen));
     }
 }
 
