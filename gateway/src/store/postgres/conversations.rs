@@ -157,6 +157,36 @@ pub(super) async fn view(
     Ok(seen.conversation)
 }
 
+/// As `viewer` will see it, when `comers` have come in, each with this role, behind this message; `viewer` is one of them
+/// if there are any.
+pub(super) async fn view_with(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    viewer: &UserId,
+    comers: &[UserId],
+    (role, last_seq): (Role, u64),
+) -> Result<Conversation, StoreError> {
+    if comers.is_empty() {
+        return view(client, id, Some(viewer)).await;
+    }
+    let seen = views_as(client, &[id.as_str()], Some(viewer), true).await?.pop().ok_or(Refusal::NotFound)?;
+    let mut conversation = seen.conversation;
+    let all = comers.iter().map(|user| MemberView { user_id: user.clone(), role, read_seq: last_seq });
+    conversation.members.extend(all);
+    conversation.members.sort_by(|one, other| one.user_id.cmp(&other.user_id));
+    conversation.members.truncate(usize::try_from(MEMBERS_SHOWN_MAX).unwrap_or(usize::MAX));
+    let shown: Vec<UserId> = conversation.members.iter().map(|member| member.user_id.clone()).collect();
+    let hidden = blocked_with(client, viewer, &shown).await?;
+    for member in &mut conversation.members {
+        if hidden.binary_search(&member.user_id).is_ok() {
+            member.read_seq = 0;
+        }
+    }
+    conversation.member_count += u64::try_from(comers.len()).unwrap_or_default();
+    conversation.unread = Some(0);
+    Ok(conversation)
+}
+
 async fn of_user(
     client: &impl GenericClient,
     user: &UserId,
@@ -214,6 +244,16 @@ async fn page_of(
 
 /// The conversations in the order of `ids`; one that isn't there is left out.
 async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId>) -> Result<Vec<Seen>, StoreError> {
+    views_as(client, ids, viewer, viewer.is_none()).await
+}
+
+/// The same, with what only members see if `sees_all`.
+async fn views_as(
+    client: &impl GenericClient,
+    ids: &[&str],
+    viewer: Option<&UserId>,
+    sees_all: bool,
+) -> Result<Vec<Seen>, StoreError> {
     const HEADS: &str = concat!(
         "SELECT c.id, c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, \
             c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
@@ -253,7 +293,7 @@ async fn views(client: &impl GenericClient, ids: &[&str], viewer: Option<&UserId
         .iter()
         .map(|row| {
             let list = lists.remove(get::<&str>(row, "id")?).unwrap_or_default();
-            seen(row, list, viewer.is_some())
+            seen(row, list, !sees_all)
         })
         .collect()
 }

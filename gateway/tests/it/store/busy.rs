@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::store::{Page, SendOutcome, StoreError};
+use gateway::store::{MembershipChange, MessageChange, Page, Receipt, ReceiptKind, SendOutcome, StoreError};
+use shared::Role;
 
 use crate::store::group_commit::{draft, line};
-use crate::store::{World, batch, bounded, conversation, new_group, stored};
+use crate::store::{World, batch, bounded, conversation, new_group, say, send, silent, stored, user};
 
 /// How long the other transaction stays open.
 const HELD: Duration = Duration::from_millis(2_500);
@@ -169,6 +170,77 @@ async fn an_undone_batch_leaves_the_session_as_it_is() {
             let found = change.query_one("SELECT current_setting($1)", &[&setting]).await.expect("a setting");
             assert_eq!(found.get::<_, &str>(0), expected, "{setting}");
         }
+    })
+    .await;
+}
+
+/// Each change of a conversation is one call: no session ever holds locks while it waits for its node. Changes that race
+/// are all made, each once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_change_waits_for_its_node_under_a_lock() {
+    const ROUNDS: usize = 12;
+    bounded(async {
+        let world = World::postgres().await;
+        let store = &world.store;
+        new_group(store, "c", &["a", "b", "o"]).await;
+        let message = say(store, "c", "a", "x").await.message;
+        let change = async |by: &str, change: MessageChange| {
+            store.change_message(message.id, Some(&user(by)), &change, silent()).await.expect("changed")
+        };
+        let reactions = async {
+            for n in 0..ROUNDS {
+                assert!(change("b", MessageChange::React { emoji: "👍".into(), on: n % 2 == 0 }).await.changed);
+            }
+        };
+        let edits = async {
+            for n in 0..ROUNDS {
+                assert!(change("a", MessageChange::Edit { content: format!("x{n}") }).await.changed);
+            }
+        };
+        let messages = async {
+            for n in 0..ROUNDS {
+                send(store, &[("c", "a", "", "more")]).await;
+                let receipt = |user: &str| Receipt {
+                    kind: ReceiptKind::Read,
+                    user: crate::store::user(user),
+                    conversation: conversation("c"),
+                    up_to: None,
+                };
+                let both = store.receipts(&[receipt("a"), receipt("b")], silent()).await.expect("taken");
+                assert!(both.iter().all(Result::is_ok), "{n} {both:?}");
+            }
+        };
+        let members = async {
+            for n in 0..ROUNDS {
+                let (m, many) = (user("m"), [user(&format!("m{n}")), user(&format!("n{n}"))]);
+                let add = MembershipChange::Add { by: None, role: Role::Member };
+                assert!(store.change_membership(&conversation("c"), &m, &add, silent()).await.expect("added").changed);
+                let many = store.add_members(&conversation("c"), &many, None, silent()).await.expect("added");
+                assert_eq!(many.added.len(), 2);
+                let kick = MembershipChange::Kick { by: None };
+                assert!(store.change_membership(&conversation("c"), &m, &kick, silent()).await.expect("gone").changed);
+                assert!(store.set_block(&user("a"), &m, n % 2 == 0, silent()).await.expect("blocked"));
+                let id = conversation(&format!("d{n}"));
+                let (a, d) = (user("a"), user(&format!("d{n}")));
+                assert!(store.open_direct(None, (&a, &d), &id, silent()).await.expect("opened").1);
+            }
+        };
+        let client = world.database.as_ref().expect("a database").client().await;
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parley' \
+            AND datname = current_database() AND state LIKE 'idle in transaction%'";
+        let watching = async {
+            loop {
+                assert_eq!(client.query_one(idle, &[]).await.expect("sessions").get::<_, i64>(0), 0);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            () = watching => {}
+            _ = async { tokio::join!(reactions, edits, messages, members) } => {}
+        }
+        let rounds = u64::try_from(ROUNDS).expect("a count");
+        let view = store.conversation(&conversation("c"), None).await.expect("the conversation");
+        assert_eq!((view.last_seq, view.rev, view.member_count), (1 + rounds, 1 + 3 * rounds, 3 + 2 * rounds));
     })
     .await;
 }

@@ -195,3 +195,59 @@ EXCEPTION
         RETURN 'taken';
 END
 $function$;
+
+-- Members who come, go, or get another role or state. Returns the seq of the newest message; null if the members changed
+-- since they were read, or a message came, where that matters (p_last_seq isn't null). A user who comes in begins at the
+-- newest message. A user who leaves keeps the message after which they left. An earlier stay is kept apart, unless it goes
+-- on because no message was sent in between.
+CREATE FUNCTION parley_change_members(
+    p_conversation text,
+    p_members_version bigint,
+    p_last_seq bigint,
+    p_members text[],              -- in order of id
+    p_role text,
+    p_state text,
+    p_comes boolean,
+    p_goes boolean,
+    p_row bigint,
+    p_owner text,
+    p_events text,
+    p_users text[],
+    p_of bigint[],
+    p_notifications bigint[],
+    p_payloads text[]
+) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $function$
+DECLARE
+    v_last_seq bigint;
+    v_version bigint;
+    v_count bigint := cardinality(p_members);
+BEGIN
+    SELECT c.last_seq, c.members_version INTO v_last_seq, v_version
+        FROM conversations c WHERE c.id = p_conversation FOR NO KEY UPDATE;
+    IF v_version IS DISTINCT FROM p_members_version OR v_last_seq <> coalesce(p_last_seq, v_last_seq) THEN
+        RETURN NULL;
+    END IF;
+    IF p_comes THEN
+        INSERT INTO past_members SELECT m.conversation_id, m.user_id, m.joined_seq, m.left_seq FROM members m
+            WHERE m.conversation_id = p_conversation AND m.user_id = ANY (p_members) AND m.left_seq > m.joined_seq
+                AND m.left_seq < v_last_seq;
+    END IF;
+    INSERT INTO members AS m
+            (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq)
+        SELECT p_conversation, i.user_id, p_role, p_state, v_last_seq, v_last_seq, v_last_seq, v_last_seq
+        FROM unnest(p_members) AS i(user_id)
+        ON CONFLICT (conversation_id, user_id) DO UPDATE SET role = p_role, state = p_state,
+            read_seq = CASE WHEN p_comes THEN v_last_seq ELSE m.read_seq END,
+            seen_seq = CASE WHEN p_comes THEN v_last_seq ELSE m.seen_seq END,
+            delivered_seq = CASE WHEN p_comes THEN v_last_seq ELSE m.delivered_seq END,
+            joined_seq = CASE WHEN p_comes AND m.left_seq IS DISTINCT FROM v_last_seq THEN v_last_seq
+                ELSE m.joined_seq END,
+            left_seq = CASE WHEN p_goes THEN v_last_seq WHEN p_comes THEN NULL ELSE m.left_seq END;
+    UPDATE conversations SET members_version = members_version + v_count,
+            member_count = member_count + CASE WHEN p_comes THEN v_count WHEN p_goes THEN -v_count ELSE 0 END,
+            members_seq = CASE WHEN p_comes OR p_goes THEN v_last_seq ELSE members_seq END
+        WHERE id = p_conversation;
+    PERFORM parley_write_row(p_row, p_owner, p_events, p_users, p_of, p_notifications, p_payloads);
+    RETURN v_last_seq;
+END
+$function$;
