@@ -30,6 +30,11 @@ pub(super) fn is_worth_a_retry(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether a lock was not got in time: all of the transaction was rolled back, and the connection is as it was.
+pub(super) fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
 /// The server's sentence with its code; never a value from a statement (those stand in DETAIL).
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

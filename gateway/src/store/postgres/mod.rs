@@ -30,7 +30,6 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
-mod send_data;
 mod tls;
 mod upkeep;
 
