@@ -21,6 +21,7 @@ use super::breaker::Breaker;
 use super::claims::{is_admin, seconds, user_id, username};
 use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
 use crate::http_client::{Answer, Endpoint, EndpointError};
+use crate::overload::{Kind, Queue};
 
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -31,12 +32,15 @@ const ACCEPTED_FOR: Duration = Duration::from_secs(60);
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Questions under way at the same time; more are sent away.
 const QUESTIONS_MAX: usize = 256;
+/// With so many of them under way, none is asked while the service doesn't answer.
+const UNANSWERED_MAX: usize = 32;
 
 /// The service.
 pub struct Remote {
     endpoint: Endpoint,
     answers: Cache<[u8; 32], CachedVerdict>,
     places: Semaphore,
+    queue: Arc<Queue>,
     breaker: Breaker,
     counts: Counts,
 }
@@ -72,6 +76,7 @@ impl Remote {
             endpoint: Endpoint::new(url, timeout, ANSWER_BYTES_MAX)?,
             answers: Cache::builder().max_capacity(KEPT_MAX).expire_after(GoodFor).build(),
             places: Semaphore::new(QUESTIONS_MAX),
+            queue: Queue::new(Kind::Tokens),
             breaker: Breaker::new(gauge!("parley_auth_service_open")),
             counts: Counts {
                 accepted: count("accepted"),
@@ -102,8 +107,11 @@ impl Remote {
             self.counts.not_asked.increment(1);
             unavailable(wait)
         };
-        let _place = self.places.try_acquire().map_err(|_| away(Duration::from_secs(1)))?;
+        let asked = QUESTIONS_MAX - self.places.available_permits();
+        let place = self.places.try_acquire().ok().filter(|_| asked < UNANSWERED_MAX || !self.queue.stands_still());
+        let _place = place.ok_or_else(|| away(Duration::from_millis(self.queue.refuse().retry_after_ms)))?;
         let attempt = self.breaker.attempt().map_err(away)?;
+        let _waiting = self.queue.wait(Instant::now());
         let asked_at = Instant::now();
         let body = Bytes::from(json!({ "token": token }).to_string());
         let answer = self.endpoint.post_json(HeaderMap::from_iter([(AUTHORIZATION, bearer)]), body).await;

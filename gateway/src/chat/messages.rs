@@ -3,6 +3,7 @@
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
+use super::error::SendFault;
 use super::events::About;
 use super::{Chat, refused};
 use crate::store::group_commit::NewMessageDraft;
@@ -33,7 +34,7 @@ impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
         self.check_kind(&send.kind, by)?;
-        self.send_as(sender, send, None).await
+        Ok(self.send_as(sender, send, None).await?)
     }
 
     /// Checks that the node takes messages of this kind from there.
@@ -56,7 +57,7 @@ impl Chat {
         sender: &UserId,
         send: SendMessage,
         id: Option<MessageId>,
-    ) -> Result<SentMessage, ProtocolError> {
+    ) -> Result<SentMessage, SendFault> {
         let started = std::time::Instant::now();
         let conversation = match send.target {
             Target::Conversation(conversation) => conversation,
@@ -85,7 +86,7 @@ impl Chat {
                 let about = self.directory.about(&message, &members).await;
                 Ok(SentMessage { message, duplicate: true, about })
             }
-            SendOutcome::Refused(refusal) => Err(refused(refusal)),
+            SendOutcome::Refused(refusal) => Err(refused(refusal).into()),
         }
     }
 

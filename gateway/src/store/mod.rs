@@ -12,6 +12,7 @@ mod commit_sink;
 mod connect;
 mod conversations;
 mod error;
+mod flow;
 pub mod group_commit;
 mod ids;
 mod lane;

@@ -11,6 +11,7 @@ mod call;
 mod changes;
 mod conversations;
 mod errors;
+mod gate;
 mod ids;
 mod leases;
 mod lookups;
@@ -26,6 +27,8 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
+mod shares;
+mod start;
 mod tls;
 
 use async_trait::async_trait;
@@ -37,7 +40,7 @@ pub(super) use pool::PostgresStore;
 #[async_trait]
 impl Store for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        on_connection!(self, client => async { Ok(client.simple_query("").await.map(drop)?) })
+        on_connection!(self, Control: client => async { Ok(client.simple_query("").await.map(drop)?) })
     }
 
     fn describe(&self) -> String {

@@ -4,5 +4,6 @@ mod addresses;
 mod bad_input;
 mod commands;
 mod hostile;
+mod overload;
 mod plain_connections;
 mod start;

@@ -3,11 +3,13 @@
 mod audit;
 mod blocks;
 mod changes;
+mod connections;
 mod group_commit;
 mod lookups;
 mod membership;
 mod notifications;
 mod outbox;
+mod overload;
 mod receipts;
 mod revocations;
 mod sends;
