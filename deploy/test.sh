@@ -130,6 +130,7 @@ install_missing() {
   need openssl openssl
   need haproxy haproxy
   need nginx nginx
+  need pgbouncer pgbouncer
   need chromium chromium
   need node nodejs
   need npm npm

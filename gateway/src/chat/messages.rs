@@ -7,6 +7,7 @@ use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
 use super::Chat;
+use super::error::SendFault;
 use super::events::About;
 use super::typing::EndedTyping;
 use crate::store::group_commit::NewMessageDraft;
@@ -39,7 +40,7 @@ impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
         self.check_kind(&send.kind, by)?;
-        self.send_as(sender, send, None).await
+        Ok(self.send_as(sender, send, None).await?)
     }
 
     /// Checks that the node takes messages of this kind from there.
@@ -62,7 +63,7 @@ impl Chat {
         sender: &UserId,
         send: SendMessage,
         id: Option<MessageId>,
-    ) -> Result<SentMessage, ProtocolError> {
+    ) -> Result<SentMessage, SendFault> {
         let started = Instant::now();
         let (conversation, to, is_first) = match send.target {
             Target::Conversation(conversation) => (conversation, None, false),
@@ -85,10 +86,10 @@ impl Chat {
         };
         match (self.commit_draft(draft, is_first, ended, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.
-            (Err(error), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
+            (Err(SendFault::Other(error)), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
                 self.directs.invalidate(&pair(sender, &to));
                 let error = ProtocolError::new(ErrorCode::Unavailable, "the conversation was deleted; try again");
-                Err(error.retry_after_ms(0))
+                Err(error.retry_after_ms(0).into())
             }
             (sent, _) => sent,
         }
@@ -100,7 +101,7 @@ impl Chat {
         is_first: bool,
         ended: Option<EndedTyping>,
         started: Instant,
-    ) -> Result<SentMessage, ProtocolError> {
+    ) -> Result<SentMessage, SendFault> {
         let (sender, conversation) = (draft.sender.clone(), draft.conversation.clone());
         let outcome = match ended {
             None => self.commit.send(draft).await?,
@@ -123,7 +124,7 @@ impl Chat {
                 Ok(SentMessage { message, duplicate: true, is_first, about })
             }
             SendOutcome::Refused(refusal) => {
-                self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await
+                Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
             }
         }
     }

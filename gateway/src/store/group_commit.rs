@@ -11,11 +11,13 @@ use metrics::{Counter, Histogram};
 use shared::{ConversationId, MessageData, MessageId, TempId, UserId};
 use tokio_util::sync::CancellationToken;
 
+use super::flow::Flow;
 use super::lane::{CommitLane, Item, PendingItem, lane_of};
 use super::{
     CommitSink, CommittedBatch, CommittedEvents, IdBlock, NewMessage, OutboxRow, Owner, Receipt, ReceiptChange,
     Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage,
 };
+use crate::overload::Kind;
 use crate::switches;
 use crate::traces::{self, Step};
 
@@ -89,14 +91,19 @@ impl GroupCommit {
         let sends = (0..lanes)
             .map(|_| {
                 let committer = committer.clone();
-                CommitLane::start(closing.clone(), move |asked| committer.clone().commit_sends(asked))
+                CommitLane::start(Kind::Messages, Flow::default(), closing.clone(), move |asked| {
+                    committer.clone().commit_sends(asked)
+                })
             })
             .collect();
-        let receipts = CommitLane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
+        let receipts = CommitLane::start(Kind::Receipts, Flow::default(), closing.clone(), move |asked| {
+            committer.clone().commit_receipts(asked)
+        });
         Self { sends, receipts, closing }
     }
 
-    /// Stores one message with others of its time. `Unavailable` within five seconds if the store didn't answer: the
+    /// Stores one message with others of its time. `Busy` within a second if too much waits: it was not stored.
+    /// `Unavailable` within five seconds if the store didn't answer: the
     /// message may still have been stored, and is then published by the sweep of the outbox.
     pub async fn send(&self, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
         match self.sends.get(lane_of(&draft.conversation, self.sends.len())) {
@@ -223,7 +230,7 @@ impl Committer {
                     asked.answer(outcome.ok_or_else(|| StoreError::Failed("the store gave no outcome".into())));
                 }
                 Err(error) => {
-                    away = matches!(error, StoreError::Unavailable(_)).then(|| error.clone());
+                    away = matches!(error, StoreError::Unavailable(_) | StoreError::Busy(_)).then(|| error.clone());
                     asked.answer(Err(error));
                 }
             }

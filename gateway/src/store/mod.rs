@@ -14,6 +14,7 @@ mod conversation_changes;
 mod conversations;
 mod erasure;
 mod error;
+mod flow;
 pub mod group_commit;
 mod ids;
 mod lane;

@@ -30,6 +30,11 @@ pub(super) fn is_worth_a_retry(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether PostgreSQL has no room for a further connection: of its own, of the role's, or of the database's.
+pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
 /// The server's sentence with its code; never a value from a statement (those stand in DETAIL).
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

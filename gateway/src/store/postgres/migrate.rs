@@ -49,9 +49,10 @@ pub(super) async fn run(config: &Config, tls: Option<&MakeRustlsConnect>) -> Res
     applied.map_err(|_| MigrateError::Timeout)?
 }
 
-type Connection = JoinHandle<Result<(), tokio_postgres::Error>>;
+pub(super) type Connection = JoinHandle<Result<(), tokio_postgres::Error>>;
 
-async fn connect(
+/// A connection without the pool, and the task that carries it.
+pub(super) async fn connect(
     config: &Config,
     tls: Option<&MakeRustlsConnect>,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {

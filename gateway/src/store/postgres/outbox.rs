@@ -21,11 +21,11 @@ const PRUNE_ROWS_MAX: i64 = 10_000;
 #[async_trait]
 impl OutboxRows for PostgresStore {
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {
-        on_connection!(self, client => insert(client, id, owner, events))
+        on_connection!(self, Change: client => insert(client, id, owner, events))
     }
 
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError> {
-        on_connection!(self, client => mark_published(client, rows, server))
+        on_connection!(self, Control: client => mark_published(client, rows, server))
     }
 
     async fn take_unpublished(
@@ -35,19 +35,19 @@ impl OutboxRows for PostgresStore {
         min_age_ms: u64,
         limit: u32,
     ) -> Result<Vec<PendingRow>, StoreError> {
-        on_connection!(self, client => take_unpublished(client, owner, lease_ms, min_age_ms, limit))
+        on_connection!(self, Commit: client => take_unpublished(client, owner, lease_ms, min_age_ms, limit))
     }
 
     async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
-        on_connection!(self, client => published_elsewhere(client, server, after, limit))
+        on_connection!(self, Commit: client => published_elsewhere(client, server, after, limit))
     }
 
     async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError> {
-        on_connection!(self, client => prune(client, age_ms))
+        on_connection!(self, Commit: client => prune(client, age_ms))
     }
 
     async fn outbox_age_ms(&self) -> Result<u64, StoreError> {
-        on_connection!(self, client => age_ms(client))
+        on_connection!(self, Control: client => age_ms(client))
     }
 }
 

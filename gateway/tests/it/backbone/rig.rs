@@ -54,7 +54,7 @@ pub(crate) enum Seen {
     OrdersMissed,
 }
 
-struct Recorder(mpsc::UnboundedSender<Seen>);
+pub(crate) struct Recorder(mpsc::UnboundedSender<Seen>);
 
 impl Inbox for Recorder {
     fn user_event(&self, user: &str, payload: &[u8]) {
@@ -257,7 +257,7 @@ impl Node {
     }
 }
 
-fn recorder() -> (Arc<Recorder>, Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>) {
+pub(crate) fn recorder() -> (Arc<Recorder>, Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>) {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (sender, receiver) = mpsc::unbounded_channel();
     (Arc::new(Recorder(sender)), Arc::new(tokio::sync::Mutex::new(receiver)))

@@ -24,8 +24,8 @@ contract!(
 );
 
 /// A group commit and what came out of it.
-struct Line {
-    commit: Arc<GroupCommit>,
+pub(super) struct Line {
+    pub(super) commit: Arc<GroupCommit>,
     batches: UnboundedReceiver<CommittedBatch>,
     receipts: UnboundedReceiver<CommittedEvents>,
 }
@@ -51,7 +51,7 @@ impl CommitSink for Noted {
     }
 }
 
-fn line(store: &Arc<dyn Store>) -> Line {
+pub(super) fn line(store: &Arc<dyn Store>) -> Line {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (batches_in, batches) = unbounded_channel();
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
@@ -62,7 +62,7 @@ fn line(store: &Arc<dyn Store>) -> Line {
     Line { commit: Arc::new(GroupCommit::start(store.clone(), ids, settings)), batches, receipts }
 }
 
-fn draft(to: &str, sender: &str, content: &str) -> NewMessageDraft {
+pub(super) fn draft(to: &str, sender: &str, content: &str) -> NewMessageDraft {
     NewMessageDraft {
         id: None,
         conversation: conversation(to),

@@ -3,6 +3,7 @@
 mod audit;
 mod blocks;
 mod changes;
+mod connections;
 mod conversation_changes;
 mod data;
 mod erasure;
@@ -13,6 +14,7 @@ mod membership;
 mod moderation;
 mod notifications;
 mod outbox;
+mod overload;
 mod receipts;
 mod revocations;
 mod sends;
