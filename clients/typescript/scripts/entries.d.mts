@@ -1,0 +1,2 @@
+export const PACKAGE: string;
+export const ENTRIES: string[];
