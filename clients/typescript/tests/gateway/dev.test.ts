@@ -58,7 +58,10 @@ test("two users chat: messages, ticks, unread counts, typing, presence", async (
   await shows(() => toBob.typing.get(), [bob]);
   await toAlice.send("Hi");
   await shows(() => [texts(toBob), toBob.typing.get()], [["Hello", "Hi"], []]);
-  assert.deepEqual(a.conversations.get().map(({ peer, kind }) => [peer, kind]), [[bob, "direct"]]);
+  assert.deepEqual(
+    a.conversations.get().map(({ peer, kind }) => [peer, kind]),
+    [[bob, "direct"]],
+  );
 });
 
 test("edits, deletions, reactions and answers", async () => {
@@ -78,10 +81,13 @@ test("edits, deletions, reactions and answers", async () => {
   await toAlice.react(two.id ?? "", "👍");
   await toAlice.unreact(two.id ?? "", "👍");
   await toBob.delete(two.id ?? "");
-  await shows(() => toAlice.messages.get().map(({ content, deletedAt }) => [content, deletedAt !== undefined]), [
-    ["first", false],
-    ["", true],
-  ]);
+  await shows(
+    () => toAlice.messages.get().map(({ content, deletedAt }) => [content, deletedAt !== undefined]),
+    [
+      ["first", false],
+      ["", true],
+    ],
+  );
   await assert.rejects(toAlice.edit(one.id ?? "", "not mine"), { code: "FORBIDDEN" });
   await assert.rejects(toAlice.react(one.id ?? "", "no emoji"), { code: "VALIDATION_ERROR" });
   await shows(() => toBob.messages.get()[1]?.reactions, {});
@@ -99,7 +105,14 @@ test("groups and channels: made, joined, left, roles, bans", async () => {
   await shows(() => texts(group), ["from bob"]);
   await group.addMember(carol);
   await shows(() => c.conversations.get().map(({ title }) => title), ["The group"]);
-  await shows(() => group.members.get().map(({ userId }) => userId).sort(), [alice, bob, carol].sort());
+  await shows(
+    () =>
+      group.members
+        .get()
+        .map(({ userId }) => userId)
+        .sort(),
+    [alice, bob, carol].sort(),
+  );
   await group.setRole(bob, "admin");
   assert.equal(group.members.get().find(({ userId }) => userId === bob)?.role, "admin");
   assert.equal(group.info.get().role, "owner");
@@ -160,7 +173,14 @@ test("what is written before there is a node is sent when there is one", async (
   b.direct(alice).messages.subscribe(() => {});
   const all = Array.from({ length: 20 }, (_, at) => `${at}`);
   await shows(() => texts(b.direct(alice)), all);
-  await shows(() => a.direct(bob).messages.get().map(({ content, status }) => content + (status === "sending")), all.map((text) => `${text}false`));
+  await shows(
+    () =>
+      a
+        .direct(bob)
+        .messages.get()
+        .map(({ content, status }) => content + (status === "sending")),
+    all.map((text) => `${text}false`),
+  );
 });
 
 test("a page that is reloaded again and again loses nothing of what it wrote", async () => {

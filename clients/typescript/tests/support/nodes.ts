@@ -4,19 +4,23 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { createServer } from "node:net";
 import { WebSocket } from "ws";
+import { PACKAGE } from "../../scripts/entries.mjs";
 import { type Conversation, type Options, Parley } from "../../src/index.js";
 import type { SocketClass } from "../../src/types.js";
-import { PACKAGE } from "../../scripts/entries.mjs";
 
 export const GATEWAY = process.env.GATEWAY ?? `${PACKAGE}/../../target/debug/gateway`;
-export const API_KEY = "key-of-the-tests-with-32-characters";
+export const API_KEY = process.env.API_KEY ?? "key-of-the-tests-with-32-characters";
 const SECRET = process.env.JWT_SECRET ?? "secret-of-the-tests-with-32-characters";
 const READY_MS_MAX = 60_000;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Waits until `isTrue`; fails with what `told` says. */
-export async function until(isTrue: () => boolean | Promise<boolean>, told: () => string, withinMs = 30_000): Promise<void> {
+export async function until(
+  isTrue: () => boolean | Promise<boolean>,
+  told: () => string,
+  withinMs = 30_000,
+): Promise<void> {
   const endMs = Date.now() + withinMs;
   while (!(await isTrue())) {
     if (Date.now() > endMs) throw new Error(`not within ${withinMs} ms: ${told()}`);
@@ -37,7 +41,9 @@ export function freePort(): Promise<number> {
     server.once("error", reject);
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => (address && typeof address === "object" ? resolve(address.port) : reject(new Error("no port"))));
+      server.close(() =>
+        address && typeof address === "object" ? resolve(address.port) : reject(new Error("no port")),
+      );
     });
   });
 }
@@ -93,7 +99,8 @@ export function open(url: string, user: string, options: Partial<Options> = {}):
   return new Parley(url, { token: () => mint(user), WebSocket: WebSocket as unknown as SocketClass, ...options });
 }
 
-export const texts = (conversation: Conversation): string[] => conversation.messages.get().map(({ content }) => content);
+export const texts = (conversation: Conversation): string[] =>
+  conversation.messages.get().map(({ content }) => content);
 
 export async function online(...clients: Parley[]): Promise<void> {
   for (const client of clients) {
