@@ -1,6 +1,7 @@
 // Bundles the tests of a folder and runs them: node scripts/test.mjs unit|gateway|browser [NAME]
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
 import { build } from "esbuild";
 import { PACKAGE } from "./entries.mjs";
 
@@ -25,4 +26,6 @@ await build({
 });
 const files = names.map((name) => `${out}/${name.replace(/\.ts$/, ".mjs")}`);
 const arguments_ = ["--enable-source-maps", "--test", "--test-concurrency=1", "--test-reporter=spec", ...files];
-process.exit(spawnSync(process.execPath, arguments_, { cwd: PACKAGE, stdio: "inherit" }).status ?? 1);
+const env = { ...process.env };
+if (env.GATEWAY) env.GATEWAY = resolve(env.GATEWAY);
+process.exit(spawnSync(process.execPath, arguments_, { cwd: PACKAGE, stdio: "inherit", env }).status ?? 1);

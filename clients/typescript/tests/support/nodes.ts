@@ -4,11 +4,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { createServer } from "node:net";
 import { WebSocket } from "ws";
-import { PACKAGE } from "../../scripts/entries.mjs";
 import { type Conversation, type Options, Parley } from "../../src/index.js";
 import type { SocketClass } from "../../src/types.js";
 
-export const GATEWAY = process.env.GATEWAY ?? `${PACKAGE}/../../target/debug/gateway`;
+/** The package's folder, in which `scripts/test.mjs` runs the tests. */
+export const PACKAGE = process.cwd();
+const GATEWAY = process.env.GATEWAY ?? `${PACKAGE}/../../target/debug/gateway`;
 export const API_KEY = process.env.API_KEY ?? "key-of-the-tests-with-32-characters";
 const SECRET = process.env.JWT_SECRET ?? "secret-of-the-tests-with-32-characters";
 const READY_MS_MAX = 60_000;

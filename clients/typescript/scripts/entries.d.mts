@@ -1,2 +1,0 @@
-export const PACKAGE: string;
-export const ENTRIES: string[];
