@@ -232,23 +232,23 @@ export class FakeGateway {
       answer({ type: "error", payload: { code, message: code, retryable, ...(retryAfterMs ? { retryAfterMs } : {}) } });
     switch (type) {
       case "ping":
-        return answer({ type: "pong", payload: { timestamp: payload["timestamp"], serverTime: this.#time() } });
+        return answer({ type: "pong", payload: { timestamp: payload.timestamp, serverTime: this.#time() } });
       case "message.send": {
         if (this.chance(this.faults.cutOnSend)) return socket.end(1006);
-        const before = this.#sent.get(`${user} ${payload["tempId"]}`);
+        const before = this.#sent.get(`${user} ${payload.tempId}`);
         if (before)
           return answer({
             type: "message.sent",
-            payload: { tempId: payload["tempId"], message: before, duplicate: true },
+            payload: { tempId: payload.tempId, message: before, duplicate: true },
           });
-        if (payload["content"] === "refuse me") return refuse("BLOCKED", false);
+        if (payload.content === "refuse me") return refuse("BLOCKED", false);
         if (this.chance(this.faults.retryableError)) return refuse("RATE_LIMITED", true, 200);
-        this.say(user, payload, payload["content"] ?? "", payload["tempId"], payload["replyTo"]);
+        this.say(user, payload, payload.content ?? "", payload.tempId, payload.replyTo);
         if (this.chance(this.faults.cutAfterCommit)) socket.end(1006);
         return;
       }
       case "presence.query": {
-        const users = payload["userIds"] as unknown as string[];
+        const users = payload.userIds as unknown as string[];
         const online = (id: string) => [...this.sockets].some((other) => other.user === id);
         return answer({
           type: "status.bulk",
@@ -256,11 +256,11 @@ export class FakeGateway {
         });
       }
       case "message.read": {
-        const room = this.rooms.get(payload["conversationId"] ?? "");
+        const room = this.rooms.get(payload.conversationId ?? "");
         room?.unread.set(user, 0);
         this.#append(user, {
           type: "message.read_ack",
-          payload: { conversationId: payload["conversationId"] ?? "", markedCount: 1, readAt: this.#time() },
+          payload: { conversationId: payload.conversationId ?? "", markedCount: 1, readAt: this.#time() },
         });
         return;
       }

@@ -270,7 +270,7 @@ test("arrivals are told, one receipt for several messages", async () => {
   await clock.advance(2_000);
   const told = gateway.commands.filter(({ type }) => type === "message.delivered");
   assert.deepEqual(
-    told.map(({ payload }) => payload["upTo"]),
+    told.map(({ payload }) => payload.upTo),
     [last.id],
   );
   assert.equal(alice.connection.get().status, "online");
@@ -304,7 +304,7 @@ test("typing is told while one types, ends by itself, and is shown until it ends
     await clock.advance(500);
   }
   await clock.advance(10_000);
-  const told = gateway.commands.filter(({ type }) => type === "typing").map(({ payload }) => payload["isTyping"]);
+  const told = gateway.commands.filter(({ type }) => type === "typing").map(({ payload }) => payload.isTyping);
   assert.deepEqual(told, [true, true, false]);
   const typing = (isTyping: boolean) =>
     gateway.push("alice", { type: "typing", payload: { conversationId: "direct:alice:bob", userId: "bob", isTyping } });

@@ -9,7 +9,7 @@ import type { MessageFrame } from "../../src/types.js";
 import { FakeClock } from "../support/clock.js";
 import { FakeGateway } from "../support/gateway.js";
 
-const SEEDS = Number(process.env["SEEDS"] ?? 40);
+const SEEDS = Number(process.env.SEEDS ?? 40);
 const STEPS = 150;
 
 interface Device {
