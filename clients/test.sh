@@ -59,6 +59,14 @@ run npm run --silent test:gateway dev
 run npm run --silent test:browser
 [ -n "$short" ] || run tests/two-nodes.sh
 
+say 'the example application, in Chromium'
+run npm --prefix example ci --silent --no-audit --no-fund --ignore-scripts
+run npm --prefix example run --silent typecheck
+run npm --prefix example run --silent build
+database='' JWT_SECRET=$(random_secret) gateway_up example "$gateway" dev
+run npm --prefix example run --silent test "http://127.0.0.1:$http_port"
+stop "$started"
+
 say 'clients/README.md, block by block'
 mkdir "$work/readme" "$work/bin"
 ln -s "$gateway" "$work/bin/gateway"

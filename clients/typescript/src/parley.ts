@@ -335,6 +335,7 @@ export class Parley {
   #apply(frame: ConversationFrame): void {
     for (const state of this.#directory.statesFor(frame)) {
       const isNew = !state.timeline.isStarted;
+      if (!state.frame) this.#presence.met(frame.members.map(({ userId }) => userId));
       state.apply(frame);
       this.#sync.watchHoles(state);
       if (isNew && state.isWanted) void this.#sync.firstPage(state);

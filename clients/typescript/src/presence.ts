@@ -38,6 +38,11 @@ export class PresenceBook {
     }
   }
 
+  /** They share a conversation now; what was told before may be old, because nobody told of changes. */
+  met(userIds: readonly string[]): void {
+    for (const userId of userIds) if (this.#users.get(userId)?.cell.isObserved) this.#ask(userId);
+  }
+
   #user(userId: string) {
     const known = this.#users.get(userId);
     if (known) return known;

@@ -340,6 +340,21 @@ test("presence is asked for when somebody looks, and again after a reconnect", a
   assert.equal(gateway.commands.filter(({ type, user }) => type === "presence.query" && user === "alice").length, 2);
 });
 
+test("presence is asked for again when a conversation begins, because nobody told of changes before", async () => {
+  const { clock, open } = world();
+  const alice = open("alice");
+  await clock.advance(1_000);
+  const presence = alice.presence("bob");
+  presence.subscribe(() => {});
+  await clock.advance(1_000);
+  open("bob");
+  await clock.advance(1_000);
+  assert.equal(presence.get().online, false);
+  void alice.direct("bob").send("Hello");
+  await clock.advance(1_000);
+  assert.equal(presence.get().online, true);
+});
+
 test("members come and go", async () => {
   const { clock, gateway, open } = world();
   gateway.room("g", "group", ["alice", "bob"]);
