@@ -49,5 +49,5 @@ export function expiresAtMs(token: string): number | undefined {
   }
 }
 
-/** How long before its end a token is refreshed: a fifth of its life, at most a minute. */
-export const refreshLeadMs = (lifeMs: number): number => Math.min(60_000, lifeMs / 5);
+/** How long before its end a token is refreshed: a third of its life, at most a minute. */
+export const refreshLeadMs = (lifeMs: number): number => Math.min(60_000, lifeMs / 3);

@@ -35,6 +35,6 @@ test("a token's end is read from its claims, if it has any", () => {
   assert.equal(expiresAtMs(token({ sub: "alice" })), undefined);
   assert.equal(expiresAtMs("opaque"), undefined);
   assert.equal(expiresAtMs(""), undefined);
-  assert.equal(refreshLeadMs(100_000), 20_000);
+  assert.equal(refreshLeadMs(90_000), 30_000);
   assert.equal(refreshLeadMs(86_400_000), 60_000);
 });
