@@ -14,6 +14,9 @@ export interface FeedParts {
   apply(frame: Frame): void;
 }
 
+/** Frames that wait for one conversation. */
+const HELD_MAX = 1_000;
+
 export class Feed {
   readonly #parts: FeedParts;
   /** The place of this connection in the user's events. */
@@ -104,7 +107,12 @@ export class Feed {
     if (id === undefined || this.#parts.isKnown(id)) return this.#parts.apply(frame);
     if (frame.type === "message.sent" && this.#parts.isOpenedBy(frame.payload.message)) return this.#parts.apply(frame);
     const held = this.#held.get(id);
-    if (held) return void held.push(frame);
+    if (held) {
+      held.push(frame);
+      // The fetch that succeeds brings what was stored before it, so the oldest can be spared.
+      if (held.length > HELD_MAX) held.shift();
+      return;
+    }
     this.#held.set(id, [frame]);
     void this.#parts.fetch(id).then(() => {
       // It isn't the user's any more, or the client has stopped and will fetch everything.

@@ -24,6 +24,7 @@ export class Receipts {
   readonly #arrived = new Map<ConversationState, string>();
   /** The message up to which the user has read, until the gateway has heard it. */
   readonly #read = new Map<ConversationState, string>();
+  readonly #heard = new WeakMap<ConversationState, string>();
   readonly #gather: Timer;
   readonly #typing = new Map<ConversationState, { saidAtMs: number; ends: Timer }>();
 
@@ -39,7 +40,7 @@ export class Receipts {
   }
 
   read(state: ConversationState, messageId: string): void {
-    if (this.#read.get(state) === messageId) return;
+    if (this.#read.get(state) === messageId || (state.unread === 0 && this.#heard.get(state) === messageId)) return;
     this.#read.set(state, messageId);
     state.setUnread(0);
     this.#tellRead(state, messageId);
@@ -47,6 +48,8 @@ export class Receipts {
 
   /** The gateway has heard how far the user has read, or doesn't want to hear it. */
   readHeard(state: ConversationState): void {
+    const messageId = this.#read.get(state);
+    if (messageId !== undefined) this.#heard.set(state, messageId);
     this.#read.delete(state);
   }
 

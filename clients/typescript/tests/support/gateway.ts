@@ -2,12 +2,20 @@
 // requests, delays and doubles events, cuts its logs and forgets them. What it stored is the truth to compare with.
 
 import type { Clock } from "../../src/clock.js";
-import type { ConversationFrame, Frame, MessageFrame, Options, Socket } from "../../src/types.js";
+import type { ConversationFrame, MessageFrame, Options, Socket } from "../../src/types.js";
+
+/** A frame as a test writes it: gateways add fields in the course of time, which are of no concern here. */
+export interface Told {
+  type: string;
+  payload: object;
+  seq?: number;
+  ref?: string | number;
+}
 
 interface Log {
   epoch: string;
   first: number;
-  frames: Frame[];
+  frames: Told[];
 }
 
 interface Room {
@@ -142,7 +150,7 @@ export class FakeGateway {
     room.messages.push(message);
     if (tempId) this.#sent.set(`${sender} ${tempId}`, message);
     for (const { userId } of frame.members) {
-      const told: Frame =
+      const told: Told =
         userId === sender
           ? { type: "message.sent", payload: { message, ...(tempId ? { tempId } : {}) } }
           : { type: "message.new", payload: { message } };
@@ -205,14 +213,14 @@ export class FakeGateway {
   }
 
   /** Sends to each connection of a user. */
-  push(user: string, frame: Frame): void {
+  push(user: string, frame: Told): void {
     for (const socket of this.sockets) if (socket.user === user) socket.push(frame);
   }
 
   log(user: string): Log {
     const known = this.#logs.get(user);
     if (known) return known;
-    const log = { epoch: `e${++this.#epochs}`, first: 0, frames: [] };
+    const log: Log = { epoch: `e${++this.#epochs}`, first: 0, frames: [] };
     this.#logs.set(user, log);
     return log;
   }
@@ -227,7 +235,7 @@ export class FakeGateway {
     const user = socket.user;
     if (user === undefined) return;
     this.commands.push({ user, type, payload });
-    const answer = (frame: object) => socket.push({ ...frame, ...(ref === undefined ? {} : { ref }) } as Frame);
+    const answer = (frame: Told) => socket.push({ ...frame, ...(ref === undefined ? {} : { ref }) });
     const refuse = (code: string, retryable: boolean, retryAfterMs?: number) =>
       answer({ type: "error", payload: { code, message: code, retryable, ...(retryAfterMs ? { retryAfterMs } : {}) } });
     switch (type) {
@@ -314,7 +322,7 @@ export class FakeGateway {
     this.flush(socket);
   }
 
-  #append(user: string, frame: Frame): void {
+  #append(user: string, frame: Told): void {
     const log = this.log(user);
     log.frames.push({ ...frame, seq: this.#end(log) + 1 });
     for (const socket of this.sockets) if (socket.user === user) this.flush(socket);
@@ -324,7 +332,7 @@ export class FakeGateway {
     return log.first + log.frames.length;
   }
 
-  #change(id: string, change: (message: MessageFrame) => MessageFrame, told: (message: MessageFrame) => Frame): void {
+  #change(id: string, change: (message: MessageFrame) => MessageFrame, told: (message: MessageFrame) => Told): void {
     for (const room of this.rooms.values()) {
       const at = room.messages.findIndex((message) => message.id === id);
       const message = room.messages[at];
@@ -419,7 +427,7 @@ export class FakeSocket implements Socket {
     this.#later(() => this.#gateway.deliver(receive));
   }
 
-  push(frame: Frame): void {
+  push(frame: Told): void {
     const data = JSON.stringify(frame);
     const receive = () => {
       if (this.readyState === 1) this.onmessage?.({ data } as never);
