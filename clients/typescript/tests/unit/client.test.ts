@@ -184,6 +184,64 @@ test("a resync on an open connection, and a marker in the log, fetch too", async
   assert.deepEqual(texts(alice.direct("bob")), ["one", "two", "three", "four"]);
 });
 
+test("events that come while a fetch is under way don't move the position", async () => {
+  const { clock, gateway, open } = world();
+  gateway.say("bob", { to: "alice" }, "one");
+  const alice = open("alice");
+  look(alice.direct("bob"));
+  await clock.advance(10_000);
+  const { epoch } = gateway.log("alice");
+  gateway.faults.failRequest = 1;
+  gateway.forget();
+  await clock.advance(100);
+  gateway.say("bob", { to: "alice" }, "two");
+  await clock.advance(1_000);
+  assert.deepEqual(texts(alice.direct("bob")), ["one", "two"]);
+  gateway.cutAll();
+  await clock.advance(5_000);
+  assert.equal(gateway.auths.at(-1)?.resume?.epoch, epoch);
+});
+
+test("an event that comes again does nothing, and doesn't move the position back", async () => {
+  const { clock, gateway, open } = world();
+  gateway.say("bob", { to: "alice" }, "one");
+  const alice = open("alice");
+  await clock.advance(10_000);
+  const told: string[] = [];
+  alice.on("message.new", ({ payload }) => told.push(payload.message.content));
+  const requests = gateway.requests.length;
+  for (const text of ["two", "three"]) gateway.say("bob", { to: "alice" }, text);
+  const again = gateway.log("alice").frames.at(-2);
+  if (again) gateway.push("alice", again);
+  gateway.say("bob", { to: "alice" }, "four");
+  await clock.advance(1_000);
+  assert.deepEqual(told, ["two", "three", "four"]);
+  assert.equal(gateway.requests.length, requests);
+});
+
+for (let seed = 1; seed <= 10; seed += 1) {
+  test(`what is said in an unknown conversation while it is fetched is shown (${seed})`, async () => {
+    const { clock, gateway, open } = world(seed);
+    const alice = open("alice");
+    const group = alice.group("g");
+    look(group);
+    await clock.advance(10_000);
+    // She was added, and the event about it is still to come.
+    const sockets = [...gateway.sockets];
+    gateway.sockets.clear();
+    gateway.room("g", "group", ["alice", "bob"]);
+    gateway.log("alice").frames.pop();
+    for (const socket of sockets) gateway.sockets.add(socket);
+    gateway.latencyMs = 100;
+    for (const text of ["one", "two", "three", "four", "five"]) {
+      gateway.say("bob", { conversationId: "g" }, text);
+      await clock.advance(80);
+    }
+    await clock.advance(2_000);
+    assert.deepEqual(texts(group), ["one", "two", "three", "four", "five"]);
+  });
+}
+
 test("a hole that stays open for 5 s is fetched", async () => {
   const { clock, gateway, open } = world();
   gateway.say("bob", { to: "alice" }, "one");

@@ -46,6 +46,8 @@ test("a lost connection comes back and resumes from the last applied event", asy
   assert.deepEqual(states, ["connecting", "online", "reconnecting", "online"]);
   const { epoch } = gateway.log("alice");
   assert.deepEqual(gateway.auths.at(-1)?.resume, { epoch, seq: 2 });
+  // The missed events follow, so nothing is fetched.
+  assert.equal(gateway.requests.filter((request) => request.includes("conversations?")).length, 1);
 });
 
 test("waits grow while nothing answers, and stay below 30 s", async () => {
