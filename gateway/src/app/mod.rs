@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditTrail, audit_trail};
 use crate::auth::{Authenticator, LiveSessions};
-use crate::backbone::Backbone;
+use crate::backbone::{Backbone, BackboneError};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
@@ -29,7 +29,8 @@ use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
 use crate::delivery::fanout::{Fanout, Invalidation};
-use crate::delivery::healer::Healer;
+use crate::delivery::healer::{Healer, ReadMarked};
+use crate::delivery::marker::MarkedMessage;
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
@@ -117,7 +118,8 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&backbone))?);
         let (audit, audit_task) = audit_trail(Arc::clone(&store), Arc::clone(&metrics));
         let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, (&metrics, &audit)).await;
-        let healer = Healer::new(Arc::clone(&delivery.registry), Arc::clone(&backbone), Arc::clone(&metrics));
+        let (registry, marked) = (Arc::clone(&delivery.registry), read_marked(Arc::clone(&chat)));
+        let healer = Healer::new(registry, Arc::clone(&backbone), Arc::clone(&metrics), marked);
 
         let node = Arc::new(node(&config, (store, backbone), names, delivery, authenticator, (chat, audit, metrics)));
         let (publishing, auditing) = (CancellationToken::new(), CancellationToken::new());
@@ -285,6 +287,18 @@ impl Delivery {
         let fanout = Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(metrics), heal, forgets));
         (Self { registry, fanout, members, doubtful }, heal_queue)
     }
+}
+
+/// Where the healer gets messages that a marker stands for.
+fn read_marked(chat: Arc<Chat>) -> ReadMarked {
+    Box::new(move |user, messages| {
+        let chat = Arc::clone(&chat);
+        Box::pin(async move {
+            let marked = chat.marked(&user, &messages).await.map_err(|error| BackboneError(error.to_string()))?;
+            let message = |(id, age, envelope)| MarkedMessage { id, age, envelope };
+            Ok(marked.into_iter().map(message).collect())
+        })
+    })
 }
 
 /// The domain, and the task that publishes what it commits.

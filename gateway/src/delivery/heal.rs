@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use shared::event::ResyncReason;
-use shared::{Epoch, Event, UserId};
+use shared::{Epoch, Event, MessageId, UserId};
 
 use crate::backbone::{BackboneError, LogHead, LogPage};
+use crate::delivery::envelope::is_logged;
 use crate::delivery::frames::Frames;
+use crate::delivery::marker::{MarkedMessage, Marker};
 use crate::delivery::registry::{LogEvent, Registry};
 use crate::metrics::Metrics;
 use crate::switches;
@@ -39,9 +41,9 @@ enum PageMeaning {
     OtherEpoch,
     /// The log was trimmed beyond the position: only the store has what was in the entries that are gone.
     Trimmed,
-    /// The log has a hole of its own, for its entries were deleted: only the store has what was in them.
+    /// The log has a hole of its own, for its entries were deleted, or can't be read: only the store has what was in them.
     Hole {
-        /// The `seq` of the last deleted entry.
+        /// The `seq` of the last such entry.
         until: u64,
     },
     /// The next entries.
@@ -54,6 +56,7 @@ impl PageMeaning {
         match page.entries.first() {
             _ if epoch != Some(&page.head.epoch) => Self::OtherEpoch,
             _ if after < page.head.floor => Self::Trimmed,
+            None if after < page.head.last => Self::Hole { until: page.head.last },
             None => Self::End,
             Some((first, _)) if *first > after + 1 => Self::Hole { until: first - 1 },
             Some(_) => Self::Entries,
@@ -101,8 +104,9 @@ impl Heal {
     }
 
     /// Brings every socket of the user to the end of a page that was read from `after`, as far as it has room. A socket
-    /// without room asks for the rest when it has some.
-    pub fn apply(&mut self, after: u64, page: &LogPage) {
+    /// without room asks for the rest when it has some. `marked`: the messages that the page's markers stand for, if they were
+    /// read from the store ([`Heal::wants_marked`]).
+    pub fn apply(&mut self, after: u64, page: &LogPage, marked: Option<&[MarkedMessage]>) {
         let epoch = self.registry.epoch(self.user.as_str());
         if epoch != self.asked_under {
             // The log was begun anew while this page was on its way, and the page may be of the old one: read again.
@@ -113,7 +117,7 @@ impl Heal {
             PageMeaning::OtherEpoch => self.resync_epoch(&page.head.epoch, page.head.last),
             PageMeaning::Trimmed => self.resync_trimmed(&page.head),
             PageMeaning::Hole { until } => self.resync_trimmed(&LogHead { floor: until, ..page.head.clone() }),
-            PageMeaning::Entries => self.deliver(page),
+            PageMeaning::Entries => self.deliver(page, marked),
         }
     }
 
@@ -129,9 +133,17 @@ impl Heal {
         None
     }
 
-    fn deliver(&self, page: &LogPage) {
+    /// The messages that the markers of a page stand for, if some socket is to be given them.
+    #[must_use]
+    pub fn wants_marked(&self, page: &LogPage) -> Vec<MessageId> {
+        let markers = || page.entries.iter().filter_map(|(_, payload)| Marker::of(payload));
+        let messages: Vec<MessageId> = markers().flat_map(|marker| marker.messages).collect();
+        if messages.is_empty() || !self.registry.has_flat(self.user.as_str()) { Vec::new() } else { messages }
+    }
+
+    fn deliver(&self, page: &LogPage, marked: Option<&[MarkedMessage]>) {
         for (seq, payload) in &page.entries {
-            let event = LogEvent::logged(*seq, payload);
+            let event = LogEvent::logged(*seq, payload).with_marked(marked);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
             self.metrics.healed.increment(u64::from(tally.queued));
             self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
@@ -155,7 +167,17 @@ impl Heal {
 
 /// A `resync`.
 pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
-    Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq })
+    let (conversation_id, message_id, message_ids) = (None, None, Vec::new());
+    Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq, conversation_id, message_id, message_ids })
+}
+
+/// A page without the entries that nobody can read, which others have written: they are holes (NOLOSS.md, C4).
+#[must_use]
+pub fn readable(mut page: LogPage, metrics: &Metrics) -> LogPage {
+    let before = page.entries.len();
+    page.entries.retain(|(seq, payload)| is_logged(*seq, payload));
+    metrics.poisoned.increment(u64::try_from(before - page.entries.len()).unwrap_or(0));
+    page
 }
 
 #[cfg(test)]
@@ -178,6 +200,7 @@ mod tests {
         assert_eq!(meaning(&here, 9, 0, None), PageMeaning::End);
         assert_eq!(meaning(&here, 4, 6, Some(7)), PageMeaning::Trimmed);
         assert_eq!(meaning(&here, 4, 0, Some(8)), PageMeaning::Hole { until: 7 });
+        assert_eq!(meaning(&here, 8, 0, None), PageMeaning::Hole { until: 9 });
         assert_eq!(meaning(&elsewhere, 4, 0, Some(5)), PageMeaning::OtherEpoch);
         assert_eq!(meaning(&elsewhere, 9, 0, None), PageMeaning::OtherEpoch);
     }

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::UserId;
+use futures_util::future::BoxFuture;
+use shared::{MessageId, UserId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::backbone::Backbone;
-use crate::delivery::heal::Heal;
+use crate::backbone::{Backbone, BackboneError, LogPage};
+use crate::delivery::heal::{Heal, readable};
+use crate::delivery::marker::MarkedMessage;
 use crate::delivery::registry::Registry;
 use crate::metrics::Metrics;
 
@@ -25,12 +27,22 @@ pub struct Healer {
     registry: Arc<Registry>,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
+    read_marked: ReadMarked,
 }
+
+/// Reads messages from the store, for one user, for sockets that can't fetch them.
+pub type ReadMarked =
+    Box<dyn Fn(UserId, Vec<MessageId>) -> BoxFuture<'static, Result<Vec<MarkedMessage>, BackboneError>> + Send + Sync>;
 
 impl Healer {
     /// A healer for these sockets.
-    pub fn new(registry: Arc<Registry>, backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, backbone, metrics }
+    pub fn new(
+        registry: Arc<Registry>,
+        backbone: Arc<dyn Backbone>,
+        metrics: Arc<Metrics>,
+        read_marked: ReadMarked,
+    ) -> Self {
+        Self { registry, backbone, metrics, read_marked }
     }
 
     /// Heals each user that is asked for, until the queue's senders are gone.
@@ -53,13 +65,27 @@ impl Healer {
         let mut heal = Heal::new(Arc::clone(&self.registry), Arc::clone(&self.metrics), user);
         while let Some(after) = heal.next_read() {
             match self.backbone.read(heal.user(), after, PAGE_ENTRIES).await {
-                Ok(page) => heal.apply(after, &page),
-                Err(error) => {
-                    if let Some(failures) = heal.read_failed(&error) {
-                        tokio::time::sleep(PAUSE * failures).await;
-                    }
-                }
+                Ok(page) => match self.marked(&heal, &page).await {
+                    Ok(marked) => heal.apply(after, &readable(page, &self.metrics), marked.as_deref()),
+                    Err(error) => self.pause(&mut heal, &error).await,
+                },
+                Err(error) => self.pause(&mut heal, &error).await,
             }
+        }
+    }
+
+    /// The messages that the page's markers stand for, if some socket is to be given them.
+    async fn marked(&self, heal: &Heal, page: &LogPage) -> Result<Option<Vec<MarkedMessage>>, BackboneError> {
+        let messages = heal.wants_marked(page);
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        (self.read_marked)(heal.user().clone(), messages).await.map(Some)
+    }
+
+    async fn pause(&self, heal: &mut Heal, error: &BackboneError) {
+        if let Some(failures) = heal.read_failed(error) {
+            tokio::time::sleep(PAUSE * failures).await;
         }
     }
 }

@@ -12,5 +12,6 @@ pub mod gate;
 pub mod heal;
 pub mod healer;
 pub mod liveness;
+pub mod marker;
 pub mod registry;
 pub mod send_queue;

@@ -14,7 +14,7 @@ mod subscribe;
 mod together;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::commands::entrance;
 use self::commands::publisher::PipelineWriter;
+use self::commands::redo;
 pub use self::connect::discovery::Address;
 use self::connect::discovery::{self, Target};
 use self::keep::KeptConnections;
@@ -140,6 +141,15 @@ impl Backbone for RedisBackbone {
         self.queue.publish(deliveries).await
     }
 
+    async fn redo(
+        &self,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Result<DeliveryOutcome, BackboneError>>, BackboneError> {
+        payload::check(&deliveries)?;
+        self.link.check()?;
+        redo::redo(&self.link, &self.queue, &deliveries).await
+    }
+
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError> {
         self.subscriptions.subscribe(user).await
     }
@@ -185,6 +195,10 @@ impl Backbone for RedisBackbone {
 
     fn note_new_server(&self) {
         self.link.note_new_server();
+    }
+
+    fn connected_since(&self) -> Option<Instant> {
+        self.link.connected_since()
     }
 
     fn nodes(&self) -> u32 {

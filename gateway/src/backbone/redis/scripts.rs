@@ -19,6 +19,8 @@ pub(super) struct Scripts {
     pub(super) enter: Script,
     /// Reads a log.
     pub(super) read: Script,
+    /// Reads which events a log has.
+    pub(super) events: Script,
     /// Makes a user offline.
     pub(super) departed: Script,
     /// Counts a user's subscriptions.
@@ -38,15 +40,25 @@ impl Scripts {
     pub(super) fn new(settings: &Settings, is_cluster: bool) -> Self {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
-            "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = {}, {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+            "local MAXLEN, HOT_MAX, HOT_MS = {}, {}, {}\n\
+             local LONG_BYTES, LOG_BYTES, TTL = {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
-            settings.resume_events, settings.resume_seconds
+            settings.resume_events,
+            settings.hot_events_max(),
+            u64::from(settings.hot_seconds) * 1000,
+            settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
         let log = include_str!("lua/log.lua");
         Self {
             publish,
-            append: script(&[log, include_str!("lua/once.lua"), include_str!("lua/append.lua")]),
+            append: script(&[
+                log,
+                include_str!("lua/redo.lua"),
+                include_str!("lua/trim.lua"),
+                include_str!("lua/append.lua"),
+            ]),
+            events: script(&[log, include_str!("lua/events.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[log, include_str!("lua/open.lua")]),
             enter: script(&[log, include_str!("lua/enter.lua")]),
@@ -68,10 +80,23 @@ impl Scripts {
         Ok(())
     }
 
-    fn all(&self) -> [&Script; 11] {
-        let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
+    fn all(&self) -> [&Script; 12] {
+        let Self { publish: _, append, seed, open, enter, read, events, departed, .. } = self;
         let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, .. } = self;
-        [append, seed, open, enter, read, departed, subscribed, take_offline, settle_offline, restore_revocation, draw]
+        [
+            append,
+            seed,
+            open,
+            enter,
+            read,
+            events,
+            departed,
+            subscribed,
+            take_offline,
+            settle_offline,
+            restore_revocation,
+            draw,
+        ]
     }
 }
 

@@ -7,7 +7,10 @@ use crate::store::StoreError;
 use crate::store::migrations::{Migration, missing};
 
 /// All migrations, in order. One with a number between others may be added later.
-const MIGRATIONS: &[Migration] = &[Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") },
+    Migration { version: 120, sql: include_str!("migrations/0120_lacking.sql") },
+];
 
 /// Applies what the file lacks, in one transaction that keeps other processes out.
 pub(super) fn run(connection: &mut Connection) -> Result<(), StoreError> {

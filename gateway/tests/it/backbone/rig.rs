@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway::backbone::{
-    Append, Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone,
-    RedisBackbone, Settings,
+    Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Inbox,
+    LocalBackbone, RedisBackbone, Settings,
 };
 use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
@@ -66,7 +66,6 @@ impl Inbox for Recorder {
     fn control(&self, control: Control) {
         let _ = self.0.send(Seen::Control(control));
     }
-    fn interrupted(&self) {}
     fn resubscribed(&self) {
         let _ = self.0.send(Seen::Resubscribed);
     }
@@ -258,9 +257,9 @@ pub(crate) fn empty_store() -> Arc<Store> {
     Store::new()
 }
 
-/// Short times for presence, so that tests can wait for them.
+/// Short times for presence, so that tests can wait for them, and logs that are trimmed however young their events are.
 pub(crate) fn settings() -> Settings {
-    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, ..Settings::new("a", "boot-a") }
+    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, hot_seconds: 0, ..Settings::new("a", "boot-a") }
 }
 
 pub(crate) fn user(name: &str) -> UserId {
@@ -286,9 +285,18 @@ pub(crate) fn event(user: &UserId, n: u64) -> Delivery {
     Delivery { user: user.clone(), body: envelope(n).into(), kind: DeliveryKind::Durable(facts(n)) }
 }
 
-/// The same as a redo.
-pub(crate) fn redo(user: &UserId, n: u64) -> Delivery {
-    with(event(user, n), |durable| durable.append = Append::Once)
+/// The same as a message that was committed so many milliseconds ago.
+pub(crate) fn said(user: &UserId, n: u64, ago_ms: i64) -> Delivery {
+    with(event(user, n), |durable| {
+        durable.message = Some(message(n));
+        durable.committed_at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - ago_ms);
+    })
+}
+
+/// The outcomes of a redo, each of which has to be one.
+pub(crate) async fn redone(node: &Node, deliveries: Vec<Delivery>) -> Vec<DeliveryOutcome> {
+    let outcomes = node.backbone.redo(deliveries).await.expect("redone");
+    outcomes.into_iter().map(|outcome| outcome.expect("an outcome")).collect()
 }
 
 /// An event without a log.
@@ -314,14 +322,7 @@ pub(crate) fn counted(delivery: Delivery, name: &str, last_seq: u64, seen_seq: u
 
 fn facts(n: u64) -> Durable {
     let committed_at = Timestamp::from_unix_ms(1_763_730_000_000 + i64::try_from(n).expect("small") * 100);
-    Durable {
-        event_id: format!("m{n}").into(),
-        committed_at,
-        unread: None,
-        append: Append::First,
-        message: None,
-        push: false,
-    }
+    Durable { event_id: format!("m{n}").into(), committed_at, unread: None, message: None, push: false }
 }
 
 /// The message of event `n`.

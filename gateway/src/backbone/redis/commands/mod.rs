@@ -12,6 +12,7 @@ pub(in crate::backbone::redis) mod publisher;
 mod push_entry;
 mod push_jobs;
 mod rates;
+pub(in crate::backbone::redis) mod redo;
 pub(in crate::backbone::redis) mod repeated;
 mod revocations;
 mod values;

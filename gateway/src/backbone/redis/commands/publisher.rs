@@ -19,7 +19,7 @@ use super::push_entry;
 use crate::backbone::push_jobs::job_of;
 use crate::backbone::queue::Job;
 use crate::backbone::redis::link::{Link, Replies};
-use crate::backbone::{BackboneError, BackboneHost, DeliveryOutcome};
+use crate::backbone::{BackboneError, BackboneHost, Delivery, DeliveryOutcome};
 
 /// Deliveries per pipeline, so that one doesn't keep Redis busy for more than some 20 ms.
 const PIPELINE_MAX: usize = 1024;
@@ -97,7 +97,7 @@ impl PipelineWriter {
     /// Publishes what needn't wait behind a parked event of the same user.
     async fn publish(&mut self, batch: Vec<Job>) {
         let mut jobs = Vec::with_capacity(batch.len());
-        for job in batch {
+        for job in self.still_connected(batch) {
             match self.parked.get_mut(&job.delivery.user) {
                 Some(parked) if durable(&job).is_some() => parked.jobs.push(job),
                 _ => jobs.push(job),
@@ -112,6 +112,20 @@ impl PipelineWriter {
             let mark = mark_of(&job);
             self.park(job, mark);
         }
+    }
+
+    /// Those whose connection is still there; the others fail.
+    fn still_connected(&self, jobs: Vec<Job>) -> Vec<Job> {
+        if jobs.iter().all(|job| job.connected_by.is_none()) {
+            return jobs;
+        }
+        let since = self.link.connected_since();
+        let is_gone = |job: &Job| job.connected_by.zip(since).is_some_and(|(by, since)| since > by);
+        let (gone, there): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_gone);
+        for job in gone {
+            job.settle(Err(BackboneError("the connection to Redis was made anew meanwhile".to_owned())));
+        }
+        there
     }
 
     fn park(&mut self, job: Job, mark: &str) {
@@ -140,7 +154,8 @@ impl PipelineWriter {
             }
         }
         for ready in in_pipelines(ready) {
-            for job in self.carry_out(Call::group(&self.link, ready), |_| "", true).await {
+            let calls = Call::group(&self.link, self.still_connected(ready));
+            for job in self.carry_out(calls, |_| "", true).await {
                 job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
             }
         }
@@ -162,8 +177,10 @@ impl PipelineWriter {
         let mut unseen = Vec::new();
         for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
             match reply {
-                Reply::Done(DeliveryOutcome::To(0)) if durable(&job).is_some_and(|durable| durable.push) => {
-                    unseen.push(job);
+                Reply::Done(outcome)
+                    if outcome.reached_nobody() && durable(&job).is_some_and(|durable| durable.push) =>
+                {
+                    unseen.push((job, outcome));
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
                 Reply::CountsMissing => waiting.push(job),
@@ -175,19 +192,24 @@ impl PipelineWriter {
     }
 
     /// Adds push jobs for messages without a receiver; only then do these count as published.
-    async fn add_push_jobs(&self, jobs: Vec<Job>) {
-        let mut pipeline = Pipeline::with_capacity(jobs.len());
-        for job in &jobs {
-            if let Some(push) = job_of(&job.delivery) {
-                push_entry::add(&mut pipeline, self.link.keys(), &push);
-            }
-        }
-        let replies = self.link.run_pipeline(&pipeline).await;
-        let outcome = replies.and_then(Replies::whole).map(|_| DeliveryOutcome::To(0));
-        for job in jobs {
-            job.settle(outcome.clone());
+    async fn add_push_jobs(&self, jobs: Vec<(Job, DeliveryOutcome)>) {
+        let added = add_push_jobs(&self.link, jobs.iter().map(|(job, _)| &job.delivery)).await;
+        for (job, outcome) in jobs {
+            job.settle(added.clone().map(|()| outcome));
         }
     }
+}
+
+/// Adds the push jobs that these deliveries want.
+pub(super) async fn add_push_jobs<'a>(
+    link: &Link,
+    deliveries: impl Iterator<Item = &'a Delivery>,
+) -> Result<(), BackboneError> {
+    let mut pipeline = Pipeline::new();
+    for push in deliveries.filter_map(job_of) {
+        push_entry::add(&mut pipeline, link.keys(), &push);
+    }
+    link.run_pipeline(&pipeline).await.and_then(Replies::whole).map(drop)
 }
 
 /// As many pipelines as they make.
