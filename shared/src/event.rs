@@ -184,6 +184,9 @@ pub enum Event {
         /// The messages that it stands for, if they are several.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         message_ids: Vec<MessageId>,
+        /// The kept notifications that it stands for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notification_ids: Vec<NotificationId>,
     },
     #[serde(rename = "error")]
     Error(ProtocolError),

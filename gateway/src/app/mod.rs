@@ -30,7 +30,7 @@ use crate::clock::every;
 use crate::config::{Config, Mode, Proxies};
 use crate::delivery::fanout::{Fanout, Invalidation};
 use crate::delivery::healer::{Healer, ReadMarked};
-use crate::delivery::marker::MarkedMessage;
+use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
@@ -43,7 +43,7 @@ use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
 use crate::push::Webhook;
 use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
-use crate::store::{self, IdBlock, Owner, Store};
+use crate::store::{self, IdBlock, Owner, Store, StoreError};
 use crate::traces;
 use backbone::NodeNames;
 
@@ -291,12 +291,22 @@ impl Delivery {
 
 /// Where the healer gets messages that a marker stands for.
 fn read_marked(chat: Arc<Chat>) -> ReadMarked {
-    Box::new(move |user, messages| {
+    Box::new(move |user, named| {
         let chat = Arc::clone(&chat);
         Box::pin(async move {
-            let marked = chat.marked(&user, &messages).await.map_err(|error| BackboneError(error.to_string()))?;
-            let message = |(id, age, envelope)| MarkedMessage { id, age, envelope };
-            Ok(marked.into_iter().map(message).collect())
+            let fault = |error: StoreError| BackboneError(error.to_string());
+            let (mut messages, mut notifications) = (Vec::new(), Vec::new());
+            for named in named {
+                match named {
+                    Named::Message(id) => messages.push(id),
+                    Named::Notification(id) => notifications.push(id),
+                }
+            }
+            let messages = chat.marked_messages(&user, &messages).await.map_err(fault)?;
+            let notifications = chat.marked_notifications(&user, &notifications).await.map_err(fault)?;
+            let message = |(id, age, envelope)| MarkedEvent { named: Named::Message(id), age, envelope };
+            let notification = |(id, age, envelope)| MarkedEvent { named: Named::Notification(id), age, envelope };
+            Ok(messages.into_iter().map(message).chain(notifications.into_iter().map(notification)).collect())
         })
     })
 }

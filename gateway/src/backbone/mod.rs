@@ -8,7 +8,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
+use shared::{ConversationId, Epoch, MessageId, NotificationId, Position, Timestamp, UserId};
 
 use crate::store::{UnreadCount, UnreadMove};
 use crate::switches;
@@ -73,6 +73,8 @@ pub struct Durable {
     pub unread: Option<UnreadMove>,
     /// The message that the event carries, if any.
     pub message: Option<MessageId>,
+    /// The kept notification that it is, if it is one.
+    pub notification: Option<NotificationId>,
     /// If no connection receives it, add a push job about the message.
     pub push: bool,
 }
@@ -224,8 +226,8 @@ pub trait Backbone: Late + Logins + Presences + PushJobs + Rates + Revocations +
     ///
     /// - The log has the event: it is published again, with its `seq`.
     /// - The log certainly never had it: it is appended. So is an event that is state and that no request gives back by id.
-    /// - It can't be told: a marker takes the place of the message, a durable `resync {reason: "trimmed"}` that names it.
-    ///   All such messages of a user in one call have one marker.
+    /// - It can't be told: a marker takes the place of the message or kept notification, a durable
+    ///   `resync {reason: "trimmed"}` that names it. All of a user in one call have one marker.
     async fn redo(
         &self,
         deliveries: Vec<Delivery>,

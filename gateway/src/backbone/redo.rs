@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
-use shared::{ConversationId, Epoch, MessageId, UserId};
+use shared::{ConversationId, Epoch, MessageId, NotificationId, UserId};
 
 use super::{BackboneError, Delivery, DeliveryKind, DeliveryOutcome, Durable};
 use crate::switches;
@@ -15,7 +15,7 @@ use crate::switches;
 /// How much older than a commit something in the log has to be, to be certainly older: Redis' clock and the store's may
 /// differ by that, in milliseconds.
 const CLOCKS_APART_MS_MAX: i64 = 5_000;
-/// Messages that one marker names.
+/// Messages and notifications that one marker names.
 const MESSAGES_PER_MARKER: usize = 500;
 
 /// The outcome of each delivery of a call.
@@ -87,8 +87,10 @@ pub(super) fn answer(log: Option<&KnownLog>, event: &Durable) -> Option<RedoAnsw
     {
         return Some(RedoAnswer::Again { epoch: log.epoch.clone(), seq: *seq });
     }
-    // State may come again. A message may not: it can be fetched.
-    event.message?;
+    if event.message.is_none() && event.notification.is_none() {
+        // State may come again. A message or kept notification may not: it can be fetched.
+        return None;
+    }
     match log.filter(|log| log.would_have(event.committed_at.unix_ms())) {
         Some(log) => Some(RedoAnswer::Append { under: log.epoch.clone() }),
         None if switches::off("marker") => None,
@@ -172,17 +174,21 @@ fn body(names: &[&Durable]) -> Bytes {
         message_id: Option<MessageId>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         message_ids: Vec<MessageId>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notification_ids: Vec<NotificationId>,
     }
     fn conversation(durable: &Durable) -> Option<&ConversationId> {
         durable.unread.as_ref().map(|unread| &unread.conversation)
     }
     let first = names.first().and_then(|durable| conversation(durable));
     let conversation_id = first.filter(|_| names.iter().all(|durable| conversation(durable) == first));
-    let messages = names.iter().filter_map(|durable| durable.message);
-    let payload = match names {
-        [one] => Payload { conversation_id, message_id: one.message, message_ids: Vec::new() },
-        _ => Payload { conversation_id, message_id: None, message_ids: messages.collect() },
+    let messages = || names.iter().filter_map(|durable| durable.message);
+    let (message_id, message_ids) = match names {
+        [one] => (one.message, Vec::new()),
+        _ => (None, messages().collect()),
     };
+    let notification_ids = names.iter().filter_map(|durable| durable.notification).collect();
+    let payload = Payload { conversation_id, message_id, message_ids, notification_ids };
     // An envelope has string keys only, and writing to memory can't fail.
     serde_json::to_string(&Envelope { r#type: "resync", payload }).unwrap_or_default().into()
 }
@@ -205,6 +211,7 @@ mod tests {
             committed_at: Timestamp::from_unix_ms(committed_ms),
             unread: Some(UnreadMove { conversation, last_seq: id, seen_seq: 0, announce: true }),
             message: MessageId::new(id),
+            notification: None,
             push: true,
         }
     }
@@ -239,6 +246,11 @@ mod tests {
         let state = Durable { message: None, ..message(7, 100_000) };
         assert_eq!(answer(None, &state), None, "state is appended again");
         assert_eq!(answer(Some(&log(Some(0), 0, &[(3, "1:m7")])), &state), again(3));
+        let kept = Durable { notification: NotificationId::new(9), ..state };
+        assert_eq!(answer(None, &kept), Some(RedoAnswer::Marker), "a kept notification can be fetched");
+        let marker = String::from_utf8(body(&[&kept]).to_vec());
+        let expected = r#"{"type":"resync","payload":{"conversationId":"c","notificationIds":["9"]}}"#;
+        assert_eq!(marker.as_deref(), Ok(expected));
     }
 
     #[test]

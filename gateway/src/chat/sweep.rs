@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use shared::{MessageId, UserId};
+use shared::{MessageId, NotificationId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::LEASE;
@@ -29,6 +29,10 @@ const ROWS_PER_SWEEP: u32 = 128;
 const DELIVERIES_PER_CALL: usize = 4096;
 /// How often a node that the others have left behind connects anew.
 const CONNECT_ANEW_EVERY: Duration = Duration::from_secs(10);
+/// Notifications among which those are looked for that a marker names.
+const NOTIFICATIONS_READ: u32 = 100;
+/// How far this node's clock and the store's may be apart, in milliseconds: in doubt a notification is younger.
+const CLOCKS_APART_MS: i64 = 5_000;
 /// How long a published row is kept.
 const KEEP_MS: u64 = 60_000;
 
@@ -184,7 +188,7 @@ impl Chat {
 
     /// Messages that a marker in this user's log stands for, for sockets that can't fetch them: each with the time since its
     /// commit, and its event's envelope. Those that were deleted meanwhile are left out.
-    pub async fn marked(
+    pub async fn marked_messages(
         &self,
         user: &UserId,
         messages: &[MessageId],
@@ -198,6 +202,25 @@ impl Chat {
         }
         marked.sort_by_key(|(id, ..)| messages.iter().position(|message| message == id));
         Ok(marked)
+    }
+
+    /// The same for kept notifications. The store is asked for the newest ones; older ones are read by the client.
+    pub async fn marked_notifications(
+        &self,
+        user: &UserId,
+        notifications: &[NotificationId],
+    ) -> Result<Vec<(NotificationId, Duration, Bytes)>, StoreError> {
+        if notifications.is_empty() {
+            return Ok(Vec::new());
+        }
+        let newest = self.store.notifications(user, 0, NOTIFICATIONS_READ).await?;
+        let named = newest.into_iter().rev().filter(|kept| notifications.contains(&kept.id));
+        let marked = named.map(|kept| {
+            let age_ms = Timestamp::now().unix_ms() - kept.created_at.unix_ms() - CLOCKS_APART_MS;
+            let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+            (kept.id, age, Bytes::from(format!(r#"{{"type":"notification","payload":{}}}"#, kept.payload)))
+        });
+        Ok(marked.collect())
     }
 
     /// Ends the connections of owners that are gone, so that no command of theirs runs after their rows were published
@@ -284,8 +307,6 @@ impl Redone {
 
 #[cfg(test)]
 mod tests {
-    use shared::Timestamp;
-
     use super::*;
 
     #[test]

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use shared::event::ResyncReason;
-use shared::{Epoch, Event, MessageId, UserId};
+use shared::{Epoch, Event, UserId};
 
 use crate::backbone::{BackboneError, LogHead, LogPage};
 use crate::delivery::envelope::is_logged;
 use crate::delivery::frames::Frames;
-use crate::delivery::marker::{MarkedMessage, Marker};
+use crate::delivery::marker::{MarkedEvent, Marker, Named};
 use crate::delivery::registry::{LogEvent, Registry};
 use crate::metrics::Metrics;
 use crate::switches;
@@ -106,7 +106,7 @@ impl Heal {
     /// Brings every socket of the user to the end of a page that was read from `after`, as far as it has room. A socket
     /// without room asks for the rest when it has some. `marked`: the messages that the page's markers stand for, if they were
     /// read from the store ([`Heal::wants_marked`]).
-    pub fn apply(&mut self, after: u64, page: &LogPage, marked: Option<&[MarkedMessage]>) {
+    pub fn apply(&mut self, after: u64, page: &LogPage, marked: Option<&[MarkedEvent]>) {
         let epoch = self.registry.epoch(self.user.as_str());
         if epoch != self.asked_under {
             // The log was begun anew while this page was on its way, and the page may be of the old one: read again.
@@ -135,13 +135,13 @@ impl Heal {
 
     /// The messages that the markers of a page stand for, if some socket is to be given them.
     #[must_use]
-    pub fn wants_marked(&self, page: &LogPage) -> Vec<MessageId> {
-        let markers = || page.entries.iter().filter_map(|(_, payload)| Marker::of(payload));
-        let messages: Vec<MessageId> = markers().flat_map(|marker| marker.messages).collect();
-        if messages.is_empty() || !self.registry.has_flat(self.user.as_str()) { Vec::new() } else { messages }
+    pub fn wants_marked(&self, page: &LogPage) -> Vec<Named> {
+        let markers = page.entries.iter().filter_map(|(_, payload)| Marker::of(payload));
+        let named: Vec<Named> = markers.flat_map(|marker| marker.named).collect();
+        if named.is_empty() || !self.registry.has_flat(self.user.as_str()) { Vec::new() } else { named }
     }
 
-    fn deliver(&self, page: &LogPage, marked: Option<&[MarkedMessage]>) {
+    fn deliver(&self, page: &LogPage, marked: Option<&[MarkedEvent]>) {
         for (seq, payload) in &page.entries {
             let event = LogEvent::logged(*seq, payload).with_marked(marked);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
@@ -167,8 +167,9 @@ impl Heal {
 
 /// A `resync`.
 pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
-    let (conversation_id, message_id, message_ids) = (None, None, Vec::new());
-    Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq, conversation_id, message_id, message_ids })
+    let epoch = epoch.clone();
+    let (conversation_id, message_id, message_ids, notification_ids) = (None, None, Vec::new(), Vec::new());
+    Frames::of(&Event::Resync { reason, epoch, seq, conversation_id, message_id, message_ids, notification_ids })
 }
 
 /// A page without the entries that nobody can read, which others have written: they are holes (NOLOSS.md, C4).

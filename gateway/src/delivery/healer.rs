@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shared::{MessageId, UserId};
+use shared::UserId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::backbone::{Backbone, BackboneError, LogPage};
 use crate::delivery::heal::{Heal, readable};
-use crate::delivery::marker::MarkedMessage;
+use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
 use crate::metrics::Metrics;
 
@@ -30,9 +30,9 @@ pub struct Healer {
     read_marked: ReadMarked,
 }
 
-/// Reads messages from the store, for one user, for sockets that can't fetch them.
+/// Reads what markers stand for from the store, for one user, for sockets that can't fetch it.
 pub type ReadMarked =
-    Box<dyn Fn(UserId, Vec<MessageId>) -> BoxFuture<'static, Result<Vec<MarkedMessage>, BackboneError>> + Send + Sync>;
+    Box<dyn Fn(UserId, Vec<Named>) -> BoxFuture<'static, Result<Vec<MarkedEvent>, BackboneError>> + Send + Sync>;
 
 impl Healer {
     /// A healer for these sockets.
@@ -65,22 +65,27 @@ impl Healer {
         let mut heal = Heal::new(Arc::clone(&self.registry), Arc::clone(&self.metrics), user);
         while let Some(after) = heal.next_read() {
             match self.backbone.read(heal.user(), after, PAGE_ENTRIES).await {
-                Ok(page) => match self.marked(&heal, &page).await {
-                    Ok(marked) => heal.apply(after, &readable(page, &self.metrics), marked.as_deref()),
-                    Err(error) => self.pause(&mut heal, &error).await,
-                },
+                Ok(page) => {
+                    let page = readable(page, &self.metrics);
+                    let marked = self.marked(&heal, &page).await;
+                    // Without the store, flat sockets wait in front of a marker; the others go on.
+                    heal.apply(after, &page, marked.as_ref().ok().and_then(|marked| marked.as_deref()));
+                    if let Err(error) = marked {
+                        self.pause(&mut heal, &error).await;
+                    }
+                }
                 Err(error) => self.pause(&mut heal, &error).await,
             }
         }
     }
 
     /// The messages that the page's markers stand for, if some socket is to be given them.
-    async fn marked(&self, heal: &Heal, page: &LogPage) -> Result<Option<Vec<MarkedMessage>>, BackboneError> {
-        let messages = heal.wants_marked(page);
-        if messages.is_empty() {
+    async fn marked(&self, heal: &Heal, page: &LogPage) -> Result<Option<Vec<MarkedEvent>>, BackboneError> {
+        let named = heal.wants_marked(page);
+        if named.is_empty() {
             return Ok(None);
         }
-        (self.read_marked)(heal.user().clone(), messages).await.map(Some)
+        (self.read_marked)(heal.user().clone(), named).await.map(Some)
     }
 
     async fn pause(&self, heal: &mut Heal, error: &BackboneError) {

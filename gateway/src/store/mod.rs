@@ -48,7 +48,7 @@ pub use leases::Leases;
 pub use lookups::Lookups;
 pub use membership::Membership;
 pub use messages::Messages;
-pub use notifications::{KeptNotification, Notifications};
+pub use notifications::{KeptNotification, Notifications, kept_id};
 pub use outbox::OutboxRows;
 pub use people::{Partner, People};
 pub use receipts::Receipts;

@@ -10,7 +10,7 @@ use shared::{ConversationId, MessageId, Timestamp, UserId};
 use super::directory::{Audience, Directory};
 use crate::backbone::{Delivery, DeliveryKind, Durable};
 use crate::chat::events::{MessageBodies, message_bodies};
-use crate::store::{OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove};
+use crate::store::{OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove, kept_id};
 
 /// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
 const MESSAGES_PER_PART: usize = 16;
@@ -77,6 +77,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
                 announce: !is_sender,
             }),
             message: Some(message.id),
+            notification: None,
             push: !is_sender && is_member(user),
         }),
     };
@@ -116,7 +117,9 @@ pub(super) fn conversation_of(event: &OutboxEvent) -> Option<ConversationId> {
 
 pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
-    for (place, OutboxEvent { users, body, unread }) in events.into_iter().enumerate() {
+    for (place, event) in events.into_iter().enumerate() {
+        let notification = kept_id(&event);
+        let OutboxEvent { users, body, unread } = event;
         let event_id: Arc<str> = format!("{row}.{place}").into();
         let body = Bytes::from(body);
         deliveries.extend(users.into_iter().map(|user| Delivery {
@@ -127,6 +130,7 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
                 committed_at,
                 unread: unread.clone(),
                 message: None,
+                notification,
                 push: false,
             }),
         }));

@@ -114,14 +114,15 @@ impl PublishTask {
             self.start_loads();
             tokio::select! {
                 biased;
+                // First, because there may always be something to publish.
+                Some(marked) = self.marking.join_next() => self.take_marked(marked),
+                _ = mark.tick() => self.start_marking(),
                 first = self.queue.recv(), if !self.queue.is_closed() || !self.queue.is_empty() => match first {
                     Some(first) => self.publish_gathered(Some(first)).await,
                     None => is_stopping = true,
                 },
                 Some(loaded) = self.loads.join_next() => self.take_loaded(loaded),
                 () = std::future::ready(()), if self.held.has_turns() => self.publish_gathered(None).await,
-                Some(marked) = self.marking.join_next() => self.take_marked(marked),
-                _ = mark.tick() => self.start_marking(),
                 () = stop.cancelled(), if !is_stopping => {
                     // `close` lets what is waiting through, then nothing comes any more.
                     self.queue.close();

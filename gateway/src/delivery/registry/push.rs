@@ -10,7 +10,7 @@ use crate::clock::coarse_s;
 use crate::delivery::already_seen::AlreadySeen;
 use crate::delivery::envelope::{MessageRef, message_of};
 use crate::delivery::frames::{Frames, position_on};
-use crate::delivery::marker::{MarkedMessage, Marker};
+use crate::delivery::marker::{MarkedEvent, Marker};
 use crate::delivery::send_queue::{PushOutcome, SendQueue, Source};
 
 /// How a durable event met the user's sockets.
@@ -110,7 +110,7 @@ impl LocalUser {
             let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, wire, self.epoch.as_ref()?);
             tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
         }
-        if let Some(message) = event.message()
+        if let Some(message) = event.remembered()
             && tally.queued > queued_before
         {
             self.recent.get_or_insert_default().note(message, coarse_s());
@@ -135,9 +135,10 @@ impl LocalUser {
             };
             if !wire.dialect.is_flat() {
                 let instead = |mut seen: Option<&mut AlreadySeen>| {
-                    let has_lacking = marker.messages.iter().fold(marker.messages.is_empty(), |lacks, message| {
-                        !had(seen.as_deref_mut(), message.get()) || lacks
-                    });
+                    let has_lacking = marker
+                        .named
+                        .iter()
+                        .fold(marker.named.is_empty(), |lacks, named| !had(seen.as_deref_mut(), named.get()) || lacks);
                     self.epoch.as_ref().filter(|_| !has_lacking).map(|epoch| position_on(wire, epoch, event.seq))
                 };
                 tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
@@ -148,16 +149,16 @@ impl LocalUser {
                 continue;
             };
             let instead = |mut seen: Option<&mut AlreadySeen>| {
-                let wanted = marked.iter().filter(|stored| marker.messages.contains(&stored.id)).filter(|stored| {
+                let wanted = marked.iter().filter(|stored| marker.named.contains(&stored.named)).filter(|stored| {
                     let was_here = wire.numbered || socket.was_here_before(stored.age);
                     let is_muted = seen.as_deref_mut().is_some_and(|seen| {
                         let temp_id = message_of(&stored.envelope).and_then(|message| message.temp_id);
                         temp_id.is_some_and(|temp_id| seen.take_muted(&temp_id))
                     });
-                    !had(seen.as_deref_mut(), stored.id.get()) && was_here && !is_muted
+                    !had(seen.as_deref_mut(), stored.named.get()) && was_here && !is_muted
                 });
-                let wanted: Vec<&MarkedMessage> = wanted.collect();
-                given.extend(wanted.iter().map(|stored| stored.id.get()));
+                let wanted: Vec<&MarkedEvent> = wanted.collect();
+                given.extend(wanted.iter().map(|stored| stored.named.get()));
                 Some(marked_on(wire, self.epoch.as_ref()?, event.seq, &wanted))
             };
             tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
@@ -168,7 +169,7 @@ impl LocalUser {
 }
 
 /// Messages for a flat socket in place of their marker. The last one has the marker's `seq`.
-fn marked_on(wire: Wire, epoch: &Epoch, seq: u64, wanted: &[&MarkedMessage]) -> Bytes {
+fn marked_on(wire: Wire, epoch: &Epoch, seq: u64, wanted: &[&MarkedEvent]) -> Bytes {
     let mut seq = Some(seq);
     let mut frames: Vec<Bytes> = Vec::with_capacity(wanted.len());
     for stored in wanted.iter().rev() {

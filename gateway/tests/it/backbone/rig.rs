@@ -322,7 +322,14 @@ pub(crate) fn counted(delivery: Delivery, name: &str, last_seq: u64, seen_seq: u
 
 fn facts(n: u64) -> Durable {
     let committed_at = Timestamp::from_unix_ms(1_763_730_000_000 + i64::try_from(n).expect("small") * 100);
-    Durable { event_id: format!("m{n}").into(), committed_at, unread: None, message: None, push: false }
+    Durable {
+        event_id: format!("m{n}").into(),
+        committed_at,
+        unread: None,
+        message: None,
+        notification: None,
+        push: false,
+    }
 }
 
 /// The message of event `n`.

@@ -7,7 +7,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use gateway::backbone::Inbox;
 use gateway::delivery::fanout::Fanout;
-use gateway::delivery::marker::MarkedMessage;
+use gateway::delivery::marker::{MarkedEvent, Named};
 use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::{Batch, SendQueue};
 use gateway::metrics::Metrics;
@@ -133,6 +133,11 @@ fn a_marker_is_a_position_only_where_its_messages_came() {
     rig.push(&marker(10, r#""70","72""#));
     rig.push(&marker(11, r#""72""#));
     assert_eq!(rig.frames(), [r#""position" 8"#, r#""position" 9"#, r#""resync" 10"#, r#""resync" 11"#]);
+    // So it is for kept notifications.
+    rig.push(r#"{"seq":12,"type":"notification","payload":{"notificationId":"90"}}"#);
+    rig.push(&marker(13, "").replace("messageIds\":[]", "notificationIds\":[\"90\"]"));
+    rig.push(&marker(14, "").replace("messageIds\":[]", "notificationIds\":[\"91\"]"));
+    assert_eq!(rig.frames(), [r#""notification" 12"#, r#""position" 13"#, r#""resync" 14"#]);
     rig.push(&format!("{{\"epoch\":\"other.2\",\"seq\":0}}\n{}", marker_in("other.2", 1, r#""71""#)));
     assert_eq!(rig.frames(), [RESYNC, r#""position" 1"#]);
     // One of a log whose beginning wasn't heard is left to the heal.
@@ -157,8 +162,8 @@ fn a_flat_socket_is_given_the_message_of_a_marker() {
         queue.take(&mut batch, Waker::noop());
         String::from_utf8_lossy(&batch.frames.into_iter().flatten().collect::<Vec<u8>>()).into_owned()
     };
-    let stored = |id: u64, age_s| MarkedMessage {
-        id: shared::MessageId::new(id).expect("an id"),
+    let stored = |id: u64, age_s| MarkedEvent {
+        named: Named::Message(shared::MessageId::new(id).expect("an id")),
         age: std::time::Duration::from_secs(age_s),
         envelope: full_message(id).into(),
     };
