@@ -69,7 +69,7 @@ handles! {
         counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
     pub direct: Counter =
         counter("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
-    pub positions: Counter = counter("parley_positions_total", "Users notified of a new epoch without a loss");
+    pub markers: Counter = counter("parley_markers_total", "Messages in whose place a marker was put into a log");
     pub pings: Counter = counter("parley_pings_total", "Pings sent to silent clients");
     pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
     pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");

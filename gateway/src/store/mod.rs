@@ -58,7 +58,7 @@ pub use lookups::Lookups;
 pub use membership::Membership;
 pub use messages::Messages;
 pub use moderation::{AuthorPlace, Authored, AuthoredPage, Moderation};
-pub use notifications::{KeptNotification, Notifications};
+pub use notifications::{KeptNotification, Notifications, kept_id};
 pub use outbox::OutboxRows;
 pub use people::{Names, Partner, People};
 pub use receipts::Receipts;

@@ -395,4 +395,6 @@ pub struct PendingRow {
     pub messages: Vec<StoredMessage>,
     /// Its other events.
     pub events: Vec<OutboxEvent>,
+    /// The recipients who still lack something of it, if not all do (NOLOSS.md, C11).
+    pub lacking: Option<Vec<UserId>>,
 }

@@ -108,9 +108,6 @@ impl Supervisor {
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
                     last = connections.server.named().cloned();
                     let why = self.watch(connections).await;
-                    if self.cluster.is_none() {
-                        self.shared.inbox.interrupted();
-                    }
                     self.shared.subscriptions.close(self.lane());
                     why
                 }
