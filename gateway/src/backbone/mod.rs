@@ -33,7 +33,7 @@ pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
 pub use presence::{Presence, Presences};
-pub use push_jobs::{PUSH_JOB_KEPT, PUSH_JOBS_MAX, PushJob, PushJobs};
+pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
 pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use revocations::Revocations;

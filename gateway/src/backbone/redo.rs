@@ -212,7 +212,8 @@ mod tests {
             unread: Some(UnreadMove { conversation, last_seq: id, seen_seq: 0, announce: true }),
             message: MessageId::new(id),
             notification: None,
-            push: true,
+            push: UserId::parse("ann").ok(),
+            mentions: None,
         }
     }
 

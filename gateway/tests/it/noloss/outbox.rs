@@ -268,7 +268,7 @@ async fn what_was_begun_on_an_earlier_connection_is_left_to_the_sweep() {
         let (lease, owner) = (Arc::new(Lease::default()), owner("n:1"));
         let directory = Directory {
             members: Arc::new(MembersCache::new(Arc::clone(&world.store))),
-            names: Arc::new(Names::new(Arc::clone(&world.store))),
+            names: Arc::new(KnownNames::new(Arc::clone(&world.store))),
         };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
         let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});

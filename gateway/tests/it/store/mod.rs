@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gateway::store::{
-    NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome, Store, StoreError,
-    StoredMessage, connect,
+    Names, NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome, Store,
+    StoreError, StoredMessage, connect,
 };
 use shared::{ConversationId, ConversationKind, MessageId, UserId, Visibility};
 
@@ -102,6 +102,11 @@ impl World {
     pub(crate) async fn another(&self) -> Arc<dyn Store> {
         connect(&self.url).await.expect("a second node connects")
     }
+}
+
+/// The names of a user who is looked up and shown by the same one.
+pub(crate) fn named(name: &str) -> Names {
+    Names { username: Some(name.to_owned()), shown: Some(name.to_owned()) }
 }
 
 pub(crate) fn user(id: &str) -> UserId {
