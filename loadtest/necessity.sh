@@ -15,11 +15,10 @@ pairs() {
 gate                noloss::heal::a_gap_is_healed_at_once
 once                noloss::epoch::a_socket_is_given_each_event_once
 gap-heal            noloss::heal::a_gap_is_healed_at_once
-reconnect-heal      noloss::epoch::after_an_interruption_it_is_a_resync
+reconnect-heal      noloss::epoch::after_a_lost_subscription_every_user_is_healed
 log-check           noloss::heal::silent_loss_is_found_without_a_new_event
-opened-line         noloss::heal::a_log_that_vanishes_under_a_subscription_gives_a_new_position
+opened-line         noloss::heal::a_log_that_vanishes_under_a_subscription_is_told_as_a_resync
 opened-line         noloss::heal::a_log_that_another_device_opens_anew_is_announced
-epoch-doubt         noloss::epoch::a_log_of_another_server_is_told_as_a_resync
 epoch-resync        noloss::heal::a_log_that_was_begun_anew_unseen_is_found
 hole-resync         noloss::two_nodes::a_log_with_a_hole_of_its_own_is_told_as_trimmed
 recent              noloss::outbox::an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty
@@ -28,7 +27,10 @@ companions          noloss::resume::a_resume_from_n_repeats_the_companions_of_n
 resume-check        backbone::contract::on_redis::logs_are_read_in_pages_and_trimmed
 sweep               noloss::outbox::rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_alone
 append-once         noloss::outbox::a_redo_of_what_was_published_tells_nobody
-rows-one-by-one     noloss::outbox::a_row_that_can_not_be_published_holds_up_no_other
+marker              backbone::contract::on_redis::messages_that_the_log_can_not_decide_get_a_marker
+hot-log             backbone::faults::a_log_keeps_its_last_seconds
+narrow              noloss::outbox::a_row_is_narrowed_to_those_who_lack_it
+same-connection     noloss::outbox::what_was_begun_on_an_earlier_connection_is_left_to_the_sweep
 lease               noloss::outbox::without_its_lease_a_node_publishes_nothing
 fence               backbone::faults::a_fence_ends_the_connections_of_an_owner
 server-watch        backbone::faults::a_log_of_another_server_is_begun_anew

@@ -182,7 +182,7 @@ impl AuditTask {
 
     /// Tries until the store takes the batch, or `stop`; then the batch stays.
     async fn write_until(&mut self, stop: &CancellationToken) {
-        while let Err(StoreError::Unavailable(_)) = self.write().await {
+        while let Err(StoreError::Unavailable(_) | StoreError::Busy(_)) = self.write().await {
             tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER) => {}
                 () = stop.cancelled() => return,
@@ -198,7 +198,7 @@ impl AuditTask {
         let lines = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
         match self.store.write_audit(&self.batch).await {
             Ok(()) => self.metrics.audit_written.increment(lines),
-            Err(error @ StoreError::Unavailable(_)) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Busy(_))) => {
                 tracing::debug!(%error, lines, "audit lines wait for the store");
                 return Err(error);
             }

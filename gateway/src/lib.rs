@@ -16,6 +16,7 @@ pub mod http_client;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod overload;
 pub mod push;
 pub mod session;
 pub mod store;

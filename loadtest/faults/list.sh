@@ -2,7 +2,7 @@
 # The oracle judges; what it can't know, that the harm was done and what else was promised, each expects for itself.
 # shellcheck shell=bash disable=SC2154
 
-all_faults=(kill9-node sigterm-node rolling-restart redis-kill9-empty redis-sigstop redis-cut-off
+all_faults=(kill9-node hot-users-kill9 sigterm-node rolling-restart redis-kill9-empty redis-sigstop redis-cut-off
   postgres-immediate-restart postgres-sigstop kill-between-commit-and-publish node-and-redis-killed stalled-receivers half-open reconnect-herd
   raced-temp-id clock-step paused-node strangers loud-group frozen-store silent-connections sentinel-master-kill9 sentinel-master-sigstop
   cluster-slot-moves cluster-master-kill9 cluster-master-sigstop)
@@ -17,6 +17,22 @@ fault_kill9_node() {
   sleep 2
   node_up a
   judge
+  expect "$(count reconnects)" ge $((users / 2)) 'the clients of the killed node did not come back'
+}
+
+# Users whose logs would be trimmed before the other node publishes what the killed one hadn't marked, some 12 s later.
+fault_hot_users_kill9() {
+  users=$(sized 10 20)
+  groups=0
+  rate=$((users * 40)) # Each message is an event for two: 80 a second for each user.
+  node_env=(RESUME_EVENTS=256)
+  nodes_up
+  load_over 18
+  kill_now "${node_pid[a]}"
+  sleep 16
+  node_up a
+  judge
+  echo "   rows published again: $(redone), markers: $(metric b parley_markers_total)"
   expect "$(count reconnects)" ge $((users / 2)) 'the clients of the killed node did not come back'
 }
 

@@ -222,6 +222,26 @@ fn what_a_resync_brings_is_explained_and_what_it_forgets_is_not() {
 }
 
 #[test]
+fn a_message_that_comes_again_under_another_epoch_is_doubled_unless_it_was_fetched() {
+    let entries = |fetched: bool| {
+        let mut entries = vec![
+            opened(None, false, place("eb", 0)),
+            durable(1, 1),
+            durable(2, 2),
+            Entry::Resync { place: place("new", 0) },
+        ];
+        let fetched = fetched.then_some(Entry::Fetched { reason: FetchReason::Resync, message: message(2) });
+        entries.extend(fetched.into_iter().chain([Entry::Adopted]));
+        entries.extend([durable(1, 2), durable(2, 3), durable(3, 4), durable(4, 5)]);
+        with_receiver(entries)
+    };
+    assert_eq!(faults(&entries(false)), [(ViolationKind::Doubled, 1)]);
+    let verdict = check(&entries(true));
+    assert!(verdict.is_clean(), "{:?}", verdict.violations);
+    assert_eq!(verdict.counts.repeated, 1);
+}
+
+#[test]
 fn a_refused_resume_without_resync_is_found() {
     let entries = vec![
         opened(None, false, place("eb", 0)),

@@ -66,7 +66,15 @@ pub enum Event {
     #[serde(rename = "notification.unread")]
     NotificationUnread { conversation_id: ConversationId, unread: u64, total_unread: u64 },
     #[serde(rename = "message.read_ack")]
-    MessageReadAck { conversation_id: ConversationId, marked_count: u64, read_at: Timestamp },
+    MessageReadAck {
+        conversation_id: ConversationId,
+        marked_count: u64,
+        read_at: Timestamp,
+        /// The reader's position.
+        up_to_seq: u64,
+        /// The conversation's newest `seq`.
+        last_seq: u64,
+    },
     #[serde(rename = "message.read_update")]
     MessageReadUpdate {
         conversation_id: ConversationId,
@@ -84,16 +92,25 @@ pub enum Event {
     #[serde(rename = "message.edited")]
     MessageEdited { message: Message },
     #[serde(rename = "message.deleted")]
-    MessageDeleted { message_id: MessageId, conversation_id: ConversationId, deleted_at: Timestamp, rev: u64 },
+    MessageDeleted {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        /// The message's place in the conversation.
+        seq: u64,
+        rev: u64,
+        deleted_at: Timestamp,
+    },
     #[serde(rename = "reaction.updated")]
     ReactionUpdated {
         message_id: MessageId,
         conversation_id: ConversationId,
+        /// The message's place in the conversation.
+        seq: u64,
+        rev: u64,
         user_id: UserId,
         emoji: String,
         added: bool,
         reactions: BTreeMap<String, Vec<UserId>>,
-        rev: u64,
     },
     #[serde(rename = "typing")]
     Typing {
@@ -176,7 +193,23 @@ pub enum Event {
     #[serde(rename = "position")]
     Position { epoch: Epoch, seq: u64 },
     #[serde(rename = "resync")]
-    Resync { reason: ResyncReason, epoch: Epoch, seq: u64 },
+    Resync {
+        reason: ResyncReason,
+        epoch: Epoch,
+        seq: u64,
+        /// Of the messages that it stands for, if all are of one conversation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conversation_id: Option<ConversationId>,
+        /// The message that it stands for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
+        /// The messages that it stands for, if they are several.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        message_ids: Vec<MessageId>,
+        /// The kept notifications that it stands for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notification_ids: Vec<NotificationId>,
+    },
     #[serde(rename = "error")]
     Error(ProtocolError),
 }

@@ -8,8 +8,8 @@ use gateway::store::{
     ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
     ConversationDeleted, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded,
     MessageChange, MessageOutcome, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner,
-    Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, UnreadCount,
-    Upkeep,
+    Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, StoredMessage,
+    UnreadCount, Upkeep,
 };
 use shared::message::ListedMember;
 use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Timestamp, UserId};
@@ -101,7 +101,9 @@ absent! {
     OutboxRows {
         enqueue(_: u64, _: &Owner, _: &[OutboxEvent]) -> () = not_here("events of a backend");
         mark_published(_: &[u64], _: &str) -> () = Ok(());
-        take_unpublished(_: &Owner, _: u64, _: u64, _: u32) -> Vec<PendingRow> = Ok(Vec::new());
+        take_unpublished(_: &Owner, _: u64, _: u64, _: (u64, u32)) -> Vec<PendingRow> = Ok(Vec::new());
+        narrow(_: u64, _: &[UserId]) -> () = Ok(());
+        stored(_: &[MessageId]) -> Vec<(StoredMessage, u64)> = Ok(Vec::new());
         published_elsewhere(_: &str, _: u64, _: u32) -> Vec<PendingRow> = Ok(Vec::new());
         prune_outbox(_: u64) -> u64 = Ok(0);
         outbox_age_ms() -> u64 = Ok(0);

@@ -10,7 +10,7 @@ use shared::UserId;
 
 use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
-use crate::backbone::{Backbone, BackboneError, BackboneHost, Inbox, PUSH_JOBS_MAX, Settings};
+use crate::backbone::{Backbone, BackboneError, BackboneHost, Inbox, Settings};
 use crate::config::Config;
 use crate::store::{Owner, Store, UnreadCount, UnreadCounts};
 
@@ -42,15 +42,13 @@ pub(super) async fn connect(
 ) -> anyhow::Result<Arc<dyn Backbone>> {
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let settings = Settings {
-        node: Arc::clone(&names.node),
-        boot_id: Arc::clone(&names.boot),
         keys: config.redis_keys.clone(),
         resume_events: config.log.resume_events,
         resume_seconds: seconds(config.log.resume_window),
         online_ttl_seconds: seconds(config.log.online_ttl),
         offline_grace_seconds: seconds(config.log.offline_grace),
-        push_jobs_max: PUSH_JOBS_MAX,
         push_is_posted: config.push.is_some(),
+        ..Settings::new(&names.node, &names.boot)
     };
     let host = Arc::new(StoreHost { unread: UnreadCounts::start(Arc::clone(store)), store: Arc::clone(store) });
     match &config.redis_url {

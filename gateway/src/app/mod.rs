@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditTrail, audit_trail};
 use crate::auth::{Authenticator, LiveSessions};
-use crate::backbone::Backbone;
+use crate::backbone::{Backbone, BackboneError};
 use crate::chat::lease::Lease;
 use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
@@ -30,7 +30,8 @@ use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies, RetentionConfig};
 use crate::delivery::fanout::{Fanout, Invalidation};
-use crate::delivery::healer::Healer;
+use crate::delivery::healer::{Healer, ReadMarked};
+use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
@@ -43,7 +44,7 @@ use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
 use crate::push::Webhook;
-use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
+use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store, StoreError};
 use crate::traces;
 use backbone::NodeNames;
 
@@ -118,7 +119,8 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&backbone))?);
         let (audit, audit_task) = audit_trail(Arc::clone(&store), Arc::clone(&metrics));
         let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, (&metrics, &audit)).await;
-        let healer = Healer::new(Arc::clone(&delivery.registry), Arc::clone(&backbone), Arc::clone(&metrics));
+        let (registry, marked) = (Arc::clone(&delivery.registry), read_marked(Arc::clone(&chat)));
+        let healer = Healer::new(registry, Arc::clone(&backbone), Arc::clone(&metrics), marked);
 
         let node = Arc::new(node(&config, (store, backbone), names, delivery, authenticator, (chat, audit, metrics)));
         let (publishing, auditing) = (CancellationToken::new(), CancellationToken::new());
@@ -289,6 +291,28 @@ impl Delivery {
         let fanout = Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(metrics), heal, forgets));
         (Self { registry, fanout, members, doubtful }, heal_queue)
     }
+}
+
+/// Where the healer gets messages that a marker stands for.
+fn read_marked(chat: Arc<Chat>) -> ReadMarked {
+    Box::new(move |user, named| {
+        let chat = Arc::clone(&chat);
+        Box::pin(async move {
+            let fault = |error: StoreError| BackboneError(error.to_string());
+            let (mut messages, mut notifications) = (Vec::new(), Vec::new());
+            for named in named {
+                match named {
+                    Named::Message(id) => messages.push(id),
+                    Named::Notification(id) => notifications.push(id),
+                }
+            }
+            let messages = chat.marked_messages(&user, &messages).await.map_err(fault)?;
+            let notifications = chat.marked_notifications(&user, &notifications).await.map_err(fault)?;
+            let message = |(id, age, envelope)| MarkedEvent { named: Named::Message(id), age, envelope };
+            let notification = |(id, age, envelope)| MarkedEvent { named: Named::Notification(id), age, envelope };
+            Ok(messages.into_iter().map(message).chain(notifications.into_iter().map(notification)).collect())
+        })
+    })
 }
 
 /// The domain, and the task that publishes what it commits.

@@ -21,6 +21,7 @@ use super::claims::{USERNAME, is_admin, names, seconds, user_id};
 use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
 use crate::http_client::{Answer, Endpoint, EndpointError};
 use crate::limits::{AddressKey, SharedPlaces};
+use crate::overload::{Kind, Queue};
 
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -33,12 +34,15 @@ const REFUSED_FOR: Duration = Duration::from_secs(5);
 const QUESTIONS_MAX: usize = 256;
 /// A longer token is not sent: what stands before the service may refuse it with an answer that looks like an outage.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// With so many of them under way, none is asked while the service doesn't answer.
+const UNANSWERED_MAX: usize = 32;
 
 /// The service.
 pub struct Remote {
     endpoint: Endpoint,
     answers: Cache<[u8; 32], CachedVerdict>,
     places: SharedPlaces,
+    queue: Arc<Queue>,
     breaker: Breaker,
     counts: Counts,
 }
@@ -74,6 +78,7 @@ impl Remote {
             endpoint: Endpoint::new(url, timeout, ANSWER_BYTES_MAX)?,
             answers: Cache::builder().max_capacity(KEPT_MAX).expire_after(GoodFor).build(),
             places: SharedPlaces::new(QUESTIONS_MAX),
+            queue: Queue::new(Kind::Tokens),
             breaker: Breaker::new(gauge!("parley_auth_service_open")),
             counts: Counts {
                 accepted: count("accepted"),
@@ -107,8 +112,11 @@ impl Remote {
             self.counts.not_asked.increment(1);
             unavailable(wait)
         };
-        let _place = self.places.take(from).ok_or_else(|| away(Duration::from_secs(1)))?;
+        let waits = self.places.taken() >= UNANSWERED_MAX && self.queue.stands_still();
+        let place = if waits { None } else { self.places.take(from) };
+        let _place = place.ok_or_else(|| away(Duration::from_millis(self.queue.refuse().retry_after_ms)))?;
         let attempt = self.breaker.attempt().map_err(away)?;
+        let _waiting = self.queue.wait(Instant::now());
         let asked_at = Instant::now();
         let body = Bytes::from(json!({ "token": token }).to_string());
         let answer = self.endpoint.post_json(HeaderMap::from_iter([(AUTHORIZATION, bearer)]), body).await;

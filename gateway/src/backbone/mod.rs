@@ -3,11 +3,12 @@
 //! It never sees a socket: events come back through [`Inbox`]. Redis commands stand nowhere else.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shared::{ConversationId, Epoch, MessageId, Position, Timestamp, UserId};
+use shared::{ConversationId, Epoch, MessageId, NotificationId, Position, Timestamp, UserId};
 
 use crate::store::{UnreadCount, UnreadMove};
 use crate::switches;
@@ -23,6 +24,7 @@ mod push_jobs;
 mod queue;
 mod rates;
 pub mod redis;
+mod redo;
 mod revocations;
 mod settings;
 
@@ -31,7 +33,7 @@ pub use late::{LATE_MAX, Late, LateId};
 pub use local::LocalBackbone;
 pub use logins::{Logins, SessionId, Ticket};
 pub use presence::{Presence, Presences};
-pub use push_jobs::{PUSH_JOB_KEPT, PUSH_JOBS_MAX, PushJob, PushJobs};
+pub use push_jobs::{PUSH_JOB_KEPT, PushJob, PushJobs};
 pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use revocations::Revocations;
@@ -71,32 +73,34 @@ pub struct Durable {
     pub committed_at: Timestamp,
     /// The unread count that moves with it.
     pub unread: Option<UnreadMove>,
-    /// Publish with [`Append::Once`] unless nothing can have been published before.
-    pub append: Append,
     /// The message that the event carries, if any.
     pub message: Option<MessageId>,
     /// If no connection receives it, add a push job about the message; from this user.
     pub push: Option<UserId>,
     /// The users whom the message mentions, for the push job; `None` for none.
     pub mentions: Option<Arc<[UserId]>>,
+    /// The kept notification that it is, if it is one.
+    pub notification: Option<NotificationId>,
 }
 
-/// How an append treats an event that may be in the log already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Append {
-    /// The first try: appended without looking.
-    First,
-    /// A redo: appended unless the log has an entry with this event id (NOLOSS.md, B3, B4).
-    Once,
-}
-
-/// The outcome of one delivery.
+/// The outcome of one delivery, each with the number of node subscriptions that received something. If that is 0 for a
+/// message, it adds a push job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// Published; this many node subscriptions received it. 0 for a durable event adds a push job.
+    /// Published, and appended if it is durable.
     To(u64),
-    /// The log had the event already: nothing was done.
-    Already,
+    /// The log had the event already: it was published again, with its `seq`.
+    Again(u64),
+    /// A marker stands in the log in place of the event.
+    Marked(u64),
+}
+
+impl DeliveryOutcome {
+    /// Whether no node received it.
+    fn reached_nobody(self) -> bool {
+        let (Self::To(receivers) | Self::Again(receivers) | Self::Marked(receivers)) = self;
+        receivers == 0
+    }
 }
 
 /// A user who is subscribed and enters.
@@ -173,8 +177,6 @@ pub trait Inbox: Send + Sync + 'static {
     fn broadcast(&self, payload: &[u8]);
     /// An order.
     fn control(&self, control: Control);
-    /// The subscriptions are lost: from now on events may be missing, even if others still arrive.
-    fn interrupted(&self);
     /// The subscriptions were made anew after a loss: events may be missing since then.
     fn resubscribed(&self);
     /// The subscription of this user alone was made anew, because another server has it now, or its server was lost: events
@@ -227,8 +229,21 @@ pub trait Backbone:
     ///
     /// At most 16,384 deliveries and 32 MiB of bodies wait at once. A call that would exceed this is an error and publishes
     /// nothing, unless nothing else waits. After any other error some deliveries may be published, and others not. The
-    /// caller's outbox rows then stay unpublished, and are published again with [`Append::Once`].
+    /// caller's outbox rows then stay unpublished, and are published again by [`Backbone::redo`].
     async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError>;
+
+    /// Publishes durable deliveries that may have been published before, in their order, and returns the outcome of each.
+    /// Nobody else may publish them meanwhile ([`Backbone::fence`]). The log of each user is read once, and gives one of
+    /// three answers (NOLOSS.md, C1):
+    ///
+    /// - The log has the event: it is published again, with its `seq`.
+    /// - The log certainly never had it: it is appended. So is an event that is state and that no request gives back by id.
+    /// - It can't be told: a marker takes the place of the message or kept notification, a durable
+    ///   `resync {reason: "trimmed"}` that names it. All of a user in one call have one marker.
+    async fn redo(
+        &self,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Result<DeliveryOutcome, BackboneError>>, BackboneError>;
 
     /// Subscribes this node to the user's channel, and returns when the server has confirmed it, within 3 s: whatever is
     /// published from then on arrives. Calls are counted: each that succeeds needs one [`Backbone::unsubscribe`].
@@ -273,6 +288,10 @@ pub trait Backbone:
     /// Gives up the connections, because the other nodes have left this node's server. The next connection may lead to the
     /// server where they are.
     fn leave_server(&self);
+
+    /// Since when the connection is there that carries commands; in a Cluster, the youngest of those to its masters. `None`
+    /// while there is none. A commit that began before it may have been published by others meanwhile (NOLOSS.md, C9).
+    fn connected_since(&self) -> Option<Instant>;
 
     /// How many nodes are connected, this one included. The number is at most a few seconds old, and at least 1.
     fn nodes(&self) -> u32;

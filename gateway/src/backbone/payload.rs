@@ -24,9 +24,15 @@ pub(super) fn unread_line(conversation: &ConversationId, unread: u64, total: u64
 }
 
 /// The line that nodes keep for themselves: the log was begun anew.
-pub(super) fn opened_line(epoch: &str, trimmed: bool) -> String {
-    let reason = if trimmed { ",\"reason\":\"trimmed\"" } else { "" };
-    format!("{{\"epoch\":\"{epoch}\",\"seq\":0{reason}}}\n")
+pub(super) fn opened_line(epoch: &str) -> String {
+    format!("{{\"epoch\":\"{epoch}\",\"seq\":0}}\n")
+}
+
+/// The body of a marker with its place in the log.
+pub(super) fn placed(body: &[u8], epoch: &str, seq: u64) -> Bytes {
+    const HEAD: &[u8] = b"{\"type\":\"resync\",\"payload\":{";
+    let place = format!("\"reason\":\"trimmed\",\"epoch\":\"{epoch}\",\"seq\":{seq},");
+    Bytes::from([HEAD, place.as_bytes(), body.strip_prefix(HEAD).unwrap_or_default()].concat())
 }
 
 /// A `seq` can be put only into an object that has members: anything else is a fault of the caller.

@@ -18,7 +18,7 @@ use super::{BackboneError, Delivery, DeliveryKind};
 pub const PUSH_JOB_KEPT: Duration = Duration::from_secs(10);
 
 /// Push jobs that may wait.
-pub const PUSH_JOBS_MAX: u32 = 100_000;
+pub(super) const PUSH_JOBS_MAX: u32 = 100_000;
 /// One conversation, or one sender, may have one part in so many of the room that is left. One that floods takes a ninth of
 /// all, and a hundred that flood leave one part in thirteen.
 pub(super) const SHARE_OF_ROOM: u32 = 8;

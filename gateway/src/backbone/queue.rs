@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backbone::redo::{Outcomes, RedoAnswer};
 use crate::backbone::{BackboneError, Delivery, DeliveryOutcome};
 
 /// The most deliveries, and bytes of their bodies, that wait or are under way. A single call over the bound is accepted if
@@ -16,6 +18,10 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One delivery, and where its outcome belongs.
 pub(super) struct Job {
     pub(super) delivery: Delivery,
+    /// What is to be done with it, if it is a redo; on the first try it is published, and appended if it is durable.
+    pub(super) redo: Option<Box<RedoAnswer>>,
+    /// It goes out only on a connection that was there by then: behind a later one others may have published it.
+    pub(super) connected_by: Option<Instant>,
     pub(super) ticket: Arc<PendingCall>,
     /// The place in the call.
     pub(super) place: usize,
@@ -28,10 +34,9 @@ pub(super) struct PendingCall {
 }
 
 struct CallState {
-    outcomes: Vec<DeliveryOutcome>,
+    outcomes: Vec<Result<DeliveryOutcome, BackboneError>>,
     open: usize,
-    fault: Option<BackboneError>,
-    done: Option<oneshot::Sender<Result<Vec<DeliveryOutcome>, BackboneError>>>,
+    done: Option<oneshot::Sender<Outcomes>>,
 }
 
 /// The sending side.
@@ -63,6 +68,16 @@ impl Queue {
 
     /// Hands deliveries over and waits for their outcomes.
     pub(super) async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError> {
+        let deliveries = deliveries.into_iter().map(|delivery| (delivery, None)).collect();
+        self.publish_each(deliveries, None).await?.into_iter().collect()
+    }
+
+    /// Hands deliveries over, with the answers of a redo that began at `connected_by`, and waits for the outcome of each.
+    pub(super) async fn publish_each(
+        &self,
+        deliveries: Vec<(Delivery, Option<Box<RedoAnswer>>)>,
+        connected_by: Option<Instant>,
+    ) -> Result<Outcomes, BackboneError> {
         if deliveries.is_empty() {
             return Ok(Vec::new());
         }
@@ -70,9 +85,8 @@ impl Queue {
         let held = self.hold(&deliveries)?;
         let ticket = Arc::new(PendingCall {
             state: Mutex::new(CallState {
-                outcomes: vec![DeliveryOutcome::To(0); deliveries.len()],
+                outcomes: vec![Ok(DeliveryOutcome::To(0)); deliveries.len()],
                 open: deliveries.len(),
-                fault: None,
                 done: Some(done),
             }),
             _held: held,
@@ -80,14 +94,14 @@ impl Queue {
         let jobs = deliveries
             .into_iter()
             .enumerate()
-            .map(|(place, delivery)| Job { delivery, ticket: ticket.clone(), place })
+            .map(|(place, (delivery, redo))| Job { delivery, redo, connected_by, ticket: ticket.clone(), place })
             .collect();
         drop(ticket);
         let sent = self.sender.lock().as_ref().is_some_and(|sender| sender.send(jobs).is_ok());
         if !sent {
             return Err(BackboneError("the backbone is closed".to_owned()));
         }
-        outcomes.await.unwrap_or_else(|_| Err(BackboneError("the publisher ended".to_owned())))
+        outcomes.await.map_err(|_| BackboneError("the publisher ended".to_owned()))
     }
 
     /// Ends the queue: its task finishes what is there.
@@ -95,8 +109,8 @@ impl Queue {
         self.sender.lock().take();
     }
 
-    fn hold(&self, deliveries: &[Delivery]) -> Result<QueueShare, BackboneError> {
-        let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
+    fn hold<R>(&self, deliveries: &[(Delivery, R)]) -> Result<QueueShare, BackboneError> {
+        let bytes = deliveries.iter().map(|(delivery, _)| delivery.body.len()).sum();
         let count = deliveries.len();
         let held = QueueShare { load: self.load.clone(), deliveries: count, bytes };
         let before = self.load.deliveries.fetch_add(count, Ordering::Relaxed);
@@ -120,22 +134,15 @@ impl Job {
     /// Settles the delivery; the call is answered with the last of its deliveries.
     pub(super) fn settle(self, outcome: Result<DeliveryOutcome, BackboneError>) {
         let mut state = self.ticket.state.lock();
-        match outcome {
-            Ok(outcome) => {
-                if let Some(place) = state.outcomes.get_mut(self.place) {
-                    *place = outcome;
-                }
-            }
-            Err(fault) => state.fault = Some(fault),
+        if let Some(place) = state.outcomes.get_mut(self.place) {
+            *place = outcome;
         }
         state.open = state.open.saturating_sub(1);
         if state.open == 0
             && let Some(done) = state.done.take()
         {
-            let outcomes = std::mem::take(&mut state.outcomes);
-            let answer = state.fault.take().map_or(Ok(outcomes), Err);
             // A caller that has gone needs no answer.
-            let _ = done.send(answer);
+            let _ = done.send(std::mem::take(&mut state.outcomes));
         }
     }
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use shared::redis_keys::Keys;
 
 use super::push_jobs::PUSH_JOBS_MAX;
+use crate::switches;
 
 /// From this size on, in bytes, an event counts as a long one, and a log holds only as many events of its size as fit into
 /// [`LOG_BYTES`]. A log of events of one size is never larger; one of mixed sizes seldom is.
 pub(super) const LONG_BYTES: usize = 2 * 1024;
 /// How many bytes of long events a log holds.
 pub(super) const LOG_BYTES: usize = 1024 * 1024;
+/// How many young events a log holds at the most: 8 MiB if all of them are just below [`LONG_BYTES`].
+const HOT_EVENTS_MAX: u32 = 4096;
 
 /// A user who has this many unread counts gets no further one by an event that leaves nothing unread, such as a join or a leave.
 /// It is loaded from the store when a message comes.
@@ -27,6 +30,9 @@ pub struct Settings {
     pub keys: Keys,
     /// How many events a log holds at least before it is trimmed.
     pub resume_events: u32,
+    /// For how many seconds an event isn't trimmed, within the bounds in number and bytes: a redo can then tell whether the
+    /// log had it (NOLOSS.md, C1).
+    pub hot_seconds: u32,
     /// How long a log, and the unread counts, outlive the last sign of life.
     pub resume_seconds: u32,
     /// How long a user counts as online after the last sign of life.
@@ -49,6 +55,7 @@ impl Settings {
             boot_id: boot_id.into(),
             keys: Keys::default(),
             resume_events: 256,
+            hot_seconds: if switches::off("hot-log") { 0 } else { 30 },
             resume_seconds: 3600,
             online_ttl_seconds: 60,
             offline_grace_seconds: 5,
@@ -57,10 +64,15 @@ impl Settings {
         }
     }
 
-    /// How many events a log holds behind one of so many bytes.
+    /// How many events a log holds at the most, behind one of so many bytes.
     pub(super) fn log_entries_max(&self, bytes: usize) -> usize {
-        let entries_max = usize::try_from(self.resume_events).unwrap_or(usize::MAX).max(1);
+        let entries_max = usize::try_from(self.hot_events_max()).unwrap_or(usize::MAX);
         if bytes > LONG_BYTES { entries_max.min(LOG_BYTES / bytes).max(1) } else { entries_max }
+    }
+
+    /// How many events a log holds at the most, however young they are.
+    pub(super) fn hot_events_max(&self) -> u32 {
+        if self.hot_seconds == 0 { self.resume_events.max(1) } else { self.resume_events.max(HOT_EVENTS_MAX) }
     }
 
     /// Milliseconds from a sign of life to the check whether the user is gone.

@@ -77,17 +77,19 @@ fn event_of(change: &MessageChange, by: Option<&UserId>, message: &Message) -> O
         MessageChange::Delete => Event::MessageDeleted {
             message_id: message.id,
             conversation_id: message.conversation_id.clone(),
-            deleted_at: message.deleted_at?,
+            seq: message.seq,
             rev: message.rev,
+            deleted_at: message.deleted_at?,
         },
         MessageChange::React { emoji, on } => Event::ReactionUpdated {
             message_id: message.id,
             conversation_id: message.conversation_id.clone(),
+            seq: message.seq,
+            rev: message.rev,
             user_id: by?.clone(),
             emoji: emoji.clone(),
             added: *on,
             reactions: message.reactions.clone(),
-            rev: message.rev,
         },
     })
 }

@@ -19,6 +19,7 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::error::SendFault;
 use super::messages::{BroughtBy, SentMessage};
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
@@ -94,8 +95,8 @@ impl Chat {
         if !self.late.is_away() {
             id = self.live_id().await;
             match tokio::time::timeout(PATIENCE, self.send_as(sender, send.clone(), id)).await {
-                Ok(Err(error)) if error.code == ErrorCode::Unavailable => {}
-                Ok(outcome) => return outcome.map(Some),
+                Ok(Err(SendFault::Other(error))) if error.code == ErrorCode::Unavailable => {}
+                Ok(outcome) => return Ok(Some(outcome?)),
                 Err(_) => {}
             }
             self.late.set_away(true);

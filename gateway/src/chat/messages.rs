@@ -6,6 +6,7 @@ use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
+use super::error::SendFault;
 use super::events::About;
 use super::{Chat, refused};
 use crate::store::{NewMessageDraft, Page, Refusal, SendOutcome, StoreError, ordered_pair};
@@ -37,7 +38,7 @@ impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
         self.check_kind(&send.kind, by)?;
-        self.send_as(sender, send, None).await
+        Ok(self.send_as(sender, send, None).await?)
     }
 
     /// Checks that the node takes messages of this kind from there.
@@ -60,7 +61,7 @@ impl Chat {
         sender: &UserId,
         send: SendMessage,
         id: Option<MessageId>,
-    ) -> Result<SentMessage, ProtocolError> {
+    ) -> Result<SentMessage, SendFault> {
         let started = Instant::now();
         // The store resolves a name that this node doesn't know, and opens what is missing: nothing is awaited before the
         // message takes its place.
@@ -84,16 +85,16 @@ impl Chat {
         };
         match (self.commit_draft(draft, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.
-            (Err(error), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
+            (Err(SendFault::Other(error)), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
                 self.directs.invalidate(&pair(sender, &to));
                 let error = ProtocolError::new(ErrorCode::Unavailable, "the conversation was deleted; try again");
-                Err(error.retry_after_ms(0))
+                Err(error.retry_after_ms(0).into())
             }
             (sent, _) => sent,
         }
     }
 
-    async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, ProtocolError> {
+    async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, SendFault> {
         let (sender, target) = (draft.sender.clone(), draft.target.clone());
         let ended = match &target {
             Target::Conversation(conversation) => self.take_typing(conversation, &sender),
@@ -128,11 +129,11 @@ impl Chat {
             }
             SendOutcome::Refused(refusal) => match target {
                 Target::Conversation(conversation) => {
-                    self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await
+                    Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
                 }
                 // The two are members of their conversation until it is deleted.
-                Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound)),
-                Target::User(_) => Err(refused(refusal)),
+                Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound).into()),
+                Target::User(_) => Err(refused(refusal).into()),
             },
             // The group commit sends it again, or gives up itself.
             SendOutcome::Busy(_) => Err(StoreError::Unavailable("the conversation is busy".into()).into()),

@@ -1,6 +1,9 @@
 //! Passwords of conversations: hashed with Argon2id, off the threads that serve sockets, and never more of them than one core
 //! can take. Guessing has a rate for each user and conversation.
 
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -9,14 +12,14 @@ use tokio::sync::Semaphore;
 
 use crate::clock::now_us;
 use crate::limits::{Rate, Slots};
+use crate::overload::{HEAD_WAIT_MAX, Kind, Queue};
 
 /// Hashes computed at the same time; each takes 19 MiB and some 20 ms of a core.
 static HASHING: Semaphore = Semaphore::const_new(1);
 /// Hashes that may be computed or wait for it: the last of them waits less than a second.
 const HASHES_MAX: usize = 32;
 static PLACES: Semaphore = Semaphore::const_new(HASHES_MAX);
-/// When to come again after finding no place, in milliseconds; a random time of these, so that not all come at once.
-const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=3_000;
+static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| Queue::new(Kind::Passwords));
 /// Attempts of one user at one conversation: five at once, and five a minute.
 const ATTEMPTS: Rate = Rate::new(12_000_000, 60_000_000);
 
@@ -68,11 +71,11 @@ fn hasher() -> Argon2<'static> {
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProtocolError> + Send + 'static,
 ) -> Result<T, ProtocolError> {
-    let _place = PLACES.try_acquire().map_err(|_| {
-        let error = ProtocolError::new(ErrorCode::Unavailable, "too many passwords are being checked; try again");
-        error.retry_after_ms(rand::random_range(RETRY_AFTER_MS))
-    })?;
-    let _permit = HASHING.acquire().await.map_err(|_| fault())?;
+    let refuse = || ProtocolError::from(QUEUE.refuse());
+    let _place = PLACES.try_acquire().ok().filter(|_| !QUEUE.is_late()).ok_or_else(refuse)?;
+    let _waiting = QUEUE.wait(Instant::now());
+    let permit = tokio::time::timeout(HEAD_WAIT_MAX, HASHING.acquire()).await.map_err(|_| refuse())?;
+    let _permit = permit.map_err(|_| fault())?;
     tokio::task::spawn_blocking(work).await.map_err(|_| fault())?
 }
 

@@ -54,5 +54,7 @@ pub(super) fn read_ack(conversation: &ConversationId, change: &ReceiptChange) ->
         conversation_id: conversation.clone(),
         marked_count: change.marked_count,
         read_at: change.at,
+        up_to_seq: change.up_to_seq,
+        last_seq: change.last_seq,
     }
 }

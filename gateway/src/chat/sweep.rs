@@ -1,16 +1,20 @@
 //! The sweep: publishes rows that were committed but not published, of this node and of nodes that are gone.
 //!
 //! A row stays unpublished after a commit whose answer was lost, while the backbone is away, and if a node dies between
-//! commit and publish (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id.
+//! commit and publish (NOLOSS.md, A9, A10). Publishing twice does no harm: the log recognises an event by its id, and where it
+//! can't, a marker takes the event's place (NOLOSS.md, C1).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use shared::{MessageId, NotificationId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::LEASE;
 use super::{Chat, publish};
-use crate::backbone::Delivery;
+use crate::backbone::{BackboneError, Delivery, DeliveryOutcome};
 use crate::clock::every;
 use crate::store::{PendingRow, StoreError};
 use crate::switches;
@@ -22,9 +26,13 @@ const ROW_AGE_MS: u64 = 5_000;
 /// Rows taken at once.
 const ROWS_PER_SWEEP: u32 = 128;
 /// Deliveries that are published in one call.
-const DELIVERIES_PER_CALL: usize = 1024;
+const DELIVERIES_PER_CALL: usize = 4096;
 /// How often a node that the others have left behind connects anew.
 const CONNECT_ANEW_EVERY: Duration = Duration::from_secs(10);
+/// Notifications among which those are looked for that a marker names.
+const NOTIFICATIONS_READ: u32 = 100;
+/// How far this node's clock and the store's may be apart, in milliseconds: in doubt a notification is younger.
+const CLOCKS_APART_MS: i64 = 5_000;
 /// How long a published row is kept.
 const KEEP_MS: u64 = 60_000;
 
@@ -48,13 +56,11 @@ impl Chat {
         let age_ms = self.store.outbox_age_ms().await?;
         self.metrics.outbox_age_seconds.set(Duration::from_millis(age_ms).as_secs_f64());
         if is_current && !switches::off("sweep") && age_ms >= ROW_AGE_MS && self.backbone.health().ready {
-            let mut rows = 0;
-            loop {
-                let (done, more) = self.redo().await?;
+            let (mut rows, mut after) = (0, Some(0));
+            while let Some(from) = after.filter(|_| !stop.is_cancelled()) {
+                let (done, last) = self.redo(from).await?;
                 rows += done;
-                if !more || stop.is_cancelled() {
-                    break;
-                }
+                after = last;
             }
             if rows > 0 {
                 tracing::info!(rows, "published rows that had been committed but not published");
@@ -115,85 +121,106 @@ impl Chat {
         Ok(())
     }
 
-    /// Publishes one portion of old rows: how many, and whether there may be more.
-    async fn redo(&self) -> Result<(usize, bool), StoreError> {
+    /// Publishes one portion of old rows, those after row `after`: how many were done with, and the last row if there may be
+    /// more.
+    async fn redo(&self, after: u64) -> Result<(usize, Option<u64>), StoreError> {
         let asked = Instant::now();
+        // A row counts as published under the server that was there before its publication.
+        let Some(server) = self.backbone.health().server else { return Ok((0, None)) };
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        let rows = self.store.take_unpublished(&self.owner, lease_ms, ROW_AGE_MS, ROWS_PER_SWEEP).await?;
-        let taken = rows.len();
+        let page = (after, ROWS_PER_SWEEP);
+        let rows = self.store.take_unpublished(&self.owner, lease_ms, ROW_AGE_MS, page).await?;
+        let last = rows.last().map(|row| row.id).filter(|_| rows.len() == usize::try_from(ROWS_PER_SWEEP).unwrap_or(0));
         if !self.fence_owners(&rows).await || !self.lease.is_held_since(asked) {
-            return Ok((0, false));
+            return Ok((0, None));
         }
         let in_flight = self.publisher.in_flight();
-        let mut done = Vec::with_capacity(taken);
-        let (mut gathered, mut count) = (Vec::new(), 0);
-        let mut rows = rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)).peekable();
-        while let Some(row) = rows.next() {
-            let id = row.id;
-            let mut parts = publish::row_parts(row);
-            let Some(last) = parts.pop() else { continue };
-            if !parts.is_empty() {
-                // Older rows go first.
-                if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
-                    break;
+        let mut redone = Redone::default();
+        let mut gathered = Vec::new();
+        for row in rows.into_iter().filter(|row| !in_flight.lock().contains(&row.id)) {
+            redone.begin(&row);
+            for part in publish::row_parts(row) {
+                let id = part.id;
+                let deliveries = publish::row_deliveries(&self.directory, part).await?;
+                gathered.extend(deliveries.into_iter().map(|delivery| (id, delivery)));
+                if gathered.len() >= DELIVERIES_PER_CALL {
+                    self.publish_again(&mut gathered, &mut redone, asked).await;
                 }
-                count = 0;
-                if !self.publish_parts(parts).await? {
-                    continue;
-                }
-            }
-            let deliveries = publish::row_deliveries(&self.directory, last).await?;
-            count += deliveries.len();
-            gathered.push((id, deliveries));
-            if count < DELIVERIES_PER_CALL && rows.peek().is_some() {
-                continue;
-            }
-            count = 0;
-            if !self.publish_rows(std::mem::take(&mut gathered), &mut done).await {
-                tracing::debug!("the sweep waits for the backbone");
-                break;
             }
         }
-        let more = taken == usize::try_from(ROWS_PER_SWEEP).unwrap_or(0) && done.len() == taken;
-        if let Some(server) = self.backbone.health().server.filter(|_| !done.is_empty()) {
+        self.publish_again(&mut gathered, &mut redone, asked).await;
+        self.metrics.markers.increment(redone.markers);
+        let (done, narrowed) = redone.rows();
+        if !done.is_empty() {
             self.metrics.redone.increment(u64::try_from(done.len()).unwrap_or(0));
             self.store.mark_published(&done, &server).await?;
         }
-        Ok((done.len(), more))
+        for (row, lacking) in narrowed {
+            self.store.narrow(row, &lacking).await?;
+        }
+        Ok((done.len(), last))
     }
 
-    /// Publishes the first parts of a large row, one after the other, so that no more than one's deliveries are held at once.
-    /// Whether the row can go on; if not, it stays unpublished.
-    async fn publish_parts(&self, parts: Vec<PendingRow>) -> Result<bool, StoreError> {
-        for part in parts {
-            let row = part.id;
-            let deliveries = publish::row_deliveries(&self.directory, part).await?;
-            if let Err(error) = self.backbone.publish(deliveries).await {
-                tracing::warn!(row, %error, "a part of an outbox row could not be published");
-                return Ok(false);
+    /// Publishes what was gathered, as much as possible in one call: each call reads a user's log once. If this node was
+    /// paused or fenced off since it `asked` for the rows, others have taken them over.
+    async fn publish_again(&self, gathered: &mut Vec<(u64, Delivery)>, redone: &mut Redone, asked: Instant) {
+        while !gathered.is_empty() {
+            let count = gathered.len().min(DELIVERIES_PER_CALL);
+            let (rows, deliveries): (Vec<u64>, Vec<Delivery>) = gathered.drain(..count).unzip();
+            if !self.lease.is_held_since(asked) || self.backbone.connected_since().is_none_or(|since| since > asked) {
+                rows.into_iter().for_each(|row| redone.fail(row));
+                continue;
+            }
+            let users: Vec<UserId> = deliveries.iter().map(|delivery| delivery.user.clone()).collect();
+            match self.backbone.redo(deliveries).await {
+                Ok(outcomes) => {
+                    for ((row, user), outcome) in rows.into_iter().zip(users).zip(outcomes) {
+                        redone.note(row, user, &outcome);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the sweep waits for the backbone");
+                    rows.into_iter().for_each(|row| redone.fail(row));
+                }
             }
         }
-        Ok(true)
     }
 
-    /// Publishes rows together, or, if that fails while the backbone is there, each alone: one that can't be published must
-    /// not hold up the others. Whether to go on.
-    async fn publish_rows(&self, rows: Vec<(u64, Vec<Delivery>)>, done: &mut Vec<u64>) -> bool {
-        let all = rows.iter().flat_map(|(_, deliveries)| deliveries.iter().cloned()).collect();
-        if self.backbone.publish(all).await.is_ok() {
-            done.extend(rows.into_iter().map(|(id, _)| id));
-            return true;
-        }
-        for (id, deliveries) in rows {
-            if !self.backbone.health().ready || switches::off("rows-one-by-one") {
-                return false;
-            }
-            match self.backbone.publish(deliveries).await {
-                Ok(_) => done.push(id),
-                Err(error) => tracing::warn!(row = id, %error, "an outbox row could not be published"),
+    /// Messages that a marker in this user's log stands for, for sockets that can't fetch them: each with the time since its
+    /// commit, and its event's envelope. Those that were deleted meanwhile are left out.
+    pub async fn marked_messages(
+        &self,
+        user: &UserId,
+        messages: &[MessageId],
+    ) -> Result<Vec<(MessageId, Duration, Bytes)>, StoreError> {
+        let mut marked = Vec::with_capacity(messages.len());
+        for (stored, age_ms) in self.store.stored(messages).await? {
+            if stored.message.deleted_at.is_none() {
+                let envelope = publish::envelope_for(&self.directory, user, &stored).await?;
+                marked.push((stored.message.id, Duration::from_millis(age_ms), envelope));
             }
         }
-        true
+        marked.sort_by_key(|(id, ..)| messages.iter().position(|message| message == id));
+        Ok(marked)
+    }
+
+    /// The same for kept notifications. The store is asked for the newest ones; older ones are read by the client.
+    pub async fn marked_notifications(
+        &self,
+        user: &UserId,
+        notifications: &[NotificationId],
+    ) -> Result<Vec<(NotificationId, Duration, Bytes)>, StoreError> {
+        if notifications.is_empty() {
+            return Ok(Vec::new());
+        }
+        let newest = self.store.notifications(user, 0, NOTIFICATIONS_READ).await?;
+        let named = newest.into_iter().rev().filter(|kept| notifications.contains(&kept.id));
+        let marked = named.map(|kept| {
+            let age_ms = Timestamp::now().unix_ms() - kept.created_at.unix_ms() - CLOCKS_APART_MS;
+            let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+            (kept.id, age, Bytes::from(format!(r#"{{"type":"notification","payload":{}}}"#, kept.payload)))
+        });
+        Ok(marked.collect())
     }
 
     /// Ends the connections of owners that are gone, so that no command of theirs runs after their rows were published
@@ -214,5 +241,105 @@ impl Chat {
             self.unfenced.lock().remove(&owner);
         }
         true
+    }
+}
+
+/// What became of the rows of one portion.
+#[derive(Default)]
+struct Redone {
+    rows: BTreeMap<u64, RedoneRow>,
+    markers: u64,
+}
+
+/// What became of one row.
+#[derive(Default)]
+struct RedoneRow {
+    /// The recipients who lacked something of it before, if not all did.
+    lacked: Option<usize>,
+    lacking: BTreeSet<UserId>,
+    /// Somebody has everything now.
+    has_reached: bool,
+    /// Nobody knows who lacks what.
+    has_failed: bool,
+}
+
+impl Redone {
+    fn begin(&mut self, row: &PendingRow) {
+        let lacked = row.lacking.as_ref().map(Vec::len);
+        self.rows.insert(row.id, RedoneRow { lacked, ..RedoneRow::default() });
+    }
+
+    fn note(&mut self, row: u64, user: UserId, outcome: &Result<DeliveryOutcome, BackboneError>) {
+        let Some(row) = self.rows.get_mut(&row) else { return };
+        match outcome {
+            Ok(DeliveryOutcome::Marked(_)) => {
+                self.markers += 1;
+                row.has_reached = true;
+            }
+            Ok(DeliveryOutcome::To(_) | DeliveryOutcome::Again(_)) => row.has_reached = true,
+            Err(error) => {
+                tracing::debug!(%error, "something of an outbox row could not be published");
+                row.lacking.insert(user);
+            }
+        }
+    }
+
+    fn fail(&mut self, row: u64) {
+        if let Some(row) = self.rows.get_mut(&row) {
+            row.has_failed = true;
+        }
+    }
+
+    /// The rows that are done with, and those that fewer recipients lack than before.
+    fn rows(self) -> (Vec<u64>, Vec<(u64, Vec<UserId>)>) {
+        let (mut done, mut narrowed) = (Vec::new(), Vec::new());
+        for (id, row) in self.rows.into_iter().filter(|(_, row)| !row.has_failed) {
+            let is_less = row.lacked.map_or(row.has_reached, |lacked| row.lacking.len() < lacked);
+            if row.lacking.is_empty() {
+                done.push(id);
+            } else if is_less && !switches::off("narrow") {
+                narrowed.push((id, row.lacking.into_iter().collect()));
+            }
+        }
+        (done, narrowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_narrowed_to_those_who_lack_it() {
+        let user = |name: &str| UserId::parse(name).expect("an id");
+        let row = |id, lacking: Option<&[&str]>| PendingRow {
+            id,
+            owner: "o".into(),
+            committed_at: Timestamp::now(),
+            messages: Vec::new(),
+            events: Vec::new(),
+            opened: Vec::new(),
+            lacking: lacking.map(|users| users.iter().map(|name| user(name)).collect()),
+        };
+        let mut redone = Redone::default();
+        let fault = || Err(BackboneError("away".to_owned()));
+        for (id, lacking) in [(1, None), (2, None), (3, Some(&["a", "b"][..])), (4, Some(&["a"][..])), (5, None)] {
+            redone.begin(&row(id, lacking));
+        }
+        for (id, name, outcome) in [
+            (1, "a", Ok(DeliveryOutcome::To(1))),
+            (1, "b", Ok(DeliveryOutcome::Marked(0))),
+            (2, "a", Ok(DeliveryOutcome::Again(1))),
+            (2, "b", fault()),
+            (2, "b", Ok(DeliveryOutcome::To(1))),
+            (3, "a", fault()),
+            (3, "b", Ok(DeliveryOutcome::To(1))),
+            (4, "a", fault()),
+        ] {
+            redone.note(id, user(name), &outcome);
+        }
+        redone.fail(5);
+        assert_eq!(redone.markers, 1);
+        assert_eq!(redone.rows(), (vec![1], vec![(2, vec![user("b")]), (3, vec![user("a")])]));
     }
 }

@@ -3,11 +3,10 @@
 //! Runs on the task that reads the backbone, so it never waits. A user whose log has to be read goes to the healer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::event::ResyncReason;
-use shared::{CloseCode, ConversationId, Event, MessageId, UserId};
+use shared::{CloseCode, ConversationId, MessageId, UserId};
 use tokio::sync::mpsc;
 
 use crate::backbone::late::MESSAGE_LIVE;
@@ -46,8 +45,6 @@ pub struct Fanout {
     on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     /// What must end by itself.
     typing: ShownTyping,
-    /// The subscriptions were lost, and the users are not being healed yet.
-    interrupted: AtomicBool,
 }
 
 impl Fanout {
@@ -58,8 +55,7 @@ impl Fanout {
         heal: mpsc::UnboundedSender<UserId>,
         on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     ) -> Self {
-        let (typing, interrupted) = (ShownTyping::default(), AtomicBool::new(false));
-        Self { registry, metrics, heal, on_stale, typing, interrupted }
+        Self { registry, metrics, heal, on_stale, typing: ShownTyping::default() }
     }
 
     /// Asks for the user's log to be read, unless that is under way.
@@ -143,14 +139,10 @@ impl Fanout {
         if switches::off("opened-line") {
             return;
         }
-        let position = Frames::of(&Event::Position { epoch: opened.epoch.clone(), seq: 0 });
-        let reason = opened.reason.unwrap_or(ResyncReason::Epoch);
-        let resync = resync(reason, &opened.epoch, 0);
-        let doubtful = opened.reason.is_some() || self.interrupted.load(Ordering::Acquire);
-        let (positions, resyncs) = self.registry.begin_anew(user, &opened.epoch, doubtful, &position, &resync);
-        self.metrics.positions.increment(u64::from(positions));
-        if resyncs > 0 {
-            self.metrics.resync(reason);
+        // The log vanished, or another server has taken over: nobody knows what is missing (NOLOSS.md, A4, A5).
+        let resync = resync(ResyncReason::Epoch, &opened.epoch, 0);
+        if self.registry.change_epoch(user, &opened.epoch, 0, &resync) {
+            self.metrics.resync(ResyncReason::Epoch);
         }
     }
 
@@ -198,10 +190,6 @@ impl Inbox for Fanout {
         }
     }
 
-    fn interrupted(&self) {
-        self.interrupted.store(true, Ordering::Release);
-    }
-
     fn user_resubscribed(&self, user: &str) {
         if !switches::off("reconnect-heal")
             && let Ok(user) = UserId::parse(user)
@@ -219,7 +207,5 @@ impl Inbox for Fanout {
         if !switches::off("reconnect-heal") {
             self.registry.users().iter().for_each(|user| self.request_heal(user));
         }
-        // From here on each user's own heal stands for the events that may be missing.
-        self.interrupted.store(false, Ordering::Release);
     }
 }

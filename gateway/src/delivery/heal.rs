@@ -9,8 +9,9 @@ use shared::event::ResyncReason;
 use shared::{Epoch, Event, UserId};
 
 use crate::backbone::{BackboneError, LogHead, LogPage};
-use crate::delivery::envelope::Payload;
+use crate::delivery::envelope::is_logged;
 use crate::delivery::frames::Frames;
+use crate::delivery::marker::{MarkedEvent, Marker, Named};
 use crate::delivery::registry::{LogEvent, Registry};
 use crate::metrics::Metrics;
 use crate::switches;
@@ -40,7 +41,7 @@ enum PageMeaning {
     OtherEpoch,
     /// The log was trimmed beyond the position: only the store has what was in the entries that are gone.
     Trimmed,
-    /// The log has a hole of its own, for its entries were deleted, or are no events: only the store has what was in them.
+    /// The log has a hole of its own, for its entries were deleted, or can't be read: only the store has what was in them.
     Hole {
         /// The `seq` of the last such entry.
         until: u64,
@@ -55,9 +56,9 @@ impl PageMeaning {
         match page.entries.first() {
             _ if epoch != Some(&page.head.epoch) => Self::OtherEpoch,
             _ if after < page.head.floor => Self::Trimmed,
+            None if after < page.head.last => Self::Hole { until: page.head.last },
             None => Self::End,
             Some((first, _)) if *first > after + 1 => Self::Hole { until: first - 1 },
-            Some((first, payload)) if !is_event(payload) => Self::Hole { until: *first },
             Some(_) => Self::Entries,
         }
     }
@@ -103,8 +104,9 @@ impl Heal {
     }
 
     /// Brings every socket of the user to the end of a page that was read from `after`, as far as it has room. A socket
-    /// without room asks for the rest when it has some.
-    pub fn apply(&mut self, after: u64, page: &LogPage) {
+    /// without room asks for the rest when it has some. `marked`: the messages that the page's markers stand for, if they were
+    /// read from the store ([`Heal::wants_marked`]).
+    pub fn apply(&mut self, after: u64, page: &LogPage, marked: Option<&[MarkedEvent]>) {
         let epoch = self.registry.epoch(self.user.as_str());
         if epoch != self.asked_under {
             // The log was begun anew while this page was on its way, and the page may be of the old one: read again.
@@ -115,7 +117,7 @@ impl Heal {
             PageMeaning::OtherEpoch => self.resync_epoch(&page.head.epoch, page.head.last),
             PageMeaning::Trimmed => self.resync_trimmed(&page.head),
             PageMeaning::Hole { until } => self.resync_trimmed(&LogHead { floor: until, ..page.head.clone() }),
-            PageMeaning::Entries => self.deliver(page),
+            PageMeaning::Entries => self.deliver(page, marked),
         }
     }
 
@@ -131,10 +133,17 @@ impl Heal {
         None
     }
 
-    fn deliver(&self, page: &LogPage) {
-        // An entry that is no event ends the page here, so that the next one begins with it.
-        for (seq, payload) in page.entries.iter().take_while(|(_, payload)| is_event(payload)) {
-            let event = LogEvent::logged(*seq, payload);
+    /// The messages that the markers of a page stand for, if some socket is to be given them.
+    #[must_use]
+    pub fn wants_marked(&self, page: &LogPage) -> Vec<Named> {
+        let markers = page.entries.iter().filter_map(|(_, payload)| Marker::of(payload));
+        let named: Vec<Named> = markers.flat_map(|marker| marker.named).collect();
+        if named.is_empty() || !self.registry.has_flat(self.user.as_str()) { Vec::new() } else { named }
+    }
+
+    fn deliver(&self, page: &LogPage, marked: Option<&[MarkedEvent]>) {
+        for (seq, payload) in &page.entries {
+            let event = LogEvent::logged(*seq, payload).with_marked(marked);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
             self.metrics.healed.increment(u64::from(tally.queued));
             self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
@@ -156,15 +165,20 @@ impl Heal {
     }
 }
 
-/// Whether an entry of a log is an event with its companions: whoever may write to the log can write anything.
-#[must_use]
-pub fn is_event(payload: &[u8]) -> bool {
-    Payload::parse(payload).is_ok()
-}
-
 /// A `resync`.
 pub fn resync(reason: ResyncReason, epoch: &Epoch, seq: u64) -> Frames<'static> {
-    Frames::of(&Event::Resync { reason, epoch: epoch.clone(), seq })
+    let epoch = epoch.clone();
+    let (conversation_id, message_id, message_ids, notification_ids) = (None, None, Vec::new(), Vec::new());
+    Frames::of(&Event::Resync { reason, epoch, seq, conversation_id, message_id, message_ids, notification_ids })
+}
+
+/// A page without the entries that nobody can read, which others have written: they are holes (NOLOSS.md, C4).
+#[must_use]
+pub fn readable(mut page: LogPage, metrics: &Metrics) -> LogPage {
+    let before = page.entries.len();
+    page.entries.retain(|(seq, payload)| is_logged(*seq, payload));
+    metrics.poisoned.increment(u64::try_from(before - page.entries.len()).unwrap_or(0));
+    page
 }
 
 #[cfg(test)]
@@ -188,9 +202,7 @@ mod tests {
         assert_eq!(meaning(&here, 9, 0, None), PageMeaning::End);
         assert_eq!(meaning(&here, 4, 6, Some(7)), PageMeaning::Trimmed);
         assert_eq!(meaning(&here, 4, 0, Some(8)), PageMeaning::Hole { until: 7 });
-        let head = LogHead { epoch: here.clone(), floor: 0, last: 9 };
-        let nonsense = LogPage { head, entries: vec![(5, Bytes::from_static(b"{\"seq\":5,nonsense}"))] };
-        assert_eq!(PageMeaning::of(&nonsense, Some(&here), 4), PageMeaning::Hole { until: 5 });
+        assert_eq!(meaning(&here, 8, 0, None), PageMeaning::Hole { until: 9 });
         assert_eq!(meaning(&elsewhere, 4, 0, Some(5)), PageMeaning::OtherEpoch);
         assert_eq!(meaning(&elsewhere, 9, 0, None), PageMeaning::OtherEpoch);
     }

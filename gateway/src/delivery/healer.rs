@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use shared::UserId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::backbone::Backbone;
-use crate::delivery::heal::Heal;
+use crate::backbone::{Backbone, BackboneError, LogPage};
+use crate::delivery::heal::{Heal, readable};
+use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
 use crate::metrics::Metrics;
 
@@ -25,12 +27,22 @@ pub struct Healer {
     registry: Arc<Registry>,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
+    read_marked: ReadMarked,
 }
+
+/// Reads what markers stand for from the store, for one user, for sockets that can't fetch it.
+pub type ReadMarked =
+    Box<dyn Fn(UserId, Vec<Named>) -> BoxFuture<'static, Result<Vec<MarkedEvent>, BackboneError>> + Send + Sync>;
 
 impl Healer {
     /// A healer for these sockets.
-    pub fn new(registry: Arc<Registry>, backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) -> Self {
-        Self { registry, backbone, metrics }
+    pub fn new(
+        registry: Arc<Registry>,
+        backbone: Arc<dyn Backbone>,
+        metrics: Arc<Metrics>,
+        read_marked: ReadMarked,
+    ) -> Self {
+        Self { registry, backbone, metrics, read_marked }
     }
 
     /// Heals each user that is asked for, until the queue's senders are gone.
@@ -53,13 +65,32 @@ impl Healer {
         let mut heal = Heal::new(Arc::clone(&self.registry), Arc::clone(&self.metrics), user);
         while let Some(after) = heal.next_read() {
             match self.backbone.read(heal.user(), after, PAGE_ENTRIES).await {
-                Ok(page) => heal.apply(after, &page),
-                Err(error) => {
-                    if let Some(failures) = heal.read_failed(&error) {
-                        tokio::time::sleep(PAUSE * failures).await;
+                Ok(page) => {
+                    let page = readable(page, &self.metrics);
+                    let marked = self.marked(&heal, &page).await;
+                    // Without the store, flat sockets wait in front of a marker; the others go on.
+                    heal.apply(after, &page, marked.as_ref().ok().and_then(|marked| marked.as_deref()));
+                    if let Err(error) = marked {
+                        self.pause(&mut heal, &error).await;
                     }
                 }
+                Err(error) => self.pause(&mut heal, &error).await,
             }
+        }
+    }
+
+    /// The messages that the page's markers stand for, if some socket is to be given them.
+    async fn marked(&self, heal: &Heal, page: &LogPage) -> Result<Option<Vec<MarkedEvent>>, BackboneError> {
+        let named = heal.wants_marked(page);
+        if named.is_empty() {
+            return Ok(None);
+        }
+        (self.read_marked)(heal.user().clone(), named).await.map(Some)
+    }
+
+    async fn pause(&self, heal: &mut Heal, error: &BackboneError) {
+        if let Some(failures) = heal.read_failed(error) {
+            tokio::time::sleep(PAUSE * failures).await;
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod gate;
 pub mod heal;
 pub mod healer;
 pub mod liveness;
+pub mod marker;
 pub mod registry;
 pub mod send_queue;
 mod shown_typing;

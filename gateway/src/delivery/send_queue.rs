@@ -229,6 +229,18 @@ impl SendQueue {
         pushed
     }
 
+    /// Notes the durable event `seq`, which this queue takes only from the log.
+    pub fn leave_to_log(&self, seq: u64) -> PushOutcome {
+        let mut state = self.state.lock();
+        state.gate.note(seq);
+        match state.gate.judge(seq) {
+            Verdict::Joining => PushOutcome::Joining,
+            Verdict::Old => PushOutcome::Old,
+            Verdict::Next | Verdict::Gap if self.is_starved() => PushOutcome::Full,
+            Verdict::Next | Verdict::Gap => PushOutcome::Gap,
+        }
+    }
+
     /// Opens the gate at `position`, queueing `first` (what tells the client that position) before any event.
     /// Returns whether events after it were pushed meanwhile, which the log now has to bring.
     pub fn open_at(&self, position: u64, first: FramedBytes) -> (PushOutcome, bool) {

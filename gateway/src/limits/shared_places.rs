@@ -53,6 +53,11 @@ pub struct SharedPlace<'a> {
 }
 
 impl SharedPlaces {
+    /// How many places are taken.
+    pub fn taken(&self) -> usize {
+        self.taken.lock().all
+    }
+
     /// So many places.
     #[must_use]
     pub fn new(places: usize) -> Self {

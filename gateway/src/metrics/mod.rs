@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::event::ResyncReason;
 use shared::{Command, ErrorCode, Event};
 
+use crate::overload::Kind;
 pub use process::heap_is_read_by;
 
 /// Bounds of the histograms of times, in seconds.
@@ -68,7 +69,7 @@ handles! {
         counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
     pub direct: Counter =
         counter("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
-    pub positions: Counter = counter("parley_positions_total", "Users notified of a new epoch without a loss");
+    pub markers: Counter = counter("parley_markers_total", "Messages in whose place a marker was put into a log");
     pub pings: Counter = counter("parley_pings_total", "Pings sent to silent clients");
     pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
     pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");
@@ -262,6 +263,10 @@ fn begin_at_zero() {
     for result in ["delivered", "retried", "dead", "obsolete"] {
         counter!("parley_push_total", "result" => result).increment(0);
     }
+    for kind in Kind::ALL {
+        counter!("parley_refused_total", "kind" => kind.label()).increment(0);
+        gauge!("parley_queue_head_seconds", "kind" => kind.label()).set(0.0);
+    }
     for name in [
         "parley_backbone_invalid_payloads_total",
         "parley_backbone_reconnects_total",
@@ -300,6 +305,8 @@ fn describe() {
     describe_counter!("parley_late_messages_total", "Messages delivered live without the store, by outcome");
     describe_counter!("parley_commands_total", "Commands by type");
     describe_counter!("parley_errors_total", "Error answers by code");
+    describe_counter!("parley_refused_total", "Commands that were refused because too much of their kind waits");
+    describe_gauge!("parley_queue_head_seconds", "How long the first that waits has waited, by kind");
     describe_counter!("parley_auth_service_total", "Questions to the authentication service by result");
     describe_histogram!("parley_auth_service_seconds", "From a question to the authentication service to its answer");
     describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and gets no requests");

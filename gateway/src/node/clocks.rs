@@ -11,6 +11,7 @@ use super::Node;
 use crate::clock::every;
 use crate::config::{LogConfig, Timeouts};
 use crate::delivery::registry::SweepClocks;
+use crate::overload;
 use crate::switches;
 
 /// The longest that presence goes without a refresh.
@@ -29,6 +30,7 @@ pub async fn clocks(node: Arc<Node>, log: LogConfig, refresh: mpsc::Sender<Vec<U
         node.lobby.sweep();
         node.fanout.end_typing();
         node.user_rates.sweep();
+        overload::sample();
         node.metrics.pings.increment(u64::from(sweep.pings));
         #[expect(clippy::cast_precision_loss, reason = "a node holds far fewer than 2^52 users")]
         node.metrics.users.set(node.registry.user_count() as f64);

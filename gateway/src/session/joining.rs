@@ -19,6 +19,7 @@ use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Credential, Identity};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
 use crate::clock::now_us;
+use crate::delivery::envelope::is_logged;
 use crate::delivery::frames::{companions_on, event_on};
 use crate::delivery::heal::resync;
 use crate::delivery::send_queue::SendQueue;
@@ -123,7 +124,9 @@ fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, e
             metrics.resume(Some(reason));
         }
         Some(Ok(_)) => {
-            if let Some(event) = event.filter(|_| !switches::off("companions")) {
+            // What others wrote into the log is no event (NOLOSS.md, C4).
+            let event = event.filter(|event| is_logged(position, event) && !switches::off("companions"));
+            if let Some(event) = event {
                 first.extend_from_slice(&companions_on(wire, event));
             }
             metrics.resume(None);

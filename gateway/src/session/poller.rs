@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
-use crate::delivery::heal::is_event;
+use crate::delivery::heal::readable;
 use crate::delivery::send_queue::{Batch, SendQueue};
 use crate::node::Node;
 
@@ -86,19 +86,18 @@ pub async fn poll(
     }
     let mut batch = Batch::default();
     loop {
-        let page = backbone.read(user, asked.seq, ENTRIES_MAX).await?;
+        let page = readable(backbone.read(user, asked.seq, ENTRIES_MAX).await?, &node.metrics);
         if page.head.epoch != asked.epoch {
             return moved(ResyncReason::Epoch, page.head);
         }
-        if page.head.floor > asked.seq || page.entries.first().is_some_and(|(first, _)| *first != asked.seq + 1) {
+        // Up to a hole of the log's own, whose events are gone.
+        let next = (asked.seq + 1..).zip(page.entries).take_while(|(expected, (seq, _))| expected == seq);
+        let entries: Vec<Bytes> = next.map(|(_, (_, payload))| payload).collect();
+        if page.head.floor > asked.seq || entries.is_empty() && page.head.last > asked.seq {
             return moved(ResyncReason::Trimmed, page.head);
         }
-        if page.entries.iter().any(|(_, payload)| !is_event(payload)) {
-            return moved(ResyncReason::Trimmed, page.head);
-        }
-        if let Some((last, _)) = page.entries.last() {
-            let (epoch, seq) = (page.head.epoch, *last);
-            let entries = page.entries.into_iter().map(|(_, payload)| payload).collect();
+        if !entries.is_empty() {
+            let (epoch, seq) = (page.head.epoch, asked.seq + u64::try_from(entries.len()).unwrap_or(0));
             return Ok(PollOutcome::Events { epoch, seq, entries });
         }
         match wait_for_event(&listener, &asked, deadline, &mut batch).await {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use shared::UserId;
 use tokio_util::sync::CancellationToken;
 
+use super::flow::Flow;
 use super::lane::{CommitLane, Item, PendingItem};
 use super::{Partner, Store, StoreError, UnreadCount};
+use crate::overload::Kind;
 
 /// Queries the store. Look-ups that arrive during a query make the next one.
 pub struct ByUser<A: Send + 'static> {
@@ -71,7 +73,7 @@ impl<A: Send + 'static> ByUser<A> {
                 }
             }
         };
-        Self { asked: CommitLane::start(CancellationToken::new(), ask) }
+        Self { asked: CommitLane::start(Kind::LookUps, Flow::patient(), CancellationToken::new(), ask) }
     }
 
     /// The store's answer for `user`.

@@ -237,7 +237,7 @@ impl Committer {
                     busy.push(one);
                 }
                 Err(error) => {
-                    away = matches!(error, StoreError::Unavailable(_)).then(|| error.clone());
+                    away = matches!(error, StoreError::Unavailable(_) | StoreError::Busy(_)).then(|| error.clone());
                     asked.answer(Err(error));
                 }
             }

@@ -1,5 +1,7 @@
 //! Why a call of the store failed. The caller turns a refusal into an error code.
 
+use crate::overload::Busy;
+
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -9,6 +11,9 @@ pub enum StoreError {
     /// A fault in a statement or in the data; a retry won't help.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// Too much waits. Nothing of it was written.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// The request was valid, and the rules forbid it.
     #[error("refused: {0:?}")]
     Refused(Refusal),

@@ -14,8 +14,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::{Committer, GroupCommitSettings};
+use super::flow::Flow;
 use super::lane::CommitLane;
 use super::{IdBlock, NewMessageDraft, Receipt, ReceiptChange, Refusal, SendOutcome, Store, StoreError};
+use crate::overload::Kind;
 
 /// The way into the store for messages and receipts.
 pub struct GroupCommit {
@@ -34,13 +36,18 @@ impl GroupCommit {
         let (closing, emptied) = (CancellationToken::new(), CancellationToken::new());
         let committer = Arc::new(Committer::new(store, ids, settings));
         let sending = committer.clone();
-        let sends = CommitLane::start(closing.clone(), move |asked| sending.clone().commit_sends(asked));
+        let sends = CommitLane::start(Kind::Messages, Flow::default(), closing.clone(), move |asked| {
+            sending.clone().commit_sends(asked)
+        });
         let busy = Mutex::new(Some(tokio::spawn(committer.clone().commit_busy(emptied.clone()))));
-        let receipts = CommitLane::start(closing.clone(), move |asked| committer.clone().commit_receipts(asked));
+        let receipts = CommitLane::start(Kind::Receipts, Flow::default(), closing.clone(), move |asked| {
+            committer.clone().commit_receipts(asked)
+        });
         Self { sends, receipts, busy, closing, emptied }
     }
 
-    /// Stores one message with others of its time. `Unavailable` within five seconds if the store didn't answer: the
+    /// Stores one message with others of its time. `Busy` within a second if too much waits: it was not stored.
+    /// `Unavailable` within five seconds if the store didn't answer: the
     /// message may still have been stored, and is then published by the sweep of the outbox.
     pub async fn send(&self, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
         self.sends.ask(draft).await

@@ -53,6 +53,12 @@ pub(super) fn to_keep(events: &[OutboxEvent]) -> Vec<Keep<'_>> {
     events.iter().filter_map(keep).collect()
 }
 
+/// The id of the notification that an event is, if it is one that is kept.
+#[must_use]
+pub fn kept_id(event: &OutboxEvent) -> Option<NotificationId> {
+    keep(event).map(|keep| keep.id)
+}
+
 fn keep(event: &OutboxEvent) -> Option<Keep<'_>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {

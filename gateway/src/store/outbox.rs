@@ -1,7 +1,7 @@
 //! Outbox rows after their commit: marked as published, taken over from dead nodes, pruned.
 
 use async_trait::async_trait;
-use shared::Timestamp;
+use shared::{MessageId, Timestamp, UserId};
 
 use super::{OpenedDirect, OutboxEvent, Owner, StoreError, StoredMessage};
 
@@ -20,6 +20,8 @@ pub struct PendingRow {
     pub messages: Vec<StoredMessage>,
     /// Its other events.
     pub events: Vec<OutboxEvent>,
+    /// The recipients who still lack something of it, if not all do (NOLOSS.md, C11).
+    pub lacking: Option<Vec<UserId>>,
 }
 
 /// The rows of the outbox.
@@ -29,19 +31,27 @@ pub trait OutboxRows: Send + Sync + 'static {
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError>;
 
     /// Marks rows as published under the backbone server `server`, unless that server is retired: then the rows stay
-    /// unpublished. `server` may name several, with `-` between them: then none of them may be retired.
+    /// unpublished. A row that another transaction has locked is left out: it stays unpublished as well. `server` may name several, with `-` between them: then none of them may be retired.
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError>;
 
-    /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, that were committed more than
-    /// `min_age_ms` ago, or by a clock that has stepped back since. It takes rows of `owner` itself, of an older boot of the same node, and of owners without a
+    /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, after row `after`, that were committed more
+    /// than `min_age_ms` ago, or by a clock that has stepped back since. It takes rows of `owner` itself, of an older boot of
+    /// the same node, and of owners without a
     /// live lease.
     async fn take_unpublished(
         &self,
         owner: &Owner,
         lease_ms: u64,
         min_age_ms: u64,
-        limit: u32,
+        (after, limit): (u64, u32),
     ) -> Result<Vec<PendingRow>, StoreError>;
+
+    /// Notes that of an unpublished row's recipients only these still lack something of it.
+    async fn narrow(&self, row: u64, lacking: &[UserId]) -> Result<(), StoreError>;
+
+    /// These messages, as they are now, each with the milliseconds since its commit by the store's clock. Those that don't
+    /// exist are left out.
+    async fn stored(&self, messages: &[MessageId]) -> Result<Vec<(StoredMessage, u64)>, StoreError>;
 
     /// Rows published under another server than `server`, in commit order, after row `after`, at most `limit`.
     async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;

@@ -57,7 +57,7 @@ async fn every_member_on_every_node_is_told_of_a_change() {
     b.send("reaction.add", json!({ "messageId": older["id"], "emoji": "👍" })).await;
     let reacted = json!({
         "messageId": older["id"], "conversationId": "g", "userId": "b", "emoji": "👍", "added": true,
-        "reactions": { "👍": ["b"] }, "rev": 4,
+        "reactions": { "👍": ["b"] }, "seq": 1, "rev": 4,
     });
     for client in [&mut a, &mut a2, &mut b] {
         assert_eq!(client.expect("reaction.updated").await["payload"], reacted);
@@ -69,6 +69,7 @@ async fn every_member_on_every_node_is_told_of_a_change() {
         (&deleted["payload"]["messageId"], &deleted["payload"]["conversationId"], &deleted["payload"]["rev"]),
         (&older["id"], &json!("g"), &json!(5))
     );
+    assert_eq!(deleted["payload"]["seq"], 1);
     for client in [&mut a2, &mut b] {
         assert_eq!(client.expect("message.deleted").await["payload"], deleted["payload"]);
     }

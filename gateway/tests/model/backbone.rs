@@ -49,30 +49,46 @@ impl Backbone {
         Self { server: 1, epochs: 0, log: None, appended: Vec::new(), gone: BTreeSet::new() }
     }
 
-    /// Appends a message's event and returns the payload to publish; `None` if nothing was done. A redo (`once`) looks for
-    /// the event first.
-    pub(crate) fn append(&mut self, message: u64, once: bool, is_subscribed: bool) -> Option<Bytes> {
-        let mut reason = "";
-        if let Some(log) = self.log.as_ref().filter(|_| once) {
-            if log.entries.iter().any(|(_, known, _)| *known == message) {
-                return None;
+    /// Appends a message's event and returns the payload to publish; `None` if nothing was done.
+    pub(crate) fn append(&mut self, message: u64, is_subscribed: bool) -> Option<Bytes> {
+        self.append_as(message, is_subscribed, |_, _| body(message))
+    }
+
+    /// Publishes a message again that was committed at this place, as `backbone/redo.rs` decides it: as it stands in the log; as
+    /// a new event, if the log is older and has lost nothing since; else a marker in its place, also if `doubts`.
+    pub(crate) fn redo(&mut self, message: u64, committed: Place, doubts: bool, is_subscribed: bool) -> Option<Bytes> {
+        if let Some(log) = &self.log {
+            if let Some((_, _, payload)) = log.entries.iter().find(|(_, known, _)| *known == message) {
+                return Some(payload.clone());
             }
-            // A log that was trimmed doesn't prove that the event was never there.
-            if log.entries.first().is_some_and(|(first, ..)| *first > 1) {
-                self.log = None;
-                reason = r#","reason":"trimmed""#;
+            let floor = log.entries.first().map_or(log.last, |(first, ..)| first - 1);
+            let (epoch, seq) = committed;
+            if !doubts && epoch == self.epochs && floor <= seq {
+                return self.append(message, is_subscribed);
             }
         }
+        self.append_as(message, is_subscribed, |epoch, seq| {
+            let place = format!(r#""reason":"trimmed","epoch":"{epoch}","seq":{seq}"#);
+            format!(r#"{{"type":"resync","payload":{{{place},"messageId":"{message}"}}}}"#)
+        })
+    }
+
+    fn append_as(
+        &mut self,
+        message: u64,
+        is_subscribed: bool,
+        event: impl FnOnce(&Epoch, u64) -> String,
+    ) -> Option<Bytes> {
         let mut head = String::new();
         if self.log.is_none() {
-            if !is_subscribed && reason.is_empty() {
+            if !is_subscribed {
                 return None;
             }
-            head = format!("{{\"epoch\":\"{}\",\"seq\":0{reason}}}\n", self.open().as_str());
+            head = format!("{{\"epoch\":\"{}\",\"seq\":0}}\n", self.open().as_str());
         }
         let log = self.log.as_mut()?;
         log.last += 1;
-        let event = body(message);
+        let event = event(&log.epoch, log.last);
         let payload = format!(r#"{{"seq":{},{}"#, log.last, event.strip_prefix('{')?);
         log.entries.push((log.last, message, Bytes::from(payload.clone())));
         self.appended.push((place(&log.epoch, log.last), message));
@@ -139,12 +155,6 @@ impl Backbone {
     pub(crate) fn message_at(&self, place: Place) -> Option<u64> {
         let at = self.appended.binary_search_by_key(&place, |(place, _)| *place).ok()?;
         self.appended.get(at).map(|(_, message)| *message)
-    }
-
-    /// The messages whose events stand behind one place and not behind the other.
-    pub(crate) fn messages_between(&self, after: Place, until: Place) -> impl Iterator<Item = u64> {
-        let between = self.appended.iter().filter(move |(place, _)| *place > after && *place <= until);
-        between.map(|(_, message)| *message)
     }
 
     /// Whether a log has lost any event from one place to another.

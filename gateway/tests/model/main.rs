@@ -2,8 +2,8 @@
 //! lost, doubled or late, of servers that change, logs that vanish or are trimmed, slow readers and reconnects.
 //!
 //! The parts under test are the node's own; the backbone's log and the clients are values in one thread, so a seed is a
-//! schedule. It fails without each of these (`PARLEY_OFF`): gate, once, epoch-doubt, epoch-resync, hole-resync, recent,
-//! direct-position, opened-line, reconnect-heal. `MODEL_SEED=7` repeats one schedule and prints its steps; `MODEL_SCHEDULES=1000000` tries that many.
+//! schedule. It fails without each of these (`PARLEY_OFF`): gate, once, epoch-resync, hole-resync, direct-position,
+//! opened-line. `MODEL_SEED=7` repeats one schedule and prints its steps; `MODEL_SCHEDULES=1000000` tries that many.
 
 #![cfg(test)]
 

@@ -60,7 +60,6 @@ impl Node {
         if self.link == Link::Cut {
             self.link = Link::Down;
             self.on_the_way.clear();
-            self.fanout.interrupted();
         }
     }
 
@@ -98,7 +97,7 @@ impl Node {
             return Some(None);
         };
         if let Some((after, page)) = self.page.take() {
-            heal.apply(after, &page);
+            heal.apply(after, &page, None);
             return Some(None);
         }
         let Some(after) = heal.next_read() else {

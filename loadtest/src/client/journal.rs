@@ -11,7 +11,13 @@ pub(super) fn write_down(recorder: &Recorder, frame: &ServerFrame) {
         Body::Position(place) => {
             return recorder.record(Entry::Position { place: place.clone(), stands_for: frame.seq });
         }
-        Body::Resync { place, .. } => return recorder.record(Entry::Resync { place: place.clone() }),
+        Body::Resync { place, .. } => {
+            // A marker takes a place in the log.
+            if let Some(seq) = frame.seq {
+                recorder.record(Entry::Durable { seq, message: None });
+            }
+            return recorder.record(Entry::Resync { place: place.clone() });
+        }
         Body::Sent { .. }
         | Body::AuthSuccess(_)
         | Body::AuthFailed

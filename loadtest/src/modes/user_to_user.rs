@@ -20,7 +20,7 @@ use super::opening::open_directs;
 use super::schedule::{self, Schedule};
 use super::typing::{self, PartnerTyping};
 use super::{MeasureArgs, Quantiles, StoreArgs, link, micros_histogram, with};
-use crate::client::{OutgoingMessage, Recipient};
+use crate::client::{OutgoingMessage, Recipient, wire};
 use crate::process::{CpuUse, CpuWatch};
 use crate::report::{Progress, Report};
 use crate::speech::{ClientFrame, PeerEvent, Speech, content};
@@ -65,11 +65,14 @@ struct Outcome {
     acked: u64,
     delivered: u64,
     connections_lost: u64,
+    /// Messages that were answered with an error.
+    refused: u64,
     errors: BTreeMap<String, u64>,
     seconds: f64,
     delivered_per_second: f64,
     delivery_ms: Quantiles,
     ack_ms: Quantiles,
+    refusal_ms: Quantiles,
     cpu_seconds: CpuUse,
     cpu_seconds_per_million: f64,
     store_cpu_seconds_per_million: Option<f64>,
@@ -81,6 +84,7 @@ struct Tally {
     opened: u64,
     delivered: Histogram<u64>,
     acked: Histogram<u64>,
+    refused: Histogram<u64>,
     last: Option<Instant>,
     lost: u64,
     errors: BTreeMap<String, u64>,
@@ -140,11 +144,13 @@ pub async fn user_to_user(args: &UserToUserArgs) -> Result<bool> {
             acked: tally.acked.len(),
             delivered,
             connections_lost: tally.lost,
+            refused: tally.refused.len(),
             errors: tally.errors.clone(),
             seconds,
             delivered_per_second: if seconds > 0.0 { delivered as f64 / seconds } else { 0.0 },
             delivery_ms: Quantiles::from(&tally.delivered),
             ack_ms: Quantiles::from(&tally.acked),
+            refusal_ms: Quantiles::from(&tally.refused),
             cpu_seconds_per_million: per_million(cpu_seconds.total),
             store_cpu_seconds_per_million: store_cpu.map(per_million),
             cpu_seconds,
@@ -236,6 +242,9 @@ async fn read(
 ) {
     let take = |heard| with(&tally, |tally| tally.take(heard));
     let hear = |frame: &[u8]| {
+        if let Some(number) = refused_number(frame) {
+            with(&tally, |tally| tally.refuse(number));
+        }
         if let Some(number) = typing.as_mut().and_then(|typing| typing.hear(frame)) {
             take(PeerEvent::Delivered(Some(number)));
         }
@@ -245,6 +254,14 @@ async fn read(
     with(&tally, |tally| tally.lost += 1);
 }
 
+/// The number of the message that an error refuses: the frame's `ref` is the message's `tempId`.
+fn refused_number(frame: &[u8]) -> Option<u64> {
+    if !frame.starts_with(br#"{"type":"error""#) {
+        return None;
+    }
+    wire::parse(frame).ok()?.reference?.rsplit_once('-')?.1.parse().ok()
+}
+
 impl Tally {
     fn new() -> Result<Self> {
         Ok(Self {
@@ -252,6 +269,7 @@ impl Tally {
             opened: 0,
             delivered: micros_histogram()?,
             acked: micros_histogram()?,
+            refused: micros_histogram()?,
             last: None,
             lost: 0,
             errors: BTreeMap::new(),
@@ -260,7 +278,14 @@ impl Tally {
 
     /// How many messages have come to their end.
     fn settled(&self, acknowledged: bool) -> u64 {
-        if acknowledged { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() }
+        let done = if acknowledged { self.delivered.len().min(self.acked.len()) } else { self.delivered.len() };
+        done + self.refused.len()
+    }
+
+    fn refuse(&mut self, number: u64) {
+        if let Some(schedule) = self.schedule {
+            self.refused.saturating_record(schedule.since_us(number));
+        }
     }
 
     fn take(&mut self, heard: PeerEvent) {
@@ -285,6 +310,10 @@ fn report(args: &UserToUserArgs, outcome: &Outcome) -> Report {
     report.row("delivered per second, over the whole time", format!("{:.0}", outcome.delivered_per_second));
     report.row("delivery ms, p50 / p90 / p99 / p99.9 / max", &outcome.delivery_ms);
     report.row("ack ms, p50 / p90 / p99 / p99.9 / max", &outcome.ack_ms);
+    if outcome.refused > 0 {
+        report.row("refused", outcome.refused);
+        report.row("refusal ms, p50 / p90 / p99 / p99.9 / max", &outcome.refusal_ms);
+    }
     report.row("CPU, core-seconds", &outcome.cpu_seconds);
     report.row("CPU, core-seconds per million delivered", format!("{:.1}", outcome.cpu_seconds_per_million));
     if let Some(store) = outcome.store_cpu_seconds_per_million {

@@ -44,6 +44,8 @@ pub(super) struct Replay<'a> {
     on_connection: HashSet<MessageId>,
     logged_at: HashMap<MessageId, Place>,
     highest: HashMap<ConversationId, u64>,
+    /// From the store, after a resync: these may come again.
+    fetched: HashSet<MessageId>,
     arrivals: HashMap<MessageId, Arrival>,
     sightings: HashSet<Sighting>,
 }
@@ -69,6 +71,7 @@ impl<'a> Replay<'a> {
             on_connection: HashSet::new(),
             logged_at: HashMap::new(),
             highest: HashMap::new(),
+            fetched: HashSet::new(),
             arrivals: HashMap::new(),
             sightings: HashSet::new(),
         };
@@ -107,7 +110,10 @@ impl<'a> Replay<'a> {
             }
             Entry::Fetched { reason, message } => {
                 let path = match reason {
-                    FetchReason::Resync => DeliveryPath::Resync,
+                    FetchReason::Resync => {
+                        self.fetched.insert(message.id);
+                        DeliveryPath::Resync
+                    }
                     FetchReason::Hole => DeliveryPath::Hole,
                 };
                 self.arrive(at_us, message, path);
@@ -187,7 +193,7 @@ impl<'a> Replay<'a> {
         if let Some(before) = self.logged_at.insert(message.id, place.clone())
             && once
         {
-            if before.epoch == place.epoch {
+            if before.epoch == place.epoch || !self.fetched.contains(&message.id) {
                 self.fault(ViolationKind::Doubled, || format!("message {} at {before:?} and at {place:?}", message.id));
             } else {
                 self.verdict.counts.repeated += 1;

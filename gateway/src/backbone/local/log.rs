@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::{Epoch, Timestamp};
+use shared::Epoch;
 
-use crate::backbone::LogHead;
-
-/// How much older than an event an entry has to be for the event to stand behind it, in milliseconds (NOLOSS.md, B4).
-const DISORDER_MS_MAX: i64 = 5_000;
+use crate::backbone::redo::KnownLog;
+use crate::backbone::{LogHead, Settings};
 
 /// The log.
 pub(super) struct Log {
     epoch: Epoch,
     entries: VecDeque<Entry>,
     last: u64,
+    /// Unix milliseconds.
+    begun_ms: i64,
     /// Unix milliseconds.
     pub(super) expires_ms: i64,
 }
@@ -26,39 +26,43 @@ struct Entry {
     body: Bytes,
 }
 
-/// Whether a log has an event.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Search {
-    Found,
-    Absent,
-    /// The entries that would prove its absence were trimmed.
-    Unproven,
-}
-
 impl Log {
-    pub(super) fn new(epoch: Epoch, expires_ms: i64) -> Self {
-        Self { epoch, entries: VecDeque::new(), last: 0, expires_ms }
+    pub(super) fn new(epoch: Epoch, begun_ms: i64, expires_ms: i64) -> Self {
+        Self { epoch, entries: VecDeque::new(), last: 0, begun_ms, expires_ms }
     }
 
-    /// Adds an event and returns its `seq`; at most `entries_max` stay.
-    pub(super) fn append(&mut self, event_id: &Arc<str>, now_ms: i64, body: Bytes, entries_max: usize) -> u64 {
+    /// Adds an event and returns its `seq`. Old entries are trimmed, young ones only where there are too many.
+    pub(super) fn append(&mut self, event_id: &Arc<str>, now_ms: i64, body: Bytes, settings: &Settings) -> u64 {
         self.last += 1;
+        let entries_max = settings.log_entries_max(body.len());
         self.entries.push_back(Entry { event_id: event_id.clone(), appended_ms: now_ms, body });
-        let surplus = self.entries.len().saturating_sub(entries_max.max(1));
+        let surplus = self.entries.len().saturating_sub(entries_max);
         self.entries.drain(..surplus);
+        let cold_until_ms = now_ms - i64::from(settings.hot_seconds) * 1000;
+        let kept = usize::try_from(settings.resume_events).unwrap_or(usize::MAX).max(1);
+        while self.entries.len() > kept && self.entries.front().is_some_and(|entry| entry.appended_ms <= cold_until_ms)
+        {
+            self.entries.pop_front();
+        }
         self.last
     }
 
-    pub(super) fn search(&self, event_id: &str, committed_at: Timestamp) -> Search {
-        for entry in self.entries.iter().rev() {
-            if *entry.event_id == *event_id {
-                return Search::Found;
-            }
-            if entry.appended_ms < committed_at.unix_ms() - DISORDER_MS_MAX {
-                return Search::Absent;
-            }
+    /// The body of the entry `seq`, if it has this event.
+    pub(super) fn body_of(&self, seq: u64, event_id: &str) -> Option<&Bytes> {
+        let place = usize::try_from(seq.checked_sub(self.floor() + 1)?).ok()?;
+        self.entries
+            .get(place)
+            .filter(|entry| entry.event_id.split(':').any(|id| id == event_id))
+            .map(|entry| &entry.body)
+    }
+
+    /// What a redo has to know.
+    pub(super) fn known(&self) -> KnownLog {
+        let mut known = KnownLog::new(self.epoch.clone(), Some(self.begun_ms), self.floor());
+        for (seq, entry) in (self.floor() + 1..).zip(&self.entries) {
+            known.note(seq, &format!("{}:{}", entry.appended_ms, entry.event_id));
         }
-        if self.floor() == 0 { Search::Absent } else { Search::Unproven }
+        known
     }
 
     pub(super) fn head(&self) -> LogHead {

@@ -17,7 +17,7 @@ mod time;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use self::state::{AppendOutcome, State};
 use self::time::now_ms;
 use super::push_jobs::{STRANGERS_PER_QUERY, job_of};
 use super::queue::{Job, Queue};
+use super::redo::{RedoAnswer, answer_all};
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
     EntryOutcome, Health, Inbox, LogHead, LogPage, PushJob, Revocations, Settings, payload,
@@ -51,6 +52,7 @@ pub struct LocalBackbone {
     queue: Queue,
     late: late::LateStream,
     stop: CancellationToken,
+    started: Instant,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -75,7 +77,14 @@ impl LocalBackbone {
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
-        Self { shared, queue, late: late::LateStream::default(), stop, tasks: Mutex::new(tasks) }
+        Self {
+            shared,
+            queue,
+            late: late::LateStream::default(),
+            stop,
+            started: Instant::now(),
+            tasks: Mutex::new(tasks),
+        }
     }
 }
 
@@ -88,13 +97,19 @@ impl Shared {
                 let outcome = match &job.delivery.kind {
                     DeliveryKind::Ephemeral => {
                         let subscribed = self.state.lock().is_subscribed(&job.delivery.user);
-                        self.give(&job.delivery.user, job.delivery.body.clone(), subscribed)
+                        DeliveryOutcome::To(self.give(&job.delivery.user, &job.delivery.body, subscribed))
                     }
                     DeliveryKind::Durable(durable) => {
-                        self.append(&job.delivery.user, &job.delivery.body, durable).await
+                        match self.append(&job.delivery, durable, job.redo.as_deref()).await {
+                            Ok(outcome) => outcome,
+                            Err(fault) => {
+                                job.settle(Err(fault));
+                                continue;
+                            }
+                        }
                     }
                 };
-                if outcome == DeliveryOutcome::To(0)
+                if outcome.reached_nobody()
                     && let Some(push) = job_of(&job.delivery)
                 {
                     if self.state.lock().knows(&push.user) {
@@ -126,8 +141,14 @@ impl Shared {
         }
     }
 
-    async fn append(&self, user: &UserId, body: &Bytes, durable: &Durable) -> DeliveryOutcome {
-        let mut appended = self.state.lock().append(user, body, durable, false, now_ms());
+    async fn append(
+        &self,
+        delivery: &Delivery,
+        durable: &Durable,
+        redo: Option<&RedoAnswer>,
+    ) -> Result<DeliveryOutcome, BackboneError> {
+        let Delivery { user, body, .. } = delivery;
+        let mut appended = self.state.lock().append(user, body, durable, redo, false, now_ms());
         if matches!(appended, AppendOutcome::CountsMissing) {
             let counts = tokio::time::timeout(LOAD_WITHIN, self.host.unread(user)).await;
             let mut state = self.state.lock();
@@ -136,20 +157,28 @@ impl Shared {
                 Ok(Err(error)) => tracing::debug!(%error, "unread counts could not be loaded"),
                 Err(_) => tracing::debug!("unread counts were not loaded in time"),
             }
-            appended = state.append(user, body, durable, true, now_ms());
+            appended = state.append(user, body, durable, redo, true, now_ms());
         }
-        match appended {
-            AppendOutcome::Payload { payload, subscribed } => self.give(user, payload, subscribed),
-            AppendOutcome::Already => DeliveryOutcome::Already,
-            AppendOutcome::Nowhere | AppendOutcome::CountsMissing => DeliveryOutcome::To(0),
-        }
+        let receivers = match appended {
+            AppendOutcome::Payload { payload, subscribed } => self.give(user, &payload, subscribed),
+            AppendOutcome::Outdated => {
+                return Err(BackboneError("the log has changed since a redo read it".to_owned()));
+            }
+            AppendOutcome::Nowhere | AppendOutcome::CountsMissing => 0,
+        };
+        Ok(match redo {
+            None | Some(RedoAnswer::Append { .. }) => DeliveryOutcome::To(receivers),
+            Some(RedoAnswer::Again { .. }) => DeliveryOutcome::Again(receivers),
+            Some(RedoAnswer::Marker) => DeliveryOutcome::Marked(receivers),
+        })
     }
 
-    fn give(&self, user: &UserId, payload: Bytes, subscribed: bool) -> DeliveryOutcome {
+    /// Hands a payload to the inbox; the number of subscriptions that received it.
+    fn give(&self, user: &UserId, payload: &[u8], subscribed: bool) -> u64 {
         if subscribed {
-            self.inbox.user_event(user.as_str(), &payload);
+            self.inbox.user_event(user.as_str(), payload);
         }
-        DeliveryOutcome::To(u64::from(subscribed))
+        u64::from(subscribed)
     }
 
     async fn sweep(self: Arc<Self>, stop: CancellationToken) {
@@ -176,6 +205,26 @@ impl Backbone for LocalBackbone {
     async fn publish(&self, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryOutcome>, BackboneError> {
         payload::check(&deliveries)?;
         self.queue.publish(deliveries).await
+    }
+
+    async fn redo(
+        &self,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Result<DeliveryOutcome, BackboneError>>, BackboneError> {
+        payload::check(&deliveries)?;
+        let users: HashSet<&UserId> = deliveries.iter().map(|delivery| &delivery.user).collect();
+        let logs = {
+            let state = self.shared.state.lock();
+            users.into_iter().filter_map(|user| Some((user.clone(), state.known_log(user)?))).collect()
+        };
+        let mut answered = answer_all(&deliveries, &logs);
+        let published = self.queue.publish_each(std::mem::take(&mut answered.deliveries), None).await?;
+        let outcomes = answered.outcomes(&published);
+        let unseen =
+            deliveries.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(DeliveryOutcome::Marked(0))));
+        let jobs = unseen.filter_map(|(delivery, _)| job_of(delivery)).collect();
+        self.shared.add_if_known(jobs).await;
+        Ok(outcomes)
     }
 
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError> {
@@ -229,6 +278,10 @@ impl Backbone for LocalBackbone {
     fn note_new_server(&self) {}
 
     fn leave_server(&self) {}
+
+    fn connected_since(&self) -> Option<Instant> {
+        Some(self.started)
+    }
 
     fn nodes(&self) -> u32 {
         1

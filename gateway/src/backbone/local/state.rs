@@ -8,10 +8,11 @@ use bytes::Bytes;
 use shared::{Epoch, UserId};
 
 use super::counts::Counts;
-use super::log::{Log, Search};
+use super::log::Log;
 use super::logins::LocalLogins;
 use super::online::Online;
-use crate::backbone::{Append, Durable, LogHead, LogPage, Settings, payload};
+use crate::backbone::redo::{KnownLog, RedoAnswer};
+use crate::backbone::{Durable, LogHead, LogPage, Settings, payload};
 use crate::store::UnreadCount;
 
 /// How long a channel is kept after its last subscription ended.
@@ -44,8 +45,8 @@ pub(super) enum AppendOutcome {
     Payload { payload: Bytes, subscribed: bool },
     /// Neither a log nor a subscriber.
     Nowhere,
-    /// The log has it already.
-    Already,
+    /// A redo's answer doesn't hold any more; nothing was done.
+    Outdated,
     /// The user's counts have to be loaded first; nothing was done.
     CountsMissing,
 }
@@ -122,18 +123,25 @@ impl State {
         user_id: &UserId,
         body: &Bytes,
         durable: &Durable,
+        redo: Option<&RedoAnswer>,
         counts_loaded: bool,
         now_ms: i64,
     ) -> AppendOutcome {
         let Some(user) = self.users.get_mut(user_id) else { return AppendOutcome::Nowhere };
-        let search = match (durable.append, &user.log) {
-            (Append::First, _) | (Append::Once, None) => Search::Absent,
-            (Append::Once, Some(log)) => log.search(&durable.event_id, durable.committed_at),
-        };
-        if search == Search::Found {
-            return AppendOutcome::Already;
-        }
         let subscribed = user.is_subscribed();
+        let here = |epoch: &Epoch| user.log.as_ref().filter(|log| log.epoch() == epoch);
+        match redo {
+            None | Some(RedoAnswer::Marker) => {}
+            Some(RedoAnswer::Append { under }) if here(under).is_some() => {}
+            Some(RedoAnswer::Append { .. }) => return AppendOutcome::Outdated,
+            Some(RedoAnswer::Again { epoch, seq }) => {
+                let body = here(epoch).and_then(|log| log.body_of(*seq, &durable.event_id));
+                return body.map_or(AppendOutcome::Outdated, |body| AppendOutcome::Payload {
+                    payload: payload::with_seq(*seq, body),
+                    subscribed,
+                });
+            }
+        }
         if user.log.is_none() && !subscribed {
             user.counts = None;
             return AppendOutcome::Nowhere;
@@ -151,21 +159,30 @@ impl State {
             }
         }
         let mut first_line = String::new();
-        let trimmed = search == Search::Unproven;
-        if trimmed || user.log.is_none() {
+        if user.log.is_none() {
             self.epochs += 1;
             let log = new_log(self.process, self.epochs, now_ms, &self.settings);
-            first_line = payload::opened_line(log.epoch().as_str(), trimmed);
+            first_line = payload::opened_line(log.epoch().as_str());
             user.log = Some(log);
         }
         let Some(log) = &mut user.log else { return AppendOutcome::Nowhere };
-        let entries_max = self.settings.log_entries_max(body.len());
-        let seq = log.append(&durable.event_id, now_ms.max(durable.committed_at.unix_ms()), body.clone(), entries_max);
+        if redo == Some(&RedoAnswer::Marker) {
+            // The counts that it would have moved are unknown from here on.
+            user.counts = None;
+            body = payload::placed(&body, log.epoch().as_str(), log.head().last + 1);
+        }
+        let at_ms = now_ms.max(durable.committed_at.unix_ms());
+        let seq = log.append(&durable.event_id, at_ms, body.clone(), &self.settings);
         let mut payload = payload::with_seq(seq, &body);
         if !first_line.is_empty() {
             payload = Bytes::from([first_line.as_bytes(), &payload].concat());
         }
         AppendOutcome::Payload { payload, subscribed }
+    }
+
+    /// What a redo has to know of the user's log, if there is one.
+    pub(super) fn known_log(&self, user: &UserId) -> Option<KnownLog> {
+        self.users.get(user)?.log.as_ref().map(Log::known)
     }
 
     pub(super) fn seed(&mut self, user: &UserId, counts: Vec<UnreadCount>) {
@@ -231,5 +248,5 @@ impl User {
 }
 
 fn new_log(process: u32, number: u64, now_ms: i64, settings: &Settings) -> Log {
-    Log::new(Epoch::of_process(process, number), now_ms + i64::from(settings.resume_seconds) * 1000)
+    Log::new(Epoch::of_process(process, number), now_ms, now_ms + i64::from(settings.resume_seconds) * 1000)
 }

@@ -243,6 +243,14 @@ impl Link {
         }
     }
 
+    /// Since when the connection, or the youngest of the connections to masters, is there.
+    pub(super) fn connected_since(&self) -> Option<Instant> {
+        match &self.route {
+            Route::One(server) => server.live().ok().map(|live| live.since),
+            Route::Cluster(cluster) => cluster.youngest_since(),
+        }
+    }
+
     /// How many nodes are connected.
     pub(super) fn nodes(&self) -> u32 {
         let counted = match &self.route {

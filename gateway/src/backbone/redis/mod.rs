@@ -14,7 +14,7 @@ mod subscribe;
 mod together;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::commands::entrance;
 use self::commands::publisher::PipelineWriter;
+use self::commands::redo;
 pub use self::connect::discovery::Address;
 use self::connect::discovery::{self, Target};
 use self::keep::KeptConnections;
@@ -58,6 +59,8 @@ pub struct RedisBackbone {
     publisher: Mutex<Option<JoinHandle<()>>>,
     /// The task that keeps the connections, until it is awaited by `close`.
     keeper: Mutex<Option<JoinHandle<()>>>,
+    /// The store, as far as the backbone asks it.
+    host: Arc<dyn BackboneHost>,
 }
 
 impl RedisBackbone {
@@ -87,8 +90,9 @@ impl RedisBackbone {
             entrances: link.together(move |entrants| enter(entering.clone(), entrants)),
             arrivals: link.together(move |users| arrive(arriving.clone(), users)),
             departures: link.together(move |users| depart(departing.clone(), users)),
-            publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, host).run()))),
+            publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, host.clone()).run()))),
             keeper: Mutex::new(Some(keeper)),
+            host,
             link,
             subscriptions,
             queue,
@@ -140,6 +144,15 @@ impl Backbone for RedisBackbone {
         self.queue.publish(deliveries).await
     }
 
+    async fn redo(
+        &self,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Result<DeliveryOutcome, BackboneError>>, BackboneError> {
+        payload::check(&deliveries)?;
+        self.link.check()?;
+        redo::redo(&self.link, &self.queue, &self.host, &deliveries).await
+    }
+
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError> {
         self.subscriptions.subscribe(user).await
     }
@@ -185,6 +198,10 @@ impl Backbone for RedisBackbone {
 
     fn note_new_server(&self) {
         self.link.note_new_server();
+    }
+
+    fn connected_since(&self) -> Option<Instant> {
+        self.link.connected_since()
     }
 
     fn nodes(&self) -> u32 {

@@ -19,6 +19,8 @@ pub(super) struct Scripts {
     pub(super) enter: Script,
     /// Reads a log.
     pub(super) read: Script,
+    /// Reads which events a log has.
+    pub(super) events: Script,
     /// Makes a user offline.
     pub(super) departed: Script,
     /// Counts a user's subscriptions.
@@ -44,16 +46,26 @@ impl Scripts {
     pub(super) fn new(settings: &Settings, is_cluster: bool) -> Self {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
-            "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = {}, {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+            "local MAXLEN, HOT_MAX, HOT_MS = {}, {}, {}\n\
+             local LONG_BYTES, LOG_BYTES, TTL = {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
              local READ_COUNTS = {READ_COUNTS_MAX}\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
-            settings.resume_events, settings.resume_seconds
+            settings.resume_events,
+            settings.hot_events_max(),
+            u64::from(settings.hot_seconds) * 1000,
+            settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
         let log = include_str!("lua/log.lua");
         Self {
             publish,
-            append: script(&[log, include_str!("lua/once.lua"), include_str!("lua/append.lua")]),
+            append: script(&[
+                log,
+                include_str!("lua/redo.lua"),
+                include_str!("lua/trim.lua"),
+                include_str!("lua/append.lua"),
+            ]),
+            events: script(&[log, include_str!("lua/events.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[log, include_str!("lua/open.lua")]),
             enter: script(&[log, include_str!("lua/enter.lua")]),
@@ -79,10 +91,12 @@ impl Scripts {
     }
 
     fn all(&self) -> impl Iterator<Item = &Script> {
-        let Self { publish: _, append, seed, open, enter, read, departed, .. } = self;
+        let Self { publish: _, append, seed, open, enter, read, events, departed, .. } = self;
         let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, push, push_end, cut, .. } = self;
         let presence = [departed, subscribed, take_offline, settle_offline];
-        [append, seed, open, enter, read, restore_revocation, draw, push, push_end, cut].into_iter().chain(presence)
+        [append, seed, open, enter, read, events, restore_revocation, draw, push, push_end, cut]
+            .into_iter()
+            .chain(presence)
     }
 }
 

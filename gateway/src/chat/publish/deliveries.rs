@@ -1,5 +1,6 @@
 //! From what was committed to deliveries: one for each recipient, in the order of the commit.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,25 +8,40 @@ use serde::Deserialize;
 use shared::{ConversationId, Event, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
-use crate::backbone::{Append, Delivery, DeliveryKind, Durable};
+use crate::backbone::{Delivery, DeliveryKind, Durable};
 use crate::chat::events::{MessageBodies, message_bodies};
-use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove};
+use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove, kept_id};
 
 /// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
 const MESSAGES_PER_PART: usize = 16;
 
-/// What a row that was found unpublished has to deliver.
+/// What a row that was found unpublished has to deliver: to all its recipients, or to those who still lack something of it.
 pub(in crate::chat) async fn row_deliveries(
     directory: &Directory,
     row: PendingRow,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let mut deliveries = opened_deliveries(row.id, &row.opened, Append::Once);
+    let mut deliveries = opened_deliveries(row.id, &row.opened);
     for stored in &row.messages {
         let audience = directory.audience(stored).await?;
-        deliveries.append(&mut message_deliveries(stored, &audience, Append::Once));
+        deliveries.append(&mut message_deliveries(stored, &audience));
     }
-    deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at, Append::Once));
+    deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at));
+    if let Some(lacking) = &row.lacking {
+        let lacking: HashSet<&UserId> = lacking.iter().collect();
+        deliveries.retain(|delivery| lacking.contains(&delivery.user));
+    }
     Ok(deliveries)
+}
+
+/// A message's envelope for one of its recipients.
+pub(in crate::chat) async fn envelope_for(
+    directory: &Directory,
+    user: &UserId,
+    stored: &StoredMessage,
+) -> Result<Bytes, StoreError> {
+    let audience = directory.audience(stored).await?;
+    let MessageBodies { sent, new } = message_bodies(&stored.message, &audience.about, audience.count());
+    Ok(if stored.message.sender_id == *user { sent } else { new })
 }
 
 /// A row of many messages in parts that are published one after the other; the row is published when all of them are.
@@ -35,14 +51,15 @@ pub(in crate::chat) fn row_parts(mut row: PendingRow) -> Vec<PendingRow> {
         let rest = row.messages.split_off(MESSAGES_PER_PART);
         let messages = std::mem::replace(&mut row.messages, rest);
         let opened = std::mem::take(&mut row.opened);
-        parts.push(PendingRow { opened, messages, events: Vec::new(), owner: row.owner.clone(), ..row });
+        let (owner, lacking) = (row.owner.clone(), row.lacking.clone());
+        parts.push(PendingRow { opened, messages, events: Vec::new(), owner, lacking, ..row });
     }
     parts.push(row);
     parts
 }
 
 /// `conversation.created` for both users of each direct conversation that a batch opened: in front of its first message.
-pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect], append: Append) -> Vec<Delivery> {
+pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Delivery> {
     let mut deliveries = Vec::with_capacity(2 * opened.len());
     for direct in opened {
         let event_id: Arc<str> = format!("{row}.c{}", direct.id).into();
@@ -54,10 +71,10 @@ pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect], append: Appen
                 event_id: Arc::clone(&event_id),
                 committed_at: direct.at,
                 unread: None,
-                append,
                 message: None,
                 push: None,
                 mentions: None,
+                notification: None,
             }),
         }));
     }
@@ -65,7 +82,7 @@ pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect], append: Appen
 }
 
 /// The deliveries of a message: to its sender, then to everybody else.
-pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, append: Append) -> Vec<Delivery> {
+pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) -> Vec<Delivery> {
     let (message, Audience { now, then, about }) = (&stored.message, audience);
     let MessageBodies { sent, new } = message_bodies(message, about, audience.count());
     let event_id: Arc<str> = format!("m{}", message.id).into();
@@ -85,10 +102,10 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience, ap
                 seen_seq: if is_sender { message.seq } else { 0 },
                 announce: !is_sender,
             }),
-            append,
             message: Some(message.id),
             push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
             mentions: mentions.clone(),
+            notification: None,
         }),
     };
     let of_now = then.is_none().then_some(&now.list).into_iter().flatten().map(|(user, _)| user);
@@ -125,14 +142,11 @@ pub(super) fn conversation_of(event: &OutboxEvent) -> Option<ConversationId> {
     conversation_id.or(message.map(|message| message.conversation_id)).or(conversation.map(|it| it.id))
 }
 
-pub(super) fn event_deliveries(
-    row: u64,
-    events: Vec<OutboxEvent>,
-    committed_at: Timestamp,
-    append: Append,
-) -> Vec<Delivery> {
+pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
-    for (place, OutboxEvent { users, body, unread }) in events.into_iter().enumerate() {
+    for (place, event) in events.into_iter().enumerate() {
+        let notification = kept_id(&event);
+        let OutboxEvent { users, body, unread } = event;
         let event_id: Arc<str> = format!("{row}.{place}").into();
         let body = Bytes::from(body);
         deliveries.extend(users.into_iter().map(|user| Delivery {
@@ -142,10 +156,10 @@ pub(super) fn event_deliveries(
                 event_id: Arc::clone(&event_id),
                 committed_at,
                 unread: unread.clone(),
-                append,
                 message: None,
                 push: None,
                 mentions: None,
+                notification,
             }),
         }));
     }
@@ -180,6 +194,7 @@ mod tests {
         let row = |count: u64| PendingRow {
             id: 7,
             owner: "o".into(),
+            lacking: None,
             committed_at: Timestamp::now(),
             opened: vec![opened.clone()],
             messages: (1..=count).map(stored).collect(),

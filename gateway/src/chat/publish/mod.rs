@@ -7,6 +7,7 @@
 mod deliveries;
 mod directory;
 mod held;
+mod marks;
 mod publisher;
 mod rows;
 
@@ -19,17 +20,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of, opened_deliveries};
-pub(super) use self::deliveries::{row_deliveries, row_parts};
+pub(super) use self::deliveries::{envelope_for, row_deliveries, row_parts};
 use self::directory::Audience;
 pub use self::directory::Directory;
 use self::held::{Held, Item, Slice};
+use self::marks::{Marked, Marks};
 use self::publisher::Publication;
 pub use self::publisher::{InFlight, Publisher};
 use self::rows::{OpenRows, RowState};
 use super::lease::Lease;
-use crate::backbone::{Append, Backbone, Delivery};
+use crate::backbone::{Backbone, Delivery};
 use crate::metrics::Metrics;
 use crate::store::{CommittedBatch, CommittedEvents, Store, StoreError, StoredMessage};
+use crate::switches;
 use crate::traces::{self, Step};
 
 /// Deliveries that go to the backbone in one call.
@@ -42,10 +45,9 @@ const HELD_PER_CALL: usize = 512;
 const MESSAGES_PER_LOAD: usize = 256;
 /// Such queries under way.
 const LOADS_MAX: usize = 2;
-/// How long a published row waits to be marked together with others.
-const MARK_EVERY: Duration = Duration::from_millis(500);
-/// Rows that are marked in one call.
-const MARK_ROWS: usize = 512;
+/// How long a published row waits to be marked together with others: if the node dies, the sweep publishes again what was
+/// published in that time.
+const MARK_EVERY: Duration = Duration::from_millis(50);
 
 /// The task behind a [`Publisher`].
 pub struct PublishTask {
@@ -63,7 +65,9 @@ pub struct PublishTask {
     /// Rows of which not everything is published.
     rows: OpenRows,
     /// Rows that are to be marked.
-    published: Vec<u64>,
+    marks: Marks,
+    /// The marking under way, if there is one.
+    marking: JoinSet<Vec<Marked>>,
 }
 
 /// A message, and whom it goes to.
@@ -94,7 +98,8 @@ pub fn publisher(
         held: Held::default(),
         loads: JoinSet::new(),
         rows: OpenRows::default(),
-        published: Vec::new(),
+        marks: Marks::default(),
+        marking: JoinSet::new(),
     };
     (handle, task)
 }
@@ -109,24 +114,29 @@ impl PublishTask {
             self.start_loads();
             tokio::select! {
                 biased;
+                // First, because there may always be something to publish.
+                Some(marked) = self.marking.join_next() => self.take_marked(marked),
+                _ = mark.tick() => self.start_marking(),
                 first = self.queue.recv(), if !self.queue.is_closed() || !self.queue.is_empty() => match first {
                     Some(first) => self.publish_gathered(Some(first)).await,
                     None => is_stopping = true,
                 },
                 Some(loaded) = self.loads.join_next() => self.take_loaded(loaded),
                 () = std::future::ready(()), if self.held.has_turns() => self.publish_gathered(None).await,
-                _ = mark.tick() => self.mark().await,
                 () = stop.cancelled(), if !is_stopping => {
                     // `close` lets what is waiting through, then nothing comes any more.
                     self.queue.close();
                     is_stopping = true;
                 }
             }
-            if self.published.len() >= MARK_ROWS {
-                self.mark().await;
-            }
         }
-        self.mark().await;
+        while let Some(marked) = self.marking.join_next().await {
+            self.take_marked(marked);
+        }
+        self.start_marking();
+        while let Some(marked) = self.marking.join_next().await {
+            self.take_marked(marked);
+        }
     }
 
     async fn publish_gathered(&mut self, first: Option<Publication>) {
@@ -154,7 +164,7 @@ impl PublishTask {
                 for direct in &opened {
                     self.directory.members.learn(&direct.id, direct.members());
                 }
-                gathered.deliveries.append(&mut opened_deliveries(row, &opened, Append::First));
+                gathered.deliveries.append(&mut opened_deliveries(row, &opened));
                 for stored in messages {
                     self.gather_message(row, stored, gathered);
                 }
@@ -165,7 +175,7 @@ impl PublishTask {
                 // Events of a conversation don't overtake its messages.
                 let behind = (!self.held.is_empty()).then(|| events.iter().filter_map(conversation_of)).into_iter();
                 let behind = behind.flatten().find(|conversation| self.held.holds(conversation));
-                let mut deliveries = event_deliveries(row, events, Timestamp::now(), Append::First);
+                let mut deliveries = event_deliveries(row, events, Timestamp::now());
                 match behind {
                     Some(conversation) => self.hold(row, &conversation, Item::Events(row, deliveries)),
                     None => gathered.deliveries.append(&mut deliveries),
@@ -181,7 +191,7 @@ impl PublishTask {
             && audience.count() <= AT_ONCE_MAX
             && !self.held.holds(&stored.message.conversation_id)
         {
-            gathered.deliveries.append(&mut message_deliveries(&stored, audience, Append::First));
+            gathered.deliveries.append(&mut message_deliveries(&stored, audience));
             return;
         }
         let conversation = stored.message.conversation_id.clone();
@@ -202,7 +212,7 @@ impl PublishTask {
 
     /// Adds a slice of what is held.
     fn gather_held(&mut self, gathered: &mut PublishBatch) {
-        let make = |stored: &StoredMessage, audience: &Audience| message_deliveries(stored, audience, Append::First);
+        let make = |stored: &StoredMessage, audience: &Audience| message_deliveries(stored, audience);
         for Slice { row, mut deliveries, ends } in self.held.take(HELD_PER_CALL, make) {
             gathered.deliveries.append(&mut deliveries);
             match ends {
@@ -247,6 +257,9 @@ impl PublishTask {
 
     async fn publish(&mut self, gathered: PublishBatch) {
         let PublishBatch { parts, slices, deliveries, begun } = gathered;
+        // A row counts as published under the server that was there before its publication.
+        let server = self.backbone.health().server;
+        slices.iter().chain(&parts).for_each(|row| self.rows.publishes_under(*row, server.as_ref()));
         let result = self.publish_deliveries(deliveries, begun).await;
         if let Err(reason) = &result {
             tracing::debug!(reason, "publications are left to the sweep");
@@ -259,6 +272,11 @@ impl PublishTask {
         if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
             // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS.md, A8).
             return Err("the lease was not held all the time".to_owned());
+        }
+        let since = self.backbone.connected_since().filter(|_| !switches::off("same-connection"));
+        if since.zip(begun).is_some_and(|(since, begun)| since > begun) {
+            // Another may have fenced this node off and taken the rows over, whatever the leases say (NOLOSS.md, C9).
+            return Err("the connection was made after the commit began".to_owned());
         }
         if deliveries.is_empty() {
             return Ok(());
@@ -289,7 +307,11 @@ impl PublishTask {
     fn end_part(&mut self, row: u64) {
         match self.rows.end_part(row) {
             RowState::Open => {}
-            RowState::Published => self.published.push(row),
+            RowState::Published(server) => {
+                if !self.marks.push(row, server) {
+                    self.in_flight.lock().remove(&row);
+                }
+            }
             RowState::Failed => {
                 self.metrics.publish_failed.increment(1);
                 self.in_flight.lock().remove(&row);
@@ -297,16 +319,25 @@ impl PublishTask {
         }
     }
 
-    async fn mark(&mut self) {
-        let Some(server) = self.backbone.health().server.filter(|_| !self.published.is_empty()) else { return };
-        let rows = std::mem::take(&mut self.published);
-        if let Err(error) = self.store.mark_published(&rows, &server).await {
-            // The sweep publishes them once more, and the log knows them already.
-            tracing::debug!(%error, "rows could not be marked as published");
+    /// Marks what waits for it, unless some are being marked.
+    fn start_marking(&mut self) {
+        if self.marking.is_empty() && !self.marks.is_empty() {
+            self.marking.spawn(self.marks.mark_all(&self.store));
         }
-        let mut in_flight = self.in_flight.lock();
-        for row in &rows {
-            in_flight.remove(row);
+    }
+
+    fn take_marked(&mut self, marked: Result<Vec<Marked>, tokio::task::JoinError>) {
+        let Ok(marked) = marked else {
+            return tracing::error!(
+                "marking rows ended by a fault of the server; they are published again after a restart"
+            );
+        };
+        for marked in marked {
+            let done = self.marks.settle(marked);
+            let mut in_flight = self.in_flight.lock();
+            for row in &done {
+                in_flight.remove(row);
+            }
         }
     }
 }

@@ -7,7 +7,6 @@ use memchr::{memchr, memchr2};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::Epoch;
-use shared::event::ResyncReason;
 
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::delivery::envelope::json;
@@ -34,9 +33,6 @@ pub struct Payload<'a> {
 pub struct Opened {
     /// What its events count under.
     pub epoch: Epoch,
-    /// Why, if it was not because there was no log: `trimmed` by a redo that could not prove an event's absence
-    /// (NOLOSS.md, B3).
-    pub reason: Option<ResyncReason>,
     /// Read so that the line is known to be this one.
     seq: u64,
 }
@@ -75,6 +71,12 @@ impl<'a> Payload<'a> {
         }
         Ok(Self { opened, seq: first.seq, message: first.message(), kind: first.kind, envelopes })
     }
+}
+
+/// Whether these are the envelopes of the durable event `seq`, as an entry of a log has to be.
+#[must_use]
+pub fn is_logged(seq: u64, envelopes: &[u8]) -> bool {
+    Payload::parse(envelopes).is_ok_and(|payload| payload.opened.is_none() && payload.seq == Some(seq))
 }
 
 /// The message that the first of these envelopes brings, if it does: for envelopes that come by another way than

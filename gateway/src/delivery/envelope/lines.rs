@@ -19,7 +19,7 @@ pub fn companions(envelopes: &[u8]) -> &[u8] {
 }
 
 /// The first line, and the bytes behind its newline if it has one.
-pub(super) fn first_line(payload: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub fn first_line(payload: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr(b'\n', payload).and_then(|end| payload.split_at_checked(end)) {
         Some((line, rest)) => (line, rest.get(1..)),
         None => (payload, None),

@@ -9,7 +9,7 @@ mod lines;
 mod live;
 mod message;
 
-pub use check::{InvalidPayload, Opened, Payload, message_of};
-pub use lines::{companions, lines};
+pub use check::{InvalidPayload, Opened, Payload, is_logged, message_of};
+pub use lines::{companions, first_line, lines};
 pub use live::live_event;
 pub use message::MessageRef;

@@ -8,6 +8,7 @@ use shared::{Epoch, Timestamp, Wire};
 use crate::delivery::already_seen::AlreadySeen;
 use crate::delivery::envelope::{MessageRef, message_of};
 use crate::delivery::frames::{Frames, position_on};
+use crate::delivery::marker::{MarkedEvent, Marker, notification_of};
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
@@ -16,6 +17,12 @@ pub struct LogEvent<'a> {
     pub(super) frames: Frames<'a>,
     /// The message that the event brings, if it does.
     message: Option<MessageRef<'a>>,
+    /// The kept notification that it is, if it is one.
+    notification: Option<u64>,
+    /// The marker that it is, if it is one.
+    pub(super) marker: Option<Marker>,
+    /// The messages that markers stand for, if they were read from the store.
+    pub(super) marked: Option<&'a [MarkedEvent]>,
     /// When it reached this node: one reading of the clock for all sockets.
     pub(super) at: Instant,
     /// When the message that it brings was accepted; `None` for an event from the log, which isn't measured.
@@ -33,43 +40,48 @@ impl<'a> LogEvent<'a> {
         let age = message.as_ref().and_then(|message| message.created_at).map(age_ms);
         let age = age.map(|age_ms| Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
         let accepted_at = age.and_then(|age| at.checked_sub(age));
-        Self { seq, frames: Frames::new(envelopes, Some(seq)), message, at, accepted_at }
+        let frames = Frames::new(envelopes, Some(seq));
+        let (notification, marker) = named_by(envelopes, message.is_some());
+        Self { seq, frames, message, notification, marker, marked: None, at, accepted_at }
     }
 
     /// The event `seq` as it stands in the log.
     #[must_use]
     pub fn logged(seq: u64, envelopes: &'a [u8]) -> Self {
         let (frames, message) = (Frames::new(envelopes, Some(seq)), message_of(envelopes));
-        Self { seq, frames, message, at: Instant::now(), accepted_at: None }
+        let (notification, marker) = named_by(envelopes, message.is_some());
+        Self { seq, frames, message, notification, marker, marked: None, at: Instant::now(), accepted_at: None }
     }
 
-    /// The id of the message that the event brings, if it does.
-    pub(super) fn message(&self) -> Option<u64> {
-        self.message.as_ref().map(|message| message.id.get())
+    /// The same event, with the messages that markers stand for, as they were read from the store.
+    #[must_use]
+    pub fn with_marked(self, marked: Option<&'a [MarkedEvent]>) -> Self {
+        Self { marked, ..self }
     }
 
-    /// The frames for a socket that had the message already, or sent it and wants no echo: its position in the event's place,
-    /// then the companions. A socket had the message if it got it directly, or under an earlier epoch (`earlier`).
-    pub(super) fn instead(
-        &self,
-        seen: Option<&mut AlreadySeen>,
-        earlier: bool,
-        wire: Wire,
-        epoch: &Epoch,
-    ) -> Option<Bytes> {
-        if seen.is_none() && !earlier {
-            return None;
-        }
-        let message = self.message.as_ref()?;
-        let is_known = seen.is_some_and(|seen| {
-            let is_muted = message.temp_id.as_ref().is_some_and(|temp_id| seen.take_muted(temp_id));
-            seen.take_direct(message.id.get()) || is_muted
-        });
-        if !is_known && !earlier {
+    /// The id of the message that the event brings, or of the kept notification that it is.
+    pub(super) fn remembered(&self) -> Option<u64> {
+        self.message.as_ref().map(|message| message.id.get()).or(self.notification)
+    }
+
+    /// The frames for a socket that got the message directly, or sent it and wants no echo: its position in the event's place,
+    /// then the companions.
+    pub(super) fn instead(&self, seen: Option<&mut AlreadySeen>, wire: Wire, epoch: &Epoch) -> Option<Bytes> {
+        let (seen, message) = (seen?, self.message.as_ref()?);
+        let is_muted = message.temp_id.as_ref().is_some_and(|temp_id| seen.take_muted(temp_id));
+        if !seen.take_direct(message.id.get()) && !is_muted {
             return None;
         }
         let mut frames = position_on(wire, epoch, self.seq).to_vec();
         frames.extend_from_slice(&self.frames.companions_on(wire));
         Some(frames.into())
     }
+}
+
+/// The kept notification or the marker that an event is. One that brings a message is neither.
+fn named_by(envelopes: &[u8], brings_message: bool) -> (Option<u64>, Option<Marker>) {
+    if brings_message {
+        return (None, None);
+    }
+    (notification_of(envelopes).map(shared::NotificationId::get), Marker::of(envelopes))
 }

@@ -47,8 +47,6 @@ pub struct LocalSocket {
     issued_s: u32,
     /// The moment of silence that was answered with a ping: `heard_s` at that time.
     pinged_for_s: u32,
-    /// It was here when the user's epoch changed: what it had before that must not come again.
-    is_older: bool,
 }
 
 /// A user with sockets on this node.
@@ -107,8 +105,7 @@ impl Registry {
                 return Err(TooMany);
             }
             let opened_s = coarse_s();
-            let socket =
-                LocalSocket { connection, queue, expires_s, opened_s, issued_s: 0, pinged_for_s: 0, is_older: false };
+            let socket = LocalSocket { connection, queue, expires_s, opened_s, issued_s: 0, pinged_for_s: 0 };
             local.sockets.push(socket);
             self.sockets.fetch_add(1, Relaxed);
             Ok(())

@@ -3,10 +3,9 @@
 
 use shared::{Epoch, UserId};
 
-use super::{LocalUser, Registry};
+use super::Registry;
 use crate::clock::coarse_s;
 use crate::delivery::frames::Frames;
-use crate::switches;
 
 /// How a join ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,51 +51,20 @@ impl Registry {
         })
     }
 
-    /// Moves every joined socket of the user to `position` of a new epoch, with `notice` as explanation.
-    /// Does nothing when the user counts under that epoch already.
+    /// Moves every joined socket of the user to `position` of a new epoch, with `notice` as explanation: a `resync`, because
+    /// nobody knows what they missed (NOLOSS.md, A5). Does nothing when the user counts under that epoch already, and before
+    /// the first socket has joined.
     pub fn change_epoch(&self, user: &str, epoch: &Epoch, position: u64, notice: &Frames<'_>) -> bool {
         let mut users = self.shard(user).lock();
         let Some(local) = users.get_mut(user) else { return false };
-        if local.epoch.as_ref() == Some(epoch) {
+        if local.epoch.as_ref().is_none_or(|known| known == epoch) {
             return false;
         }
-        local.turn_to(epoch);
+        local.epoch = Some(epoch.clone());
         for socket in &local.sockets {
             socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
         }
         true
-    }
-
-    /// The user's log was begun anew under `epoch`, with nothing in it yet. A socket that certainly had everything of the old
-    /// one is given `position`, any other `resync`; how many of each. Pushes may have been lost without a trace when
-    /// `interrupted`, while the user is being healed, and when another server answers (NOLOSS.md, A4).
-    /// Does nothing before the first socket has joined, or when the user counts under that epoch already.
-    pub fn begin_anew(
-        &self,
-        user: &str,
-        epoch: &Epoch,
-        interrupted: bool,
-        position: &Frames<'_>,
-        resync: &Frames<'_>,
-    ) -> (u32, u32) {
-        let doubts = !switches::off("epoch-doubt");
-        let mut users = self.shard(user).lock();
-        let mut told = (0, 0);
-        let Some(local) = users.get_mut(user) else { return told };
-        let Some(known) = local.epoch.as_ref().filter(|known| *known != epoch) else { return told };
-        let may_lack = interrupted || local.healing || server_of(known) != server_of(epoch);
-        local.turn_to(epoch);
-        for socket in &local.sockets {
-            let Some((at, seen)) = socket.queue.position() else { continue };
-            if (doubts && may_lack) || seen > at {
-                socket.queue.reposition(0, resync.on(socket.queue.wire()).clone());
-                told.1 += 1;
-            } else {
-                socket.queue.reposition(0, position.on(socket.queue.wire()).clone());
-                told.0 += 1;
-            }
-        }
-        told
     }
 
     /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
@@ -117,6 +85,12 @@ impl Registry {
         with_room.filter_map(|socket| socket.queue.position()).map(|(position, _)| position).min()
     }
 
+    /// Whether a joined socket of the user has a flat dialect, which is given the messages that a marker stands for.
+    pub fn has_flat(&self, user: &str) -> bool {
+        let users = self.shard(user).lock();
+        users.get(user).is_some_and(|local| local.sockets.iter().any(|socket| socket.queue.wire().dialect.is_flat()))
+    }
+
     /// Marks the user as being healed; false if the user is gone, or is being healed already. In the latter case the heal
     /// begins once more when it ends.
     pub fn begin_heal(&self, user: &str) -> bool {
@@ -135,22 +109,4 @@ impl Registry {
         local.healing = std::mem::take(&mut local.heal_again);
         local.healing
     }
-}
-
-impl LocalUser {
-    /// Every socket that has joined counts under `epoch` from here on.
-    fn turn_to(&mut self, epoch: &Epoch) {
-        self.epoch = Some(epoch.clone());
-        if let Some(recent) = &mut self.recent {
-            recent.change_epoch();
-        }
-        for socket in &mut self.sockets {
-            socket.is_older |= socket.queue.position().is_some();
-        }
-    }
-}
-
-/// The part of an epoch that names the backbone's server (NOLOSS.md, A1).
-fn server_of(epoch: &Epoch) -> &str {
-    epoch.as_str().split('.').next().unwrap_or_default()
 }

@@ -1,15 +1,17 @@
 //! How an event meets the sockets of a user: each gets what its gate lets pass, and the tally says what became of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use shared::Epoch;
+use bytes::Bytes;
+use shared::{Epoch, Wire};
 
-use super::{LocalUser, LogEvent, Registry};
+use super::{LocalSocket, LocalUser, LogEvent, Registry};
+use crate::clock::coarse_s;
 use crate::delivery::already_seen::AlreadySeen;
-use crate::delivery::envelope::MessageRef;
-use crate::delivery::frames::Frames;
+use crate::delivery::envelope::{MessageRef, message_of};
+use crate::delivery::frames::{Frames, position_on};
+use crate::delivery::marker::{MarkedEvent, Marker};
 use crate::delivery::send_queue::{PushOutcome, SendQueue, Source};
-use crate::switches;
 
 /// How a durable event met the user's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,20 +101,96 @@ impl Registry {
 
 impl LocalUser {
     fn push(&mut self, event: &LogEvent<'_>, source: Source, tally: &mut PushTally) {
-        let remembers = !switches::off("recent");
-        let message = event.message();
-        let repeats = message.zip(self.recent.as_ref()).is_some_and(|(message, recent)| recent.had_before(message));
+        if let Some(marker) = &event.marker {
+            return self.push_marker(event, marker, source, tally);
+        }
         let queued_before = tally.queued;
         for socket in &self.sockets {
-            let (wire, earlier) = (socket.queue.wire(), remembers && repeats && socket.is_older);
-            let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, earlier, wire, self.epoch.as_ref()?);
+            let wire = socket.queue.wire();
+            let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, wire, self.epoch.as_ref()?);
             tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
         }
-        if let Some(message) = message
+        if let Some(message) = event.remembered()
             && tally.queued > queued_before
         {
-            self.recent.get_or_insert_default().note(message);
+            self.recent.get_or_insert_default().note(message, coarse_s());
         }
+    }
+
+    /// A marker is the position of a socket that certainly had its messages, and a `resync` on any other. A flat socket is
+    /// given the messages themselves, as soon as they were read from the store.
+    fn push_marker(&mut self, event: &LogEvent<'_>, marker: &Marker, source: Source, tally: &mut PushTally) {
+        let recent = self.recent.as_deref();
+        let mut given = Vec::new();
+        let is_here = self.epoch.as_ref() == Some(&marker.epoch);
+        for socket in &self.sockets {
+            if !is_here {
+                // The log was begun anew, and that wasn't heard: the heal tells it.
+                tally.count(socket.queue.leave_to_log(event.seq));
+                continue;
+            }
+            let wire = socket.queue.wire();
+            let had = |seen: Option<&mut AlreadySeen>, message: u64| {
+                recent.is_some_and(|recent| recent.has(message)) || seen.is_some_and(|seen| seen.take_direct(message))
+            };
+            if !wire.dialect.is_flat() {
+                let instead = |mut seen: Option<&mut AlreadySeen>| {
+                    let has_lacking = marker
+                        .named
+                        .iter()
+                        .fold(marker.named.is_empty(), |lacks, named| !had(seen.as_deref_mut(), named.get()) || lacks);
+                    self.epoch.as_ref().filter(|_| !has_lacking).map(|epoch| position_on(wire, epoch, event.seq))
+                };
+                tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
+                continue;
+            }
+            let Some(marked) = event.marked else {
+                tally.count(socket.queue.leave_to_log(event.seq));
+                continue;
+            };
+            let instead = |mut seen: Option<&mut AlreadySeen>| {
+                let wanted = marked.iter().filter(|stored| marker.named.contains(&stored.named)).filter(|stored| {
+                    let was_here = wire.numbered || socket.was_here_before(stored.age);
+                    let is_muted = seen.as_deref_mut().is_some_and(|seen| {
+                        let temp_id = message_of(&stored.envelope).and_then(|message| message.temp_id);
+                        temp_id.is_some_and(|temp_id| seen.take_muted(&temp_id))
+                    });
+                    !had(seen.as_deref_mut(), stored.named.get()) && was_here && !is_muted
+                });
+                let wanted: Vec<&MarkedEvent> = wanted.collect();
+                given.extend(wanted.iter().map(|stored| stored.named.get()));
+                Some(marked_on(wire, self.epoch.as_ref()?, event.seq, &wanted))
+            };
+            tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
+        }
+        let recent = (!given.is_empty()).then(|| self.recent.get_or_insert_default()).into_iter();
+        recent.for_each(|recent| given.iter().for_each(|message| recent.note(*message, coarse_s())));
+    }
+}
+
+/// Messages for a flat socket in place of their marker. The last one has the marker's `seq`.
+fn marked_on(wire: Wire, epoch: &Epoch, seq: u64, wanted: &[&MarkedEvent]) -> Bytes {
+    let mut seq = Some(seq);
+    let mut frames: Vec<Bytes> = Vec::with_capacity(wanted.len());
+    for stored in wanted.iter().rev() {
+        let framed = Frames::new(&*stored.envelope, seq).on(wire).clone();
+        if !framed.is_empty() {
+            seq = None;
+            frames.push(framed);
+        }
+    }
+    if let Some(seq) = seq {
+        return position_on(wire, epoch, seq);
+    }
+    frames.reverse();
+    frames.concat().into()
+}
+
+impl LocalSocket {
+    /// Whether it was its user's before something happened so long ago. In doubt it was.
+    fn was_here_before(&self, age: Duration) -> bool {
+        let happened_s = i64::from(coarse_s()) - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        i64::from(self.opened_s) <= happened_s + 1
     }
 }
 

@@ -39,6 +39,9 @@ impl Registry {
         for shard in &self.shards {
             for (user, local) in shard.lock().iter_mut() {
                 let mut heard_s = 0;
+                if local.recent.as_mut().is_some_and(|recent| recent.forget_old(now_s)) {
+                    local.recent = None;
+                }
                 for socket in &mut local.sockets {
                     heard_s = heard_s.max(socket.queue.liveness().heard_s());
                     sweep.pings += u32::from(socket.tick(now_s, clocks));

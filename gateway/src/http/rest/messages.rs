@@ -35,7 +35,8 @@ pub(super) struct HistoryParams {
     /// The first ones after this `seq`.
     #[schemars(range(max = u64::MAX))]
     after: Option<u64>,
-    /// Those that changed after this `rev`.
+    /// Those that changed after this `rev`: the highest contiguous one that the client has, because a change that was
+    /// published late may have a lower `rev` than the highest one. Every event that takes a `rev` shows it.
     #[schemars(range(max = u64::MAX))]
     changed_since: Option<u64>,
     /// Those around this message.
@@ -245,7 +246,7 @@ pub(super) async fn read(
     Body(UpTo { up_to }): Body<UpTo>,
 ) -> Result<Json<ReadAnswer>, Failure> {
     let outcome = api.node.chat.read(caller.user()?, &id, up_to).await?;
-    let Event::MessageReadAck { conversation_id, marked_count, read_at } = outcome.ack else {
+    let Event::MessageReadAck { conversation_id, marked_count, read_at, .. } = outcome.ack else {
         return Err(ProtocolError::new(ErrorCode::InternalError, "the receipt has no acknowledgement").into());
     };
     Ok(Json(ReadAnswer { conversation_id, marked_count, read_at }))

@@ -11,7 +11,7 @@ use crate::store::{Audit, AuditEntry, StoreError};
 #[async_trait]
 impl Audit for PostgresStore {
     async fn write_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
-        on_connection!(self, client => insert(client, entries))
+        on_connection!(self, Change: client => insert(client, entries))
     }
 }
 

@@ -11,15 +11,15 @@ use crate::store::{BackboneServers, StoreError};
 #[async_trait]
 impl BackboneServers for PostgresStore {
     async fn retire_backbone(&self, server: &str) -> Result<(), StoreError> {
-        on_connection!(self, client => retire_backbone(client, server))
+        on_connection!(self, Control: client => retire_backbone(client, server))
     }
 
     async fn is_backbone_retired(&self, server: &str) -> Result<bool, StoreError> {
-        on_connection!(self, client => is_backbone_retired(client, server))
+        on_connection!(self, Control: client => is_backbone_retired(client, server))
     }
 
     async fn adopt_backbone(&self, server: &str) -> Result<Option<String>, StoreError> {
-        on_connection!(self, client => adopt_backbone(client, server))
+        on_connection!(self, Control: client => adopt_backbone(client, server))
     }
 }
 

@@ -27,7 +27,7 @@ impl BulkMembers for PostgresStore {
         by: Option<&UserId>,
         outbox: OutboxRow<MembersAdded>,
     ) -> Result<MembersAdded, StoreError> {
-        on_connection!(self, client => add(client, id, users, by, &outbox))
+        on_connection!(self, Change: client => add(client, id, users, by, &outbox))
     }
 }
 

@@ -11,11 +11,14 @@ use crate::store::StoreError;
 /// The longest that a call may take, in milliseconds; the trait promises five seconds.
 const CALL_MS_MAX: u64 = 4_700;
 
-/// Lends a connection to one call, with its deadline.
+/// Lends a connection to one call, with its deadline. Without a purpose the call is a look-up.
 macro_rules! on_connection {
     ($store:expr, $client:ident => $call:expr) => {
+        $crate::store::postgres::call::on_connection!($store, LookUp: $client => $call)
+    };
+    ($store:expr, $purpose:ident: $client:ident => $call:expr) => {
         $crate::store::postgres::call::within(async {
-            let mut lent = $store.lend().await?;
+            let mut lent = $store.lend($crate::store::postgres::shares::Purpose::$purpose).await?;
             let $client = lent.client()?;
             let result = $call.await;
             lent.finish(result)

@@ -29,7 +29,7 @@ impl Changes for PostgresStore {
         change: &MessageChange,
         outbox: OutboxRow<MessageOutcome>,
     ) -> Result<MessageOutcome, StoreError> {
-        on_connection!(self, client => change_message(client, id, by, change, &outbox))
+        on_connection!(self, Change: client => change_message(client, id, by, change, &outbox))
     }
 }
 

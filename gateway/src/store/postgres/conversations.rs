@@ -37,7 +37,7 @@ impl Conversations for PostgresStore {
         id: &ConversationId,
         outbox: OutboxRow<Conversation>,
     ) -> Result<(Conversation, bool), StoreError> {
-        on_connection!(self, client => open_direct(client, by, pair, id, &outbox))
+        on_connection!(self, Change: client => open_direct(client, by, pair, id, &outbox))
     }
 
     async fn create_conversation(
@@ -45,7 +45,7 @@ impl Conversations for PostgresStore {
         new: &NewConversation,
         outbox: OutboxRow<Conversation>,
     ) -> Result<Conversation, StoreError> {
-        on_connection!(self, client => create(client, new, &outbox))
+        on_connection!(self, Change: client => create(client, new, &outbox))
     }
 
     async fn conversation(&self, id: &ConversationId, viewer: Option<&UserId>) -> Result<Conversation, StoreError> {

@@ -35,6 +35,11 @@ pub(super) fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
+/// Whether PostgreSQL has no room for a further connection: of its own, of the role's, or of the database's.
+pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
 /// The server's sentence with its code; never a value from a statement (those stand in DETAIL).
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

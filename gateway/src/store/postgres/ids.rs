@@ -13,7 +13,7 @@ use crate::store::{Ids, StoreError};
 #[async_trait]
 impl Ids for PostgresStore {
     async fn reserve_ids(&self, count: u32) -> Result<Range<u64>, StoreError> {
-        on_connection!(self, client => reserve_ids(client, count))
+        on_connection!(self, Commit: client => reserve_ids(client, count))
     }
 }
 

@@ -12,11 +12,11 @@ use crate::store::{Leases, Owner, StoreError};
 #[async_trait]
 impl Leases for PostgresStore {
     async fn beat(&self, owner: &Owner) -> Result<(), StoreError> {
-        on_connection!(self, client => beat(client, owner))
+        on_connection!(self, Control: client => beat(client, owner))
     }
 
     async fn lease_is_live(&self, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
-        on_connection!(self, client => lease_is_live(client, owner, lease_ms))
+        on_connection!(self, Control: client => lease_is_live(client, owner, lease_ms))
     }
 }
 

@@ -66,7 +66,7 @@ async fn listed_members(
     let sql = "SELECT 1 FROM conversations WHERE id = $1 AND deleted_at IS NULL";
     query_opt(client, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let sql = "SELECT m.user_id, m.role, m.state, m.read_seq, m.delivered_seq, \
-            (SELECT min(u.username COLLATE \"C\") FROM usernames u WHERE u.user_id = m.user_id) AS username, \
+            (SELECT u.name FROM users u WHERE u.id = m.user_id) AS username, \
             m.state <> 'accepted' \
                 OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = $5 AND b.blocked = m.user_id OFFSET 0) \
                 OR EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = m.user_id AND b.blocked = $5 OFFSET 0) \

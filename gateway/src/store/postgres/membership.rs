@@ -40,7 +40,7 @@ impl Membership for PostgresStore {
         change: &MembershipChange,
         outbox: OutboxRow<MembershipOutcome>,
     ) -> Result<MembershipOutcome, StoreError> {
-        on_connection!(self, client => change_membership(client, id, user, change, &outbox))
+        on_connection!(self, Change: client => change_membership(client, id, user, change, &outbox))
     }
 }
 

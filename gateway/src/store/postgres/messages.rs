@@ -13,7 +13,7 @@ use crate::store::{Messages, Page, SendBatch, SentBatch, StoreError};
 #[async_trait]
 impl Messages for PostgresStore {
     async fn send(&self, batch: &SendBatch) -> Result<SentBatch, StoreError> {
-        on_connection!(self, client => send(client, batch))
+        on_connection!(self, Commit: client => send(client, batch))
     }
 
     async fn messages(&self, id: &ConversationId, page: Page, limit: u32) -> Result<Vec<Message>, StoreError> {

@@ -11,6 +11,7 @@ use crate::store::migrations::{Migration, missing};
 /// All migrations, in order. One with a number between others may be added later.
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") },
+    Migration { version: 120, sql: include_str!("migrations/0120_lacking.sql") },
     Migration { version: 130, sql: include_str!("migrations/0130_rest.sql") },
     Migration { version: 140, sql: include_str!("migrations/0140_names.sql") },
     Migration { version: 150, sql: include_str!("migrations/0150_sends.sql") },
@@ -51,9 +52,10 @@ pub(super) async fn run(config: &Config, tls: Option<&MakeRustlsConnect>) -> Res
     applied.map_err(|_| MigrateError::Timeout)?
 }
 
-type Connection = JoinHandle<Result<(), tokio_postgres::Error>>;
+pub(super) type Connection = JoinHandle<Result<(), tokio_postgres::Error>>;
 
-async fn connect(
+/// A connection without the pool, and the task that carries it.
+pub(super) async fn connect(
     config: &Config,
     tls: Option<&MakeRustlsConnect>,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {

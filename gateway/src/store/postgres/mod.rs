@@ -13,6 +13,7 @@ mod conversation_changes;
 mod conversations;
 mod erasure;
 mod errors;
+mod gate;
 mod ids;
 mod leases;
 mod listings;
@@ -30,6 +31,8 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
+mod shares;
+mod start;
 mod tls;
 mod upkeep;
 
@@ -42,7 +45,7 @@ pub(super) use pool::PostgresStore;
 #[async_trait]
 impl Store for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        on_connection!(self, client => async { Ok(client.simple_query("").await.map(drop)?) })
+        on_connection!(self, Control: client => async { Ok(client.simple_query("").await.map(drop)?) })
     }
 
     fn describe(&self) -> String {

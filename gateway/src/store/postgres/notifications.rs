@@ -23,7 +23,7 @@ impl Notifications for PostgresStore {
         ids: Option<&[NotificationId]>,
         outbox: OutboxRow<u64>,
     ) -> Result<u64, StoreError> {
-        on_connection!(self, client => read(client, user, ids, &outbox))
+        on_connection!(self, Change: client => read(client, user, ids, &outbox))
     }
 }
 

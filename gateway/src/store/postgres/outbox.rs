@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
-use shared::{Message, MessageId};
+use shared::{MessageId, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -26,11 +26,11 @@ const PRUNE_ROWS_MAX: i64 = 10_000;
 #[async_trait]
 impl OutboxRows for PostgresStore {
     async fn enqueue(&self, id: u64, owner: &Owner, events: &[OutboxEvent]) -> Result<(), StoreError> {
-        on_connection!(self, client => insert(client, id, owner, events))
+        on_connection!(self, Change: client => insert(client, id, owner, events))
     }
 
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError> {
-        on_connection!(self, client => mark_published(client, rows, server))
+        on_connection!(self, Control: client => mark_published(client, rows, server))
     }
 
     async fn take_unpublished(
@@ -38,21 +38,30 @@ impl OutboxRows for PostgresStore {
         owner: &Owner,
         lease_ms: u64,
         min_age_ms: u64,
-        limit: u32,
+        page: (u64, u32),
     ) -> Result<Vec<PendingRow>, StoreError> {
-        on_connection!(self, client => take_unpublished(client, owner, lease_ms, min_age_ms, limit))
+        on_connection!(self, Commit: client => take_unpublished(client, owner, (lease_ms, min_age_ms), page))
+    }
+
+    async fn narrow(&self, row: u64, lacking: &[UserId]) -> Result<(), StoreError> {
+        on_connection!(self, Commit: client => narrow(client, row, lacking))
+    }
+
+    async fn stored(&self, messages: &[MessageId]) -> Result<Vec<(StoredMessage, u64)>, StoreError> {
+        let ids: Vec<i64> = messages.iter().map(|id| bigint(id.get())).collect();
+        on_connection!(self, client => stored(client, &ids))
     }
 
     async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
-        on_connection!(self, client => published_elsewhere(client, server, after, limit))
+        on_connection!(self, Commit: client => published_elsewhere(client, server, after, limit))
     }
 
     async fn prune_outbox(&self, age_ms: u64) -> Result<u64, StoreError> {
-        on_connection!(self, client => prune(client, age_ms))
+        on_connection!(self, Commit: client => prune(client, age_ms))
     }
 
     async fn outbox_age_ms(&self) -> Result<u64, StoreError> {
-        on_connection!(self, client => age_ms(client))
+        on_connection!(self, Control: client => age_ms(client))
     }
 }
 
@@ -139,7 +148,7 @@ async fn insert_with_notifications(
 async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str) -> Result<(), StoreError> {
     let ids: Vec<i64> = rows.iter().map(|id| bigint(*id)).collect();
     let sql = "UPDATE outbox SET published_at = clock_timestamp(), server = $2 WHERE id = ANY (ARRAY(\
-            SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE)) \
+            SELECT o.id FROM outbox o WHERE o.id = ANY ($1) ORDER BY o.id FOR UPDATE SKIP LOCKED)) \
         AND NOT EXISTS (SELECT 1 FROM retired_backbones r WHERE r.server = ANY (string_to_array($2, '-')))";
     execute(client, sql, &[&ids, &server]).await.map(drop)
 }
@@ -147,9 +156,8 @@ async fn mark_published(client: &impl GenericClient, rows: &[u64], server: &str)
 async fn take_unpublished(
     client: &impl GenericClient,
     owner: &str,
-    lease_ms: u64,
-    min_age_ms: u64,
-    limit: u32,
+    (lease_ms, min_age_ms): (u64, u64),
+    (after, limit): (u64, u32),
 ) -> Result<Vec<PendingRow>, StoreError> {
     let sql = "WITH due AS MATERIALIZED (\
             SELECT o.id, o.owner AS was FROM outbox o \
@@ -161,15 +169,21 @@ async fn take_unpublished(
                     OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
                         AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond' \
                         AND l.beaten_at <= clock_timestamp() + $5::bigint * interval '1 millisecond')) \
+                AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $6), true) \
             ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
         ), taken AS (\
             UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id AND o.id = ANY (ARRAY(SELECT id FROM due)) \
-            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.opened, o.events\
+            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.opened, o.events, o.lacking\
         ) SELECT * FROM taken ORDER BY committed_at, id";
-    let rows =
-        query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit), &bigint(future_ms())])
-            .await?;
+    let (lease, min_age, future) = (bigint(lease_ms), bigint(min_age_ms), bigint(future_ms()));
+    let rows = query(client, sql, &[&owner, &lease, &min_age, &i64::from(limit), &future, &bigint(after)]).await?;
     pending(client, &rows).await
+}
+
+async fn narrow(client: &impl GenericClient, row: u64, lacking: &[UserId]) -> Result<(), StoreError> {
+    let lacking: Vec<&str> = lacking.iter().map(UserId::as_str).collect();
+    let sql = "UPDATE outbox SET lacking = $2 WHERE id = $1 AND published_at IS NULL";
+    execute(client, sql, &[&bigint(row), &lacking]).await.map(drop)
 }
 
 async fn published_elsewhere(
@@ -178,7 +192,7 @@ async fn published_elsewhere(
     after: u64,
     limit: u32,
 ) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.opened, o.events FROM outbox o \
+    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> $1 \
             AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $2), true) \
         ORDER BY o.committed_at, o.id LIMIT $3";
@@ -211,12 +225,16 @@ async fn pending(client: &impl GenericClient, rows: &[Row]) -> Result<Vec<Pendin
         ids.extend(get::<Vec<i64>>(row, "message_ids")?);
         opened.extend(opened_by(row)?);
     }
-    let mut stored = messages(client, &ids).await?;
+    let stored = stored(client, &ids).await?;
+    let mut stored: HashMap<i64, StoredMessage> =
+        stored.into_iter().map(|(stored, _)| (bigint(stored.message.id.get()), stored)).collect();
     let mut directs = directs(client, &opened).await?;
     rows.iter()
         .map(|row| {
             let named: Vec<i64> = get(row, "message_ids")?;
             let events: &str = get(row, "events")?;
+            let lacking: Option<Vec<&str>> = get(row, "lacking")?;
+            let lacking = lacking.map(|users| users.into_iter().map(user_id).collect::<Result<_, _>>()).transpose()?;
             Ok(PendingRow {
                 id: number(row, "id")?,
                 owner: get(row, "was")?,
@@ -225,6 +243,7 @@ async fn pending(client: &impl GenericClient, rows: &[Row]) -> Result<Vec<Pendin
                 messages: named.iter().filter_map(|id| stored.remove(id)).collect(),
                 events: serde_json::from_str(events)
                     .map_err(|fault| StoreError::Failed(format!("the column events: {fault}")))?,
+                lacking,
             })
         })
         .collect()
@@ -250,22 +269,27 @@ async fn directs(client: &impl GenericClient, ids: &[&str]) -> Result<HashMap<St
         .collect()
 }
 
-async fn messages(client: &impl GenericClient, ids: &[i64]) -> Result<HashMap<i64, StoredMessage>, StoreError> {
+fn user_id(text: &str) -> Result<UserId, StoreError> {
+    UserId::parse(text).map_err(|fault| StoreError::Failed(format!("the column lacking: {fault}")))
+}
+
+/// Messages, and the milliseconds since the commit of each.
+async fn stored(client: &impl GenericClient, ids: &[i64]) -> Result<Vec<(StoredMessage, u64)>, StoreError> {
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let sql = concat!(
         "SELECT ",
         message_columns!(),
-        ", c.members_version FROM messages m JOIN conversations c ON c.id = m.conversation_id WHERE m.id = ANY ($1)"
+        ", c.members_version, greatest(0, (extract(epoch FROM clock_timestamp() - m.created_at) * 1000)::bigint) AS age_ms \
+        FROM messages m JOIN conversations c ON c.id = m.conversation_id WHERE m.id = ANY ($1)"
     );
     query(client, sql, &[&ids])
         .await?
         .iter()
         .map(|row| {
-            let message: Message = message(row)?;
-            let id: MessageId = message.id;
-            Ok((bigint(id.get()), StoredMessage { message, members_version: number(row, "members_version")? }))
+            let stored = StoredMessage { message: message(row)?, members_version: number(row, "members_version")? };
+            Ok((stored, number(row, "age_ms")?))
         })
         .collect()
 }

@@ -23,7 +23,7 @@ impl People for PostgresStore {
         on: bool,
         outbox: OutboxRow<bool>,
     ) -> Result<bool, StoreError> {
-        on_connection!(self, client => set_block(client, blocker, blocked, on, &outbox))
+        on_connection!(self, Change: client => set_block(client, blocker, blocked, on, &outbox))
     }
 
     async fn blocked_with(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
@@ -31,7 +31,7 @@ impl People for PostgresStore {
     }
 
     async fn remember_names(&self, users: &[(UserId, Names)]) -> Result<(), StoreError> {
-        on_connection!(self, client => remember_names(client, users))
+        on_connection!(self, Change: client => remember_names(client, users))
     }
 
     async fn user_by_name(&self, username: &str) -> Result<Option<UserId>, StoreError> {
@@ -39,7 +39,7 @@ impl People for PostgresStore {
     }
 
     async fn set_last_seen(&self, users: &[(UserId, Timestamp)]) -> Result<(), StoreError> {
-        on_connection!(self, client => set_last_seen(client, users))
+        on_connection!(self, Change: client => set_last_seen(client, users))
     }
 
     async fn partners(&self, users: &[UserId], limit: u32) -> Result<Vec<Vec<Partner>>, StoreError> {

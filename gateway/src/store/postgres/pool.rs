@@ -1,7 +1,9 @@
 //! The pool: connecting with a deadline, the session's settings, and lending a connection to one call.
+//!
+//! A connection that PostgreSQL refuses, because it has too many, makes the call wait for one of those that there are.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
@@ -10,16 +12,19 @@ use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
-use super::errors::describe;
+use super::errors::{describe, is_full};
+use super::gate::{Gate, Leave};
 use super::migrate;
+use super::shares::{CONNECTIONS_MAX, News, Purpose};
+use super::start;
 use super::tls::{self, Url};
 use crate::store::{Store, StoreError};
 
-/// Connections of one node. More wait.
-const CONNECTIONS_MAX: usize = 16;
-
 /// How long to wait for a free or a new connection, in milliseconds.
 const CONNECT_MS_MAX: u64 = 3_000;
+
+/// The pause before another try while PostgreSQL refuses connections and the pool has none, in milliseconds.
+const FULL_PAUSE_MS: u64 = 100;
 
 /// Every statement finds its rows by an index. So these settings leave the planner only the plan that stays good while
 /// tables grow, without statistics. A plan for empty tables would otherwise read whole tables, or build caches for a
@@ -44,6 +49,7 @@ const SESSION: &str = "\
 /// The store on PostgreSQL.
 pub(in crate::store) struct PostgresStore {
     pool: Pool,
+    gate: Arc<Gate>,
     /// Its place, without the password.
     pub(super) place: String,
 }
@@ -55,6 +61,7 @@ impl PostgresStore {
         let config = config(&plain)?;
         let place = place(&config);
         migrate::run(&config, tls.as_ref()).await.map_err(|error| explain(&place, error))?;
+        start::check(&config, tls.as_ref(), SESSION).await.map_err(|error| explain(&place, error))?;
         let fast = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = match tls {
             Some(tls) => Manager::from_config(config, tls, fast),
@@ -73,7 +80,7 @@ impl PostgresStore {
             }))
             .build()
             .map_err(|fault| StoreError::Failed(fault.to_string()))?;
-        Ok(Arc::new(Self { pool, place }))
+        Ok(Arc::new(Self { pool, gate: Gate::new(), place }))
     }
 
     /// Reads the URL and the file that it may name.
@@ -82,28 +89,66 @@ impl PostgresStore {
     }
 
     /// A connection for one call.
-    pub(super) async fn lend(&self) -> Result<PooledConnection, StoreError> {
-        match self.pool.get().await {
-            Ok(connection) => Ok(PooledConnection(Some(connection))),
-            Err(PoolError::Backend(error)) => Err(StoreError::Unavailable(describe(&error))),
-            Err(error) => Err(StoreError::Unavailable(format!("no connection to PostgreSQL: {error}"))),
+    pub(super) async fn lend(&self, purpose: Purpose) -> Result<PooledConnection, StoreError> {
+        let since = Instant::now();
+        let mut goes_first = false;
+        loop {
+            let leave = self.gate.enter(purpose, since, goes_first).await?;
+            match self.pool.get().await {
+                Ok(connection) => {
+                    self.tell(self.gate.connected(self.pool.status().size));
+                    return Ok(PooledConnection { connection: Some(connection), _leave: leave });
+                }
+                Err(PoolError::Backend(error)) if is_full(&error) => {
+                    self.tell(self.gate.refused());
+                    if self.pool.status().size == 0 {
+                        tokio::time::sleep(Duration::from_millis(FULL_PAUSE_MS)).await;
+                    }
+                    if since.elapsed() > Duration::from_millis(CONNECT_MS_MAX) {
+                        return Err(StoreError::Unavailable(describe(&error)));
+                    }
+                    goes_first = true;
+                }
+                Err(PoolError::Backend(error)) => return Err(StoreError::Unavailable(describe(&error))),
+                Err(error) => return Err(StoreError::Unavailable(format!("no connection to PostgreSQL: {error}"))),
+            }
+        }
+    }
+
+    fn tell(&self, news: Option<News>) {
+        match news {
+            Some(News::Refused(living)) => tracing::warn!(
+                store = self.place,
+                connections = living,
+                wanted = CONNECTIONS_MAX,
+                "PostgreSQL refuses further connections: calls wait for the node's others. Raise the CONNECTION LIMIT of the \
+                 role or of the database, or max_connections"
+            ),
+            Some(News::MoreAgain(living)) => {
+                tracing::info!(store = self.place, connections = living, "PostgreSQL takes further connections again");
+            }
+            None => {}
         }
     }
 }
 
 /// A lent connection. It goes back into the pool only through [`PooledConnection::finish`]. If it is dropped before, by
 /// a time-out or a caller that went away, it is closed, because its state is unknown.
-pub(super) struct PooledConnection(Option<Object>);
+pub(super) struct PooledConnection {
+    connection: Option<Object>,
+    /// Dropped after the connection, so that the next call finds it in the pool.
+    _leave: Leave,
+}
 
 impl PooledConnection {
     pub(super) fn client(&mut self) -> Result<&mut Object, StoreError> {
-        self.0.as_mut().ok_or_else(|| StoreError::Failed("the connection was given back".into()))
+        self.connection.as_mut().ok_or_else(|| StoreError::Failed("the connection was given back".into()))
     }
 
     /// Gives the connection back, unless the call's end leaves its state in doubt.
     pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if !matches!(result, Err(StoreError::Unavailable(_))) {
-            drop(self.0.take());
+            drop(self.connection.take());
         }
         result
     }
@@ -111,7 +156,7 @@ impl PooledConnection {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        if let Some(connection) = self.connection.take() {
             drop(Object::take(connection));
         }
     }
@@ -193,6 +238,6 @@ fn prefixed(place: &str, error: tokio_postgres::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{place}: {reason}")),
         StoreError::Failed(reason) => StoreError::Failed(format!("{place}: {reason}")),
-        refused @ StoreError::Refused(_) => refused,
+        refused @ (StoreError::Refused(_) | StoreError::Busy(_)) => refused,
     }
 }

@@ -24,7 +24,7 @@ impl Receipts for PostgresStore {
         receipts: &[Receipt],
         outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
     ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
-        on_connection!(self, client => apply(client, receipts, &outbox))
+        on_connection!(self, Commit: client => apply(client, receipts, &outbox))
     }
 
     async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {

@@ -78,7 +78,7 @@ fn listed_members(
     let sql = "SELECT 1 FROM conversations WHERE id = ?1 AND deleted_at IS NULL";
     row(read, sql, [id.as_str()], |_| Ok(()))?.ok_or(Refusal::NotFound)?;
     let sql = "SELECT m.user_id, m.role, m.state, m.read_seq, m.delivered_seq, \
-            (SELECT min(u.username) FROM usernames u WHERE u.user_id = m.user_id) AS username, \
+            (SELECT u.name FROM users u WHERE u.id = m.user_id) AS username, \
             m.state <> 'accepted' OR EXISTS (SELECT 1 FROM blocks b WHERE (b.blocker = ?5 AND b.blocked = m.user_id) \
                 OR (b.blocker = m.user_id AND b.blocked = ?5)) AS is_hidden \
         FROM members m WHERE m.conversation_id = ?1 AND m.user_id > ?2 \

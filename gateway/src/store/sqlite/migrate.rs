@@ -9,6 +9,7 @@ use crate::store::migrations::{Migration, missing};
 /// All migrations, in order. One with a number between others may be added later.
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 100, sql: include_str!("migrations/0100_schema.sql") },
+    Migration { version: 120, sql: include_str!("migrations/0120_lacking.sql") },
     Migration { version: 130, sql: include_str!("migrations/0130_rest.sql") },
     Migration { version: 140, sql: include_str!("migrations/0140_names.sql") },
     Migration { version: 150, sql: include_str!("migrations/0150_first_messages.sql") },

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
+use shared::{MessageId, UserId};
 
 use super::rows::{
     after_ms, before_ms, execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time,
@@ -32,10 +33,31 @@ impl OutboxRows for SqliteStore {
         owner: &Owner,
         lease_ms: u64,
         min_age_ms: u64,
-        limit: u32,
+        page: (u64, u32),
     ) -> Result<Vec<PendingRow>, StoreError> {
         let owner = owner.clone();
-        self.write(move |change| take_unpublished(change, &owner, lease_ms, min_age_ms, limit)).await
+        self.write(move |change| take_unpublished(change, &owner, (lease_ms, min_age_ms), page)).await
+    }
+
+    async fn narrow(&self, row: u64, lacking: &[UserId]) -> Result<(), StoreError> {
+        let lacking = serde_json::to_string(lacking).map_err(|fault| StoreError::Failed(fault.to_string()))?;
+        let sql = "UPDATE outbox SET lacking = ?2 WHERE id = ?1 AND published_at IS NULL";
+        self.write(move |change| execute(change, sql, params![integer(row), lacking]).map(drop)).await
+    }
+
+    async fn stored(&self, messages: &[MessageId]) -> Result<Vec<(StoredMessage, u64)>, StoreError> {
+        let ids = messages.to_vec();
+        self.read(move |view| {
+            let mut found = Vec::with_capacity(ids.len());
+            for id in ids {
+                if let Some(stored) = stored(view, id.get())? {
+                    let age_ms = now_ms() - stored.message.created_at.unix_ms();
+                    found.push((stored, u64::try_from(age_ms).unwrap_or(0)));
+                }
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn published_elsewhere(&self, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
@@ -94,19 +116,20 @@ fn mark_published(change: &Connection, ids: &[u64], server: &str) -> Result<(), 
 fn take_unpublished(
     change: &Connection,
     owner: &str,
-    lease_ms: u64,
-    min_age_ms: u64,
-    limit: u32,
+    (lease_ms, min_age_ms): (u64, u64),
+    (after, limit): (u64, u32),
 ) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events FROM outbox o \
+    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
         WHERE o.published_at IS NULL AND (o.committed_at <= ?3 OR o.committed_at > ?6) AND (o.owner = ?1 \
             OR (substr(o.owner, 1, length(?5)) = ?5 AND instr(substr(o.owner, length(?5) + 1), ':') = 0) \
             OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2 \
                 AND l.beaten_at <= ?6)) \
+            AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?7), 1) \
         ORDER BY o.committed_at, o.id LIMIT ?4";
     // The node's name with its colon: what stands before the last one.
     let node = owner.rsplit_once(':').map_or_else(|| format!("{owner}:"), |(node, _)| format!("{node}:"));
-    let parameters = params![owner, before_ms(lease_ms), before_ms(min_age_ms), limit, node, after_ms(future_ms())];
+    let (leased, aged, future) = (before_ms(lease_ms), before_ms(min_age_ms), after_ms(future_ms()));
+    let parameters = params![owner, leased, aged, limit, node, future, integer(after)];
     let taken = pending(change, sql, parameters)?;
     for row in &taken {
         execute(change, "UPDATE outbox SET owner = ?2 WHERE id = ?1", params![integer(row.id), owner])?;
@@ -115,7 +138,7 @@ fn take_unpublished(
 }
 
 fn published_elsewhere(view: &Connection, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events FROM outbox o \
+    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> ?1 AND coalesce(\
             (o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?2), 1) \
         ORDER BY o.committed_at, o.id LIMIT ?3";
@@ -150,6 +173,10 @@ fn pending(view: &Connection, sql: &str, parameters: impl rusqlite::Params) -> R
             opened: Vec::new(),
             messages: Vec::new(),
             events: serde_json::from_str(&get::<String>(row, "events")?).map_err(json)?,
+            lacking: get::<Option<String>>(row, "lacking")?
+                .map(|users| serde_json::from_str(&users))
+                .transpose()
+                .map_err(json)?,
         };
         Ok((pending, ids, opened))
     })?;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::migrate;
+use crate::overload::{Kind, Queue};
 use crate::store::{Store, StoreError};
 
 /// Jobs that wait for the thread; more are refused.
@@ -27,6 +28,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The store in a SQLite file, or in memory.
 pub(in crate::store) struct SqliteStore {
     jobs: SyncSender<Job>,
+    changes: Arc<Queue>,
+    look_ups: Arc<Queue>,
     /// Its place, for the log.
     pub(super) place: String,
 }
@@ -52,7 +55,10 @@ impl SqliteStore {
             })
             .map_err(|fault| StoreError::Failed(format!("no thread for SQLite: {fault}")))?;
         match ready.await {
-            Ok(Ok(())) => Ok(Arc::new(Self { jobs, place })),
+            Ok(Ok(())) => {
+                let (changes, look_ups) = (Queue::new(Kind::Changes), Queue::new(Kind::LookUps));
+                Ok(Arc::new(Self { jobs, changes, look_ups, place }))
+            }
             Ok(Err(error)) => Err(explain(&place, error)),
             Err(_) => Err(StoreError::Failed(format!("{place}: its thread ended early"))),
         }
@@ -79,14 +85,24 @@ impl SqliteStore {
         behavior: TransactionBehavior,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let queue = match behavior {
+            TransactionBehavior::Deferred => &self.look_ups,
+            _ => &self.changes,
+        };
+        if self.look_ups.is_late() || self.changes.is_late() {
+            let stands_still = self.look_ups.stands_still() || self.changes.stands_still();
+            return Err(queue.refuse_as(stands_still).into());
+        }
         let (answer, answered) = oneshot::channel();
+        let waiting = queue.wait(Instant::now());
         let job: Job = Box::new(move |connection| {
             // A caller that has given up was told so: its job must not run after that.
             if !answer.is_closed() {
                 let _ = answer.send(transaction(connection, behavior, work));
             }
+            drop(waiting);
         });
-        self.jobs.try_send(job).map_err(|_| StoreError::Unavailable("too much waits for SQLite".into()))?;
+        self.jobs.try_send(job).map_err(|_| queue.refuse())?;
         match tokio::time::timeout(Duration::from_millis(CALL_MS_MAX), answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(StoreError::Failed("a job of SQLite ended early".into())),
@@ -145,6 +161,6 @@ fn explain(place: &str, error: StoreError) -> StoreError {
             StoreError::Unavailable(format!("{place}: {reason}; the folder must exist and be writable"))
         }
         StoreError::Failed(reason) => StoreError::Failed(format!("{place}: {reason}")),
-        refused @ StoreError::Refused(_) => refused,
+        refused @ (StoreError::Refused(_) | StoreError::Busy(_)) => refused,
     }
 }

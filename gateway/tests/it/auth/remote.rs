@@ -336,3 +336,28 @@ async fn one_address_does_not_take_all_places_at_the_service() {
     }
     flood.abort_all();
 }
+
+/// Many questions that nobody answers take no further ones in: those are refused at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_questions_without_an_answer_are_refused() {
+    let service = Server::start(|_| None).await;
+    let node = Node::embedded(&[("AUTH_SERVICE_URL", &service.url), ("AUTH_TIMEOUT", "30s")]).await;
+    let http = node.http;
+    let ask = move |token: String| async move {
+        let (name, value) = bearer(&token);
+        request(http, "GET", "/api/v1/conversations", &[(name, &value)], "").await
+    };
+    let hanging: Vec<_> = (0..40).map(|n| tokio::spawn(ask(format!("token-{n}")))).collect();
+    let patience = Instant::now();
+    while service.asked() < 40 {
+        assert!(patience.elapsed() < Duration::from_secs(20), "all are asked about");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let asked = Instant::now();
+    let (status, body) = ask("one-more".to_owned()).await;
+    assert_eq!((status, &body["error"]["code"]), (503, &json!("UNAVAILABLE")));
+    assert!(body["error"]["retryAfterMs"].as_u64().is_some_and(|wait| (500..5_000).contains(&wait)), "{body}");
+    assert!(asked.elapsed() < Duration::from_secs(5) && service.asked() == 40, "it was not asked about");
+    hanging.into_iter().for_each(|task| task.abort());
+}

@@ -7,7 +7,7 @@ use shared::UserId;
 
 use crate::backbone::rig::{
     Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
-    numbered, redo, settings, unread_line, user,
+    numbered, redone, said, settings, unread_line, user,
 };
 use crate::support::certificates::Authority;
 use crate::support::cluster::{RedisCluster, text};
@@ -83,12 +83,14 @@ async fn the_scripts_of_a_log_touch_only_its_slot() {
         rig.store.set(&ann, &[("c", 0, 0)]);
         rig.a.backbone.subscribe(&ann).await.expect("subscribed");
         // Opens a log, loads counts, appends, redoes, reads: every path of the scripts.
-        let events = vec![counted(event(&ann, 1), "c", 1, 0), counted(event(&ann, 2), "c", 2, 0), redo(&ann, 2)];
+        let events = vec![counted(event(&ann, 1), "c", 1, 0), counted(event(&ann, 2), "c", 2, 0)];
         let delivered = rig.a.backbone.publish(events).await.expect("published");
-        assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1), DeliveryOutcome::Already]);
+        assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1)]);
+        let delivered = redone(&rig.a, vec![event(&ann, 2), said(&ann, 3, 0)]).await;
+        assert_eq!(delivered, [DeliveryOutcome::Again(1), DeliveryOutcome::Marked(1)]);
         assert!(rig.a.payload(&ann).await.ends_with(&(numbered(1, 1) + &unread_line("c", 1, 1))));
-        assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 2);
-        assert_eq!(rig.a.backbone.read(&ann, 0, 10).await.expect("read").entries.len(), 2);
+        assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 3);
+        assert_eq!(rig.a.backbone.read(&ann, 0, 10).await.expect("read").entries.len(), 3);
     })
     .await;
 }

@@ -9,12 +9,12 @@ use gateway::backbone::{
     check_resume,
 };
 use shared::event::ResyncReason;
-use shared::{Position, Timestamp};
+use shared::{Epoch, Position, Timestamp};
 
 use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
     Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
-    message, numbered, redo, settings, unread_line, user, with,
+    message, numbered, redone, said, settings, unread_line, user, with,
 };
 use crate::support::redis::Redis;
 
@@ -66,7 +66,9 @@ contract!(
     counts_of_what_is_read_are_bounded,
     a_redo_is_recognised,
     a_redo_of_something_old_hides_nothing,
-    a_redo_that_can_not_be_judged_begins_the_log_anew,
+    messages_that_the_log_can_not_decide_get_a_marker,
+    a_log_that_began_after_the_commit_decides_nothing,
+    a_redo_that_finds_its_event_makes_the_push_job,
     logs_are_read_in_pages_and_trimmed,
     a_log_of_long_events_is_bounded_in_bytes,
     who_comes_in_finds_their_log,
@@ -162,7 +164,7 @@ async fn a_log_is_cut_behind_what_names_a_user(rig: Rig) {
     assert_eq!(check_resume(&old, &page.head), Err(ResyncReason::Trimmed));
     backbone.publish(vec![event(&ann, 5)]).await.expect("published");
     assert_eq!(backbone.read(&ann, 4, 10).await.expect("read").entries, [(5, numbered(5, 5).into())]);
-    assert_eq!(backbone.publish(vec![redo(&ann, 5)]).await.expect("published"), [DeliveryOutcome::Already]);
+    assert!(matches!(redone(&rig.a, vec![event(&ann, 5)]).await[..], [DeliveryOutcome::Again(_)]));
     // Its newest entry named the user: nothing of it is left.
     assert!(backbone.read(&bob, 0, 10).await.expect("read").entries.is_empty());
 }
@@ -398,13 +400,20 @@ async fn a_redo_is_recognised(rig: Rig) {
     rig.a.backbone.open(&ann).await.expect("opened");
     let events = (1..=40).map(|n| counted(event(&ann, n), "c", n, 0)).collect();
     rig.a.backbone.publish(events).await.expect("published");
-    let again =
-        vec![counted(redo(&ann, 3), "c", 3, 0), counted(redo(&ann, 40), "c", 40, 0), redo(&ann, 41), redo(&ann, 41)];
-    let delivered = rig.b.backbone.publish(again).await.expect("published");
-    assert_eq!(
-        delivered,
-        [DeliveryOutcome::Already, DeliveryOutcome::Already, DeliveryOutcome::To(1), DeliveryOutcome::Already]
-    );
+    let again = vec![counted(event(&ann, 3), "c", 3, 0), counted(event(&ann, 40), "c", 40, 0), event(&ann, 41)];
+    let delivered = redone(&rig.b, again).await;
+    assert_eq!(delivered, [DeliveryOutcome::Again(1), DeliveryOutcome::Again(1), DeliveryOutcome::To(1)]);
+    assert_eq!(redone(&rig.b, vec![event(&ann, 41)]).await, [DeliveryOutcome::Again(1)]);
+    // It is published as it stands in the log.
+    for n in 1..=40 {
+        assert_eq!(rig.a.payload(&ann).await, numbered(n, n) + &unread_line("c", n, n));
+    }
+    for payload in [numbered(3, 3) + &unread_line("c", 3, 3), numbered(40, 40) + &unread_line("c", 40, 40)] {
+        assert_eq!(rig.a.payload(&ann).await, payload);
+    }
+    for _ in 0..2 {
+        assert_eq!(rig.a.payload(&ann).await, numbered(41, 41));
+    }
     let page = rig.a.backbone.read(&ann, 39, 10).await.expect("read");
     assert_eq!(
         page.entries,
@@ -421,33 +430,86 @@ async fn a_redo_of_something_old_hides_nothing(rig: Rig) {
         let committed_at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - minutes_ago * 60_000);
         with(delivery, |durable| durable.committed_at = committed_at)
     };
-    let delivered =
-        rig.a.backbone.publish(vec![at(event(&ann, 2), 0), at(redo(&ann, 1), 10)]).await.expect("published");
-    assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1)]);
-    let again = vec![at(redo(&ann, 2), 0), at(redo(&ann, 1), 10)];
-    let delivered = rig.b.backbone.publish(again).await.expect("published");
-    assert_eq!(delivered, [DeliveryOutcome::Already, DeliveryOutcome::Already]);
+    rig.a.backbone.publish(vec![at(event(&ann, 2), 0)]).await.expect("published");
+    assert_eq!(redone(&rig.a, vec![at(event(&ann, 1), 10)]).await, [DeliveryOutcome::To(1)]);
+    let again = vec![at(event(&ann, 2), 0), at(event(&ann, 1), 10)];
+    assert_eq!(redone(&rig.b, again).await, [DeliveryOutcome::Again(1), DeliveryOutcome::Again(1)]);
 }
 
-async fn a_redo_that_can_not_be_judged_begins_the_log_anew(rig: Rig) {
+/// A marker of these messages, as it is published.
+fn marker(seq: u64, epoch: &Epoch, messages: &str) -> String {
+    format!(
+        r#"{{"seq":{seq},"type":"resync","payload":{{"reason":"trimmed","epoch":"{epoch}","seq":{seq},{messages}}}}}"#
+    )
+}
+
+/// C1: whether the log had them can't be told, because it was trimmed. A marker stands for both.
+async fn messages_that_the_log_can_not_decide_get_a_marker(rig: Rig) {
     let ann = user("ann");
+    rig.store.set(&ann, &[("c", 0, 0)]);
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
     let before = rig.a.backbone.open(&ann).await.expect("opened");
-    // All within 5 s of each other, so that none is certainly older than the one that was trimmed.
-    let same_time =
-        |delivery| with(delivery, |durable| durable.committed_at = Timestamp::from_unix_ms(1_763_730_000_000));
-    let events = (1..=600).map(|n| same_time(event(&ann, n))).collect();
+    let events = (1..=600).map(|n| said(&ann, n, 0)).collect();
     rig.a.backbone.publish(events).await.expect("published");
-    let delivered = rig.a.backbone.publish(vec![same_time(redo(&ann, 1))]).await.expect("published");
-    assert_eq!(delivered, [DeliveryOutcome::To(1)]);
-    let after = rig.a.backbone.open(&ann).await.expect("opened");
-    assert_ne!(after.epoch, before.epoch);
-    assert_eq!((after.floor, after.last), (0, 1));
     for seq in 1..=600 {
         assert_eq!(rig.a.payload(&ann).await, numbered(seq, seq));
     }
-    let line = format!("{{\"epoch\":\"{}\",\"seq\":0,\"reason\":\"trimmed\"}}\n", after.epoch);
-    assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 1));
+    let asked = || vec![said(&ann, 1, 0), event(&ann, 1_000), counted(said(&ann, 2, 0), "c", 2, 0), said(&ann, 600, 0)];
+    let marked = DeliveryOutcome::Marked(1);
+    let first = redone(&rig.b, asked()).await;
+    assert_eq!(first, [marked, DeliveryOutcome::To(1), marked, DeliveryOutcome::Again(1)]);
+    let marker = marker(601, &before.epoch, r#""messageIds":["1","2"]"#);
+    let expected = [marker.clone(), numbered(602, 1_000), numbered(600, 600)];
+    for payload in &expected {
+        assert_eq!(rig.a.payload(&ann).await, *payload);
+    }
+    // The next redo finds the marker by either of its messages.
+    let again = DeliveryOutcome::Again(1);
+    assert_eq!(redone(&rig.a, asked()).await, [again; 4]);
+    for payload in [&expected[0], &expected[1], &expected[0], &expected[2]] {
+        assert_eq!(rig.a.payload(&ann).await, *payload);
+    }
+    let page = rig.b.backbone.read(&ann, 600, 10).await.expect("read");
+    assert_eq!((&page.head.epoch, page.head.last), (&before.epoch, 602));
+    assert_eq!(page.entries[0], (601, marker.into()));
+    // The counts that the messages would have moved are loaded anew.
+    rig.store.set(&ann, &[("c", 3, 0)]);
+    rig.a.backbone.publish(vec![counted(event(&ann, 1_001), "c", 3, 0)]).await.expect("published");
+    assert_eq!(rig.a.payload(&ann).await, numbered(603, 1_001) + &unread_line("c", 3, 3));
+}
+
+/// C1: a log that is younger than the commit proves nothing; one that is certainly older does.
+async fn a_log_that_began_after_the_commit_decides_nothing(rig: Rig) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
+    let epoch = rig.a.backbone.open(&ann).await.expect("opened").epoch;
+    assert_eq!(redone(&rig.a, vec![said(&ann, 1, 0)]).await, [DeliveryOutcome::Marked(1)], "at the same time");
+    assert_eq!(rig.a.payload(&ann).await, marker(1, &epoch, r#""messageId":"1""#));
+    assert_eq!(redone(&rig.a, vec![said(&ann, 2, -6_000)]).await, [DeliveryOutcome::To(1)], "six seconds older");
+    assert_eq!(rig.a.payload(&ann).await, numbered(2, 2));
+    // Without a log there is none that could decide it. It is opened if somebody is there.
+    let pushed = |n| with(counted(said(&bob, n, 0), "c", n, 0), |durable| durable.push = Some(user("sender")));
+    assert_eq!(redone(&rig.a, vec![pushed(3), pushed(4)]).await, [DeliveryOutcome::Marked(0); 2]);
+    let jobs = rig.a.backbone.take_push_jobs(10).await.expect("taken");
+    assert_eq!(jobs.iter().map(|job| job.message).collect::<Vec<_>>(), [message(3), message(4)]);
+    rig.a.backbone.subscribe(&bob).await.expect("subscribed");
+    assert_eq!(redone(&rig.b, vec![pushed(3)]).await, [DeliveryOutcome::Marked(1)]);
+    let epoch = rig.a.backbone.open(&bob).await.expect("opened").epoch;
+    let opened = format!("{{\"epoch\":\"{epoch}\",\"seq\":0}}\n");
+    assert_eq!(rig.a.payload(&bob).await, opened + &marker(1, &epoch, r#""conversationId":"c","messageId":"3""#));
+}
+
+/// C1, hole 32: the event is in the log, but its publisher died before it could make the job.
+async fn a_redo_that_finds_its_event_makes_the_push_job(rig: Rig) {
+    let ann = user("ann");
+    let pushed =
+        |push: bool| with(counted(said(&ann, 1, 0), "c", 1, 0), |durable| durable.push = push.then(|| user("sender")));
+    rig.store.set(&ann, &[("c", 0, 0)]);
+    rig.a.backbone.open(&ann).await.expect("opened");
+    rig.a.backbone.publish(vec![pushed(false)]).await.expect("published");
+    assert_eq!(redone(&rig.b, vec![pushed(true)]).await, [DeliveryOutcome::Again(0)]);
+    let jobs = rig.a.backbone.take_push_jobs(10).await.expect("taken");
+    assert_eq!(jobs.iter().map(|job| job.message).collect::<Vec<_>>(), [message(1)]);
 }
 
 async fn logs_are_read_in_pages_and_trimmed(rig: Rig) {

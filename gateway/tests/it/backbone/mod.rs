@@ -8,4 +8,5 @@ mod faults;
 mod late;
 mod namespaces;
 pub(crate) mod rig;
+mod rights;
 mod sentinel;

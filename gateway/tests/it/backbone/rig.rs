@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway::backbone::{
-    Append, Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, Durable, Inbox, LocalBackbone,
-    RedisBackbone, Settings,
+    Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Inbox,
+    LocalBackbone, RedisBackbone, Settings,
 };
 use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
@@ -54,7 +54,7 @@ pub(crate) enum Seen {
     OrdersMissed,
 }
 
-struct Recorder(mpsc::UnboundedSender<Seen>);
+pub(crate) struct Recorder(mpsc::UnboundedSender<Seen>);
 
 impl Inbox for Recorder {
     fn user_event(&self, user: &str, payload: &[u8]) {
@@ -66,7 +66,6 @@ impl Inbox for Recorder {
     fn control(&self, control: Control) {
         let _ = self.0.send(Seen::Control(control));
     }
-    fn interrupted(&self) {}
     fn resubscribed(&self) {
         let _ = self.0.send(Seen::Resubscribed);
     }
@@ -257,7 +256,7 @@ impl Node {
     }
 }
 
-fn recorder() -> (Arc<Recorder>, Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>) {
+pub(crate) fn recorder() -> (Arc<Recorder>, Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Seen>>>) {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (sender, receiver) = mpsc::unbounded_channel();
     (Arc::new(Recorder(sender)), Arc::new(tokio::sync::Mutex::new(receiver)))
@@ -273,10 +272,10 @@ pub(crate) fn empty_store() -> Arc<Store> {
     Store::new()
 }
 
-/// Short times for presence, so that tests can wait for them.
+/// Short times for presence, so that tests can wait for them, and logs that are trimmed however young their events are.
 pub(crate) fn settings() -> Settings {
     let settings = Settings { push_jobs_max: 900, push_is_posted: true, ..Settings::new("a", "boot-a") };
-    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, ..settings }
+    Settings { online_ttl_seconds: 2, offline_grace_seconds: 1, hot_seconds: 0, ..settings }
 }
 
 pub(crate) fn user(name: &str) -> UserId {
@@ -302,9 +301,18 @@ pub(crate) fn event(user: &UserId, n: u64) -> Delivery {
     Delivery { user: user.clone(), body: envelope(n).into(), kind: DeliveryKind::Durable(facts(n)) }
 }
 
-/// The same as a redo.
-pub(crate) fn redo(user: &UserId, n: u64) -> Delivery {
-    with(event(user, n), |durable| durable.append = Append::Once)
+/// The same as a message that was committed so many milliseconds ago.
+pub(crate) fn said(user: &UserId, n: u64, ago_ms: i64) -> Delivery {
+    with(event(user, n), |durable| {
+        durable.message = Some(message(n));
+        durable.committed_at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - ago_ms);
+    })
+}
+
+/// The outcomes of a redo, each of which has to be one.
+pub(crate) async fn redone(node: &Node, deliveries: Vec<Delivery>) -> Vec<DeliveryOutcome> {
+    let outcomes = node.backbone.redo(deliveries).await.expect("redone");
+    outcomes.into_iter().map(|outcome| outcome.expect("an outcome")).collect()
 }
 
 /// An event without a log.
@@ -334,10 +342,10 @@ fn facts(n: u64) -> Durable {
         event_id: format!("m{n}").into(),
         committed_at,
         unread: None,
-        append: Append::First,
         message: None,
         push: None,
         mentions: None,
+        notification: None,
     }
 }
 

@@ -90,6 +90,7 @@ async fn a_message_is_read() {
     let ack = b.expect("message.read_ack").await;
     assert_eq!(ack["payload"]["markedCount"], 1);
     assert_eq!(ack["payload"]["conversationId"], *conversation);
+    assert_eq!((&ack["payload"]["upToSeq"], &ack["payload"]["lastSeq"]), (&json!(1), &json!(1)));
     assert_eq!(b2.expect("message.read_ack").await, ack);
     let unread = b.expect("notification.unread").await;
     assert_eq!(unread["payload"], json!({ "conversationId": conversation, "unread": 0, "totalUnread": 0 }));

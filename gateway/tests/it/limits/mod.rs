@@ -5,6 +5,7 @@ mod bad_input;
 mod charges;
 mod commands;
 mod hostile;
+mod overload;
 mod plain_connections;
 mod start;
 mod turnover;

@@ -1,5 +1,5 @@
-//! Sockets whose log is begun anew get `position` only if they certainly had everything, else `resync` (NOLOSS.md, A4,
-//! A5).
+//! Sockets whose log is begun anew get `resync` (NOLOSS.md, A4, A5). What stands in a log for a message is `position` on a
+//! socket that certainly had the message, else `resync`, or the message itself (NOLOSS.md, C1).
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -7,7 +7,8 @@ use std::task::Waker;
 use bytes::Bytes;
 use gateway::backbone::Inbox;
 use gateway::delivery::fanout::Fanout;
-use gateway::delivery::registry::Registry;
+use gateway::delivery::marker::{MarkedEvent, Named};
+use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::{Batch, SendQueue};
 use gateway::metrics::Metrics;
 use serde_json::Value;
@@ -69,11 +70,14 @@ fn first_of(epoch: &str) -> String {
 const RESYNC: &str = r#""resync" "epoch""#;
 const FIRST: &str = r#""x" 1"#;
 
+/// Nobody knows what a log held that has vanished: not even a socket that seems to have had everything is told otherwise.
 #[test]
-fn a_socket_that_had_everything_gets_its_position() {
+fn a_new_epoch_on_an_open_socket_is_a_resync() {
     let rig = Rig::new();
     rig.push(&first_of("redis.2"));
-    assert_eq!(rig.frames(), [r#""position""#, FIRST]);
+    assert_eq!(rig.frames(), [RESYNC, FIRST]);
+    rig.push(&first_of("redis.2"));
+    assert_eq!(rig.frames(), Vec::<String>::new(), "once");
 }
 
 /// Healing reads on while events come live: whichever is first, the other is dropped.
@@ -95,63 +99,100 @@ fn a_log_of_another_server_is_told_as_a_resync() {
     assert_eq!(rig.frames(), [RESYNC, FIRST]);
 }
 
-/// The connection is back, events come, but what was missed meanwhile has not been read yet.
+/// The connection is back: what was missed meanwhile is read from the log of every user.
 #[test]
-fn after_an_interruption_it_is_a_resync() {
-    let rig = Rig::new();
-    rig.fanout.interrupted();
-    rig.push(&first_of("redis.2"));
-    assert_eq!(rig.frames(), [RESYNC, FIRST]);
+fn after_a_lost_subscription_every_user_is_healed() {
     let mut rig = Rig::new();
-    rig.fanout.interrupted();
     rig.fanout.resubscribed();
     assert_eq!(rig.heal.try_recv(), Ok(ann()));
-    rig.push(&first_of("redis.2"));
-    assert_eq!(rig.frames(), [RESYNC, FIRST]);
-    // When the user is healed, all is certain again.
-    rig.registry.end_heal("ann");
-    rig.push(&first_of("redis.3"));
-    assert_eq!(rig.frames(), [r#""position""#, FIRST]);
 }
 
-/// The socket knows of an event that only the old log had.
-#[test]
-fn a_socket_with_a_hole_gets_a_resync() {
-    let mut rig = Rig::new();
-    rig.push(r#"{"seq":8,"type":"x","payload":{}}"#);
-    assert_eq!(rig.heal.try_recv(), Ok(ann()));
-    rig.push(&first_of("redis.2"));
-    assert_eq!(rig.frames(), [RESYNC, FIRST]);
+/// What stands in the log in place of messages.
+fn marker(seq: u64, ids: &str) -> String {
+    marker_in("redis.1", seq, ids)
 }
 
-/// B3: a redo could not prove that the log lacked its event, and began it anew.
-#[test]
-fn a_redo_that_could_not_be_judged_is_told_as_trimmed() {
-    let rig = Rig::new();
-    rig.push("{\"epoch\":\"redis.2\",\"seq\":0,\"reason\":\"trimmed\"}\n{\"seq\":1,\"type\":\"x\",\"payload\":{}}");
-    assert_eq!(rig.frames(), [r#""resync" "trimmed""#, FIRST]);
+fn marker_in(epoch: &str, seq: u64, ids: &str) -> String {
+    let payload = format!(r#"{{"reason":"trimmed","epoch":"{epoch}","seq":{seq},"messageIds":[{ids}]}}"#);
+    format!(r#"{{"seq":{seq},"type":"resync","payload":{payload}}}"#)
 }
 
 fn message(seq: u64, id: u64) -> String {
     format!(r#"{{"seq":{seq},"type":"message.new","payload":{{"message":{{"id":"{id}"}}}}}}"#)
 }
 
-/// M4: its outcome was uncertain, so that it is redone in the log of the server that took over. Who had it gets its place.
+/// C1: a marker is the position of a socket that had its messages, in their place or under an earlier epoch.
 #[test]
-fn a_message_of_the_old_epoch_is_not_repeated_under_the_new_one() {
+fn a_marker_is_a_position_only_where_its_messages_came() {
     let rig = Rig::new();
     rig.push(&message(6, 70));
-    assert_eq!(rig.frames(), [r#""message.new" 6"#]);
-    rig.push(&format!("{{\"epoch\":\"other.2\",\"seq\":0}}\n{}", message(1, 70)));
-    rig.push(&message(2, 71));
-    assert_eq!(rig.frames(), [RESYNC, r#""position" 1"#, r#""message.new" 2"#]);
-    // A socket that comes later has had nothing.
-    let late = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
-    rig.registry.add(&ann(), 2, Arc::clone(&late), u32::MAX).expect("room");
-    let epoch = Epoch::parse("other.2").expect("an epoch");
-    rig.registry.join(&ann(), 2, &epoch, 0, Bytes::new());
-    let text = message(1, 70);
-    rig.registry.push_logged("ann", &epoch, &gateway::delivery::registry::LogEvent::logged(1, text.as_bytes()));
-    let of_late = Rig { queue: late, ..rig };
-    assert_eq!(of_late.frames(), [r#""message.new" 1"#]);
+    rig.push(&message(7, 71));
+    assert_eq!(rig.frames(), [r#""message.new" 6"#, r#""message.new" 7"#]);
+    rig.push(&marker(8, r#""70""#));
+    rig.push(&marker(9, r#""70","71""#));
+    rig.push(&marker(10, r#""70","72""#));
+    rig.push(&marker(11, r#""72""#));
+    assert_eq!(rig.frames(), [r#""position" 8"#, r#""position" 9"#, r#""resync" 10"#, r#""resync" 11"#]);
+    // So it is for kept notifications.
+    rig.push(r#"{"seq":12,"type":"notification","payload":{"notificationId":"90"}}"#);
+    rig.push(&marker(13, "").replace("messageIds\":[]", "notificationIds\":[\"90\"]"));
+    rig.push(&marker(14, "").replace("messageIds\":[]", "notificationIds\":[\"91\"]"));
+    assert_eq!(rig.frames(), [r#""notification" 12"#, r#""position" 13"#, r#""resync" 14"#]);
+    rig.push(&format!("{{\"epoch\":\"other.2\",\"seq\":0}}\n{}", marker_in("other.2", 1, r#""71""#)));
+    assert_eq!(rig.frames(), [RESYNC, r#""position" 1"#]);
+    // One of a log whose beginning wasn't heard is left to the heal.
+    rig.push(&marker_in("other.3", 2, r#""73""#));
+    assert_eq!((rig.frames(), rig.queue.position()), (Vec::new(), Some((1, 2))));
+}
+
+/// C1: a flat socket fetches nothing, so that it is given the message, from the store, unless it had it.
+#[test]
+fn a_flat_socket_is_given_the_message_of_a_marker() {
+    let rig = Rig::new();
+    let join = |connection, numbered| {
+        let wire = shared::Wire { dialect: shared::Dialect::Listings, numbered };
+        let queue = Arc::new(SendQueue::new(1 << 20, wire));
+        rig.registry.add(&ann(), connection, Arc::clone(&queue), u32::MAX).expect("room");
+        rig.registry.join(&ann(), connection, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());
+        queue
+    };
+    let (plain, numbered) = (join(2, false), join(3, true));
+    let texts = |queue: &Arc<SendQueue>| {
+        let mut batch = Batch::default();
+        queue.take(&mut batch, Waker::noop());
+        String::from_utf8_lossy(&batch.frames.into_iter().flatten().collect::<Vec<u8>>()).into_owned()
+    };
+    let stored = |id: u64, age_s| MarkedEvent {
+        named: Named::Message(shared::MessageId::new(id).expect("an id")),
+        age: std::time::Duration::from_secs(age_s),
+        envelope: full_message(id).into(),
+    };
+    // Live it isn't taken: the message has to be read first.
+    let text = marker(6, r#""80","81","82""#);
+    rig.push(&text);
+    assert_eq!((texts(&plain), texts(&numbered), plain.position()), (String::new(), String::new(), Some((5, 6))));
+    let epoch = Epoch::parse("redis.1").expect("an epoch");
+    // 82 was committed long before these sockets came.
+    let marked = [stored(80, 0), stored(81, 0), stored(82, 10_000)];
+    let event = LogEvent::logged(6, text.as_bytes()).with_marked(Some(&marked));
+    rig.registry.push_logged("ann", &epoch, &event);
+    let (at_plain, at_numbered) = (texts(&plain), texts(&numbered));
+    let ids = |text: &str| [80, 81, 82].map(|id| text.matches(&format!("content-{id}")).count());
+    assert_eq!((ids(&at_plain), ids(&at_numbered)), ([1, 1, 0], [1, 1, 1]));
+    assert_eq!((at_plain.matches("\"seq\"").count(), at_numbered.matches("\"seq\":6").count()), (0, 1));
+    // What they have been given isn't given again.
+    let text = marker(7, r#""80""#);
+    let event = LogEvent::logged(7, text.as_bytes()).with_marked(Some(&marked));
+    rig.registry.push_logged("ann", &epoch, &event);
+    assert_eq!(texts(&plain), "");
+    assert!(texts(&numbered).contains(r#""type":"position""#));
+    assert_eq!(plain.position(), Some((7, 7)));
+}
+
+/// The envelope of a message with all that a flat frame needs.
+fn full_message(id: u64) -> String {
+    serde_json::json!({ "type": "message.new", "payload": { "message": {
+        "id": id.to_string(), "conversationId": "3", "seq": id, "rev": id, "senderId": "5", "kind": "text",
+        "content": format!("content-{id}"), "createdAt": "2025-11-21T13:00:00.000Z" }, "to": "ann" } })
+    .to_string()
 }

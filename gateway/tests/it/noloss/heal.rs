@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::two_nodes::{Follower, TwoNodes, bounded, flood, flooded, say};
+use crate::support::two_nodes::{Follower, TwoNodes, acting, bounded, flood, flooded, say};
 
 /// A node finds silent loss within this time: its check of every user's log comes round in ten seconds.
 const CHECKED_WITHIN: Duration = Duration::from_secs(12);
@@ -96,9 +96,9 @@ async fn what_others_write_into_a_log_is_told_as_a_hole() {
     .await;
 }
 
-/// A5: nothing was missed when the log of an idle user vanishes, so the client only learns its new position.
+/// A5: nobody knows what the log held, so the client fetches what it lacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
+async fn a_log_that_vanishes_under_a_subscription_is_told_as_a_resync() {
     bounded(async {
         let cluster = TwoNodes::start(&[]).await;
         let mut b = Follower::join(cluster.one.http, "b").await;
@@ -110,7 +110,7 @@ async fn a_log_that_vanishes_under_a_subscription_gives_a_new_position() {
         let new = b.until_message("after").await;
         assert_eq!(new["seq"], 1);
         assert_eq!(b.notices.len(), 1, "{:?}", b.notices);
-        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("position"), &json!(0)));
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("resync"), &json!(0)));
         assert_ne!(b.epoch, epoch);
         let resumed = b.resume(cluster.two.http).await;
         assert!(resumed.notices.len() == 1);
@@ -135,7 +135,7 @@ async fn a_log_that_another_device_opens_anew_is_announced() {
         tokio::time::timeout(Duration::from_secs(5), b.until_message("after")).await.expect("at once");
         second.until_message("after").await;
         assert_eq!(b.notices.len(), 1, "{:?}", b.notices);
-        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("position"), &json!(0)));
+        assert_eq!((&b.notices[0]["type"], &b.notices[0]["payload"]["seq"]), (&json!("resync"), &json!(0)));
         assert_eq!((&b.epoch, b.seq), (&second.epoch, second.seq));
     })
     .await;
@@ -186,6 +186,46 @@ async fn unread_counts_are_rebuilt_when_redis_comes_back_empty() {
         b.until_message("5").await;
         let unread = b.until("notification.unread").await;
         assert_eq!((&unread["payload"]["unread"], &unread["payload"]["totalUnread"]), (&json!(4), &json!(5)));
+    })
+    .await;
+}
+
+/// C4: what others wrote into a log is a hole, of which sockets and polls are told, and behind which they go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_nobody_can_read_is_told_as_a_hole() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        let mut b = Follower::join(one, "b").await;
+        say(two, "a", "b", "before").await;
+        b.until_message("before").await;
+        let trimmed = json!(["resync", "trimmed"]);
+        let told = |b: &Follower| b.notices.last().map(|last| json!([last["type"], last["payload"]["reason"]]));
+        for (round, fields) in [("one", "foo bar"), ("two", "i 1:x d nonsense"), ("three", "i x d \"a\":1}")] {
+            let since = format!("{}:{}", b.epoch, b.seq);
+            cluster.redis.ask(&format!("XADD chat:log:{{chat:user:b}} 1-{} {fields}", b.seq + 1));
+            say(two, "a", "b", round).await;
+            b.settle_until(Duration::from_secs(10), |b| told(b).as_ref() == Some(&trimmed)).await;
+            let (status, moved) = acting(two, "GET", &format!("/api/v1/events?since={since}"), "b", json!(null)).await;
+            assert_eq!(
+                (status, &moved["reason"], moved["seq"].as_u64()),
+                (409, &json!("trimmed"), Some(b.seq)),
+                "{moved}"
+            );
+            b.notices.clear();
+            say(two, "a", "b", "next").await;
+            b.until_message("next").await;
+        }
+        // Nothing comes behind it: the check of every log finds it.
+        let seq = b.seq + 1;
+        cluster.redis.ask(&format!("XADD chat:log:{{chat:user:b}} 1-{seq} foo bar"));
+        b.settle_until(CHECKED_WITHIN, |b| !b.notices.is_empty()).await;
+        assert_eq!((told(&b), b.seq), (Some(trimmed), seq));
+        // One behind which nothing can be appended: the log is begun anew, and everybody is told.
+        cluster.redis.ask("XADD chat:log:{chat:user:b} 2-1 foo bar");
+        say(two, "a", "b", "anew").await;
+        let new = b.until_message("anew").await;
+        assert_eq!((&new["seq"], told(&b)), (&json!(1), Some(json!(["resync", "epoch"]))));
     })
     .await;
 }

@@ -103,7 +103,7 @@ async fn a_conversation_s_messages_keep_the_order_of_their_sending() {
         let mut a = Client::join(cluster.one.http, "a").await;
         let mut readers = [Client::join(cluster.one.http, "b").await, Client::join(cluster.two.http, "b").await];
         let (mut stored, to) = (Vec::new(), json!({ "to": "b" }));
-        send_all(&mut a, &[to.clone()], 0..100, &mut stored).await;
+        send_all(&mut a, std::slice::from_ref(&to), 0..100, &mut stored).await;
         assert_eq!(stored.first(), Some(&0));
         let conversation = readers[0].expect("message.new").await["payload"]["message"]["conversationId"].clone();
         let by_id = json!({ "conversationId": conversation });

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, types};
 use crate::support::haproxy::Haproxy;
 use crate::support::http::get;
-use crate::support::two_nodes::TwoNodes;
+use crate::support::two_nodes::{TwoNodes, logs_come_of_age};
 
 /// The `seq` of each durable frame.
 fn seqs(frames: &[Value]) -> Vec<u64> {
@@ -195,6 +195,7 @@ async fn while_redis_is_frozen_messages_are_delivered_directly_and_once() {
     b2.expect("message.new").await;
     a.expect("message.sent").await;
     a.settle().await;
+    logs_come_of_age().await;
 
     cluster.redis.freeze();
     cluster.one.wait_ready(false).await;

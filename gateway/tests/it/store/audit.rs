@@ -135,7 +135,7 @@ async fn many_come_in_at_once(world: World) {
     assert_eq!((outcome.conversation.member_count, outcome.conversation.unread), (4, Some(0)));
     assert_eq!(outcome.members.version, before + 3);
     assert_eq!(*outcome.members, store.members(&conversation("c")).await.expect("members"));
-    let rows = store.take_unpublished(&"test:0".into(), 0, 0, 99).await.expect("rows");
+    let rows = store.take_unpublished(&"test:0".into(), 0, 0, (0, 99)).await.expect("rows");
     assert!(rows.iter().flat_map(|row| &row.events).any(|event| event.body == "3"), "{rows:?}");
     assert_eq!(store.conversations(&user("a"), None, 9).await.expect("a list").items.len(), 1);
     let then = store.members_at(&conversation("c"), 1).await.expect("who was in");

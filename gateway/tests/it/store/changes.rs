@@ -78,7 +78,7 @@ async fn an_edit_keeps_what_was_said_before(world: World) {
     assert_eq!(changed_since(&world, 2).await, std::slice::from_ref(after));
     assert_eq!(world.store.conversation(&conversation("c"), None).await.expect("there").rev, 3);
     // What others are told was committed with it.
-    let rows = world.store.take_unpublished(&"test:0".into(), 0, 0, 10).await.expect("rows");
+    let rows = world.store.take_unpublished(&"test:0".into(), 0, 0, (0, 10)).await.expect("rows");
     assert!(rows.iter().any(|pending| pending.id == row && pending.events[0].body == "first"));
 
     // The same content again changes nothing and tells nobody.
@@ -232,7 +232,7 @@ async fn what_is_read_shows_the_reactions(world: World) {
     // The retry of the send gets the message as it is now, and so does a publication that is made up for.
     let again = send(&world.store, &[("c", "a", "t", "x")]).await.remove(0);
     assert_eq!(again, SendOutcome::Duplicate(seen.clone()));
-    let rows = world.store.take_unpublished(&"test:0".into(), 0, 0, 10).await.expect("rows");
+    let rows = world.store.take_unpublished(&"test:0".into(), 0, 0, (0, 10)).await.expect("rows");
     assert_eq!(rows[0].messages[0].message, seen);
 }
 

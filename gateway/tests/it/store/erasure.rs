@@ -2,7 +2,7 @@
 
 use gateway::store::{AuthorPlace, ErasurePlace, MembershipChange};
 
-use crate::store::{World, contract, conversation, new_group, positions, say, silent, telling, user};
+use crate::store::{World, contract, conversation, named, new_group, positions, say, silent, telling, user};
 
 contract!(an_erasure_is_begun_once_and_remembered, all_who_were_in_are_found);
 
@@ -12,7 +12,7 @@ async fn an_erasure_is_begun_once_and_remembered(world: World) {
     let (direct, _) = store.open_direct(None, (&a, &b), &conversation("d"), silent()).await.expect("opened");
     say(store, "d", "a", "hi").await;
     assert_eq!(positions(store, "d", "a").await, (1, 1));
-    store.remember_usernames(&[(a.clone(), "Ann".into()), (b.clone(), "Bob".into())]).await.expect("kept");
+    store.remember_names(&[(a.clone(), named("Ann")), (b.clone(), named("Bob"))]).await.expect("kept");
     store.set_block(&b, &a, true, silent()).await.expect("blocked");
     store.set_last_seen(&[(a.clone(), shared::Timestamp::now())]).await.expect("kept");
     let id = store.reserve_ids(2).await.expect("ids").next().expect("an id");

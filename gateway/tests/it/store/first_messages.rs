@@ -70,7 +70,7 @@ async fn a_batch_opens_what_is_missing_once(world: World) {
 
     // The outbox row says what was opened, so that whoever publishes it does so in front of the messages.
     tokio::time::sleep(Duration::from_millis(3)).await;
-    let rows = store.take_unpublished(&owner("test:0"), 0, 0, 100).await.expect("rows");
+    let rows = store.take_unpublished(&owner("test:0"), 0, 0, (0, 100)).await.expect("rows");
     assert_eq!(rows.len(), 1);
     assert_eq!((&rows[0].opened, rows[0].messages.len()), (&sent.opened, 5));
     assert!(self::sent(store, &[("@b", "a", "", "3")]).await.opened.is_empty());

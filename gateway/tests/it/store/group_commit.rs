@@ -88,7 +88,7 @@ async fn sends_are_batched_and_published_in_commit_order(world: World) {
     let mut batches = 0;
     while let Ok(batch) = line.batches.try_recv() {
         batches += 1;
-        let row = world.store.take_unpublished(&owner("test:0"), 0, 0, 1_000).await.expect("rows");
+        let row = world.store.take_unpublished(&owner("test:0"), 0, 0, (0, 1_000)).await.expect("rows");
         assert!(row.iter().any(|row| row.id == batch.row));
         published.extend(batch.messages.into_iter().map(|stored| stored.message));
     }
@@ -181,7 +181,7 @@ async fn receipts_are_batched_with_their_events(world: World) {
         assert_eq!(change.expect("taken").expect("a member's").marked_count, 1);
     }
     let mut told = Vec::new();
-    let rows = world.store.take_unpublished(&owner("test:0"), 0, 0, 100).await.expect("rows");
+    let rows = world.store.take_unpublished(&owner("test:0"), 0, 0, (0, 100)).await.expect("rows");
     while let Ok(committed) = line.receipts.try_recv() {
         let row = rows.iter().find(|row| row.id == committed.row).expect("its row");
         assert_eq!(row.events, committed.events);
@@ -244,7 +244,7 @@ async fn an_uncertain_commit_is_never_doubled() {
         assert_eq!(seqs, (1..=u64::try_from(page.len()).expect("a count")).collect::<Vec<_>>());
         assert!((41..=61).contains(&page.len()), "{} messages", page.len());
         // Each stands in exactly one row, so that the sweeper publishes what the callers were not told.
-        let rows = store.take_unpublished(&owner("test:0"), 0, 0, 1_000).await.expect("rows");
+        let rows = store.take_unpublished(&owner("test:0"), 0, 0, (0, 1_000)).await.expect("rows");
         let mut named: Vec<_> = rows.iter().flat_map(|row| &row.messages).map(|one| one.message.seq).collect();
         named.sort_unstable();
         assert_eq!(named, seqs);

@@ -4,7 +4,7 @@ use gateway::store::MembershipChange;
 use shared::message::MemberState;
 use shared::{Role, Visibility};
 
-use crate::store::{World, contract, conversation, group_of, new_group, say, silent, user};
+use crate::store::{World, contract, conversation, group_of, named, new_group, say, silent, user};
 
 contract!(members_are_listed_in_pages, messages_blocks_and_invitations_are_listed, public_channels_are_listed);
 
@@ -23,7 +23,7 @@ async fn members_are_listed_in_pages(world: World) {
     ] {
         store.change_membership(&id, &user(who), &change, silent()).await.expect("changed");
     }
-    store.remember_usernames(&[(user("o"), "Zed".into()), (user("o"), "Ann".into())]).await.expect("kept");
+    store.remember_names(&[(user("o"), named("Zed")), (user("o"), named("Ann"))]).await.expect("kept");
     say(store, "c", "o", "hi").await;
     store.set_block(&user("a"), &user("o"), true, silent()).await.expect("blocked");
     let list = async |viewer: Option<&str>, outsiders, after: Option<&str>, limit| {

@@ -178,7 +178,7 @@ async fn every_change_raises_the_version_and_tells(world: World) {
         let sent = say(store, "c", "o", "x").await;
         assert_eq!(sent.members_version, version, "a send tells the version that it saw");
     }
-    let rows = store.take_unpublished(&"test:0".into(), 0, 0, 99).await.expect("rows");
+    let rows = store.take_unpublished(&"test:0".into(), 0, 0, (0, 99)).await.expect("rows");
     let told: Vec<_> = rows.iter().flat_map(|row| &row.events).map(|event| event.body.clone()).collect();
     assert_eq!(told, (version - 5..=version).map(|version| version.to_string()).collect::<Vec<_>>());
     assert!(is_refused(store.members(&conversation("nowhere")).await, Refusal::NotFound));

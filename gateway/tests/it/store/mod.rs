@@ -4,6 +4,7 @@ mod audit;
 mod blocks;
 mod busy;
 mod changes;
+mod connections;
 mod conversation_changes;
 mod data;
 mod erasure;
@@ -15,6 +16,7 @@ mod membership;
 mod moderation;
 mod notifications;
 mod outbox;
+mod overload;
 mod receipts;
 mod revocations;
 mod sends;
@@ -28,8 +30,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gateway::store::{
-    Locks, NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome, SentBatch,
-    Store, StoreError, StoredMessage, connect,
+    Locks, Names, NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome,
+    SentBatch, Store, StoreError, StoredMessage, connect,
 };
 use shared::command::Target;
 use shared::{ConversationId, ConversationKind, MessageId, UserId, Visibility};
@@ -103,6 +105,11 @@ impl World {
     pub(crate) async fn another(&self) -> Arc<dyn Store> {
         connect(&self.url).await.expect("a second node connects")
     }
+}
+
+/// The names of a user who is looked up and shown by the same one.
+pub(crate) fn named(name: &str) -> Names {
+    Names { username: Some(name.to_owned()), shown: Some(name.to_owned()) }
 }
 
 pub(crate) fn user(id: &str) -> UserId {

@@ -56,7 +56,7 @@ async fn what_is_published_durably_is_kept_for_each_user(world: World) {
     assert!(at_a[0].read_at.is_none() && at_a[0].created_at.unix_ms() > 0);
     assert_eq!(ids(&list(store, "b").await), [8, 7]);
     assert!(list(store, "c").await.is_empty());
-    let rows = store.take_unpublished(&owner("n:1"), 0, 0, 9).await.expect("rows");
+    let rows = store.take_unpublished(&owner("n:1"), 0, 0, (0, 9)).await.expect("rows");
     assert_eq!((rows.len(), rows[0].events.as_slice()), (1, events.as_slice()));
 }
 
@@ -93,7 +93,7 @@ async fn read_by_id_and_all_at_once(world: World) {
     assert_eq!(store.read_notifications(&a, None, silent()).await.expect("all again"), 0);
     assert_eq!(read(list(store, "a").await), [4, 3, 2, 1]);
     assert!(read(list(store, "b").await).is_empty(), "another user's are left alone");
-    let rows = store.take_unpublished(&owner("test:0"), 0, 0, 9).await.expect("rows");
+    let rows = store.take_unpublished(&owner("test:0"), 0, 0, (0, 9)).await.expect("rows");
     let told: Vec<_> = rows.iter().filter(|row| row.id == 50).flat_map(|row| &row.events).collect();
     assert_eq!(told, [&event(&a, "1")]);
 }

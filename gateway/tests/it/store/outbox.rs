@@ -17,6 +17,8 @@ contract!(
     rows_published_elsewhere_come_in_commit_order,
     stamps_in_the_future_are_due_and_leases_have_ended,
     two_nodes_never_take_the_same_row,
+    a_row_is_narrowed_and_taken_page_by_page,
+    messages_are_found_with_their_age,
     a_backbone_is_adopted_once,
 );
 
@@ -25,7 +27,7 @@ const LIVE: u64 = 60_000;
 const ENDED: u64 = 0;
 
 async fn taken(store: &Arc<dyn Store>, by: &str, lease_ms: u64) -> Vec<u64> {
-    let rows = store.take_unpublished(&owner(by), lease_ms, 0, 100).await.expect("rows");
+    let rows = store.take_unpublished(&owner(by), lease_ms, 0, (0, 100)).await.expect("rows");
     rows.into_iter().map(|row| row.id).collect()
 }
 
@@ -54,7 +56,7 @@ async fn a_row_is_written_with_its_change_or_not_at_all(world: World) {
     let nothing = batch(store, &[("c", "b", "", "no")]).await;
     store.send(&nothing).await.expect("taken");
     a_tick().await;
-    let rows = store.take_unpublished(&owner("n:1"), ENDED, 0, 100).await.expect("rows");
+    let rows = store.take_unpublished(&owner("n:1"), ENDED, 0, (0, 100)).await.expect("rows");
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [ids.start, ids.start + 2, sent.id]);
     assert_eq!(rows[0].events, [event(&user("a"), "c")]);
     assert_eq!((rows[1].events.as_slice(), rows[1].owner.as_str()), ([moved].as_slice(), "n:1"));
@@ -62,7 +64,7 @@ async fn a_row_is_written_with_its_change_or_not_at_all(world: World) {
     let stored = |place: usize| crate::store::stored(outcomes[place].clone()).message;
     assert_eq!(messages, [stored(0), stored(2)]);
     assert!(store.outbox_age_ms().await.expect("an age") >= 3);
-    let young = store.take_unpublished(&owner("n:1"), ENDED, 60_000, 100).await.expect("rows");
+    let young = store.take_unpublished(&owner("n:1"), ENDED, 60_000, (0, 100)).await.expect("rows");
     assert!(young.is_empty(), "rows that are younger than asked for stay");
 }
 
@@ -85,7 +87,7 @@ async fn rows_of_a_dead_owner_are_taken_over(world: World) {
     assert_eq!(taken(store, "one:boot2", LIVE).await, [sent.id], "its own");
     store.beat(&owner("one:boot2")).await.expect("a beat");
     assert!(taken(store, "two:boot9", LIVE).await.is_empty());
-    let rows = store.take_unpublished(&owner("two:boot9"), ENDED, 0, 100).await.expect("rows");
+    let rows = store.take_unpublished(&owner("two:boot9"), ENDED, 0, (0, 100)).await.expect("rows");
     assert_eq!((rows.len(), rows[0].owner.as_str()), (1, "one:boot2"));
     // A node that never beat has no lease.
     assert_eq!(taken(store, "three:boot1", LIVE).await, [sent.id]);
@@ -159,10 +161,10 @@ async fn stamps_in_the_future_are_due_and_leases_have_ended(world: World) {
     }
     assert!(!store.lease_is_live("dead:1", LIVE).await.expect("asked"));
     assert!(store.lease_is_live("alive:1", LIVE).await.expect("asked"));
-    let rows = store.take_unpublished(&owner("alive:1"), LIVE, 5_000, 100).await.expect("rows");
+    let rows = store.take_unpublished(&owner("alive:1"), LIVE, 5_000, (0, 100)).await.expect("rows");
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [sent.id]);
     // The row of a living node stays its own.
-    let others = store.take_unpublished(&owner("third:1"), LIVE, 5_000, 100).await.expect("rows");
+    let others = store.take_unpublished(&owner("third:1"), LIVE, 5_000, (0, 100)).await.expect("rows");
     assert!(others.is_empty(), "{others:?}");
 }
 
@@ -181,8 +183,10 @@ async fn two_nodes_never_take_the_same_row(world: World) {
     let mut all = Vec::new();
     while all.len() < 40 {
         let (left, right) = (owner("left:1"), owner("right:1"));
-        let (left, right) =
-            tokio::join!(world.store.take_unpublished(&left, LIVE, 0, 7), other.take_unpublished(&right, LIVE, 0, 7));
+        let (left, right) = tokio::join!(
+            world.store.take_unpublished(&left, LIVE, 0, (0, 7)),
+            other.take_unpublished(&right, LIVE, 0, (0, 7))
+        );
         let rows: Vec<_> = left.expect("rows").into_iter().chain(right.expect("rows")).map(|row| row.id).collect();
         assert!(!rows.is_empty());
         world.store.mark_published(&rows, "redis-1").await.expect("marked");
@@ -191,6 +195,48 @@ async fn two_nodes_never_take_the_same_row(world: World) {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), 40);
+}
+
+/// A row that stays due holds up none behind it, and says who still lacks something of it.
+async fn a_row_is_narrowed_and_taken_page_by_page(world: World) {
+    let store = &world.store;
+    let ids = store.reserve_ids(5).await.expect("ids");
+    for id in ids.clone() {
+        store.enqueue(id, &owner("n:1"), &[event(&user("a"), "x"), event(&user("b"), "y")]).await.expect("enqueued");
+        a_tick().await;
+    }
+    store.narrow(ids.start + 1, &[user("b"), user("c")]).await.expect("narrowed");
+    store.narrow(ids.start + 1, &[user("b")]).await.expect("narrowed again");
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let rows = store.take_unpublished(&owner("n:1"), ENDED, 0, (after, 2)).await.expect("rows");
+        let Some(last) = rows.last() else { break };
+        after = last.id;
+        found.extend(rows.into_iter().map(|row| (row.id, row.lacking)));
+    }
+    let expected: Vec<_> = ids.clone().map(|id| (id, (id == ids.start + 1).then(|| vec![user("b")]))).collect();
+    assert_eq!(found, expected);
+    // A row that is published says nothing more.
+    store.mark_published(&[ids.start], "redis-1").await.expect("marked");
+    store.narrow(ids.start, &[user("a")]).await.expect("nothing to narrow");
+    let elsewhere = store.published_elsewhere("redis-2", 0, 9).await.expect("rows");
+    assert_eq!(elsewhere.iter().map(|row| (row.id, row.lacking.clone())).collect::<Vec<_>>(), [(ids.start, None)]);
+}
+
+async fn messages_are_found_with_their_age(world: World) {
+    let store = &world.store;
+    new_group(store, "c", &["a", "b"]).await;
+    let sent = batch(store, &[("c", "a", "", "one"), ("c", "b", "", "two")]).await;
+    store.send(&sent).await.expect("taken");
+    a_tick().await;
+    let ids: Vec<_> = sent.messages.iter().map(|message| message.id).collect();
+    let unknown = shared::MessageId::new(999_999_999).expect("an id");
+    let mut found = store.stored(&[ids[1], unknown, ids[0]]).await.expect("found");
+    found.sort_by_key(|(stored, _)| stored.message.seq);
+    let contents: Vec<&str> = found.iter().map(|(stored, _)| stored.message.content.as_str()).collect();
+    assert_eq!(contents, ["one", "two"]);
+    assert!(found.iter().all(|(_, age_ms)| (1..60_000).contains(age_ms)), "{found:?}");
+    assert!(store.stored(&[]).await.expect("nothing").is_empty());
 }
 
 async fn a_backbone_is_adopted_once(world: World) {
@@ -243,7 +289,7 @@ async fn what_was_planned_while_there_was_no_row_reads_none_twice() {
             }
             a_tick().await;
             let count = rows.clone().count();
-            assert_eq!(store.take_unpublished(&owner("n:1"), ENDED, 0, ROWS).await.expect("rows").len(), count);
+            assert_eq!(store.take_unpublished(&owner("n:1"), ENDED, 0, (0, ROWS)).await.expect("rows").len(), count);
             store.mark_published(&rows.collect::<Vec<_>>(), "redis-1").await.expect("marked");
             a_tick().await;
             assert_eq!(store.prune_outbox(0).await.expect("pruned"), u64::try_from(count).expect("a count"));

@@ -99,7 +99,7 @@ async fn receipts_of_one_batch_follow_each_other(world: World) {
         .map(|change| (change.up_to_seq, change.marked_count));
     assert_eq!(told.collect::<Vec<_>>(), [(1, 1), (2, 1), (2, 0), (2, 0)]);
     assert_eq!(positions(&world.store, "c", "r").await, (2, 2));
-    let pending = world.store.take_unpublished(&"test:0".into(), 0, 0, 10).await.expect("rows");
+    let pending = world.store.take_unpublished(&"test:0".into(), 0, 0, (0, 10)).await.expect("rows");
     let row = pending.iter().find(|pending| pending.id == row).expect("written with the change");
     assert_eq!(row.events[0].body, "4");
 }

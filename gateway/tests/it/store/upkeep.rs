@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::store::{AuditAct, AuditEntry, Page};
+use gateway::store::{AuditAct, AuditEntry, Giver, Page};
 use shared::{ConversationId, Timestamp};
 
 use crate::store::{World, contract, conversation, new_group, owner, say, send, user};
@@ -61,7 +61,7 @@ async fn the_audit_trail_is_cut_in_steps(world: World) {
         user: Some(user("u")),
         conversation: None,
         connection: None,
-        act: AuditAct::Joined,
+        act: AuditAct::Unmuted { by: Giver::backend() },
     };
     let lines: Vec<AuditEntry> = (0..700).map(|_| entry(86_400_000)).chain([entry(0)]).collect();
     store.write_audit(&lines).await.expect("written");

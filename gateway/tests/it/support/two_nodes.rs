@@ -54,6 +54,11 @@ impl TwoNodes {
     }
 }
 
+/// Waits until a redo trusts the logs that were begun by now: before that it can't tell whether they had its events.
+pub(crate) async fn logs_come_of_age() {
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
+}
+
 /// A device that sees every durable event, and insists on their order.
 pub(crate) struct Follower {
     client: Client,

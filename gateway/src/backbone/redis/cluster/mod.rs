@@ -176,6 +176,11 @@ impl Cluster {
         self.serving().iter().map(|member| member.server.live()).collect()
     }
 
+    /// Since when the youngest of the connections to masters is there.
+    pub(super) fn youngest_since(&self) -> Option<Instant> {
+        self.serving().iter().filter_map(|member| Some(member.server.live().ok()?.since)).max()
+    }
+
     /// Loads the scripts on those masters that are there.
     pub(super) async fn load_scripts(&self, scripts: &Scripts) -> Result<(), BackboneError> {
         for member in self.serving().iter().filter(|member| !member.is_away()) {

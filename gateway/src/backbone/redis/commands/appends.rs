@@ -10,8 +10,8 @@ use super::repeated;
 use crate::backbone::queue::Job;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
-use crate::backbone::{Append, BackboneError, DeliveryKind, DeliveryOutcome, Durable};
-use crate::switches;
+use crate::backbone::redo::RedoAnswer;
+use crate::backbone::{BackboneError, DeliveryKind, DeliveryOutcome, Durable};
 
 /// Events that one call of the script appends: Redis does nothing else meanwhile, for a millisecond at the most.
 const CALL_MAX: usize = 64;
@@ -78,24 +78,27 @@ impl Call {
             (Self::Append(jobs), Err(fault)) => (jobs, Err(fault)),
         };
         match values {
-            Ok(values) => jobs.into_iter().zip(values.into_iter().map(Reply::of)).collect(),
+            Ok(values) => jobs.into_iter().zip(values).map(|(job, value)| Reply::to(job, value)).collect(),
             Err(fault) => jobs.into_iter().map(|job| (job, Reply::Failed(fault.clone()))).collect(),
         }
     }
 }
 
 impl Reply {
-    fn of(value: Value) -> Self {
-        match value {
-            Value::Int(-2) => Self::Done(DeliveryOutcome::Already),
+    fn to(job: Job, value: Value) -> (Job, Self) {
+        let reply = match value {
+            Value::Int(-3) => Self::Failed(BackboneError("the log has changed since a redo read it".to_owned())),
             Value::Int(-1) => Self::CountsMissing,
-            Value::Int(receivers) => match u64::try_from(receivers) {
-                Ok(receivers) => Self::Done(DeliveryOutcome::To(receivers)),
-                Err(_) => Self::Failed(unknown_reply()),
+            Value::Int(receivers) => match (u64::try_from(receivers), job.redo.as_deref()) {
+                (Ok(receivers), None | Some(RedoAnswer::Append { .. })) => Self::Done(DeliveryOutcome::To(receivers)),
+                (Ok(receivers), Some(RedoAnswer::Again { .. })) => Self::Done(DeliveryOutcome::Again(receivers)),
+                (Ok(receivers), Some(RedoAnswer::Marker)) => Self::Done(DeliveryOutcome::Marked(receivers)),
+                (Err(_), _) => Self::Failed(unknown_reply()),
             },
             Value::BulkString(fault) => Self::Failed(BackboneError(String::from_utf8_lossy(&fault).into_owned())),
             _ => Self::Failed(unknown_reply()),
-        }
+        };
+        (job, reply)
     }
 }
 
@@ -120,7 +123,7 @@ fn append<'a>(link: &Link, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, coun
             .arg(durable.committed_at.unix_ms())
             .arg(format!(":{}", durable.event_id))
             .arg(short.get(1..).unwrap_or_default())
-            .arg(u8::from(durable.append == Append::Once && !switches::off("append-once")))
+            .arg(&*redo_arg(job.redo.as_deref()))
             .arg(mark_of(job));
         match &durable.unread {
             Some(unread) => {
@@ -131,6 +134,16 @@ fn append<'a>(link: &Link, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, coun
         };
     }
     call
+}
+
+/// The answer of a redo as the script reads it (`lua/append.lua`).
+fn redo_arg(redo: Option<&RedoAnswer>) -> Cow<'static, str> {
+    match redo {
+        None => Cow::Borrowed(""),
+        Some(RedoAnswer::Append { under }) => Cow::Owned(format!("a{under}")),
+        Some(RedoAnswer::Again { epoch, seq }) => Cow::Owned(format!("r{seq}:{epoch}")),
+        Some(RedoAnswer::Marker) => Cow::Borrowed("m"),
+    }
 }
 
 /// A user's durable events in a pipeline: the call of the first, whether others follow in later calls, and whether one of

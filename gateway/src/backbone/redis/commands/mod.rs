@@ -14,6 +14,7 @@ mod push_adding;
 mod push_entry;
 mod push_jobs;
 mod rates;
+pub(in crate::backbone::redis) mod redo;
 pub(in crate::backbone::redis) mod repeated;
 mod revocations;
 mod values;

@@ -107,7 +107,7 @@ impl PipelineWriter {
     /// Publishes what needn't wait behind a parked event of the same user.
     async fn publish(&mut self, batch: Vec<Job>) {
         let mut jobs = Vec::with_capacity(batch.len());
-        for job in batch {
+        for job in self.still_connected(batch) {
             match self.parked.get_mut(&job.delivery.user) {
                 Some(parked) if durable(&job).is_some() => parked.jobs.push(job),
                 _ => jobs.push(job),
@@ -122,6 +122,20 @@ impl PipelineWriter {
             let mark = mark_of(&job);
             self.park(job, mark);
         }
+    }
+
+    /// Those whose connection is still there; the others fail.
+    fn still_connected(&self, jobs: Vec<Job>) -> Vec<Job> {
+        if jobs.iter().all(|job| job.connected_by.is_none()) {
+            return jobs;
+        }
+        let since = self.link.connected_since();
+        let is_gone = |job: &Job| job.connected_by.zip(since).is_some_and(|(by, since)| since > by);
+        let (gone, there): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_gone);
+        for job in gone {
+            job.settle(Err(BackboneError("the connection to Redis was made anew meanwhile".to_owned())));
+        }
+        there
     }
 
     fn park(&mut self, job: Job, mark: &str) {
@@ -150,7 +164,8 @@ impl PipelineWriter {
             }
         }
         for ready in in_pipelines(ready) {
-            for job in self.carry_out(Call::group(&self.link, ready), |_| "", true).await {
+            let calls = Call::group(&self.link, self.still_connected(ready));
+            for job in self.carry_out(calls, |_| "", true).await {
                 job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
             }
         }
@@ -172,8 +187,10 @@ impl PipelineWriter {
         let mut unseen = Vec::new();
         for (job, reply) in calls.into_iter().zip(replies).flat_map(|(call, reply)| call.outcomes(reply)) {
             match reply {
-                Reply::Done(DeliveryOutcome::To(0)) if durable(&job).is_some_and(|durable| durable.push.is_some()) => {
-                    unseen.push(job);
+                Reply::Done(outcome)
+                    if outcome.reached_nobody() && durable(&job).is_some_and(|durable| durable.push.is_some()) =>
+                {
+                    unseen.push((job, outcome));
                 }
                 Reply::Done(outcome) => job.settle(Ok(outcome)),
                 Reply::CountsMissing => waiting.push(job),
@@ -185,12 +202,11 @@ impl PipelineWriter {
     }
 
     /// Adds push jobs for messages without a receiver; only then do these count as published.
-    async fn add_push_jobs(&mut self, jobs: Vec<Job>) {
-        let pushes: Vec<PushJob> = jobs.iter().filter_map(|job| job_of(&job.delivery)).collect();
+    async fn add_push_jobs(&mut self, jobs: Vec<(Job, DeliveryOutcome)>) {
+        let pushes: Vec<PushJob> = jobs.iter().filter_map(|(job, _)| job_of(&job.delivery)).collect();
         let added = if pushes.is_empty() { Ok(()) } else { self.pushes.add(pushes).await };
-        let outcome = added.map(|()| DeliveryOutcome::To(0));
-        for job in jobs {
-            job.settle(outcome.clone());
+        for (job, outcome) in jobs {
+            job.settle(added.clone().map(|()| outcome));
         }
     }
 }

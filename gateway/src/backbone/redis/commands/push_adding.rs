@@ -46,6 +46,16 @@ impl PushAdding {
         self.write(jobs.into_iter().map(|(job, _)| job).collect()).await
     }
 
+    /// Adds these jobs, those that wait for the store's answer included.
+    pub(super) async fn add_all(mut self, jobs: Vec<PushJob>) -> Result<(), BackboneError> {
+        self.add(jobs).await?;
+        while self.has_strangers() {
+            let known = self.ask().await;
+            self.write(known).await?;
+        }
+        Ok(())
+    }
+
     /// Whether jobs wait for the store's answer.
     pub(super) fn has_strangers(&self) -> bool {
         !self.strangers.is_empty()

@@ -8,6 +8,7 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, TlsCertificates,
 };
 
+use super::rights;
 use super::sentinel::{SentinelMaster, Sentinels};
 use super::transport::Tls;
 use crate::backbone::BackboneError;
@@ -164,7 +165,14 @@ impl Discovery {
 
 /// Adds to a fault what would be right, if that is known.
 pub(in crate::backbone::redis) fn explain(why: String) -> String {
-    if why.contains("certificate") {
+    if why.contains(rights::FAULT) {
+        // It says itself what to do.
+        why
+    } else if why.contains("NOPERM") || why.contains("no permissions") {
+        format!("{why}; {}", rights::advice("+<the command>"))
+    } else if why.contains("unknown command") {
+        format!("{why}; {}", rights::NAME_THE_SERVER)
+    } else if why.contains("certificate") {
         format!(
             "{why}; the server's certificate must name the host in REDIS_URL (with Sentinels: the host that they return for \
              the master), and be signed by an authority in REDIS_CA_FILE, or by one that this machine trusts"

@@ -4,6 +4,7 @@
 
 pub(in crate::backbone::redis) mod connection;
 pub(in crate::backbone::redis) mod discovery;
+pub(in crate::backbone::redis) mod rights;
 pub(in crate::backbone::redis) mod sentinel;
 pub(in crate::backbone::redis) mod server;
 pub(in crate::backbone::redis) mod supervisor;

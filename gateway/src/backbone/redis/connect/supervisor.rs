@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, fault};
 use super::discovery::{Discovery, Servers};
+use super::rights;
 use super::sentinel::SentinelMaster;
 use super::server::{Live, Server};
 use crate::backbone::redis::cluster::{self, Cluster, MasterId, slot_of};
@@ -36,6 +37,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(15);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_millis(900);
 const PINGS_FAILED_MAX: u32 = 2;
+
+/// How often it is looked whether the Redis user still has all rights.
+const RIGHTS_EVERY: Duration = Duration::from_secs(15);
 
 /// How long a node waits before it goes to another master than the last: all nodes ask the Sentinels each second, so by
 /// then the others have left the old one too, and little of what they published there has to be published again
@@ -104,9 +108,6 @@ impl Supervisor {
                     self.up(&connections, away_since.take(), std::mem::replace(&mut was_up, true));
                     last = connections.server.named().cloned();
                     let why = self.watch(connections).await;
-                    if self.cluster.is_none() {
-                        self.shared.inbox.interrupted();
-                    }
                     self.shared.subscriptions.close(self.lane());
                     why
                 }
@@ -198,6 +199,8 @@ impl Supervisor {
             tokio::time::sleep(LEAVE_TOGETHER).await;
         }
         let mut commands = found.client.get_multiplexed_async_connection_with_config(&config).await?;
+        rights::check_version(&cmd("INFO").arg("server").query_async::<String>(&mut commands).await?)?;
+        self.check_rights(&mut commands).await?;
         cmd("CLIENT").arg("SETNAME").arg(&name).exec_async(&mut commands).await?;
         let client_id: i64 = cmd("CLIENT").arg("ID").query_async(&mut commands).await?;
         let server = connection::identity(&cmd("INFO").arg("replication").query_async::<String>(&mut commands).await?)?;
@@ -216,11 +219,17 @@ impl Supervisor {
         let keys = link.keys();
         let plain = [keys.all_channel(), keys.control_channel(), keys.node(&link.settings.node)];
         receiving.subscribe_plain(&plain).await?;
+        receiving.try_leaving(rights::nobodys_channel(keys)?).await?;
         let left = subscriptions.begin(self.lane(), generation);
         subscriber::resubscribe(&receiving, subscriptions, self.lane(), link).await?;
         let pool = connection::pool(&found.client)?;
         let live = Live { commands, client_id, server, pool, since: Instant::now(), lost };
         Ok(Connections { live, receiving, server: found, left })
+    }
+
+    async fn check_rights(&self, commands: &mut MultiplexedConnection) -> RedisResult<()> {
+        let link = &self.shared.link;
+        rights::check(commands, link.keys(), &link.settings.node, self.cluster.is_some()).await
     }
 
     fn inbound(&self, generation: u64, lost: CancellationToken) -> Inbound {
@@ -270,8 +279,15 @@ impl Supervisor {
         let mut tick = tokio::time::interval(PING_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failed = 0;
+        let mut rights_checked = Instant::now();
         loop {
             tick.tick().await;
+            if rights_checked.elapsed() >= RIGHTS_EVERY {
+                rights_checked = Instant::now();
+                if let Ok(Err(error)) = timeout(PING_MAX, self.check_rights(&mut live.commands.clone())).await {
+                    return error.to_string();
+                }
+            }
             let pings = async { tokio::join!(self.probe(live.commands.clone()), receiving.ping()) };
             let why = match timeout(PING_MAX, pings).await {
                 Ok((Ok(server), Ok(()))) if server == live.server || switches::off("server-watch") => {

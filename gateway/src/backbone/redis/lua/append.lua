@@ -2,16 +2,17 @@
 -- KEYS: the log and the unread counts of each event's user.
 -- ARGV: 1 nonce of new epochs, 2 '1' to open a log wherever there is none of this server, 3 '1' if the counts were just
 -- loaded (what is still missing then has none), 4 the youngest commit ms; and for each event: channel, commit ms, ':' and its
--- id, body without its first character or '' if it is the one before, '1' for a redo, the mark that makes events of later
--- calls wait for an earlier one of the same user, or ''; conversation whose unread count moves, or '', its last seq, its
--- seen seq, '1' to announce the count.
--- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -2 if the log has it
--- already; a text if it failed. A single event fails with the call.
+-- id, body without its first character or '' if it is the one before, the answer of a redo, or '' for the first try ('a' and
+-- the epoch that the log has to have for an append; 'r', see publish_again; 'm' for a marker), the mark that makes events of
+-- later calls wait for an earlier one of the same user, or ''; conversation whose unread count moves, or '', its last seq,
+-- its seen seq, '1' to announce the count.
+-- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -3, with nothing done,
+-- if a redo's answer doesn't hold any more; a text if it failed. A single event fails with the call.
 local EVENT_ARGS = 10
 -- Lua looks globals up by name each time.
 local KEYS, ARGV, match, sub, format = KEYS, ARGV, string.match, string.sub, string.format
 local must_open, loaded = ARGV[2] == '1', ARGV[3] == '1'
-local maxlen = tostring(MAXLEN)
+local maxlen = tostring(HOT_MAX)
 -- Counts that later events of this call have to wait for.
 local missing = {}
 -- The body of the event before.
@@ -20,8 +21,7 @@ local last_body
 -- This server's time in ms, as a text and as a number, and whether a commit is younger by the store's clock.
 local now_text, now, is_store_ahead
 local function ask_for_time()
-  local time = call('TIME')
-  now_text = time[1] .. sub('00' .. math.floor(time[2] / 1000), -3)
+  now_text = time_text()
   now = tonumber(now_text)
   is_store_ahead = tonumber(ARGV[4]) > now
 end
@@ -30,11 +30,32 @@ local function subscribers(channel)
   return call('PUBSUB', NUMSUB, channel)[2]
 end
 
+-- Adds an entry. Returns its id; false if there is no log; false and true if something stands in its place that isn't ours.
+local function add(how, keep, stamp, body, line)
+  local id
+  if line == '' then
+    id = redis.pcall('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
+  else
+    id = redis.pcall('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body, 'u', line)
+  end
+  if type(id) ~= 'table' then return id end
+  local fault = id.err
+  -- Another's entry with a higher id, with the highest one ('too large', says Redis), or another type of key: no append
+  -- would ever succeed.
+  for _, foreign in ipairs({'equal or smaller', 'exhausted', 'too large', 'WRONGTYPE'}) do
+    if string.find(fault, foreign, 1, true) then return false, true end
+  end
+  error(fault, 0)
+end
+
 local function append(at)
-  local channel, body, mark = ARGV[at], ARGV[at + 3], ARGV[at + 5]
+  local channel, body, redo, mark = ARGV[at], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   if body == '' then body = last_body else last_body = body end
-  trimmed = false
-  if ARGV[at + 4] == '1' and is_known(must_open, ARGV[at + 1], ARGV[at + 2]) then return -2 end
+  local is_marker = redo == 'm'
+  if redo ~= '' and not is_marker then
+    if sub(redo, 1, 1) == 'r' then return publish_again(redo, channel, ARGV[at + 2]) end
+    if sub(redo, 2) ~= epoch_here() then return -3 end
+  end
   if missing[counts] or mark ~= '' and call('HEXISTS', counts, mark) == 1 then return -1 end
   local elsewhere = must_open and not epoch_here()
 
@@ -89,37 +110,44 @@ local function append(at)
 
   -- Long events are counted by their bytes: no more of them stay than make up LOG_BYTES.
   local keep, how, bytes = maxlen, '~', 1 + #body + #line
-  if bytes > LONG_BYTES and LOG_BYTES < bytes * MAXLEN then
+  if bytes > LONG_BYTES and LOG_BYTES < bytes * HOT_MAX then
     keep, how = math.max(1, math.floor(LOG_BYTES / bytes)), '='
   end
 
   -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
   -- character, and the line that was made here is a part of its own (body_of puts them together).
-  local id, first_line = false, ''
-  if not trimmed and not elsewhere then
-    if line == '' then
-      id = call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
-    else
-      id = call('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body, 'u', line)
-    end
-    if not id and not must_open and subscribers(channel) == 0 then
+  local id, first_line, place = false, '', body
+  local log_epoch, last = nil, nil
+  if is_marker then
+    -- The counts that it would have moved are unknown from here on.
+    call('DEL', counts)
+    local _
+    log_epoch, _, last = head()
+    if log_epoch then place = placed(body, log_epoch, format('%.0f', last + 1)) end
+  end
+  local is_foreign = false
+  if not elsewhere and (log_epoch or not is_marker) then
+    id, is_foreign = add(how, keep, stamp, place, line)
+  end
+  if not id then
+    if not must_open and not is_foreign and subscribers(channel) == 0 then
       -- Without a log the counts would stop moving, so they go with it.
       if count then call('DEL', counts) end
       return 0
     end
-  end
-  if not id then
     local epoch = open_log(ARGV[1] .. 'x' .. at)
-    first_line = '{"epoch":"' .. epoch .. '","seq":0' .. (trimmed and ',"reason":"trimmed"' or '') .. '}\n'
-    id = call('XADD', log, '1-*', 'i', stamp, 'd', body, 'u', line)
+    first_line = '{"epoch":"' .. epoch .. '","seq":0}\n'
+    if is_marker then place = placed(body, epoch, '1') end
+    id = call('XADD', log, '1-*', 'i', stamp, 'd', place, 'u', line)
   end
   -- Nothing that could fail stands between the append and this.
-  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. body .. line)
+  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. place .. line)
   if is_moved then
     call('HSET', counts, field, count, 'total', total)
   elseif count and count ~= had and (had or call('HLEN', counts) < READ_COUNTS) then
     call('HSET', counts, field, count)
   end
+  if sub(id, -2) == '00' then trim(tonumber(sub(id, 3)), now) end
   return receivers
 end
 

@@ -11,12 +11,12 @@ end
 local epoch, floor, last = head_of_open_log(ARGV[1])
 local reply = {epoch, floor, last}
 -- A log that was opened just now has its full time to live, and neither counts nor entries.
-if string.sub(epoch, -#ARGV[1] - 1) ~= '.' .. ARGV[1] then
+if string.sub(epoch, -#ARGV[1] - 1) ~= '-' .. ARGV[1] then
   call('EXPIRE', log, TTL)
   call('EXPIRE', counts, TTL)
   if ARGV[3] ~= '' then
     local entry = call('XRANGE', log, '1-' .. ARGV[3], '1-' .. ARGV[3])[1]
-    reply[4] = entry and body_of(entry)
+    if entry and stamp_of(entry) then reply[4] = body_of(entry) end
   end
 end
 return reply

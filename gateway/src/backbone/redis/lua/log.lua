@@ -1,14 +1,18 @@
 -- The functions that every script on a user's log shares: on the log, and on the hash of unread counts.
--- MAXLEN, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the line that stands before this one.
+-- MAXLEN, HOT_MAX, HOT_MS, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the lines that stand before this one.
 local call = redis.call
 local log, counts = KEYS[1], KEYS[2]
--- Set by a redo that can't tell whether the log had its event.
-local trimmed = false
 
 local replid
 local function server()
   replid = replid or string.sub(string.match(call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 8)
   return replid
+end
+
+-- This server's time in ms, as a text.
+local function time_text()
+  local time = call('TIME')
+  return time[1] .. string.sub('00' .. math.floor(time[2] / 1000), -3)
 end
 
 -- The log's epoch, if it is one of this server; its name is that of the only consumer group.
@@ -20,9 +24,10 @@ local function epoch_here()
   return nil
 end
 
--- Begins an empty log under a new epoch. Without the XSETID the first seq would be 0.
+-- Begins an empty log under a new epoch, which names the server and the time of its beginning. Without the XSETID the first
+-- seq would be 0.
 local function open_log(nonce)
-  local epoch = server() .. '.' .. nonce
+  local epoch = server() .. '.' .. time_text() .. '-' .. nonce
   call('DEL', log)
   call('XGROUP', 'CREATE', log, epoch, '1-0', 'MKSTREAM')
   call('XSETID', log, '1-0')
@@ -30,12 +35,18 @@ local function open_log(nonce)
   return epoch
 end
 
--- The body of an entry of the log: it was put there without its first character, and the line of the unread count is a part
--- of its own (lua/append.lua). Nothing if these scripts didn't write the entry.
-local function body_of(entry)
+-- The time of an entry's append, and ':' with the ids of its events; nothing for an entry that isn't ours.
+local function stamp_of(entry)
   local fields = entry[2]
   if fields[1] ~= 'i' or fields[3] ~= 'd' then return nil end
-  return '{' .. fields[4] .. (fields[6] or '')
+  return string.match(fields[2], '^(%d+)(:.*)$')
+end
+
+-- The body of an entry of the log: it was put there without its first character, and the line of the unread count is a part
+-- of its own (lua/append.lua). Empty for an entry that isn't ours.
+local function body_of(entry)
+  if not stamp_of(entry) then return '' end
+  return '{' .. entry[2][4] .. (entry[2][6] or '')
 end
 
 -- Returns the log's epoch, floor, last; nothing if the log is of another server, or wasn't written by these scripts.

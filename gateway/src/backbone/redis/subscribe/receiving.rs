@@ -155,6 +155,18 @@ impl PushConnection {
         self.run(commands.into_values().map(command).collect()).await.map(drop)
     }
 
+    /// Leaves a channel to which nobody has subscribed, to see whether that is allowed.
+    pub(in crate::backbone::redis) async fn try_leaving(&self, channel: String) -> RedisResult<()> {
+        let name = if self.channels == Channels::Sharded { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" };
+        let command = cmd(name).arg(&channel).to_owned();
+        let outcomes = self.run(vec![(command, Expectation::Left(HashSet::from([channel.into_bytes()])))]).await?;
+        // In a Cluster the channel's slot may be another server's.
+        outcomes
+            .into_iter()
+            .find(|outcome| matches!(outcome, Err(error) if error.code() == Some("NOPERM")))
+            .unwrap_or(Ok(()))
+    }
+
     /// Whether the server answers.
     pub(in crate::backbone::redis) async fn ping(&self) -> RedisResult<()> {
         self.ask(&cmd("PING")).await

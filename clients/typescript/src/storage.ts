@@ -1,0 +1,72 @@
+// Storages for messages that wait: `localStorage`, IndexedDB, memory. Another one needs the four methods of `QueueStorage`.
+
+import type { QueueStorage } from "./types.js";
+
+export type { QueueStorage } from "./types.js";
+
+/** Forgets everything with the page. */
+export function memory(): QueueStorage {
+  const items = new Map<string, string>();
+  return {
+    getItem: (key) => items.get(key) ?? null,
+    setItem: (key, value) => void items.set(key, value),
+    removeItem: (key) => void items.delete(key),
+    getAllKeys: () => [...items.keys()],
+  };
+}
+
+/** The page's `localStorage`. `name` separates clients of one page from one another. */
+export function localStorage(name: string): QueueStorage {
+  const items = globalThis.localStorage;
+  const prefix = `${name}/`;
+  return {
+    getItem: (key) => items.getItem(prefix + key),
+    setItem: (key, value) => items.setItem(prefix + key, value),
+    removeItem: (key) => items.removeItem(prefix + key),
+    getAllKeys: () =>
+      Object.keys(items)
+        .filter((key) => key.startsWith(prefix))
+        .map((key) => key.slice(prefix.length)),
+  };
+}
+
+const STORE = "queue";
+
+/** A database of its own, with this name. */
+export function indexedDb(name: string): QueueStorage {
+  let opened: Promise<IDBDatabase> | undefined;
+  const open = () => {
+    opened ??= new Promise<IDBDatabase>((resolve, reject) => {
+      const request = globalThis.indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+      request.onsuccess = () => {
+        const database = request.result;
+        // The browser closes it when the user clears the site's data, or another version wants it.
+        database.onclose = database.onversionchange = () => {
+          opened = undefined;
+          database.close();
+        };
+        resolve(database);
+      };
+      request.onerror = () => reject(request.error);
+    });
+    opened.catch(() => {
+      opened = undefined;
+    });
+    return opened;
+  };
+  const run = async <T>(mode: IDBTransactionMode, use: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> => {
+    const transaction = (await open()).transaction(STORE, mode);
+    const request = use(transaction.objectStore(STORE));
+    return new Promise<T>((resolve, reject) => {
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = transaction.onabort = () => reject(transaction.error ?? request.error);
+    });
+  };
+  return {
+    getItem: async (key) => (await run<string | undefined>("readonly", (store) => store.get(key))) ?? null,
+    setItem: async (key, value) => void (await run("readwrite", (store) => store.put(value, key))),
+    removeItem: async (key) => void (await run("readwrite", (store) => store.delete(key))),
+    getAllKeys: async () => (await run("readonly", (store) => store.getAllKeys())).map(String),
+  };
+}

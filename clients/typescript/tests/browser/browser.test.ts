@@ -1,0 +1,213 @@
+// The client in Chromium against a real node: offline and back, reloads, several tabs.
+
+import assert from "node:assert/strict";
+import { createServer, type Server } from "node:http";
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
+import { after, before, test } from "node:test";
+import { build } from "esbuild";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import type { Parley } from "../../src/index.js";
+import { mint, type Node, online, open, PACKAGE, sleep, startNode, texts, until } from "../support/nodes.js";
+
+let node: Node;
+let browser: Browser;
+let pages: Server;
+let network: Network;
+let run = 0;
+const clients: Parley[] = [];
+
+/** A way to the gateway that can be cut. */
+class Network {
+  readonly #sockets = new Set<Socket>();
+  readonly #server = createTcpServer((from) => this.#pass(from));
+  #isCut = false;
+
+  constructor(readonly to: number) {}
+
+  async start(): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  cut(isCut: boolean): void {
+    this.#isCut = isCut;
+    if (isCut) for (const socket of this.#sockets) socket.destroy();
+  }
+
+  stop(): void {
+    this.cut(true);
+    this.#server.close();
+  }
+
+  #pass(from: Socket): void {
+    if (this.#isCut) return void from.destroy();
+    const to = connect(this.to, "127.0.0.1");
+    for (const [socket, other] of [
+      [from, to],
+      [to, from],
+    ] as const) {
+      this.#sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+  }
+}
+
+before(async () => {
+  const { outputFiles } = await build({
+    absWorkingDir: PACKAGE,
+    entryPoints: ["tests/support/page.ts"],
+    bundle: true,
+    write: false,
+    format: "iife",
+    target: "es2022",
+  });
+  const script = outputFiles[0]?.text ?? "";
+  pages = createServer((_, answer) => {
+    answer.setHeader("content-type", "text/html; charset=utf-8");
+    answer.end(`<!doctype html><title>Chat</title><body><script>${script}</script>`);
+  });
+  await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
+  node = await startNode("dev", { ALLOWED_ORIGINS: origin() });
+  network = new Network(Number(new URL(node.url).port));
+  await network.start();
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+  });
+});
+
+after(async () => {
+  for (const client of clients) client.close();
+  await browser?.close();
+  network?.stop();
+  pages?.close();
+  await node?.program.stop();
+});
+
+const origin = () => `http://127.0.0.1:${(pages.address() as AddressInfo).port}`;
+
+interface Window {
+  context: BrowserContext;
+  /** Opens another tab. */
+  tab(): Promise<Page>;
+}
+
+async function windowOf(user: string, peer: string, storage = "indexed"): Promise<Window> {
+  const context = await browser.newContext();
+  const query = new URLSearchParams({ gateway: network.url, token: mint(user), peer, storage });
+  const tab = async () => {
+    const page = await context.newPage();
+    page.on("pageerror", (fault) => assert.fail(`in the page: ${fault}`));
+    await page.goto(`${origin()}/?${query}`);
+    return page;
+  };
+  return { context, tab };
+}
+
+const shown = (page: Page) => page.locator("li").allTextContents();
+const status = (page: Page) => page.locator("body").getAttribute("data-status");
+const send = (page: Page, text: string) => page.evaluate(`void conversation.send(${JSON.stringify(text)})`);
+
+async function shows(read: () => Promise<unknown> | unknown, expected: unknown, withinMs?: number): Promise<void> {
+  let last: unknown;
+  const isTrue = async () => {
+    last = await read();
+    return JSON.stringify(last) === JSON.stringify(expected);
+  };
+  await until(isTrue, () => `${JSON.stringify(last)} instead of ${JSON.stringify(expected)}`, withinMs);
+}
+
+async function people(): Promise<{ alice: string; bob: string; b: Parley }> {
+  run += 1;
+  const [alice, bob] = [`alice${run}`, `bob${run}`];
+  const b = open(node.url, bob);
+  clients.push(b);
+  b.direct(alice).messages.subscribe(() => {});
+  await online(b);
+  return { alice, bob, b };
+}
+
+test("a page sends and receives, from another origin", async () => {
+  const { alice, bob, b } = await people();
+  const { context, tab } = await windowOf(alice, bob);
+  const page = await tab();
+  await shows(() => status(page), "online");
+  await send(page, "Hello");
+  await shows(() => texts(b.direct(alice)), ["Hello"]);
+  await b.direct(alice).send("Hi");
+  await shows(() => shown(page), ["Hello", "Hi"]);
+  await context.close();
+});
+
+test("offline and back: what was written goes, what was missed comes, each once", async () => {
+  const { alice, bob, b } = await people();
+  const { context, tab } = await windowOf(alice, bob);
+  const page = await tab();
+  await shows(() => status(page), "online");
+  await send(page, "one");
+  await shows(() => texts(b.direct(alice)), ["one"]);
+  network.cut(true);
+  await context.setOffline(true);
+  await shows(() => status(page), "offline");
+  await send(page, "two");
+  await send(page, "three");
+  await b.direct(alice).send("meanwhile");
+  await shows(() => shown(page), ["one", "two", "three"]);
+  network.cut(false);
+  await context.setOffline(false);
+  const all = ["one", "meanwhile", "two", "three"];
+  await shows(() => shown(page), all);
+  await shows(() => texts(b.direct(alice)), all);
+  assert.equal(await page.locator("li[data-status=sending]").count(), 0);
+  await context.close();
+});
+
+for (const storage of ["indexed", "local"]) {
+  test(`a reload with messages that wait and messages on their way loses none (${storage})`, async () => {
+    const { alice, bob, b } = await people();
+    const { context, tab } = await windowOf(alice, bob, storage);
+    const page = await tab();
+    await shows(() => status(page), "online");
+    network.cut(true);
+    const written = ["one", "two", "three"];
+    for (const text of written) await send(page, text);
+    await page.reload();
+    await shows(() => shown(page), written);
+    network.cut(false);
+    await shows(() => texts(b.direct(alice)), written);
+    await shows(() => shown(page), written);
+    for (let at = 0; at < 5; at += 1) {
+      written.push(`on its way ${at}`);
+      await send(page, `on its way ${at}`);
+      await sleep(at * 3);
+      await page.reload();
+    }
+    await shows(() => texts(b.direct(alice)), written);
+    await shows(() => shown(page), written);
+    await context.close();
+  });
+}
+
+test("what a closed tab left behind is sent by another tab, once", async () => {
+  const { alice, bob, b } = await people();
+  const { context, tab } = await windowOf(alice, bob);
+  const [first, second] = [await tab(), await tab()];
+  await shows(() => Promise.all([status(first), status(second)]), ["online", "online"]);
+  network.cut(true);
+  await send(first, "from the first");
+  await send(second, "from the second");
+  await shows(() => shown(first), ["from the first"]);
+  await first.close();
+  network.cut(false);
+  await shows(async () => (await shown(second)).sort(), ["from the first", "from the second"], 60_000);
+  await shows(() => texts(b.direct(alice)).sort(), ["from the first", "from the second"]);
+  await context.close();
+});
