@@ -46,6 +46,9 @@ pub(super) trait Item: Send + 'static {
     fn bytes(&self) -> usize;
 }
 
+/// Where a caller gets the answer.
+type Answered<I> = oneshot::Receiver<Result<<I as Item>::Answer, StoreError>>;
+
 /// An item with its caller.
 pub(super) struct PendingItem<I: Item> {
     pub(super) item: I,
@@ -103,7 +106,21 @@ impl<I: Item> CommitLane<I> {
 
     /// Queues `item` and waits for its answer: `Busy` at once if too much waits, or within a second if that shows later;
     /// `Unavailable` within five seconds if the store stands still. A caller that goes away doesn't take the item back.
-    pub(super) async fn ask(&self, item: I) -> Result<I::Answer, StoreError> {
+    ///
+    /// It is queued by the call itself, so that a caller who waits keeps no room for the item.
+    pub(super) fn ask(&self, item: I) -> impl Future<Output = Result<I::Answer, StoreError>> + use<I> {
+        let queued = self.queue(item);
+        async move {
+            let (answered, deadline) = queued?;
+            match timeout_at(deadline, answered).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => Err(too_late()),
+            }
+        }
+    }
+
+    /// Queues `item`. Its answer comes, or is given up, by the deadline.
+    fn queue(&self, item: I) -> Result<(Answered<I>, Instant), StoreError> {
         let bytes = item.bytes();
         let (answer, answered) = oneshot::channel();
         let now = Instant::now();
@@ -127,10 +144,7 @@ impl<I: Item> CommitLane<I> {
                 mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("the node is ending".into()),
             });
         }
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(too_late()),
-        }
+        Ok((answered, deadline))
     }
 
     /// How many batches the items make that wait.
