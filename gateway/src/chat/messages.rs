@@ -118,14 +118,11 @@ impl Chat {
                 traces::record(Step::Send, message.id, started, 1);
                 Ok(SentMessage { message, duplicate: false, is_first, about: About::default() })
             }
-            SendOutcome::Duplicate(message) => {
-                let members = self.members.get(&message.conversation_id).await?;
-                let about = self.directory.about(&message, &members).await;
-                Ok(SentMessage { message, duplicate: true, is_first: false, about })
-            }
+            SendOutcome::Duplicate(message) => Box::pin(self.sent_before(message)).await,
             SendOutcome::Refused(refusal) => match target {
                 Target::Conversation(conversation) => {
-                    Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
+                    let answer = Err(StoreError::Refused(refusal));
+                    Ok(Box::pin(self.outside(&conversation, Some(&sender), answer)).await?)
                 }
                 // The two are members of their conversation until it is deleted.
                 Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound).into()),
@@ -134,6 +131,13 @@ impl Chat {
             // The group commit sends it again, or gives up itself.
             SendOutcome::Busy(_) => Err(StoreError::Unavailable("the conversation is busy".into()).into()),
         }
+    }
+
+    /// What a repeated send is answered.
+    async fn sent_before(&self, message: Message) -> Result<SentMessage, SendFault> {
+        let members = self.members.get(&message.conversation_id).await?;
+        let about = self.directory.about(&message, &members).await;
+        Ok(SentMessage { message, duplicate: true, is_first: false, about })
     }
 
     /// Commits a message to a user. Remembers the direct conversation of the two, and ends the sender's typing in it.
