@@ -120,6 +120,8 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
         allow(&words);
     }
     allow(&["HSET", &key, "a", "1"]);
+    allow(&["HLEN", &key]);
+    allow(&["HINCRBY", &key, "a", "1"]);
     allow(&["ZADD", &key, "1", "a"]);
     allow(&["ZREM", &key, "a"]);
     allow(&["ZSCORE", &key, "a"]);
@@ -167,6 +169,7 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
                 keys.rate(&nobody),
                 keys.offline_due(),
                 keys.push_stream(),
+                keys.push_shares(),
                 keys.push_dead_stream(),
                 keys.late_stream(),
                 keys.late_lease(),
