@@ -40,6 +40,8 @@ members-version     noloss::outbox::members_that_changed_unheard_are_noticed_by_
 members-then        noloss::outbox::what_is_published_late_goes_to_the_members_of_then
 temp-id             noloss::two_nodes::the_same_temp_id_on_two_nodes_is_one_message
 batch-retry         store::group_commit::an_uncertain_commit_is_never_doubled
+busy-conversations  store::busy::a_locked_conversation_stops_nobody_else
+future-stamps       store::outbox::on_postgres::stamps_in_the_future_are_due_and_leases_have_ended
 one-by-one          store::group_commit::on_postgres::a_message_that_cannot_be_stored_fails_alone
 linger              backbone::contract::on_redis::subscriptions_are_counted_and_linger
 linger-ends         backbone::contract::on_redis::who_has_left_is_pushed_to_at_once
@@ -76,9 +78,9 @@ main() {
   for pair in "${chosen[@]}"; do
     read -r switch test <<<"$pair"
     if fails_without "$switch" "$test"; then
-      printf '%-17s needed by %s\n' "$switch" "$test"
+      printf '%-18s needed by %s\n' "$switch" "$test"
     else
-      printf '%-17s NOT NEEDED by %s\n' "$switch" "$test"
+      printf '%-18s NOT NEEDED by %s\n' "$switch" "$test"
       failed=$((failed + 1))
     fi
   done

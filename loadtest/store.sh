@@ -88,7 +88,7 @@ $$;
 CREATE FUNCTION bench_commit(k int) RETURNS bigint LANGUAGE sql AS $$
   SELECT cardinality(s.out_seqs) FROM bench_rows(k) r, parley_send_plain(nextval('bench_ids'), 'bench:1', r.ids,
     r.cs, r.ones, r.places, r.us, r.ones, r.ones, r.ids, r.places, r.ones, r.us, r.ts,
-    array_fill('text'::text, ARRAY[k]), array_fill(repeat('x', 200), ARRAY[k]), NULL) s
+    array_fill('text'::text, ARRAY[k]), array_fill(repeat('x', 200), ARRAY[k]), NULL, NULL) s
 $$;
 CREATE FUNCTION bench_insert(k int) RETURNS void LANGUAGE sql AS $$
   INSERT INTO messages (id, conversation_id, seq, rev, sender_id, temp_id, kind, content, created_at)

@@ -1,5 +1,7 @@
 //! A client's command, in any dialect. Every value here has been checked.
 
+use serde::{Deserialize, Serialize};
+
 use crate::lists::names;
 use crate::{ConversationId, MessageData, MessageId, Position, ProtocolError, TempId, UserId};
 
@@ -132,7 +134,8 @@ pub struct SendMessage {
 }
 
 /// Where a message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// Into this conversation.
     Conversation(ConversationId),

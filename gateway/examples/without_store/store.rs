@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use gateway::store::{
     ConversationPage, Conversations, Ids, Members, Membership, MembershipChange, MembershipOutcome, Messages,
-    NewConversation, NewMessage, OutboxRow, Page, Refusal, SendBatch, SendOutcome, Store, StoreError, StoredMessage,
-    WalkPlace, ordered_pair,
+    NewConversation, NewMessage, OutboxRow, Page, Refusal, SendBatch, SendOutcome, SentBatch, Store, StoreError,
+    StoredMessage, WalkPlace, ordered_pair,
 };
 use parking_lot::Mutex;
+use shared::command::Target;
 use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Message, Role, Timestamp, UserId, Visibility};
 
@@ -57,12 +58,17 @@ impl MemoryStore {
     }
 
     fn store(&self, new: &NewMessage, now: Timestamp) -> SendOutcome {
-        let seq = match self.with(&new.conversation, |known| known.next_seq(&new.sender)) {
+        let target = match &new.target {
+            Target::Conversation(id) => Some(id.clone()),
+            Target::User(to) => direct_id((&new.sender, to)),
+        };
+        let Some(conversation) = target else { return SendOutcome::Refused(Refusal::NotFound) };
+        let seq = match self.with(&conversation, |known| known.next_seq(&new.sender)) {
             Ok(Some(seq)) => seq,
             Ok(None) => return SendOutcome::Refused(Refusal::NotMember),
             Err(_) => return SendOutcome::Refused(Refusal::NotFound),
         };
-        let message = new.stored(seq, seq, now);
+        let message = new.stored(&conversation, seq, seq, now);
         SendOutcome::Stored(StoredMessage { message, members_version: MEMBERS_VERSION })
     }
 }
@@ -148,9 +154,10 @@ impl Ids for MemoryStore {
 
 #[async_trait]
 impl Messages for MemoryStore {
-    async fn send(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+    async fn send(&self, batch: &SendBatch) -> Result<SentBatch, StoreError> {
         let now = Timestamp::now();
-        Ok(batch.messages.iter().map(|new| self.store(new, now)).collect())
+        let outcomes = batch.messages.iter().map(|new| self.store(new, now)).collect();
+        Ok(SentBatch { outcomes, opened: Vec::new() })
     }
 
     async fn messages(&self, _: &ConversationId, _: Page, _: u32) -> Result<Vec<Message>, StoreError> {

@@ -44,8 +44,7 @@ use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
 use crate::push::Webhook;
-use crate::store::group_commit::{GroupCommit, GroupCommitSettings, SEND_LANES};
-use crate::store::{self, IdBlock, Owner, Store, StoreError};
+use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store, StoreError};
 use crate::traces;
 use backbone::NodeNames;
 
@@ -400,7 +399,7 @@ fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publi
     GroupCommit::start(
         Arc::clone(store),
         Arc::clone(ids),
-        GroupCommitSettings { owner: Arc::clone(owner), send_lanes: SEND_LANES, sink: Arc::new(publisher.clone()) },
+        GroupCommitSettings { owner: Arc::clone(owner), sink: Arc::new(publisher.clone()) },
     )
 }
 

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use shared::command::{SendMessage, Target, check_content, check_kind};
-use shared::{ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
+use shared::{
+    ConversationId, ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SendFault;
@@ -23,7 +25,7 @@ use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
 use crate::clock::every;
-use crate::store::{CommittedBatch, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
+use crate::store::{CommittedBatch, Locks, Members, NewMessage, Refusal, SendBatch, SendOutcome, StoreError};
 
 /// How long the store may take for a message that can be delivered without it.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -147,7 +149,7 @@ impl Chat {
         }
         let message = NewMessage {
             id,
-            conversation,
+            target: Target::Conversation(conversation.clone()),
             sender: sender.clone(),
             temp_id: send.temp_id,
             kind: send.kind,
@@ -163,12 +165,12 @@ impl Chat {
         }
         self.metrics.late_kept.increment(1);
         key.into_iter().for_each(|key| self.late.recent.insert(key, digest));
-        self.tell_live(message, &members).await;
+        self.tell_live(message, conversation, &members).await;
         Ok(())
     }
 
     /// Sends it to the members' sockets whose dialect takes it. The others get it when it is stored.
-    async fn tell_live(&self, message: NewMessage, members: &Members) {
+    async fn tell_live(&self, message: NewMessage, conversation: ConversationId, members: &Members) {
         let to = match members.kind {
             ConversationKind::Direct => {
                 let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender);
@@ -179,7 +181,7 @@ impl Chat {
         let (sender, temp_id) = (message.sender.clone(), message.temp_id.clone());
         let message = Message {
             id: message.id,
-            conversation_id: message.conversation,
+            conversation_id: conversation,
             seq: 0,
             rev: 0,
             sender_id: message.sender,
@@ -287,9 +289,10 @@ impl Chat {
             return Ok(());
         }
         let (row, begun) = (self.ids.next().await?, Instant::now());
-        let batch = SendBatch { id: row, owner: self.owner.clone(), messages };
-        let mut stored = Vec::new();
-        for outcome in self.store.send(&batch).await? {
+        let batch = SendBatch { id: row, owner: self.owner.clone(), messages, locks: Locks::Wait };
+        let sent = self.store.send(&batch).await?;
+        let (mut stored, mut is_busy) = (Vec::new(), false);
+        for outcome in sent.outcomes {
             match outcome {
                 SendOutcome::Stored(message) => {
                     let sent = &message.message;
@@ -297,12 +300,16 @@ impl Chat {
                     stored.push(message);
                 }
                 SendOutcome::Duplicate(_) => {}
+                SendOutcome::Busy(_) => is_busy = true,
                 SendOutcome::Refused(refusal) => self.give_up(&format!("the store refused it: {refusal:?}")),
             }
         }
         self.metrics.late_stored.increment(u64::try_from(stored.len()).unwrap_or(0));
         if !stored.is_empty() {
-            self.publisher.publish_batch(CommittedBatch { row, messages: stored, begun });
+            self.publisher.publish_batch(CommittedBatch { row, opened: sent.opened, messages: stored, begun });
+        }
+        if is_busy {
+            return Err(StoreError::Unavailable("a conversation is busy".into()));
         }
         Ok(())
     }

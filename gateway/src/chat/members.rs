@@ -80,6 +80,13 @@ impl MembersCache {
         Some(members)
     }
 
+    /// Takes the members of a conversation that a commit has just opened, unless it is known already.
+    pub fn learn(&self, conversation: &ConversationId, members: Members) {
+        if self.cache.get(conversation).is_none() {
+            self.keep(conversation, &Arc::new(members));
+        }
+    }
+
     /// Loads the members of several conversations by one query; one that doesn't exist is left out.
     pub async fn load_many(&self, conversations: &[ConversationId]) -> Result<(), StoreError> {
         for (conversation, members) in self.store.members_of(conversations).await? {

@@ -6,12 +6,10 @@ use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
-use super::Chat;
 use super::error::SendFault;
 use super::events::About;
-use super::typing::EndedTyping;
-use crate::store::group_commit::NewMessageDraft;
-use crate::store::{Page, SendOutcome, StoreError, ordered_pair};
+use super::{Chat, refused};
+use crate::store::{NewMessageDraft, Page, Refusal, SendOutcome, StoreError, ordered_pair};
 use crate::traces::{self, Step};
 
 /// A message that was sent, now or before.
@@ -65,18 +63,19 @@ impl Chat {
         id: Option<MessageId>,
     ) -> Result<SentMessage, SendFault> {
         let started = Instant::now();
-        let (conversation, to, is_first) = match send.target {
-            Target::Conversation(conversation) => (conversation, None, false),
-            Target::User(user) => {
-                let (conversation, is_first) = self.direct(sender, &user).await?;
-                (conversation, Some(user), is_first)
-            }
+        // The store resolves a name that this node doesn't know, and opens what is missing: nothing is awaited before the
+        // message takes its place.
+        let (target, to) = match send.target {
+            Target::Conversation(conversation) => (Target::Conversation(conversation), None),
+            Target::User(to) => match self.known_direct(sender, &to) {
+                Some(known) => (Target::Conversation(known), Some(to)),
+                None => (Target::User(to.clone()), Some(to)),
+            },
         };
         let is_reply = send.reply_to.is_some();
-        let ended = self.take_typing(&conversation, sender);
         let draft = NewMessageDraft {
             id,
-            conversation,
+            target,
             sender: sender.clone(),
             temp_id: send.temp_id,
             kind: send.kind,
@@ -84,7 +83,7 @@ impl Chat {
             reply_to: send.reply_to,
             data: send.data,
         };
-        match (self.commit_draft(draft, is_first, ended, started).await, to) {
+        match (self.commit_draft(draft, started).await, to) {
             // A backend has deleted the direct conversation that this node remembered: the next try opens another.
             (Err(SendFault::Other(error)), Some(to)) if error.code == ErrorCode::NotFound && !is_reply => {
                 self.directs.invalidate(&pair(sender, &to));
@@ -95,14 +94,12 @@ impl Chat {
         }
     }
 
-    async fn commit_draft(
-        &self,
-        draft: NewMessageDraft,
-        is_first: bool,
-        ended: Option<EndedTyping>,
-        started: Instant,
-    ) -> Result<SentMessage, SendFault> {
-        let (sender, conversation) = (draft.sender.clone(), draft.conversation.clone());
+    async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, SendFault> {
+        let (sender, target) = (draft.sender.clone(), draft.target.clone());
+        let ended = match &target {
+            Target::Conversation(conversation) => self.take_typing(conversation, &sender),
+            Target::User(_) => None,
+        };
         let outcome = match ended {
             None => self.commit.send(draft).await?,
             Some(ended) => {
@@ -114,18 +111,32 @@ impl Chat {
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
-                self.audit.message(&sender, &stored.message.conversation_id, stored.message.id);
-                traces::record(Step::Send, stored.message.id, started, 1);
-                Ok(SentMessage { message: stored.message, duplicate: false, is_first, about: About::default() })
+                let is_first = stored.is_first();
+                let message = stored.message;
+                if let Target::User(to) = &target {
+                    self.directs.insert(pair(&sender, to), message.conversation_id.clone());
+                    // Apart, because every message under way would have room for it.
+                    Box::pin(self.end_typing(&message.conversation_id, &sender)).await;
+                }
+                self.audit.message(&sender, &message.conversation_id, message.id);
+                traces::record(Step::Send, message.id, started, 1);
+                Ok(SentMessage { message, duplicate: false, is_first, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
                 let members = self.members.get(&message.conversation_id).await?;
                 let about = self.directory.about(&message, &members).await;
-                Ok(SentMessage { message, duplicate: true, is_first, about })
+                Ok(SentMessage { message, duplicate: true, is_first: false, about })
             }
-            SendOutcome::Refused(refusal) => {
-                Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
-            }
+            SendOutcome::Refused(refusal) => match target {
+                Target::Conversation(conversation) => {
+                    Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
+                }
+                // The two are members of their conversation until it is deleted.
+                Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound).into()),
+                Target::User(_) => Err(refused(refusal).into()),
+            },
+            // The group commit sends it again, or gives up itself.
+            SendOutcome::Busy(_) => Err(StoreError::Unavailable("the conversation is busy".into()).into()),
         }
     }
 
@@ -144,17 +155,6 @@ impl Chat {
     /// The direct conversation of the two, if this node knows it.
     pub fn known_direct(&self, one: &UserId, other: &UserId) -> Option<ConversationId> {
         self.directs.get(&pair(one, other))
-    }
-
-    /// The direct conversation of the two, and whether it had to be opened.
-    async fn direct(&self, sender: &UserId, to: &UserId) -> Result<(ConversationId, bool), ProtocolError> {
-        if let Some(known) = self.known_direct(sender, to) {
-            return Ok((known, false));
-        }
-        // Apart, because every message under way would have room for it.
-        let (conversation, is_new) = Box::pin(self.open_direct(Some(sender), (sender, to), None)).await?;
-        self.directs.insert(pair(sender, to), conversation.id.clone());
-        Ok((conversation.id, is_new))
     }
 }
 

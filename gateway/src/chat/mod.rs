@@ -43,8 +43,7 @@ use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::limits::{UserRates, charges};
 use crate::metrics::Metrics;
-use crate::store::group_commit::GroupCommit;
-use crate::store::{CommittedEvents, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
+use crate::store::{CommittedEvents, GroupCommit, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
 
 use announcer::Announcer;
 

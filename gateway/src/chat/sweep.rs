@@ -318,6 +318,7 @@ mod tests {
             committed_at: Timestamp::now(),
             messages: Vec::new(),
             events: Vec::new(),
+            opened: Vec::new(),
             lacking: lacking.map(|users| users.iter().map(|name| user(name)).collect()),
         };
         let mut redone = Redone::default();

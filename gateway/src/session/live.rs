@@ -66,8 +66,7 @@ impl Live {
 
     /// Takes a command, whose frame had so many bytes, and starts it unless it has to wait for others.
     pub(super) fn take(&mut self, cx: &mut Context<'_>, connection: &mut Connection, request: Request, bytes: usize) {
-        let mut request = request;
-        let concern = self.concern_of(&mut request.command);
+        let concern = self.concern_of(&request.command);
         if self.under_way.as_ref().is_some_and(|under_way| !under_way.admits(concern)) {
             let is_live = self.is_live();
             let under_way = self.under_way.get_or_insert_default();
@@ -92,7 +91,7 @@ impl Live {
             let finished = match under_way.step(cx, place, now) {
                 Step::Stays => None,
                 Step::Ended(finished, concern) => {
-                    if matches!(concern, Concern::Direct(_)) {
+                    if matches!(concern, Concern::SendTo(_) | Concern::Direct(_)) {
                         under_way.look_again(|command| self.concern_of(command));
                     }
                     Some(finished)
@@ -137,7 +136,7 @@ impl Live {
         }
     }
 
-    fn concern_of(&self, command: &mut Command) -> Concern {
+    fn concern_of(&self, command: &Command) -> Concern {
         Concern::of(command, &self.registered.node, self.user(), self.is_live())
     }
 

@@ -25,7 +25,10 @@ pub(super) enum Concern {
     Conversation(Key),
     /// Who is in a conversation, and who may write there.
     Membership(Key),
-    /// The direct conversation with another user, whose id this node doesn't know: it may be any.
+    /// A message for another user, the id of whose direct conversation this node doesn't know: it may be any. The lane takes
+    /// it as it takes the others.
+    SendTo(Key),
+    /// Something else in such a conversation.
     Direct(Key),
     /// A message in a conversation that only the store knows.
     Everything,
@@ -49,9 +52,8 @@ impl Key {
 }
 
 impl Concern {
-    /// What `command` of `user` concerns. A message for a user whose direct conversation the node knows becomes one for
-    /// that conversation. `live`: their messages go on while the store is away, and then don't take the lane.
-    pub(super) fn of(command: &mut Command, node: &Node, user: &UserId, live: bool) -> Self {
+    /// What `command` of `user` concerns. `live`: their messages go on while the store is away, and then don't take the lane.
+    pub(super) fn of(command: &Command, node: &Node, user: &UserId, live: bool) -> Self {
         let direct = |other: &UserId| node.chat.known_direct(user, other);
         let of = |conversation: &ConversationId| Key::of(conversation.as_str());
         match command {
@@ -60,18 +62,13 @@ impl Concern {
             Command::PresenceQuery { .. } => Self::Query,
             Command::Typing { conversation, .. } => Self::Typing(of(conversation)),
             Command::Send(send) => {
-                if let Target::User(other) = &send.target
-                    && let Some(known) = direct(other)
-                {
-                    send.target = Target::Conversation(known);
-                }
-                match &send.target {
-                    Target::Conversation(id) if live && !node.chat.takes_live_sends_at_once() => {
-                        Self::Conversation(of(id))
-                    }
+                let concern = match &send.target {
                     Target::Conversation(id) => Self::Send(of(id)),
-                    Target::User(other) => Self::Direct(Key::of(other.as_str())),
-                }
+                    Target::User(other) => {
+                        direct(other).map_or(Self::SendTo(Key::of(other.as_str())), |known| Self::Send(of(&known)))
+                    }
+                };
+                if live && !node.chat.takes_live_sends_at_once() { concern.not_at_once() } else { concern }
             }
             Command::Read { conversation, .. } | Command::Delivered { conversation, .. } => {
                 Self::Conversation(of(conversation))
@@ -98,6 +95,7 @@ impl Concern {
             Self::Send(_)
             | Self::Conversation(_)
             | Self::Membership(_)
+            | Self::SendTo(_)
             | Self::Direct(_)
             | Self::Everything
             | Self::Auth => false,
@@ -108,6 +106,7 @@ impl Concern {
     pub(super) fn not_at_once(self) -> Self {
         match self {
             Self::Send(key) => Self::Conversation(key),
+            Self::SendTo(key) => Self::Direct(key),
             other => other,
         }
     }
@@ -120,9 +119,12 @@ impl Concern {
             (Self::Typing(one) | Self::Membership(one), Self::Typing(other)) => one == other,
             (Self::Typing(_), _) | (_, Self::Typing(_)) => false,
             (Self::Everything, _) | (_, Self::Everything) => true,
-            (Self::Direct(one), Self::Direct(other)) => one == other,
-            (Self::Direct(_), _) | (_, Self::Direct(_)) => true,
-            (Self::Send(one), Self::Send(other)) => one == other && !earlier_is_started,
+            (Self::Send(one), Self::Send(other)) | (Self::SendTo(one), Self::SendTo(other)) => {
+                one == other && !earlier_is_started
+            }
+            (Self::Send(_), Self::SendTo(_)) | (Self::SendTo(_), Self::Send(_)) => !earlier_is_started,
+            (Self::SendTo(one) | Self::Direct(one), Self::SendTo(other) | Self::Direct(other)) => one == other,
+            (Self::SendTo(_) | Self::Direct(_), _) | (_, Self::SendTo(_) | Self::Direct(_)) => true,
             (
                 Self::Send(one) | Self::Conversation(one) | Self::Membership(one),
                 Self::Send(other) | Self::Conversation(other) | Self::Membership(other),
@@ -166,7 +168,27 @@ mod tests {
     }
 
     #[test]
+    fn messages_for_a_user_go_together_with_all_other_messages() {
+        for (earlier, later) in [
+            (Concern::SendTo(A), Concern::SendTo(A)),
+            (Concern::SendTo(A), Concern::Send(B)),
+            (Concern::Send(B), Concern::SendTo(A)),
+        ] {
+            assert!(!waits(earlier, later) && later.waits_for(earlier, false), "{earlier:?}, {later:?}");
+        }
+        assert!(!Concern::SendTo(A).waits_for(Concern::SendTo(B), false), "those are two conversations");
+        assert!(waits(Concern::SendTo(A).not_at_once(), Concern::SendTo(A)));
+    }
+
+    #[test]
     fn a_direct_conversation_that_is_not_known_may_be_any() {
+        for (earlier, later) in [(Concern::Direct(A), Concern::SendTo(A)), (Concern::SendTo(A), Concern::Direct(A))] {
+            assert!(waits(earlier, later), "{earlier:?}, {later:?}");
+        }
+        for other in [Concern::Conversation(B), Concern::Membership(B), Concern::Everything] {
+            assert!(waits(Concern::SendTo(A), other) && waits(other, Concern::SendTo(A)), "{other:?}");
+        }
+        assert!(!waits(Concern::Direct(B), Concern::SendTo(A)) && !waits(Concern::SendTo(A), Concern::Direct(B)));
         assert!(waits(Concern::Direct(A), Concern::Direct(A)) && !waits(Concern::Direct(A), Concern::Direct(B)));
         for other in [Concern::Send(B), Concern::Conversation(B), Concern::Membership(B), Concern::Everything] {
             assert!(waits(Concern::Direct(A), other) && waits(other, Concern::Direct(A)), "{other:?}");

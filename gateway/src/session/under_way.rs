@@ -140,10 +140,10 @@ impl UnderWay {
     }
 
     /// A direct conversation may be known now: asks again what the commands that wait because of one concern.
-    pub(super) fn look_again(&mut self, concern_of: impl Fn(&mut Command) -> Concern) {
+    pub(super) fn look_again(&mut self, concern_of: impl Fn(&Command) -> Concern) {
         for Entry { concern, stage, .. } in &mut self.commands {
-            if let (Concern::Direct(_), Stage::Waiting(waiting)) = (&concern, stage) {
-                *concern = concern_of(&mut waiting.request.command);
+            if let (Concern::SendTo(_) | Concern::Direct(_), Stage::Waiting(waiting)) = (&concern, stage) {
+                *concern = concern_of(&waiting.request.command);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{OutboxEvent, Receipt, ReceiptChange, Refusal, StoredMessage};
+use super::{OpenedDirect, OutboxEvent, Receipt, ReceiptChange, Refusal, StoredMessage};
 
 /// Takes what a group commit has committed, and publishes it. Each call comes in commit order, before the callers are
 /// answered, and must not block.
@@ -24,6 +24,8 @@ pub trait CommitSink: Send + Sync + 'static {
 pub struct CommittedBatch {
     /// The outbox row.
     pub row: u64,
+    /// The direct conversations that were opened for them, to be published first.
+    pub opened: Vec<OpenedDirect>,
     /// The messages in commit order, at least one.
     pub messages: Vec<StoredMessage>,
     /// When its first try began.

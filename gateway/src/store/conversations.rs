@@ -1,10 +1,11 @@
 //! Conversations: making them and reading them. The rules that both stores share, and the trait. No SQL.
 
 use async_trait::async_trait;
-use shared::{Conversation, ConversationId, ConversationKind, UserId, Visibility};
+use shared::message::MemberView;
+use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 
 use super::membership::{self, State, may_see};
-use super::{ConversationPage, NewConversation, OutboxRow, Refusal, StoreError, WalkPlace};
+use super::{ConversationPage, Members, NewConversation, OutboxRow, Refusal, StoreError, WalkPlace};
 
 /// Conversations.
 #[async_trait]
@@ -48,6 +49,59 @@ pub trait Conversations: Send + Sync + 'static {
 #[must_use]
 pub fn ordered_pair<'a>(one: &'a UserId, other: &'a UserId) -> (&'a UserId, &'a UserId) {
     if one <= other { (one, other) } else { (other, one) }
+}
+
+/// A direct conversation that a message opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedDirect {
+    /// Its id.
+    pub id: ConversationId,
+    /// Its users in order; the same twice for a user's conversation with themselves.
+    pub pair: (UserId, UserId),
+    /// When it was opened, by the store's clock.
+    pub at: Timestamp,
+}
+
+impl OpenedDirect {
+    /// The direct conversation with this key.
+    pub(super) fn with_key(id: ConversationId, key: &str, at: Timestamp) -> Option<Self> {
+        let (first, second) = key.split_once('/')?;
+        Some(Self { id, pair: (UserId::parse(first).ok()?, UserId::parse(second).ok()?), at })
+    }
+
+    /// Its users, each once.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserId> {
+        let (first, second) = self.pair.clone();
+        if first == second { vec![first] } else { vec![first, second] }
+    }
+
+    /// Its members, as the message that opened it found them.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let list = self.users().into_iter().map(|user| (user, Role::Member)).collect();
+        Members { kind: ConversationKind::Direct, version: 1, since_seq: 0, list, blocked: false }
+    }
+
+    /// The conversation as its users see it before the first message.
+    #[must_use]
+    pub fn conversation(&self) -> Conversation {
+        let users = self.users();
+        Conversation {
+            id: self.id.clone(),
+            kind: ConversationKind::Direct,
+            title: None,
+            visibility: Visibility::Private,
+            has_password: false,
+            created_at: self.at,
+            last_seq: 0,
+            rev: 0,
+            last_message: None,
+            member_count: u64::try_from(users.len()).unwrap_or_default(),
+            members: users.into_iter().map(|user_id| MemberView { user_id, role: Role::Member, read_seq: 0 }).collect(),
+            unread: Some(0),
+        }
+    }
 }
 
 /// The key of a direct conversation: its two users in order, joined by `/`, which no id holds.

@@ -6,8 +6,6 @@
 //! Batching is natural: the items that arrive during one commit make the next batch. Under load a batch also waits a
 //! little for more items, because most of its cost to the store and to Redis is fixed.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -60,6 +58,16 @@ impl<I: Item> PendingItem<I> {
     /// Answers the caller, if it still waits.
     pub(super) fn answer(self, answer: Result<I::Answer, StoreError>) {
         let _ = self.answer.send(answer);
+    }
+
+    /// The item, unless its caller gives up before something ends that takes so long. Then it is answered and left out: a
+    /// caller that was told `Unavailable` may send again.
+    pub(super) fn if_in_time(self, takes: Duration) -> Option<Self> {
+        if self.deadline > Instant::now() + takes {
+            return Some(self);
+        }
+        self.answer(Err(too_late()));
+        None
     }
 }
 
@@ -141,14 +149,6 @@ impl<I: Item> CommitLane<I> {
             tracing::error!(%fault, "a lane of the store ended early");
         }
     }
-}
-
-/// The lane, out of `lanes`, for the items of `key`: always the same one, so that they keep their order.
-pub(super) fn lane_of(key: &impl Hash, lanes: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    let lanes = u64::try_from(lanes.max(1)).unwrap_or(1);
-    usize::try_from(hasher.finish() % lanes).unwrap_or_default()
 }
 
 fn too_late() -> StoreError {

@@ -1,9 +1,28 @@
 //! Outbox rows after their commit: marked as published, taken over from dead nodes, pruned.
 
 use async_trait::async_trait;
-use shared::{MessageId, UserId};
+use shared::{MessageId, Timestamp, UserId};
 
-use super::{OutboxEvent, Owner, PendingRow, StoreError, StoredMessage};
+use super::{OpenedDirect, OutboxEvent, Owner, StoreError, StoredMessage};
+
+/// An outbox row that may still have to be published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingRow {
+    /// The row's id.
+    pub id: u64,
+    /// Its owner before it was taken over.
+    pub owner: String,
+    /// When it was committed, by the store's clock.
+    pub committed_at: Timestamp,
+    /// The direct conversations that its messages opened; to be published before them.
+    pub opened: Vec<OpenedDirect>,
+    /// Its messages, in commit order.
+    pub messages: Vec<StoredMessage>,
+    /// Its other events.
+    pub events: Vec<OutboxEvent>,
+    /// The recipients who still lack something of it, if not all do (NOLOSS.md, C11).
+    pub lacking: Option<Vec<UserId>>,
+}
 
 /// The rows of the outbox.
 #[async_trait]
@@ -16,7 +35,8 @@ pub trait OutboxRows: Send + Sync + 'static {
     async fn mark_published(&self, rows: &[u64], server: &str) -> Result<(), StoreError>;
 
     /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, after row `after`, that were committed more
-    /// than `min_age_ms` ago. It takes rows of `owner` itself, of an older boot of the same node, and of owners without a
+    /// than `min_age_ms` ago, or by a clock that has stepped back since. It takes rows of `owner` itself, of an older boot of
+    /// the same node, and of owners without a
     /// live lease.
     async fn take_unpublished(
         &self,

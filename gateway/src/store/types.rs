@@ -4,12 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shared::{
-    Conversation, ConversationId, ConversationKind, Message, MessageData, MessageId, Role, TempId, Timestamp, UserId,
-    Visibility,
-};
-
-use super::Refusal;
+use shared::{Conversation, ConversationId, ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
 /// The most accepted members of a conversation.
 pub const MEMBERS_MAX: usize = 10_000;
@@ -19,107 +14,6 @@ pub(super) const MEMBERS_SHOWN_MAX: u32 = 100;
 
 /// The message ids that a [`ReceiptChange`] lists.
 pub(super) const MARKED_IDS_MAX: u32 = 100;
-
-/// One message to store. `id` is made before the first try, so that a retry after an uncertain commit can be
-/// recognised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewMessage {
-    /// The id, from [`Ids::reserve_ids`](super::Ids::reserve_ids).
-    pub id: MessageId,
-    /// The conversation; it must exist.
-    pub conversation: ConversationId,
-    /// The sender.
-    pub sender: UserId,
-    /// Unique per sender, if given.
-    pub temp_id: Option<TempId>,
-    /// The kind of the content, such as `text`.
-    pub kind: String,
-    /// The content, without U+0000.
-    pub content: String,
-    /// The message that it answers, in the same conversation.
-    pub reply_to: Option<MessageId>,
-    /// What the application keeps beside the content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<MessageData>,
-}
-
-impl NewMessage {
-    /// The message, as it was stored just now.
-    #[must_use]
-    pub fn stored(&self, seq: u64, rev: u64, created_at: Timestamp) -> Message {
-        Message {
-            id: self.id,
-            conversation_id: self.conversation.clone(),
-            seq,
-            rev,
-            sender_id: self.sender.clone(),
-            kind: self.kind.clone(),
-            content: self.content.clone(),
-            temp_id: self.temp_id.clone(),
-            reply_to: self.reply_to,
-            data: self.data.clone(),
-            created_at,
-            edited_at: None,
-            deleted_at: None,
-            reactions: BTreeMap::new(),
-        }
-    }
-}
-
-impl NewMessage {
-    /// The outcome of this send when its sender used its `temp_id` before, for `original`.
-    pub(super) fn under_a_used_temp_id(&self, original: Message) -> SendOutcome {
-        if self.repeats(&original) {
-            SendOutcome::Duplicate(original)
-        } else {
-            SendOutcome::Refused(Refusal::UsedTempId)
-        }
-    }
-
-    /// Whether this is `original` once more. After an edit or a deletion nobody can tell what was sent first. Then the
-    /// conversation alone counts.
-    fn repeats(&self, original: &Message) -> bool {
-        let is_changed = original.edited_at.is_some() || original.deleted_at.is_some();
-        let is_same = || {
-            (&self.kind, &self.content, self.reply_to, &self.data)
-                == (&original.kind, &original.content, original.reply_to, &original.data)
-        };
-        self.conversation == original.conversation_id && (is_changed || is_same())
-    }
-}
-
-/// Concurrent sends, committed in one transaction with one outbox row.
-#[derive(Debug, Clone)]
-pub struct SendBatch {
-    /// The outbox row's id, from [`Ids::reserve_ids`](super::Ids::reserve_ids); made before the first try (NOLOSS.md,
-    /// B8): a repeated call with an id that is already there returns the outcomes of the first call, all `Stored`.
-    pub id: u64,
-    /// The boot of a node that is going to publish it.
-    pub owner: Owner,
-    /// The messages, in the order in which they arrived.
-    pub messages: Vec<NewMessage>,
-}
-
-/// The outcome of one message of a batch.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SendOutcome {
-    /// Stored now. To be published.
-    Stored(StoredMessage),
-    /// The same message was stored before (or earlier in this batch) under the sender's `temp_id`: the original. Not to be
-    /// published again. Another message under a used `temp_id` is refused.
-    Duplicate(Message),
-    /// Not stored.
-    Refused(Refusal),
-}
-
-/// A message as it was stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredMessage {
-    /// The message with its `seq`, `rev` and `created_at`.
-    pub message: Message,
-    /// The version of the conversation's members that the commit saw.
-    pub members_version: u64,
-}
 
 /// The publisher of an outbox row: `<node name>:<random boot id>`.
 pub type Owner = Arc<str>;
@@ -380,21 +274,4 @@ pub enum Page {
     After(u64),
     /// The messages that were changed after this `rev`, by `rev`.
     ChangedSince(u64),
-}
-
-/// An outbox row that may still have to be published.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PendingRow {
-    /// The row's id.
-    pub id: u64,
-    /// Its owner before it was taken over.
-    pub owner: String,
-    /// When it was committed, by the store's clock.
-    pub committed_at: Timestamp,
-    /// Its messages, in commit order.
-    pub messages: Vec<StoredMessage>,
-    /// Its other events.
-    pub events: Vec<OutboxEvent>,
-    /// The recipients who still lack something of it, if not all do (NOLOSS.md, C11).
-    pub lacking: Option<Vec<UserId>>,
 }

@@ -381,15 +381,18 @@ async fn generated_ids_are_the_servers_alone(node: &Node, store: &std::sync::Arc
     let (_, made) = a.post(node, conversations, json!({ "kind": "group" })).await;
     let first = number(&made["id"]);
     assert!((1 << 52..1 << 53).contains(&first), "{made}");
+    let (status, sent) = a.post(node, "/api/v1/messages", json!({ "to": "b", "content": "first" })).await;
+    assert_eq!(status, 201, "{sent}");
+    let opened = number(&sent["message"]["conversationId"]);
+    assert!((first + 1..1 << 53).contains(&opened), "{sent}");
     // An earlier version let applications choose these.
-    for taken in first + 1..first + 300 {
+    for taken in opened + 1..opened + 300 {
         let group = crate::store::group_of(&taken.to_string(), shared::Visibility::Private, None, &[]);
         store.create_conversation(&group, crate::store::silent()).await.expect("it is free");
     }
-    let (status, sent) = a.post(node, "/api/v1/messages", json!({ "to": "b", "content": "first" })).await;
-    assert_eq!(status, 201, "{sent}");
-    assert!(number(&sent["message"]["conversationId"]) >= first + 300, "{sent}");
-    assert_eq!(a.post(node, conversations, json!({ "kind": "group" })).await.0, 201);
+    let (status, made) = a.post(node, conversations, json!({ "kind": "group" })).await;
+    assert_eq!(status, 201, "{made}");
+    assert!(number(&made["id"]) >= opened + 300, "{made}");
     assert_eq!(a.post(node, conversations, json!({ "kind": "direct", "members": ["c"] })).await.0, 201);
 }
 

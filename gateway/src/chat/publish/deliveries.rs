@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use shared::{ConversationId, MessageData, MessageId, Timestamp, UserId};
+use shared::{ConversationId, Event, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
 use crate::backbone::{Delivery, DeliveryKind, Durable};
 use crate::chat::events::{MessageBodies, message_bodies};
-use crate::store::{OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove, kept_id};
+use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove, kept_id};
 
 /// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
 const MESSAGES_PER_PART: usize = 16;
@@ -20,7 +20,7 @@ pub(in crate::chat) async fn row_deliveries(
     directory: &Directory,
     row: PendingRow,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let mut deliveries = Vec::with_capacity(row.messages.len() * 2);
+    let mut deliveries = opened_deliveries(row.id, &row.opened);
     for stored in &row.messages {
         let audience = directory.audience(stored).await?;
         deliveries.append(&mut message_deliveries(stored, &audience));
@@ -50,11 +50,35 @@ pub(in crate::chat) fn row_parts(mut row: PendingRow) -> Vec<PendingRow> {
     while row.messages.len() > MESSAGES_PER_PART {
         let rest = row.messages.split_off(MESSAGES_PER_PART);
         let messages = std::mem::replace(&mut row.messages, rest);
+        let opened = std::mem::take(&mut row.opened);
         let (owner, lacking) = (row.owner.clone(), row.lacking.clone());
-        parts.push(PendingRow { messages, events: Vec::new(), owner, lacking, ..row });
+        parts.push(PendingRow { opened, messages, events: Vec::new(), owner, lacking, ..row });
     }
     parts.push(row);
     parts
+}
+
+/// `conversation.created` for both users of each direct conversation that a batch opened: in front of its first message.
+pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Delivery> {
+    let mut deliveries = Vec::with_capacity(2 * opened.len());
+    for direct in opened {
+        let event_id: Arc<str> = format!("{row}.c{}", direct.id).into();
+        let body = Bytes::from(Event::ConversationCreated { conversation: direct.conversation() }.to_json());
+        deliveries.extend(direct.users().into_iter().map(|user| Delivery {
+            user,
+            body: body.clone(),
+            kind: DeliveryKind::Durable(Durable {
+                event_id: Arc::clone(&event_id),
+                committed_at: direct.at,
+                unread: None,
+                message: None,
+                push: None,
+                mentions: None,
+                notification: None,
+            }),
+        }));
+    }
+    deliveries
 }
 
 /// The deliveries of a message: to its sender, then to everybody else.
@@ -164,11 +188,15 @@ mod tests {
             });
             StoredMessage { message: serde_json::from_value(message).expect("a message"), members_version: 1 }
         };
+        let [one, other] = ["u", "v"].map(|user| UserId::parse(user).expect("an id"));
+        let pair = (one, other);
+        let opened = OpenedDirect { id: ConversationId::parse("c").expect("an id"), pair, at: Timestamp::now() };
         let row = |count: u64| PendingRow {
             id: 7,
             owner: "o".into(),
             lacking: None,
             committed_at: Timestamp::now(),
+            opened: vec![opened.clone()],
             messages: (1..=count).map(stored).collect(),
             events: vec![OutboxEvent { users: Vec::new(), body: String::new(), unread: None }],
         };
@@ -179,6 +207,9 @@ mod tests {
             assert!(seqs.eq(1..=count) && parts.iter().all(|part| part.id == 7));
             let with_events = parts.iter().position(|part| !part.events.is_empty());
             assert_eq!(with_events, Some(parts.len() - 1), "events follow the messages");
+            let opens: Vec<_> = parts.iter().map(|part| part.opened.len()).collect();
+            assert_eq!(opens.iter().position(|count| *count > 0), Some(0), "what was opened goes before");
+            assert_eq!(opens.iter().sum::<usize>(), 1);
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of};
+use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of, opened_deliveries};
 pub(super) use self::deliveries::{envelope_for, row_deliveries, row_parts};
 use self::directory::Audience;
 pub use self::directory::Directory;
@@ -159,8 +159,12 @@ impl PublishTask {
     fn gather(&mut self, publication: Publication, gathered: &mut PublishBatch) {
         match publication {
             Publication::Ephemeral(mut deliveries) => gathered.deliveries.append(&mut deliveries),
-            Publication::Batch(CommittedBatch { row, messages, begun }) => {
+            Publication::Batch(CommittedBatch { row, opened, messages, begun }) => {
                 self.rows.open(row, begun);
+                for direct in &opened {
+                    self.directory.members.learn(&direct.id, direct.members());
+                }
+                gathered.deliveries.append(&mut opened_deliveries(row, &opened));
                 for stored in messages {
                     self.gather_message(row, stored, gathered);
                 }

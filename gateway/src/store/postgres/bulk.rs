@@ -8,10 +8,11 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, Role, UserId, Visibility};
 
 use super::blocks::blocked_with;
-use super::call::{execute, on_connection, query, query_opt};
-use super::membership::{members, standing};
+use super::call::{on_connection, query, query_opt};
+use super::membership::{MembersWritten, STRICT_TRIES, TRIES_MAX, members, standing, write};
+use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, number, parsed, word};
+use super::rows::{number, parsed, word};
 use super::{conversations, outbox};
 use crate::store::bulk::{BulkFacts, Decided, decide_all};
 use crate::store::membership::{Standing, State};
@@ -31,36 +32,72 @@ impl BulkMembers for PostgresStore {
 }
 
 async fn add(
-    client: &mut Object,
+    client: &Object,
     id: &ConversationId,
     users: &[UserId],
     by: Option<&UserId>,
     row: &OutboxRow<MembersAdded>,
 ) -> Result<MembersAdded, StoreError> {
-    let change = client.transaction().await?;
-    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let head = query_opt(&change, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    let mut list = members(&change, id).await?;
+    for tried in 0..TRIES_MAX {
+        if let Some(outcome) = try_once(client, id, users, by, row, tried < STRICT_TRIES).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(StoreError::Unavailable("the conversation changes too often".into()))
+}
+
+/// Reads, decides, and has it written by one call; `None` if something was changed in between.
+async fn try_once(
+    client: &Object,
+    id: &ConversationId,
+    users: &[UserId],
+    by: Option<&UserId>,
+    row: &OutboxRow<MembersAdded>,
+    strict: bool,
+) -> Result<Option<MembersAdded>, StoreError> {
+    // First of all: whatever is read behind it is as new as this version, if that is still the one under the lock.
+    let mut list = members(client, id).await?;
+    let version = list.version;
+    let head = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    let head = query_opt(client, head, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let shared_blocks = match by {
-        Some(by) => blocked_with(&change, by, users).await?,
+        Some(by) => blocked_with(client, by, users).await?,
         None => Vec::new(),
     };
     let facts = BulkFacts {
         visibility: word(&head, "visibility", Visibility::parse)?,
         by,
-        actor: standing(&change, id, by).await?,
+        actor: standing(client, id, by).await?,
         last_seq: number(&head, "last_seq")?,
         blocked: &shared_blocks,
     };
-    let known = standings(&change, id, users).await?;
+    let known = standings(client, id, users).await?;
     let asked = users.iter().map(|user| (user.clone(), known.get(user).copied()));
     let Decided { added, banned, blocked } = decide_all(&mut list, &facts, asked)?;
-    write(&change, id, &added, facts.last_seq).await?;
-    let conversation = conversations::view(&change, id, added.first()).await?;
-    let outcome = MembersAdded { added, banned, blocked, conversation, members: Arc::new(list) };
-    outbox::write(&change, row, &outcome).await?;
-    change.commit().await?;
-    Ok(outcome)
+    let last_seq = facts.last_seq;
+    let Some(first) = added.first() else {
+        let conversation = conversations::view(client, id, None).await?;
+        let outcome = MembersAdded { added, banned, blocked, conversation, members: Arc::new(list) };
+        outbox::write(client, row, &outcome).await?;
+        return Ok(Some(outcome));
+    };
+    let first = first.clone();
+    let conversation = conversations::view_with(client, id, &first, &added, (Role::Member, last_seq)).await?;
+    let mut outcome = MembersAdded { added, banned, blocked, conversation, members: Arc::new(list) };
+    let mut users = outcome.added.clone();
+    users.sort();
+    let written = MembersWritten {
+        version,
+        last_seq: strict.then_some(last_seq),
+        users: &users,
+        next: Standing::MEMBER,
+        comes: true,
+        goes: false,
+    };
+    let Some(last_seq) = write(client, id, &written, &RowArguments::of(row, &outcome)?).await? else { return Ok(None) };
+    Arc::make_mut(&mut outcome.members).since_seq = last_seq;
+    outcome.conversation = conversations::view(client, id, Some(&first)).await?;
+    Ok(Some(outcome))
 }
 
 async fn standings(
@@ -78,33 +115,4 @@ async fn standings(
             Ok((parsed(row, "user_id", str::parse)?, standing))
         })
         .collect()
-}
-
-/// The users who come in begin at the newest message. An earlier stay is kept apart, unless it goes on because no
-/// message was sent in between.
-async fn write(
-    client: &impl GenericClient,
-    id: &ConversationId,
-    added: &[UserId],
-    last_seq: u64,
-) -> Result<(), StoreError> {
-    if added.is_empty() {
-        return Ok(());
-    }
-    let users: Vec<&str> = added.iter().map(UserId::as_str).collect();
-    let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
-        WHERE conversation_id = $1 AND user_id = ANY ($2) AND left_seq > joined_seq AND left_seq < $3";
-    execute(client, sql, &[&id.as_str(), &users, &bigint(last_seq)]).await?;
-    let sql = "INSERT INTO members AS m \
-            (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq) \
-        SELECT $1, i.user_id, 'member', 'accepted', $3, $3, $3, $3 FROM unnest($2::text[]) AS i(user_id) \
-        ORDER BY i.user_id COLLATE \"C\" \
-        ON CONFLICT (conversation_id, user_id) DO UPDATE SET role = 'member', state = 'accepted', \
-            read_seq = $3, seen_seq = $3, delivered_seq = $3, left_seq = NULL, \
-            joined_seq = CASE WHEN m.left_seq IS DISTINCT FROM $3 THEN $3 ELSE m.joined_seq END";
-    execute(client, sql, &[&id.as_str(), &users, &bigint(last_seq)]).await?;
-    let count = i64::try_from(added.len()).unwrap_or(i64::MAX);
-    let sql = "UPDATE conversations SET members_version = members_version + $2, member_count = member_count + $2, \
-        members_seq = last_seq WHERE id = $1";
-    execute(client, sql, &[&id.as_str(), &count]).await.map(drop)
 }

@@ -1,21 +1,23 @@
-//! Edits, deletions and reactions: one message, under its conversation's lock.
+//! Edits, deletions and reactions: read and decided without a lock, written by one call that looks whether that still holds.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
-use futures_util::future::try_join3;
+use futures_util::future::try_join;
 use shared::{ConversationId, Message, MessageId, UserId};
+use tokio_postgres::types::ToSql;
 
-use super::call::{execute, on_connection, query_opt};
+use super::call::{on_connection, query_opt};
 use super::membership::{members, standing};
 use super::moderation::is_muted;
-use super::outbox;
+use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, time};
+use super::rows::{bigint, get, message, message_columns, number, system_time, time, unfit, unsigned};
 use crate::store::changes::{
     Changes, EARLIER_CONTENTS_MAX, Facts, MessageChange, MessageOutcome, apply, reactions_column,
 };
+use crate::store::membership::{Standing, State};
 use crate::store::{OutboxRow, Refusal, StoreError};
 
 #[async_trait]
@@ -31,45 +33,77 @@ impl Changes for PostgresStore {
     }
 }
 
+/// How often a change is tried again because another came in between. Each time one of them was made.
+const TRIES_MAX: u32 = 200;
+
 async fn change_message(
-    client: &mut Object,
+    client: &Object,
     id: MessageId,
     by: Option<&UserId>,
     change: &MessageChange,
     row: &OutboxRow<MessageOutcome>,
 ) -> Result<MessageOutcome, StoreError> {
-    let transaction = client.transaction().await?;
-    let sql = "SELECT conversation_id FROM messages WHERE id = $1";
-    let place = query_opt(&transaction, sql, &[&bigint(id.get())]).await?.ok_or(Refusal::NotFound)?;
-    let conversation: ConversationId = parsed(&place, "conversation_id", str::parse)?;
-    let lock = "SELECT last_seq, rev, blocked FROM conversations \
-        WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let head = query_opt(&transaction, lock, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    // From here on every statement sees all commits from before the lock.
-    let (before, standing, members) = try_join3(
-        stored(&transaction, id),
-        standing(&transaction, &conversation, by),
-        members(&transaction, &conversation),
-    )
-    .await?;
-    let (before, now) = before;
-    let facts = Facts { by, standing, blocked: get(&head, "blocked")?, now };
+    for _ in 0..TRIES_MAX {
+        if let Some(outcome) = try_once(client, id, by, change, row).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(StoreError::Unavailable("the message changes too often".into()))
+}
+
+/// Reads, decides, and has it written by one call; `None` if something was changed in between.
+async fn try_once(
+    client: &Object,
+    id: MessageId,
+    by: Option<&UserId>,
+    change: &MessageChange,
+    row: &OutboxRow<MessageOutcome>,
+) -> Result<Option<MessageOutcome>, StoreError> {
+    let (before, now) = stored(client, id).await?;
+    let conversation = &before.conversation_id;
+    let (members, last_seq) = try_join(members(client, conversation), last_seq(client, conversation)).await?;
+    let standing = match by.and_then(|by| members.role(by)) {
+        Some(role) => Some(Standing { state: State::Accepted, role }),
+        None => match standing(client, conversation, by).await? {
+            // They came in after the members were read.
+            Some(Standing { state: State::Accepted, role: _ }) => return Ok(None),
+            other => other,
+        },
+    };
+    let facts = Facts { by, standing, blocked: members.blocked, now };
     let mut message = before.clone();
     let changed = apply(&mut message, &facts, change)?;
-    if matches!(change, MessageChange::Edit { .. }) && is_muted(&transaction, &conversation, by).await? {
+    // Whoever may not write may not edit either.
+    let writer = if matches!(change, MessageChange::Edit { .. }) { by } else { None };
+    if is_muted(client, conversation, writer).await? {
         return Err(Refusal::Muted.into());
     }
+    let version = members.version;
+    let is_last = message.seq == last_seq;
     if changed {
-        message.rev = number(&head, "rev")? + 1;
-        write(&transaction, &before, &message).await?;
+        message.rev = placeholder();
     }
-    let is_last = message.seq == number(&head, "last_seq")?;
-    let outcome = MessageOutcome { changed, message, is_last, members: Arc::new(members) };
-    if changed {
-        outbox::write(&transaction, row, &outcome).await?;
+    let mut outcome = MessageOutcome { changed, message, is_last, members: Arc::new(members) };
+    if !changed {
+        return Ok(Some(outcome));
     }
-    transaction.commit().await?;
-    Ok(outcome)
+    let arguments = RowArguments::of(row, &outcome)?;
+    let Some(rev) = write(client, (&before, version, writer), &outcome, &arguments).await? else { return Ok(None) };
+    outcome.message.rev = rev;
+    // Once more, with the rev in place of the placeholder: these are the events that are published.
+    drop((row.events)(&outcome));
+    Ok(Some(outcome))
+}
+
+/// A number that stands for the new `rev` until it is known under the lock. No content holds it, because nobody knows it.
+fn placeholder() -> u64 {
+    const DIGITS_19: u64 = 1_000_000_000_000_000_000;
+    DIGITS_19 + rand::random::<u64>() % DIGITS_19
+}
+
+async fn last_seq(client: &impl GenericClient, conversation: &ConversationId) -> Result<u64, StoreError> {
+    let sql = "SELECT last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    number(&query_opt(client, sql, &[&conversation.as_str()]).await?.ok_or(Refusal::NotFound)?, "last_seq")
 }
 
 /// The message, and the store's time.
@@ -83,23 +117,35 @@ async fn stored(client: &impl GenericClient, id: MessageId) -> Result<(Message, 
     Ok((message(&row)?, time(&row, "now")?))
 }
 
-async fn write(client: &impl GenericClient, before: &Message, after: &Message) -> Result<(), StoreError> {
-    let id = bigint(after.id.get());
-    let sql = "UPDATE messages SET rev = $2, content = $3, edited_at = $4, deleted_at = $5, reactions = $6, \
-        data = CASE WHEN $5::timestamptz IS NULL THEN data END WHERE id = $1";
+/// The new `rev`; `None` if something was changed since it was read: the message, the members, or whether `writer`, if there
+/// is one, may write.
+async fn write(
+    client: &impl GenericClient,
+    (before, members_version, writer): (&Message, u64, Option<&UserId>),
+    outcome: &MessageOutcome,
+    row: &RowArguments,
+) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT parley_change_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+        $19, $20) AS rev";
+    let after = &outcome.message;
     let (edited, deleted) = (after.edited_at.map(system_time), after.deleted_at.map(system_time));
     let reactions = reactions_column(after)?;
-    execute(client, sql, &[&id, &bigint(after.rev), &after.content, &edited, &deleted, &reactions]).await?;
-    let sql = "UPDATE conversations SET rev = $2 WHERE id = $1";
-    execute(client, sql, &[&after.conversation_id.as_str(), &bigint(after.rev)]).await?;
-    if after.deleted_at.is_some() {
-        execute(client, "DELETE FROM edits WHERE message_id = $1", &[&id]).await?;
-    } else if before.content != after.content {
-        let sql = "INSERT INTO edits (message_id, rev, content, replaced_at) VALUES ($1, $2, $3, $4)";
-        execute(client, sql, &[&id, &bigint(before.rev), &before.content, &edited]).await?;
-        let sql = "DELETE FROM edits WHERE message_id = $1 AND rev < \
-            (SELECT e.rev FROM edits e WHERE e.message_id = $1 ORDER BY e.rev DESC OFFSET $2 LIMIT 1)";
-        execute(client, sql, &[&id, &bigint(EARLIER_CONTENTS_MAX - 1)]).await?;
-    }
-    Ok(())
+    let earlier = (before.content != after.content).then_some(&before.content);
+    let own: [&(dyn ToSql + Sync); 13] = [
+        &bigint(after.id.get()),
+        &after.conversation_id.as_str(),
+        &bigint(before.rev),
+        &bigint(members_version),
+        &outcome.is_last,
+        &writer.map(UserId::as_str),
+        &after.content,
+        &edited,
+        &deleted,
+        &reactions,
+        &earlier,
+        &bigint(EARLIER_CONTENTS_MAX),
+        &after.rev.to_string(),
+    ];
+    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("rev"))?;
+    get::<Option<i64>>(&answer, "rev")?.map(|rev| unsigned(rev, "rev")).transpose()
 }

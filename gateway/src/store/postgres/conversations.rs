@@ -8,18 +8,19 @@ use futures_util::future::try_join;
 use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
-use super::outbox;
+use super::outbox::{self, RowArguments};
 use super::pool::PostgresStore;
-use super::rows::{get, message, message_columns, number, parsed, system_time, time, word, word_or_null};
-use crate::store::conversations::{Seen, check_not_direct, new_direct, pair_key, sees_inside};
+use super::rows::{get, message, message_columns, number, parsed, system_time, time, unfit, word, word_or_null};
+use crate::store::conversations::{Seen, check_not_direct, pair_key, sees_inside};
 use crate::store::membership::State;
 use crate::store::walk::{Active, PageEnd};
 use crate::store::{
-    ConversationPage, Conversations, MEMBERS_SHOWN_MAX, NewConversation, OutboxRow, Refusal, StoreError, WalkPart,
-    WalkPlace,
+    ConversationPage, Conversations, MEMBERS_SHOWN_MAX, NewConversation, OpenedDirect, OutboxRow, Refusal, StoreError,
+    WalkPart, WalkPlace,
 };
 
 #[async_trait]
@@ -61,40 +62,37 @@ impl Conversations for PostgresStore {
     }
 }
 
-/// Keeps other transactions about this pair waiting until this transaction ends.
-pub(super) async fn lock_pair(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
-    query(client, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&key]).await.map(drop)
-}
-
 async fn open_direct(
-    client: &mut Object,
+    client: &Object,
     by: Option<&UserId>,
     pair: (&UserId, &UserId),
     id: &ConversationId,
     row: &OutboxRow<Conversation>,
 ) -> Result<(Conversation, bool), StoreError> {
     let key = pair_key(pair);
-    if let Some(there) = direct(&*client, &key).await? {
-        return Ok((view(&*client, &there, Some(pair.0)).await?, false));
+    if let Some(there) = direct(client, &key).await? {
+        return Ok((view(client, &there, Some(pair.0)).await?, false));
     }
-    let change = client.transaction().await?;
-    lock_pair(&change, &key).await?;
-    if let Some(there) = direct(&change, &key).await? {
-        return Ok((view(&change, &there, Some(pair.0)).await?, false));
+    let sql = "SELECT date_trunc('milliseconds', clock_timestamp()) AS now";
+    let now = time(&query_opt(client, sql, &[]).await?.ok_or_else(|| unfit("now"))?, "now")?;
+    let opened = OpenedDirect::with_key(id.clone(), &key, now).ok_or_else(|| unfit("pair_key"))?;
+    let conversation = opened.conversation();
+    let arguments = RowArguments::of(row, &conversation)?;
+    let sql = "SELECT parley_open_direct($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS outcome";
+    let (one, other) = &opened.pair;
+    let own: [&(dyn ToSql + Sync); 6] =
+        [&id.as_str(), &key, &one.as_str(), &other.as_str(), &by.is_none(), &system_time(now)];
+    let answer = query_opt(client, sql, &arguments.behind(&own)).await?.ok_or_else(|| unfit("outcome"))?;
+    match get::<&str>(&answer, "outcome")? {
+        "opened" => Ok((conversation, true)),
+        "there" => {
+            let there = direct(client, &key).await?.ok_or(Refusal::NotFound)?;
+            Ok((view(client, &there, Some(pair.0)).await?, false))
+        }
+        "blocked" => Err(Refusal::Blocked.into()),
+        "taken" => Err(Refusal::Conflict.into()),
+        _ => Err(unfit("outcome")),
     }
-    let blocked = !blocked_with(&change, pair.0, std::slice::from_ref(pair.1)).await?.is_empty();
-    if blocked && by.is_some() {
-        return Err(Refusal::Blocked.into());
-    }
-    let made = new_direct(id, pair);
-    insert(&change, &made, Some(&key)).await?;
-    if blocked {
-        execute(&change, "UPDATE conversations SET blocked = true WHERE id = $1", &[&id.as_str()]).await?;
-    }
-    let conversation = view(&change, id, Some(pair.0)).await?;
-    outbox::write(&change, row, &conversation).await?;
-    change.commit().await?;
-    Ok((conversation, true))
 }
 
 async fn direct(client: &impl GenericClient, key: &str) -> Result<Option<ConversationId>, StoreError> {
@@ -109,7 +107,7 @@ async fn create(
 ) -> Result<Conversation, StoreError> {
     check_not_direct(new)?;
     let change = client.transaction().await?;
-    insert(&change, new, None).await?;
+    insert(&change, new).await?;
     let conversation = view(&change, &new.id, new.owner.as_ref()).await?;
     outbox::write(&change, row, &conversation).await?;
     change.commit().await?;
@@ -117,25 +115,17 @@ async fn create(
 }
 
 /// The conversation and its members; `Conflict` if the id is taken.
-async fn insert(change: &impl GenericClient, new: &NewConversation, pair_key: Option<&str>) -> Result<(), StoreError> {
+async fn insert(change: &impl GenericClient, new: &NewConversation) -> Result<(), StoreError> {
     let members = new.roles();
     let sql = "INSERT INTO conversations \
-        (id, kind, pair_key, title, visibility, password_hash, member_count, created_at, last_activity) \
-        SELECT $1, $2, $3, $4, $5, $6, $7, now.at, now.at \
+        (id, kind, title, visibility, password_hash, member_count, created_at, last_activity) \
+        SELECT $1, $2, $3, $4, $5, $6, now.at, now.at \
         FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS at) now ON CONFLICT (id) DO NOTHING";
     let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
     let made = execute(
         change,
         sql,
-        &[
-            &new.id.as_str(),
-            &new.kind.as_str(),
-            &pair_key,
-            &new.title,
-            &new.visibility.as_str(),
-            &new.password_hash,
-            &count,
-        ],
+        &[&new.id.as_str(), &new.kind.as_str(), &new.title, &new.visibility.as_str(), &new.password_hash, &count],
     )
     .await?;
     if made == 0 {
@@ -165,6 +155,36 @@ pub(super) async fn view(
 ) -> Result<Conversation, StoreError> {
     let seen = views(client, &[id.as_str()], viewer).await?.pop().ok_or(Refusal::NotFound)?;
     Ok(seen.conversation)
+}
+
+/// As `viewer` will see it, when `comers` have come in, each with this role, behind this message; `viewer` is one of them
+/// if there are any.
+pub(super) async fn view_with(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    viewer: &UserId,
+    comers: &[UserId],
+    (role, last_seq): (Role, u64),
+) -> Result<Conversation, StoreError> {
+    if comers.is_empty() {
+        return view(client, id, Some(viewer)).await;
+    }
+    let seen = views_as(client, &[id.as_str()], Some(viewer), true).await?.pop().ok_or(Refusal::NotFound)?;
+    let mut conversation = seen.conversation;
+    let all = comers.iter().map(|user| MemberView { user_id: user.clone(), role, read_seq: last_seq });
+    conversation.members.extend(all);
+    conversation.members.sort_by(|one, other| one.user_id.cmp(&other.user_id));
+    conversation.members.truncate(usize::try_from(MEMBERS_SHOWN_MAX).unwrap_or(usize::MAX));
+    let shown: Vec<UserId> = conversation.members.iter().map(|member| member.user_id.clone()).collect();
+    let hidden = blocked_with(client, viewer, &shown).await?;
+    for member in &mut conversation.members {
+        if hidden.binary_search(&member.user_id).is_ok() {
+            member.read_seq = 0;
+        }
+    }
+    conversation.member_count += u64::try_from(comers.len()).unwrap_or_default();
+    conversation.unread = Some(0);
+    Ok(conversation)
 }
 
 async fn of_user(
@@ -228,6 +248,16 @@ pub(super) async fn views(
     ids: &[&str],
     viewer: Option<&UserId>,
 ) -> Result<Vec<Seen>, StoreError> {
+    views_as(client, ids, viewer, viewer.is_none()).await
+}
+
+/// The same, with what only members see if `sees_all`.
+async fn views_as(
+    client: &impl GenericClient,
+    ids: &[&str],
+    viewer: Option<&UserId>,
+    sees_all: bool,
+) -> Result<Vec<Seen>, StoreError> {
     const HEADS: &str = concat!(
         "SELECT c.id, c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, \
             c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
@@ -268,7 +298,7 @@ pub(super) async fn views(
         .iter()
         .map(|row| {
             let list = lists.remove(get::<&str>(row, "id")?).unwrap_or_default();
-            seen(row, list, viewer.is_some())
+            seen(row, list, !sees_all)
         })
         .collect()
 }

@@ -30,6 +30,11 @@ pub(super) fn is_worth_a_retry(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether a lock was not got in time: all of the transaction was rolled back, and the connection is as it was.
+pub(super) fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
 /// Whether PostgreSQL has no room for a further connection: of its own, of the role's, or of the database's.
 pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)

@@ -6,6 +6,7 @@ use deadpool_postgres::GenericClient;
 use super::call::{execute, on_connection, query_opt};
 use super::pool::PostgresStore;
 use super::rows::bigint;
+use crate::store::leases::future_ms;
 use crate::store::{Leases, Owner, StoreError};
 
 #[async_trait]
@@ -27,6 +28,7 @@ async fn beat(client: &impl GenericClient, owner: &str) -> Result<(), StoreError
 
 async fn lease_is_live(client: &impl GenericClient, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM leases \
-        WHERE owner = $1 AND beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond'";
-    Ok(query_opt(client, sql, &[&owner, &bigint(lease_ms)]).await?.is_some())
+        WHERE owner = $1 AND beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond' \
+            AND beaten_at <= clock_timestamp() + $3::bigint * interval '1 millisecond'";
+    Ok(query_opt(client, sql, &[&owner, &bigint(lease_ms), &bigint(future_ms())]).await?.is_some())
 }

@@ -1,16 +1,18 @@
-//! Membership, changed under the conversation's lock.
+//! Membership: read and decided without a lock, changed by one call that looks whether that still holds.
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Role, UserId, Visibility};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::blocks::blocked_with;
-use super::call::{execute, on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt};
+use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, number, parsed, unfit, word, word_or_null};
+use super::rows::{bigint, get, number, parsed, unfit, unsigned, word, word_or_null};
 use super::{conversations, outbox};
-use crate::store::membership::{Change, Facts, Standing, State, Step, may_join};
+use crate::store::membership::{Change, Facts, Standing, State, may_join};
 use crate::store::{Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
 
 #[async_trait]
@@ -96,39 +98,114 @@ async fn join_password(
     if may_join(kind, visibility, state)? { Ok(None) } else { get(&row, "password_hash") }
 }
 
+/// How often a change of members is tried again because another one, or a message, came in between.
+pub(super) const TRIES_MAX: u32 = 100;
+/// After so many tries a message may come in between: then the event of who comes in tells of the conversation as it was just
+/// before.
+pub(super) const STRICT_TRIES: u32 = 8;
+
 async fn change_membership(
-    client: &mut Object,
+    client: &Object,
     id: &ConversationId,
     user: &UserId,
     change: &MembershipChange,
     row: &OutboxRow<MembershipOutcome>,
 ) -> Result<MembershipOutcome, StoreError> {
-    let transaction = client.transaction().await?;
-    let lock = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    let list = members(&transaction, id).await?;
-    let standing = standing(&transaction, id, Some(user)).await?;
+    for tried in 0..TRIES_MAX {
+        if let Some(outcome) = try_once(client, id, user, change, row, tried < STRICT_TRIES).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(StoreError::Unavailable("the conversation changes too often".into()))
+}
+
+/// Reads, decides, and has it written by one call; `None` if something was changed in between.
+async fn try_once(
+    client: &Object,
+    id: &ConversationId,
+    user: &UserId,
+    change: &MembershipChange,
+    row: &OutboxRow<MembershipOutcome>,
+    strict: bool,
+) -> Result<Option<MembershipOutcome>, StoreError> {
+    // First of all: whatever is read behind it is as new as this version, if that is still the one under the lock.
+    let list = members(client, id).await?;
+    let head = "SELECT visibility, last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    let head = query_opt(client, head, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
     let facts = Facts {
         visibility: word(&head, "visibility", Visibility::parse)?,
         user,
-        standing,
-        actor: self::standing(&transaction, id, change.by()).await?,
+        standing: standing(client, id, Some(user)).await?,
+        actor: standing(client, id, change.by()).await?,
         members: &list,
         blocked: match change.brought_in_by() {
-            Some(by) => !blocked_with(&transaction, by, std::slice::from_ref(user)).await?.is_empty(),
+            Some(by) => !blocked_with(client, by, std::slice::from_ref(user)).await?.is_empty(),
             None => false,
         },
     };
     let change = Change::decide(&facts, change)?;
     let last_seq = number(&head, "last_seq")?;
-    if let Some(step) = change.step() {
-        write(&transaction, id, user, step, last_seq).await?;
-    }
-    let conversation = conversations::view(&transaction, id, Some(user)).await?;
-    let outcome = change.outcome(user, list, last_seq, conversation);
-    outbox::write(&transaction, row, &outcome).await?;
-    transaction.commit().await?;
-    Ok(outcome)
+    let Some(step) = change.step() else {
+        let conversation = conversations::view(client, id, Some(user)).await?;
+        let outcome = change.outcome(user, list, last_seq, conversation);
+        outbox::write(client, row, &outcome).await?;
+        return Ok(Some(outcome));
+    };
+    let version = list.version;
+    let comers = if step.comes() { std::slice::from_ref(user) } else { &[] };
+    let foreseen = conversations::view_with(client, id, user, comers, (step.next.role, last_seq)).await?;
+    let foreseen = change.outcome(user, list.clone(), last_seq, foreseen);
+    let written = MembersWritten {
+        version,
+        last_seq: (strict && step.comes()).then_some(last_seq),
+        users: std::slice::from_ref(user),
+        next: step.next,
+        comes: step.comes(),
+        goes: step.goes(),
+    };
+    let Some(last_seq) = write(client, id, &written, &RowArguments::of(row, &foreseen)?).await? else {
+        return Ok(None);
+    };
+    let conversation = conversations::view(client, id, Some(user)).await?;
+    Ok(Some(change.outcome(user, list, last_seq, conversation)))
+}
+
+/// What a change makes of members.
+pub(super) struct MembersWritten<'a> {
+    /// The members' version that it was decided by.
+    pub(super) version: u64,
+    /// The newest message that it was decided by, if that matters.
+    pub(super) last_seq: Option<u64>,
+    /// Whom it concerns, ascending by id.
+    pub(super) users: &'a [UserId],
+    pub(super) next: Standing,
+    pub(super) comes: bool,
+    pub(super) goes: bool,
+}
+
+/// The newest message when it was written; `None` if something was changed since it was read.
+pub(super) async fn write(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    written: &MembersWritten<'_>,
+    row: &RowArguments,
+) -> Result<Option<u64>, StoreError> {
+    let sql =
+        "SELECT parley_change_members($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS last_seq";
+    let MembersWritten { version, last_seq, users, next, comes, goes } = written;
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let own: [&(dyn ToSql + Sync); 8] = [
+        &id.as_str(),
+        &bigint(*version),
+        &last_seq.map(bigint),
+        &users,
+        &next.role.as_str(),
+        &next.state.as_str(),
+        comes,
+        goes,
+    ];
+    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("last_seq"))?;
+    get::<Option<i64>>(&answer, "last_seq")?.map(|seq| unsigned(seq, "last_seq")).transpose()
 }
 
 pub(super) async fn standing(
@@ -152,36 +229,4 @@ async fn members_at(client: &impl GenericClient, id: &ConversationId, seq: u64) 
         ORDER BY user_id";
     let rows = query(client, sql, &[&id.as_str(), &bigint(seq)]).await?;
     rows.iter().map(|row| parsed(row, "user_id", str::parse)).collect()
-}
-
-/// A user who comes in begins at the newest message. A user who leaves keeps the message after which they left. An
-/// earlier stay is kept apart, unless it goes on because no message was sent in between.
-async fn write(
-    client: &impl GenericClient,
-    id: &ConversationId,
-    user: &UserId,
-    step: Step,
-    last_seq: u64,
-) -> Result<(), StoreError> {
-    let (comes, goes) = (step.comes(), step.goes());
-    if comes {
-        let sql = "INSERT INTO past_members SELECT conversation_id, user_id, joined_seq, left_seq FROM members \
-            WHERE conversation_id = $1 AND user_id = $2 AND left_seq > joined_seq AND left_seq < $3";
-        execute(client, sql, &[&id.as_str(), &user.as_str(), &bigint(last_seq)]).await?;
-    }
-    let sql = "INSERT INTO members AS m \
-            (conversation_id, user_id, role, state, read_seq, seen_seq, delivered_seq, joined_seq) \
-        VALUES ($1, $2, $3, $4, $5, $5, $5, $5) \
-        ON CONFLICT (conversation_id, user_id) DO UPDATE SET role = $3, state = $4, \
-            read_seq = CASE WHEN $6 THEN $5 ELSE m.read_seq END, \
-            seen_seq = CASE WHEN $6 THEN $5 ELSE m.seen_seq END, \
-            delivered_seq = CASE WHEN $6 THEN $5 ELSE m.delivered_seq END, \
-            joined_seq = CASE WHEN $6 AND m.left_seq IS DISTINCT FROM $5 THEN $5 ELSE m.joined_seq END, \
-            left_seq = CASE WHEN $7 THEN $5 WHEN $6 THEN NULL ELSE m.left_seq END";
-    let (role, state) = (step.next.role.as_str(), step.next.state.as_str());
-    execute(client, sql, &[&id.as_str(), &user.as_str(), &role, &state, &bigint(last_seq), &comes, &goes]).await?;
-    let sql = "UPDATE conversations SET members_version = members_version + 1, member_count = member_count + $2, \
-        members_seq = CASE WHEN $3 THEN last_seq ELSE members_seq END WHERE id = $1";
-    let difference = i64::from(comes) - i64::from(goes);
-    execute(client, sql, &[&id.as_str(), &difference, &(comes || goes)]).await.map(drop)
 }

@@ -8,11 +8,11 @@ use super::call::{on_connection, query};
 use super::pool::PostgresStore;
 use super::rows::{bigint, message, message_columns};
 use super::send::send;
-use crate::store::{Messages, Page, SendBatch, SendOutcome, StoreError};
+use crate::store::{Messages, Page, SendBatch, SentBatch, StoreError};
 
 #[async_trait]
 impl Messages for PostgresStore {
-    async fn send(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+    async fn send(&self, batch: &SendBatch) -> Result<SentBatch, StoreError> {
         on_connection!(self, Commit: client => send(client, batch))
     }
 

@@ -14,6 +14,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 120, sql: include_str!("migrations/0120_lacking.sql") },
     Migration { version: 130, sql: include_str!("migrations/0130_rest.sql") },
     Migration { version: 140, sql: include_str!("migrations/0140_names.sql") },
+    Migration { version: 150, sql: include_str!("migrations/0150_sends.sql") },
+    Migration { version: 160, sql: include_str!("migrations/0160_changes.sql") },
 ];
 
 /// The advisory lock under which one node at a time migrates.

@@ -31,7 +31,6 @@ mod receipts;
 mod revocations;
 mod rows;
 mod send;
-mod send_data;
 mod shares;
 mod start;
 mod tls;

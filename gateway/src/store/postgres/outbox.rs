@@ -10,12 +10,15 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use deadpool_postgres::GenericClient;
 use shared::{MessageId, UserId};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::call::{execute, on_connection, query, query_opt};
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, time};
+use super::rows::{bigint, get, message, message_columns, number, parsed, time, unfit};
+use crate::store::leases::future_ms;
 use crate::store::notifications::{Keep, to_keep};
-use crate::store::{OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
+use crate::store::{OpenedDirect, OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
 const PRUNE_ROWS_MAX: i64 = 10_000;
@@ -65,6 +68,45 @@ impl OutboxRows for PostgresStore {
 /// Writes the row of a change, inside its transaction. No events, no row.
 pub(super) async fn write<T>(client: &impl GenericClient, row: &OutboxRow<T>, change: &T) -> Result<(), StoreError> {
     insert(client, row.id, &row.owner, &(row.events)(change)).await
+}
+
+/// The outbox row of a change, as the arguments of the function that makes the change (`parley_write_row`).
+pub(super) struct RowArguments {
+    id: i64,
+    owner: String,
+    events: Option<String>,
+    users: Vec<String>,
+    of: Vec<i64>,
+    notifications: Vec<i64>,
+    payloads: Vec<String>,
+}
+
+impl RowArguments {
+    pub(super) fn of<T>(row: &OutboxRow<T>, change: &T) -> Result<Self, StoreError> {
+        let events = (row.events)(change);
+        let keep = to_keep(&events);
+        let notifications: Vec<i64> = keep.iter().map(|keep| bigint(keep.id.get())).collect();
+        let payloads = keep.iter().map(|keep| keep.payload.to_owned()).collect();
+        let pairs = keep
+            .iter()
+            .zip(&notifications)
+            .flat_map(|(keep, id)| keep.users.iter().map(|user| (user.to_string(), *id)));
+        let (users, of) = pairs.unzip();
+        let events = match events.is_empty() {
+            true => None,
+            false => Some(serde_json::to_string(&events).map_err(|fault| StoreError::Failed(fault.to_string()))?),
+        };
+        Ok(Self { id: bigint(row.id), owner: row.owner.to_string(), events, users, of, notifications, payloads })
+    }
+
+    /// A function's own arguments, and these behind them.
+    pub(super) fn behind<'a>(&'a self, own: &[&'a (dyn ToSql + Sync)]) -> Vec<&'a (dyn ToSql + Sync)> {
+        let Self { id, owner, events, users, of, notifications, payloads } = self;
+        let mut all = own.to_vec();
+        let row: [&(dyn ToSql + Sync); 7] = [id, owner, events, users, of, notifications, payloads];
+        all.extend(row);
+        all
+    }
 }
 
 async fn insert(client: &impl GenericClient, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {
@@ -120,19 +162,21 @@ async fn take_unpublished(
     let sql = "WITH due AS MATERIALIZED (\
             SELECT o.id, o.owner AS was FROM outbox o \
             WHERE o.published_at IS NULL \
-                AND o.committed_at <= statement_timestamp() - $3::bigint * interval '1 millisecond' \
+                AND (o.committed_at <= statement_timestamp() - $3::bigint * interval '1 millisecond' \
+                    OR o.committed_at > statement_timestamp() + $5::bigint * interval '1 millisecond') \
                 AND (o.owner = $1 \
                     OR regexp_replace(o.owner, ':[^:]*$', '') = regexp_replace($1, ':[^:]*$', '') \
                     OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner \
-                        AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond')) \
-                AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $5), true) \
+                        AND l.beaten_at > clock_timestamp() - $2::bigint * interval '1 millisecond' \
+                        AND l.beaten_at <= clock_timestamp() + $5::bigint * interval '1 millisecond')) \
+                AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $6), true) \
             ORDER BY o.committed_at, o.id LIMIT $4 FOR UPDATE OF o SKIP LOCKED\
         ), taken AS (\
             UPDATE outbox o SET owner = $1 FROM due WHERE o.id = due.id AND o.id = ANY (ARRAY(SELECT id FROM due)) \
-            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.events, o.lacking\
+            RETURNING o.id, due.was, o.committed_at, o.message_ids, o.opened, o.events, o.lacking\
         ) SELECT * FROM taken ORDER BY committed_at, id";
-    let rows = query(client, sql, &[&owner, &bigint(lease_ms), &bigint(min_age_ms), &i64::from(limit), &bigint(after)])
-        .await?;
+    let (lease, min_age, future) = (bigint(lease_ms), bigint(min_age_ms), bigint(future_ms()));
+    let rows = query(client, sql, &[&owner, &lease, &min_age, &i64::from(limit), &future, &bigint(after)]).await?;
     pending(client, &rows).await
 }
 
@@ -148,7 +192,7 @@ async fn published_elsewhere(
     after: u64,
     limit: u32,
 ) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.events, o.lacking FROM outbox o \
+    let sql = "SELECT o.id, o.owner AS was, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> $1 \
             AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = $2), true) \
         ORDER BY o.committed_at, o.id LIMIT $3";
@@ -174,15 +218,17 @@ async fn age_ms(client: &impl GenericClient) -> Result<u64, StoreError> {
     }
 }
 
-/// Rows with their messages, as these are now.
-async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> Result<Vec<PendingRow>, StoreError> {
-    let mut ids: Vec<i64> = Vec::new();
+/// Rows with their messages, as these are now, and with what they opened.
+async fn pending(client: &impl GenericClient, rows: &[Row]) -> Result<Vec<PendingRow>, StoreError> {
+    let (mut ids, mut opened): (Vec<i64>, Vec<&str>) = Default::default();
     for row in rows {
         ids.extend(get::<Vec<i64>>(row, "message_ids")?);
+        opened.extend(opened_by(row)?);
     }
     let stored = stored(client, &ids).await?;
     let mut stored: HashMap<i64, StoredMessage> =
         stored.into_iter().map(|(stored, _)| (bigint(stored.message.id.get()), stored)).collect();
+    let mut directs = directs(client, &opened).await?;
     rows.iter()
         .map(|row| {
             let named: Vec<i64> = get(row, "message_ids")?;
@@ -193,11 +239,32 @@ async fn pending(client: &impl GenericClient, rows: &[tokio_postgres::Row]) -> R
                 id: number(row, "id")?,
                 owner: get(row, "was")?,
                 committed_at: time(row, "committed_at")?,
+                opened: opened_by(row)?.into_iter().filter_map(|id| directs.remove(id)).collect(),
                 messages: named.iter().filter_map(|id| stored.remove(id)).collect(),
                 events: serde_json::from_str(events)
                     .map_err(|fault| StoreError::Failed(format!("the column events: {fault}")))?,
                 lacking,
             })
+        })
+        .collect()
+}
+
+fn opened_by(row: &Row) -> Result<Vec<&str>, StoreError> {
+    Ok(get::<Option<Vec<&str>>>(row, "opened")?.unwrap_or_default())
+}
+
+async fn directs(client: &impl GenericClient, ids: &[&str]) -> Result<HashMap<String, OpenedDirect>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = "SELECT id, pair_key, created_at FROM conversations WHERE id = ANY ($1) AND pair_key IS NOT NULL";
+    query(client, sql, &[&ids])
+        .await?
+        .iter()
+        .map(|row| {
+            let (id, key): (&str, &str) = (get(row, "id")?, get(row, "pair_key")?);
+            let direct = OpenedDirect::with_key(parsed(row, "id", str::parse)?, key, time(row, "created_at")?);
+            Ok((id.to_owned(), direct.ok_or_else(|| unfit("pair_key"))?))
         })
         .collect()
 }

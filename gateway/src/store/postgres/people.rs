@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{Timestamp, UserId};
+use tokio_postgres::types::ToSql;
 
 use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
-use super::conversations::lock_pair;
-use super::outbox;
+use super::outbox::{self, RowArguments};
 use super::pool::PostgresStore;
-use super::rows::{get, index, parsed, system_time};
+use super::rows::{get, index, parsed, system_time, unfit};
 use crate::store::conversations::pair_key;
 use crate::store::people::{newest_times, shown_names, usernames};
 use crate::store::{Names, OutboxRow, Partner, People, Refusal, StoreError};
@@ -49,7 +49,7 @@ impl People for PostgresStore {
 
 /// Blocks or unblocks, and notes it at the direct conversation of the two, where sends check it.
 async fn set_block(
-    client: &mut Object,
+    client: &Object,
     blocker: &UserId,
     blocked: &UserId,
     on: bool,
@@ -58,25 +58,14 @@ async fn set_block(
     if blocker == blocked {
         return Err(Refusal::Conflict.into());
     }
-    let key = pair_key((blocker, blocked));
-    let change = client.transaction().await?;
-    lock_pair(&change, &key).await?;
-    // The conversation's lock before anything else of it, as a send takes it.
-    query_opt(&change, "SELECT 1 FROM conversations WHERE pair_key = $1 FOR NO KEY UPDATE", &[&key]).await?;
-    let sql = if on {
-        "INSERT INTO blocks (blocker, blocked, created_at) VALUES ($1, $2, clock_timestamp()) ON CONFLICT DO NOTHING"
-    } else {
-        "DELETE FROM blocks WHERE blocker = $1 AND blocked = $2"
-    };
-    let changed = execute(&change, sql, &[&blocker.as_str(), &blocked.as_str()]).await? > 0;
-    if changed {
-        let sql = "UPDATE conversations SET members_version = members_version + 1, blocked = EXISTS (\
-            SELECT 1 FROM blocks b WHERE (b.blocker = $2 AND b.blocked = $3) OR (b.blocker = $3 AND b.blocked = $2)) \
-            WHERE pair_key = $1";
-        execute(&change, sql, &[&key, &blocker.as_str(), &blocked.as_str()]).await?;
+    let sql = "SELECT parley_set_block($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS changed";
+    let (key, arguments) = (pair_key((blocker, blocked)), RowArguments::of(row, &true)?);
+    let own: [&(dyn ToSql + Sync); 4] = [&key, &blocker.as_str(), &blocked.as_str(), &on];
+    let answer = query_opt(client, sql, &arguments.behind(&own)).await?.ok_or_else(|| unfit("changed"))?;
+    let changed: bool = get(&answer, "changed")?;
+    if !changed {
+        outbox::write(client, row, &changed).await?;
     }
-    outbox::write(&change, row, &changed).await?;
-    change.commit().await?;
     Ok(changed)
 }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
-use futures_util::future::{try_join, try_join3};
-use shared::{MessageId, Timestamp, UserId, Visibility};
+use futures_util::future::try_join;
+use shared::{ConversationId, MessageId, Timestamp, UserId, Visibility};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
-use super::call::{on_connection, query};
-use super::outbox;
+use super::call::{on_connection, query, query_opt};
+use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, index, message_id, number, parsed, time, unsigned, word_or_null};
+use super::rows::{bigint, get, index, message_id, number, parsed, time, unfit, unsigned, word_or_null};
 use crate::store::membership::State;
 use crate::store::receipts::{Advance, Move, Place};
 use crate::store::{MARKED_IDS_MAX, OutboxRow, Receipt, ReceiptChange, Receipts, Refusal, StoreError, UnreadCount};
@@ -30,10 +31,6 @@ impl Receipts for PostgresStore {
         on_connection!(self, client => unread(client, users))
     }
 }
-
-const LOCK: &str = "SELECT 1 FROM members m \
-    WHERE (m.conversation_id, m.user_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) \
-    ORDER BY m.conversation_id, m.user_id FOR NO KEY UPDATE";
 
 const PLACES: &str = "SELECT c.visibility, c.last_seq, m.state, m.read_seq, m.delivered_seq, u.seq AS named_seq, \
         clock_timestamp() AS at \
@@ -60,23 +57,35 @@ const MARKED: &str = "SELECT i.place, x.sender_id, x.id \
         AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.blocker = x.sender_id AND b.blocked = i.user_id OFFSET 0) \
     ORDER BY i.place, x.seq";
 
-const UPDATE: &str = "UPDATE members m SET read_seq = greatest(m.read_seq, i.read_seq), \
-        seen_seq = greatest(m.seen_seq, i.read_seq), delivered_seq = greatest(m.delivered_seq, i.delivered_seq) \
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS i(conversation_id, user_id, read_seq, delivered_seq) \
-    WHERE m.conversation_id = i.conversation_id AND m.user_id = i.user_id";
+/// How often a batch is tried again because one of its positions was moved in between. After that it is written anyway:
+/// positions are only ever raised, and at worst some messages are told as read twice.
+const TRIES: u32 = 3;
 
-async fn apply(
-    client: &mut Object,
+type Changes = Vec<Result<ReceiptChange, Refusal>>;
+
+async fn apply(client: &Object, receipts: &[Receipt], row: &OutboxRow<Changes>) -> Result<Changes, StoreError> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        if let Some(changes) = try_once(client, receipts, row, tried == TRIES).await? {
+            return Ok(changes);
+        }
+    }
+}
+
+/// Reads, decides, and has it written by one call; `None` if something was moved in between, unless `anyway`.
+async fn try_once(
+    client: &Object,
     receipts: &[Receipt],
-    row: &OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
-) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError> {
-    let transaction = client.transaction().await?;
-    let places = places(&transaction, receipts).await?;
+    row: &OutboxRow<Changes>,
+    anyway: bool,
+) -> Result<Option<Changes>, StoreError> {
+    let places = places(client, receipts).await?;
     let mut advance = Advance::default();
     let moves: Vec<Result<Move, Refusal>> =
         receipts.iter().zip(&places).map(|(receipt, (place, _))| advance.apply(receipt, place)).collect();
-    let covered = move_and_count(&transaction, receipts, &moves, &advance).await?;
-    let changes: Vec<_> = moves
+    let covered = covered(client, receipts, &moves).await?;
+    let changes: Changes = moves
         .into_iter()
         .zip(&places)
         .zip(covered)
@@ -92,22 +101,47 @@ async fn apply(
             })
         })
         .collect();
-    outbox::write(&transaction, row, &changes).await?;
-    transaction.commit().await?;
-    Ok(changes)
+    let is_written = write(client, receipts, &places, &advance, anyway, &RowArguments::of(row, &changes)?).await?;
+    Ok(is_written.then_some(changes))
 }
 
-/// Locks the members' rows, and then reads them: the second statement sees all commits from before the lock.
+async fn write(
+    client: &impl GenericClient,
+    receipts: &[Receipt],
+    places: &[(Place, Timestamp)],
+    advance: &Advance,
+    anyway: bool,
+    row: &RowArguments,
+) -> Result<bool, StoreError> {
+    let found: BTreeMap<(&ConversationId, &UserId), &Place> = receipts
+        .iter()
+        .zip(places)
+        .map(|(receipt, (place, _))| ((&receipt.conversation, &receipt.user), place))
+        .collect();
+    let (mut conversations, mut users) = (Vec::new(), Vec::new());
+    let (mut old_reads, mut old_delivereds, mut reads, mut delivereds) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (conversation, user, positions) in advance.moved() {
+        let Some(place) = found.get(&(conversation, user)) else { continue };
+        conversations.push(conversation.as_str());
+        users.push(user.as_str());
+        old_reads.push(bigint(place.read_seq));
+        old_delivereds.push(bigint(place.delivered_seq));
+        reads.push(bigint(positions.read_seq));
+        delivereds.push(bigint(positions.delivered_seq));
+    }
+    let sql = "SELECT parley_move_positions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS moved";
+    let own: [&(dyn ToSql + Sync); 7] =
+        [&conversations, &users, &old_reads, &old_delivereds, &reads, &delivereds, &anyway];
+    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("moved"))?;
+    get(&answer, "moved")
+}
+
 async fn places(client: &impl GenericClient, receipts: &[Receipt]) -> Result<Vec<(Place, Timestamp)>, StoreError> {
     let conversations: Vec<&str> = receipts.iter().map(|receipt| receipt.conversation.as_str()).collect();
     let users: Vec<&str> = receipts.iter().map(|receipt| receipt.user.as_str()).collect();
     let named: Vec<Option<i64>> = receipts.iter().map(|receipt| receipt.up_to.map(|id| bigint(id.get()))).collect();
-    let (lock, places) = (client.prepare_cached(LOCK).await?, client.prepare_cached(PLACES).await?);
-    let (_, rows) = try_join(async { client.query(&lock, &[&conversations, &users]).await }, async {
-        client.query(&places, &[&conversations, &users, &named]).await
-    })
-    .await?;
-    rows.iter().map(place).collect()
+    query(client, PLACES, &[&conversations, &users, &named]).await?.iter().map(place).collect()
 }
 
 fn place(row: &Row) -> Result<(Place, Timestamp), StoreError> {
@@ -133,12 +167,11 @@ struct Coverage {
     by_sender: BTreeMap<UserId, Vec<MessageId>>,
 }
 
-/// Writes the positions, and reads in the same round trip which messages each move covers.
-async fn move_and_count(
+/// Which messages each move covers.
+async fn covered(
     client: &impl GenericClient,
     receipts: &[Receipt],
     moves: &[Result<Move, Refusal>],
-    advance: &Advance,
 ) -> Result<Vec<Coverage>, StoreError> {
     let conversations: Vec<&str> = receipts.iter().map(|receipt| receipt.conversation.as_str()).collect();
     let users: Vec<&str> = receipts.iter().map(|receipt| receipt.user.as_str()).collect();
@@ -147,20 +180,13 @@ async fn move_and_count(
     let low: Vec<i64> = moves.iter().map(|taken| bigint(step(taken).from)).collect();
     let high: Vec<i64> = moves.iter().map(|taken| bigint(step(taken).to)).collect();
 
-    let moved_conversations: Vec<&str> = advance.moved().map(|(conversation, _, _)| conversation.as_str()).collect();
-    let moved_users: Vec<&str> = advance.moved().map(|(_, user, _)| user.as_str()).collect();
-    let read: Vec<i64> = advance.moved().map(|(_, _, positions)| bigint(positions.read_seq)).collect();
-    let delivered: Vec<i64> = advance.moved().map(|(_, _, positions)| bigint(positions.delivered_seq)).collect();
-
-    let update = client.prepare_cached(UPDATE).await?;
     let (counts, marked) = (client.prepare_cached(COUNTS).await?, client.prepare_cached(MARKED).await?);
     let most = i64::from(MARKED_IDS_MAX);
-    let (_, counts, marked) = try_join3(
-        async { client.execute(&update, &[&moved_conversations, &moved_users, &read, &delivered]).await },
-        async { client.query(&counts, &[&conversations, &users, &low, &high]).await },
-        async { client.query(&marked, &[&conversations, &users, &low, &high, &most]).await },
-    )
-    .await?;
+    let (counts, marked) =
+        try_join(async { client.query(&counts, &[&conversations, &users, &low, &high]).await }, async {
+            client.query(&marked, &[&conversations, &users, &low, &high, &most]).await
+        })
+        .await?;
 
     let mut covered = Vec::with_capacity(counts.len());
     for row in &counts {

@@ -1,100 +1,119 @@
-//! The group commit: one call of a function, one round trip. `parley_send_plain` stores plain batches; `parley_send`
-//! judges every message of the others.
+//! The group commit: one call of a function, one round trip. `plain` stores plain batches; `parley_send_judged` judges every
+//! message of the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use deadpool_postgres::{GenericClient, Object};
-use shared::{Message, MessageData, UserId};
+use shared::command::Target;
+use shared::{ConversationId, Message, MessageData, UserId};
 use tokio_postgres::Row;
 
-use super::call::query;
-use super::errors::is_worth_a_retry;
+use super::errors::{is_lock_timeout, is_worth_a_retry};
 use super::plain::PlainBatch;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
-use super::send_data::write_data;
-use crate::store::{NewMessage, Refusal, SendBatch, SendOutcome, StoreError, StoredMessage};
+use crate::store::{
+    Locks, NewMessage, OpenedDirect, Refusal, SendBatch, SendOutcome, SentBatch, StoreError, StoredMessage,
+};
+use crate::switches;
 
-const SEND: &str = "SELECT * FROM parley_send($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const SEND: &str = "SELECT * FROM parley_send_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
 /// How often a batch is tried that other transactions aborted.
 const TRIES: u32 = 2;
 
+/// How long a batch waits for each lock, as `parley_send_plain` does, in milliseconds.
+const WAIT_MS: i32 = 50;
+
+/// How long a batch of one conversation waits for it, in milliseconds. It gives way then: another one may be free by now.
+const LONG_WAIT_MS: i32 = 250;
+
 /// Stores the batch. It tries once more, with the same ids, if locks or rows of other transactions aborted it.
-pub(super) async fn send(client: &mut Object, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+pub(super) async fn send(client: &Object, batch: &SendBatch) -> Result<SentBatch, StoreError> {
     if batch.messages.is_empty() {
-        return Ok(Vec::new());
+        return Ok(SentBatch::default());
     }
-    let plain = PlainBatch::of(batch);
     let mut tried = 1;
-    let answer = loop {
-        match ask(client, batch, &plain).await {
+    loop {
+        match store(client, batch).await? {
+            Ok(sent) => return Ok(sent),
             Err(error) if tried < TRIES && is_worth_a_retry(&error) => tried += 1,
-            result => break result?,
+            // Nothing of it is stored.
+            Err(error) if is_lock_timeout(&error) => return Ok(all_busy(batch)),
+            Err(error) => return Err(error.into()),
         }
+    }
+}
+
+type Answer = Result<SentBatch, tokio_postgres::Error>;
+
+async fn store(client: &Object, batch: &SendBatch) -> Result<Answer, StoreError> {
+    let held = match &batch.locks {
+        Locks::Leave { held } => held.as_slice(),
+        Locks::Wait => return judge(client, batch, Some(LONG_WAIT_MS), &[]).await,
     };
-    match answer {
-        Answer::Plain(row) => plain.outcomes(&row),
-        Answer::Judged(rows) => outcomes(batch, &rows, &kept_beside(client, &rows).await?),
+    if !held.is_empty() {
+        return leave(client, batch, held).await;
+    }
+    let plain = PlainBatch::of(batch)?;
+    match plain.store(client).await {
+        Ok(Some(row)) => return plain.sent(&row).map(Ok),
+        Ok(None) => {}
+        Err(error) if is_lock_timeout(&error) => return leave(client, batch, held).await,
+        Err(error) => return Ok(Err(error)),
+    }
+    match judge(client, batch, Some(WAIT_MS), held).await? {
+        Err(error) if is_lock_timeout(&error) => leave(client, batch, held).await,
+        answer => Ok(answer),
     }
 }
 
-enum Answer {
-    Plain(Row),
-    Judged(Vec<Row>),
+/// Stores the batch without what another transaction holds.
+async fn leave(client: &Object, batch: &SendBatch, held: &[String]) -> Result<Answer, StoreError> {
+    let wait = switches::off("busy-conversations").then_some(LONG_WAIT_MS * 16);
+    judge(client, batch, wait, held).await
 }
 
-/// The functions store the messages. A statement behind them stores the data of those that have some, in one
-/// transaction; batches without data need none.
-async fn ask(client: &mut Object, batch: &SendBatch, plain: &PlainBatch<'_>) -> Result<Answer, tokio_postgres::Error> {
-    if batch.messages.iter().all(|message| message.data.is_none()) {
-        return match plain.store(&*client).await? {
-            Some(row) => Ok(Answer::Plain(row)),
-            None => call(&*client, batch).await.map(Answer::Judged),
-        };
-    }
-    let transaction = client.transaction().await?;
-    if let Some(row) = plain.store(&transaction).await? {
-        write_data(&transaction, batch).await?;
-        transaction.commit().await?;
-        return Ok(Answer::Plain(row));
-    }
-    // It stored nothing, and its commit would not wait for the disk.
-    transaction.rollback().await?;
-    let transaction = client.transaction().await?;
-    let rows = call(&transaction, batch).await?;
-    write_data(&transaction, batch).await?;
-    transaction.commit().await?;
-    Ok(Answer::Judged(rows))
+fn all_busy(batch: &SendBatch) -> SentBatch {
+    let outcomes = batch.messages.iter().map(|_| SendOutcome::Busy(None)).collect();
+    SentBatch { outcomes, opened: Vec::new() }
 }
 
-/// What the function doesn't return of messages that were stored before: their reactions and data, by id.
-type KeptBeside = HashMap<i64, (BTreeMap<String, Vec<UserId>>, Option<MessageData>)>;
-
-async fn kept_beside(client: &Object, rows: &[Row]) -> Result<KeptBeside, StoreError> {
-    let ids = rows.iter().map(|row| get::<Option<i64>>(row, "out_id")).collect::<Result<Vec<_>, _>>()?;
-    let ids: Vec<i64> = ids.into_iter().flatten().collect();
-    if ids.is_empty() {
-        return Ok(KeptBeside::new());
-    }
-    let sql = "SELECT id, reactions, data FROM messages \
-        WHERE id = ANY ($1) AND (reactions IS NOT NULL OR data IS NOT NULL)";
-    let kept = |row: &Row| {
-        let data = get::<Option<&str>>(row, "data")?.map(MessageData::kept);
-        Ok((get(row, "id")?, (reactions(get(row, "reactions")?, "reactions")?, data)))
+async fn judge(
+    client: &Object,
+    batch: &SendBatch,
+    wait_ms: Option<i32>,
+    held: &[String],
+) -> Result<Answer, StoreError> {
+    let targets = batch.messages.iter().map(JudgedTarget::of).collect::<Result<Vec<_>, StoreError>>()?;
+    let rows = match call(client, batch, &targets, wait_ms, held).await {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(error)),
     };
-    query(client, sql, &[&ids]).await?.iter().map(kept).collect()
+    Ok(Ok(SentBatch { outcomes: outcomes(batch, &rows)?, opened: opened(batch, &rows)? }))
 }
 
-async fn call(client: &impl GenericClient, batch: &SendBatch) -> Result<Vec<Row>, tokio_postgres::Error> {
+async fn call(
+    client: &Object,
+    batch: &SendBatch,
+    targets: &[JudgedTarget<'_>],
+    wait_ms: Option<i32>,
+    held: &[String],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let messages = &batch.messages;
     let ids: Vec<i64> = messages.iter().map(|message| bigint(message.id.get())).collect();
-    let conversations: Vec<&str> = messages.iter().map(|message| message.conversation.as_str()).collect();
+    let conversations: Vec<&str> = targets.iter().map(|target| target.id.as_str()).collect();
+    let pairs: Vec<Option<&str>> =
+        targets.iter().map(|target| target.pair.as_ref().map(|(key, _)| key.as_str())).collect();
+    let others: Vec<Option<&str>> =
+        targets.iter().map(|target| target.pair.as_ref().map(|(_, other)| other.as_str())).collect();
     let senders: Vec<&str> = messages.iter().map(|message| message.sender.as_str()).collect();
     let temp_ids: Vec<Option<&str>> = messages.iter().map(|message| message.temp_id.as_deref()).collect();
     let kinds: Vec<&str> = messages.iter().map(|message| message.kind.as_str()).collect();
     let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
     let replies: Vec<Option<i64>> =
         messages.iter().map(|message| message.reply_to.map(|id| bigint(id.get()))).collect();
+    let data: Vec<Option<&str>> =
+        messages.iter().map(|message| message.data.as_ref().map(MessageData::as_str)).collect();
     let statement = client.prepare_cached(SEND).await?;
     client
         .query(
@@ -104,32 +123,69 @@ async fn call(client: &impl GenericClient, batch: &SendBatch) -> Result<Vec<Row>
                 &&*batch.owner,
                 &ids,
                 &conversations,
+                &pairs,
+                &others,
                 &senders,
                 &temp_ids,
                 &kinds,
                 &contents,
                 &replies,
+                &data,
+                &wait_ms,
+                &held,
             ],
         )
         .await
 }
 
+/// Where a message of a batch goes, as the function takes it.
+struct JudgedTarget<'b> {
+    /// The conversation; of a pair, the id under which its conversation may be opened.
+    id: ConversationId,
+    /// The key of a pair, and the user whom the message is to.
+    pair: Option<(String, &'b UserId)>,
+}
+
+impl<'b> JudgedTarget<'b> {
+    fn of(message: &'b NewMessage) -> Result<Self, StoreError> {
+        let id = match &message.target {
+            Target::Conversation(id) => id.clone(),
+            Target::User(_) => message.opens_under()?,
+        };
+        Ok(Self { id, pair: message.pair() })
+    }
+}
+
+/// The direct conversations that the batch opened, each once.
+fn opened(batch: &SendBatch, rows: &[Row]) -> Result<Vec<OpenedDirect>, StoreError> {
+    let mut opened: BTreeMap<ConversationId, OpenedDirect> = BTreeMap::new();
+    for (new, row) in batch.messages.iter().zip(rows) {
+        if let (Some((key, _)), Some(at)) = (new.pair(), time_or_null(row, "out_opened_at")?) {
+            let id: ConversationId = parsed(row, "out_target", str::parse)?;
+            let one = OpenedDirect::with_key(id.clone(), &key, at).ok_or_else(|| unfit("out_target"))?;
+            opened.insert(id, one);
+        }
+    }
+    Ok(opened.into_values().collect())
+}
+
 /// The outcomes, from the function's rows, which are in the order of the messages.
-fn outcomes(batch: &SendBatch, rows: &[Row], beside: &KeptBeside) -> Result<Vec<SendOutcome>, StoreError> {
+fn outcomes(batch: &SendBatch, rows: &[Row]) -> Result<Vec<SendOutcome>, StoreError> {
     if rows.len() != batch.messages.len() {
         return Err(StoreError::Failed(format!("{} outcomes for {} messages", rows.len(), batch.messages.len())));
     }
     let mut outcomes: Vec<SendOutcome> = Vec::with_capacity(rows.len());
     for (new, row) in batch.messages.iter().zip(rows) {
         let outcome = match get::<&str>(row, "out_outcome")? {
-            "stored" => SendOutcome::Stored(stored(new, row, beside)?),
-            "duplicate" => new.under_a_used_temp_id(original(new, row, beside)?),
-            "twin" => new.under_a_used_temp_id(twin(&outcomes, row)?),
+            "stored" => SendOutcome::Stored(stored(new, row)?),
+            "duplicate" => new.under_a_used_temp_id(original(new, row)?, target(row)?.as_ref()),
+            "twin" => new.under_a_used_temp_id(twin(&outcomes, row)?, target(row)?.as_ref()),
             "not_found" => SendOutcome::Refused(Refusal::NotFound),
             "not_member" => SendOutcome::Refused(Refusal::NotMember),
             "banned" => SendOutcome::Refused(Refusal::Banned),
             "blocked" => SendOutcome::Refused(Refusal::Blocked),
             "muted" => SendOutcome::Refused(Refusal::Muted),
+            "busy" => SendOutcome::Busy(target(row)?),
             _ => return Err(unfit("out_outcome")),
         };
         outcomes.push(outcome);
@@ -138,22 +194,26 @@ fn outcomes(batch: &SendBatch, rows: &[Row], beside: &KeptBeside) -> Result<Vec<
 }
 
 /// A retry after an uncertain commit finds the message as it is now: it may have been edited already.
-fn stored(new: &NewMessage, row: &Row, beside: &KeptBeside) -> Result<StoredMessage, StoreError> {
+fn stored(new: &NewMessage, row: &Row) -> Result<StoredMessage, StoreError> {
     let members_version = number(row, "out_members_version")?;
     if get::<Option<i64>>(row, "out_id")?.is_some() {
-        return Ok(StoredMessage { message: original(new, row, beside)?, members_version });
+        return Ok(StoredMessage { message: original(new, row)?, members_version });
     }
     let (seq, rev) = (number(row, "out_seq")?, number(row, "out_rev")?);
-    let message = new.stored(seq, rev, time(row, "out_created_at")?);
+    let conversation = target(row)?.ok_or_else(|| unfit("out_target"))?;
+    let message = new.stored(&conversation, seq, rev, time(row, "out_created_at")?);
     Ok(StoredMessage { message, members_version })
 }
 
-fn original(new: &NewMessage, row: &Row, beside: &KeptBeside) -> Result<Message, StoreError> {
+/// The conversation that the message's target stands for, if there is one.
+fn target(row: &Row) -> Result<Option<ConversationId>, StoreError> {
+    get::<Option<&str>>(row, "out_target")?.map(|id| id.parse().map_err(|_| unfit("out_target"))).transpose()
+}
+
+fn original(new: &NewMessage, row: &Row) -> Result<Message, StoreError> {
     let reply_to: Option<i64> = get(row, "out_reply_to")?;
-    let id: i64 = get(row, "out_id")?;
-    let (reactions, data) = beside.get(&id).cloned().unwrap_or_default();
     Ok(Message {
-        id: message_id(id, "out_id")?,
+        id: message_id(get(row, "out_id")?, "out_id")?,
         conversation_id: parsed(row, "out_conversation_id", str::parse)?,
         seq: number(row, "out_seq")?,
         rev: number(row, "out_rev")?,
@@ -162,11 +222,11 @@ fn original(new: &NewMessage, row: &Row, beside: &KeptBeside) -> Result<Message,
         content: get(row, "out_content")?,
         temp_id: new.temp_id.clone(),
         reply_to: reply_to.map(|id| message_id(id, "out_reply_to")).transpose()?,
-        data,
+        data: get::<Option<&str>>(row, "out_data")?.map(MessageData::kept),
         created_at: time(row, "out_created_at")?,
         edited_at: time_or_null(row, "out_edited_at")?,
         deleted_at: time_or_null(row, "out_deleted_at")?,
-        reactions,
+        reactions: reactions(get(row, "out_reactions")?, "out_reactions")?,
     })
 }
 
@@ -174,6 +234,8 @@ fn original(new: &NewMessage, row: &Row, beside: &KeptBeside) -> Result<Message,
 fn twin(earlier: &[SendOutcome], row: &Row) -> Result<Message, StoreError> {
     match earlier.get(index(row, "out_twin")?) {
         Some(SendOutcome::Stored(stored)) => Ok(stored.message.clone()),
-        Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) | None => Err(unfit("out_twin")),
+        Some(SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_)) | None => {
+            Err(unfit("out_twin"))
+        }
     }
 }

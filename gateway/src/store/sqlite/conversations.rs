@@ -79,7 +79,7 @@ fn open_direct(
         return Err(Refusal::Blocked.into());
     }
     let made = new_direct(id, pair);
-    insert(change, &made, Some(&key))?;
+    insert(change, &made, Some(&key), Timestamp::from_unix_ms(now_ms()))?;
     if blocked {
         execute(change, "UPDATE conversations SET blocked = true WHERE id = ?1", [id.as_str()])?;
     }
@@ -88,7 +88,7 @@ fn open_direct(
     Ok((conversation, true))
 }
 
-fn direct(read: &Connection, key: &str) -> Result<Option<ConversationId>, StoreError> {
+pub(super) fn direct(read: &Connection, key: &str) -> Result<Option<ConversationId>, StoreError> {
     row(read, "SELECT id FROM conversations WHERE pair_key = ?1", [key], |row| parsed(row, "id", str::parse))
 }
 
@@ -98,14 +98,19 @@ fn create(
     outbox: &OutboxRow<Conversation>,
 ) -> Result<Conversation, StoreError> {
     check_not_direct(new)?;
-    insert(change, new, None)?;
+    insert(change, new, None, Timestamp::from_unix_ms(now_ms()))?;
     let conversation = view(change, &new.id, new.owner.as_ref())?;
     outbox::write(change, outbox, &conversation)?;
     Ok(conversation)
 }
 
 /// The conversation and its members; `Conflict` if the id is taken.
-fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) -> Result<(), StoreError> {
+pub(super) fn insert(
+    change: &Connection,
+    new: &NewConversation,
+    pair_key: Option<&str>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let members = new.roles();
     let sql = "INSERT INTO conversations \
         (id, kind, pair_key, title, visibility, password_hash, member_count, created_at, last_activity) \
@@ -115,7 +120,7 @@ fn insert(change: &Connection, new: &NewConversation, pair_key: Option<&str>) ->
     let made = execute(
         change,
         sql,
-        params![new.id.as_str(), kind, pair_key, new.title, visibility, new.password_hash, count, now_ms()],
+        params![new.id.as_str(), kind, pair_key, new.title, visibility, new.password_hash, count, now.unix_ms()],
     )?;
     if made == 0 {
         return Err(Refusal::Conflict.into());

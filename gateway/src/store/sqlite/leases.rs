@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::rows::{before_ms, execute, now_ms, row};
+use super::rows::{after_ms, before_ms, execute, now_ms, row};
 use super::thread::SqliteStore;
+use crate::store::leases::future_ms;
 use crate::store::{Leases, Owner, StoreError};
 
 #[async_trait]
@@ -27,6 +28,6 @@ fn beat(change: &Connection, owner: &str) -> Result<(), StoreError> {
 }
 
 fn lease_is_live(view: &Connection, owner: &str, lease_ms: u64) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM leases WHERE owner = ?1 AND beaten_at > ?2";
-    Ok(row(view, sql, params![owner, before_ms(lease_ms)], |_| Ok(()))?.is_some())
+    let sql = "SELECT 1 FROM leases WHERE owner = ?1 AND beaten_at > ?2 AND beaten_at <= ?3";
+    Ok(row(view, sql, params![owner, before_ms(lease_ms), after_ms(future_ms())], |_| Ok(()))?.is_some())
 }

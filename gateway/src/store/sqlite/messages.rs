@@ -7,7 +7,7 @@ use shared::{ConversationId, Message};
 use super::rows::{integer, message, message_columns, rows};
 use super::send::send;
 use super::thread::SqliteStore;
-use crate::store::{Messages, Page, SendBatch, SendOutcome, StoreError};
+use crate::store::{Messages, Page, SendBatch, SentBatch, StoreError};
 
 const BEFORE: &str = concat!(
     "SELECT ",
@@ -27,7 +27,7 @@ const CHANGED: &str = concat!(
 
 #[async_trait]
 impl Messages for SqliteStore {
-    async fn send(&self, batch: &SendBatch) -> Result<Vec<SendOutcome>, StoreError> {
+    async fn send(&self, batch: &SendBatch) -> Result<SentBatch, StoreError> {
         let batch = batch.clone();
         self.write(move |change| send(change, &batch)).await
     }

@@ -4,10 +4,14 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{MessageId, UserId};
 
-use super::rows::{before_ms, execute, get, integer, message, message_columns, now_ms, number, row, rows, time};
+use super::rows::{
+    after_ms, before_ms, execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time,
+    unfit,
+};
 use super::thread::SqliteStore;
+use crate::store::leases::future_ms;
 use crate::store::notifications::{Keep, to_keep};
-use crate::store::{OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
+use crate::store::{OpenedDirect, OutboxEvent, OutboxRow, OutboxRows, Owner, PendingRow, StoreError, StoredMessage};
 
 /// How many rows one pruning deletes.
 const PRUNE_ROWS_MAX: i64 = 10_000;
@@ -115,15 +119,17 @@ fn take_unpublished(
     (lease_ms, min_age_ms): (u64, u64),
     (after, limit): (u64, u32),
 ) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.events, o.lacking FROM outbox o \
-        WHERE o.published_at IS NULL AND o.committed_at <= ?3 AND (o.owner = ?1 \
+    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
+        WHERE o.published_at IS NULL AND (o.committed_at <= ?3 OR o.committed_at > ?6) AND (o.owner = ?1 \
             OR (substr(o.owner, 1, length(?5)) = ?5 AND instr(substr(o.owner, length(?5) + 1), ':') = 0) \
-            OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2)) \
-            AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?6), 1) \
+            OR NOT EXISTS (SELECT 1 FROM leases l WHERE l.owner = o.owner AND l.beaten_at > ?2 \
+                AND l.beaten_at <= ?6)) \
+            AND coalesce((o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?7), 1) \
         ORDER BY o.committed_at, o.id LIMIT ?4";
     // The node's name with its colon: what stands before the last one.
     let node = owner.rsplit_once(':').map_or_else(|| format!("{owner}:"), |(node, _)| format!("{node}:"));
-    let parameters = params![owner, before_ms(lease_ms), before_ms(min_age_ms), limit, node, integer(after)];
+    let (leased, aged, future) = (before_ms(lease_ms), before_ms(min_age_ms), after_ms(future_ms()));
+    let parameters = params![owner, leased, aged, limit, node, future, integer(after)];
     let taken = pending(change, sql, parameters)?;
     for row in &taken {
         execute(change, "UPDATE outbox SET owner = ?2 WHERE id = ?1", params![integer(row.id), owner])?;
@@ -132,7 +138,7 @@ fn take_unpublished(
 }
 
 fn published_elsewhere(view: &Connection, server: &str, after: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError> {
-    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.events, o.lacking FROM outbox o \
+    let sql = "SELECT o.id, o.owner, o.committed_at, o.message_ids, o.opened, o.events, o.lacking FROM outbox o \
         WHERE o.published_at IS NOT NULL AND o.server <> ?1 AND coalesce(\
             (o.committed_at, o.id) > (SELECT a.committed_at, a.id FROM outbox a WHERE a.id = ?2), 1) \
         ORDER BY o.committed_at, o.id LIMIT ?3";
@@ -157,10 +163,14 @@ fn pending(view: &Connection, sql: &str, parameters: impl rusqlite::Params) -> R
     let json = |fault: serde_json::Error| StoreError::Failed(format!("a row of the outbox: {fault}"));
     let found = rows(view, sql, parameters, |row| {
         let ids: Vec<u64> = serde_json::from_str(&get::<String>(row, "message_ids")?).map_err(json)?;
+        let opened = get::<Option<String>>(row, "opened")?;
+        let opened: Vec<String> =
+            opened.map_or_else(|| Ok(Vec::new()), |opened| serde_json::from_str(&opened)).map_err(json)?;
         let pending = PendingRow {
             id: number(row, "id")?,
             owner: get(row, "owner")?,
             committed_at: time(row, "committed_at")?,
+            opened: Vec::new(),
             messages: Vec::new(),
             events: serde_json::from_str(&get::<String>(row, "events")?).map_err(json)?,
             lacking: get::<Option<String>>(row, "lacking")?
@@ -168,17 +178,30 @@ fn pending(view: &Connection, sql: &str, parameters: impl rusqlite::Params) -> R
                 .transpose()
                 .map_err(json)?,
         };
-        Ok((pending, ids))
+        Ok((pending, ids, opened))
     })?;
     found
         .into_iter()
-        .map(|(mut pending, ids)| {
+        .map(|(mut pending, ids, opened)| {
+            for id in opened {
+                pending.opened.extend(opened_direct(view, &id)?);
+            }
             for id in ids {
                 pending.messages.extend(stored(view, id)?);
             }
             Ok(pending)
         })
         .collect()
+}
+
+/// A direct conversation that a batch opened.
+pub(super) fn opened_direct(view: &Connection, id: &str) -> Result<Option<OpenedDirect>, StoreError> {
+    let sql = "SELECT id, pair_key, created_at FROM conversations WHERE id = ?1 AND pair_key IS NOT NULL";
+    row(view, sql, [id], |row| {
+        let key: String = get(row, "pair_key")?;
+        let direct = OpenedDirect::with_key(parsed(row, "id", str::parse)?, &key, time(row, "created_at")?);
+        direct.ok_or_else(|| unfit("pair_key"))
+    })
 }
 
 fn stored(view: &Connection, id: u64) -> Result<Option<StoredMessage>, StoreError> {

@@ -150,6 +150,11 @@ pub(super) fn before_ms(age_ms: u64) -> i64 {
     now_ms().saturating_sub(integer(age_ms))
 }
 
+/// The moment in `ms` by the store's clock.
+pub(super) fn after_ms(ms: u64) -> i64 {
+    now_ms().saturating_add(integer(ms))
+}
+
 pub(super) fn unfit(column: &str) -> StoreError {
     StoreError::Failed(format!("the column {column} holds a value that doesn't belong there"))
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use shared::command::Target;
 use shared::{ConversationId, MessageId, UserId};
 
 use crate::support::client::Client;
@@ -186,7 +187,7 @@ async fn a_full_stream_is_an_answer() {
 fn an_entry_is_a_message_to_store() {
     let entry = gateway::store::NewMessage {
         id: MessageId::new(7).expect("an id"),
-        conversation: ConversationId::parse("c").expect("an id"),
+        target: Target::Conversation(ConversationId::parse("c").expect("an id")),
         sender: UserId::parse("u").expect("an id"),
         temp_id: Some("t".into()),
         kind: "text".into(),

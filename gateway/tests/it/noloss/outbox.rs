@@ -10,15 +10,16 @@ use gateway::chat::publish::{Directory, publisher};
 use gateway::chat::usernames::KnownNames;
 use gateway::metrics::Metrics;
 use gateway::store::{
-    CommittedBatch, CommittedEvents, MembershipChange, NewMessage, SendBatch, SendOutcome, Store, StoredMessage,
+    CommittedBatch, CommittedEvents, Locks, MembershipChange, NewMessage, SendBatch, SendOutcome, Store, StoredMessage,
 };
 use serde_json::{Value, json};
+use shared::command::Target;
 use shared::{ConversationId, MessageId, Role, UserId};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::backbone::rig::{deaf, empty_store, settings};
-use crate::store::{World, event, new_group, owner, silent};
+use crate::store::{World, batch, event, new_group, owner, silent};
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::node::{Node, token};
@@ -34,7 +35,7 @@ async fn commit_silently(store: &Arc<dyn Store>, to: &ConversationId, owned_by: 
     let ids = store.reserve_ids(2).await.expect("ids");
     let message = NewMessage {
         id: MessageId::new(ids.start + 1).expect("an id"),
-        conversation: to.clone(),
+        target: Target::Conversation(to.clone()),
         sender: user("a"),
         temp_id: None,
         kind: "text".into(),
@@ -42,8 +43,8 @@ async fn commit_silently(store: &Arc<dyn Store>, to: &ConversationId, owned_by: 
         reply_to: None,
         data: None,
     };
-    let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message] };
-    let outcomes = store.send(&batch).await.expect("committed");
+    let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message], locks: Locks::Wait };
+    let outcomes = store.send(&batch).await.expect("committed").outcomes;
     assert!(matches!(outcomes.as_slice(), [SendOutcome::Stored(_)]), "{outcomes:?}");
 }
 
@@ -94,6 +95,30 @@ async fn rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_a
         wait_until_published(&cluster, 3).await;
         b.settle().await;
         assert_eq!(b.contents(), ["first", "dead 0", "dead 1", "dead 2"]);
+    })
+    .await;
+}
+
+/// Review hole 30: the sweep, too, tells of a conversation before its first message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_opened_is_told_before_its_first_message() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let mut b = Follower::join(cluster.one.http, "b").await;
+        let mut a = Follower::join(cluster.two.http, "a").await;
+        let store = gateway::store::connect(&cluster.database.url).await.expect("a store");
+        let mut dead = batch(&store, &[("@b", "a", "", "first"), ("@b", "a", "", "second")]).await;
+        dead.owner = owner("dead:1");
+        let opened = store.send(&dead).await.expect("committed").opened.remove(0);
+        cluster.database.client().await.execute(OLD, &[]).await.expect("aged");
+        b.until_message("second").await;
+        a.settle().await;
+        for (follower, kind) in [(&b, "message.new"), (&a, "message.sent")] {
+            let durable: Vec<&Value> = follower.events.iter().filter(|event| event["seq"].is_u64()).collect();
+            let kinds: Vec<&str> = durable.iter().filter_map(|event| event["type"].as_str()).collect();
+            assert_eq!(kinds, ["conversation.created", kind, kind]);
+            assert_eq!(durable[0]["payload"]["conversation"]["id"], opened.id.as_str());
+        }
     })
     .await;
 }
@@ -362,7 +387,7 @@ async fn a_row_whose_messages_find_no_room_counts_once() {
             StoredMessage { message: serde_json::from_value(message).expect("a message"), members_version: 1 }
         };
         let messages = (1..=ROOM + 3).map(stored).collect();
-        publisher.publish_batch(CommittedBatch { row: 1, messages, begun: Instant::now() });
+        publisher.publish_batch(CommittedBatch { row: 1, opened: Vec::new(), messages, begun: Instant::now() });
         let task = tokio::spawn(task.run(stop.clone()));
         let settled = async {
             while publisher.in_flight().lock().contains(&1) {

@@ -118,7 +118,7 @@ async fn a_deletion_leaves_the_place_and_nothing_else(world: World) {
     // It can still be answered.
     let mut answer = batch(&world.store, &[("c", "b", "", "re")]).await;
     answer.messages[0].reply_to = Some(said.id);
-    let outcomes = world.store.send(&answer).await.expect("taken");
+    let outcomes = world.store.send(&answer).await.expect("taken").outcomes;
     assert!(matches!(&outcomes[0], SendOutcome::Stored(stored) if stored.message.seq == 2 && stored.message.rev == 5));
 }
 

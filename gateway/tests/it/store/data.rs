@@ -18,7 +18,7 @@ async fn data_is_kept_with_its_message(world: World) {
     three.messages[0].data = some(r#"{"n":1}"#);
     three.messages[2].data = some(r#"{"mentions":["b"]}"#);
     let said: Vec<_> =
-        store.send(&three).await.expect("taken").into_iter().map(|outcome| stored(outcome).message).collect();
+        store.send(&three).await.expect("taken").outcomes.into_iter().map(|outcome| stored(outcome).message).collect();
     let kept = store.messages(&conversation("c"), Page::Newest, 9).await.expect("a page");
     assert_eq!(kept, said);
     assert_eq!(kept[0].data, three.messages[0].data);
@@ -32,7 +32,7 @@ async fn data_is_kept_with_its_message(world: World) {
     mixed.messages[1].data = some(r#"{"n":2}"#);
     mixed.messages[2].data = some(r#"{"n":3}"#);
     mixed.messages[3].data = some(r#"{"n":4}"#);
-    let outcomes = store.send(&mixed).await.expect("taken");
+    let outcomes = store.send(&mixed).await.expect("taken").outcomes;
     assert_eq!(outcomes[0], SendOutcome::Duplicate(kept[0].clone()));
     assert_eq!(outcomes[1], SendOutcome::Refused(Refusal::UsedTempId), "other data is another message");
     assert_eq!(outcomes[2], SendOutcome::Refused(Refusal::NotMember));

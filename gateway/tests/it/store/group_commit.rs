@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::store::group_commit::SEND_LANES;
 use gateway::store::{
     CommitSink, CommittedBatch, CommittedEvents, GroupCommit, GroupCommitSettings, IdBlock, NewMessageDraft,
     OutboxEvent, Page, Receipt, ReceiptChange, ReceiptKind, Refusal, SendOutcome, Store, StoreError, connect,
@@ -11,7 +10,7 @@ use gateway::store::{
 use shared::MessageId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::store::{World, bounded, contract, conversation, event, new_group, owner, say, stored, user};
+use crate::store::{World, bounded, contract, conversation, event, new_group, owner, say, stored, target, user};
 use crate::support::postgres::Postgres;
 
 contract!(
@@ -26,7 +25,7 @@ contract!(
 /// A group commit and what came out of it.
 pub(super) struct Line {
     pub(super) commit: Arc<GroupCommit>,
-    batches: UnboundedReceiver<CommittedBatch>,
+    pub(super) batches: UnboundedReceiver<CommittedBatch>,
     receipts: UnboundedReceiver<CommittedEvents>,
 }
 
@@ -57,7 +56,7 @@ pub(super) fn line(store: &Arc<dyn Store>) -> Line {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (receipts_in, receipts) = unbounded_channel();
     let sink = Arc::new(Noted { batches: batches_in, receipts: receipts_in });
-    let settings = GroupCommitSettings { owner: owner("test:0"), send_lanes: SEND_LANES, sink };
+    let settings = GroupCommitSettings { owner: owner("test:0"), sink };
     let ids = Arc::new(IdBlock::new(store.clone()));
     Line { commit: Arc::new(GroupCommit::start(store.clone(), ids, settings)), batches, receipts }
 }
@@ -65,7 +64,7 @@ pub(super) fn line(store: &Arc<dyn Store>) -> Line {
 pub(super) fn draft(to: &str, sender: &str, content: &str) -> NewMessageDraft {
     NewMessageDraft {
         id: None,
-        conversation: conversation(to),
+        target: target(to),
         sender: user(sender),
         temp_id: None,
         kind: "text".into(),

@@ -2,11 +2,13 @@
 
 mod audit;
 mod blocks;
+mod busy;
 mod changes;
 mod connections;
 mod conversation_changes;
 mod data;
 mod erasure;
+mod first_messages;
 mod group_commit;
 mod listings;
 mod lookups;
@@ -28,9 +30,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gateway::store::{
-    Names, NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome, Store,
-    StoreError, StoredMessage, connect,
+    Locks, Names, NewConversation, NewMessage, OutboxEvent, OutboxRow, Owner, Refusal, SendBatch, SendOutcome,
+    SentBatch, Store, StoreError, StoredMessage, connect,
 };
+use shared::command::Target;
 use shared::{ConversationId, ConversationKind, MessageId, UserId, Visibility};
 
 use crate::support::postgres::{Database, Postgres};
@@ -160,7 +163,15 @@ pub(crate) async fn new_group(store: &Arc<dyn Store>, id: &str, members: &[&str]
     store.create_conversation(&new, silent()).await.expect("a group").id
 }
 
-/// A message to come: conversation, sender, temp id (or empty), content.
+/// Where a draft goes: into a conversation, or to the user behind an `@`.
+pub(crate) fn target(to: &str) -> Target {
+    match to.strip_prefix('@') {
+        Some(to) => Target::User(user(to)),
+        None => Target::Conversation(conversation(to)),
+    }
+}
+
+/// A message to come: conversation (or `@user`), sender, temp id (or empty), content.
 pub(crate) type Draft<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendBatch {
@@ -169,7 +180,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
     let id = ids.next().expect("the batch's id");
     let messages = drafts.iter().zip(ids).map(|((to, sender, temp_id, content), id)| NewMessage {
         id: MessageId::new(id).expect("a message id"),
-        conversation: conversation(to),
+        target: target(to),
         sender: user(sender),
         temp_id: (!temp_id.is_empty()).then(|| (*temp_id).into()),
         kind: "text".into(),
@@ -177,11 +188,32 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
         reply_to: None,
         data: None,
     });
-    SendBatch { id, owner: owner("test:0"), messages: messages.collect() }
+    let locks = Locks::Leave { held: Vec::new() };
+    SendBatch { id, owner: owner("test:0"), messages: messages.collect(), locks }
 }
 
 pub(crate) async fn send(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> Vec<SendOutcome> {
-    store.send(&batch(store, drafts).await).await.expect("the batch is taken")
+    settled(store, &batch(store, drafts).await).await.outcomes
+}
+
+/// Sends a batch, and what was busy once more, as the group commit does: two batches that race may wait for one another.
+pub(crate) async fn settled(store: &Arc<dyn Store>, batch: &SendBatch) -> SentBatch {
+    let mut sent = store.send(batch).await.expect("the batch is taken");
+    loop {
+        let is_busy = |place: &usize| matches!(sent.outcomes[*place], SendOutcome::Busy(_));
+        let busy: Vec<usize> = (0..sent.outcomes.len()).filter(is_busy).collect();
+        if busy.is_empty() {
+            return sent;
+        }
+        let id = store.reserve_ids(1).await.expect("an id").start;
+        let messages = busy.iter().map(|place| batch.messages[*place].clone()).collect();
+        let rest = SendBatch { id, messages, ..batch.clone() };
+        let again = store.send(&rest).await.expect("the rest is taken");
+        sent.opened.extend(again.opened);
+        for (place, outcome) in busy.into_iter().zip(again.outcomes) {
+            sent.outcomes[place] = outcome;
+        }
+    }
 }
 
 /// Sends one message that must be stored.
@@ -192,7 +224,9 @@ pub(crate) async fn say(store: &Arc<dyn Store>, to: &str, sender: &str, content:
 pub(crate) fn stored(outcome: SendOutcome) -> StoredMessage {
     match outcome {
         SendOutcome::Stored(stored) => stored,
-        other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) => panic!("not stored: {other:?}"),
+        other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_)) => {
+            panic!("not stored: {other:?}")
+        }
     }
 }
 

@@ -15,6 +15,7 @@ contract!(
     rows_of_a_dead_owner_are_taken_over,
     a_row_is_marked_retained_and_pruned,
     rows_published_elsewhere_come_in_commit_order,
+    stamps_in_the_future_are_due_and_leases_have_ended,
     two_nodes_never_take_the_same_row,
     a_row_is_narrowed_and_taken_page_by_page,
     messages_are_found_with_their_age,
@@ -51,7 +52,7 @@ async fn a_row_is_written_with_its_change_or_not_at_all(world: World) {
     store.enqueue(ids.start + 2, &owner("n:1"), std::slice::from_ref(&moved)).await.expect("enqueued before");
     store.enqueue(ids.start + 3, &owner("n:1"), &[]).await.expect("nothing to say");
     let sent = batch(store, &[("c", "a", "", "1"), ("c", "b", "", "no"), ("c", "a", "", "2")]).await;
-    let outcomes = store.send(&sent).await.expect("taken");
+    let outcomes = store.send(&sent).await.expect("taken").outcomes;
     let nothing = batch(store, &[("c", "b", "", "no")]).await;
     store.send(&nothing).await.expect("taken");
     a_tick().await;
@@ -134,6 +135,37 @@ async fn rows_published_elsewhere_come_in_commit_order(world: World) {
         store.mark_published(&[rows[0].id], "redis-2").await.expect("marked");
     }
     assert_eq!(found, order[..4]);
+}
+
+/// NOLOSS.md, C9: the store's clock has stepped back by an hour since a node committed, beat, and died.
+async fn stamps_in_the_future_are_due_and_leases_have_ended(world: World) {
+    let store = &world.store;
+    new_group(store, "c", &["a"]).await;
+    let mut sent = batch(store, &[("c", "a", "", "x")]).await;
+    sent.owner = owner("dead:1");
+    store.send(&sent).await.expect("taken");
+    store.beat(&owner("dead:1")).await.expect("a beat");
+    store.beat(&owner("alive:1")).await.expect("a beat");
+    match &world.database {
+        Some(database) => {
+            let ahead = "UPDATE outbox SET committed_at = committed_at + interval '1 hour'; \
+                UPDATE leases SET beaten_at = beaten_at + interval '1 hour' WHERE owner = 'dead:1'";
+            database.client().await.batch_execute(ahead).await.expect("an hour ahead");
+        }
+        None => {
+            let file = world.url.strip_prefix("sqlite:").expect("a file");
+            let ahead = "UPDATE outbox SET committed_at = committed_at + 3600000; \
+                UPDATE leases SET beaten_at = beaten_at + 3600000 WHERE owner = 'dead:1'";
+            rusqlite::Connection::open(file).expect("opened").execute_batch(ahead).expect("an hour ahead");
+        }
+    }
+    assert!(!store.lease_is_live("dead:1", LIVE).await.expect("asked"));
+    assert!(store.lease_is_live("alive:1", LIVE).await.expect("asked"));
+    let rows = store.take_unpublished(&owner("alive:1"), LIVE, 5_000, (0, 100)).await.expect("rows");
+    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [sent.id]);
+    // The row of a living node stays its own.
+    let others = store.take_unpublished(&owner("third:1"), LIVE, 5_000, (0, 100)).await.expect("rows");
+    assert!(others.is_empty(), "{others:?}");
 }
 
 async fn two_nodes_never_take_the_same_row(world: World) {

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use gateway::store::{MessageChange, Page, Partner, Refusal, SendOutcome, Store};
+use shared::command::Target;
 use shared::{MessageId, Visibility};
 
 use crate::store::{
-    World, batch, contract, conversation, group_of, is_refused, new_group, positions, say, send, silent, stored, user,
+    World, batch, contract, conversation, group_of, is_refused, new_group, positions, say, send, settled, silent,
+    stored, user,
 };
 
 contract!(
@@ -78,19 +80,19 @@ async fn another_message_under_a_used_temp_id_is_refused(world: World) {
     let refused = SendOutcome::Refused(Refusal::UsedTempId);
     let of_one_batch = [("c", "a", "t", "one"), ("c", "a", "t", "two"), ("d", "a", "t", "one"), ("c", "a", "t", "one")];
     let once = batch(store, &of_one_batch).await;
-    let outcomes = store.send(&once).await.expect("taken");
+    let outcomes = store.send(&once).await.expect("taken").outcomes;
     let first = stored(outcomes[0].clone()).message;
     let same = SendOutcome::Duplicate(first.clone());
     assert_eq!(outcomes[1..], [refused.clone(), refused.clone(), same.clone()]);
-    let repeated = store.send(&once).await.expect("taken again");
+    let repeated = store.send(&once).await.expect("taken again").outcomes;
     assert_eq!(repeated[1..], [refused.clone(), refused.clone(), same.clone()]);
 
     let mut later = batch(store, &[("c", "a", "t", "one"); 5]).await;
     later.messages[0].content = "two".into();
     later.messages[1].kind = "image".into();
     later.messages[2].reply_to = Some(first.id);
-    later.messages[3].conversation = conversation("d");
-    let outcomes = store.send(&later).await.expect("taken");
+    later.messages[3].target = Target::Conversation(conversation("d"));
+    let outcomes = store.send(&later).await.expect("taken").outcomes;
     assert_eq!(outcomes, [refused.clone(), refused.clone(), refused.clone(), refused.clone(), same]);
 
     // After an edit or a deletion the conversation alone counts.
@@ -128,8 +130,8 @@ async fn a_temp_id_raced_on_two_nodes_is_stored_once(world: World) {
             let temp_id = format!("{}-{round}", conversations[0]);
             let here = batch(&world.store, &[(conversations[0], "a", &temp_id, "here")]).await;
             let there = batch(&other, &[(conversations[1], "a", &temp_id, "there")]).await;
-            let (here, there) = tokio::join!(world.store.send(&here), other.send(&there));
-            let outcomes = [here.expect("taken")[0].clone(), there.expect("taken")[0].clone()];
+            let (here, there) = tokio::join!(settled(&world.store, &here), settled(&other, &there));
+            let outcomes = [here.outcomes[0].clone(), there.outcomes[0].clone()];
             let stored_count = outcomes.iter().filter(|one| matches!(one, SendOutcome::Stored(_))).count();
             assert_eq!(stored_count, 1, "{outcomes:?}");
         }
@@ -146,20 +148,20 @@ async fn a_repeated_batch_gives_the_first_outcomes(world: World) {
     send(store, &[("c", "a", "known", "x")]).await;
     let drafts = [("c", "a", "", "1"), ("c", "b", "", "no"), ("c", "a", "known", "x"), ("c", "a", "t", "2")];
     let once = batch(store, &drafts).await;
-    let first = store.send(&once).await.expect("taken");
+    let first = store.send(&once).await.expect("taken").outcomes;
     assert!(matches!(first[1], SendOutcome::Refused(Refusal::NotMember)));
     assert!(matches!(first[2], SendOutcome::Duplicate(_)));
     // b comes in meanwhile: a repeated call still stores nothing new.
     let add = gateway::store::MembershipChange::Add { by: None, role: shared::Role::Member };
     store.change_membership(&conversation("c"), &user("b"), &add, silent()).await.expect("b comes in");
-    let second = world.another().await.send(&once).await.expect("taken again");
+    let second = world.another().await.send(&once).await.expect("taken again").outcomes;
     let without_version = |outcomes: Vec<SendOutcome>| -> Vec<SendOutcome> {
         let strip = |outcome| match outcome {
             SendOutcome::Stored(mut stored) => {
                 stored.members_version = 0;
                 SendOutcome::Stored(stored)
             }
-            other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_)) => other,
+            other @ (SendOutcome::Duplicate(_) | SendOutcome::Refused(_) | SendOutcome::Busy(_)) => other,
         };
         outcomes.into_iter().map(strip).collect()
     };
@@ -254,12 +256,12 @@ async fn refusals_stand_for_one_message_each(world: World) {
     )
     .await;
     mixed.messages[5].reply_to = Some(elsewhere);
-    let outcomes = store.send(&mixed).await.expect("taken");
+    let outcomes = store.send(&mixed).await.expect("taken").outcomes;
     let refusals: Vec<_> = outcomes
         .iter()
         .map(|outcome| match outcome {
             SendOutcome::Refused(refusal) => Some(*refusal),
-            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) => None,
+            SendOutcome::Stored(_) | SendOutcome::Duplicate(_) | SendOutcome::Busy(_) => None,
         })
         .collect();
     let expected = [
@@ -276,7 +278,7 @@ async fn refusals_stand_for_one_message_each(world: World) {
     assert_eq!(good.seq, 1);
     let mut reply = batch(store, &[("private", "a", "", "an answer")]).await;
     reply.messages[0].reply_to = Some(good.id);
-    let reply = stored(store.send(&reply).await.expect("taken").remove(0)).message;
+    let reply = stored(store.send(&reply).await.expect("taken").outcomes.remove(0)).message;
     assert_eq!((reply.reply_to, reply.seq), (Some(good.id), 2));
 }
 
@@ -362,12 +364,12 @@ async fn hostile_content_comes_back_as_it_went(world: World) {
         let temp_id = content.chars().take(20).collect::<String>();
         let mut one = batch(store, &[("c", "a", &temp_id, content)]).await;
         one.messages[0].kind = "it's \"odd\"".into();
-        let sent = stored(store.send(&one).await.expect("taken").remove(0)).message;
+        let sent = stored(store.send(&one).await.expect("taken").outcomes.remove(0)).message;
         let read = store.messages(&id, Page::Newest, 1).await.expect("a page").remove(0);
         assert_eq!((read.content.as_str(), &read), (content, &sent));
         let mut again = batch(store, &[("c", "a", &temp_id, content)]).await;
         again.messages[0].kind.clone_from(&sent.kind);
-        assert_eq!(store.send(&again).await.expect("taken"), [SendOutcome::Duplicate(sent)]);
+        assert_eq!(store.send(&again).await.expect("taken").outcomes, [SendOutcome::Duplicate(sent)]);
     }
 }
 

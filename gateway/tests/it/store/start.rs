@@ -282,8 +282,8 @@ fn is_away<T>(result: &Result<T, StoreError>) -> bool {
 async fn retried(store: &Arc<dyn Store>, batch: &gateway::store::SendBatch) {
     for _ in 0..20 {
         match store.send(batch).await {
-            Ok(outcomes) => {
-                assert!(matches!(outcomes[0], gateway::store::SendOutcome::Stored(_)));
+            Ok(sent) => {
+                assert!(matches!(sent.outcomes[0], gateway::store::SendOutcome::Stored(_)));
                 return;
             }
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
