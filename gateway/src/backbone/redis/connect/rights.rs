@@ -128,6 +128,7 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
     allow(&["ZRANGEBYSCORE", &key, "0", "1"]);
     allow(&["XADD", &key, "*", "a", "1"]);
     allow(&["XDEL", &key, "1-1"]);
+    allow(&["XTRIM", &key, "MAXLEN", "1"]);
     allow(&["XRANGE", &key, "-", "+"]);
     allow(&["XREVRANGE", &key, "+", "-"]);
     allow(&["XSETID", &key, "1-1"]);
