@@ -123,13 +123,17 @@ impl Chat {
                 Ok(SentMessage { message, duplicate: false, is_first, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
-                let members = self.members.get(&message.conversation_id).await?;
-                let about = self.directory.about(&message, &members).await;
+                let about = Box::pin(async {
+                    let members = self.members.get(&message.conversation_id).await?;
+                    Ok::<_, StoreError>(self.directory.about(&message, &members).await)
+                });
+                let about = about.await?;
                 Ok(SentMessage { message, duplicate: true, is_first: false, about })
             }
             SendOutcome::Refused(refusal) => match target {
                 Target::Conversation(conversation) => {
-                    Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
+                    let refused = self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal)));
+                    Ok(Box::pin(refused).await?)
                 }
                 // The two are members of their conversation until it is deleted.
                 Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound).into()),

@@ -71,6 +71,9 @@ impl<I: Item> PendingItem<I> {
     }
 }
 
+/// Where an item's answer comes.
+type AnswerReceiver<I> = oneshot::Receiver<Result<<I as Item>::Answer, StoreError>>;
+
 /// The way into a lane.
 pub(super) struct CommitLane<I: Item> {
     queue: mpsc::Sender<PendingItem<I>>,
@@ -103,7 +106,19 @@ impl<I: Item> CommitLane<I> {
 
     /// Queues `item` and waits for its answer: `Busy` at once if too much waits, or within a second if that shows later;
     /// `Unavailable` within five seconds if the store stands still. A caller that goes away doesn't take the item back.
-    pub(super) async fn ask(&self, item: I) -> Result<I::Answer, StoreError> {
+    pub(super) fn ask(&self, item: I) -> impl Future<Output = Result<I::Answer, StoreError>> + use<I> {
+        // Queued before anything is awaited: the future keeps no item, so that many of them take little.
+        let queued = self.enqueue(item);
+        async move {
+            let (answered, deadline) = queued?;
+            match timeout_at(deadline, answered).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => Err(too_late()),
+            }
+        }
+    }
+
+    fn enqueue(&self, item: I) -> Result<(AnswerReceiver<I>, Instant), StoreError> {
         let bytes = item.bytes();
         let (answer, answered) = oneshot::channel();
         let now = Instant::now();
@@ -127,10 +142,7 @@ impl<I: Item> CommitLane<I> {
                 mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("the node is ending".into()),
             });
         }
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(too_late()),
-        }
+        Ok((answered, deadline))
     }
 
     /// How many batches the items make that wait.
