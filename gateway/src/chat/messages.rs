@@ -96,44 +96,36 @@ impl Chat {
 
     async fn commit_draft(&self, draft: NewMessageDraft, started: Instant) -> Result<SentMessage, SendFault> {
         let (sender, target) = (draft.sender.clone(), draft.target.clone());
-        let ended = match &target {
-            Target::Conversation(conversation) => self.take_typing(conversation, &sender),
-            Target::User(_) => None,
-        };
-        let outcome = match ended {
-            None => self.commit.send(draft).await?,
-            Some(ended) => {
-                // The lane has the message before anything is awaited, so messages that are sent side by side keep their order.
-                let (outcome, ()) = join(self.commit.send(draft), Box::pin(self.tell_ended(&ended))).await;
-                outcome?
-            }
+        let outcome = match &target {
+            // Apart, because every message under way would have room for it.
+            Target::User(to) => Box::pin(self.commit_to(to, draft)).await?,
+            Target::Conversation(conversation) => match self.take_typing(conversation, &sender) {
+                None => self.commit.send(draft).await?,
+                Some(ended) => {
+                    // The lane has the message before anything is awaited, so messages that are sent side by side keep their
+                    // order.
+                    let (outcome, ()) = join(self.commit.send(draft), Box::pin(self.tell_ended(&ended))).await;
+                    outcome?
+                }
+            },
         };
         self.metrics.commit_seconds.record(started.elapsed());
         match outcome {
             SendOutcome::Stored(stored) => {
                 let is_first = stored.is_first();
                 let message = stored.message;
-                if let Target::User(to) = &target {
-                    self.directs.insert(pair(&sender, to), message.conversation_id.clone());
-                    // Apart, because every message under way would have room for it.
-                    Box::pin(self.end_typing(&message.conversation_id, &sender)).await;
-                }
                 self.audit.message(&sender, &message.conversation_id, message.id);
                 traces::record(Step::Send, message.id, started, 1);
                 Ok(SentMessage { message, duplicate: false, is_first, about: About::default() })
             }
             SendOutcome::Duplicate(message) => {
-                let about = Box::pin(async {
-                    let members = self.members.get(&message.conversation_id).await?;
-                    Ok::<_, StoreError>(self.directory.about(&message, &members).await)
-                });
-                let about = about.await?;
+                let members = self.members.get(&message.conversation_id).await?;
+                let about = self.directory.about(&message, &members).await;
                 Ok(SentMessage { message, duplicate: true, is_first: false, about })
             }
             SendOutcome::Refused(refusal) => match target {
                 Target::Conversation(conversation) => {
-                    let refused = self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal)));
-                    Ok(Box::pin(refused).await?)
+                    Ok(self.outside(&conversation, Some(&sender), Err(StoreError::Refused(refusal))).await?)
                 }
                 // The two are members of their conversation until it is deleted.
                 Target::User(_) if refusal == Refusal::NotMember => Err(refused(Refusal::NotFound).into()),
@@ -142,6 +134,17 @@ impl Chat {
             // The group commit sends it again, or gives up itself.
             SendOutcome::Busy(_) => Err(StoreError::Unavailable("the conversation is busy".into()).into()),
         }
+    }
+
+    /// Commits a message to a user. Remembers the direct conversation of the two, and ends the sender's typing in it.
+    async fn commit_to(&self, to: &UserId, draft: NewMessageDraft) -> Result<SendOutcome, StoreError> {
+        let outcome = self.commit.send(draft).await?;
+        if let SendOutcome::Stored(stored) = &outcome {
+            let Message { conversation_id, sender_id, .. } = &stored.message;
+            self.directs.insert(pair(sender_id, to), conversation_id.clone());
+            self.end_typing(conversation_id, sender_id).await;
+        }
+        Ok(outcome)
     }
 
     /// Messages of a conversation that `reader` is a member of; `None` is a backend, which may read all.

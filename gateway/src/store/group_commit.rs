@@ -47,9 +47,9 @@ impl GroupCommit {
     }
 
     /// Stores one message with others of its time. `Busy` within a second if too much waits: it was not stored.
-    /// `Unavailable` within five seconds if the store didn't answer: the
-    /// message may still have been stored, and is then published by the sweep of the outbox.
-    pub fn send(&self, draft: NewMessageDraft) -> impl Future<Output = Result<SendOutcome, StoreError>> + use<> {
+    /// `Unavailable` within five seconds if the store didn't answer: the message may still have been stored, and is then
+    /// published by the sweep of the outbox.
+    pub fn send(&self, draft: NewMessageDraft) -> impl Future<Output = Result<SendOutcome, StoreError>> {
         self.sends.ask(draft)
     }
 

@@ -46,6 +46,9 @@ pub(super) trait Item: Send + 'static {
     fn bytes(&self) -> usize;
 }
 
+/// Where a caller gets the answer.
+type Answered<I> = oneshot::Receiver<Result<<I as Item>::Answer, StoreError>>;
+
 /// An item with its caller.
 pub(super) struct PendingItem<I: Item> {
     pub(super) item: I,
@@ -70,9 +73,6 @@ impl<I: Item> PendingItem<I> {
         None
     }
 }
-
-/// Where an item's answer comes.
-type AnswerReceiver<I> = oneshot::Receiver<Result<<I as Item>::Answer, StoreError>>;
 
 /// The way into a lane.
 pub(super) struct CommitLane<I: Item> {
@@ -106,9 +106,10 @@ impl<I: Item> CommitLane<I> {
 
     /// Queues `item` and waits for its answer: `Busy` at once if too much waits, or within a second if that shows later;
     /// `Unavailable` within five seconds if the store stands still. A caller that goes away doesn't take the item back.
+    ///
+    /// It is queued by the call itself, so that a caller who waits keeps no room for the item.
     pub(super) fn ask(&self, item: I) -> impl Future<Output = Result<I::Answer, StoreError>> + use<I> {
-        // Queued before anything is awaited: the future keeps no item, so that many of them take little.
-        let queued = self.enqueue(item);
+        let queued = self.queue(item);
         async move {
             let (answered, deadline) = queued?;
             match timeout_at(deadline, answered).await {
@@ -118,7 +119,8 @@ impl<I: Item> CommitLane<I> {
         }
     }
 
-    fn enqueue(&self, item: I) -> Result<(AnswerReceiver<I>, Instant), StoreError> {
+    /// Queues `item`. Its answer comes, or is given up, by the deadline.
+    fn queue(&self, item: I) -> Result<(Answered<I>, Instant), StoreError> {
         let bytes = item.bytes();
         let (answer, answered) = oneshot::channel();
         let now = Instant::now();

@@ -77,7 +77,7 @@ async fn look_ups_that_hang_hold_up_no_commit_and_are_refused_in_time() {
         let World { store, database, .. } = &World::postgres().await;
         new_group(store, "c", &["a"]).await;
         let lock = database.as_ref().expect("a database").client().await;
-        lock.batch_execute("BEGIN; LOCK TABLE usernames IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+        lock.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.expect("locked");
 
         let mut hanging = JoinSet::new();
         for _ in 0..60 {
