@@ -3,5 +3,6 @@
 mod architecture;
 mod contract_documents;
 mod imports;
+mod protocol_page;
 mod requirements;
 mod switches;

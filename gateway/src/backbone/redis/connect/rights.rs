@@ -120,12 +120,15 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
         allow(&words);
     }
     allow(&["HSET", &key, "a", "1"]);
+    allow(&["HLEN", &key]);
+    allow(&["HINCRBY", &key, "a", "1"]);
     allow(&["ZADD", &key, "1", "a"]);
     allow(&["ZREM", &key, "a"]);
     allow(&["ZSCORE", &key, "a"]);
     allow(&["ZRANGEBYSCORE", &key, "0", "1"]);
     allow(&["XADD", &key, "*", "a", "1"]);
     allow(&["XDEL", &key, "1-1"]);
+    allow(&["XTRIM", &key, "MAXLEN", "1"]);
     allow(&["XRANGE", &key, "-", "+"]);
     allow(&["XREVRANGE", &key, "+", "-"]);
     allow(&["XSETID", &key, "1-1"]);
@@ -167,6 +170,7 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
                 keys.rate(&nobody),
                 keys.offline_due(),
                 keys.push_stream(),
+                keys.push_shares(),
                 keys.push_dead_stream(),
                 keys.late_stream(),
                 keys.late_lease(),
