@@ -219,7 +219,8 @@ impl App {
             self.serving.clone(),
             SocketsConfig::of(&self.config.auth),
         );
-        let public = Arc::new(Public::new(sockets, self.public_routes(Arc::clone(&api)), self.config.mode == Mode::Dev));
+        let public =
+            Arc::new(Public::new(sockets, self.public_routes(Arc::clone(&api)), self.config.mode == Mode::Dev));
         let handle = move |request| Arc::clone(&public).answer(request);
         let proxies = Arc::new(self.config.proxies.clone());
         self.serving.spawn(serve(listeners.http, proxies, handle, self.serving.clone(), self.listening.clone()));

@@ -338,7 +338,8 @@ impl PacedStream {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let unread = &mut self.unread;
-                    let late = |cx: &mut Context<'_>| unread.get_or_insert_with(|| Pace::begin(END_WITHIN)).poll_over(cx);
+                    let late =
+                        |cx: &mut Context<'_>| unread.get_or_insert_with(|| Pace::begin(END_WITHIN)).poll_over(cx);
                     stream.wait(cx, late).map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
                 }
             };

@@ -130,6 +130,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn payloads_come_back_from_frames_of_every_length() {
+        let payloads = [0, 1, 125, 126, 0xFFFF, 0x10000].map(|len| vec![b'x'; len]);
+        let mut framed = Vec::new();
+        payloads.iter().for_each(|payload| put_text(&mut framed, payload));
+        assert!(text_payloads(&framed).eq(payloads.iter().map(Vec::as_slice)));
+    }
+
+    #[test]
     fn lengths_take_their_shortest_form_at_every_boundary() {
         for (len, header) in [
             (0_usize, &[0x81_u8, 0][..]),

@@ -109,7 +109,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .get("/api/v1/users/{user}/export", erasure::export, "What is kept of a user, as JSON lines (backends)")
         .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
         .get("/api/v1/channels", listings::channels, "Public channels")
-        .get(streams::PATH, events::events, "Wait for events (long polling), or have them as they come (server-sent events)")
+        .get(
+            streams::PATH,
+            events::events,
+            "Wait for events (long polling), or have them as they come (server-sent events)",
+        )
         .get("/api/v1/presence", presence::presence, "Who is online")
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")
         .post("/api/v1/broadcast", publish::broadcast, "Send an event to every socket (backends, admins)")

@@ -137,12 +137,7 @@ fn enter(api: &Api, request: &Request) -> Result<(Place, Option<Stay>), Failure>
 }
 
 /// The user, by a token as on a socket. Whether it was revoked is looked at while joining.
-async fn identify(
-    api: &Api,
-    headers: &HeaderMap,
-    query: Option<&str>,
-    from: AddressKey,
-) -> Result<Identity, Failure> {
+async fn identify(api: &Api, headers: &HeaderMap, query: Option<&str>, from: AddressKey) -> Result<Identity, Failure> {
     if let Some(identity) = believed(query).filter(|_| !api.auth_enabled) {
         return Ok(identity);
     }
@@ -164,7 +159,8 @@ async fn identify(
 /// Where the stream goes on. `EventSource` comes back with the same query, so its header counts for more.
 fn asked_position(headers: &HeaderMap, query: Option<&str>) -> Option<Resume> {
     let of_header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim().to_owned());
-    let text = of_header.filter(|text| !text.is_empty()).or_else(|| Some(query_value(query?, "since")?.into_owned()))?;
+    let text =
+        of_header.filter(|text| !text.is_empty()).or_else(|| Some(query_value(query?, "since")?.into_owned()))?;
     Some(text.parse().map_or(Resume::Invalid, Resume::From))
 }
 
