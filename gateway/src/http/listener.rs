@@ -183,7 +183,8 @@ async fn connection<F, Fut>(
         }
         request.extensions_mut().insert(client);
         let (progress, handle, place) = (Arc::clone(&progress), handle.clone(), Arc::clone(&own_place));
-        async move {
+        // In a box, because the connection keeps the room of its largest answer as long as it lives, and a stream lives long.
+        Box::pin(async move {
             let request = request.map(|body| PacedBody::of(body, Arc::clone(&progress)));
             let mut answer = match head::refusal(&request) {
                 Some(refusal) => refusal,
@@ -197,7 +198,7 @@ async fn connection<F, Fut>(
             }
             progress.is_the_clients_turn();
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let stream = PacedStream::new(stream, Arc::clone(place.progress()));
     let connection = http1::Builder::new()
