@@ -25,21 +25,31 @@ impl OpenStream {
         }
     }
 
-    /// The peer took bytes: a sign of life, because a stream's client sends none.
-    pub(super) fn moved(&self) {
-        self.0.liveness().heard();
-        self.0.liveness().set_stuck(false);
-    }
-
-    /// The peer takes nothing now. An error if it has not for as long as a socket may; `late` is polled once the stream has to
-    /// end.
-    pub(super) fn wait(&self, cx: &mut Context<'_>, late: impl FnOnce(&mut Context<'_>) -> Poll<()>) -> io::Result<()> {
-        let mut batch = Batch::default();
-        self.0.liveness().set_stuck(true);
-        self.0.watch(&mut batch, cx.waker());
-        if batch.abort || batch.close.is_some() && late(cx).is_ready() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the stream was not read"));
+    /// Judges what became of a write. To take bytes is a sign of life, because a stream's client sends none. To take none is an
+    /// error after as long as a socket may; once the stream has to end, when `late` is ready.
+    pub(super) fn judge(
+        &self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        late: impl FnOnce(&mut Context<'_>) -> Poll<()>,
+    ) -> Poll<io::Result<usize>> {
+        let Self(queue) = self;
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                queue.liveness().heard();
+                queue.liveness().set_stuck(false);
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let mut batch = Batch::default();
+                queue.liveness().set_stuck(true);
+                queue.watch(&mut batch, cx.waker());
+                if batch.abort || batch.close.is_some() && late(cx).is_ready() {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the stream was not read")));
+                }
+                Poll::Pending
+            }
         }
-        Ok(())
     }
 }

@@ -330,19 +330,9 @@ impl PacedStream {
                 stream.begin_on(&self.stream);
                 self.unread = None;
             }
-            return match written {
-                Poll::Ready(Ok(bytes)) => {
-                    stream.moved();
-                    Poll::Ready(Ok(bytes))
-                }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let unread = &mut self.unread;
-                    let late =
-                        |cx: &mut Context<'_>| unread.get_or_insert_with(|| Pace::begin(END_WITHIN)).poll_over(cx);
-                    stream.wait(cx, late).map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
-                }
-            };
+            let unread = &mut self.unread;
+            let late = |cx: &mut Context<'_>| unread.get_or_insert_with(|| Pace::begin(END_WITHIN)).poll_over(cx);
+            return stream.judge(cx, written, late);
         }
         match written {
             Poll::Ready(Ok(bytes)) => {
