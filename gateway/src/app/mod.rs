@@ -36,7 +36,7 @@ use crate::delivery::registry::Registry;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
-use crate::limits::{BulkRequests, Polls, UserRates};
+use crate::limits::{Addresses, BulkRequests, Polls, UserRates};
 use crate::metrics::{self, Metrics};
 use crate::node::clients::Clients;
 use crate::node::drain::{self, Stopping, Unfinished};
@@ -209,13 +209,17 @@ impl App {
 
     fn start_listeners(&self, listeners: Listeners, prometheus: PrometheusHandle) {
         let capacity = Capacity::new(self.config.limits.connections_max);
+        let limits = &self.config.limits;
+        let addresses = Addresses::new(limits.connections_per_ip_max, limits.connect_rate_per_ip);
+        let api = self.api(&capacity, addresses.clone());
         let sockets = Sockets::new(
             Arc::clone(&self.node),
-            Arc::clone(&capacity),
+            (Arc::clone(&capacity), Arc::clone(&addresses)),
             self.serving.clone(),
             SocketsConfig::of(&self.config.auth),
         );
-        let public = Arc::new(Public::new(sockets, self.public_routes(), self.config.mode == Mode::Dev));
+        let public =
+            Arc::new(Public::new(sockets, self.public_routes(Arc::clone(&api)), self.config.mode == Mode::Dev));
         let handle = move |request| Arc::clone(&public).answer(request);
         let proxies = Arc::new(self.config.proxies.clone());
         self.serving.spawn(serve(listeners.http, proxies, handle, self.serving.clone(), self.listening.clone()));
@@ -228,22 +232,25 @@ impl App {
             }
         });
         let routes = ops::router(Arc::clone(&self.node), capacity, prometheus, Arc::clone(&self.readiness))
-            .merge(rest::admin_router(self.api()));
+            .merge(rest::admin_router(api));
         let handle = move |request| answer(routes.clone(), request);
         let stop = self.ops_listening.clone();
         self.background.spawn(serve(listeners.ops, Arc::<Proxies>::default(), handle, self.background.clone(), stop));
     }
 
-    fn api(&self) -> Arc<Api> {
+    fn api(&self, capacity: &Arc<Capacity>, addresses: Arc<Addresses>) -> Arc<Api> {
         Arc::new(Api {
             node: Arc::clone(&self.node),
             api_key: self.config.auth.api_key.clone(),
             origins: Arc::new(self.config.auth.allowed_origins.clone()),
+            capacity: Arc::clone(capacity),
+            addresses,
+            auth_enabled: self.config.auth.enabled,
         })
     }
 
-    fn public_routes(&self) -> Router {
-        let routes = rest::router(self.api());
+    fn public_routes(&self, api: Arc<Api>) -> Router {
+        let routes = rest::router(api);
         match self.config.mode {
             Mode::Serve => routes,
             Mode::Dev => routes.merge(demo::router(self.config.auth.clone())),

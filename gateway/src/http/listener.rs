@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client_address::{ClientAddress, ClientScheme};
 use super::head;
+use super::open_stream::OpenStream;
 use super::plain_connections::{PacedBody, PacedStream, PlainConnections, PlainPlace};
 use super::proxy_protocol::{self, HeaderError};
 use super::rest::failure::respond;
@@ -173,15 +174,17 @@ async fn connection<F, Fut>(
             return;
         }
     };
-    let progress = Arc::clone(place.progress());
+    let place = Arc::new(place);
+    let (progress, own_place) = (Arc::clone(place.progress()), Arc::clone(&place));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let client = ClientAddress::of(peer, request.headers(), &proxies);
         if let Some(scheme) = ClientScheme::of(peer, request.headers(), &proxies) {
             request.extensions_mut().insert(scheme);
         }
         request.extensions_mut().insert(client);
-        let (progress, handle) = (Arc::clone(&progress), handle.clone());
-        async move {
+        let (progress, handle, place) = (Arc::clone(&progress), handle.clone(), Arc::clone(&own_place));
+        // In a box, because the connection keeps the room of its largest answer as long as it lives, and a stream lives long.
+        Box::pin(async move {
             let request = request.map(|body| PacedBody::of(body, Arc::clone(&progress)));
             let mut answer = match head::refusal(&request) {
                 Some(refusal) => refusal,
@@ -190,9 +193,12 @@ async fn connection<F, Fut>(
             if progress.was_slow() {
                 *answer.status_mut() = StatusCode::REQUEST_TIMEOUT;
             }
+            if let Some(stream) = answer.extensions_mut().remove::<OpenStream>() {
+                place.leave_for(stream);
+            }
             progress.is_the_clients_turn();
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let stream = PacedStream::new(stream, Arc::clone(place.progress()));
     let connection = http1::Builder::new()

@@ -8,6 +8,7 @@ mod client_address;
 pub mod demo;
 mod head;
 mod listener;
+mod open_stream;
 pub mod ops;
 mod plain_connections;
 mod proxy_protocol;

@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::open_stream::OpenStream;
+
 /// The places of a listener.
 pub(super) const PLAIN_CONNECTIONS_MAX: usize = 2048;
 /// The part of the places that one address may have before its own connections are the first to go.
@@ -28,6 +30,8 @@ const ADDRESS_SHARE_MAX: usize = PLAIN_CONNECTIONS_MAX / 2;
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take for a request's body, and for its answer, before it has moved any byte.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stream's client may take for what was written before the stream ended.
+const END_WITHIN: Duration = Duration::from_secs(1);
 /// How many bytes buy a second more. A client that is slower doesn't need that long, or does it on purpose.
 const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 
@@ -67,6 +71,8 @@ pub(super) struct Progress {
     is_slow: AtomicBool,
     /// The place is needed for another.
     evicted: CancellationToken,
+    /// The connection has become a stream of events.
+    stream: OnceLock<OpenStream>,
 }
 
 /// Whom a connection waits for.
@@ -110,6 +116,7 @@ impl PlainConnections {
             turn: AtomicU8::new(Turn::Client as u8),
             is_slow: AtomicBool::new(false),
             evicted: CancellationToken::new(),
+            stream: OnceLock::new(),
         });
         table.connections.insert(number, Arc::clone(&progress));
         *table.by_address.entry(peer).or_default() += 1;
@@ -151,6 +158,12 @@ impl PlainPlace {
     /// The other end of the connection.
     pub(super) fn peer(&self) -> IpAddr {
         self.progress.peer
+    }
+
+    /// The connection becomes a stream of events: it counts as a socket from now on, and leaves its place.
+    pub(super) fn leave_for(&self, stream: OpenStream) {
+        self.progress.stream.get_or_init(|| stream);
+        self.all.table.lock().remove(self.number);
     }
 
     /// What the connection does is told here.
@@ -213,13 +226,14 @@ impl Progress {
 #[derive(Debug)]
 struct Pace {
     begun: Instant,
+    patience: Duration,
     moved: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pace {
-    fn begin() -> Self {
-        Self { begun: Instant::now(), moved: 0, timer: None }
+    fn begin(patience: Duration) -> Self {
+        Self { begun: Instant::now(), patience, moved: 0, timer: None }
     }
 
     fn moved(&mut self, bytes: usize) {
@@ -229,7 +243,7 @@ impl Pace {
 
     /// Ready when the client was too slow. To be polled while it is waited for.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.begun + PATIENCE + Duration::from_secs(self.moved / BYTES_PER_SECOND_MIN);
+        let deadline = self.begun + self.patience + Duration::from_secs(self.moved / BYTES_PER_SECOND_MIN);
         self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into()))).as_mut().poll(cx)
     }
 }
@@ -253,7 +267,7 @@ impl PacedBody {
             progress.is_our_turn();
             return Body::empty();
         }
-        Body::new(Self { body, pace: Pace::begin(), progress })
+        Body::new(Self { body, pace: Pace::begin(PATIENCE), progress })
     }
 }
 
@@ -299,16 +313,27 @@ pub(super) struct PacedStream {
     progress: Arc<Progress>,
     /// While something written is not taken.
     unread: Option<Pace>,
+    /// The connection was seen to be a stream of events.
+    is_stream: bool,
 }
 
 impl PacedStream {
     /// Counts for `progress` what moves on `stream`.
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
-        Self { stream, progress, unread: None }
+        Self { stream, progress, unread: None, is_stream: false }
     }
 
     /// Judges what became of a write.
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Some(stream) = self.progress.stream.get() {
+            if !std::mem::replace(&mut self.is_stream, true) {
+                stream.begin_on(&self.stream);
+                self.unread = None;
+            }
+            let unread = &mut self.unread;
+            let late = |cx: &mut Context<'_>| unread.get_or_insert_with(|| Pace::begin(END_WITHIN)).poll_over(cx);
+            return stream.judge(cx, written, late);
+        }
         match written {
             Poll::Ready(Ok(bytes)) => {
                 self.progress.moved(bytes);
@@ -319,7 +344,7 @@ impl PacedStream {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                ready!(self.unread.get_or_insert_with(Pace::begin).poll_over(cx));
+                ready!(self.unread.get_or_insert_with(|| Pace::begin(PATIENCE)).poll_over(cx));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was read too slowly")))
             }
         }

@@ -61,9 +61,12 @@ impl SocketsConfig {
 impl Sockets {
     /// Opens sockets on this node, each in a task of `tasks`.
     #[must_use]
-    pub fn new(node: Arc<Node>, capacity: Arc<Capacity>, tasks: TaskTracker, config: SocketsConfig) -> Self {
-        let limits = &node.limits;
-        let addresses = Addresses::new(limits.connections_per_ip_max, limits.connect_rate_per_ip);
+    pub fn new(
+        node: Arc<Node>,
+        (capacity, addresses): (Arc<Capacity>, Arc<Addresses>),
+        tasks: TaskTracker,
+        config: SocketsConfig,
+    ) -> Self {
         Self { node, capacity, addresses, tasks, config }
     }
 

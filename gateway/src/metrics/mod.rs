@@ -49,6 +49,8 @@ macro_rules! handles {
 handles! {
     /// Not yet authenticated ones included.
     pub connections: Gauge = gauge("parley_connections", "Open sockets");
+    pub event_streams: Gauge =
+        gauge("parley_event_streams", "Open streams of server-sent events, which parley_connections counts as well");
     pub users: Gauge = gauge("parley_users", "Users with a socket on this node");
     pub sessions: Gauge = gauge("parley_sessions", "Open sockets of authenticated users");
     pub connections_max: Gauge =

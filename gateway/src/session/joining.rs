@@ -61,10 +61,13 @@ impl Joining {
 }
 
 /// The parts of a connection that its place in the registry needs.
-struct Place {
-    node: Arc<Node>,
-    queue: Arc<SendQueue>,
-    number: u64,
+pub(super) struct Place {
+    /// The node.
+    pub(super) node: Arc<Node>,
+    /// The frames that wait for the connection.
+    pub(super) queue: Arc<SendQueue>,
+    /// The connection's number on this node.
+    pub(super) number: u64,
 }
 
 impl Place {
@@ -75,7 +78,7 @@ impl Place {
 }
 
 /// Makes the connection a live one and queues `auth_success`.
-async fn join(place: Place, identity: Identity, resume: Option<Resume>) -> Result<Live, Refusal> {
+pub(super) async fn join(place: Place, identity: Identity, resume: Option<Resume>) -> Result<Live, Refusal> {
     let Place { node, queue, number } = place;
     let _turn = if switches::off("turns") { None } else { Some(take_turn(&node).await?) };
     let registered = Registered::add(&node, &identity.user, number, &queue, expiry_s(&identity));

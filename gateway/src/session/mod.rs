@@ -1,5 +1,6 @@
 //! A session: one socket, one task. It waits for a token, joins, and is live; each state is a type of its own.
-//! It offers [`Session`], the future that drives a socket, and [`poller`], long polling on the same log.
+//! It offers [`Session`], the future that drives a socket; [`stream`], server-sent events, and [`poller`], long polling, on
+//! the same log.
 //! It never holds a timer or a buffer: the node sweeps all sockets' clocks once a second, and bytes wait in the queue.
 
 mod carry_out;
@@ -10,6 +11,7 @@ mod order;
 pub mod poller;
 mod registered;
 pub mod socket;
+pub mod stream;
 mod under_way;
 mod waiting;
 

@@ -59,6 +59,25 @@ pub fn close_echo(code: Option<u16>) -> Bytes {
     }
 }
 
+/// The payloads of frames that [`put_text`] put one after another.
+pub fn text_payloads(mut framed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, rest) = framed.split_first()?;
+        let (short, rest) = rest.split_first()?;
+        let (len, rest) = match short {
+            126 => rest.split_first_chunk().map(|(len, rest)| (usize::from(u16::from_be_bytes(*len)), rest))?,
+            127 => {
+                let (len, rest) = rest.split_first_chunk()?;
+                (usize::try_from(u64::from_be_bytes(*len)).ok()?, rest)
+            }
+            short => (usize::from(*short), rest),
+        };
+        let (payload, after) = rest.split_at_checked(len)?;
+        framed = after;
+        Some(payload)
+    })
+}
+
 fn control(head: u8, start: &[u8], rest: &[u8]) -> Bytes {
     let rest = rest.get(..CONTROL_PAYLOAD_BYTES_MAX.saturating_sub(start.len())).unwrap_or(rest);
     let len = start.len() + rest.len();
@@ -109,6 +128,14 @@ fn put_header(framed: &mut Vec<u8>, head: u8, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn payloads_come_back_from_frames_of_every_length() {
+        let payloads = [0, 1, 125, 126, 0xFFFF, 0x10000].map(|len| vec![b'x'; len]);
+        let mut framed = Vec::new();
+        payloads.iter().for_each(|payload| put_text(&mut framed, payload));
+        assert!(text_payloads(&framed).eq(payloads.iter().map(Vec::as_slice)));
+    }
 
     #[test]
     fn lengths_take_their_shortest_form_at_every_boundary() {

@@ -26,6 +26,7 @@ mod retention;
 mod rights;
 mod rules;
 mod store;
+mod streams;
 mod support;
 mod tls;
 mod traces;

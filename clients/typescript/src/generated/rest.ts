@@ -332,7 +332,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Wait for events (long polling) */
+        /** Wait for events (long polling), or have them as they come (server-sent events) */
         get: operations["events.events"];
         put?: never;
         post?: never;

@@ -152,7 +152,7 @@ fn named_user(parts: &Parts) -> Result<Option<UserId>, ProtocolError> {
     UserId::parse(text).map(Some).map_err(|fault| ProtocolError::field("X-User-Id", fault))
 }
 
-fn not_let_in(error: AuthError) -> Failure {
+pub(super) fn not_let_in(error: AuthError) -> Failure {
     match error {
         AuthError::Refused(reason) => refused(reason),
         AuthError::Unavailable(reason) => unavailable(reason),

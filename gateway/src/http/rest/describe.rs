@@ -57,6 +57,14 @@ impl Operation {
         self.answers.insert(status.to_string(), answer);
     }
 
+    /// An answer that is described already has this form as well.
+    pub(super) fn answers_also_in(&mut self, status: u16, media: &str) {
+        let content = self.answers.get_mut(&status.to_string()).and_then(|answer| answer.get_mut("content"));
+        if let Some(content) = content.and_then(Value::as_object_mut) {
+            content.insert(media.to_owned(), json!({ "schema": { "type": "string" } }));
+        }
+    }
+
     /// The operation as it stands in the document; `handler` is the path of its function.
     pub(super) fn into_json(self, handler: &str, summary: &str) -> Value {
         let mut operation = Map::new();

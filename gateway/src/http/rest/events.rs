@@ -19,6 +19,7 @@ use super::body::Params;
 use super::caller::Caller;
 use super::describe::{Answer, Operation, Schemas};
 use super::failure::Failure;
+use super::streams::EVENT_STREAM;
 use crate::session::poller::{PollOutcome, poll};
 
 /// How long a poll waits unless the caller says otherwise, and at the most.
@@ -81,7 +82,10 @@ impl IntoResponse for PollAnswer {
 
 impl Answer for PollAnswer {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers(200, "The events; none if the time was up.", Some(schemas.answer::<Events>()));
+        let described = "The events; none if the time was up. With `Accept: text/event-stream` a stream: `event` is the type, \
+             `data` the envelope, `id` the position, which `Last-Event-ID` goes on at.";
+        operation.answers(200, described, Some(schemas.answer::<Events>()));
+        operation.answers_also_in(200, EVENT_STREAM);
         operation.answers(409, "The position can't be served.", Some(schemas.answer::<ResyncAnswer>()));
     }
 }

@@ -22,6 +22,7 @@ mod presence;
 mod publish;
 mod routes;
 mod social;
+mod streams;
 mod tickets;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ use tracing::Instrument;
 
 use crate::config::Origins;
 use crate::http::browsers;
+use crate::http::listener::Capacity;
+use crate::limits::Addresses;
 use crate::node::Node;
 use routes::Routes;
 
@@ -48,6 +51,12 @@ pub struct Api {
     pub api_key: Option<String>,
     /// Origins of browsers that may call routes, and change something by a cookie.
     pub origins: Arc<Origins>,
+    /// The places of connections, which streams of events take as sockets do.
+    pub capacity: Arc<Capacity>,
+    /// The connections of each address, sockets and streams.
+    pub addresses: Arc<Addresses>,
+    /// Whether tokens are required; if not, `?user=` opens a stream (dev only).
+    pub auth_enabled: bool,
 }
 
 /// The routes about connections and channels, on the operators' listener.
@@ -100,7 +109,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .get("/api/v1/users/{user}/export", erasure::export, "What is kept of a user, as JSON lines (backends)")
         .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
         .get("/api/v1/channels", listings::channels, "Public channels")
-        .get("/api/v1/events", events::events, "Wait for events (long polling)")
+        .get(
+            streams::PATH,
+            events::events,
+            "Wait for events (long polling), or have them as they come (server-sent events)",
+        )
         .get("/api/v1/presence", presence::presence, "Who is online")
         .post("/api/v1/publish", publish::publish, "Send an event to users (backends, admins)")
         .post("/api/v1/broadcast", publish::broadcast, "Send an event to every socket (backends, admins)")
@@ -116,6 +129,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .finish(api.node.limits.content_chars_max, &api.node.metrics)
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
+        .layer(from_fn_with_state(Arc::clone(&api), streams::divert))
         .layer(from_fn_with_state(Arc::clone(&api.origins), browsers::guard))
         .layer(from_fn_with_state(Arc::clone(&api), account))
         .with_state(api)
