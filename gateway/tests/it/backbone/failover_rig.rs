@@ -44,7 +44,7 @@ pub(crate) async fn nothing_is_lost(
     };
     let ((settled, acked), fetched) = tokio::join!(sending, fetched_until_the_end(b, store, &told));
 
-    nothing_is_missed(b, &acked, &fetched, settled).await;
+    nothing_is_missed(b, store, &acked, fetched, settled).await;
     let stored = stored(store).await;
     assert!(acked.iter().all(|content| stored.contains(content)), "what was acknowledged is in the store");
 }
@@ -125,26 +125,28 @@ async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client,
     }
 }
 
-/// What was acknowledged came once as an event or was fetched; the messages of `settled` came in order, as events; and
-/// `b` was told that the log is another.
+/// What was acknowledged came once as an event, or was fetched because a `resync` said so; the messages of `settled` came in
+/// order, as events; and `b` was told that the log is another.
 async fn nothing_is_missed(
     b: &mut Follower,
+    store: &tokio_postgres::Client,
     acked: &HashSet<String>,
-    fetched: &HashSet<String>,
+    mut fetched: HashSet<String>,
     settled: Range<usize>,
 ) {
     // What could not be published meanwhile is redone behind what could: the follower checks the order of the log.
-    let missed = |b: &Follower| {
+    let missed = |b: &Follower, fetched: &HashSet<String>| {
         let got = b.contents();
         let is_missed = |content: &&String| !got.contains(content) && !fetched.contains(*content);
         acked.iter().filter(is_missed).cloned().collect::<Vec<_>>()
     };
     let since = Instant::now();
-    while !missed(b).is_empty() && since.elapsed() < Duration::from_secs(15) {
+    while !missed(b, &fetched).is_empty() && since.elapsed() < Duration::from_secs(15) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         b.settle().await;
+        fetched.extend(marked(b, store).await);
     }
-    assert_eq!(missed(b), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
+    assert_eq!(missed(b, &fetched), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
     let got = b.contents();
     let distinct: HashSet<&String> = got.iter().collect();
     assert_eq!(distinct.len(), got.len(), "each comes once: {got:?}");
@@ -152,6 +154,18 @@ async fn nothing_is_missed(
     let later: Vec<usize> = later.into_iter().filter(|n| *n >= settled.start).collect();
     assert_eq!(later, settled.collect::<Vec<_>>(), "afterwards everything comes as before; {:?}", b.notices);
     assert!(b.notices.iter().any(|notice| notice["type"] == "resync"), "the log is another: {:?}", b.notices);
+}
+
+/// The messages for which markers stand in the log (NOLOSS.md, C1), as a client fetches them.
+async fn marked(b: &Follower, store: &tokio_postgres::Client) -> HashSet<String> {
+    let markers = b.events.iter().filter(|event| event["type"] == "resync").map(|event| &event["payload"]);
+    let named = markers.flat_map(|marker| {
+        let more = marker["messageIds"].as_array().into_iter().flatten();
+        std::iter::once(&marker["messageId"]).chain(more).filter_map(|id| id.as_str()?.parse::<i64>().ok())
+    });
+    let named: Vec<i64> = named.collect();
+    let rows = store.query("SELECT content FROM messages WHERE id = ANY ($1)", &[&named]).await;
+    rows.expect("the store answers").iter().map(|row| row.get(0)).collect()
 }
 
 /// What the store holds.
