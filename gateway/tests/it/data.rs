@@ -95,6 +95,8 @@ async fn data_that_is_no_small_object_is_refused() {
 async fn a_push_job_names_the_mentioned() {
     bounded(async {
         let cluster = TwoNodes::start(&[]).await;
+        // Users who were never here get no jobs.
+        cluster.redis.ask("SET chat:last_seen:b 1");
         let caller = Caller::user("a");
         for body in [json!({ "to": "b", "content": "x", "data": data() }), json!({ "to": "b", "content": "y" })] {
             assert_eq!(caller.post(&cluster.one, "/api/v1/messages", body).await.0, 201);

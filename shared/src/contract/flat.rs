@@ -410,7 +410,10 @@ mod tests {
             event("message.new", json!({ "message": message })),
             event("conversation.updated", json!({ "conversationId": "c" })),
             event("notification.unread", json!({ "conversationId": "c", "unread": 1, "totalUnread": 1 })),
-            event("message.read_ack", json!({ "conversationId": "c", "markedCount": 1, "readAt": AT })),
+            event(
+                "message.read_ack",
+                json!({ "conversationId": "c", "markedCount": 1, "readAt": AT, "upToSeq": 3, "lastSeq": 4 }),
+            ),
             event(
                 "message.read_update",
                 json!({ "conversationId": "c", "messageIds": ["1", "2"], "readBy": "u", "readAt": AT }),
@@ -420,11 +423,14 @@ mod tests {
                 json!({ "conversationId": "c", "upTo": "1", "userId": "u", "deliveredAt": AT }),
             ),
             event("message.edited", json!({ "message": message })),
-            event("message.deleted", json!({ "messageId": "1", "conversationId": "c", "deletedAt": AT, "rev": 1 })),
+            event(
+                "message.deleted",
+                json!({ "messageId": "1", "conversationId": "c", "seq": 1, "rev": 1, "deletedAt": AT }),
+            ),
             event(
                 "reaction.updated",
                 json!({ "messageId": "1", "conversationId": "c", "userId": "u", "emoji": "x", "added": true,
-                "reactions": {}, "rev": 1 }),
+                "reactions": {}, "seq": 1, "rev": 1 }),
             ),
             event("typing", json!({ "conversationId": "c", "userId": "u", "isTyping": true, "username": "Ann" })),
             event("block.added", json!({ "userId": "u" })),

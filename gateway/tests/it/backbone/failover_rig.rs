@@ -146,7 +146,12 @@ async fn nothing_is_missed(
         b.settle().await;
         fetched.extend(marked(b, store).await);
     }
-    assert_eq!(missed(b, &fetched), Vec::<String>::new(), "acknowledged, and neither an event nor told; {:?}", b.notices);
+    assert_eq!(
+        missed(b, &fetched),
+        Vec::<String>::new(),
+        "acknowledged, and neither an event nor told; {:?}",
+        b.notices
+    );
     let got = b.contents();
     let distinct: HashSet<&String> = got.iter().collect();
     assert_eq!(distinct.len(), got.len(), "each comes once: {got:?}");
