@@ -29,6 +29,7 @@ export type Content = string;
 export type SendBody = {
   content: Content;
   conversationId?: ConversationId | null;
+  data?: MessageData | null;
   /**
    * `text`, or a kind that the node's setting MESSAGE_KINDS allows; `system` is for backends.
    */
@@ -55,7 +56,9 @@ export type ServerFrame =
   | ServerBlockAdded
   | ServerBlockRemoved
   | ServerBroadcast
+  | ServerConversationChanged
   | ServerConversationCreated
+  | ServerConversationDeleted
   | ServerConversationJoined
   | ServerConversationLeft
   | ServerConversationUpdated
@@ -251,6 +254,16 @@ export interface ClientMessageSend {
   ref?: string | number;
   type: "message.send";
 }
+/**
+ * The application's own, at most 4096 bytes of JSON and 16 levels deep. `mentions` names users.
+ */
+export interface MessageData {
+  /**
+   * @maxItems 100
+   */
+  mentions?: string[];
+  [k: string]: unknown;
+}
 export interface ClientPing {
   payload?: {
     timestamp?: string | number | null;
@@ -394,8 +407,15 @@ export interface ServerBroadcast {
   seq?: number;
   type: "broadcast";
 }
-export interface ServerConversationCreated {
+/**
+ * The conversation without its newest message; members' `readSeq` is 0, because each reader may see others.
+ */
+export interface ServerConversationChanged {
   payload: {
+    /**
+     * The user who changed it; absent for a backend.
+     */
+    changedBy?: UserId | null;
     conversation: Conversation;
   };
   /**
@@ -406,7 +426,7 @@ export interface ServerConversationCreated {
    * Durable events only: counts one by one.
    */
   seq?: number;
-  type: "conversation.created";
+  type: "conversation.changed";
 }
 /**
  * A conversation as one of its members sees it.
@@ -478,6 +498,10 @@ export interface Message {
    */
   createdAt: string;
   /**
+   * What the application keeps beside the content; gone once deleted.
+   */
+  data?: MessageData | null;
+  /**
    * When it was deleted.
    */
   deletedAt?: Timestamp | null;
@@ -536,6 +560,39 @@ export interface MemberView {
    * Who.
    */
   userId: string;
+}
+export interface ServerConversationCreated {
+  payload: {
+    conversation: Conversation;
+  };
+  /**
+   * Comes back in the answer to this frame.
+   */
+  ref?: string | number;
+  /**
+   * Durable events only: counts one by one.
+   */
+  seq?: number;
+  type: "conversation.created";
+}
+export interface ServerConversationDeleted {
+  payload: {
+    conversationId: ConversationId;
+    deletedAt: Timestamp;
+    /**
+     * The user who deleted it; absent for a backend.
+     */
+    deletedBy?: UserId | null;
+  };
+  /**
+   * Comes back in the answer to this frame.
+   */
+  ref?: string | number;
+  /**
+   * Durable events only: counts one by one.
+   */
+  seq?: number;
+  type: "conversation.deleted";
 }
 export interface ServerConversationJoined {
   payload: {
@@ -655,6 +712,10 @@ export interface ServerMemberJoined {
     conversationId: ConversationId;
     userId: UserId;
     username?: string | null;
+    /**
+     * The version of the members: of events about one user, the one with the highest version holds.
+     */
+    version: number;
   };
   /**
    * Comes back in the answer to this frame.
@@ -671,6 +732,10 @@ export interface ServerMemberLeft {
     conversationId: ConversationId;
     userId: UserId;
     username?: string | null;
+    /**
+     * As in `member.joined`.
+     */
+    version: number;
   };
   /**
    * Comes back in the answer to this frame.
@@ -688,6 +753,10 @@ export interface ServerMessageDeleted {
     deletedAt: Timestamp;
     messageId: MessageId;
     rev: number;
+    /**
+     * The message's place in the conversation.
+     */
+    seq: number;
   };
   /**
    * Comes back in the answer to this frame.
@@ -749,8 +818,16 @@ export interface ServerMessageNew {
 export interface ServerMessageReadAck {
   payload: {
     conversationId: ConversationId;
+    /**
+     * The conversation's newest `seq`.
+     */
+    lastSeq: number;
     markedCount: number;
     readAt: Timestamp;
+    /**
+     * The reader's position.
+     */
+    upToSeq: number;
   };
   /**
    * Comes back in the answer to this frame.
@@ -888,6 +965,10 @@ export interface ServerReactionUpdated {
       [k: string]: UserId[];
     };
     rev: number;
+    /**
+     * The message's place in the conversation.
+     */
+    seq: number;
     userId: UserId;
   };
   /**
@@ -902,7 +983,23 @@ export interface ServerReactionUpdated {
 }
 export interface ServerResync {
   payload: {
+    /**
+     * Of the messages that it stands for, if all are of one conversation.
+     */
+    conversationId?: ConversationId | null;
     epoch: Epoch;
+    /**
+     * The message that it stands for.
+     */
+    messageId?: MessageId | null;
+    /**
+     * The messages that it stands for, if they are several.
+     */
+    messageIds?: MessageId[];
+    /**
+     * The kept notifications that it stands for.
+     */
+    notificationIds?: NotificationId[];
     reason: ResyncReason;
     seq: number;
   };
