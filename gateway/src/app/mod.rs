@@ -3,36 +3,32 @@
 //! It decides nothing: parts find their order here, and their work in their own rooms.
 
 mod backbone;
+mod delivery;
 mod settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
-use shared::UserId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditTrail, audit_trail};
 use crate::auth::{Authenticator, LiveSessions};
-use crate::backbone::{Backbone, BackboneError};
+use crate::backbone::Backbone;
 use crate::chat::lease::Lease;
-use crate::chat::members::MembersCache;
 use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
 use crate::chat::upkeep::Retention;
 use crate::chat::usernames::KnownNames;
 use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies, RetentionConfig};
-use crate::delivery::fanout::{Fanout, Invalidation};
-use crate::delivery::healer::{Healer, ReadMarked};
-use crate::delivery::marker::{MarkedEvent, Named};
-use crate::delivery::registry::Registry;
+use crate::delivery::healer::Healer;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
@@ -44,12 +40,10 @@ use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
 use crate::push::Webhook;
-use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store, StoreError};
+use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
 use crate::traces;
 use backbone::NodeNames;
-
-/// Users whose logs are to be read.
-type HealQueue = mpsc::UnboundedReceiver<UserId>;
+use delivery::{Delivery, HealQueue, read_marked};
 
 /// How often old figures are dropped from the histograms.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -275,53 +269,6 @@ impl App {
     }
 }
 
-/// The way of an event from the backbone to this node's sockets, and the caches that events invalidate.
-struct Delivery {
-    registry: Arc<Registry>,
-    fanout: Arc<Fanout>,
-    members: Arc<MembersCache>,
-    doubtful: Arc<AtomicBool>,
-}
-
-impl Delivery {
-    /// The second part holds the users whose logs are to be read, for the healer.
-    fn new(config: &Config, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> (Self, HealQueue) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a user stands in it at most once, so it is bounded by the users"
-        )]
-        let (heal, heal_queue) = mpsc::unbounded_channel();
-        let registry = Arc::new(Registry::new(config.limits.connections_per_user_max));
-        let members = Arc::new(MembersCache::new(Arc::clone(store)));
-        let doubtful = Arc::new(AtomicBool::new(false));
-        let forgets = forgets(Arc::clone(&members), Arc::clone(&doubtful));
-        let fanout = Arc::new(Fanout::new(Arc::clone(&registry), Arc::clone(metrics), heal, forgets));
-        (Self { registry, fanout, members, doubtful }, heal_queue)
-    }
-}
-
-/// Where the healer gets messages that a marker stands for.
-fn read_marked(chat: Arc<Chat>) -> ReadMarked {
-    Box::new(move |user, named| {
-        let chat = Arc::clone(&chat);
-        Box::pin(async move {
-            let fault = |error: StoreError| BackboneError(error.to_string());
-            let (mut messages, mut notifications) = (Vec::new(), Vec::new());
-            for named in named {
-                match named {
-                    Named::Message(id) => messages.push(id),
-                    Named::Notification(id) => notifications.push(id),
-                }
-            }
-            let messages = chat.marked_messages(&user, &messages).await.map_err(fault)?;
-            let notifications = chat.marked_notifications(&user, &notifications).await.map_err(fault)?;
-            let message = |(id, age, envelope)| MarkedEvent { named: Named::Message(id), age, envelope };
-            let notification = |(id, age, envelope)| MarkedEvent { named: Named::Notification(id), age, envelope };
-            Ok(messages.into_iter().map(message).chain(notifications.into_iter().map(notification)).collect())
-        })
-    })
-}
-
 /// The domain, and the task that publishes what it commits.
 async fn chat(
     config: &Config,
@@ -408,14 +355,4 @@ fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publi
         Arc::clone(ids),
         GroupCommitSettings { owner: Arc::clone(owner), sink: Arc::new(publisher.clone()) },
     )
-}
-
-fn forgets(members: Arc<MembersCache>, doubtful: Arc<AtomicBool>) -> Box<dyn Fn(Invalidation) + Send + Sync> {
-    Box::new(move |stale| match stale {
-        Invalidation::Members(conversation) => members.forget(&conversation),
-        Invalidation::Everything => {
-            members.forget_all();
-            doubtful.store(true, Ordering::Release);
-        }
-    })
 }

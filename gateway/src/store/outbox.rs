@@ -36,8 +36,7 @@ pub trait OutboxRows: Send + Sync + 'static {
 
     /// Takes over, for `owner`, up to `limit` unpublished rows, oldest first, after row `after`, that were committed more
     /// than `min_age_ms` ago, or by a clock that has stepped back since. It takes rows of `owner` itself, of an older boot of
-    /// the same node, and of owners without a
-    /// live lease.
+    /// the same node, and of owners without a live lease.
     async fn take_unpublished(
         &self,
         owner: &Owner,
