@@ -59,7 +59,7 @@ arguments() {
 
 # one KIND: with servers of its own, so that nothing is left over from another kind.
 one() {
-  local kind=$1 node abuse=() url_a url_b status=0
+  local kind=$1 node url_a url_b status=0
   new_database "$kind"
   start_redis
   local redis_pid=$started node_pids=()

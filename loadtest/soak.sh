@@ -36,18 +36,19 @@ main() {
   JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   start_postgres fsync=off autovacuum_naptime=10s
   start_redis
-  local node
-  for node in a b; do
-    gateway_up "node-$node" RESUME_SECONDS=120
-    declare -g "http_$node=$http_port" "ops_$node=$ops_port"
-  done
+  gateway_up node-a RESUME_SECONDS=120
+  http_a=$http_port ops_a=$ops_port
+  gateway_up node-b RESUME_SECONDS=120
+  http_b=$http_port ops_b=$ops_port
   start_load
   sample_until_over
   local failed=0
   ended mixed "$mixed_pid" || failed=1
   ended strangers "$strangers_pid" || failed=1
   say "growth after the first $((minutes * 20)) s"
-  python3 -B "$root/loadtest/soak.py" "$samples" --after $((minutes * 20)) $(if $short; then echo --measured-only; fi) || failed=1
+  local judged=(--after $((minutes * 20)))
+  ! $short || judged+=(--measured-only)
+  python3 -B "$root/loadtest/soak.py" "$samples" "${judged[@]}" || failed=1
   if [ "$failed" = 0 ]; then echo 'soak: passed'; else echo 'soak: FAILED'; fi
   return "$failed"
 }
