@@ -146,5 +146,8 @@ async fn what_somebody_wrote_is_removed_everywhere() {
     assert!(removed.iter().all(|detail| detail["by"] == "boss"), "{removed:?}");
     assert_eq!(removed.iter().filter_map(|detail| detail["order"]["deleted"].as_u64()).sum::<u64>(), 6);
     let muted = lines.iter().find(|line| line.0 == "muted").expect("a mute");
-    assert_eq!((muted.1.as_str(), &muted.2), ("s", &json!({ "by": "o", "seconds": 60 })));
+    assert_eq!(
+        (muted.1.as_str(), &muted.2),
+        ("s", &json!({ "by": null, "backend": true, "actingFor": "o", "seconds": 60 }))
+    );
 }
