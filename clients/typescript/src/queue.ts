@@ -50,6 +50,8 @@ const USER_KEY = "parley:user";
 const ANSWER_MS_MAX = 15_000;
 /** Sends in one second, below the gateway's limit for a connection. */
 const SENDS_PER_SECOND = 30;
+/** How long a new page waits at most for what pages before it left behind: that goes first. */
+const INHERIT_MS = 1_000;
 /** How often the storage is searched for what closed tabs left behind. */
 const SEARCH_MS = 20_000;
 
@@ -62,6 +64,10 @@ export class Queue {
   readonly #release: () => void;
   readonly #pump: Timer;
   readonly #search: Timer;
+  readonly #inheriting: Timer;
+  /** Queues whose messages are older than this page's; `undefined` once they are here, or are waited for no longer. */
+  #before: Set<string> | undefined = new Set();
+  #hasLooked = false;
   #lastOrder = 0;
   #sentAtMs: number[] = [];
   /** The last user of this storage. */
@@ -73,6 +79,8 @@ export class Queue {
     this.#clock = parts.clock;
     this.#pump = new Timer(parts.clock);
     this.#search = new Timer(parts.clock);
+    this.#inheriting = new Timer(parts.clock);
+    this.#inheriting.start(INHERIT_MS, () => this.#inherited());
     this.#release = holdLock(this.#name);
     void this.#begin();
   }
@@ -176,13 +184,14 @@ export class Queue {
     this.#isClosed = true;
     this.#pump.stop();
     this.#search.stop();
+    this.#inheriting.stop();
     this.#release();
   }
 
   /** Sends what may be sent now: of each conversation the first that waits. */
   pump(): void {
     this.#pump.stop();
-    if (this.#isClosed || !this.#parts.isOnline()) return;
+    if (this.#isClosed || this.#before || !this.#parts.isOnline()) return;
     const now = this.#clock.now();
     let nextMs = Number.POSITIVE_INFINITY;
     const busy = new Set<string>();
@@ -265,19 +274,32 @@ export class Queue {
       const { queue } = entry;
       if (queue === this.#name || this.#watched.has(queue)) continue;
       this.#watched.add(queue);
+      if (!this.#hasLooked) this.#before?.add(queue);
       whenGone(queue, () => this.#adopt(queue));
     }
+    this.#hasLooked = true;
+    if (this.#before?.size === 0) this.#inherited();
+  }
+
+  /** What pages before this one left behind is here, or is waited for no longer. */
+  #inherited(): void {
+    this.#before = undefined;
+    this.#inheriting.stop();
+    this.pump();
   }
 
   async #adopt(queue: string): Promise<void> {
     if (this.#isClosed) return;
     this.#watched.delete(queue);
     const left = (await this.#stored()).filter((entry) => entry.queue === queue);
-    for (const entry of left.sort((a, b) => a.order - b.order)) {
-      if (this.#isForeign(entry) || this.#waiting.has(entry.tempId)) continue;
-      this.#lastOrder = Math.max(this.#lastOrder, entry.order);
-      await this.#keep(this.#take({ ...entry, queue: this.#name }, false));
-    }
+    const own = left.filter((entry) => !this.#isForeign(entry) && !this.#waiting.has(entry.tempId));
+    // All at once, so that none is sent before an older one is here.
+    const taken = own
+      .sort((a, b) => a.order - b.order)
+      .map((entry) => this.#take({ ...entry, queue: this.#name }, false));
+    this.#lastOrder = Math.max(this.#lastOrder, ...own.map((entry) => entry.order));
+    if (this.#before?.delete(queue) && this.#hasLooked && this.#before.size === 0) this.#inherited();
+    for (const waiting of taken) await this.#keep(waiting);
   }
 
   async #stored(): Promise<Entry[]> {
