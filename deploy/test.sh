@@ -21,7 +21,7 @@ PATH=$PATH:/usr/sbin
 
 readonly RUST_VERSION_MIN=1.90
 readonly CARGO_TEST_SECONDS_MAX=1200
-readonly FAULTS_SECONDS_MAX=900
+readonly FAULTS_SECONDS_MAX=1100
 readonly ROLLING_SECONDS_MAX=180
 readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
