@@ -135,6 +135,9 @@ pub struct DeviceLog {
     pub unsettled: usize,
     /// The messages that the log or a resync brought, to know when it is complete.
     pub brought: HashSet<MessageId>,
+    /// Messages that the device looked for by itself. A resync that comes later accounts for them: what it makes a client fetch
+    /// leaves out what the client has.
+    pub looked_for: HashSet<MessageId>,
 }
 
 /// A device and its log.
@@ -216,11 +219,13 @@ impl Recorder {
                 | Entry::Fetched { reason: FetchReason::Resync, message } => {
                     log.brought.insert(message.id);
                 }
+                Entry::Fetched { reason: FetchReason::Hole, message } => {
+                    log.looked_for.insert(message.id);
+                }
+                Entry::Resync { .. } => log.brought.extend(log.looked_for.drain()),
                 Entry::Durable { message: None, .. }
-                | Entry::Fetched { reason: FetchReason::Hole, .. }
                 | Entry::Opened { .. }
                 | Entry::Position { .. }
-                | Entry::Resync { .. }
                 | Entry::Adopted
                 | Entry::Closed => {}
             }
