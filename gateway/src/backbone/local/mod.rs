@@ -109,19 +109,23 @@ impl Shared {
                         }
                     }
                 };
-                if outcome.reached_nobody()
-                    && let Some(push) = job_of(&job.delivery)
-                {
-                    if self.state.lock().knows(&push.user) {
-                        self.jobs.lock().add(push);
-                    } else {
-                        strangers.push(push);
-                    }
+                if outcome.reached_nobody() {
+                    strangers.extend(self.add_unless_stranger(&job.delivery));
                 }
                 job.settle(Ok(outcome));
             }
             self.add_if_known(strangers).await;
         }
+    }
+
+    /// Adds the job that a delivery wants, if it wants one. Gives it back if this process has never seen its user.
+    fn add_unless_stranger(&self, delivery: &Delivery) -> Option<PushJob> {
+        let job = job_of(delivery)?;
+        if !self.state.lock().knows(&job.user) {
+            return Some(job);
+        }
+        self.jobs.lock().add(job);
+        None
     }
 
     /// Adds jobs for users who were here before this process, by the store.
@@ -222,8 +226,8 @@ impl Backbone for LocalBackbone {
         let outcomes = answered.outcomes(&published);
         let unseen =
             deliveries.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(DeliveryOutcome::Marked(0))));
-        let jobs = unseen.filter_map(|(delivery, _)| job_of(delivery)).collect();
-        self.shared.add_if_known(jobs).await;
+        let strangers = unseen.filter_map(|(delivery, _)| self.shared.add_unless_stranger(delivery)).collect();
+        self.shared.add_if_known(strangers).await;
         Ok(outcomes)
     }
 
