@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use shared::{ErrorCode, ProtocolError, UserId};
+use shared::{ProtocolError, UserId};
 
 use super::Chat;
-use crate::store::{Authored, ErasurePlace, Giver, MEMBERS_EVER_PER_PAGE, MessageChange};
+use crate::store::{Authored, ErasurePlace, MEMBERS_EVER_PER_PAGE};
 
 /// How long one request goes on before it answers that the rest follows.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -43,12 +43,7 @@ impl Chat {
                 let of = Authored { user: user.clone(), conversation: None, since: None };
                 let page = self.store.authored(&of, place.as_ref()).await?;
                 for message in page.messages {
-                    match self.change_message(message.id, &Giver::backend(), MessageChange::Delete).await {
-                        Ok(_) => {}
-                        // Its conversation was deleted, and its content with it.
-                        Err(error) if error.code == ErrorCode::NotFound => {}
-                        Err(error) => return Err(error),
-                    }
+                    self.remove_message(message.id).await?;
                 }
                 match page.next {
                     Some(next) => Some(ErasurePlace::Messages(Some(next))),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shared::{ConversationId, ProtocolError, UserId};
+use shared::{ConversationId, ErrorCode, MessageId, ProtocolError, UserId};
 
 use super::Chat;
 use crate::store::{AuthorPlace, Authored, Giver, MessageChange, Refusal, StoreError};
@@ -51,12 +51,7 @@ impl Chat {
             let page = self.store.authored(of, place.as_ref()).await?;
             for message in page.messages {
                 let at = AuthorPlace { conversation: message.conversation_id.clone(), seq: message.seq };
-                match self.change_message(message.id, &Giver::backend(), MessageChange::Delete).await {
-                    Ok(change) => deleted += u64::from(change.changed),
-                    // Its conversation was deleted meanwhile, and its content with it.
-                    Err(error) if error.code == shared::ErrorCode::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+                deleted += u64::from(self.remove_message(message.id).await?);
                 if begun.elapsed() >= REMOVING {
                     return Ok(Removal { deleted, next: Some(at) });
                 }
@@ -65,6 +60,15 @@ impl Chat {
             if place.is_none() || begun.elapsed() >= REMOVING {
                 return Ok(Removal { deleted, next: place });
             }
+        }
+    }
+
+    /// Deletes a message in the name of a backend; whether it was there. A conversation that was deleted took it along.
+    pub(super) async fn remove_message(&self, id: MessageId) -> Result<bool, ProtocolError> {
+        match self.change_message(id, &Giver::backend(), MessageChange::Delete).await {
+            Ok(change) => Ok(change.changed),
+            Err(error) if error.code == ErrorCode::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
