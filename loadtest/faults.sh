@@ -104,7 +104,7 @@ sized() { if $short; then echo "$1"; else echo "$2"; fi; }
 
 sizes() {
   rate=$(sized 150 500)
-  settle=$(sized 60 180) # A run that is clean ends as soon as everything has arrived.
+  settle=$(sized 150 180) # A run that is clean ends as soon as everything has arrived.
   outage=$(sized 8 30)
   drain_delay=$(sized 1 5)
   drain=$(sized 4 30)
