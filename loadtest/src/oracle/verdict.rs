@@ -89,6 +89,8 @@ pub struct Counts {
     pub resumes: u64,
     /// Times that a server said `resync`.
     pub resyncs: u64,
+    /// Of these: in place of single events in a log.
+    pub markers: u64,
     /// Connections beyond each device's first.
     pub reconnects: u64,
     /// Attempts to connect that got no WebSocket.
@@ -181,8 +183,8 @@ impl Verdict {
         );
         report.row("longest delivery, ms", counts.delivery_ms_max);
         report.row(
-            "reconnects / resumes / resyncs",
-            format!("{} / {} / {}", counts.reconnects, counts.resumes, counts.resyncs),
+            "reconnects / resumes / resyncs / of these markers",
+            format!("{} / {} / {} / {}", counts.reconnects, counts.resumes, counts.resyncs, counts.markers),
         );
         report.row(
             "connects failed / stopped / malformed",
