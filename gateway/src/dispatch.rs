@@ -8,7 +8,7 @@ use shared::command::SendMessage;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
-use crate::chat::messages::Via;
+use crate::chat::asking::Via;
 use crate::store::{Giver, MessageChange};
 
 /// The sender of a command.

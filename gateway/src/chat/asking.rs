@@ -10,12 +10,10 @@ use std::sync::Arc;
 use futures_util::future::{join, poll_immediate};
 use parking_lot::Mutex;
 use shared::command::{SendMessage, Target, check_content};
-use shared::{ConversationId, ConversationKind, ErrorCode, MessageId, ProtocolError, Timestamp, UserId};
+use shared::{ConversationId, ConversationKind, ErrorCode, Message, MessageId, ProtocolError, Timestamp, UserId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Chat;
-use super::events::About;
-use super::messages::{SentMessage, Via};
 use crate::store::{EarlierSend, Giver, MessageChange, StoreError};
 use crate::webhooks::{Hook, HookAnswer, HookQuestion};
 
@@ -23,6 +21,38 @@ use crate::webhooks::{Hook, HookAnswer, HookQuestion};
 const LINE_MAX: usize = 32;
 /// When a command may be sent again for which the line has no room: a random time of these, in milliseconds.
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 500..=2_000;
+
+/// How a message or a change comes here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Over a socket of its user, in this dialect.
+    Socket(&'static str),
+    /// By a request of its user.
+    Rest,
+    /// By a backend that acts for the user, or in its own name.
+    Backend,
+}
+
+impl Via {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Socket(_) => "socket",
+            Self::Rest => "rest",
+            Self::Backend => "backend",
+        }
+    }
+
+    /// The socket's dialect.
+    #[must_use]
+    pub const fn dialect(self) -> Option<&'static str> {
+        match self {
+            Self::Socket(dialect) => Some(dialect),
+            Self::Rest | Self::Backend => None,
+        }
+    }
+}
 
 /// The hook, and the lines of conversations in front of it.
 pub(super) struct Asking {
@@ -69,7 +99,7 @@ pub(super) enum AskedSend<'a> {
     /// It may be stored.
     Allowed(Turn<'a>),
     /// It was stored before, with a content that the hook gave.
-    StoredBefore(Box<SentMessage>),
+    StoredBefore(Box<Message>),
 }
 
 impl Asking {
@@ -129,7 +159,7 @@ impl Chat {
         let (place, order) = asking.enter(self.line_of(sender, &send.target))?;
         let (order, answer) = join(order.lock_owned(), self.judge_send(asking, sender, send, via)).await;
         match answer? {
-            Judged::StoredBefore(sent) => return Ok(Some(AskedSend::StoredBefore(sent))),
+            Judged::StoredBefore(message) => return Ok(Some(AskedSend::StoredBefore(message))),
             Judged::Stored => {}
             Judged::Answered(HookAnswer::Allow(None)) => {}
             Judged::Answered(HookAnswer::Allow(Some(content))) => {
@@ -150,7 +180,7 @@ impl Chat {
         sender: &UserId,
         send: &SendMessage,
         error: ProtocolError,
-    ) -> Result<SentMessage, ProtocolError> {
+    ) -> Result<Message, ProtocolError> {
         let is_conflict = error.code == ErrorCode::Conflict && error.field.as_deref() == Some("tempId");
         if self.asking.is_none() || !is_conflict {
             return Err(error);
@@ -159,7 +189,7 @@ impl Chat {
             Some(EarlierSend { message, replaced: true })
                 if self.is_there(sender, &send.target, &message.conversation_id) =>
             {
-                Ok(SentMessage { message, duplicate: true, is_first: false, about: About::default() })
+                Ok(message)
             }
             _ => Err(error),
         }
@@ -200,14 +230,9 @@ impl Chat {
         via: Via,
     ) -> Result<Judged, ProtocolError> {
         // While the store is away, nobody can be looked up: the hook is asked all the same.
-        match self.sent_earlier(sender, send).await {
-            Ok(Some(EarlierSend { message, replaced })) => {
-                return Ok(match replaced && self.is_there(sender, &send.target, &message.conversation_id) {
-                    true => Judged::stored_before(message),
-                    false => Judged::Stored,
-                });
-            }
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(EarlierSend { message, replaced })) = self.sent_earlier(sender, send).await {
+            let is_replaced = replaced && self.is_there(sender, &send.target, &message.conversation_id);
+            return Ok(if is_replaced { Judged::stored_before(message) } else { Judged::Stored });
         }
         let Some(scene) = self.scene_of_send(sender, &send.target).await else { return Ok(Judged::Stored) };
         let question = HookQuestion {
@@ -335,12 +360,12 @@ enum Judged {
     /// Nobody has to be asked: the store refuses it, or has it.
     Stored,
     /// It is stored with the hook's content.
-    StoredBefore(Box<SentMessage>),
+    StoredBefore(Box<Message>),
 }
 
 impl Judged {
-    fn stored_before(message: shared::Message) -> Self {
-        Self::StoredBefore(Box::new(SentMessage { message, duplicate: true, is_first: false, about: About::default() }))
+    fn stored_before(message: Message) -> Self {
+        Self::StoredBefore(Box::new(message))
     }
 }
 

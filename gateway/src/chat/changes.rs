@@ -2,7 +2,7 @@
 
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
-use super::messages::Via;
+use super::asking::Via;
 use super::{Chat, events, refused};
 use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent, Refusal, StoreError};
 

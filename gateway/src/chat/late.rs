@@ -19,9 +19,9 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::asking::AskedSend;
+use super::asking::{AskedSend, Via};
 use super::error::SendFault;
-use super::messages::{SentMessage, Via};
+use super::messages::SentMessage;
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
@@ -94,9 +94,11 @@ impl Chat {
         self.check_kind(&send.kind, via)?;
         send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
         match Box::pin(self.ask_about_send(sender, &mut send, via)).await? {
-            Some(AskedSend::StoredBefore(sent)) => Ok(Some(*sent)),
+            Some(AskedSend::StoredBefore(message)) => Ok(Some(SentMessage::stored_before(*message))),
             Some(AskedSend::Allowed(turn)) => match turn.hand_over(self.store_or_keep(sender, send.clone())).await {
-                Err(error) => self.replaced_before(sender, &send, error).await.map(Some),
+                Err(error) => {
+                    self.replaced_before(sender, &send, error).await.map(SentMessage::stored_before).map(Some)
+                }
                 sent => sent,
             },
             None => self.store_or_keep(sender, send).await,

@@ -6,7 +6,7 @@ use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
-use super::asking::AskedSend;
+use super::asking::{AskedSend, Via};
 use super::error::SendFault;
 use super::events::About;
 use super::{Chat, refused};
@@ -26,35 +26,10 @@ pub struct SentMessage {
     pub about: About,
 }
 
-/// How a message or a change comes here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    /// Over a socket of its user, in this dialect.
-    Socket(&'static str),
-    /// By a request of its user.
-    Rest,
-    /// By a backend that acts for the user, or in its own name.
-    Backend,
-}
-
-impl Via {
-    /// The word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Socket(_) => "socket",
-            Self::Rest => "rest",
-            Self::Backend => "backend",
-        }
-    }
-
-    /// The socket's dialect.
-    #[must_use]
-    pub const fn dialect(self) -> Option<&'static str> {
-        match self {
-            Self::Socket(dialect) => Some(dialect),
-            Self::Rest | Self::Backend => None,
-        }
+impl SentMessage {
+    /// A message that an earlier try stored with the hook's content.
+    pub(super) fn stored_before(message: Message) -> Self {
+        Self { message, duplicate: true, is_first: false, about: About::default() }
     }
 }
 
@@ -76,13 +51,13 @@ impl Chat {
         via: Via,
     ) -> Result<SentMessage, ProtocolError> {
         let sent = match self.ask_about_send(sender, &mut send, via).await? {
-            Some(AskedSend::StoredBefore(sent)) => return Ok(*sent),
+            Some(AskedSend::StoredBefore(message)) => return Ok(SentMessage::stored_before(*message)),
             Some(AskedSend::Allowed(turn)) => turn.hand_over(self.send_as(sender, send.clone(), None)).await,
             None => self.send_as(sender, send.clone(), None).await,
         };
         match sent {
             Ok(sent) => Ok(sent),
-            Err(fault) => self.replaced_before(sender, &send, fault.into()).await,
+            Err(fault) => self.replaced_before(sender, &send, fault.into()).await.map(SentMessage::stored_before),
         }
     }
 

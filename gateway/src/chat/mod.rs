@@ -3,7 +3,7 @@
 //! It never sees a socket, a request or a dialect.
 
 mod announcer;
-mod asking;
+pub mod asking;
 pub mod blocks;
 pub mod changes;
 pub mod conversation_changes;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use shared::{ConversationId, ErrorCode, MessageId, ProtocolError, UserId};
 
 use super::Chat;
-use super::messages::Via;
+use super::asking::Via;
 use crate::store::{AuthorPlace, Authored, Giver, MessageChange, Refusal, StoreError};
 
 /// How long one request removes messages before it answers where it is.

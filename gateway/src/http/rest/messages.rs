@@ -23,7 +23,7 @@ use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
 use crate::auth::Identity;
-use crate::chat::messages::Via;
+use crate::chat::asking::Via;
 use crate::store::{Giver, MessageChange, Page};
 
 #[derive(Debug, Deserialize, JsonSchema)]
