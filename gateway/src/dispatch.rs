@@ -8,7 +8,7 @@ use shared::command::SendMessage;
 use shared::{Command, ErrorCode, Event, MessageId, ProtocolError, Timestamp, UserId};
 
 use crate::chat::Chat;
-use crate::chat::messages::BroughtBy;
+use crate::chat::asking::Via;
 use crate::store::{Giver, MessageChange};
 
 /// The sender of a command.
@@ -20,6 +20,14 @@ pub struct Asker {
     pub admin: bool,
     /// Whether their messages go on while the store is away.
     pub live: bool,
+    /// The dialect of the connection.
+    pub dialect: &'static str,
+}
+
+impl Asker {
+    const fn via(&self) -> Via {
+        Via::Socket(self.dialect)
+    }
 }
 
 /// Carries out a command. `Ok(None)`: the answer goes to all the user's devices, through the backbone.
@@ -43,13 +51,13 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
             chat.delivered(user, &conversation, up_to).await?;
             Ok(None)
         }
-        Command::Edit { message, content } => change(chat, user, message, MessageChange::Edit { content }).await,
-        Command::Delete { message } => change(chat, user, message, MessageChange::Delete).await,
+        Command::Edit { message, content } => change(chat, asker, message, MessageChange::Edit { content }).await,
+        Command::Delete { message } => change(chat, asker, message, MessageChange::Delete).await,
         Command::ReactionAdd { message, emoji } => {
-            change(chat, user, message, MessageChange::React { emoji, on: true }).await
+            change(chat, asker, message, MessageChange::React { emoji, on: true }).await
         }
         Command::ReactionRemove { message, emoji } => {
-            change(chat, user, message, MessageChange::React { emoji, on: false }).await
+            change(chat, asker, message, MessageChange::React { emoji, on: false }).await
         }
         Command::Typing { conversation, is_typing } => {
             chat.typing(user, &conversation, is_typing).await?;
@@ -82,8 +90,8 @@ pub async fn dispatch(chat: &Chat, asker: &Asker, command: Command) -> Result<Op
 /// Sends a message, as [`dispatch`] does: by itself a much smaller future, of which a connection may have many.
 pub async fn send(chat: &Chat, asker: &Asker, message: SendMessage) -> Result<Option<Event>, ProtocolError> {
     let sent = match asker.live {
-        true => Box::pin(chat.send_live(&asker.user, message)).await?,
-        false => Some(chat.send(&asker.user, message, BroughtBy::Sender).await?),
+        true => Box::pin(chat.send_live(&asker.user, message, asker.via())).await?,
+        false => Some(chat.send(&asker.user, message, asker.via()).await?),
     };
     chat.owe_for_send(&asker.user, sent.as_ref());
     Ok(sent.filter(|sent| sent.duplicate).map(|sent| Event::MessageSent {
@@ -98,12 +106,12 @@ pub async fn send(chat: &Chat, asker: &Asker, message: SendMessage) -> Result<Op
 /// A request that changes nothing is answered on its own connection only.
 async fn change(
     chat: &Chat,
-    user: &UserId,
+    asker: &Asker,
     message: MessageId,
     change: MessageChange,
 ) -> Result<Option<Event>, ProtocolError> {
-    let changed = chat.change_message(message, &Giver::user(user), change).await?;
-    chat.owe_for_change(user, &changed);
+    let changed = chat.change_message(message, &Giver::user(&asker.user), change, asker.via()).await?;
+    chat.owe_for_change(&asker.user, &changed);
     Ok((!changed.changed).then_some(changed.event))
 }
 

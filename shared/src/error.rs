@@ -31,6 +31,8 @@ pub enum ErrorCode {
     Banned,
     /// One of the two has blocked the other.
     Blocked,
+    /// The backend that was asked before doesn't want it.
+    Refused,
     /// The conversation wants a password, or another one.
     PasswordRequired,
     /// There is no such thing, or none that the user may know of.
@@ -63,6 +65,7 @@ words_of! {
         NotMember => "NOT_MEMBER",
         Banned => "BANNED",
         Blocked => "BLOCKED",
+        Refused => "REFUSED",
         PasswordRequired => "PASSWORD_REQUIRED",
         NotFound => "NOT_FOUND",
         Conflict => "CONFLICT",
@@ -87,7 +90,12 @@ impl ErrorCode {
         match self {
             Self::InvalidMessage | Self::ValidationError | Self::UnknownEvent => 400,
             Self::Unauthenticated | Self::TokenExpired => 401,
-            Self::Forbidden | Self::NotMember | Self::Banned | Self::Blocked | Self::PasswordRequired => 403,
+            Self::Forbidden
+            | Self::NotMember
+            | Self::Banned
+            | Self::Blocked
+            | Self::Refused
+            | Self::PasswordRequired => 403,
             Self::NotFound => 404,
             Self::Conflict | Self::LimitExceeded => 409,
             Self::PayloadTooLarge => 413,

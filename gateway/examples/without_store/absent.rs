@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use gateway::store::{
     Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
     ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
-    ConversationDeleted, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups, MembersAdded,
-    MessageChange, MessageOutcome, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows, Owner,
-    Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Revocations, StoreError, StoredMessage,
-    UnreadCount, Upkeep,
+    ConversationDeleted, EarlierSend, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups,
+    MembersAdded, MessageChange, MessageOutcome, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows,
+    Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Replacements, Revocations,
+    StoreError, StoredMessage, UnreadCount, Upkeep,
 };
 use shared::message::ListedMember;
-use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Timestamp, UserId};
+use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, TempId, Timestamp, UserId};
 
 use crate::store::{MemoryStore, not_here};
 
@@ -120,6 +120,10 @@ absent! {
         unread(users: &[UserId]) -> Vec<Vec<UnreadCount>> = Ok(vec![Vec::new(); users.len()]);
         receipts(_: &[Receipt], _: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>)
             -> Vec<Result<ReceiptChange, Refusal>> = not_here("receipts");
+    }
+    Replacements {
+        note_replaced(_: &UserId, _: &TempId) -> () = not_here("replacements");
+        sent_earlier(_: &UserId, _: &TempId) -> Option<EarlierSend> = Ok(None);
     }
     Revocations {
         keep_revocation(_: &UserId, _: i64) -> () = not_here("revocations");

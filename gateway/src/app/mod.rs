@@ -39,9 +39,9 @@ use crate::node::drain::{self, Stopping, Unfinished};
 use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, recheck};
-use crate::push::Webhook;
 use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
 use crate::traces;
+use crate::webhooks::{Hook, PushWebhook};
 use backbone::NodeNames;
 use delivery::{Delivery, HealQueue, read_marked};
 
@@ -112,7 +112,7 @@ impl App {
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*names.node, "connected");
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&backbone))?);
         let (audit, audit_task) = audit_trail(Arc::clone(&store), Arc::clone(&metrics));
-        let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, (&metrics, &audit)).await;
+        let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, (&metrics, &audit)).await?;
         let (registry, marked) = (Arc::clone(&delivery.registry), read_marked(Arc::clone(&chat)));
         let healer = Healer::new(registry, Arc::clone(&backbone), Arc::clone(&metrics), marked);
 
@@ -195,7 +195,7 @@ impl App {
     fn start_push(&self) -> anyhow::Result<()> {
         let Some(push) = &self.config.push else { return Ok(()) };
         let Node { store, backbone, metrics, .. } = &*self.node;
-        let webhook = Webhook::new(push, Arc::clone(backbone), Arc::clone(store), Arc::clone(metrics));
+        let webhook = PushWebhook::new(push, Arc::clone(backbone), Arc::clone(store), Arc::clone(metrics));
         let webhook = webhook.context("PUSH_WEBHOOK_URL can't be used")?;
         self.background.spawn(Arc::new(webhook).run(self.clocks.clone()));
         Ok(())
@@ -276,7 +276,9 @@ async fn chat(
     names: &NodeNames,
     delivery: &Delivery,
     (metrics, audit): (&Arc<Metrics>, &AuditTrail),
-) -> (Arc<Chat>, PublishTask) {
+) -> anyhow::Result<(Arc<Chat>, PublishTask)> {
+    let hook = config.hook.as_ref().map(|hook| Hook::new(hook, Arc::clone(metrics))).transpose();
+    let hook = hook.context("HOOK_URL can't be used")?.map(|hook| (hook, config.limits.content_chars_max));
     let lease = Arc::new(Lease::default());
     lease.beat(&**store, &names.owner).await;
     let user_names = Arc::new(KnownNames::new(Arc::clone(store)));
@@ -302,12 +304,13 @@ async fn chat(
         publisher,
         presence_audience: config.log.presence_audience,
         message_kinds: config.message_kinds.clone(),
+        hook,
         user_rates: Arc::new(UserRates::new(config.limits.user_commands_per_second, Arc::clone(backbone) as _)),
         metrics: Arc::clone(metrics),
         audit: audit.clone(),
         lease,
     });
-    (Arc::new(chat), publish_task)
+    Ok((Arc::new(chat), publish_task))
 }
 
 /// All that the sessions and the clocks share.

@@ -3,7 +3,6 @@
 //! It never logs a credential, and never decides what a user may do.
 
 mod authenticator;
-mod breaker;
 mod claims;
 pub mod credentials;
 pub mod jwks;

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::Timestamp;
 
-use super::breaker::Breaker;
 use super::claims::{USERNAME, is_admin, names, seconds, user_id};
 use super::{AuthError, Identity, NO_EXPIRY_S, TokenRefusal, Unavailable};
+use crate::breaker::Breaker;
 use crate::http_client::{Answer, Endpoint, EndpointError};
 use crate::limits::{AddressKey, SharedPlaces};
 use crate::overload::{Kind, Queue};
@@ -36,6 +36,8 @@ const QUESTIONS_MAX: usize = 256;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// With so many of them under way, none is asked while the service doesn't answer.
 const UNANSWERED_MAX: usize = 32;
+/// How long the service isn't asked after failures in a row, until one question finds out whether it is back.
+const BREAKER_OPEN_FOR: Duration = Duration::from_secs(5);
 
 /// The service.
 pub struct Remote {
@@ -79,7 +81,7 @@ impl Remote {
             answers: Cache::builder().max_capacity(KEPT_MAX).expire_after(GoodFor).build(),
             places: SharedPlaces::new(QUESTIONS_MAX),
             queue: Queue::new(Kind::Tokens),
-            breaker: Breaker::new(gauge!("parley_auth_service_open")),
+            breaker: Breaker::new(BREAKER_OPEN_FOR, gauge!("parley_auth_service_open")),
             counts: Counts {
                 accepted: count("accepted"),
                 refused: count("refused"),

@@ -2,6 +2,7 @@
 
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
+use super::asking::Via;
 use super::{Chat, events, refused};
 use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent, Refusal, StoreError};
 
@@ -25,8 +26,13 @@ impl Chat {
         &self,
         id: MessageId,
         giver: &Giver,
-        change: MessageChange,
+        mut change: MessageChange,
+        via: Via,
     ) -> Result<ChangeOutcome, ProtocolError> {
+        let _turn = match &self.asking {
+            Some(_) => Box::pin(self.ask_about_change(id, giver, &mut change, via)).await?,
+            None => None,
+        };
         let by = giver.user.as_ref();
         let (what, who) = (change.clone(), by.cloned());
         let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;

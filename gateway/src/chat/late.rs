@@ -19,8 +19,9 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::asking::{AskedSend, Via};
 use super::error::SendFault;
-use super::messages::{BroughtBy, SentMessage};
+use super::messages::SentMessage;
 use super::{Chat, refused};
 use crate::backbone::late::MESSAGE_LIVE;
 use crate::backbone::{Delivery, DeliveryKind, LateId};
@@ -88,9 +89,23 @@ impl Chat {
         &self,
         sender: &UserId,
         mut send: SendMessage,
+        via: Via,
     ) -> Result<Option<SentMessage>, ProtocolError> {
-        self.check_kind(&send.kind, BroughtBy::Sender)?;
+        self.check_kind(&send.kind, via)?;
         send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
+        match Box::pin(self.ask_about_send(sender, &mut send, via)).await? {
+            Some(AskedSend::StoredBefore(message)) => Ok(Some(SentMessage::stored_before(*message))),
+            Some(AskedSend::Allowed(turn)) => match turn.hand_over(self.store_or_keep(sender, send.clone())).await {
+                Err(error) => {
+                    self.replaced_before(sender, &send, error).await.map(SentMessage::stored_before).map(Some)
+                }
+                sent => sent,
+            },
+            None => self.store_or_keep(sender, send).await,
+        }
+    }
+
+    async fn store_or_keep(&self, sender: &UserId, send: SendMessage) -> Result<Option<SentMessage>, ProtocolError> {
         let mut id = None;
         if !self.late.is_away() {
             id = self.live_id().await;

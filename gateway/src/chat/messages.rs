@@ -6,6 +6,7 @@ use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
+use super::asking::{AskedSend, Via};
 use super::error::SendFault;
 use super::events::About;
 use super::{Chat, refused};
@@ -25,28 +26,47 @@ pub struct SentMessage {
     pub about: About,
 }
 
-/// Who brings a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BroughtBy {
-    /// Its sender.
-    Sender,
-    /// A backend that acts for the sender.
-    Backend,
+impl SentMessage {
+    /// A message that an earlier try stored with the hook's content.
+    pub(super) fn stored_before(message: Message) -> Self {
+        Self { message, duplicate: true, is_first: false, about: About::default() }
+    }
 }
 
 impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
-    pub async fn send(&self, sender: &UserId, send: SendMessage, by: BroughtBy) -> Result<SentMessage, ProtocolError> {
-        self.check_kind(&send.kind, by)?;
-        Ok(self.send_as(sender, send, None).await?)
+    pub async fn send(&self, sender: &UserId, send: SendMessage, via: Via) -> Result<SentMessage, ProtocolError> {
+        self.check_kind(&send.kind, via)?;
+        match &self.asking {
+            None => Ok(self.send_as(sender, send, None).await?),
+            // Apart, because every message under way would have room for it.
+            Some(_) => Box::pin(self.ask_and_send(sender, send, via)).await,
+        }
+    }
+
+    async fn ask_and_send(
+        &self,
+        sender: &UserId,
+        mut send: SendMessage,
+        via: Via,
+    ) -> Result<SentMessage, ProtocolError> {
+        let sent = match self.ask_about_send(sender, &mut send, via).await? {
+            Some(AskedSend::StoredBefore(message)) => return Ok(SentMessage::stored_before(*message)),
+            Some(AskedSend::Allowed(turn)) => turn.hand_over(self.send_as(sender, send.clone(), None)).await,
+            None => self.send_as(sender, send.clone(), None).await,
+        };
+        match sent {
+            Ok(sent) => Ok(sent),
+            Err(fault) => self.replaced_before(sender, &send, fault.into()).await.map(SentMessage::stored_before),
+        }
     }
 
     /// Checks that the node takes messages of this kind from there.
-    pub(super) fn check_kind(&self, kind: &str, by: BroughtBy) -> Result<(), ProtocolError> {
+    pub(super) fn check_kind(&self, kind: &str, via: Via) -> Result<(), ProtocolError> {
         let is_listed = || self.message_kinds.as_ref().is_none_or(|kinds| kinds.contains(kind));
-        match (kind, by) {
-            (KIND_TEXT, _) | (KIND_SYSTEM, BroughtBy::Backend) => Ok(()),
-            (KIND_SYSTEM, BroughtBy::Sender) => Err(ProtocolError {
+        match (kind, via) {
+            (KIND_TEXT, _) | (KIND_SYSTEM, Via::Backend) => Ok(()),
+            (KIND_SYSTEM, Via::Socket(_) | Via::Rest) => Err(ProtocolError {
                 field: Some("kind".into()),
                 ..ProtocolError::new(ErrorCode::Forbidden, "messages of kind system are for backends")
             }),

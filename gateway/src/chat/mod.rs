@@ -3,6 +3,7 @@
 //! It never sees a socket, a request or a dialect.
 
 mod announcer;
+pub mod asking;
 pub mod blocks;
 pub mod changes;
 pub mod conversation_changes;
@@ -44,8 +45,10 @@ use crate::backbone::Backbone;
 use crate::limits::{UserRates, charges};
 use crate::metrics::Metrics;
 use crate::store::{CommittedEvents, GroupCommit, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
+use crate::webhooks::Hook;
 
 use announcer::Announcer;
+use asking::Asking;
 
 pub use error::refused;
 
@@ -82,6 +85,8 @@ pub struct Chat {
     password_attempts: passwords::Attempts,
     /// Comings and goings that wait to be told together. This node's own.
     turnover: turnover::Turnover,
+    /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
+    asking: Option<Asking>,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
     /// How many users are notified of one user's presence or typing; a setting.
@@ -129,6 +134,8 @@ pub struct Parts {
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
     pub message_kinds: Option<BTreeSet<String>>,
+    /// The hook, and the longest content that it may put in place of another, in characters.
+    pub hook: Option<(Hook, usize)>,
     /// The allowances of users.
     pub user_rates: Arc<UserRates>,
     /// The metrics.
@@ -144,7 +151,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, message_kinds, user_rates, metrics, audit, lease, .. } = parts;
+        let Parts { presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
@@ -162,6 +169,7 @@ impl Chat {
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
+            asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             message_kinds,
             presence_audience,
             partners,

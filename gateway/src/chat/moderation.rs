@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use shared::{ConversationId, ErrorCode, MessageId, ProtocolError, UserId};
 
 use super::Chat;
+use super::asking::Via;
 use crate::store::{AuthorPlace, Authored, Giver, MessageChange, Refusal, StoreError};
 
 /// How long one request removes messages before it answers where it is.
@@ -65,7 +66,7 @@ impl Chat {
 
     /// Deletes a message in the name of a backend; whether it was there. A conversation that was deleted took it along.
     pub(super) async fn remove_message(&self, id: MessageId) -> Result<bool, ProtocolError> {
-        match self.change_message(id, &Giver::backend(), MessageChange::Delete).await {
+        match self.change_message(id, &Giver::backend(), MessageChange::Delete, Via::Backend).await {
             Ok(change) => Ok(change.changed),
             Err(error) if error.code == ErrorCode::NotFound => Ok(false),
             Err(error) => Err(error),

@@ -91,13 +91,17 @@ settings! {
     drain_delay_seconds "DRAIN_DELAY_SECONDS" = "5", "Time to keep serving, unready, before sockets are closed";
     drain_seconds "DRAIN_SECONDS" = "30", "Time for the whole drain";
     push_webhook_url "PUSH_WEBHOOK_URL", "URL to which push notifications are posted, for messages that no connection received";
-    push_webhook_secret "PUSH_WEBHOOK_SECRET", "Secret that signs these posts";
+    push_webhook_secret "PUSH_WEBHOOK_SECRET", "Secret that signs these posts [none: WEBHOOK_SECRET]";
+    hook_url "HOOK_URL", "URL of a backend that is asked before a message, an edit or a reaction is stored";
+    hook_timeout "HOOK_TIMEOUT" = "2s", "Time for its answer, like 2s or 500ms";
+    hook_on_failure "HOOK_ON_FAILURE" = "refuse", "What happens without an answer: refuse or allow";
+    webhook_secret "WEBHOOK_SECRET", "Secret that signs what is posted to webhooks";
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT", "Collector of traces (OTLP over HTTP), like http://127.0.0.1:4318 [none: no traces]";
     otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" = "0.01", "Share of messages that is traced, 0 to 1";
 }
 
 /// Settings whose values are never shown.
-const SECRET: [&str; 3] = ["JWT_SECRET", "API_KEY", "PUSH_WEBHOOK_SECRET"];
+const SECRET: [&str; 4] = ["JWT_SECRET", "API_KEY", "PUSH_WEBHOOK_SECRET", "WEBHOOK_SECRET"];
 
 /// The values of all layers, the higher over the lower.
 #[derive(Clone, Default)]

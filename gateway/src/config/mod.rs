@@ -15,10 +15,10 @@ mod networks;
 mod origins;
 mod parse;
 mod proxies;
-mod push;
 mod retention;
 mod timeouts;
 mod traces;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,10 +40,10 @@ pub use self::log::LogConfig;
 pub use self::networks::Networks;
 pub use self::origins::{Origin, Origins};
 pub use self::proxies::Proxies;
-pub use self::push::PushConfig;
 pub use self::retention::RetentionConfig;
 pub use self::timeouts::Timeouts;
 pub use self::traces::TracesConfig;
+pub use self::webhooks::{HookConfig, OnHookFailure, PushConfig};
 
 /// How a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Where push notifications go; `None`: their jobs are left to others.
     pub push: Option<PushConfig>,
+    /// The backend that is asked before something is stored, if one is.
+    pub hook: Option<HookConfig>,
     /// Shutdown.
     pub drain: Drain,
     /// Where traces go, if anywhere.
@@ -121,6 +123,7 @@ impl Config {
             log: LogConfig::read(layers)?,
             retention: RetentionConfig::read(layers)?,
             push: PushConfig::read(layers)?,
+            hook: HookConfig::read(layers)?,
             drain: Drain::read(layers)?,
             traces: TracesConfig::read(layers)?,
             worker_threads: layers.number("WORKER_THREADS", 1, 1024)?,

@@ -75,6 +75,7 @@ handles! {
     pub pings: Counter = counter("parley_pings_total", "Pings sent to silent clients");
     pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
     pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");
+    pub hook_seconds: Histogram = histogram("parley_hook_seconds", "From a question to the hook to its answer");
     pub publish_seconds: Histogram = histogram("parley_publish_seconds", "From a commit to the backbone's answer");
     pub publish_failed: Counter =
         counter("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
@@ -202,6 +203,11 @@ impl Metrics {
         counter!("parley_push_total", "result" => result).increment(1);
     }
 
+    /// A question to the hook ended; `answer` is one of a fixed set of words.
+    pub fn hook(&self, answer: &'static str) {
+        counter!("parley_hook_total", "answer" => answer).increment(1);
+    }
+
     /// A socket ended: who ended it, and why.
     pub fn ended(&self, by: &'static str, reason: &'static str) {
         counter!("parley_closes_total", "by" => by, "reason" => reason).increment(1);
@@ -265,6 +271,9 @@ fn begin_at_zero() {
     for result in ["delivered", "retried", "dead", "obsolete"] {
         counter!("parley_push_total", "result" => result).increment(0);
     }
+    for answer in ["allowed", "replaced", "refused", "none"] {
+        counter!("parley_hook_total", "answer" => answer).increment(0);
+    }
     for kind in Kind::ALL {
         counter!("parley_refused_total", "kind" => kind.label()).increment(0);
         gauge!("parley_queue_head_seconds", "kind" => kind.label()).set(0.0);
@@ -314,6 +323,8 @@ fn describe() {
     describe_gauge!("parley_auth_service_open", "1 while the authentication service fails and gets no requests");
     describe_counter!("parley_jwks_fetches_total", "Fetches of the issuer's public keys by result");
     describe_counter!("parley_handshakes_total", "Handshakes by result");
+    describe_counter!("parley_hook_total", "Questions to the hook by answer: allowed, replaced, refused, none");
+    describe_gauge!("parley_hook_open", "1 while the hook isn't asked, after failures in a row");
     describe_counter!("parley_push_total", "Push notifications by result: delivered, retried, dead, obsolete");
     describe_counter!("parley_closes_total", "Connections that ended, by the closing side and the reason");
 }

@@ -188,7 +188,12 @@ impl Live {
 
     fn job(&self, from: AddressKey) -> Job {
         let Registered { node, user, queue, .. } = &self.registered;
-        let asker = Asker { user: user.clone(), admin: self.admin, live: self.is_live() };
+        let asker = Asker {
+            user: user.clone(),
+            admin: self.admin,
+            live: self.is_live(),
+            dialect: self.registered.queue.wire().dialect.subprotocol(),
+        };
         Job { node: Arc::clone(node), queue: Arc::clone(queue), asker, from }
     }
 

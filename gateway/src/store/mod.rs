@@ -32,6 +32,7 @@ mod outbox;
 mod people;
 mod postgres;
 mod receipts;
+mod replacements;
 mod revocations;
 mod sqlite;
 mod types;
@@ -65,6 +66,7 @@ pub use notifications::{KeptNotification, Notifications, kept_id};
 pub use outbox::{OutboxRows, PendingRow};
 pub use people::{Names, Partner, People};
 pub use receipts::Receipts;
+pub use replacements::{EarlierSend, Replacements};
 pub use revocations::Revocations;
 pub use types::*;
 pub use upkeep::{ExpiryStep, Upkeep};
@@ -93,6 +95,7 @@ pub trait Store:
     + OutboxRows
     + People
     + Receipts
+    + Replacements
     + Revocations
     + Upkeep
 {

@@ -14,6 +14,7 @@ mod conversation_changes;
 mod data;
 mod erasure;
 mod front_ends;
+mod hook;
 mod limits;
 mod metrics;
 mod moderation;

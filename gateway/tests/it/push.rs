@@ -82,8 +82,8 @@ async fn receive(
     }
 }
 
-/// What `gateway/PUSH.md` tells a receiver to do.
-fn verify(signature: &str, body: &[u8]) {
+/// What `gateway/WEBHOOKS.md` tells a receiver to do.
+pub(crate) fn verify(signature: &str, body: &[u8]) {
     let (time, digest) = signature.split_once(',').expect("two parts");
     let time = time.strip_prefix("t=").expect("a time");
     let digest = digest.strip_prefix("v1=").expect("a digest");

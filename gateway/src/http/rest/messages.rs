@@ -23,7 +23,7 @@ use super::describe::{Answer, Input, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
 use crate::auth::Identity;
-use crate::chat::messages::BroughtBy;
+use crate::chat::asking::Via;
 use crate::store::{Giver, MessageChange, Page};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -132,16 +132,19 @@ impl Input for SendRequest {
     }
 }
 
+fn via(caller: &Caller) -> Via {
+    match caller {
+        Caller::User(_) => Via::Rest,
+        Caller::Backend(_) => Via::Backend,
+    }
+}
+
 pub(super) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
     SendRequest(send): SendRequest,
 ) -> Result<SentAnswer, Failure> {
-    let by = match &caller {
-        Caller::User(_) => BroughtBy::Sender,
-        Caller::Backend(_) => BroughtBy::Backend,
-    };
-    let sent = api.node.chat.send(caller.user()?, send, by).await?;
+    let sent = api.node.chat.send(caller.user()?, send, via(&caller)).await?;
     if let Some(Identity { user, .. }) = caller.identity() {
         api.node.chat.owe_for_send(user, Some(&sent));
     }
@@ -163,7 +166,8 @@ pub(super) async fn edit(
 ) -> Result<Json<Message>, Failure> {
     caller.user()?;
     check_content(&content, api.node.limits.content_chars_max)?;
-    let changed = api.node.chat.change_message(id, &caller.giver(), MessageChange::Edit { content }).await?;
+    let changed =
+        api.node.chat.change_message(id, &caller.giver(), MessageChange::Edit { content }, via(&caller)).await?;
     if let Some(Identity { user, .. }) = caller.identity() {
         api.node.chat.owe_for_change(user, &changed);
     }
@@ -175,7 +179,7 @@ pub(super) async fn delete(
     caller: Caller,
     Segment(id): Segment<MessageId>,
 ) -> Result<NoContent, Failure> {
-    let deleted = api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete).await?;
+    let deleted = api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete, via(&caller)).await?;
     if let Some(Identity { user, .. }) = caller.identity() {
         api.node.chat.owe_for_change(user, &deleted);
     }
@@ -212,7 +216,7 @@ pub(super) async fn react(
     check_emoji(&emoji)?;
     let change = MessageChange::React { emoji, on: true };
     let giver = reacts(&caller)?;
-    Ok(Json(api.node.chat.change_message(id, &giver, change).await?.message))
+    Ok(Json(api.node.chat.change_message(id, &giver, change, via(&caller)).await?.message))
 }
 
 pub(super) async fn take_reaction_back(
@@ -222,7 +226,7 @@ pub(super) async fn take_reaction_back(
 ) -> Result<Json<Message>, Failure> {
     let change = MessageChange::React { emoji: emoji.0, on: false };
     let giver = reacts(&caller)?;
-    Ok(Json(api.node.chat.change_message(id, &giver, change).await?.message))
+    Ok(Json(api.node.chat.change_message(id, &giver, change, via(&caller)).await?.message))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -28,6 +28,7 @@ mod people;
 mod plain;
 mod pool;
 mod receipts;
+mod replacements;
 mod revocations;
 mod rows;
 mod send;

@@ -23,6 +23,7 @@ mod notifications;
 mod outbox;
 mod people;
 mod receipts;
+mod replacements;
 mod revocations;
 mod rows;
 mod send;

@@ -8,6 +8,7 @@ use super::imports::{Crate, code, sources};
 /// What each part of the gateway may import; a part is a folder or file directly under `src`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("switches", &[]),
+    ("breaker", &[]),
     ("clock", &[]),
     ("config", &[]),
     ("http_client", &[]),
@@ -19,10 +20,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backbone", &["clock", "store", "switches"]),
     ("audit", &["metrics", "store"]),
     ("limits", &["backbone", "clock"]),
-    ("auth", &["backbone", "clock", "config", "http_client", "limits", "overload", "switches"]),
+    ("auth", &["backbone", "breaker", "clock", "config", "http_client", "limits", "overload", "switches"]),
     ("delivery", &["backbone", "clock", "metrics", "switches", "traces", "ws"]),
-    ("chat", &["audit", "backbone", "clock", "limits", "metrics", "overload", "store", "switches", "traces"]),
-    ("push", &["backbone", "config", "http_client", "metrics", "store"]),
+    ("webhooks", &["backbone", "breaker", "config", "http_client", "metrics", "store"]),
+    (
+        "chat",
+        &["audit", "backbone", "clock", "limits", "metrics", "overload", "store", "switches", "traces", "webhooks"],
+    ),
     ("dispatch", &["chat", "store"]),
     (
         "node",
@@ -43,7 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "audit", "auth", "backbone", "chat", "clock", "config", "delivery", "http", "limits", "metrics", "node",
-            "push", "store", "traces",
+            "store", "traces", "webhooks",
         ],
     ),
 ];

@@ -1,19 +1,15 @@
 //! The webhook of push notifications: takes jobs about messages that no connection received, and posts them, signed.
-//! It offers [`Webhook`], one task per node. A job is tried ten times in about three minutes, then it is kept as dead.
+//! It offers [`PushWebhook`], one task per node. A job is tried ten times in about three minutes, then it is kept as dead.
 //! It never posts to another URL than the one of the settings. A job may be posted twice, with the same id.
-
-mod signature;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::HeaderMap;
 use hyper::StatusCode;
-use hyper::header::HeaderValue;
 use serde::Serialize;
-use shared::{Message, Timestamp, UserId};
+use shared::{Message, UserId};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +19,7 @@ use crate::config::PushConfig;
 use crate::http_client::{Endpoint, EndpointError};
 use crate::metrics::Metrics;
 use crate::store::{Page, Store};
-
-pub use signature::{SIGNATURE_HEADER, Signer};
+use crate::webhooks::signature::Signer;
 
 /// Jobs that a node holds, with those that wait for their next try.
 const JOBS_HELD_MAX: usize = 64;
@@ -41,7 +36,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The task behind `PUSH_WEBHOOK_URL`.
-pub struct Webhook {
+pub struct PushWebhook {
     endpoint: Endpoint,
     signer: Signer,
     backbone: Arc<dyn Backbone>,
@@ -70,7 +65,7 @@ enum PostOutcome {
     Refused(String),
 }
 
-impl Webhook {
+impl PushWebhook {
     /// A webhook that isn't running yet.
     ///
     /// # Errors
@@ -184,10 +179,8 @@ impl Webhook {
             Ok(body) => Bytes::from(body),
             Err(fault) => return PostOutcome::Refused(fault.to_string()),
         };
-        let mut headers = HeaderMap::new();
-        let signature = self.signer.sign(Timestamp::now().unix_seconds(), &body);
-        match HeaderValue::try_from(signature) {
-            Ok(signature) => headers.insert(SIGNATURE_HEADER, signature),
+        let headers = match self.signer.headers("push", id, &body) {
+            Ok(headers) => headers,
             Err(fault) => return PostOutcome::Refused(fault.to_string()),
         };
         match self.endpoint.post_json(headers, body).await {

@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 
 /// Failures in a row that open it.
 const FAILURES_MAX: u32 = 5;
-/// How long it stays open.
-const OPEN_FOR: Duration = Duration::from_secs(5);
 
 /// Whether a service is called.
-pub(super) struct Breaker {
+pub struct Breaker {
     state: Mutex<State>,
+    /// How long it stays open.
+    open_for: Duration,
     /// 1 while the service isn't called.
     open: Gauge,
 }
@@ -30,18 +30,23 @@ enum State {
 }
 
 /// A permit for one call. Its outcome has to be reported; dropped without that, it leaves the breaker as it was.
-pub(super) struct Attempt<'a> {
+pub struct Attempt<'a> {
     breaker: &'a Breaker,
 }
 
 impl Breaker {
-    pub(super) fn new(open: Gauge) -> Self {
+    /// A closed one. Once open, it lets one call through each `open_for`. `open` shows which it is.
+    #[must_use]
+    pub fn new(open_for: Duration, open: Gauge) -> Self {
         open.set(0.0);
-        Self { state: Mutex::new(State::Closed { failures: 0 }), open }
+        Self { state: Mutex::new(State::Closed { failures: 0 }), open_for, open }
     }
 
-    /// Leave to ask, or how long there is none.
-    pub(super) fn attempt(&self) -> Result<Attempt<'_>, Duration> {
+    /// Leave to ask.
+    ///
+    /// # Errors
+    /// How long there is none.
+    pub fn attempt(&self) -> Result<Attempt<'_>, Duration> {
         let mut state = self.state.lock();
         match *state {
             State::Closed { .. } => {}
@@ -52,26 +57,26 @@ impl Breaker {
                 }
                 *state = State::Probing;
             }
-            State::Probing => return Err(OPEN_FOR),
+            State::Probing => return Err(self.open_for),
         }
         Ok(Attempt { breaker: self })
     }
 
     fn open(&self) -> State {
         self.open.set(1.0);
-        State::Open { until: Instant::now() + OPEN_FOR }
+        State::Open { until: Instant::now() + self.open_for }
     }
 }
 
 impl Attempt<'_> {
     /// The service answered.
-    pub(super) fn succeeded(self) {
+    pub fn succeeded(self) {
         self.breaker.open.set(0.0);
         *self.breaker.state.lock() = State::Closed { failures: 0 };
     }
 
     /// It didn't.
-    pub(super) fn failed(self) {
+    pub fn failed(self) {
         let mut state = self.breaker.state.lock();
         *state = match *state {
             State::Closed { failures } if failures + 1 < FAILURES_MAX => State::Closed { failures: failures + 1 },
@@ -95,8 +100,10 @@ impl Drop for Attempt<'_> {
 mod tests {
     use super::*;
 
+    const OPEN_FOR: Duration = Duration::from_secs(5);
+
     fn breaker() -> Breaker {
-        Breaker::new(Gauge::noop())
+        Breaker::new(OPEN_FOR, Gauge::noop())
     }
 
     fn leave(breaker: &Breaker) -> Attempt<'_> {

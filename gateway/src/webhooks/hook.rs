@@ -1,0 +1,213 @@
+//! The hook: a backend is asked before a message, an edit or a reaction is stored.
+//! It offers [`Hook`]. It never retries: whoever asks decides about a missing answer, and a client repeats its command.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use metrics::gauge;
+use serde::{Deserialize, Serialize};
+use shared::{ConversationId, ConversationKind, MessageData, MessageId, TempId, Timestamp, UserId};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::signature::Signer;
+use crate::breaker::Breaker;
+use crate::config::{HookConfig, OnHookFailure};
+use crate::http_client::{Endpoint, EndpointError};
+use crate::metrics::Metrics;
+
+/// Questions that a node has under way.
+pub const ASKED_AT_ONCE_MAX: usize = 256;
+/// The largest answer, in bytes: the longest content, each character escaped, and room for the rest.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The longest message of a refusal that the sender is shown, in characters.
+const MESSAGE_CHARS_MAX: usize = 200;
+/// How long the hook isn't asked after five failures in a row, until one question finds out whether it is back.
+const BREAKER_OPEN_FOR: Duration = Duration::from_secs(1);
+
+/// The hook behind `HOOK_URL`.
+pub struct Hook {
+    endpoint: Endpoint,
+    signer: Signer,
+    breaker: Breaker,
+    places: Semaphore,
+    within: Duration,
+    on_failure: OnHookFailure,
+    metrics: Arc<Metrics>,
+}
+
+/// A question: what is to be stored, and for whom.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookQuestion<'a> {
+    /// Another one for each question.
+    pub id: String,
+    /// `message.send`, `message.edit` or `reaction.add`.
+    pub r#type: &'static str,
+    /// When it is asked.
+    pub at: Timestamp,
+    /// `socket`, `rest` or `backend`.
+    pub via: &'static str,
+    /// The dialect of the socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<&'static str>,
+    /// The conversation; absent where the message opens one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<ConversationId>,
+    /// Direct, group or channel; absent while the store is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_kind: Option<ConversationKind>,
+    /// In a direct conversation: whom it is to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<UserId>,
+    /// Who writes or reacts.
+    pub sender_id: &'a UserId,
+    /// What they are called, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender_name: Option<String>,
+    /// The message that is to be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<MessageId>,
+    /// The kind of a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'a str>,
+    /// The content that is to be stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<&'a str>,
+    /// The content before an edit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The message that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// What stands beside the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<&'a MessageData>,
+    /// The emoji of a reaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emoji: Option<&'a str>,
+    /// The sender's id for the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temp_id: Option<&'a TempId>,
+}
+
+/// An answer, or what `HOOK_ON_FAILURE` puts in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookAnswer {
+    /// It may be stored, with this content in place of its own, if there is one.
+    Allow(Option<String>),
+    /// It may not; with a sentence for the sender.
+    Refuse(Option<String>),
+    /// Nobody knows: try again after so many milliseconds.
+    Unavailable(u64),
+}
+
+#[derive(Deserialize)]
+struct AnswerBody {
+    allow: bool,
+    content: Option<String>,
+    message: Option<String>,
+}
+
+impl Hook {
+    /// A hook of these settings.
+    ///
+    /// # Errors
+    /// The URL is `https` and no certificate authority is trusted here.
+    pub fn new(config: &HookConfig, metrics: Arc<Metrics>) -> Result<Self, EndpointError> {
+        Ok(Self {
+            endpoint: Endpoint::new(config.url.clone(), config.timeout, ANSWER_BYTES_MAX)?,
+            signer: Signer::new(&config.secret),
+            breaker: Breaker::new(BREAKER_OPEN_FOR, gauge!("parley_hook_open")),
+            places: Semaphore::new(ASKED_AT_ONCE_MAX),
+            within: config.timeout,
+            on_failure: config.on_failure,
+            metrics,
+        })
+    }
+
+    /// Asks. `fits` tells what is wrong with a content that the hook gave, if something is: then that is no answer.
+    pub async fn ask(&self, question: &HookQuestion<'_>, fits: impl Fn(&str) -> Result<(), String>) -> HookAnswer {
+        let attempt = match self.breaker.attempt() {
+            Ok(attempt) => attempt,
+            Err(wait) => return self.no_answer("the breaker is open", wait),
+        };
+        let asked = Instant::now();
+        let answer = timeout(self.within, self.post(question)).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.within.as_millis())));
+        let answer = answer.and_then(|answer| match &answer {
+            HookAnswer::Allow(Some(content)) => fits(content).map(|()| answer),
+            HookAnswer::Allow(None) | HookAnswer::Refuse(_) | HookAnswer::Unavailable(_) => Ok(answer),
+        });
+        self.metrics.hook_seconds.record(asked.elapsed());
+        match answer {
+            Ok(answer) => {
+                attempt.succeeded();
+                self.metrics.hook(match &answer {
+                    HookAnswer::Allow(None) => "allowed",
+                    HookAnswer::Allow(Some(_)) => "replaced",
+                    HookAnswer::Refuse(_) | HookAnswer::Unavailable(_) => "refused",
+                });
+                answer
+            }
+            Err(why) => {
+                attempt.failed();
+                self.no_answer(&why, BREAKER_OPEN_FOR)
+            }
+        }
+    }
+
+    fn no_answer(&self, why: &str, wait: Duration) -> HookAnswer {
+        self.metrics.hook("none");
+        tracing::debug!(why, "the hook gave no answer");
+        match self.on_failure {
+            OnHookFailure::Allow => HookAnswer::Allow(None),
+            OnHookFailure::Refuse => {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                HookAnswer::Unavailable(wait_ms.saturating_add(rand::random_range(0..=1_000)))
+            }
+        }
+    }
+
+    async fn post(&self, question: &HookQuestion<'_>) -> Result<HookAnswer, String> {
+        let _place = self.places.acquire().await.map_err(|closed| closed.to_string())?;
+        let body = Bytes::from(serde_json::to_vec(question).map_err(|fault| fault.to_string())?);
+        let headers = self.signer.headers("hook", &question.id, &body).map_err(|fault| fault.to_string())?;
+        let answer = self.endpoint.post_json(headers, body).await.map_err(|fault| fault.to_string())?;
+        if answer.status != StatusCode::OK {
+            return Err(answer.status.to_string());
+        }
+        read(&answer.body)
+    }
+}
+
+/// An answer's body.
+fn read(body: &[u8]) -> Result<HookAnswer, String> {
+    let AnswerBody { allow, content, message } = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
+    Ok(match allow {
+        true => HookAnswer::Allow(content),
+        false => HookAnswer::Refuse(message.map(|message| {
+            let shown = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX);
+            shown.collect()
+        })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_and_everything_else_is_no_answer() {
+        assert_eq!(read(br#"{"allow":true}"#), Ok(HookAnswer::Allow(None)));
+        assert_eq!(read(br#"{"allow":true,"content":"x","new":1}"#), Ok(HookAnswer::Allow(Some("x".into()))));
+        assert_eq!(read(br#"{"allow":false,"message":"a\u0007b"}"#), Ok(HookAnswer::Refuse(Some("ab".into()))));
+        let long = format!(r#"{{"allow":false,"message":"{}"}}"#, "x".repeat(300));
+        assert_eq!(read(long.as_bytes()), Ok(HookAnswer::Refuse(Some("x".repeat(200)))));
+        for no_answer in [&b""[..], b"{}", b"[]", br#"{"allow":"yes"}"#, br#"{"allow":true,"content":7}"#, b"\xff"] {
+            assert!(read(no_answer).is_err(), "{no_answer:?}");
+        }
+    }
+}
