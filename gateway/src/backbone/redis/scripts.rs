@@ -3,7 +3,7 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
-use crate::backbone::settings::{LOG_BYTES, LONG_BYTES, READ_COUNTS_MAX};
+use crate::backbone::settings::READ_COUNTS_MAX;
 
 /// All scripts.
 pub(super) struct Scripts {
@@ -46,8 +46,7 @@ impl Scripts {
     pub(super) fn new(settings: &Settings, is_cluster: bool) -> Self {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
-            "local MAXLEN, HOT_MAX, HOT_MS = {}, {}, {}\n\
-             local LONG_BYTES, LOG_BYTES, TTL = {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+            "local MAXLEN, HOT_MAX, HOT_MS, TTL = {}, {}, {}, '{}'\n\
              local READ_COUNTS = {READ_COUNTS_MAX}\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
             settings.resume_events,
@@ -60,9 +59,14 @@ impl Scripts {
         Self {
             publish,
             append: script(&[
+                include_str!("lua/unread.lua"),
+                // What is rare costs the common append one closure: its functions are made when the first event needs them.
+                "local function rarely()\n",
                 log,
                 include_str!("lua/redo.lua"),
                 include_str!("lua/trim.lua"),
+                include_str!("lua/append_rarely.lua"),
+                "end\n",
                 include_str!("lua/append.lua"),
             ]),
             events: script(&[log, include_str!("lua/events.lua")]),

@@ -1,5 +1,5 @@
 -- The functions that every script on a user's log shares: on the log, and on the hash of unread counts.
--- MAXLEN, HOT_MAX, HOT_MS, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the lines that stand before this one.
+-- MAXLEN, HOT_MAX, HOT_MS, TTL, READ_COUNTS, PUBLISH and NUMSUB are set by the lines that stand before this one.
 local call = redis.call
 local log, counts = KEYS[1], KEYS[2]
 
