@@ -2,12 +2,13 @@
 """What an event costs a Redis server: the CPU time of its process for the append script, beside the least that could do.
 
     loadtest/append.py [--before REVISION] [--events 60000] [--rounds 5] [--batches 1,16,64]
+    loadtest/append.py --memory                 what a user's log takes of its memory, instead
     loadtest/append.py --calls EVENTS SOCKET [WAY] [--before REVISION]
                                                 appends so many events of one user on a server that is there, and ends it
 
 Starts a redis-server of its own. 1,000 users have full logs and a count; two connections are subscribed to their channels.
 Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is one call of the
-script (a call for one event is what a Cluster gets). --before takes the script of an earlier revision along, up to the one
+script (a call for one event is what a Cluster gets). For --memory an hour has 20 seconds, and a check comes once a second. --before takes the script of an earlier revision along, up to the one
 in which a call had ten arguments for each event. Standard library only. Debian packages: redis-server.
 """
 
@@ -30,6 +31,7 @@ LIMITS = (
     "local READ_COUNTS, PUBLISH, NUMSUB = 1000, 'PUBLISH', 'NUMSUB'\n"
 )
 NOW = ["unread.lua", "local function rarely()\n", "log.lua", "redo.lua", "trim.lua", "append_rarely.lua", "end\n", "append.lua"]
+READ = ["unread.lua", "log.lua", "old.lua", "read.lua"]
 BEFORE = ["log.lua", "redo.lua", "trim.lua", "append.lua"]
 # The least: two commands for each event, in a script.
 LEAST = """
@@ -45,6 +47,8 @@ return replies
 USERS = 1000
 # Events that fill the logs before anything is measured.
 FILLED = 256 * USERS
+# For the memory: an hour in seconds, how many pass, and how many messages a user gets in each.
+HOUR_S, HOURS, HOURLY = 20, 4, 10
 
 
 class Server:
@@ -195,9 +199,9 @@ def append(server, way, events, batch, users=USERS):
 
 
 def cpu_s(pid):
-    """User and system time of a process."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """How long a process's threads have run."""
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def subscribe(path, users):
@@ -229,12 +233,52 @@ def measure(path, pid, options):
         print(f"| {name} | " + " | ".join(f"{statistics.median(cell):.1f}" for cell in cells) + " |")
 
 
+def measure_memory(path, before):
+    """Users who stay connected: full logs, and logs of ten messages an hour with and without the checks of a node."""
+    server = Server(path)
+    rows = []
+    ways = Ways(server, before)
+    empty = used(server)
+    for name, way in [("256 events, before", ways.before_with_count)] * bool(before) + [("256 events", ways.with_count)]:
+        server.ask("FLUSHALL")
+        open_logs(server, USERS)
+        append(server, way, FILLED, 64)
+        rows.append((name, used(server) - empty))
+    limits = LIMITS.replace("'3600'", f"'{HOUR_S}'")
+    check = server.ask("SCRIPT", "LOAD", limits + script(READ).removeprefix(LIMITS))
+    for name, is_checked in [("never checked", False), ("checked", True)]:
+        server.ask("FLUSHALL")
+        open_logs(server, USERS)
+        epoch = server.ask("INFO", "replication").split("master_replid:")[1][:8] + ".1-1"
+        for user in range(USERS):
+            server.ask("XGROUP", "DESTROY", log(user), "epoch.1")
+            server.ask("XGROUP", "CREATE", log(user), epoch, "1-0")
+        began = time.monotonic()
+        for message in range(HOURS * HOURLY):
+            append(server, ways.with_count, USERS, 50)
+            while time.monotonic() < began + (message + 1) * HOUR_S / HOURLY:
+                for user in range(USERS if is_checked else 0):
+                    server.ask("EVALSHA", check, 2, log(user), counts(user), f"n{user}", message, 1)
+                time.sleep(1)
+        rows.append((f"ten messages an hour for {HOURS} hours, {name}", used(server) - empty))
+    print("| a user's log and counts in Redis | bytes |")
+    print("|---|---|")
+    for name, taken in rows:
+        print(f"| {name} | {taken // USERS:,} |")
+
+
+def used(server):
+    info = server.ask("INFO", "memory")
+    return int(next(line.split(":")[1] for line in info.splitlines() if line.startswith("used_memory:")))
+
+
 def main():
     parser = argparse.ArgumentParser(description="What an event costs a Redis server.")
     parser.add_argument("--before")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", default="1,16,64")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--calls", type=int)
     parser.add_argument("socket", nargs="?")
     parser.add_argument("way", nargs="?", default="the script, with a count")
@@ -253,7 +297,10 @@ def main():
         try:
             while not os.path.exists(path):
                 time.sleep(0.1)
-            measure(path, redis.pid, options)
+            if options.memory:
+                measure_memory(path, options.before)
+            else:
+                measure(path, redis.pid, options)
         finally:
             redis.terminate()
             redis.wait()

@@ -55,11 +55,11 @@ impl Scripts {
             settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
-        let log = include_str!("lua/log.lua");
+        let (unread, log) = (include_str!("lua/unread.lua"), include_str!("lua/log.lua"));
         Self {
             publish,
             append: script(&[
-                include_str!("lua/unread.lua"),
+                unread,
                 // What is rare costs the common append one closure: its functions are made when the first event needs them.
                 "local function rarely()\n",
                 log,
@@ -69,11 +69,11 @@ impl Scripts {
                 "end\n",
                 include_str!("lua/append.lua"),
             ]),
-            events: script(&[log, include_str!("lua/events.lua")]),
+            events: script(&[unread, log, include_str!("lua/events.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
-            open: script(&[log, include_str!("lua/open.lua")]),
-            enter: script(&[log, include_str!("lua/enter.lua")]),
-            read: script(&[log, include_str!("lua/read.lua")]),
+            open: script(&[unread, log, include_str!("lua/open.lua")]),
+            enter: script(&[unread, log, include_str!("lua/enter.lua")]),
+            read: script(&[unread, log, include_str!("lua/old.lua"), include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
             subscribed: script(&[include_str!("lua/subscribed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),

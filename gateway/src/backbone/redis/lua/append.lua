@@ -29,7 +29,7 @@ local stamp = tonumber(ARGV[5]) > tonumber(now_text) and ARGV[5] or now_text
 
 -- Appends the event as most are; gives nothing, with nothing done, if it is another.
 local function append(log, counts, first, kind)
-  local line, count, total, had, is_moved = '', nil, nil, nil, false
+  local line, kept, count, total, had, is_moved = '', '', nil, nil, nil, false
   if kind == 'c' then
     local known
     if mark == '' then
@@ -52,18 +52,20 @@ local function append(log, counts, first, kind)
       is_moved = true
     end
     count = last .. ' ' .. seen
-    if ARGV[first + 7] ~= '' then line = unread_line(ARGV[first + 7], unread, total) end
+    if ARGV[first + 7] ~= '' then
+      line, kept = unread_line(ARGV[first + 7], unread, total), unread .. ' ' .. total .. ' ' .. ARGV[first + 7]
+    end
   elseif mark ~= '' and try('HEXISTS', counts, mark) ~= 0 then
     return nil
   end
 
   -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
-  -- character, and the line that was made here is a part of its own (body_of puts them together).
+  -- character, and what differs in the line that was made here is a part of its own (body_of puts them together).
   local id
-  if line == '' then
+  if kept == '' then
     id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[first + 1], 'd', body)
   else
-    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[first + 1], 'd', body, 'u', line)
+    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[first + 1], 'd', body, 'u', kept)
   end
   if not id or id.err then return nil end
   local seq = sub(id, 3)

@@ -10,14 +10,14 @@ local function subscribers(channel)
 end
 
 -- Adds an entry. Returns its id; false if there is no log; false and true if something stands in its place that isn't ours.
-local function add(keep, stamp, body, line)
+local function add(keep, stamp, body, kept)
   local words = {'XADD', log, 'NOMKSTREAM'}
   local function say(...)
     for _, word in ipairs({...}) do words[#words + 1] = word end
   end
   if keep ~= '' then say('MAXLEN', '=', keep) end
   say('1-*', 'i', stamp, 'd', body)
-  if line ~= '' then say('u', line) end
+  if kept ~= '' then say('u', kept) end
   local id = redis.pcall(unpack(words))
   if type(id) ~= 'table' then return id end
   local fault = id.err
@@ -42,7 +42,7 @@ local function append(at, kind, body, time)
   local elsewhere = must_open and not epoch_here()
 
   local count, total, had = nil, nil, nil
-  local line, is_moved = '', false
+  local line, kept, is_moved = '', '', false
   if field ~= '' then
     if elsewhere and not loaded then call('DEL', counts) end
     local known = call('HMGET', counts, field, 'total')
@@ -65,7 +65,9 @@ local function append(at, kind, body, time)
         is_moved = true
       end
       count = last .. ' ' .. seen
-      if ARGV[at + 7] ~= '' then line = unread_line(ARGV[at + 7], unread, total) end
+      if ARGV[at + 7] ~= '' then
+        line, kept = unread_line(ARGV[at + 7], unread, total), unread .. ' ' .. total .. ' ' .. ARGV[at + 7]
+      end
     elseif not loaded then
       if must_open or call('EXISTS', log) == 1 or subscribers(channel) > 0 then
         missing[counts] = true
@@ -92,7 +94,7 @@ local function append(at, kind, body, time)
   end
   local is_foreign = false
   if not elsewhere and (log_epoch or not is_marker) then
-    id, is_foreign = add(keep, stamp, place, line)
+    id, is_foreign = add(keep, stamp, place, kept)
   end
   if not id then
     if not must_open and not is_foreign and subscribers(channel) == 0 then
@@ -103,7 +105,7 @@ local function append(at, kind, body, time)
     local epoch = open_log(ARGV[1] .. 'x' .. at)
     first_line = '{"epoch":"' .. epoch .. '","seq":0}\n'
     if is_marker then place = placed(body, epoch, '1') end
-    id = call('XADD', log, '1-*', 'i', stamp, 'd', place, 'u', line)
+    id = call('XADD', log, '1-*', 'i', stamp, 'd', place, 'u', kept)
   end
   -- Nothing that could fail stands between the append and this.
   local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. place .. line)
