@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """What an event costs a Redis server: the CPU time of its process for the append script, beside the least that could do.
 
-    loadtest/append.py [--before REVISION] [--events 60000] [--rounds 5] [--batches 1,16,64]
+    loadtest/append.py [--before REVISION] [--events 60000] [--rounds 5] [--batches 4,16,64]
     loadtest/append.py --memory                 what a user's log takes of its memory, instead
     loadtest/append.py --calls EVENTS SOCKET [WAY] [--before REVISION]
                                                 appends so many events of one user on a server that is there, and ends it
 
 Starts a redis-server of its own. 1,000 users have full logs and a count; two connections are subscribed to their channels.
-Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is one call of the
-script (a call for one event is what a Cluster gets). For --memory an hour has 20 seconds, and a check comes once a second. --before takes the script of an earlier revision along, up to the one
-in which a call had ten arguments for each event. Standard library only. Debian packages: redis-server.
+Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is sent at once, as
+one call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an hour has 20 seconds, and
+a check comes once a second. --before takes the script of an earlier revision along, up to the one in which a call had ten
+arguments for each event. Standard library only. Debian packages: redis-server.
 """
 
 import argparse
@@ -30,7 +31,7 @@ LIMITS = (
     "local MAXLEN, HOT_MAX, HOT_MS, TTL, LONG_BYTES, LOG_BYTES = 256, 4096, 0, '3600', 2048, 1048576\n"
     "local READ_COUNTS, PUBLISH, NUMSUB = 1000, 'PUBLISH', 'NUMSUB'\n"
 )
-NOW = ["unread.lua", "local function rarely()\n", "log.lua", "redo.lua", "trim.lua", "append_rarely.lua", "end\n", "append.lua"]
+RARE = ["unread.lua", "log.lua", "redo.lua", "trim.lua", "append_rarely.lua"]
 READ = ["unread.lua", "log.lua", "old.lua", "read.lua"]
 BEFORE = ["log.lua", "redo.lua", "trim.lua", "append.lua"]
 # The least: two commands for each event, in a script.
@@ -80,11 +81,17 @@ def command(*words):
 
 
 def script(parts, revision=None):
-    """The script as a node assembles it, of the working tree or of a revision."""
-    return LIMITS + "".join(part if part.endswith("\n") else read(part, revision) for part in parts)
+    """A script as a node assembles it, of the working tree or of a revision."""
+    return LIMITS + "".join(read(part, revision) for part in parts)
 
 
-def read(part, revision):
+def append_script():
+    """The append script as a node assembles it."""
+    rarely = "local function rarely()\n" + script(RARE) + "end\n"
+    return "local PUBLISH = 'PUBLISH'\n" + read("unread.lua") + rarely + read("append.lua")
+
+
+def read(part, revision=None):
     if revision is None:
         return (ROOT / LUA / part).read_text()
     return subprocess.run(["git", "show", f"{revision}:{LUA}/{part}"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
@@ -109,8 +116,7 @@ def body(user, event):
         f'"content":"{"x" * 200}","tempId":"temp-1795262400007-1","createdAt":"2026-11-21T12:00:00.007Z"}}'
     )
     return (
-        f'"type":"message.new","payload":{{"message":{message}}}}}\n'
-        f'{{"type":"conversation.updated","repeats":{len(message)}}}'
+        f'"type":"message.new","payload":{{"message":{message}}}}}\n{{"repeats":{len(message)}}}'
     )
 
 
@@ -118,17 +124,24 @@ class Ways:
     """The ways to append the events of a batch. Each returns the bytes to send, and how many answers come."""
 
     def __init__(self, server, revision):
-        self.now = server.ask("SCRIPT", "LOAD", script(NOW))
+        self.now = server.ask("SCRIPT", "LOAD", append_script())
         self.least = server.ask("SCRIPT", "LOAD", LEAST)
         self.before = revision and server.ask("SCRIPT", "LOAD", script(BEFORE, revision))
         self.last = 0
 
     def all(self):
-        before = {"the script before, with a count": self.before_with_count, "the script before": self.before_without_count}
+        before = {
+            "the script before, with a count": self.before_with_count,
+            "the script before": self.before_without_count,
+            "the script before, with a count, a call for each": each(self.before_with_count),
+        }
         return (before if self.before else {}) | {
             "the script, with a count": self.with_count,
             "the script": self.without_count,
+            "the script, with a count, a call for each": each(self.with_count),
+            "the script, a call for each": each(self.without_count),
             "XADD and PUBLISH in a script": self.in_a_script,
+            "XADD and PUBLISH in a script, a call for each": each(self.in_a_script),
             "XADD and PUBLISH as commands": self.as_commands,
         }
 
@@ -171,6 +184,15 @@ class Ways:
             commands += command("XADD", log(user), "NOMKSTREAM", "MAXLEN", "~", 256, *entry)
             commands += command("PUBLISH", channel(user), f'{{"seq":{self.last},{text}')
         return commands, 2 * len(users)
+
+
+def each(way):
+    """The same with a call for each event, all sent together: what a server of a Cluster gets."""
+
+    def calls(users):
+        return b"".join(way([user])[0] for user in users), len(users)
+
+    return calls
 
 
 def now_ms():
@@ -226,7 +248,7 @@ def measure(path, pid, options):
                 before = cpu_s(pid)
                 sent = append(server, way, options.events, batch)
                 taken.setdefault((name, batch), []).append((cpu_s(pid) - before) / sent * 1e6)
-    print("| Redis' CPU, us an event; events in a call: | " + " | ".join(map(str, batches)) + " |")
+    print("| Redis' CPU, us an event; events in a batch: | " + " | ".join(map(str, batches)) + " |")
     print("|---" * (len(batches) + 1) + "|")
     for name in ways.all():
         cells = [taken[name, batch] for batch in batches]
@@ -277,7 +299,7 @@ def main():
     parser.add_argument("--before")
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", default="1,16,64")
+    parser.add_argument("--batches", default="4,16,64")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--calls", type=int)
     parser.add_argument("socket", nargs="?")

@@ -58,17 +58,24 @@ impl Scripts {
         let (unread, log) = (include_str!("lua/unread.lua"), include_str!("lua/log.lua"));
         Self {
             publish,
-            append: script(&[
-                unread,
-                // What is rare costs the common append one closure: its functions are made when the first event needs them.
-                "local function rarely()\n",
-                log,
-                include_str!("lua/redo.lua"),
-                include_str!("lua/trim.lua"),
-                include_str!("lua/append_rarely.lua"),
-                "end\n",
-                include_str!("lua/append.lua"),
-            ]),
+            // What is rare has a function of its own, which sees nothing of what stands before it: then it costs the common
+            // append next to nothing.
+            append: Script::new(
+                &[
+                    &format!("local PUBLISH = '{publish}'\n"),
+                    unread,
+                    "local function rarely()\n",
+                    &limits,
+                    unread,
+                    log,
+                    include_str!("lua/redo.lua"),
+                    include_str!("lua/trim.lua"),
+                    include_str!("lua/append_rarely.lua"),
+                    "end\n",
+                    include_str!("lua/append.lua"),
+                ]
+                .concat(),
+            ),
             events: script(&[unread, log, include_str!("lua/events.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
             open: script(&[unread, log, include_str!("lua/open.lua")]),

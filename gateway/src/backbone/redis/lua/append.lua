@@ -9,13 +9,14 @@
 -- whose count is announced, or ''; 'r' the same (the field may be ''), then the answer of a redo, or '' ('a' and the epoch
 -- that the log has to have for an append; 'r', see publish_again; 'm' for a marker), and how many events the log keeps, or ''.
 -- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -3, with nothing done,
--- if a redo's answer doesn't hold any more; a text if it failed. A single event fails with the call.
+-- if a redo's answer doesn't hold any more; a text if it failed: one user's damaged keys must not take others' events along.
+-- It makes no function but the one for what is rare, which uses no name of this file: in Lua each costs as much as a command.
 -- Lua looks globals up by name each time.
-local KEYS, ARGV, call, try, match, sub = KEYS, ARGV, redis.call, redis.pcall, string.match, string.sub
-local keys, mark = #KEYS, ARGV[4]
+local KEYS, ARGV, try, match, sub = KEYS, ARGV, redis.pcall, string.match, string.sub
+local mark = ARGV[4]
 local replies = {}
--- The next event, where its arguments begin, and the body of the one before.
-local event, at, body = 1, 6, nil
+-- Where the next event's arguments begin, and the body of the one before.
+local at, body = 6, nil
 -- From here on every event takes the rare way: an earlier one of the same user may wait for its counts.
 local is_rare = ARGV[2] == '1' or ARGV[3] == '1'
 local rare
@@ -23,90 +24,79 @@ local rare
 -- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind
 -- a young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock
 -- is ahead: then the youngest commit's.)
-local time = call('TIME')
-local now_text = time[1] .. sub('00' .. math.floor(time[2] / 1000), -3)
-local stamp = tonumber(ARGV[5]) > tonumber(now_text) and ARGV[5] or now_text
+local time = redis.call('TIME')
+local now_text = time[1] .. sub('00000' .. time[2], -6, -4)
+local stamp, commit = now_text, ARGV[5]
+-- Texts of digits: to compare these is cheaper than to make numbers of them.
+if #commit > #stamp or #commit == #stamp and commit > stamp then stamp = commit end
 
--- Appends the event as most are; gives nothing, with nothing done, if it is another.
-local function append(log, counts, first, kind)
+for event = 1, #KEYS / 2 do
+  local log, counts, channel, kind = KEYS[2 * event - 1], KEYS[2 * event], ARGV[at], ARGV[at + 3]
+  if ARGV[at + 2] ~= '' then body = ARGV[at + 2] end
+  local is_common = not is_rare and kind ~= 'r'
+
   local line, kept, count, total, had, is_moved = '', '', nil, nil, nil, false
-  if kind == 'c' then
+  if is_common and kind == 'c' then
     local known
     if mark == '' then
-      known = try('HMGET', counts, ARGV[first + 4], 'total')
+      known = try('HMGET', counts, ARGV[at + 4], 'total')
     else
-      known = try('HMGET', counts, ARGV[first + 4], 'total', mark)
+      known = try('HMGET', counts, ARGV[at + 4], 'total', mark)
     end
-    had, total = known[1], known[2]
-    if not had or not total or known[3] then return nil end
-    local last, seen = match(had, '^(%d+) (%d+)$')
-    if not last then return nil end
-    local l, s = last + 0, seen + 0
-    local unread_before = l > s and l - s or 0
-    if ARGV[first + 5] + 0 > l then last, l = ARGV[first + 5], ARGV[first + 5] + 0 end
-    if ARGV[first + 6] + 0 > s then seen, s = ARGV[first + 6], ARGV[first + 6] + 0 end
-    local unread = l > s and l - s or 0
-    if unread ~= unread_before then
+    had, total = known[1], tonumber(known[2])
+    local last, seen = match(had or '', '^(%d+) (%d+)$')
+    is_common = last and total and not known[3]
+    if is_common then
+      local l, s = last + 0, seen + 0
+      local unread_before = l > s and l - s or 0
+      local new_last, new_seen = ARGV[at + 5], ARGV[at + 6]
+      if new_last ~= '0' and new_last + 0 > l then last, l = new_last, new_last + 0 end
+      if new_seen ~= '0' and new_seen + 0 > s then seen, s = new_seen, new_seen + 0 end
+      local unread = l > s and l - s or 0
+      is_moved = unread ~= unread_before
       -- As a text: Redis may write a large number with an exponent.
-      total = (total + unread - unread_before) .. ''
-      is_moved = true
+      total = is_moved and (total + unread - unread_before) .. '' or known[2]
+      count = last .. ' ' .. seen
+      local announced = ARGV[at + 7]
+      if announced ~= '' then
+        unread = unread .. ''
+        line, kept = unread_line(announced, unread, total), unread .. ' ' .. total .. ' ' .. announced
+      end
     end
-    count = last .. ' ' .. seen
-    if ARGV[first + 7] ~= '' then
-      line, kept = unread_line(ARGV[first + 7], unread, total), unread .. ' ' .. total .. ' ' .. ARGV[first + 7]
-    end
-  elseif mark ~= '' and try('HEXISTS', counts, mark) ~= 0 then
-    return nil
+  elseif is_common and mark ~= '' then
+    is_common = try('HEXISTS', counts, mark) == 0
   end
 
   -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
   -- character, and what differs in the line that was made here is a part of its own (body_of puts them together).
-  local id
-  if kept == '' then
-    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[first + 1], 'd', body)
-  else
-    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[first + 1], 'd', body, 'u', kept)
+  local id, outcome = false, nil
+  if is_common and kept == '' then
+    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[at + 1], 'd', body)
+  elseif is_common then
+    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[at + 1], 'd', body, 'u', kept)
   end
-  if not id or id.err then return nil end
-  local seq = sub(id, 3)
-  -- Nothing that could fail stands between the append and this.
-  local receivers = call(PUBLISH, ARGV[first], '{"seq":' .. seq .. ',' .. body .. line)
-  if is_moved then
-    call('HSET', counts, ARGV[first + 4], count, 'total', total)
-  elseif count ~= had then
-    call('HSET', counts, ARGV[first + 4], count)
-  end
-  if sub(seq, -2) == '00' then
-    rare = rare or rarely()
-    rare.trim(log, seq, now_text)
-  end
-  return receivers
-end
-
-local function append_all()
-  while 2 * event <= keys do
-    local this, first = event, at
-    local kind = ARGV[first + 3]
-    event, at = this + 1, first + (kind == '' and 4 or kind == 'c' and 8 or 10)
-    if ARGV[first + 2] ~= '' then body = ARGV[first + 2] end
-    local log, counts = KEYS[2 * this - 1], KEYS[2 * this]
-    local outcome = not is_rare and kind ~= 'r' and append(log, counts, first, kind)
-    if not outcome then
-      rare = rare or rarely()
-      outcome = rare.append(log, counts, first, kind, body, stamp)
-      is_rare = is_rare or outcome == -1
+  if id and not id.err then
+    local seq = sub(id, 3)
+    -- Nothing stands between the append and this.
+    outcome = try(PUBLISH, channel, '{"seq":' .. seq .. ',' .. body .. line)
+    local done = outcome
+    if is_moved then
+      done = try('HSET', counts, ARGV[at + 4], count, 'total', total)
+    elseif count ~= had then
+      done = try('HSET', counts, ARGV[at + 4], count)
     end
-    replies[this] = outcome
+    if type(outcome) == 'table' then outcome = outcome.err elseif type(done) == 'table' then outcome = done.err end
+    if sub(seq, -2) == '00' then
+      rare = rare or rarely()
+      local is_trimmed, fault = rare.trim(log, seq, now_text)
+      if not is_trimmed then outcome = fault end
+    end
+  else
+    rare = rare or rarely()
+    outcome = rare.append(log, counts, at, kind, body, stamp)
+    is_rare = is_rare or outcome == -1
   end
+  replies[event] = outcome
+  at = at + (kind == '' and 4 or kind == 'c' and 8 or 10)
 end
-
-if keys == 2 then
-  append_all()
-  return replies
-end
-repeat
-  local is_done, fault = pcall(append_all)
-  -- One user's damaged keys must not take the others' events along.
-  if not is_done then replies[event - 1] = tostring(type(fault) == 'table' and fault.err or fault) end
-until is_done
 return replies

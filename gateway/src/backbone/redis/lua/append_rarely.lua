@@ -118,13 +118,21 @@ local function append(at, kind, body, time)
   return receivers
 end
 
+-- An error as a text, in place of an outcome.
+local function text_of(fault)
+  return tostring(type(fault) == 'table' and fault.err or fault)
+end
+
 return {
-  append = function(its_log, its_counts, at, kind, body, stamp)
+  append = function(its_log, its_counts, ...)
     log, counts = its_log, its_counts
-    return append(at, kind, body, stamp)
+    local is_done, outcome = pcall(append, ...)
+    return is_done and outcome or text_of(outcome)
   end,
+  -- Returns whether it could be done; if not, why.
   trim = function(its_log, seq, now)
     log = its_log
-    trim(tonumber(seq), tonumber(now))
+    local is_done, fault = pcall(trim, tonumber(seq), tonumber(now))
+    return is_done, text_of(fault)
   end,
 }
