@@ -67,64 +67,10 @@ served() {
   counted "$file" redis-server --port 0 --unixsocket "$socket" --save '' --dir "$work" --hz 1 &
   server=$!
   until [ -S "$socket" ]; do sleep 0.2; done
-  appends "$socket" "$1"
+  python3 loadtest/append.py --calls "$1" "$socket"
   wait "$server"
   server=
   total "$file"
-}
-
-# appends SOCKET CALLS: opens a log with an unread count, appends to it, and ends the server.
-appends() {
-  python3 - "$@" <<'APPENDS'
-import pathlib, socket, sys
-
-lua = pathlib.Path("gateway/src/backbone/redis/lua")
-# The line that gateway/src/backbone/redis/scripts.rs writes, with the settings that a node has by itself.
-limits = "local MAXLEN, LONG_BYTES, LOG_BYTES, TTL = 256, 2048, 1048576, '3600'\nlocal PUBLISH, NUMSUB = 'PUBLISH', 'NUMSUB'\n"
-script = limits + "".join((lua / part).read_text() for part in ("log.lua", "once.lua", "append.lua"))
-server = socket.socket(socket.AF_UNIX)
-server.connect(sys.argv[1])
-answers = server.makefile("rb")
-
-
-def ask(*words):
-    words = [str(word).encode() for word in words]
-    server.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
-    return answer()
-
-
-def answer():
-    line = answers.readline()
-    if line[:1] == b"-":
-        sys.exit(line.decode())
-    if line[:1] == b"*":
-        return [answer() for _ in range(int(line[1:]))]
-    if line[:1] == b"$" and int(line[1:]) >= 0:
-        return answers.read(int(line[1:]) + 2)[:-2].decode()
-    return line[1:].strip().decode()
-
-
-message = '{"id":"7001002","conversationId":"1002003004","seq":812,"rev":900,"senderId":"100200","kind":"text","content":"' \
-    + "x" * 200 + '","tempId":"temp-1795262400007-1","createdAt":"2026-11-21T12:00:00.007Z"}'
-body = '{"type":"message.new","payload":{"message":' + message + ',"to":"100201"}}\n' \
-    '{"type":"conversation.updated","repeats":%d}' % len(message)
-log, unread, sha = "chat:log:{chat:user:100201}", "chat:unread:{chat:user:100201}", ask("SCRIPT", "LOAD", script)
-ask("XGROUP", "CREATE", log, "epoch.1", "1-0", "MKSTREAM")
-ask("XSETID", log, "1-0")
-ask("HSET", unread, "c:1002003004", "1 0", "total", 1)
-# As many events a call as a node puts into one under load, all of one user.
-EVENTS = 20
-for call in range(0, int(sys.argv[2]), EVENTS):
-    events = []
-    for event in range(call, call + EVENTS):
-        events += ["chat:user:100201", 1795262400007, f":m{7001002 + event}", body[1:], 0, "", "1002003004", event + 2, 0, 1]
-    outcomes = ask("EVALSHA", sha, 2 * EVENTS, *[log, unread] * EVENTS, "nonce", 0, 0, 1795262400007, *events)
-    if outcomes != ["0"] * EVENTS:
-        sys.exit(f"not every event was appended: {outcomes}")
-if int(ask("XLEN", log)) < min(int(sys.argv[2]), 256):
-    sys.exit("not every call appended")
-server.sendall(b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n")
-APPENDS
 }
 
 main "$@"

@@ -265,6 +265,7 @@ pub trait Backbone:
     async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError>;
 
     /// Reads at most `limit` entries of the user's log after the `seq` `after`, in order. A log that doesn't exist is opened.
+    /// Of the events that are older than [`Settings::resume_seconds`] the log loses all but the last, before it is read.
     /// May be repeated after a lost reply.
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError>;
 

@@ -33,7 +33,8 @@ pub struct Settings {
     /// For how many seconds an event isn't trimmed, within the bounds in number and bytes: a redo can then tell whether the
     /// log had it (NOLOSS.md, C1).
     pub hot_seconds: u32,
-    /// How long a log, and the unread counts, outlive the last sign of life.
+    /// How long a log, and the unread counts, outlive the last sign of life; and how long an event stays in the log of a user who
+    /// stays, but for the last such event: whoever left since then resumes from that one or from a later one.
     pub resume_seconds: u32,
     /// How long a user counts as online after the last sign of life.
     pub online_ttl_seconds: u32,
@@ -78,6 +79,12 @@ impl Settings {
     /// Milliseconds from a sign of life to the check whether the user is gone.
     pub(super) fn life_ms(&self) -> i64 {
         i64::from(self.online_ttl_seconds.saturating_add(self.offline_grace_seconds)) * 1000
+    }
+
+    /// Milliseconds after which an event of a log is old, and after which old ones are trimmed: each time some.
+    pub(super) fn old_after_ms(&self) -> (i64, i64) {
+        let ms = i64::from(self.resume_seconds) * 1000;
+        (ms, ms + ms / 20)
     }
 
     /// Milliseconds of the grace before an offline announcement.

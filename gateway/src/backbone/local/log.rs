@@ -47,6 +47,16 @@ impl Log {
         self.last
     }
 
+    /// Forgets the old events but the last of them, once there are some that are older by a twentieth.
+    pub(super) fn forget_old(&mut self, now_ms: i64, settings: &Settings) {
+        let (old_after_ms, trimmed_after_ms) = settings.old_after_ms();
+        let is_older = |entry: &Entry, age_ms: i64| entry.appended_ms + age_ms <= now_ms;
+        if self.entries.get(1).is_some_and(|second| is_older(second, trimmed_after_ms)) {
+            let old = self.entries.partition_point(|entry| is_older(entry, old_after_ms));
+            self.entries.drain(..old.saturating_sub(1));
+        }
+    }
+
     /// The body of the entry `seq`, if it has this event.
     pub(super) fn body_of(&self, seq: u64, event_id: &str) -> Option<&Bytes> {
         let place = usize::try_from(seq.checked_sub(self.floor() + 1)?).ok()?;

@@ -199,7 +199,9 @@ impl State {
     }
 
     pub(super) fn read(&mut self, user: &UserId, after: u64, limit: u32, now_ms: i64) -> LogPage {
+        let settings = self.settings.clone();
         let log = self.log(user, now_ms);
+        log.forget_old(now_ms, &settings);
         let entries = log.entries(after, limit).map(|(seq, body)| (seq, payload::with_seq(seq, body))).collect();
         LogPage { head: log.head(), entries }
     }

@@ -94,13 +94,11 @@ impl Link {
         }
     }
 
-    /// Events that one call of the append script may carry, at most `most`. In a Cluster users are on different servers, and
-    /// a server's refusal is followed call by call: there each event has a call of its own.
-    pub(super) fn events_per_call(&self, most: usize) -> usize {
-        match &self.route {
-            Route::One(_) => most,
-            Route::Cluster(_) => 1,
-        }
+    /// Whether one call of the append script carries the events of one user, and not of everybody. In a Cluster users are in
+    /// different slots. Of two users in one slot, one may already be on the new master while the slot migrates, and a call for
+    /// both would be refused until all of it is there.
+    pub(super) fn calls_are_by_user(&self) -> bool {
+        self.cluster().is_some()
     }
 
     /// A server has refused to subscribe a user's channel: in a Cluster, because the channel's slot is another server's.

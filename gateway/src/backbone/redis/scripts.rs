@@ -3,7 +3,7 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
-use crate::backbone::settings::{LOG_BYTES, LONG_BYTES, READ_COUNTS_MAX};
+use crate::backbone::settings::READ_COUNTS_MAX;
 
 /// All scripts.
 pub(super) struct Scripts {
@@ -46,8 +46,7 @@ impl Scripts {
     pub(super) fn new(settings: &Settings, is_cluster: bool) -> Self {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
-            "local MAXLEN, HOT_MAX, HOT_MS = {}, {}, {}\n\
-             local LONG_BYTES, LOG_BYTES, TTL = {LONG_BYTES}, {LOG_BYTES}, '{}'\n\
+            "local MAXLEN, HOT_MAX, HOT_MS, TTL = {}, {}, {}, '{}'\n\
              local READ_COUNTS = {READ_COUNTS_MAX}\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
             settings.resume_events,
@@ -56,20 +55,32 @@ impl Scripts {
             settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
-        let log = include_str!("lua/log.lua");
+        let (unread, log) = (include_str!("lua/unread.lua"), include_str!("lua/log.lua"));
         Self {
             publish,
-            append: script(&[
-                log,
-                include_str!("lua/redo.lua"),
-                include_str!("lua/trim.lua"),
-                include_str!("lua/append.lua"),
-            ]),
-            events: script(&[log, include_str!("lua/events.lua")]),
+            // What is rare has a function of its own, which sees nothing of what stands before it: then it costs the common
+            // append next to nothing.
+            append: Script::new(
+                &[
+                    &format!("local PUBLISH = '{publish}'\n"),
+                    unread,
+                    "local function rarely()\n",
+                    &limits,
+                    unread,
+                    log,
+                    include_str!("lua/redo.lua"),
+                    include_str!("lua/trim.lua"),
+                    include_str!("lua/append_rarely.lua"),
+                    "end\n",
+                    include_str!("lua/append.lua"),
+                ]
+                .concat(),
+            ),
+            events: script(&[unread, log, include_str!("lua/events.lua")]),
             seed: script(&[include_str!("lua/seed.lua")]),
-            open: script(&[log, include_str!("lua/open.lua")]),
-            enter: script(&[log, include_str!("lua/enter.lua")]),
-            read: script(&[log, include_str!("lua/read.lua")]),
+            open: script(&[unread, log, include_str!("lua/open.lua")]),
+            enter: script(&[unread, log, include_str!("lua/enter.lua")]),
+            read: script(&[unread, log, include_str!("lua/old.lua"), include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
             subscribed: script(&[include_str!("lua/subscribed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),

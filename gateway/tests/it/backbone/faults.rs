@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backbone::{Backbone, DeliveryOutcome, Settings};
-use shared::UserId;
+use gateway::backbone::{Backbone, Delivery, DeliveryOutcome, Settings, check_resume};
+use shared::{Position, UserId};
 
 use crate::backbone::rig::{
     Node, Rig, bounded, counted, envelope, ephemeral, event, eventually, numbered, redone, settings, unread_line, user,
@@ -339,6 +339,44 @@ async fn a_log_keeps_its_last_seconds() {
             rig.a.backbone.publish((901..=1_000).map(|n| event(&ann, n)).collect()).await.expect("published");
             let head = rig.a.backbone.open(&ann).await.expect("opened");
             assert!((600..=744).contains(&head.floor), "what is old goes: {head:?}");
+        }
+    })
+    .await;
+}
+
+/// A user who stays connected doesn't keep last week's events. The last old one stays: whoever left since then has it, or a
+/// later one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_forgets_what_is_old_while_its_user_stays() {
+    bounded(async {
+        let short = Settings { resume_seconds: 5, ..settings() };
+        for rig in [Rig::redis(short.clone()).await, Rig::local(short.clone()).await] {
+            let ann = user("ann");
+            let backbone = &rig.a.backbone;
+            // As a node's check does, and its sign of life.
+            let checked = async || {
+                backbone.open(&ann).await.expect("opened");
+                backbone.read(&ann, 150, 1).await.expect("read").head
+            };
+            let epoch = checked().await.epoch;
+            let content = "x".repeat(550);
+            let long = |n| {
+                let body = format!(r#"{{"type":"x","payload":{{"n":{n},"content":"{content}"}}}}"#);
+                Delivery { body: body.into(), ..event(&ann, n) }
+            };
+            backbone.publish((1..=150).map(long).collect()).await.expect("published");
+            assert_eq!((checked().await.floor, checked().await.last), (0, 150), "all are young");
+            let old = async || Some(checked().await).filter(|head| head.floor > 0);
+            assert_eq!(eventually(Duration::from_secs(30), old).await.floor, 149, "all are old");
+            backbone.publish(vec![event(&ann, 151)]).await.expect("published");
+            let head = checked().await;
+            assert_eq!((head.floor, head.last, &head.epoch), (149, 151, &epoch));
+            assert_eq!(check_resume(&Position { epoch: epoch.clone(), seq: 150 }, &head), Ok(()));
+            assert!(matches!(redone(&rig.a, vec![event(&ann, 151)]).await[..], [DeliveryOutcome::Again(_)]));
+            if let Some(redis) = &rig.redis {
+                let bytes = redis.number("MEMORY USAGE chat:log:{chat:user:ann} SAMPLES 0");
+                assert!(bytes < 10_000, "{bytes} bytes are left of 150 events of 600");
+            }
         }
     })
     .await;

@@ -1,7 +1,7 @@
 //! The calls of one pipeline: the events of each, its command, and the meaning of its reply.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use redis::{Cmd, Value};
 use shared::UserId;
@@ -11,6 +11,7 @@ use crate::backbone::queue::Job;
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
 use crate::backbone::redo::RedoAnswer;
+use crate::backbone::settings::LONG_BYTES;
 use crate::backbone::{BackboneError, DeliveryKind, DeliveryOutcome, Durable};
 
 /// Events that one call of the script appends: Redis does nothing else meanwhile, for a millisecond at the most.
@@ -35,14 +36,17 @@ pub(super) enum Reply {
 impl Call {
     /// Puts durable events together into calls. Each user's events keep their order.
     pub(super) fn group(link: &Link, jobs: Vec<Job>) -> Vec<Self> {
-        let call_max = link.events_per_call(CALL_MAX);
+        let by_user = link.calls_are_by_user();
         let mut calls = Vec::new();
-        let mut appends = Vec::new();
+        // Events that make up the next call: of everybody, or of each user.
+        let (mut open, mut places) = (vec![Vec::new()], HashMap::new());
         for job in jobs {
+            let place = if by_user { place_of(&job.delivery.user, &mut places, &mut open) } else { 0 };
+            let Some(appends) = open.get_mut(place) else { continue };
             let is_durable = durable(&job).is_some();
-            let is_full = appends.len() >= call_max;
+            let is_full = appends.len() >= CALL_MAX;
             if is_full || !is_durable && appends.iter().any(|append: &Job| append.delivery.user == job.delivery.user) {
-                calls.push(Self::Append(std::mem::take(&mut appends)));
+                calls.push(Self::Append(std::mem::take(appends)));
             }
             if is_durable {
                 appends.push(job);
@@ -50,22 +54,20 @@ impl Call {
                 calls.push(Self::Publish(job));
             }
         }
-        if !appends.is_empty() {
-            calls.push(Self::Append(appends));
-        }
+        calls.extend(open.into_iter().filter(|appends| !appends.is_empty()).map(Self::Append));
         calls
     }
 
-    /// The command. Events of one user in several calls carry the user's mark; `counts_loaded` says that counts which are
-    /// still missing can't be had.
-    pub(super) fn command<'a>(&self, link: &Link, mark_of: impl Fn(&Job) -> &'a str, counts_loaded: bool) -> Cmd {
+    /// The command. `mark` makes events of later calls wait for an earlier one of the same user; `counts_loaded` says that
+    /// counts which are still missing can't be had.
+    pub(super) fn command(&self, link: &Link, mark: &str, counts_loaded: bool) -> Cmd {
         match self {
             Self::Publish(job) => {
                 let mut publish = redis::cmd(link.scripts.publish);
                 publish.arg(link.keys().user_channel(&job.delivery.user)).arg(&*job.delivery.body);
                 publish
             }
-            Self::Append(jobs) => append(link, jobs, mark_of, counts_loaded),
+            Self::Append(jobs) => append(link, jobs, mark, counts_loaded),
         }
     }
 
@@ -102,36 +104,58 @@ impl Reply {
     }
 }
 
+/// The place of a user's events among those of the open calls.
+fn place_of(user: &UserId, places: &mut HashMap<UserId, usize>, open: &mut Vec<Vec<Job>>) -> usize {
+    if let Some(place) = places.get(user) {
+        return *place;
+    }
+    let place = open.len();
+    open.push(Vec::new());
+    places.insert(user.clone(), place);
+    place
+}
+
 /// The call of `lua/append.lua` for these events.
-fn append<'a>(link: &Link, jobs: &[Job], mark_of: impl Fn(&Job) -> &'a str, counts_loaded: bool) -> Cmd {
+fn append(link: &Link, jobs: &[Job], mark: &str, counts_loaded: bool) -> Cmd {
     let keys = link.keys();
     let users = jobs.iter().map(|job| &job.delivery.user);
     let user_keys: Vec<String> = users.flat_map(|user| [keys.log(user), keys.unread(user)]).collect();
     let mut call = scripts::call(&link.scripts.append, &user_keys);
     let must_open = jobs.first().is_some_and(|job| link.must_open_logs(&job.delivery.user));
     let commits = jobs.iter().filter_map(durable).map(|durable| durable.committed_at.unix_ms());
-    call.arg(link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded));
+    call.arg(link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded)).arg(mark);
     call.arg(commits.max().unwrap_or_default());
     // Members of a group get the same bytes: they go to Redis once a call.
-    let mut before: &[u8] = &[];
+    let (mut before, mut bytes): (&[u8], usize) = (&[], 0);
     for job in jobs {
         let Some(durable) = durable(job) else { continue };
         let body = &*job.delivery.body;
         let short = if std::ptr::eq(body, before) { Cow::default() } else { repeated::shorten(body) };
-        before = body;
+        if !short.is_empty() {
+            (before, bytes) = (body, short.len());
+        }
         call.arg(keys.user_channel(&job.delivery.user))
-            .arg(durable.committed_at.unix_ms())
             .arg(format!(":{}", durable.event_id))
-            .arg(short.get(1..).unwrap_or_default())
-            .arg(&*redo_arg(job.redo.as_deref()))
-            .arg(mark_of(job));
+            .arg(short.get(1..).unwrap_or_default());
+        let is_long = bytes > LONG_BYTES;
+        let is_rare = is_long || job.redo.is_some();
         match &durable.unread {
             Some(unread) => {
-                let announce = u8::from(unread.announce);
-                call.arg(unread.conversation.as_str()).arg(unread.last_seq).arg(unread.seen_seq).arg(announce)
+                let announced = if unread.announce { unread.conversation.as_str() } else { "" };
+                call.arg(if is_rare { "r" } else { "c" }).arg(format!("c:{}", unread.conversation));
+                call.arg(unread.last_seq).arg(unread.seen_seq).arg(announced);
             }
-            None => call.arg("").arg("").arg("").arg(""),
-        };
+            None if is_rare => {
+                call.arg("r").arg("").arg("").arg("").arg("");
+            }
+            None => {
+                call.arg("");
+            }
+        }
+        if is_rare {
+            let entries_max = is_long.then(|| link.settings.log_entries_max(bytes).to_string());
+            call.arg(&*redo_arg(job.redo.as_deref())).arg(entries_max.unwrap_or_default());
+        }
     }
     call
 }
@@ -155,24 +179,24 @@ struct UserCalls {
     is_counted: bool,
 }
 
-/// The users who have durable events in several of these calls, of which one moves a count. If the counts are missing, the
-/// later calls have to wait for the first.
-pub(super) fn users_in_several(calls: &[Call]) -> HashSet<UserId> {
-    let mut users: HashMap<&UserId, UserCalls> = HashMap::new();
+/// Whether some user has durable events in several of these calls, of which one moves a count. If the counts are missing,
+/// the later calls have to wait for the first.
+pub(super) fn is_user_in_several(calls: &[Call]) -> bool {
     // Within one call the script sees to it.
-    if calls.iter().filter(|call| matches!(call, Call::Append(_))).count() > 1 {
-        for (place, call) in calls.iter().enumerate() {
-            let Call::Append(jobs) = call else { continue };
-            for job in jobs {
-                let is_counted = durable(job).is_some_and(|durable| durable.unread.is_some());
-                let user = users.entry(&job.delivery.user).or_insert(UserCalls { call: place, ..UserCalls::default() });
-                user.is_repeated |= user.call != place;
-                user.is_counted |= is_counted;
-            }
+    if calls.iter().filter(|call| matches!(call, Call::Append(_))).count() <= 1 {
+        return false;
+    }
+    let mut users: HashMap<&UserId, UserCalls> = HashMap::new();
+    for (place, call) in calls.iter().enumerate() {
+        let Call::Append(jobs) = call else { continue };
+        for job in jobs {
+            let is_counted = durable(job).is_some_and(|durable| durable.unread.is_some());
+            let user = users.entry(&job.delivery.user).or_insert(UserCalls { call: place, ..UserCalls::default() });
+            user.is_repeated |= user.call != place;
+            user.is_counted |= is_counted;
         }
     }
-    let several = users.into_iter().filter(|(_, user)| user.is_repeated && user.is_counted);
-    several.map(|(user, _)| user.clone()).collect()
+    users.into_values().any(|user| user.is_repeated && user.is_counted)
 }
 
 /// The part of a durable event; `None` for an ephemeral one.

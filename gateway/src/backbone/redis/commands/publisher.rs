@@ -13,7 +13,7 @@ use shared::UserId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::appends::{Call, Reply, durable, users_in_several};
+use super::appends::{Call, Reply, durable, is_user_in_several};
 use super::counts::{LoadedCounts, gathered, load};
 use super::push_adding::PushAdding;
 use crate::backbone::push_jobs::job_of;
@@ -115,12 +115,10 @@ impl PipelineWriter {
         }
         let calls = Call::group(&self.link, jobs);
         self.marks += 1;
-        let mark = format!("!{}:{}", self.link.settings.boot_id, self.marks);
-        let in_several = users_in_several(&calls);
-        let mark_of = |job: &Job| if in_several.contains(&job.delivery.user) { &*mark } else { "" };
-        for job in self.carry_out(calls, mark_of, false).await {
-            let mark = mark_of(&job);
-            self.park(job, mark);
+        let is_marked = is_user_in_several(&calls);
+        let mark = if is_marked { format!("!{}:{}", self.link.settings.boot_id, self.marks) } else { String::new() };
+        for job in self.carry_out(calls, &mark, false).await {
+            self.park(job, &mark);
         }
     }
 
@@ -165,22 +163,17 @@ impl PipelineWriter {
         }
         for ready in in_pipelines(ready) {
             let calls = Call::group(&self.link, self.still_connected(ready));
-            for job in self.carry_out(calls, |_| "", true).await {
+            for job in self.carry_out(calls, "", true).await {
                 job.settle(Err(BackboneError("unread counts were missing after they were loaded".to_owned())));
             }
         }
     }
 
     /// Runs calls in one pipeline and settles their events, except those whose counts are missing, which it returns.
-    async fn carry_out<'a>(
-        &mut self,
-        calls: Vec<Call>,
-        mark_of: impl Fn(&Job) -> &'a str,
-        counts_loaded: bool,
-    ) -> Vec<Job> {
+    async fn carry_out(&mut self, calls: Vec<Call>, mark: &str, counts_loaded: bool) -> Vec<Job> {
         let mut pipeline = Pipeline::with_capacity(calls.len());
         for call in &calls {
-            pipeline.add_command(call.command(&self.link, &mark_of, counts_loaded));
+            pipeline.add_command(call.command(&self.link, mark, counts_loaded));
         }
         let replies = self.link.run_calls(&pipeline).await;
         let mut waiting = Vec::new();

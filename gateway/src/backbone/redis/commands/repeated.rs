@@ -2,7 +2,7 @@
 //! half of the bytes in each recipient's log and channel, and so time in Lua, which hashes every byte, and memory.
 //!
 //! In place of `{"type":"conversation.updated","payload":{"conversationId":C,"lastMessage":M}}` the reference is
-//! `{"type":"conversation.updated","repeats":N}`: M are the N bytes of the message in the line before.
+//! `{"repeats":N}`: M are the N bytes of the message in the line before.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use memchr::memmem;
 const HEAD: &[u8] = br#"{"type":"conversation.updated","payload":{"conversationId":""#;
 const MIDDLE: &[u8] = br#"","lastMessage":"#;
 const TAIL: &[u8] = b"}}";
-const REFERENCE: &[u8] = b"\n{\"type\":\"conversation.updated\",\"repeats\":";
+const REFERENCE: &[u8] = b"\n{\"repeats\":";
 /// Quotes inside of a string are escaped, so this is no content.
 const MESSAGE: &[u8] = br#""message":{"#;
 
@@ -76,7 +76,7 @@ mod tests {
     const SHORT: &str = concat!(
         r#"{"type":"message.new","payload":{"message":{"id":"7","conversationId":"c","content":"\"message\":{"},"to":"u"}}"#,
         "\n",
-        r#"{"type":"conversation.updated","repeats":57}"#,
+        r#"{"repeats":57}"#,
     );
 
     #[test]

@@ -1,162 +1,102 @@
--- Appends events to logs and publishes them, one after the other.
+-- Appends events to logs and publishes them, one after the other. An event costs XADD and PUBLISH; one that moves an unread
+-- count HMGET before and HSET behind them. Everything else stands in lua/append_rarely.lua, which is called if XADD gives no
+-- id, if a count is missing, or if the node says so.
 -- KEYS: the log and the unread counts of each event's user.
 -- ARGV: 1 nonce of new epochs, 2 '1' to open a log wherever there is none of this server, 3 '1' if the counts were just
--- loaded (what is still missing then has none), 4 the youngest commit ms; and for each event: channel, commit ms, ':' and its
--- id, body without its first character or '' if it is the one before, the answer of a redo, or '' for the first try ('a' and
--- the epoch that the log has to have for an append; 'r', see publish_again; 'm' for a marker), the mark that makes events of
--- later calls wait for an earlier one of the same user, or ''; conversation whose unread count moves, or '', its last seq,
--- its seen seq, '1' to announce the count.
+-- loaded (what is still missing then has none), 4 the mark that makes events of later calls wait for an earlier one of the
+-- same user, or '', 5 the youngest commit ms; and for each event: channel, ':' and its id, body without its first character
+-- or '' if it is the one before, and what follows: '' nothing; 'c' a count: its field, last seq, seen seq, the conversation
+-- whose count is announced, or ''; 'r' the same (the field may be ''), then the answer of a redo, or '' ('a' and the epoch
+-- that the log has to have for an append; 'r', see publish_again; 'm' for a marker), and how many events the log keeps, or ''.
 -- Returns for each event: the receivers; -1, with nothing done, if the counts have to be loaded first; -3, with nothing done,
--- if a redo's answer doesn't hold any more; a text if it failed. A single event fails with the call.
-local EVENT_ARGS = 10
+-- if a redo's answer doesn't hold any more; a text if it failed: one user's damaged keys must not take others' events along.
+-- It makes no function but the one for what is rare, which uses no name of this file: in Lua each costs as much as a command.
 -- Lua looks globals up by name each time.
-local KEYS, ARGV, match, sub, format = KEYS, ARGV, string.match, string.sub, string.format
-local must_open, loaded = ARGV[2] == '1', ARGV[3] == '1'
-local maxlen = tostring(HOT_MAX)
--- Counts that later events of this call have to wait for.
-local missing = {}
--- The body of the event before.
-local last_body
+local KEYS, ARGV, try, match, sub = KEYS, ARGV, redis.pcall, string.match, string.sub
+local mark = ARGV[4]
+local replies = {}
+-- Where the next event's arguments begin, and the body of the one before.
+local at, body = 6, nil
+-- From here on every event takes the rare way: an earlier one of the same user may wait for its counts.
+local is_rare = ARGV[2] == '1' or ARGV[3] == '1'
+local rare
 
--- This server's time in ms, as a text and as a number, and whether a commit is younger by the store's clock.
-local now_text, now, is_store_ahead
-local function ask_for_time()
-  now_text = time_text()
-  now = tonumber(now_text)
-  is_store_ahead = tonumber(ARGV[4]) > now
-end
+-- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind
+-- a young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock
+-- is ahead: then the youngest commit's.)
+local time = redis.call('TIME')
+local now_text = time[1] .. sub('00000' .. time[2], -6, -4)
+local stamp, commit = now_text, ARGV[5]
+-- Texts of digits: to compare these is cheaper than to make numbers of them.
+if #commit > #stamp or #commit == #stamp and commit > stamp then stamp = commit end
 
-local function subscribers(channel)
-  return call('PUBSUB', NUMSUB, channel)[2]
-end
+for event = 1, #KEYS / 2 do
+  local log, counts, channel, kind = KEYS[2 * event - 1], KEYS[2 * event], ARGV[at], ARGV[at + 3]
+  if ARGV[at + 2] ~= '' then body = ARGV[at + 2] end
+  local is_common = not is_rare and kind ~= 'r'
 
--- Adds an entry. Returns its id; false if there is no log; false and true if something stands in its place that isn't ours.
-local function add(how, keep, stamp, body, line)
-  local id
-  if line == '' then
-    id = redis.pcall('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body)
-  else
-    id = redis.pcall('XADD', log, 'NOMKSTREAM', 'MAXLEN', how, keep, '1-*', 'i', stamp, 'd', body, 'u', line)
-  end
-  if type(id) ~= 'table' then return id end
-  local fault = id.err
-  -- Another's entry with a higher id, with the highest one ('too large', says Redis), or another type of key: no append
-  -- would ever succeed.
-  for _, foreign in ipairs({'equal or smaller', 'exhausted', 'too large', 'WRONGTYPE'}) do
-    if string.find(fault, foreign, 1, true) then return false, true end
-  end
-  error(fault, 0)
-end
-
-local function append(at)
-  local channel, body, redo, mark = ARGV[at], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  if body == '' then body = last_body else last_body = body end
-  local is_marker = redo == 'm'
-  if redo ~= '' and not is_marker then
-    if sub(redo, 1, 1) == 'r' then return publish_again(redo, channel, ARGV[at + 2]) end
-    if sub(redo, 2) ~= epoch_here() then return -3 end
-  end
-  if missing[counts] or mark ~= '' and call('HEXISTS', counts, mark) == 1 then return -1 end
-  local elsewhere = must_open and not epoch_here()
-
-  local conversation, field, count, total, had = ARGV[at + 6], nil, nil, nil, nil
-  local line, is_moved = '', false
-  if conversation ~= '' then
-    if elsewhere and not loaded then call('DEL', counts) end
-    field = 'c:' .. conversation
-    local known = call('HMGET', counts, field, 'total')
-    had, total = known[1], known[2]
-    local last, seen
-    if total and had then
-      last, seen = match(had, '^(%d+) (%d+)$')
-    elseif total and (ARGV[at + 7] == '1' or tonumber(ARGV[at + 7]) <= tonumber(ARGV[at + 8])) then
-      -- Either nothing came before, or nothing is unread afterwards.
-      last, seen = '0', '0'
+  local line, kept, count, total, had, is_moved = '', '', nil, nil, nil, false
+  if is_common and kind == 'c' then
+    local known
+    if mark == '' then
+      known = try('HMGET', counts, ARGV[at + 4], 'total')
+    else
+      known = try('HMGET', counts, ARGV[at + 4], 'total', mark)
     end
-    if last then
-      local l, s, new_l, new_s = last + 0, seen + 0, ARGV[at + 7] + 0, ARGV[at + 8] + 0
+    had, total = known[1], tonumber(known[2])
+    local last, seen = match(had or '', '^(%d+) (%d+)$')
+    is_common = last and total and not known[3]
+    if is_common then
+      local l, s = last + 0, seen + 0
       local unread_before = l > s and l - s or 0
-      if new_l > l then l, last = new_l, ARGV[at + 7] end
-      if new_s > s then s, seen = new_s, ARGV[at + 8] end
+      local new_last, new_seen = ARGV[at + 5], ARGV[at + 6]
+      if new_last ~= '0' and new_last + 0 > l then last, l = new_last, new_last + 0 end
+      if new_seen ~= '0' and new_seen + 0 > s then seen, s = new_seen, new_seen + 0 end
       local unread = l > s and l - s or 0
-      if unread ~= unread_before then
-        total = format('%d', total + unread - unread_before)
-        is_moved = true
-      end
+      is_moved = unread ~= unread_before
+      -- As a text: Redis may write a large number with an exponent.
+      total = is_moved and (total + unread - unread_before) .. '' or known[2]
       count = last .. ' ' .. seen
-      if ARGV[at + 9] == '1' then
-        line = '\n{"type":"notification.unread","payload":{"conversationId":"' .. conversation .. '","unread":' ..
-          format('%d', unread) .. ',"totalUnread":' .. total .. '}}'
+      local announced = ARGV[at + 7]
+      if announced ~= '' then
+        unread = unread .. ''
+        line, kept = unread_line(announced, unread, total), unread .. ' ' .. total .. ' ' .. announced
       end
-    elseif not loaded then
-      if must_open or call('EXISTS', log) == 1 or subscribers(channel) > 0 then
-        missing[counts] = true
-        if mark ~= '' then
-          call('HSET', counts, mark, '1')
-          call('EXPIRE', counts, TTL)
-        end
-        return -1
-      end
-      if total then call('DEL', counts) end
-      return 0
     end
-  end
-
-  -- An entry bears this server's time of the append, not the event's time of commit: a redo may append an old event behind
-  -- a young one, and the search of the next redo must not take that for the end of what is young. (Unless the store's clock
-  -- is ahead: then the commit's.)
-  if not now then ask_for_time() end
-  local stamp = (is_store_ahead and tonumber(ARGV[at + 1]) > now and ARGV[at + 1] or now_text) .. ARGV[at + 2]
-
-  -- Long events are counted by their bytes: no more of them stay than make up LOG_BYTES.
-  local keep, how, bytes = maxlen, '~', 1 + #body + #line
-  if bytes > LONG_BYTES and LOG_BYTES < bytes * HOT_MAX then
-    keep, how = math.max(1, math.floor(LOG_BYTES / bytes)), '='
+  elseif is_common and mark ~= '' then
+    is_common = try('HEXISTS', counts, mark) == 0
   end
 
   -- Lua hashes every byte of every string that it makes, so the body stays as it came: an entry lacks the body's first
-  -- character, and the line that was made here is a part of its own (body_of puts them together).
-  local id, first_line, place = false, '', body
-  local log_epoch, last = nil, nil
-  if is_marker then
-    -- The counts that it would have moved are unknown from here on.
-    call('DEL', counts)
-    local _
-    log_epoch, _, last = head()
-    if log_epoch then place = placed(body, log_epoch, format('%.0f', last + 1)) end
+  -- character, and what differs in the line that was made here is a part of its own (body_of puts them together).
+  local id, outcome = false, nil
+  if is_common and kept == '' then
+    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[at + 1], 'd', body)
+  elseif is_common then
+    id = try('XADD', log, 'NOMKSTREAM', '1-*', 'i', stamp .. ARGV[at + 1], 'd', body, 'u', kept)
   end
-  local is_foreign = false
-  if not elsewhere and (log_epoch or not is_marker) then
-    id, is_foreign = add(how, keep, stamp, place, line)
-  end
-  if not id then
-    if not must_open and not is_foreign and subscribers(channel) == 0 then
-      -- Without a log the counts would stop moving, so they go with it.
-      if count then call('DEL', counts) end
-      return 0
+  if id and not id.err then
+    local seq = sub(id, 3)
+    -- Nothing stands between the append and this.
+    outcome = try(PUBLISH, channel, '{"seq":' .. seq .. ',' .. body .. line)
+    local done = outcome
+    if is_moved then
+      done = try('HSET', counts, ARGV[at + 4], count, 'total', total)
+    elseif count ~= had then
+      done = try('HSET', counts, ARGV[at + 4], count)
     end
-    local epoch = open_log(ARGV[1] .. 'x' .. at)
-    first_line = '{"epoch":"' .. epoch .. '","seq":0}\n'
-    if is_marker then place = placed(body, epoch, '1') end
-    id = call('XADD', log, '1-*', 'i', stamp, 'd', place, 'u', line)
+    if type(outcome) == 'table' then outcome = outcome.err elseif type(done) == 'table' then outcome = done.err end
+    if sub(seq, -2) == '00' then
+      rare = rare or rarely()
+      local is_trimmed, fault = rare.trim(log, seq, now_text)
+      if not is_trimmed then outcome = fault end
+    end
+  else
+    rare = rare or rarely()
+    outcome = rare.append(log, counts, at, kind, body, stamp)
+    is_rare = is_rare or outcome == -1
   end
-  -- Nothing that could fail stands between the append and this.
-  local receivers = call(PUBLISH, channel, first_line .. '{"seq":' .. sub(id, 3) .. ',' .. place .. line)
-  if is_moved then
-    call('HSET', counts, field, count, 'total', total)
-  elseif count and count ~= had and (had or call('HLEN', counts) < READ_COUNTS) then
-    call('HSET', counts, field, count)
-  end
-  if sub(id, -2) == '00' then trim(tonumber(sub(id, 3)), now) end
-  return receivers
-end
-
-if #KEYS == 2 then return {append(5)} end
-local replies = {}
-for event = 1, #KEYS / 2 do
-  log, counts = KEYS[2 * event - 1], KEYS[2 * event]
-  local is_done, outcome = pcall(append, 5 + EVENT_ARGS * (event - 1))
-  -- One user's damaged keys must not take the others' events along.
-  replies[event] = is_done and outcome or tostring(type(outcome) == 'table' and outcome.err or outcome)
+  replies[event] = outcome
+  at = at + (kind == '' and 4 or kind == 'c' and 8 or 10)
 end
 return replies

@@ -1,5 +1,6 @@
 -- The functions that every script on a user's log shares: on the log, and on the hash of unread counts.
--- MAXLEN, HOT_MAX, HOT_MS, LONG_BYTES, LOG_BYTES, TTL, PUBLISH and NUMSUB are set by the lines that stand before this one.
+-- MAXLEN, HOT_MAX, HOT_MS, TTL, READ_COUNTS, PUBLISH and NUMSUB are set by the lines that stand before this one,
+-- unread_line by lua/unread.lua.
 local call = redis.call
 local log, counts = KEYS[1], KEYS[2]
 
@@ -42,11 +43,14 @@ local function stamp_of(entry)
   return string.match(fields[2], '^(%d+)(:.*)$')
 end
 
--- The body of an entry of the log: it was put there without its first character, and the line of the unread count is a part
--- of its own (lua/append.lua). Empty for an entry that isn't ours.
+-- The body of an entry of the log: it was put there without its first character, and what differs in the line of the unread
+-- count is a part of its own (lua/append.lua). Empty for an entry that isn't ours.
 local function body_of(entry)
   if not stamp_of(entry) then return '' end
-  return '{' .. entry[2][4] .. (entry[2][6] or '')
+  local line = entry[2][6] or ''
+  local unread, total, conversation = string.match(line, '^(%d+) (%d+) (.+)$')
+  if unread then line = unread_line(conversation, unread, total) end
+  return '{' .. entry[2][4] .. line
 end
 
 -- Returns the log's epoch, floor, last; nothing if the log is of another server, or wasn't written by these scripts.

@@ -1,7 +1,7 @@
 -- Reads entries after a seq. ARGV: nonce of a new epoch, seq, limit. Returns epoch, floor, last, then seq and body of each.
 -- An entry that another program wrote is left out, so it is a hole like one that was deleted.
 local epoch, floor, last = head_of_open_log(ARGV[1])
-local reply = {epoch, floor, last}
+local reply = {epoch, forget_old(floor, last), last}
 local after = '(1-' .. ARGV[2]
 repeat
   local page = call('XRANGE', log, after, '+', 'COUNT', ARGV[3])
