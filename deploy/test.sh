@@ -67,7 +67,7 @@ main() {
   start_dev_node
   step 'demo page in a browser' browser_test
   step 'EventSource in a browser' event_source
-  step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups
+  step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups streams
   step 'contract documents' contract_documents
   stop "$dev_pid"
   step 'clients, short form' clients
