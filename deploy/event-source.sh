@@ -22,7 +22,8 @@ main() {
   trap stop_all EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  require_programs 'redis-server postgresql haproxy nginx chromium nodejs npm curl' redis-server haproxy nginx chromium node npm curl
+  require_programs 'redis-server postgresql haproxy nginx chromium nodejs npm curl' \
+    redis-server haproxy nginx chromium node npm curl
   find_gateway
   make_work_dir
   export JWT_SECRET

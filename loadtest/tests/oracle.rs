@@ -99,6 +99,7 @@ async fn streams_are_judged_like_sockets_and_go_on_behind_their_last_event() {
     let counts = &verdict.counts;
     assert!(counts.stream_resumes >= 4 && counts.resumes == counts.reconnects, "{counts:?}");
     assert!(counts.stream_deliveries > 100 && counts.stream_deliveries < counts.delivered, "{counts:?}");
+    assert_eq!(fake.early.load(Relaxed), 0, "a stream came back before the time that it was told");
 }
 
 #[tokio::test]

@@ -171,10 +171,13 @@ const onAll = (condition, wait = WAIT_MS) =>
   Promise.all(places.map(async ({ name, page, before }) => {
     const waited = page.waitForFunction(condition, before, { timeout: wait, polling: 50 });
     await waited.catch(async () => {
-      throw new Error(`behind ${name}: ${JSON.stringify(await page.evaluate(() => seen))}, before ${JSON.stringify(before)}`);
+      const now = await page.evaluate(() => seen);
+      throw new Error(`behind ${name}: ${JSON.stringify(now)}, before ${JSON.stringify(before)}`);
     });
   }));
-const remember = () => Promise.all(places.map(async (place) => { place.before = await place.page.evaluate(() => ({ ...seen })); }));
+const remember = () => Promise.all(places.map(async (place) => {
+  place.before = await place.page.evaluate(() => ({ ...seen }));
+}));
 
 await check("the stream opens, by a cookie and by the query", () => onAll(() => seen.opened === 1));
 
@@ -212,12 +215,13 @@ for (const { name, page, sender } of places) {
   await check(`behind ${name}, every message shows once and in order`, async () => {
     await sender.stop();
     const last = sender.contents.at(-1);
-    await page.waitForFunction((text) => document.querySelector("ol").lastChild?.textContent === text, last, { timeout: WAIT_MS })
-      .catch(() => {});
+    const isLast = (text) => document.querySelector("ol").lastChild?.textContent === text;
+    // If it doesn't come, the comparison says so.
+    await page.waitForFunction(isLast, last, { timeout: WAIT_MS }).catch(() => {});
     const shown = await page.locator("li").allTextContents();
-    const wrong = sender.contents.findIndex((text, at) => text !== shown[at]);
-    if (wrong >= 0 || shown.length !== sender.contents.length) {
-      throw new Error(`${sender.contents.length} sent, ${shown.length} shown; the first difference: ${sender.contents[wrong]}, ${shown[wrong]}`);
+    const [sent, wrong] = [sender.contents, sender.contents.findIndex((text, at) => text !== shown[at])];
+    if (wrong >= 0 || shown.length !== sent.length) {
+      throw new Error(`${sent.length} sent, ${shown.length} shown; the first difference: ${sent[wrong]}, ${shown[wrong]}`);
     }
     console.log(`        ${shown.length} messages: ${JSON.stringify(await page.evaluate(() => seen))}`);
   });
@@ -226,7 +230,8 @@ for (const { name, page, sender } of places) {
 await check("each return went on where the page was", async () => {
   for (const { name, page } of places) {
     const { opened, resumed, resyncs } = await page.evaluate(() => seen);
-    if (resumed !== opened - 1 || resyncs !== 0) throw new Error(`behind ${name}: ${opened} opened, ${resumed} resumed, ${resyncs} resyncs`);
+    const is = `behind ${name}: ${opened} opened, ${resumed} resumed, ${resyncs} resyncs`;
+    if (resumed !== opened - 1 || resyncs !== 0) throw new Error(is);
   }
 });
 

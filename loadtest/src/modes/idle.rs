@@ -32,8 +32,8 @@ pub struct IdleArgs {
     /// How many streams of server-sent events beside them; memory is read before they come and again with them.
     #[arg(long, default_value_t = 0)]
     pub streams: usize,
-    /// How many processes hold them, and how many more hold the streams [default: one for each 15,000]. Towards a node on this machine each connects from
-    /// a loopback address of its own.
+    /// How many processes hold the sockets, and how many more the streams [default: one for each 15,000]. Towards a node on
+    /// this machine each connects from a loopback address of its own.
     #[arg(long)]
     pub processes: Option<usize>,
     /// How many handshakes at once, in each process.

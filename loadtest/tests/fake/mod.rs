@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ const GRACE: Duration = Duration::from_millis(300);
 /// How long clients are asked to stay away that are turned away.
 pub(crate) const RETRY_AFTER_MS: u64 = 400;
 
-/// How long a stream that ended is asked to stay away.
-const STREAM_RETRY_MS: u64 = 60;
+/// How long a stream that ended is asked to stay away, in milliseconds: longer than a client's first waits.
+const STREAM_RETRY_MS: u64 = 500;
 
 /// What goes to a socket.
 #[derive(Clone)]
@@ -81,6 +81,10 @@ pub(crate) struct Fake {
     pub faults: Faults,
     state: Mutex<State>,
     counter: AtomicU64,
+    /// By user: when their stream was ended with the time to come back.
+    ended: Mutex<HashMap<String, Instant>>,
+    /// Streams that came back before that time.
+    pub early: AtomicU64,
 }
 
 impl Fake {
@@ -92,6 +96,8 @@ impl Fake {
             faults: Faults::default(),
             state: Mutex::default(),
             counter: AtomicU64::default(),
+            ended: Mutex::default(),
+            early: AtomicU64::default(),
         });
         let server = Arc::clone(&fake);
         tokio::spawn(async move {
@@ -215,28 +221,35 @@ impl Fake {
 
     /// Server-sent events: the frames of a socket.
     async fn stream(self: Arc<Self>, mut stream: TcpStream, head: &str, path: &str) {
+        let user = user_of(head, path);
+        let ended = self.ended.lock().expect("the ends").remove(&user);
+        let too_early = ended.is_some_and(|ended| ended.elapsed() < Duration::from_millis(STREAM_RETRY_MS));
+        self.early.fetch_add(too_early.into(), Relaxed);
         let headers = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
         if self.strikes(&self.faults.refuse) {
             let body = format!(": UNAVAILABLE\nretry: {STREAM_RETRY_MS}\n\n");
             let answer = format!("{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+            self.ended.lock().expect("the ends").insert(user, Instant::now());
             return drop(stream.write_all(answer.as_bytes()).await);
         }
         if stream.write_all(format!("{headers}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.is_err() {
             return;
         }
-        let user = user_of(head, path);
         #[expect(clippy::disallowed_methods, reason = "a fake server for tests, which end")]
         let (to_stream, mut from_state) = unbounded_channel();
         let last_id = head.lines().find_map(|line| line.strip_prefix("Last-Event-ID: ")).map(str::to_owned);
         self.open(&user, last_id.as_deref(), &to_stream);
         let (mut read, mut write) = stream.into_split();
-        let fake = Arc::clone(&self);
+        let (fake, reader) = (Arc::clone(&self), user.clone());
         let writer = tokio::spawn(async move {
             let mut epoch = String::new();
             while let Some(out) = from_state.recv().await {
                 let lines = match &out {
                     SocketCommand::Text(frame) => fake.event(frame, &mut epoch),
-                    SocketCommand::Close(_) => format!("retry: {STREAM_RETRY_MS}\n\n"),
+                    SocketCommand::Close(_) => {
+                        fake.ended.lock().expect("the ends").insert(reader.clone(), Instant::now());
+                        format!("retry: {STREAM_RETRY_MS}\n\n")
+                    }
                     SocketCommand::Reset => {
                         let _ = write.as_ref().set_zero_linger();
                         return;

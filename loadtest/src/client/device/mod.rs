@@ -319,7 +319,13 @@ impl Device {
         let place = match frame.body {
             Body::AuthSuccess(_) => self.session.socket(),
             Body::Position(_) | Body::Resync { .. } => None,
-            _ => frame.seq.and(self.session.socket()),
+            Body::New(_)
+            | Body::Sent { .. }
+            | Body::AuthFailed
+            | Body::Goaway { .. }
+            | Body::Error { .. }
+            | Body::Pong
+            | Body::Other => frame.seq.and(self.session.socket()),
         };
         if self.setup.transport == Transport::Stream && id != place.map(ToString::to_string).as_deref() {
             self.setup.recorder.with(|log| log.malformed += 1);
