@@ -217,7 +217,7 @@ fn what_a_resync_brings_is_explained_and_what_it_forgets_is_not() {
             durable(1, 1),
             Entry::Closed,
             opened(Some(place("eb", 1)), false, place("new", 0)),
-            Entry::Resync { place: place("new", 0) },
+            Entry::Resync { place: place("new", 0), is_marker: false },
             Entry::Fetched { reason: FetchReason::Resync, message: message(2) },
         ]
     };
@@ -227,7 +227,7 @@ fn what_a_resync_brings_is_explained_and_what_it_forgets_is_not() {
     entries.extend([Entry::Adopted, durable(1, 3), durable(2, 4), durable(3, 5)]);
     let verdict = check(&with_receiver(entries));
     assert!(verdict.is_clean(), "{:?}", verdict.violations);
-    assert_eq!((verdict.counts.resyncs, verdict.counts.fetched), (1, 2));
+    assert_eq!((verdict.counts.resyncs, verdict.counts.markers, verdict.counts.fetched), (1, 0, 2));
 
     let mut entries = begin();
     entries.extend([Entry::Adopted, durable(1, 4), durable(2, 5)]);
@@ -241,7 +241,7 @@ fn a_message_that_comes_again_under_another_epoch_is_doubled_unless_it_was_fetch
             opened(None, false, place("eb", 0)),
             durable(1, 1),
             durable(2, 2),
-            Entry::Resync { place: place("new", 0) },
+            Entry::Resync { place: place("new", 0), is_marker: false },
         ];
         let fetched = fetched.then_some(Entry::Fetched { reason: FetchReason::Resync, message: message(2) });
         entries.extend(fetched.into_iter().chain([Entry::Adopted]));
@@ -286,7 +286,12 @@ fn a_hole_that_only_the_client_noticed_is_silent_and_a_late_event_is_not() {
     assert_eq!(verdict.counts.late, 1);
 
     let mut entries = begin();
-    entries.extend([Entry::Resync { place: place("eb", 9) }, Entry::Adopted, durable(10, 4), durable(11, 5)]);
+    entries.extend([
+        Entry::Resync { place: place("eb", 9), is_marker: false },
+        Entry::Adopted,
+        durable(10, 4),
+        durable(11, 5),
+    ]);
     assert!(check(&with_receiver(entries)).is_clean(), "the server owned up to it");
 }
 

@@ -36,8 +36,6 @@ const DOUBT_MS_MAX = 4_000;
 const GOOD_MS_MIN = 5_000;
 /** The longest wait before connecting again when a node asked for it without naming a window. */
 const SOON_MS_MAX = 500;
-/** Without a network as the device says; it may be wrong, so there are tries. */
-const OFFLINE_RETRY_MS = 30_000;
 /** Between two tries to refresh a token. */
 const REFRESH_RETRY_MS = 5_000;
 
@@ -286,15 +284,15 @@ export class Connection {
     const waitMs = this.#waitMs(step === "backOff" ? undefined : step === "soon" ? SOON_MS_MAX : 0);
     this.#retryAtLeastMs = 0;
     this.#tries += 1;
+    // A device that says so may still reach the gateway, over loopback or a network of its own, so the tries go on.
     const isOffline = !this.#parts.device.isOnline();
-    const nextMs = isOffline ? Math.max(waitMs, OFFLINE_RETRY_MS) : waitMs;
     this.#show({
       status: isOffline ? "offline" : "reconnecting",
       code,
       reason: refusal || reason,
-      retryAtMs: this.#clock.now() + nextMs,
+      retryAtMs: this.#clock.now() + waitMs,
     });
-    this.#retry.start(nextMs, () => this.#open());
+    this.#retry.start(waitMs, () => this.#open());
   }
 
   /** `soonMs`: the close code allows to come back within this time, the first time. */

@@ -12,7 +12,7 @@ mod slots;
 mod user_rates;
 
 pub use addresses::{Addresses, OverLimit, Stay};
-pub use bulk::{BULK_USERS_MIN, BulkPlace, BulkRequests, TooManyBulkRequests};
+pub use bulk::{BulkPlace, BulkRequests, BulkWork, TooManyBulkRequests};
 pub use polls::{PollPlace, Polls};
 pub use rate::{Bucket, Rate};
 pub use shared_places::{AddressKey, SharedPlace, SharedPlaces, may_take};

@@ -84,6 +84,19 @@ impl Bucket {
         self.full_at_us = rate.after(count, self.full_at_us, now_us);
         self.full_at_us.saturating_sub(now_us.saturating_add(rate.burst_us))
     }
+
+    /// Takes a turn that costs `count`, as soon as the turns before it are made up for: in how many microseconds.
+    ///
+    /// # Errors
+    /// That is in more than `within_us`: by how much.
+    pub const fn queue(&mut self, rate: Rate, count: u64, within_us: u64, now_us: u64) -> Result<u64, u64> {
+        let wait_us = self.full_at_us.saturating_sub(now_us.saturating_add(rate.burst_us));
+        if wait_us > within_us {
+            return Err(wait_us - within_us);
+        }
+        self.full_at_us = rate.after(count, self.full_at_us, now_us);
+        Ok(wait_us)
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(super) fn write_down(recorder: &Recorder, frame: &ServerFrame) {
             if let Some(seq) = frame.seq {
                 recorder.record(Entry::Durable { seq, message: None });
             }
-            return recorder.record(Entry::Resync { place: place.clone() });
+            return recorder.record(Entry::Resync { place: place.clone(), is_marker: frame.seq.is_some() });
         }
         Body::Sent { .. }
         | Body::AuthSuccess(_)

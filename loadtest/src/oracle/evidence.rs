@@ -68,6 +68,8 @@ pub enum Entry {
     Resync {
         /// The new position.
         place: Place,
+        /// It stands in the log, in place of single events.
+        is_marker: bool,
     },
     /// A message that the store gave.
     Fetched {

@@ -101,10 +101,11 @@ impl<'a> Replay<'a> {
                 self.arrive(at_us, message, DeliveryPath::Direct);
             }
             Entry::Position { place, stands_for } => self.moved(place, *stands_for),
-            Entry::Resync { place } => {
+            Entry::Resync { place, is_marker } => {
                 self.here = Some(place.clone());
                 self.owes_resync = false;
                 self.verdict.counts.resyncs += 1;
+                self.verdict.counts.markers += u64::from(*is_marker);
                 // Events that the server can't account for any more may come again.
                 self.on_connection.clear();
             }

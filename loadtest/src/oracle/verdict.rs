@@ -93,6 +93,8 @@ pub struct Counts {
     pub stream_resumes: u64,
     /// Times that a server said `resync`.
     pub resyncs: u64,
+    /// Of these: in place of single events in a log.
+    pub markers: u64,
     /// Connections beyond each device's first.
     pub reconnects: u64,
     /// Attempts to connect that got neither a WebSocket nor a stream.
@@ -186,8 +188,11 @@ impl Verdict {
         );
         report.row("longest delivery, ms", counts.delivery_ms_max);
         report.row(
-            "reconnects / resumes (by streams) / resyncs",
-            format!("{} / {} ({}) / {}", counts.reconnects, counts.resumes, counts.stream_resumes, counts.resyncs),
+            "reconnects / resumes (by streams) / resyncs (of these markers)",
+            format!(
+                "{} / {} ({}) / {} ({})",
+                counts.reconnects, counts.resumes, counts.stream_resumes, counts.resyncs, counts.markers
+            ),
         );
         report.row(
             "connects failed / stopped / malformed",

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
 use crate::http::client_address::{ClientScheme, address_key};
-use crate::limits::{Allowance, BULK_USERS_MIN, BulkPlace, TooManyBulkRequests};
+use crate::limits::{Allowance, BulkPlace, BulkWork, TooManyBulkRequests};
 use crate::store::Giver;
 
 /// The caller.
@@ -70,15 +70,15 @@ impl Caller {
     }
 
     /// Waits for the turn of a bulk request; a request for fewer users is none.
-    pub(super) async fn turn<'a>(&self, api: &'a Api, users: usize) -> Result<Option<BulkPlace<'a>>, Failure> {
-        if users <= BULK_USERS_MIN {
+    pub(super) async fn turn<'a>(&self, api: &'a Api, work: BulkWork) -> Result<Option<BulkPlace<'a>>, Failure> {
+        if !work.is_bulk() {
             return Ok(None);
         }
         let bulk = match self {
             Self::User(_) => &api.node.bulk_of_users,
             Self::Backend(_) => &api.node.bulk_of_backends,
         };
-        bulk.enter().await.map(Some).map_err(|TooManyBulkRequests { retry_after_ms }| {
+        bulk.enter(work).await.map(Some).map_err(|TooManyBulkRequests { retry_after_ms }| {
             let error = ProtocolError::new(ErrorCode::Unavailable, "too many requests for many users run at once");
             Failure(error.retry_after_ms(retry_after_ms))
         })

@@ -18,7 +18,7 @@ use super::describe::{Answer, Created, NoContent, Operation, Schemas};
 use super::failure::Failure;
 use super::pages::{List, limit};
 use crate::chat::conversations::{CreateConversation, CreatedConversation};
-use crate::limits::charges;
+use crate::limits::{BulkWork, charges};
 use crate::store::{MEMBERS_MAX, MembersAdded, MembershipChange, WalkPlace};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,7 +68,7 @@ pub(super) async fn create(
         ConversationKind::Direct | ConversationKind::Group => Visibility::Private,
     };
     caller.pay(&api, charges::for_making(create.members.len())).await?;
-    let _turn = caller.turn(&api, create.members.len()).await?;
+    let _turn = caller.turn(&api, BulkWork::Members(create.members.len())).await?;
     let new = CreateConversation {
         id: create.id,
         kind: create.kind,
@@ -207,7 +207,7 @@ pub(super) async fn add(
                 return Err(ProtocolError::field("userIds", "holds more than 10000 ids").into());
             }
             caller.pay(&api, charges::for_adding(users.len())).await?;
-            let _turn = caller.turn(&api, users.len()).await?;
+            let _turn = caller.turn(&api, BulkWork::Members(users.len())).await?;
             let outcome = api.node.chat.add_members(&id, users, &caller.giver()).await?;
             let MembersAdded { added, banned, blocked, conversation, members: _ } = outcome;
             let member_count = conversation.member_count;

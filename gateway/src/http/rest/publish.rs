@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::describe::Accepted;
 use super::failure::Failure;
 use crate::chat::notifications::NotificationPayload;
+use crate::limits::BulkWork;
 use crate::store::AuditOrder;
 
 /// Users in one call.
@@ -63,7 +64,7 @@ pub(super) async fn publish(
         return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into());
     }
     let envelope = publish.event.envelope()?;
-    let _turn = caller.turn(&api, publish.users.len()).await?;
+    let _turn = caller.turn(&api, BulkWork::Recipients(publish.users.len())).await?;
     let mut users = publish.users;
     users.sort();
     users.dedup();
@@ -85,7 +86,7 @@ pub(super) async fn broadcast(
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
     let envelope = broadcast.event.envelope()?;
-    let _turn = caller.turn(&api, usize::MAX).await?;
+    let _turn = caller.turn(&api, BulkWork::Broadcast).await?;
     api.node.chat.broadcast(broadcast.event.kind, envelope, caller.giver()).await?;
     Ok(Accepted)
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use gateway::limits::BulkPlace;
+use gateway::limits::{BulkPlace, BulkWork};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -164,7 +164,7 @@ async fn bulk_requests_of_backends_run_four_at_a_time() {
     let running = async || {
         let mut places: Vec<BulkPlace<'_>> = Vec::new();
         while places.len() < 4 {
-            let place = node.app.node().bulk_of_backends.enter().await;
+            let place = node.app.node().bulk_of_backends.enter(BulkWork::Recipients(0)).await;
             places.push(place.unwrap_or_else(|busy| panic!("{busy:?}")));
         }
         places
