@@ -274,6 +274,26 @@ start_two_nodes() {
   wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
 }
 
+# start_nginx PORT ADDRESS…: nginx on 127.0.0.1:PORT before these nodes, with the project's own configuration and these
+# addresses. It asks nobody whether they are ready: it notices by a refused connection, and asks the next one then.
+start_nginx() {
+  local port=$1 address servers=''
+  shift
+  for address in "$@"; do servers+="        server $address max_fails=1 fail_timeout=2s;\\n"; done
+  mkdir -p "$work/nginx"
+  sed -e "s|^pid .*|daemon off;\npid $work/nginx/pid;|" -e "s|/dev/stdout|$work/nginx/access.log|" \
+    -e "s|^        listen 8080;|        listen 127.0.0.1:$port;|" \
+    -e "s|^        server 127.0.0.1:8086 .*|${servers%??}|" -e '/^        server 127.0.0.1:8186 /d' \
+    -e "s|^http {|http {\n$(printf '    %s_temp_path '"$work"'/nginx/%s;\\n' client_body client_body proxy proxy fastcgi fastcgi uwsgi uwsgi scgi scgi)|" \
+    "$root/deploy/nginx.conf" >"$work/nginx.conf"
+  for address in "$@"; do
+    grep -q "server $address " "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see start_nginx'
+  done
+  grep -q "listen 127.0.0.1:$port;" "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see start_nginx'
+  start nginx nginx -c "$work/nginx.conf" -p "$work/nginx"
+  wait_for 10 nginx answers 400 "http://127.0.0.1:$port/chat/ws"
+}
+
 # answers STATUS URL
 answers() { [ "$(curl -s -o /dev/null -m 2 -w '%{http_code}' "$2")" = "$1" ]; }
 

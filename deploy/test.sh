@@ -3,8 +3,8 @@
 #
 #   deploy/test.sh [--all]
 #
-# formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page in a real
-# browser, the TypeScript client and its guide, load by k6 on one node, the contract documents and REST driven from one of
+# formatting, lints, the Rust tests (against a PostgreSQL and Redis servers of their own), the demo page and `EventSource` in a
+# real browser, the TypeScript client and its guide, load by k6 on one node, the contract documents and REST driven from one of
 # them, two nodes behind HAProxy, a rolling restart of three, faults under load, judged by the oracle, the measurements and
 # the soak in their short form, and what other programs read: manifests, rules, units. --all goes on with what takes hours:
 # a release build, then the faults, the rolling restarts, REST from its document and the soak at full length, Autobahn, and
@@ -22,6 +22,7 @@ PATH=$PATH:/usr/sbin
 readonly RUST_VERSION_MIN=1.90
 readonly CARGO_TEST_SECONDS_MAX=1200
 readonly FAULTS_SECONDS_MAX=1100
+readonly EVENT_SOURCE_SECONDS_MAX=240 # It takes some 50 s.
 readonly ROLLING_SECONDS_MAX=180
 readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
@@ -65,7 +66,8 @@ main() {
   rust_tests
   start_dev_node
   step 'demo page in a browser' browser_test
-  step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups
+  step 'EventSource in a browser' event_source
+  step 'load on one node' load "127.0.0.1:$dev_port" chat storm groups streams
   step 'contract documents' contract_documents
   stop "$dev_pid"
   step 'clients, short form' clients
@@ -202,6 +204,12 @@ browser_test() {
     cp gateway/tests/demo/{package.json,package-lock.json,demo.mjs} "$tools/demo/" &&
     run npm --prefix "$tools/demo" ci --silent --no-audit --no-fund --ignore-scripts &&
     CHROMIUM=$(command -v chromium) run timeout --kill-after=10 240 node "$tools/demo/demo.mjs" "http://127.0.0.1:$dev_port"
+}
+
+# Streams of events as a browser reads them, behind both load balancers, through cuts, refusals and a rolling restart.
+event_source() {
+  TMPDIR=$work GATEWAY=$target/debug/gateway TEST_TOOLS=$tools \
+    run timeout --kill-after=60 "$EVENT_SOURCE_SECONDS_MAX" deploy/event-source.sh
 }
 
 # The AsyncAPI document by its own parser; schemathesis.sh checks the OpenAPI one.

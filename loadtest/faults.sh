@@ -4,9 +4,10 @@
 #   loadtest/faults.sh [--short] [--times N] [--json FILE] [--keep] [FAULT…]
 #
 # For each fault two nodes, Redis and a PostgreSQL that really flushes run on free loopback ports in a temporary
-# directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. All faults if none is named;
-# --list names them. --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row,
-# --json writes the table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
+# directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. Its users have a socket each, and one
+# in four has a stream of server-sent events as well, which is judged alike. All faults if none is named; --list names them.
+# --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row, --json writes the
+# table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
 #
 # Each fault draws from a seed, which it prints: the messages that the oracle sends, its clients' waits, and the moments of
 # the harm. SEED=N uses that one. How fast servers are can't be repeated, so a second run may still go another way.

@@ -3,7 +3,7 @@
 #
 #   loadtest/rolling.sh [--short] haproxy|nginx…
 #
-# k6 holds sockets and asks over REST, `loadtest oracle` sends and keeps account; each node in turn gets SIGTERM, drains,
+# k6 holds sockets and asks over REST, `loadtest oracle` sends over sockets and streams and keeps account; each node in turn gets SIGTERM, drains,
 # ends, and is started again. Passes if no request failed, every socket resumed where it was, and the oracle found nothing
 # lost, doubled or out of order. Redis, PostgreSQL and the rest run on free loopback ports in a temporary directory.
 #
@@ -88,7 +88,7 @@ restart_all_behind() {
   # Each restart takes the drain and the start; the load outlasts them all.
   seconds=$((${#nodes[@]} * (drain + 4) + 6))
   start "oracle-$balancer" "$driver" oracle --url "ws://127.0.0.1:$port" --http "http://127.0.0.1:$port" --users "$users" \
-    --pairs "$users" --groups $((users / 20)) --rate "$rate" --seconds "$seconds" --settle-seconds 60 \
+    --streams $((users / 4)) --pairs "$users" --groups $((users / 20)) --rate "$rate" --seconds "$seconds" --settle-seconds 60 \
     --token-seconds 86400 --database-url "$database" --json "$work/verdict-$balancer.json"
   oracle_pid=$started
   start "k6-$balancer" env URL="ws://127.0.0.1:$port/chat/ws" HTTP="http://127.0.0.1:$port" SECONDS="$seconds" \
@@ -149,24 +149,11 @@ haproxy_up() {
   wait_for 10 haproxy answers 400 "http://127.0.0.1:$port/chat/ws"
 }
 
-# The project's own configuration with this run's addresses. nginx asks nobody whether they are ready: it notices by a
-# refused connection, and asks the next one then.
 nginx_up() {
-  local node servers=''
+  local node addresses=()
+  for node in "${nodes[@]}"; do addresses+=("127.0.0.1:${http[$node]}"); done
   port=$(free_port)
-  for node in "${nodes[@]}"; do servers+="        server 127.0.0.1:${http[$node]} max_fails=1 fail_timeout=2s;\\n"; done
-  mkdir -p "$work/nginx"
-  sed -e "s|^pid .*|daemon off;\npid $work/nginx/pid;|" -e "s|/dev/stdout|$work/nginx/access.log|" \
-    -e "s|^        listen 8080;|        listen 127.0.0.1:$port;|" \
-    -e "s|^        server 127.0.0.1:8086 .*|${servers%??}|" -e '/^        server 127.0.0.1:8186 /d' \
-    -e "s|^http {|http {\n$(printf '    %s_temp_path '"$work"'/nginx/%s;\\n' client_body client_body proxy proxy fastcgi fastcgi uwsgi uwsgi scgi scgi)|" \
-    "$root/deploy/nginx.conf" >"$work/nginx.conf"
-  for node in "${nodes[@]}"; do
-    grep -q "server 127.0.0.1:${http[$node]} " "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see nginx_up'
-  done
-  grep -q "listen 127.0.0.1:$port;" "$work/nginx.conf" || die 'deploy/nginx.conf has other lines than expected' 'see nginx_up'
-  start nginx nginx -c "$work/nginx.conf" -p "$work/nginx"
-  wait_for 10 nginx answers 400 "http://127.0.0.1:$port/chat/ws"
+  start_nginx "$port" "${addresses[@]}"
 }
 
 # The oracle's account: nothing wrong, everything settled, the sockets moved.

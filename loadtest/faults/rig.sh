@@ -2,9 +2,11 @@
 # Runs in a subshell per fault, which starts with nothing of its own running; PostgreSQL is shared, its database isn't.
 # shellcheck shell=bash disable=SC2034,SC2154
 
-# The load: direct conversations (as many as users if not said), groups (one for twenty users), messages a second. A fault
-# sets its own before `load`; $users and $rate come from the sizes.
+# The load: direct conversations (as many as users if not said), groups (one for twenty users), users who have a stream of
+# server-sent events beside their socket (one in four), messages a second. A fault sets its own before `load`; $users and $rate
+# come from the sizes.
 pairs=''
+streams=''
 groups=''
 group_size=10
 # Settings of the nodes beyond the rig's own, NAME=VALUE.
@@ -94,7 +96,7 @@ load() {
   shift
   pairs=${pairs:-$users}
   start driver ${driver_through[@]+"${driver_through[@]}"} "$driver" oracle "${urls[@]}" --users "$users" \
-    --pairs "$pairs" --groups "${groups:-$((users / 20))}" --group-size "$group_size" --rate "$rate" \
+    --streams "${streams:-$((users / 4))}" --pairs "$pairs" --groups "${groups:-$((users / 20))}" --group-size "$group_size" --rate "$rate" \
     --seconds "$seconds" --settle-seconds "$settle" --seed "$seed" --token-seconds 86400 ${compare_url:+--database-url "$compare_url"} \
     --json "$work/verdict.json" "$@"
   driver_pid=$started
@@ -154,6 +156,7 @@ judge() {
   else
     [ "$status" = 0 ] || object "the oracle found violations (exit code $status)"
     expect "$(count acked)" gt 0 'nothing was acknowledged'
+    expect "$(count stream_deliveries)" gt 0 'nothing came over a stream'
     expect "$(count unsettled)" eq 0 'sends were neither acknowledged nor refused'
     expect "$(count refused)" eq 0 'sends were refused for good'
     expect "$(count stopped)" eq 0 'clients were told to stop'

@@ -15,11 +15,11 @@ export function chosen(profiles) {
   return profiles[name];
 }
 
-// A token that the gateway takes: HS256, the user in `sub`.
-export function token(user) {
+// A token that the gateway takes for so long: HS256, the user in `sub`.
+export function token(user, seconds = TOKEN_SECONDS) {
   const now = Math.floor(Date.now() / 1000);
   const part = (value) => encoding.b64encode(JSON.stringify(value), 'rawurl');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: user, iat: now, exp: now + TOKEN_SECONDS })}`;
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: user, iat: now, exp: now + seconds })}`;
   return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
 }
 

@@ -1,4 +1,4 @@
-//! Parley's REST interface as the driver needs it: history, and making groups. Requests are tried once; callers repeat.
+//! Parley's REST interface as the driver needs it: history, sending, and making groups. Requests are tried once; callers repeat.
 
 use std::time::Duration;
 
@@ -40,6 +40,49 @@ pub struct MessageView {
     /// The sender's own name for it.
     #[serde(default)]
     pub temp_id: Option<String>,
+}
+
+/// The answer to a send.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Posted {
+    /// The stored message.
+    pub message: MessageView,
+    /// Whether it had been stored by an earlier send.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// Why a send came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The node says so.
+    #[error("refused with {code}")]
+    Refused {
+        /// The error code.
+        code: String,
+        /// Whether it may be repeated.
+        retryable: bool,
+        /// After how many milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// No answer, or not a node's.
+    #[error("no answer")]
+    NoAnswer,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: Refusal,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Refusal {
+    code: String,
+    #[serde(default)]
+    retryable: bool,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -147,14 +190,36 @@ impl Rest {
         Ok(serde_json::from_value::<NewGroup>(bare)?.id)
     }
 
-    async fn request<T: DeserializeOwned>(
+    /// Sends a message, whose `payload` is that of `message.send`, as a user.
+    ///
+    /// # Errors
+    /// A refusal, or no answer.
+    pub async fn send(&self, node: usize, token: &str, payload: String) -> Result<Posted, SendError> {
+        let request = self.build(node, Credentials::User(token), Method::POST, "/api/v1/messages", Some(payload));
+        let request = request.map_err(|_| SendError::NoAnswer)?;
+        let exchange = async {
+            let response = self.client.request(request).await.ok()?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.ok()?.to_bytes();
+            if status.is_success() {
+                return serde_json::from_slice(&body).ok().map(Ok);
+            }
+            let ErrorAnswer { error: Refusal { code, retryable, retry_after_ms } } =
+                serde_json::from_slice(&body).ok()?;
+            Some(Err(SendError::Refused { code, retryable, retry_after_ms }))
+        };
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.ok().flatten();
+        answer.unwrap_or(Err(SendError::NoAnswer))
+    }
+
+    fn build(
         &self,
         node: usize,
         who: Credentials<'_>,
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<T> {
+    ) -> Result<Request<Full<Bytes>>> {
         let base = self.bases.get(node % self.bases.len().max(1)).context("--http is needed")?;
         let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
         request = match who {
@@ -164,7 +229,18 @@ impl Rest {
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        Ok(request.body(Full::new(Bytes::from(body.unwrap_or_default())))?)
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        node: usize,
+        who: Credentials<'_>,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<T> {
+        let request = self.build(node, who, method, path, body)?;
         let exchange = async {
             let mut response = self.client.request(request.clone()).await?;
             // A user's requests have a rate like their commands, so a resync with many pages has to wait.

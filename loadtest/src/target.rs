@@ -12,6 +12,9 @@ use shared::UserId;
 
 use crate::speech::Speech;
 
+/// Where a node serves streams of events.
+const EVENTS_PATH: &str = "/api/v1/events";
+
 /// The arguments of every mode about the deployment.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
@@ -66,7 +69,7 @@ struct Node {
     path: String,
 }
 
-/// One upgrade request.
+/// One request for a connection.
 #[derive(Debug)]
 pub struct Dial {
     /// Where to.
@@ -111,22 +114,37 @@ impl Target {
     /// with `resume` (`epoch:seq`) if given.
     #[must_use]
     pub fn dial(&self, node: usize, connection: usize, token: &str, resume: Option<&str>) -> Dial {
-        let mut queries = Vec::new();
-        let mut headers = String::new();
-        match self.token_in {
-            TokenPlace::Header => headers = format!("Authorization: Bearer {token}\r\n"),
-            TokenPlace::Query => queries.push(format!("token={token}")),
+        let path = self.nodes.get(node % self.nodes.len().max(1)).map(|node| node.path.as_str());
+        let mut dial = self.ask(node, connection, token, path.unwrap_or_default());
+        if let Some(position) = resume {
+            dial.path_and_query.push(if dial.path_and_query.contains('?') { '&' } else { '?' });
+            dial.path_and_query.push_str(&format!("resume={position}"));
         }
-        queries.extend(resume.map(|position| format!("resume={position}")));
-        let (address, mut path_and_query) = match self.nodes.get(node % self.nodes.len().max(1)) {
-            Some(node) => (node.address, node.path.clone()),
-            None => (SocketAddr::from(([0, 0, 0, 0], 0)), String::new()),
-        };
-        if !queries.is_empty() {
-            path_and_query.push('?');
-            path_and_query.push_str(&queries.join("&"));
+        dial
+    }
+
+    /// The request by which this connection becomes a stream of events that goes on behind `last_id`, if given.
+    #[must_use]
+    pub fn dial_stream(&self, node: usize, connection: usize, token: &str, last_id: Option<&str>) -> Dial {
+        let mut dial = self.ask(node, connection, token, EVENTS_PATH);
+        if let Some(id) = last_id {
+            dial.headers.push_str(&format!("Last-Event-ID: {id}\r\n"));
         }
+        dial
+    }
+
+    /// A request for this path, with the token.
+    fn ask(&self, node: usize, connection: usize, token: &str, path: &str) -> Dial {
+        let node = self.nodes.get(node % self.nodes.len().max(1));
+        let address = node.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |node| node.address);
         let source = self.sources.get(connection % self.sources.len().max(1)).copied();
+        let (path_and_query, headers) = match self.token_in {
+            TokenPlace::Header => (path.to_owned(), format!("Authorization: Bearer {token}\r\n")),
+            TokenPlace::Query => {
+                let separator = if path.contains('?') { '&' } else { '?' };
+                (format!("{path}{separator}token={token}"), String::new())
+            }
+        };
         Dial { address, source, path_and_query, headers }
     }
 
@@ -246,6 +264,12 @@ mod tests {
         assert_eq!(dial.path_and_query, "/chat/ws?token=t&resume=e:4");
         assert_eq!(dial.address.port(), 8086);
         assert_eq!(target("ws://127.0.0.1:1/x").dial(0, 0, "t", None).path_and_query, "/x?token=t");
+    }
+
+    #[test]
+    fn a_stream_has_its_own_path_and_names_its_last_event_in_a_header() {
+        let dial = target("ws://127.0.0.1:1/x").dial_stream(0, 0, "t", Some("e:4"));
+        assert_eq!((&*dial.path_and_query, &*dial.headers), ("/api/v1/events?token=t", "Last-Event-ID: e:4\r\n"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use loadtest::client::Transport;
 use loadtest::client::wire::Place;
 use loadtest::oracle::{
     Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, MessageRow, Record,
@@ -37,7 +38,8 @@ fn durable(seq: u64, n: u64) -> Entry {
 
 fn device(name: &str, number: usize, entries: Vec<Entry>) -> DeviceEvidence {
     let records = entries.into_iter().zip(1..).map(|(entry, at)| Record { at_us: at * 1000, entry }).collect();
-    DeviceEvidence { user: user(name), number, log: DeviceLog { records, ..DeviceLog::default() } }
+    let log = DeviceLog { records, ..DeviceLog::default() };
+    DeviceEvidence { user: user(name), number, transport: Transport::Socket, log }
 }
 
 /// `a` sends five messages to `b`; both get them all.
@@ -82,6 +84,17 @@ fn a_dropped_event_is_a_gap_and_undelivered() {
     let mut evidence = sound();
     evidence.devices[1].log.records.remove(3);
     assert_eq!(faults(&evidence), [(ViolationKind::Undelivered, 1), (ViolationKind::LogGap, 1)]);
+}
+
+#[test]
+fn what_a_stream_leaves_out_is_missed_as_on_a_socket() {
+    let mut evidence = sound();
+    evidence.devices[1].transport = Transport::Stream;
+    let counts = check(&evidence).counts;
+    assert_eq!((counts.delivered, counts.stream_deliveries), (10, 5));
+    evidence.devices[1].log.records.remove(3);
+    assert_eq!(faults(&evidence), [(ViolationKind::Undelivered, 1), (ViolationKind::LogGap, 1)]);
+    assert_eq!(check(&evidence).counts.stream_deliveries, 4);
 }
 
 #[test]

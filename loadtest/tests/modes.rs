@@ -39,6 +39,21 @@ async fn idle_holds_connections_from_two_processes_and_reads_memory() {
 }
 
 #[tokio::test]
+async fn idle_holds_streams_beside_sockets_and_tells_the_memory_of_both() {
+    let fake = Fake::start().await;
+    let args = format!(
+        "idle --connections 100 --streams 50 --processes 2 --seconds 1 --after-seconds 0 --pid {}",
+        std::process::id()
+    );
+    let (code, json) = loadtest(&fake, &args).await;
+    assert_eq!((code, &json["connected"], &json["streams"]), (Some(0), &100.into(), &50.into()), "{json}");
+    assert_eq!((&json["lost"], &json["failed"]), (&0.into(), &serde_json::json!({})), "{json}");
+    let kb = ["with_kb", "with_streams_kb"].map(|name| json["processes"][0][name].as_f64().expect("a number"));
+    let each = json["kb_per_stream"].as_f64().expect("a number");
+    assert!((each - (kb[1] - kb[0]).max(0.0) / 50.0).abs() < 0.01, "{json}");
+}
+
+#[tokio::test]
 async fn a_storm_counts_connects_and_refusals() {
     let fake = Fake::start().await;
     fake.faults.refuse.store(10, Relaxed);
@@ -216,6 +231,30 @@ async fn a_mixed_load_counts_every_kind_apart_and_fails_when_one_is_not_served()
     let [[.., typed], [_, read, ..], [_, told, ..]] = ["typing", "read", "presence"].map(|kind| of(&json, kind));
     assert_eq!((code, typed + read + told), (Some(1), 160 - 16), "{json}");
     assert_eq!(of(&json, "direct"), [160, 160, 160, 160], "{json}");
+}
+
+#[tokio::test]
+async fn users_with_a_stream_have_their_share_of_a_mixed_load() {
+    let fake = Fake::start().await;
+    let args = format!(
+        "mixed --users 20 --visitors 10 --groups 2 --group-size 5 --stream-share 25 --rate 200 --seconds 2 --drain-seconds 2 \
+         --http http://{}",
+        fake.address
+    );
+    let (code, json) = loadtest(&fake, &args).await;
+    let kinds = json["kinds"].as_object().expect("kinds");
+    for (kind, of) in kinds {
+        assert!(kind == "typing" || of["answered"] == of["asked"], "{kind}: {json}");
+        assert_eq!((&of["delivered"], &of["errors"]), (&of["due"], &serde_json::json!({})), "{kind}: {json}");
+    }
+    assert_eq!((code, &json["streams"], kinds.len()), (Some(0), &5.into(), 6), "{json}");
+    // A quarter of all, in pairs as in groups.
+    let (brought, due) = (json["stream_deliveries"].as_u64(), 400);
+    assert!(brought.is_some_and(|brought| brought > due / 8 && brought < due / 2), "{json}");
+
+    fake.faults.drop_from_stream.store(10, Relaxed);
+    let (code, json) = loadtest(&fake, &args).await;
+    assert!(code == Some(1) && json["stream_deliveries"].as_u64() < brought, "{json}");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ fn args(fake: &Fake) -> OracleArgs {
         api_key: Some("key".into()),
         users: 8,
         devices: 2,
+        streams: 0,
         pairs: None,
         groups: 1,
         group_size: 5,
@@ -81,6 +82,53 @@ async fn a_right_server_is_clean_even_when_everybody_comes_back_at_once_and_some
     let verdict = run(args, async {}).await;
     assert_clean(&verdict);
     assert!(verdict.counts.resumes >= 13 && verdict.counts.resyncs == 0, "{:?}", verdict.counts);
+}
+
+/// Four of eight users have a stream beside their socket, and send over both.
+fn with_streams(fake: &Fake) -> OracleArgs {
+    OracleArgs { devices: 1, streams: 4, ..args(fake) }
+}
+
+#[tokio::test]
+async fn streams_are_judged_like_sockets_and_go_on_behind_their_last_event() {
+    let fake = Fake::start().await;
+    fake.faults.refuse.store(3, Relaxed);
+    let trouble = every(Arc::clone(&fake), 4, |fake| fake.end_all(if rand::random() { Some(4200) } else { None }));
+    let verdict = run(with_streams(&fake), trouble).await;
+    assert_clean(&verdict);
+    let counts = &verdict.counts;
+    assert!(counts.stream_resumes >= 4 && counts.resumes == counts.reconnects, "{counts:?}");
+    assert!(counts.stream_deliveries > 100 && counts.stream_deliveries < counts.delivered, "{counts:?}");
+    assert_eq!(fake.early.load(Relaxed), 0, "a stream came back before the time that it was told");
+}
+
+#[tokio::test]
+async fn a_stream_fetches_what_a_resync_tells() {
+    let fake = Fake::start().await;
+    let trouble = every(Arc::clone(&fake), 3, |fake| {
+        fake.new_epoch();
+        fake.end_all(Some(4200));
+    });
+    let verdict = run(with_streams(&fake), trouble).await;
+    assert_clean(&verdict);
+    assert!(verdict.counts.resyncs >= 12 && verdict.counts.fetched > 0, "{:?}", verdict.counts);
+}
+
+#[tokio::test]
+async fn messages_that_a_stream_leaves_out_are_found() {
+    let fake = Fake::start().await;
+    fake.faults.drop_from_stream.store(50, Relaxed);
+    let verdict = run(OracleArgs { settle_seconds: 7, ..with_streams(&fake) }, async {}).await;
+    assert!(verdict.count(&[ViolationKind::LogGap]) > 0, "{:?}", verdict.faults);
+    assert!(verdict.count(&[ViolationKind::Undelivered, ViolationKind::SilentHole]) > 0, "{:?}", verdict.faults);
+}
+
+#[tokio::test]
+async fn an_event_of_a_stream_without_its_id_is_found() {
+    let fake = Fake::start().await;
+    fake.faults.drop_id.store(50, Relaxed);
+    let verdict = run(with_streams(&fake), async {}).await;
+    assert!(verdict.counts.malformed > 0, "{:?}", verdict.counts);
 }
 
 #[tokio::test]

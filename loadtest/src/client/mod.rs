@@ -1,4 +1,5 @@
-//! A `chat.v1` client with the whole behaviour of the contract: position, resume, resync, retries, close codes.
+//! A `chat.v1` client with the whole behaviour of the contract: position, resume, resync, retries, close codes. It is
+//! connected by a WebSocket, or by a stream of server-sent events beside which it sends over REST.
 //! It offers [`Device`], a task that keeps one connection and records all that it receives.
 //! It never judges a run: the oracle does.
 
@@ -7,7 +8,9 @@ mod directory;
 mod fetch;
 mod gaps;
 mod journal;
+mod link;
 mod pending;
+mod posts;
 mod reconnect;
 mod session;
 mod setup;
@@ -16,6 +19,7 @@ pub mod wire;
 pub use device::Device;
 pub use directory::Directory;
 pub use gaps::GapTracker;
+pub use link::Transport;
 pub use pending::{OutgoingMessage, Recipient};
 pub use reconnect::{Backoff, ReconnectAction, after_close, after_refusal};
 pub use session::{Session, Step};

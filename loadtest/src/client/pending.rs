@@ -34,12 +34,18 @@ impl OutgoingMessage {
     /// The frame.
     #[must_use]
     pub fn frame(&self) -> String {
+        let payload = self.payload();
+        serde_json::json!({ "type": "message.send", "ref": self.temp_id, "payload": payload }).to_string()
+    }
+
+    /// The payload of the frame, which is the body of the request over REST as well.
+    #[must_use]
+    pub fn payload(&self) -> serde_json::Value {
         let (field, target) = match &self.to {
             Recipient::Conversation(id) => ("conversationId", id.as_str()),
             Recipient::User(id) => ("to", id.as_str()),
         };
-        let payload = serde_json::json!({ field: target, "content": self.content, "tempId": self.temp_id });
-        serde_json::json!({ "type": "message.send", "ref": self.temp_id, "payload": payload }).to_string()
+        serde_json::json!({ field: target, "content": self.content, "tempId": self.temp_id })
     }
 }
 
@@ -67,20 +73,20 @@ impl PendingSends {
         self.waiting.len() + self.in_flight.len()
     }
 
-    /// The frames to send now: repeats that are due, then new ones.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<String> {
-        let mut frames = Vec::new();
+    /// The messages to send now: repeats that are due, then new ones.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<OutgoingMessage> {
+        let mut due = Vec::new();
         for flight in self.in_flight.iter_mut().filter(|flight| flight.due <= now) {
             flight.due = now + ANSWER_PATIENCE;
-            frames.push(flight.send.frame());
+            due.push(flight.send.clone());
         }
         while self.in_flight.len() < IN_FLIGHT_MAX
             && let Some(send) = self.waiting.pop_front()
         {
-            frames.push(send.frame());
+            due.push(send.clone());
             self.in_flight.push_back(PendingSend { send, due: now + ANSWER_PATIENCE });
         }
-        frames
+        due
     }
 
     /// Settles a send; `false` if it wasn't under way.
@@ -141,6 +147,6 @@ mod tests {
         assert!(pending.due(Instant::now()).is_empty());
         pending.settle("t0");
         let next = pending.due(Instant::now());
-        assert!(next.len() == 1 && next[0].contains(&format!("\"t{IN_FLIGHT_MAX}\"")), "{next:?}");
+        assert_eq!(next, [send(&format!("t{IN_FLIGHT_MAX}"))]);
     }
 }

@@ -12,6 +12,7 @@ pub struct Session {
     socket: Option<Place>,
     resyncing: bool,
     must_fetch: bool,
+    by_ids: bool,
 }
 
 /// The client's action for a frame.
@@ -24,6 +25,13 @@ pub enum Step {
 }
 
 impl Session {
+    /// The place of a device that comes back by the `id` of the last event, as `EventSource` does. A `position` frame has
+    /// none, so such a device comes back in front of it.
+    #[must_use]
+    pub fn by_ids() -> Self {
+        Self { by_ids: true, ..Self::default() }
+    }
+
     /// The position to resume from.
     #[must_use]
     pub fn resume_from(&self) -> Option<&Place> {
@@ -63,6 +71,9 @@ impl Session {
             }
             (Body::Position(place), seq) => {
                 self.socket = Some(Place { epoch: place.epoch.clone(), seq: seq.unwrap_or(place.seq) });
+                if self.by_ids {
+                    return Step::Go;
+                }
             }
             (_, Some(seq)) => {
                 if let Some(socket) = &mut self.socket {
@@ -165,6 +176,16 @@ mod tests {
         assert_eq!(session.resume_from(), Some(&place("a", 4)));
         session.frame(None, &Body::Position(place("b", 0)));
         assert_eq!(session.resume_from(), Some(&place("b", 0)));
+    }
+
+    #[test]
+    fn a_device_that_comes_back_by_ids_comes_back_in_front_of_a_position_frame() {
+        let mut session = Session::by_ids();
+        session.opened(&auth("a", 3, false));
+        session.frame(Some(4), &Body::Position(place("a", 4)));
+        assert_eq!((session.resume_from(), session.socket()), (Some(&place("a", 3)), Some(&place("a", 4))));
+        session.frame(Some(5), &Body::Other);
+        assert_eq!(session.resume_from(), Some(&place("a", 5)));
     }
 
     #[test]

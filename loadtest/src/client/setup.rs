@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::directory::Directory;
+use super::link::Transport;
 use super::pending::OutgoingMessage;
 use crate::oracle::Recorder;
 use crate::rest::Rest;
@@ -30,6 +31,8 @@ pub struct DeviceSetup {
     pub user: usize,
     /// The device's number in the run.
     pub number: usize,
+    /// How it is connected.
+    pub transport: Transport,
     /// The number of the node that it asks first (it wraps around).
     pub node: usize,
     /// The run's seed; the device draws its waits from it.

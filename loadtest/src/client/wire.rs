@@ -90,6 +90,13 @@ pub struct Place {
     pub seq: u64,
 }
 
+impl std::fmt::Display for Place {
+    /// As a request and an `id` name it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.seq)
+    }
+}
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(default)]

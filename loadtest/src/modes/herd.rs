@@ -113,6 +113,7 @@ fn oracle_args(args: &HerdArgs) -> OracleArgs {
         api_key: None,
         users: args.senders + args.connections,
         devices: 1,
+        streams: 0,
         pairs: None,
         groups: 0,
         group_size: 0,

@@ -11,11 +11,13 @@ use anyhow::Result;
 use clap::Args;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
+use shared::UserId;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
-use super::link;
+use super::link::{self, OpenError};
 use crate::speech::Speech;
+use crate::sse::Stream;
 use crate::target::{Target, TargetArgs};
 use crate::ws::{Reader, Writer};
 
@@ -28,6 +30,9 @@ pub struct HoldArgs {
     /// How many.
     #[arg(long)]
     pub connections: usize,
+    /// They are streams of server-sent events, not sockets.
+    #[arg(long)]
+    pub by_stream: bool,
     /// The first user's number.
     #[arg(long, default_value_t = 0)]
     pub first: usize,
@@ -49,6 +54,11 @@ pub(super) struct HolderCounts {
     pub(super) seconds: f64,
 }
 
+enum Connection {
+    Socket(Reader, Writer),
+    Stream(Stream),
+}
+
 /// Connects, holds, and ends when standard input does.
 ///
 /// # Errors
@@ -62,13 +72,13 @@ pub async fn hold(args: &HoldArgs) -> Result<bool> {
     let mut held = HolderCounts::default();
     let mut tasks = JoinSet::new();
     let mut opening = stream::iter(&tokens)
-        .map(|(number, (user, token))| link::open(&target, *number, (user, token), None))
+        .map(|(number, (user, token))| open(args, &target, *number, (user, token)))
         .buffer_unordered(args.in_flight.max(1));
     while let Some(opened) = opening.next().await {
         match opened {
-            Ok((reader, writer)) => {
+            Ok(connection) => {
                 held.connected += 1;
-                tasks.spawn(keep(reader, writer, target.speech(), Arc::clone(&lost)));
+                tasks.spawn(keep(connection, target.speech(), Arc::clone(&lost)));
             }
             Err(error) => *held.failed.entry(error.label()).or_default() += 1,
         }
@@ -86,8 +96,26 @@ fn say(held: &HolderCounts) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(held)?)?)
 }
 
+async fn open(
+    args: &HoldArgs,
+    target: &Target,
+    number: usize,
+    (user, token): (&UserId, &str),
+) -> Result<Connection, OpenError> {
+    if args.by_stream {
+        return Ok(Connection::Stream(link::open_stream(target, number, token).await?));
+    }
+    let (reader, writer) = link::open(target, number, (user, token), None).await?;
+    Ok(Connection::Socket(reader, writer))
+}
+
 /// Answers the peer until the connection ends.
-async fn keep(reader: Reader, writer: Writer, speech: Speech, lost: Arc<AtomicU64>) {
-    link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, |_| {})).await;
+async fn keep(connection: Connection, speech: Speech, lost: Arc<AtomicU64>) {
+    match connection {
+        Connection::Socket(reader, writer) => {
+            link::listen(reader, &writer, |frame| link::hear(speech, frame, &writer, |_| {})).await;
+        }
+        Connection::Stream(stream) => link::listen_stream(stream, |_| {}).await,
+    }
     lost.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,10 +1,11 @@
-//! A bare authenticated connection: no position, no retry, nothing kept while it is idle.
+//! A bare authenticated connection, a socket or a stream of events: no position, no retry, nothing kept while it is idle.
 
 use std::io;
 
 use shared::UserId;
 
-use crate::speech::{PeerEvent, Speech};
+use crate::speech::{PeerEvent, Speech, kind};
+use crate::sse::{self, Stream};
 use crate::target::Target;
 use crate::ws::{CloseFrame, ConnectError, Incoming, Opcode, Reader, Writer, connect};
 
@@ -63,6 +64,28 @@ pub(super) async fn open(
             Incoming::Pong => {}
             Incoming::Ping(payload) => writer.send(Opcode::Pong, &payload)?,
             Incoming::Close(close) => return Err(OpenError::Closed(close)),
+        }
+    }
+}
+
+/// Opens a stream of events as number `number`, closing by reset later, and waits until the user is connected.
+pub(super) async fn open_stream(target: &Target, number: usize, token: &str) -> Result<Stream, OpenError> {
+    let dial = target.dial_stream(number, number, token, None);
+    let mut stream = Stream::open(dial.address, dial.source, &dial.path_and_query, &dial.headers, true).await?;
+    loop {
+        match stream.next().await? {
+            Some(sse::Incoming::Event(event)) if kind(&event.data) == "auth_success" => return Ok(stream),
+            Some(_) => {}
+            None => return Err(OpenError::Refused("ended before auth_success".into())),
+        }
+    }
+}
+
+/// Gives every event of a stream to `take`, until it ends.
+pub(super) async fn listen_stream(mut stream: Stream, mut take: impl FnMut(&[u8])) {
+    while let Ok(Some(incoming)) = stream.next().await {
+        if let sse::Incoming::Event(event) = incoming {
+            take(&event.data);
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct OracleArgs {
     /// How many devices each user has.
     #[arg(long, default_value_t = 1)]
     pub devices: usize,
+    /// How many users have one more device, which receives by server-sent events and sends over REST.
+    #[arg(long, default_value_t = 0)]
+    pub streams: usize,
     /// How many direct conversations [default: as many as users].
     #[arg(long)]
     pub pairs: Option<usize>,
@@ -79,6 +82,7 @@ impl OracleArgs {
     /// Too few users or devices.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(self.users >= 2 && self.devices > 0, "at least two users with a device each are needed");
+        ensure!(self.streams <= self.users, "--streams is at most --users");
         ensure!(!self.raced || self.devices >= 2, "--raced needs --devices 2 or more");
         Ok(())
     }

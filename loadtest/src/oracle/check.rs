@@ -7,6 +7,7 @@ use shared::{ConversationId, MessageId, UserId};
 use super::evidence::{Ack, ConversationFacts, Evidence, MessageRow};
 use super::replay::{Arrival, DeliveryPath, Logs, Observations, Replay};
 use super::verdict::{Verdict, ViolationKind};
+use crate::client::Transport;
 
 /// Judges a run.
 #[must_use]
@@ -21,6 +22,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
     let mut logs = Logs::new();
     let mut arrivals_us = Vec::new();
     for device in &evidence.devices {
+        let (delivered_before, resumes_before) = (verdict.counts.delivered, verdict.counts.resumes);
         let Observations { arrivals, sightings } = Replay::through(device, &mut verdict, &mut logs);
         for sighting in &sightings {
             let known = evidence.conversations.get(&sighting.conversation);
@@ -41,6 +43,11 @@ pub fn check(evidence: &Evidence) -> Verdict {
                 Some(Arrival { path: DeliveryPath::Hole, .. }) => verdict.fault(ViolationKind::SilentHole, who),
                 Some(arrival) => delivered(*arrival, acked_us.get(id).copied(), &mut verdict),
             }
+        }
+        if device.transport == Transport::Stream {
+            let counts = &mut verdict.counts;
+            counts.stream_deliveries += counts.delivered - delivered_before;
+            counts.stream_resumes += counts.resumes - resumes_before;
         }
     }
     let (gap_ms, at_ms) = longest_gap_ms(evidence, arrivals_us);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use shared::{ConversationId, MessageId, UserId};
 
+use crate::client::Transport;
 use crate::client::wire::Place;
 use crate::rest::MessageView;
 
@@ -108,7 +109,7 @@ pub struct Ack {
 pub struct Failure {
     /// Microseconds since the run's start.
     pub at_us: u64,
-    /// Whether there was a WebSocket, which was closed before `auth_success`; a draining node does that.
+    /// Whether there was a WebSocket or a stream, which ended before `auth_success`; a draining node does that.
     pub upgraded: bool,
     /// Why, in a short name to count by.
     pub why: String,
@@ -149,6 +150,8 @@ pub struct DeviceEvidence {
     pub user: UserId,
     /// Its number among the run's devices.
     pub number: usize,
+    /// How it is connected.
+    pub transport: Transport,
     /// The device's records.
     pub log: DeviceLog,
 }

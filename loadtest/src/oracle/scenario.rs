@@ -16,7 +16,7 @@ use super::herd::{Herd, HerdEnd, HerdPlan};
 use super::verdict::{Verdict, ViolationKind};
 use super::workload::{Cast, Workload};
 use super::{check, store};
-use crate::client::{Device, DeviceSetup, Directory, Order, OutgoingMessage, Recipient};
+use crate::client::{Device, DeviceSetup, Directory, Order, OutgoingMessage, Recipient, Transport};
 use crate::report::{Progress, announce};
 use crate::rest::Rest;
 use crate::seed::Seed;
@@ -43,6 +43,7 @@ pub struct Run {
 /// A device as the driver sees it.
 pub(super) struct Handle {
     pub(super) user: UserId,
+    pub(super) transport: Transport,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) recorder: Arc<Recorder>,
 }
@@ -126,14 +127,17 @@ pub async fn play(args: &OracleArgs, cast: Cast, plan: &HerdPlan) -> Result<Run>
 impl Scenario {
     async fn connect(&mut self, target: &Arc<Target>, tasks: &mut JoinSet<()>) -> Result<()> {
         for user in 0..self.args.users {
+            let sockets = (0..self.args.devices).map(|device| (user * self.args.devices + device, Transport::Socket));
+            let stream =
+                (user < self.args.streams).then_some((self.args.users * self.args.devices + user, Transport::Stream));
             let mut devices = Vec::new();
-            for device in 0..self.args.devices {
+            for (number, transport) in sockets.chain(stream) {
                 let recorder = Arc::new(Recorder::new(self.start));
                 let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-                let number = user * self.args.devices + device;
                 let device = Device::new(DeviceSetup {
                     user,
                     number,
+                    transport,
                     node: self.first_node(user, number),
                     seed: self.seed,
                     target: Arc::clone(target),
@@ -142,14 +146,14 @@ impl Scenario {
                     recorder: Arc::clone(&recorder),
                     orders: inbox,
                 })?;
-                devices.push(Handle { user: device.user().clone(), orders, recorder });
+                devices.push(Handle { user: device.user().clone(), transport, orders, recorder });
                 tasks.spawn(device.run());
             }
             let (id, token) = target.user(user)?;
             self.tokens.insert(id, token);
             self.handles.push(devices);
         }
-        let all = self.args.users * self.args.devices;
+        let all = self.devices().count();
         self.wait(|scenario| {
             let open = scenario.devices().filter(|device| device.recorder.with(|log| !log.records.is_empty())).count();
             (open == all).then_some(()).ok_or(format!("{open} of {all} devices connected"))
@@ -216,6 +220,7 @@ impl Scenario {
         let devices = self.devices().enumerate().map(|(number, device)| DeviceEvidence {
             user: device.user.clone(),
             number,
+            transport: device.transport,
             log: device.recorder.with(std::mem::take),
         });
         let devices = devices.collect();

@@ -80,6 +80,8 @@ pub struct Counts {
     pub direct: u64,
     /// Of these: fetched after a `resync`.
     pub fetched: u64,
+    /// Deliveries to devices that receive by server-sent events, on whichever of these ways.
+    pub stream_deliveries: u64,
     /// Messages that came again on a later connection, under another epoch or after a direct delivery. No fault: a
     /// client drops them by id.
     pub repeated: u64,
@@ -87,13 +89,15 @@ pub struct Counts {
     pub late: u64,
     /// Connections that resumed.
     pub resumes: u64,
+    /// Of these: streams that went on behind their last event.
+    pub stream_resumes: u64,
     /// Times that a server said `resync`.
     pub resyncs: u64,
     /// Of these: in place of single events in a log.
     pub markers: u64,
     /// Connections beyond each device's first.
     pub reconnects: u64,
-    /// Attempts to connect that got no WebSocket.
+    /// Attempts to connect that got neither a WebSocket nor a stream.
     pub connects_failed: u64,
     /// Frames that were not understood.
     pub malformed: u64,
@@ -171,6 +175,7 @@ impl Verdict {
             "  live / resumed / direct / fetched",
             format!("{} / {} / {} / {}", counts.live, counts.resumed, counts.direct, counts.fetched),
         );
+        report.row("  by streams of server-sent events", counts.stream_deliveries);
         report.row("lost", lost);
         report.row("doubled", doubled);
         report.row("out of order", disordered);
@@ -183,8 +188,11 @@ impl Verdict {
         );
         report.row("longest delivery, ms", counts.delivery_ms_max);
         report.row(
-            "reconnects / resumes / resyncs / of these markers",
-            format!("{} / {} / {} / {}", counts.reconnects, counts.resumes, counts.resyncs, counts.markers),
+            "reconnects / resumes (by streams) / resyncs (of these markers)",
+            format!(
+                "{} / {} ({}) / {} ({})",
+                counts.reconnects, counts.resumes, counts.stream_resumes, counts.resyncs, counts.markers
+            ),
         );
         report.row(
             "connects failed / stopped / malformed",

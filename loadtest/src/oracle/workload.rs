@@ -27,6 +27,8 @@ pub(super) struct Workload {
     pub(super) groups: Vec<Vec<usize>>,
     cast: Cast,
     devices: usize,
+    /// So many users have a stream beside these devices.
+    streams: usize,
     /// Messages per second.
     rate: f64,
     total: u64,
@@ -62,6 +64,7 @@ impl Workload {
             groups: (0..groups).map(group).collect(),
             cast,
             devices: args.devices,
+            streams: args.streams,
             rate: args.rate,
             total: (args.rate * args.seconds as f64) as u64,
             seed,
@@ -95,6 +98,9 @@ impl Workload {
             Cast::Speakers(_) => 0,
         };
         // Both forms of addressing a direct conversation.
+        let sender = *members.get(place)?;
+        // Drawn as without streams, so that a seed gives the same messages; every other one of a user with a stream takes it.
+        let device = if sender < self.streams && number % 4 >= 2 { self.devices } else { device };
         let to_user = self.pairs.get(conversation).filter(|_| number.is_multiple_of(4)).map(|[a, b]| match place {
             0 => *b,
             _ => *a,
@@ -103,7 +109,7 @@ impl Workload {
             number,
             after: Duration::from_secs_f64(number as f64 / self.rate),
             conversation,
-            sender: *members.get(place)?,
+            sender,
             device,
             to_user,
         })
@@ -180,6 +186,19 @@ mod tests {
         let count = |of: fn(&PlannedSend) -> usize| sends.iter().map(of).collect::<HashSet<_>>().len();
         assert_eq!((count(|send| send.conversation), count(|send| send.sender), count(|send| send.device)), (8, 6, 2));
         assert!(sends.iter().any(|send| send.to_user.is_some()));
+    }
+
+    #[test]
+    fn who_has_a_stream_sends_over_it_too_and_the_messages_stay_the_same() {
+        let line = "--users 6 --devices 2 --seconds 2";
+        let without = sends(line, "7");
+        let with = sends(&format!("{line} --streams 2"), "7");
+        let by_stream = with.iter().filter(|send| send.device == 2);
+        assert!(by_stream.clone().count() > 100 && by_stream.clone().all(|send| send.sender < 2));
+        assert!(with.iter().any(|send| send.sender < 2 && send.device < 2));
+        let told =
+            |sends: &[PlannedSend]| sends.iter().map(|send| (send.sender, send.conversation)).collect::<Vec<_>>();
+        assert_eq!(told(&with), told(&without));
     }
 
     #[test]

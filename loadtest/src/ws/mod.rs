@@ -10,6 +10,7 @@ mod frame;
 mod socket;
 
 pub use frame::{CloseFrame, FrameError, Opcode, encode};
+pub(crate) use socket::{CONNECT_TIMEOUT, Head, dial, poll_fill, read_head};
 pub use socket::{ConnectError, Incoming, Reader, Writer, connect};
 
 #[doc(hidden)]

@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::frame::{CloseFrame, Frame, FrameError, Opcode, decode, encode};
 
 /// How long TCP connect and upgrade may take together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer to an upgrade request, in bytes.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 /// The most bytes that may wait for a server which doesn't read.
@@ -91,30 +91,37 @@ pub async fn connect(
     reset: bool,
 ) -> Result<(Reader, Writer), ConnectError> {
     let attempt = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = source {
-            socket.set_reuseaddr(true)?;
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        let mut stream = socket.connect(address).await?;
-        stream.set_nodelay(true)?;
-        if reset {
-            stream.set_zero_linger()?;
-        }
+        let mut stream = dial(address, source, reset).await?;
         let request = format!(
             "GET {path_and_query} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
-        let pending = read_answer(&mut stream).await?;
+        let (head, pending) = read_head(&mut stream).await?;
+        check_answer(&head)?;
         let (read, write) = stream.into_split();
         Ok((Reader { half: read, pending, fragments: None }, Writer { half: write, backlog: Mutex::default() }))
     };
     tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.map_err(|_| ConnectError::TimedOut)?
 }
 
-/// Reads up to the end of the HTTP answer and returns what came behind it.
-async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, ConnectError> {
+/// Opens a TCP connection to `address`, from `source` if given, that is closed by RST if `reset` says so.
+pub(crate) async fn dial(address: SocketAddr, source: Option<IpAddr>, reset: bool) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    if reset {
+        stream.set_zero_linger()?;
+    }
+    Ok(stream)
+}
+
+/// Reads the head of an HTTP answer, and returns what came behind it too.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Result<(Head, BytesMut), ConnectError> {
     let mut buffer = BytesMut::with_capacity(512);
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -127,22 +134,55 @@ async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, ConnectError> {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     };
-    let head = buffer.split_to(end);
-    check_answer(&String::from_utf8_lossy(&head))?;
-    Ok(if buffer.is_empty() { BytesMut::new() } else { buffer })
+    let head = Head(String::from_utf8_lossy(&buffer.split_to(end)).into_owned());
+    Ok((head, if buffer.is_empty() { BytesMut::new() } else { buffer }))
 }
 
-fn check_answer(head: &str) -> Result<(), ConnectError> {
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or(ConnectError::BadAnswer)?;
-    let header = |name: &str| {
-        let line = head.lines().find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)));
-        line.map(|(_, value)| value.trim())
-    };
-    if status != 101 {
-        let retry_after = header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
-        return Err(ConnectError::Refused { status, retry_after });
+/// The head of an HTTP answer.
+pub(crate) struct Head(String);
+
+impl Head {
+    /// The status.
+    pub(crate) fn status(&self) -> Result<u16, ConnectError> {
+        self.0.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or(ConnectError::BadAnswer)
     }
-    if header("sec-websocket-accept") == Some(NONCE_ACCEPTED) { Ok(()) } else { Err(ConnectError::BadAnswer) }
+
+    /// The value of the header with this name, in any case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let line = self.0.lines().find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)));
+        line.map(|(_, value)| value.trim())
+    }
+
+    /// The error for this status.
+    pub(crate) fn refused(&self, status: u16) -> ConnectError {
+        let retry_after = self.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        ConnectError::Refused { status, retry_after }
+    }
+}
+
+fn check_answer(head: &Head) -> Result<(), ConnectError> {
+    let status = head.status()?;
+    if status != 101 {
+        return Err(head.refused(status));
+    }
+    if head.header("sec-websocket-accept") == Some(NONCE_ACCEPTED) { Ok(()) } else { Err(ConnectError::BadAnswer) }
+}
+
+/// Reads into the thread's buffer and from there into `pending`, so that an idle socket has no buffer.
+pub(crate) fn poll_fill(
+    half: Pin<&mut impl AsyncRead>,
+    pending: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(half.poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        pending.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    })
 }
 
 /// The reading half. Dropping a [`Reader::next`] future loses nothing.
@@ -169,21 +209,9 @@ impl Reader {
             if self.pending.is_empty() && self.pending.capacity() > 0 {
                 self.pending = BytesMut::new();
             }
-            poll_fn(|cx| self.poll_fill(cx)).await?;
+            let Self { half, pending, .. } = self;
+            poll_fn(|cx| poll_fill(Pin::new(&mut *half), pending, cx)).await?;
         }
-    }
-
-    /// Reads into the thread's buffer, so that an idle socket has none.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.half).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.pending.extend_from_slice(buffer.filled());
-            Poll::Ready(Ok(()))
-        })
     }
 
     fn assemble(&mut self, frame: Frame) -> Result<Option<Incoming>, FrameError> {

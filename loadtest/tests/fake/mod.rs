@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -19,6 +19,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 const GRACE: Duration = Duration::from_millis(300);
 /// How long clients are asked to stay away that are turned away.
 pub(crate) const RETRY_AFTER_MS: u64 = 400;
+
+/// How long a stream that ended is asked to stay away, in milliseconds: longer than a client's first waits.
+const STREAM_RETRY_MS: u64 = 500;
 
 /// What goes to a socket.
 #[derive(Clone)]
@@ -67,6 +70,10 @@ pub(crate) struct Faults {
     pub ignore: AtomicU64,
     /// Acknowledgements that don't leave; the message is stored.
     pub swallow_ack: AtomicU64,
+    /// A stream leaves out a message; sockets have it.
+    pub drop_from_stream: AtomicU64,
+    /// An event of a stream bears no `id`.
+    pub drop_id: AtomicU64,
 }
 
 pub(crate) struct Fake {
@@ -74,6 +81,10 @@ pub(crate) struct Fake {
     pub faults: Faults,
     state: Mutex<State>,
     counter: AtomicU64,
+    /// By user: when their stream was ended with the time to come back.
+    ended: Mutex<HashMap<String, Instant>>,
+    /// Streams that came back before that time.
+    pub early: AtomicU64,
 }
 
 impl Fake {
@@ -85,6 +96,8 @@ impl Fake {
             faults: Faults::default(),
             state: Mutex::default(),
             counter: AtomicU64::default(),
+            ended: Mutex::default(),
+            early: AtomicU64::default(),
         });
         let server = Arc::clone(&fake);
         tokio::spawn(async move {
@@ -135,7 +148,17 @@ impl Fake {
             if head.to_ascii_lowercase().contains("upgrade: websocket") {
                 return self.upgrade(stream, &head, &path).await;
             }
-            let answer = self.rest(&path, &body).to_string();
+            if head.to_ascii_lowercase().contains("accept: text/event-stream") {
+                return self.stream(stream, &head, &path).await;
+            }
+            let answer = match path.as_str() {
+                "/api/v1/messages" => {
+                    let (message, duplicate) =
+                        self.store(&user_of(&head, &path), &serde_json::from_str(&body).expect("JSON"));
+                    json!({ "message": message, "duplicate": duplicate }).to_string()
+                }
+                _ => self.rest(&path, &body).to_string(),
+            };
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
             if stream.write_all(format!("{head}{answer}").as_bytes()).await.is_err() {
                 return;
@@ -194,6 +217,71 @@ impl Fake {
         self.read_in(read, &user, &to_socket).await;
         writer.abort();
         self.closed(user);
+    }
+
+    /// Server-sent events: the frames of a socket.
+    async fn stream(self: Arc<Self>, mut stream: TcpStream, head: &str, path: &str) {
+        let user = user_of(head, path);
+        let ended = self.ended.lock().expect("the ends").remove(&user);
+        let too_early = ended.is_some_and(|ended| ended.elapsed() < Duration::from_millis(STREAM_RETRY_MS));
+        self.early.fetch_add(too_early.into(), Relaxed);
+        let headers = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+        if self.strikes(&self.faults.refuse) {
+            let body = format!(": UNAVAILABLE\nretry: {STREAM_RETRY_MS}\n\n");
+            let answer = format!("{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+            self.ended.lock().expect("the ends").insert(user, Instant::now());
+            return drop(stream.write_all(answer.as_bytes()).await);
+        }
+        if stream.write_all(format!("{headers}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.is_err() {
+            return;
+        }
+        #[expect(clippy::disallowed_methods, reason = "a fake server for tests, which end")]
+        let (to_stream, mut from_state) = unbounded_channel();
+        let last_id = head.lines().find_map(|line| line.strip_prefix("Last-Event-ID: ")).map(str::to_owned);
+        self.open(&user, last_id.as_deref(), &to_stream);
+        let (mut read, mut write) = stream.into_split();
+        let (fake, reader) = (Arc::clone(&self), user.clone());
+        let writer = tokio::spawn(async move {
+            let mut epoch = String::new();
+            while let Some(out) = from_state.recv().await {
+                let lines = match &out {
+                    SocketCommand::Text(frame) => fake.event(frame, &mut epoch),
+                    SocketCommand::Close(_) => {
+                        fake.ended.lock().expect("the ends").insert(reader.clone(), Instant::now());
+                        format!("retry: {STREAM_RETRY_MS}\n\n")
+                    }
+                    SocketCommand::Reset => {
+                        let _ = write.as_ref().set_zero_linger();
+                        return;
+                    }
+                };
+                let last = if matches!(out, SocketCommand::Close(_)) { "0\r\n\r\n" } else { "" };
+                let chunk = if lines.is_empty() { lines } else { format!("{:x}\r\n{lines}\r\n{last}", lines.len()) };
+                if write.write_all(chunk.as_bytes()).await.is_err() || !last.is_empty() {
+                    return;
+                }
+            }
+        });
+        // A client of a stream says nothing more, so that this ends with the connection.
+        let _ = read.read_u8().await;
+        writer.abort();
+        self.closed(user);
+    }
+
+    /// The lines of a frame; none, if the fault says so.
+    fn event(&self, frame: &str, epoch: &mut String) -> String {
+        let value: Value = serde_json::from_str(frame).expect("JSON");
+        let kind = value["type"].as_str().expect("a type");
+        if kind == "message.new" && self.strikes(&self.faults.drop_from_stream) {
+            return String::new();
+        }
+        if let Some(of_payload) = value["payload"]["epoch"].as_str() {
+            epoch.replace_range(.., of_payload);
+        }
+        let seq = if kind == "auth_success" { &value["payload"]["seq"] } else { &value["seq"] };
+        let id = seq.as_u64().filter(|_| kind != "resync" && !self.strikes(&self.faults.drop_id));
+        let id = id.map(|seq| format!("id: {epoch}:{seq}\n")).unwrap_or_default();
+        format!("event: {kind}\n{id}data: {frame}\n\n")
     }
 
     /// Answers a resume or opens at the log's end, and registers the socket.
@@ -289,13 +377,18 @@ impl Fake {
     }
 
     fn send(&self, sender: &str, payload: &Value, socket: &UnboundedSender<SocketCommand>) {
+        if let (message, true) = self.store(sender, payload) {
+            let sent = json!({ "tempId": payload["tempId"], "message": message, "duplicate": true });
+            let _ = socket.send(SocketCommand::Text(json!({ "type": "message.sent", "payload": sent }).to_string()));
+        }
+    }
+
+    /// Stores a message and pushes it, unless it is there already; returns it, and whether it was.
+    fn store(&self, sender: &str, payload: &Value) -> (Value, bool) {
         let mut state = self.state.lock().expect("the state");
         let temp_id = payload["tempId"].as_str().expect("a tempId").to_owned();
         if let Some(message) = state.by_temp_id.get(&(sender.to_owned(), temp_id.clone())) {
-            let sent = json!({ "tempId": temp_id, "message": message, "duplicate": true });
-            return drop(
-                socket.send(SocketCommand::Text(json!({ "type": "message.sent", "payload": sent }).to_string())),
-            );
+            return (message.clone(), true);
         }
         let id = match (payload["conversationId"].as_str(), payload["to"].as_str()) {
             (Some(id), _) => id.to_owned(),
@@ -321,6 +414,7 @@ impl Fake {
                 self.append(&mut state, &member, ("message.new", json!({ "message": message })), lost, twice);
             }
         }
+        (message, false)
     }
 
     fn append(&self, state: &mut State, user: &str, (kind, payload): (&str, Value), lost: bool, twice: bool) {

@@ -2,7 +2,9 @@
 //! It offers [`mixed`], which reports a table by kind.
 //! It never slows down when the deployment does.
 
+mod member;
 mod plan;
+mod report;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use shared::{ConversationId, UserId};
 use tokio::task::JoinSet;
@@ -19,17 +20,18 @@ use tokio::task::JoinSet;
 use super::guests::{Guests, change};
 use super::opening::open_directs;
 use super::schedule::{self, Schedule};
-use super::{MeasureArgs, Quantiles, link, with};
+use super::{MeasureArgs, with};
 use crate::client::{OutgoingMessage, Recipient};
 use crate::process::{Cost, CostWatch};
-use crate::report::{Progress, Report};
-use crate::rest::Rest;
+use crate::report::Progress;
+use crate::rest::{Rest, SendError};
 use crate::speech::{Speech, content};
 use crate::target::{Target, TargetArgs};
-use crate::ws::{Reader, Writer};
+use member::{Member, Way, connect};
 pub use plan::Shares;
-use plan::{Kind, Plan};
-use tally::{KindOutcome, Tally};
+use plan::{Kind, Plan, has_stream};
+use report::report;
+use tally::{KindOutcome, SharedTally, Tally};
 
 /// How many others a question for presence is about.
 const ASKED_ABOUT: usize = 10;
@@ -40,7 +42,7 @@ pub struct MixedArgs {
     /// The deployment.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Its REST interface, `http://host:port`, where the groups are made.
+    /// Its REST interface, `http://host:port`, where the groups are made and users with a stream send.
     #[arg(long, value_name = "HTTP_URL", requires = "api_key")]
     pub http: Option<String>,
     /// The API key by which groups are made.
@@ -55,6 +57,10 @@ pub struct MixedArgs {
     /// How many members a group has.
     #[arg(long, default_value_t = 20)]
     pub group_size: usize,
+    /// How many users in a hundred receive by server-sent events and send over REST, which needs --http. One of two partners
+    /// has a socket.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub stream_share: u32,
     /// How many other users come and go.
     #[arg(long, default_value_t = 100)]
     pub visitors: usize,
@@ -82,6 +88,9 @@ pub struct MixedArgs {
 struct Outcome {
     kinds: BTreeMap<Kind, KindOutcome>,
     departures: u64,
+    streams: usize,
+    /// Messages that came over streams.
+    stream_deliveries: u64,
     connections_lost: u64,
     errors: BTreeMap<String, u64>,
     #[serde(flatten)]
@@ -89,20 +98,15 @@ struct Outcome {
     cpu_seconds_per_million: f64,
 }
 
-type SharedTally = Arc<Mutex<Tally>>;
-
-/// A user who is online all the time.
-struct Member {
-    user: UserId,
-    partner: UserId,
-    writer: Arc<Writer>,
-}
-
 struct Load<'a> {
     args: &'a MixedArgs,
     run: String,
     plan: Plan,
     members: Vec<Member>,
+    /// The users with a socket: only they type, read and ask.
+    on_sockets: Vec<usize>,
+    rest: Rest,
+    posts: JoinSet<()>,
     conversations: Vec<Option<ConversationId>>,
     groups: Vec<ConversationId>,
     guests: Guests,
@@ -122,6 +126,7 @@ pub async fn mixed(args: &MixedArgs) -> Result<bool> {
     target.only_parley()?;
     let shares = args.shares.all();
     let plan = Plan::new(shares).context("all shares are 0")?;
+    ensure!(args.stream_share == 0 || args.http.is_some(), "users with a stream send over REST: --http is needed");
     ensure!(args.visitors > 0 || !args.shares.has(Kind::Connect), "visitors need --visitors, or --connect-share 0");
     let users = (args.users.max(2) / 2) * 2;
     let kinds = shares.into_iter().filter(|(_, share)| *share > 0).map(|(kind, _)| kind);
@@ -130,15 +135,35 @@ pub async fn mixed(args: &MixedArgs) -> Result<bool> {
     let tally = Arc::new(Mutex::new(Tally::new(&run, &plan, kinds, names)?));
     let guests = Guests::new(&target, users..users + args.visitors)?;
     let mut readers = JoinSet::new();
-    let members = connect(&target, users, &tally, &mut readers).await?;
+    let members = connect(&target, (users, args.stream_share), &tally, &mut readers).await?;
     let progress = Progress::new();
-    let pairs = members.iter().step_by(2).map(|member| (&*member.writer, &member.partner));
+    // The first one of a pair has a socket.
+    let openers = members.iter().step_by(2).filter_map(|member| match &member.way {
+        Way::Socket(writer) => Some((&**writer, &member.partner)),
+        Way::Stream(_) => None,
+    });
+    let pairs: Vec<_> = openers.collect();
     let opened = || with(&tally, |tally| (tally.opened, tally.errors.clone()));
-    open_directs(Speech::Parley, pairs, args.rate, &progress, opened).await?;
+    open_directs(Speech::Parley, pairs.into_iter(), args.rate, &progress, opened).await?;
     let groups = if args.shares.has(Kind::Group) { make_groups(args, &run, &members).await? } else { Vec::new() };
     let conversations = with(&tally, |tally| tally.conversations.clone());
     let tally = Arc::clone(&tally);
-    let mut load = Load { args, run, plan, members, conversations, groups, guests, departures: 0, tally };
+    let on_sockets: Vec<usize> = (0..users).filter(|user| !has_stream(*user, args.stream_share)).collect();
+    let rest = Rest::new(args.http.as_slice());
+    let mut load = Load {
+        args,
+        run,
+        plan,
+        members,
+        on_sockets,
+        rest,
+        posts: JoinSet::new(),
+        conversations,
+        groups,
+        guests,
+        departures: 0,
+        tally,
+    };
 
     let mut cost = CostWatch::start(&args.measure.pids)?;
     let total = load.send_all(&mut cost, &progress).await;
@@ -150,9 +175,12 @@ pub async fn mixed(args: &MixedArgs) -> Result<bool> {
     let cost = cost.read();
     progress.clear();
     readers.shutdown().await;
+    load.posts.shutdown().await;
     let outcome = with(&load.tally, |tally| Outcome {
         kinds: tally.outcome(),
         departures: load.departures,
+        streams: users - load.on_sockets.len(),
+        stream_deliveries: tally.stream_deliveries,
         connections_lost: tally.lost,
         errors: tally.errors.clone(),
         cpu_seconds_per_million: cost.cpu_seconds.total * 1e6 / (total.max(1) as f64),
@@ -163,30 +191,6 @@ pub async fn mixed(args: &MixedArgs) -> Result<bool> {
         *kind == Kind::Typing || (of.answered == of.asked && of.delivered == of.due)
     };
     Ok(outcome.kinds.iter().all(served) && outcome.connections_lost == 0)
-}
-
-async fn connect(target: &Target, users: usize, tally: &SharedTally, readers: &mut JoinSet<()>) -> Result<Vec<Member>> {
-    let opening = stream::iter(0..users).map(|number| async move {
-        let (user, token) = target.user(number)?;
-        let (partner, _) = target.user(number ^ 1)?;
-        let opened = link::open(target, number, (&user, &token), None).await;
-        let (reader, writer) = opened.with_context(|| format!("user {number}"))?;
-        anyhow::Ok((reader, Member { user, partner, writer: Arc::new(writer) }))
-    });
-    let opened: Vec<(Reader, Member)> = opening.buffered(64).try_collect().await?;
-    let take = |(number, (reader, member)): (usize, (Reader, Member))| {
-        let (writer, tally) = (Arc::clone(&member.writer), Arc::clone(tally));
-        readers.spawn(async move {
-            let take = |frame: &[u8]| {
-                with(&tally, |tally| tally.take(number, frame));
-                Ok(())
-            };
-            link::listen(reader, &writer, take).await;
-            with(&tally, |tally| tally.lost += 1);
-        });
-        member
-    };
-    Ok(opened.into_iter().enumerate().map(take).collect())
 }
 
 /// Makes the groups, of neighbours.
@@ -236,6 +240,7 @@ impl Load<'_> {
         let (kind, turn) = self.plan.of(number);
         let turn = usize::try_from(turn).unwrap_or_default();
         let user = turn % self.members.len().max(1);
+        let on_socket = self.on_sockets.get(turn % self.on_sockets.len().max(1)).copied().unwrap_or_default();
         let reference = format!("{}-{number}", self.run);
         match kind {
             Kind::Connect => self.visit(number, turn),
@@ -243,7 +248,7 @@ impl Load<'_> {
                 let Some(member) = self.members.get(user) else { return };
                 let to = Recipient::User(member.partner.clone());
                 let content = content(number, self.args.content_bytes);
-                self.send(number, user, 1, &OutgoingMessage { temp_id: reference, to, content }.frame());
+                self.send_message(number, user, 1, &OutgoingMessage { temp_id: reference, to, content });
             }
             Kind::Group => {
                 let Some(conversation) = self.groups.get(turn % self.groups.len().max(1)) else { return };
@@ -252,21 +257,22 @@ impl Load<'_> {
                 let content = content(number, self.args.content_bytes);
                 let to = Recipient::Conversation(conversation.clone());
                 let others = self.args.group_size as u64 - 1;
-                self.send(number, sender, others, &OutgoingMessage { temp_id: reference, to, content }.frame());
+                self.send_message(number, sender, others, &OutgoingMessage { temp_id: reference, to, content });
             }
             Kind::Typing => {
-                let payload = serde_json::json!({ "conversationId": self.direct(user), "isTyping": true });
-                self.send(number, user, 1, &command("typing", &reference, &payload));
+                let payload = serde_json::json!({ "conversationId": self.direct(on_socket), "isTyping": true });
+                self.send(number, on_socket, 1, &command("typing", &reference, &payload));
             }
             Kind::Read => {
-                let payload = serde_json::json!({ "conversationId": self.direct(user) });
-                self.send(number, user, 0, &command("message.read", &reference, &payload));
+                let payload = serde_json::json!({ "conversationId": self.direct(on_socket) });
+                self.send(number, on_socket, 0, &command("message.read", &reference, &payload));
             }
             Kind::Presence => {
-                let others = self.members.iter().cycle().skip(user + 1).take(ASKED_ABOUT.min(self.members.len() - 1));
+                let others =
+                    self.members.iter().cycle().skip(on_socket + 1).take(ASKED_ABOUT.min(self.members.len() - 1));
                 let ids: Vec<&UserId> = others.map(|member| &member.user).collect();
                 let payload = serde_json::json!({ "userIds": ids });
-                self.send(number, user, 0, &command("presence.query", &reference, &payload));
+                self.send(number, on_socket, 0, &command("presence.query", &reference, &payload));
             }
         }
     }
@@ -275,10 +281,28 @@ impl Load<'_> {
         self.conversations.get(user)?.as_ref()
     }
 
-    fn send(&self, number: u64, user: usize, due: u64, frame: &str) {
-        let Some(member) = self.members.get(user) else { return };
+    fn send_message(&mut self, number: u64, user: usize, due: u64, message: &OutgoingMessage) {
+        let Some(Member { way, .. }) = self.members.get(user) else { return };
+        let Way::Stream(token) = way else { return self.send(number, user, due, &message.frame()) };
         with(&self.tally, |tally| tally.asked(number, user, due));
-        if let Err(error) = member.writer.send_text(frame) {
+        let (rest, token, payload) = (self.rest.clone(), Arc::clone(token), message.payload().to_string());
+        let tally = Arc::clone(&self.tally);
+        self.posts.spawn(async move {
+            let sent = rest.send(0, &token, payload).await;
+            with(&tally, |tally| match sent {
+                Ok(_) => tally.answered(number),
+                Err(SendError::Refused { code, .. }) => tally.failed(number, code),
+                Err(error @ SendError::NoAnswer) => tally.failed(number, error.to_string()),
+            });
+        });
+        // Those that have ended hold memory until somebody asks for them.
+        while self.posts.try_join_next().is_some() {}
+    }
+
+    fn send(&self, number: u64, user: usize, due: u64, frame: &str) {
+        let Some(Member { way: Way::Socket(writer), .. }) = self.members.get(user) else { return };
+        with(&self.tally, |tally| tally.asked(number, user, due));
+        if let Err(error) = writer.send_text(frame) {
             with(&self.tally, |tally| tally.failed(number, format!("send: {:?}", error.kind())));
         }
     }
@@ -302,43 +326,4 @@ impl Load<'_> {
 
 fn command(kind: &str, reference: &str, payload: &serde_json::Value) -> String {
     serde_json::json!({ "type": kind, "ref": reference, "payload": payload }).to_string()
-}
-
-fn report(args: &MixedArgs, outcome: &Outcome) -> Report {
-    let mut report = Report::new("mixed load");
-    report.row("rate asked for, per second", args.rate);
-    report.row("visitors who left", outcome.departures);
-    report.row("connections lost", outcome.connections_lost);
-    report.row("errors without a command", format!("{:?}", outcome.errors));
-    report.cost(&outcome.cost);
-    report.row("CPU, core-seconds per million of all", format!("{:.1}", outcome.cpu_seconds_per_million));
-    report.detail(
-        [
-            "kind",
-            "asked",
-            "answered",
-            "answer ms, p50 / p99 / max",
-            "delivered / due",
-            "delivery ms, p50 / p99 / max",
-            "errors",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    );
-    let times = |times: &Quantiles| match times.count {
-        0 => "-".to_owned(),
-        _ => format!("{:.2} / {:.2} / {:.2}", times.p50, times.p99, times.max),
-    };
-    for (kind, of) in &outcome.kinds {
-        report.detail(vec![
-            format!("{kind:?}").to_lowercase(),
-            of.asked.to_string(),
-            if *kind == Kind::Typing { "-".into() } else { of.answered.to_string() },
-            times(&of.answer_ms),
-            if of.due == 0 { "-".into() } else { format!("{} / {}", of.delivered, of.due) },
-            times(&of.delivery_ms),
-            if of.errors.is_empty() { "-".into() } else { format!("{:?}", of.errors) },
-        ]);
-    }
-    report
 }

@@ -99,9 +99,26 @@ impl Plan {
     }
 }
 
+/// Whether this user has a stream in place of a socket, when so many in a hundred do. Of each pair only the second one may, and
+/// those who do are spread over all pairs.
+pub(super) fn has_stream(user: usize, share_percent: u32) -> bool {
+    let of_pairs = |pairs: usize| pairs * 2 * share_percent as usize / 100;
+    !user.is_multiple_of(2) && of_pairs(user / 2 + 1) > of_pairs(user / 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_have_their_share_and_only_one_of_a_pair() {
+        for (share, streams) in [(0, 0), (10, 20), (33, 66), (50, 100)] {
+            let users: Vec<usize> = (0..200).filter(|user| has_stream(*user, share)).collect();
+            assert_eq!(users.len(), streams, "{share} %");
+            assert!(users.iter().all(|user| user % 2 == 1), "{users:?}");
+        }
+        assert!((0..20).any(|user| has_stream(user, 10)), "spread");
+    }
 
     #[test]
     fn every_kind_has_its_share_in_turn_and_counts_its_own() {

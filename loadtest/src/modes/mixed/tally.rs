@@ -1,6 +1,7 @@
 //! The events that the users of a mixed load received, by kind, with latency from the due time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -38,6 +39,9 @@ pub(super) struct KindOutcome {
     pub(super) delivery_ms: Quantiles,
 }
 
+/// What all users of a load write to.
+pub(super) type SharedTally = Arc<Mutex<Tally>>;
+
 /// The received events.
 pub(super) struct Tally {
     run: String,
@@ -52,6 +56,8 @@ pub(super) struct Tally {
     pub(super) conversations: Vec<Option<ConversationId>>,
     pub(super) opened: u64,
     pub(super) lost: u64,
+    /// Messages that came over streams.
+    pub(super) stream_deliveries: u64,
     pub(super) errors: BTreeMap<String, u64>,
 }
 
@@ -72,6 +78,7 @@ impl Tally {
             users: users.into_iter().enumerate().map(|(number, user)| (user, number)).collect(),
             opened: 0,
             lost: 0,
+            stream_deliveries: 0,
             errors: BTreeMap::new(),
         })
     }

@@ -1,5 +1,7 @@
 //! One device of one user: a task that keeps a connection through every fault and writes down what it sees.
 
+mod sending;
+
 use std::future::pending;
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,20 +12,19 @@ use shared::{ConversationId, UserId};
 use super::fetch::{Fetch, FetchResult};
 use super::gaps::GapTracker;
 use super::journal;
-use super::pending::{OutgoingMessage, PendingSends};
+use super::link::{Heard, Link, SOCKET_SILENCE, Transport};
+use super::pending::PendingSends;
+use super::posts::Posts;
 use super::reconnect::{Backoff, ReconnectAction, after_close, after_refusal};
 use super::session::{Session, Step};
 use super::setup::{DeviceSetup, Order};
 use super::wire::{self, Body, ServerFrame};
 use crate::oracle::{Entry, FetchReason, Sighting};
-use crate::rest::MessageView;
 use crate::seed::Actor;
-use crate::ws::{ConnectError, Incoming, Opcode, Reader, Writer, connect};
+use crate::ws::ConnectError;
 
 /// How often a device looks at its clocks.
 const TICK: Duration = Duration::from_millis(250);
-/// After this long without any frame a `ping` goes out; after twice as long the connection counts as dead.
-const SILENCE: Duration = Duration::from_secs(5);
 /// How long to wait for the server to close after `goaway`'s moment has come.
 const GOAWAY_JITTER_MAX: Duration = Duration::from_secs(30);
 
@@ -38,6 +39,7 @@ pub struct Device {
     gaps: GapTracker,
     directory_version: u64,
     pending: PendingSends,
+    posts: Posts,
     backoff: Backoff,
     orders_open: bool,
 }
@@ -54,11 +56,10 @@ enum End {
 
 /// The state of one open connection.
 struct Connection {
-    reader: Reader,
-    writer: Writer,
+    link: Link,
     authenticated: bool,
     heard: Instant,
-    pinged: bool,
+    asked: bool,
     stalled_until: Option<Instant>,
     leave_at: Option<Instant>,
     /// How long the server wants this client to stay away once it has closed.
@@ -77,10 +78,14 @@ impl Device {
             node: setup.node,
             id,
             token,
-            session: Session::default(),
+            session: match setup.transport {
+                Transport::Socket => Session::default(),
+                Transport::Stream => Session::by_ids(),
+            },
             gaps: GapTracker::default(),
             directory_version: 0,
             pending: PendingSends::default(),
+            posts: Posts::new(setup.rest.clone(), setup.node),
             backoff: Backoff::new(setup.seed.generator(Actor::Device(setup.number))),
             orders_open: true,
             setup,
@@ -121,15 +126,17 @@ impl Device {
     }
 
     async fn connect(&mut self) -> Result<Connection, ConnectError> {
-        let resume = self.session.resume_from().map(|place| format!("{}:{}", place.epoch, place.seq));
-        let dial = self.setup.target.dial(self.node, self.setup.number, &self.token, resume.as_deref());
-        let (reader, writer) = connect(dial.address, dial.source, &dial.path_and_query, &dial.headers, false).await?;
+        let resume = self.session.resume_from().map(ToString::to_string);
+        let DeviceSetup { target, number, transport, .. } = &self.setup;
+        let dial = match transport {
+            Transport::Socket => target.dial(self.node, *number, &self.token, resume.as_deref()),
+            Transport::Stream => target.dial_stream(self.node, *number, &self.token, resume.as_deref()),
+        };
         Ok(Connection {
-            reader,
-            writer,
+            link: Link::open(&dial, *transport).await?,
             authenticated: false,
             heard: Instant::now(),
-            pinged: false,
+            asked: false,
             stalled_until: None,
             leave_at: None,
             wish: None,
@@ -157,6 +164,7 @@ impl Device {
                     Some(Order::Drop | Order::Stall(_)) => {}
                     None => self.orders_open = false,
                 },
+                answer = self.posts.next() => self.posted(answer),
             }
         }
     }
@@ -189,19 +197,16 @@ impl Device {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let stalled = connection.stalled_until.is_some();
-            let Connection { reader, fetch, .. } = connection;
+            let Connection { link, fetch, .. } = connection;
             tokio::select! {
-                incoming = reader.next(), if !stalled => {
+                heard = link.next(), if !stalled => {
                     connection.heard = Instant::now();
-                    connection.pinged = false;
-                    match incoming? {
-                        Incoming::Text(text) => self.take(connection, &text)?,
-                        Incoming::Ping(payload) => connection.writer.send(Opcode::Pong, &payload)?,
-                        Incoming::Pong => {}
-                        Incoming::Close(close) => {
-                            let _ = connection.writer.send(Opcode::Close, &close.code.unwrap_or(1000).to_be_bytes());
-                            return Ok(End::Closed(close.code));
-                        }
+                    connection.asked = false;
+                    match heard? {
+                        Heard::Frame { text, id } => self.take(connection, &text, id.as_deref())?,
+                        Heard::Alive => {}
+                        Heard::StayAway(wait) => connection.wish = Some(wait),
+                        Heard::Closed(code) => return Ok(End::Closed(code)),
                     }
                 }
                 order = self.setup.orders.recv(), if self.orders_open => match order {
@@ -210,12 +215,16 @@ impl Device {
                         self.pump(connection)?;
                     }
                     Some(Order::Drop) => {
-                        connection.writer.reset_on_close()?;
+                        connection.link.reset_on_close()?;
                         return Ok(End::Moved);
                     }
                     Some(Order::Stall(time)) => connection.stalled_until = Some(Instant::now() + time),
                     None => self.orders_open = false,
                 },
+                answer = self.posts.next() => {
+                    self.posted(answer);
+                    self.pump(connection)?;
+                }
                 fetched = async { match fetch { Some(fetch) => fetch.await, None => pending().await } } => {
                     connection.fetch = None;
                     self.fetched(&fetched);
@@ -229,29 +238,10 @@ impl Device {
         }
     }
 
-    fn queue(&mut self, send: OutgoingMessage) {
-        self.pending.push(send);
-        self.note_unsettled();
-    }
-
-    fn note_unsettled(&self) {
-        let unsettled = self.pending.unsettled();
-        self.setup.recorder.with(|log| log.unsettled = unsettled);
-    }
-
-    fn pump(&mut self, connection: &Connection) -> io::Result<()> {
-        if connection.authenticated {
-            for frame in self.pending.due(Instant::now()) {
-                connection.writer.send_text(&frame)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The clocks: repeats, silence, the end of a stall, `goaway`, holes.
     fn tick(&mut self, connection: &mut Connection) -> io::Result<Option<End>> {
         let now = Instant::now();
-        connection.writer.flush()?;
+        connection.link.flush()?;
         if let Some(until) = connection.stalled_until {
             if now < until {
                 return Ok(None);
@@ -260,15 +250,15 @@ impl Device {
             connection.heard = now;
         }
         if connection.leave_at.is_some_and(|moment| now >= moment) {
-            let _ = connection.writer.send(Opcode::Close, &1000_u16.to_be_bytes());
+            connection.link.leave();
             return Ok(Some(End::Moved));
         }
         let silent = now.duration_since(connection.heard);
-        if silent >= SILENCE * 2 {
+        if silent >= connection.link.silence_max() {
             return Ok(Some(End::Broken));
         }
-        if silent >= SILENCE && connection.authenticated && !std::mem::replace(&mut connection.pinged, true) {
-            connection.writer.send_text(r#"{"type":"ping"}"#)?;
+        if silent >= SOCKET_SILENCE && connection.authenticated && !std::mem::replace(&mut connection.asked, true) {
+            connection.link.ask()?;
         }
         self.pump(connection)?;
         self.learn();
@@ -292,7 +282,7 @@ impl Device {
         }
     }
 
-    fn take(&mut self, connection: &mut Connection, text: &[u8]) -> io::Result<()> {
+    fn take(&mut self, connection: &mut Connection, text: &[u8], id: Option<&str>) -> io::Result<()> {
         let Ok(frame) = wire::parse(text) else {
             self.setup.recorder.with(|log| log.malformed += 1);
             return Ok(());
@@ -301,7 +291,10 @@ impl Device {
             Body::AuthSuccess(auth) if !connection.authenticated => {
                 connection.authenticated = true;
                 self.backoff.succeeded();
-                self.pending.reconnected(Instant::now());
+                // What was posted is answered there, whatever becomes of the stream.
+                if self.setup.transport == Transport::Socket {
+                    self.pending.reconnected(Instant::now());
+                }
                 let place = wire::Place { epoch: auth.epoch.clone(), seq: auth.seq };
                 let asked = self.session.resume_from().cloned();
                 self.setup.recorder.record(Entry::Opened { asked, resumed: auth.resumed, place });
@@ -312,12 +305,31 @@ impl Device {
                 self.session.frame(frame.seq, body)
             }
         };
+        self.check_id(&frame, id);
         if step == Step::Fetch {
             self.learn();
             let all = self.setup.directory.of(&self.id).into_iter().map(|(conversation, _)| conversation);
             connection.fetch = Some(self.fetch(FetchReason::Resync, all));
         }
         self.act(connection, &frame)
+    }
+
+    /// On a stream, `auth_success` and events with a `seq` bear the place behind them, and nothing else does.
+    fn check_id(&self, frame: &ServerFrame, id: Option<&str>) {
+        let place = match frame.body {
+            Body::AuthSuccess(_) => self.session.socket(),
+            Body::Position(_) | Body::Resync { .. } => None,
+            Body::New(_)
+            | Body::Sent { .. }
+            | Body::AuthFailed
+            | Body::Goaway { .. }
+            | Body::Error { .. }
+            | Body::Pong
+            | Body::Other => frame.seq.and(self.session.socket()),
+        };
+        if self.setup.transport == Transport::Stream && id != place.map(ToString::to_string).as_deref() {
+            self.setup.recorder.with(|log| log.malformed += 1);
+        }
     }
 
     /// Does what a frame wants beyond its place in the log.
@@ -333,6 +345,8 @@ impl Device {
                 return self.pump(connection);
             }
             Body::AuthSuccess(_) => return self.pump(connection),
+            // `EventSource` waits for the end of its stream, and for as long as the server says then.
+            Body::Goaway { .. } if self.setup.transport == Transport::Stream => {}
             Body::Goaway { reconnect_window_ms } => {
                 let window = Duration::from_millis(*reconnect_window_ms).min(GOAWAY_JITTER_MAX);
                 let moment = Instant::now() + self.backoff.within(window);
@@ -344,30 +358,12 @@ impl Device {
                     connection.wish = retry_after_ms.map(Duration::from_millis);
                     return Ok(());
                 };
-                if *retryable {
-                    let wait = self.backoff.at_least(Duration::from_millis(retry_after_ms.unwrap_or(500)));
-                    self.pending.postpone(temp_id, Instant::now() + wait);
-                } else if self.pending.settle(temp_id) {
-                    self.setup.recorder.with(|log| *log.refused.entry(code.clone()).or_default() += 1);
-                    self.note_unsettled();
-                    return self.pump(connection);
-                }
+                self.refused_send(temp_id, code, *retryable, *retry_after_ms);
+                return self.pump(connection);
             }
             Body::AuthFailed | Body::Position(_) | Body::Resync { .. } | Body::Pong | Body::Other => {}
         }
         Ok(())
-    }
-
-    fn acknowledge(&mut self, temp_id: Option<&str>, message: &MessageView, duplicate: bool) {
-        let Some(temp_id) = temp_id.or(message.temp_id.as_deref()) else { return };
-        if duplicate {
-            self.setup.recorder.duplicate(temp_id, Sighting::from(message));
-        }
-        // Every device of the user gets `message.sent`; only the one that sent it waits for it.
-        if self.pending.settle(temp_id) {
-            self.setup.recorder.acknowledged(temp_id, Sighting::from(message));
-            self.note_unsettled();
-        }
     }
 
     fn fetch(
