@@ -7,20 +7,25 @@ pub const TITLE_CHARS_MAX: usize = 200;
 
 /// A pattern of the contract documents: no control characters, and one character that stays.
 pub const TITLE_PATTERN: &str = concat!(
-    r"^[^\u0000-\u001f\u007f-\u009f]*",
-    r"[^\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]",
-    r"[^\u0000-\u001f\u007f-\u009f]*$"
+    r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*",
+    r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]",
+    r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"
 );
 
 /// Whether the character turns the direction of the text around it, and so can make a name look like another.
 fn is_bidi_override(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether the character controls a terminal or a printer, or ends a line.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// A title as it is kept: without bidirectional overrides. One with control characters is refused, and so is one that has
 /// not 1 to 200 characters.
 pub fn checked_title(field: &'static str, text: &str) -> Result<String, ProtocolError> {
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_control) {
         return Err(ProtocolError::field(field, "holds control characters"));
     }
     let title: String = text.chars().filter(|c| !is_bidi_override(*c)).collect();
@@ -35,7 +40,7 @@ pub fn checked_title(field: &'static str, text: &str) -> Result<String, Protocol
 #[must_use]
 pub fn cleaned_name(text: &str) -> Option<String> {
     let name: String =
-        text.chars().filter(|c| !c.is_control() && !is_bidi_override(*c)).take(TITLE_CHARS_MAX).collect();
+        text.chars().filter(|c| !is_control(*c) && !is_bidi_override(*c)).take(TITLE_CHARS_MAX).collect();
     (!name.is_empty()).then_some(name)
 }
 
@@ -50,6 +55,8 @@ mod tests {
             ("\u{202e}nimda\u{202c}", Some("nimda"), Some("nimda")),
             ("a\u{200e}\u{200f}\u{202a}\u{202b}\u{202d}\u{2066}\u{2067}\u{2068}\u{2069}b", Some("ab"), Some("ab")),
             ("two\nlines", None, Some("twolines")),
+            ("two\u{2028}lines\u{2029}", None, Some("twolines")),
+            ("a\u{61c}b", Some("ab"), Some("ab")),
             ("\u{1b}[31mred\u{7f}\u{85}", None, Some("[31mred")),
             ("a\0b", None, Some("ab")),
             ("", None, None),

@@ -90,11 +90,14 @@ fn database_number(url: &str) -> Option<&str> {
         Some((rest, others)) if others.starts_with("://") || others.starts_with("s://") => (rest, Some(others)),
         _ => (rest, None),
     };
-    let address = rest.rsplit('@').next().unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+    let address = rest.rsplit('@').next().unwrap_or_default().split('#').next().unwrap_or_default();
+    let (address, query) = address.split_once('?').unwrap_or((address, ""));
     let path = address.split_once('/').map_or("", |(_, path)| path);
     let number =
         if scheme.ends_with("-sentinel") { path.split_once('/').map_or("", |(_, number)| number) } else { path };
-    let number = number.trim_end_matches('/');
+    // Other clients take it from the query, too.
+    let of_query = query.split('&').find_map(|pair| pair.strip_prefix("db="));
+    let number = of_query.unwrap_or(number).trim_end_matches('/');
     // Anything else is no database, and may be a part of a password.
     let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
     if is_number && number.bytes().any(|digit| digit != b'0') { Some(number) } else { others.and_then(database_number) }

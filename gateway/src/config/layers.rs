@@ -140,12 +140,18 @@ impl Layers {
         Self { values }
     }
 
-    /// Refuses a value in quotes: a shell or a file's syntax should have taken them away.
+    /// Refuses a value in quotes, or a part of a list: a shell or a file's syntax should have taken them away. Refuses line
+    /// ends and other control characters amid a value: two lines were meant, or a part of another file came along.
     ///
     /// # Errors
     /// Names the first such setting.
-    pub(super) fn check_quotes(&self) -> Result<(), ConfigError> {
-        match self.values.iter().find(|(_, value)| is_quoted(value)) {
+    pub(super) fn check_writing(&self) -> Result<(), ConfigError> {
+        let parts = |value: &str, is: fn(&str) -> bool| value.split(',').map(trimmed).any(is);
+        let has_control = |part: &str| part.chars().any(char::is_control);
+        if let Some((name, _)) = self.values.iter().find(|(_, value)| parts(value, has_control)) {
+            return Err(fault(name, "holds a line end or another control character; give one line of text"));
+        }
+        match self.values.iter().find(|(_, value)| is_quoted(value) || parts(value, is_quoted)) {
             None => Ok(()),
             Some((name, _)) => Err(fault(
                 name,

@@ -105,7 +105,7 @@ impl Config {
     /// # Errors
     /// The first setting that is missing or invalid.
     pub fn load(mode: Mode, layers: &Layers) -> Result<Self, ConfigError> {
-        layers.check_quotes()?;
+        layers.check_writing()?;
         let redis = RedisAddress::read(mode, layers)?;
         let config = Self {
             mode,
@@ -188,6 +188,8 @@ mod tests {
             ("REDIS_URL", "redis://a:1,b:2", "a URL of its own"),
             ("REDIS_URL", "redis://a:1/1", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis://me:pw@a:1/3?protocol=resp3", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis://a:1?db=1", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis://a:1/?protocol=resp3&db=1", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis-sentinel://:pw@a:1,b/name/2", "REDIS_NAMESPACE"),
             ("REDIS_URL", "rediss://a:1,rediss://b:1/1", "REDIS_NAMESPACE"),
             ("REDIS_NAMESPACE", "a:b", "1 to 32"),
@@ -257,6 +259,8 @@ mod tests {
             ("JWT_ISSUER", "\u{201c}me\u{201d}"),
             ("HTTP_PORT", "\"80\""),
             ("ALLOWED_ORIGINS", "\"https://a.example\""),
+            ("ALLOWED_ORIGINS", "https://a.example, 'https://b.example'"),
+            ("JWT_SECRET", "0123456789abcdef,\"the-other-of-sixteen-bytes\""),
         ] {
             let pairs = [&GOOD[..], &[(name, value)]].concat();
             let error = load(Mode::Serve, &pairs).expect_err(name);
@@ -265,6 +269,24 @@ mod tests {
         }
         let inside = [&GOOD[..], &[("API_KEY", "\"key\" of sixteen bytes")]].concat();
         assert!(load(Mode::Serve, &inside).is_ok());
+    }
+
+    #[test]
+    fn line_ends_and_control_characters_amid_a_value_stop_the_start() {
+        for (name, value) in [
+            ("API_KEY", "key-of-sixteen-bytes\nanother-of-them"),
+            ("API_KEY", "key-of-sixteen\u{7f}bytes"),
+            ("JWT_SECRET", "0123456789abcdef\r\nfedcba9876543210"),
+            ("DATABASE_URL", "postgres://parley@127.0.0.1/\tparley"),
+            ("JWT_ISSUER", "me\u{1b}[0m"),
+        ] {
+            let pairs = [&GOOD[..], &[(name, value)]].concat();
+            let error = load(Mode::Serve, &pairs).expect_err(name);
+            assert!(error.starts_with(name) && error.contains("one line of text"), "{error}");
+            assert!(!error.contains("sixteen"), "{error}");
+        }
+        let lines = [&GOOD[..], &[("ALLOWED_ORIGINS", "https://a.example,\n https://b.example,\n")]].concat();
+        assert!(load(Mode::Serve, &lines).is_ok(), "a list may have a line for each");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Origins of browsers, as `ALLOWED_ORIGINS` lists them (RFC 6454): compared without case, default ports equal none.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::error::{ConfigError, fault};
 use super::layers::Layers;
 
@@ -104,6 +106,10 @@ impl Pattern {
     fn parse(text: &str) -> Option<Self> {
         let text = text.strip_suffix('/').unwrap_or(text);
         let (scheme, host) = text.split_once("://")?;
+        // A page has the scheme by which it was loaded: no origin begins like the URL of a socket.
+        if scheme.eq_ignore_ascii_case("ws") || scheme.eq_ignore_ascii_case("wss") {
+            return None;
+        }
         let below = host.strip_prefix("*.");
         let origin = Origin::parse(&format!("{scheme}://{}", below.unwrap_or(host)))?;
         Some(Self { origin, is_wildcard: below.is_some() })
@@ -130,9 +136,14 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
         None if rest.is_empty() => None,
         None => return None,
     };
-    let named = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    let is_address = |host: &str| host.strip_prefix('[')?.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok();
-    if host.is_empty() || !(named(host) || is_address(host).is_some()) {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        // The one form of several in which a browser writes it.
+        return Some((format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port));
+    }
+    let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    // A browser writes every host that ends with a number as an IPv4 address.
+    let ends_with_number = host.rsplit('.').next().is_some_and(|end| end.bytes().all(|b| b.is_ascii_digit()));
+    if !is_name || (ends_with_number && host.parse::<Ipv4Addr>().is_err()) {
         return None;
     }
     Some((host.to_ascii_lowercase(), port))
@@ -171,6 +182,9 @@ mod tests {
         }
         assert!(lists("http://localhost:3000", "http://localhost:3000"));
         assert!(lists("http://[::1]:3000", "http://[::1]:3000"));
+        assert!(lists("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"), "a browser writes it in one form");
+        assert!(lists("http://[2001:DB8::1]", "http://[2001:db8::1]"));
+        assert!(lists("http://192.0.2.1:3000", "http://192.0.2.1:3000"));
         assert!(lists("capacitor://localhost", "capacitor://localhost"));
         assert!(!lists("*", "https://x.test"), "any isn't named");
     }
@@ -188,9 +202,27 @@ mod tests {
 
     #[test]
     fn what_is_no_origin_stops_the_start() {
-        for bad in
-            ["x", "x.test", "https://", "https://x.test/path", "https://x test", "https://*", "https://a.*.test", "//x"]
-        {
+        for bad in [
+            "x",
+            "x.test",
+            "https://",
+            "https://x.test/path",
+            "https://x test",
+            "https://*",
+            "https://a.*.test",
+            "//x",
+            // None of these would ever match.
+            "wss://x.test",
+            "WS://x.test",
+            "null",
+            "http://127.1",
+            "http://192.0.2.256",
+            "http://[::1",
+            "https://b\u{fc}cher.test",
+            "https://user@x.test",
+            "https://x.test?",
+            "http://localhost:*",
+        ] {
             let fault = parse(bad).expect_err(bad).to_string();
             assert!(fault.contains(NAME) && fault.contains("https://chat.example.com"), "{fault}");
         }

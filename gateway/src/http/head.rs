@@ -32,18 +32,28 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
             return Some((StatusCode::BAD_REQUEST, "the header Host is missing"));
         }
         (_, Some(_)) => return Some((StatusCode::BAD_REQUEST, "there is more than one header Host")),
+        (Some(host), None) if !host.as_bytes().iter().all(is_of_a_host) => {
+            return Some((StatusCode::BAD_REQUEST, "the header Host holds what no name has"));
+        }
         (None | Some(_), None) => {}
     }
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).is_some_and(|length| length != b"0");
-    let upgrades = headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    // A list, which may stand in several headers.
+    let mut offered = headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let upgrades = offered.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"));
     (upgrades && has_body).then_some((StatusCode::BAD_REQUEST, "a WebSocket upgrade has no body"))
+}
+
+/// Whether the byte may stand in the header Host (RFC 3986 §3.2.2, §3.2.3): a name, an address, a port.
+fn is_of_a_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
 }
 
 /// The answer of `gateway dev` to a request for a name that isn't this machine's: a page of any site can have its own name
 /// resolve to a loopback address, and would be given the demo users' tokens.
 pub(super) fn foreign_name<B>(request: &Request<B>) -> Option<Response> {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))?;
     if is_loopback(host) {
         return None;
@@ -103,12 +113,23 @@ mod tests {
         assert_eq!(status(zero, &[]), None);
         assert_eq!(status(one, &[]), Some(400));
         assert_eq!(status(one, &[("host", "x"), ("host", "x")]), Some(400));
+        for host in ["", "x", "x:80", "[::1]:80", "b%C3%BCcher.example", "a_b"] {
+            assert_eq!(status(one, &[("host", host)]), None, "{host}");
+        }
+        for host in ["a b", "u@x", "x/y", "x?y", "x#y", "bücher.example", "<x>", "x\\y", "\"x\""] {
+            assert_eq!(status(one, &[("host", host)]), Some(400), "{host}");
+        }
         assert_eq!(status(one, &[("host", "x"), ("cookie", &"y".repeat(33 * 1024))]), Some(431));
         let upgrade = ("upgrade", "WebSocket");
         assert_eq!(status(one, &[("host", "x"), upgrade]), None);
         assert_eq!(status(one, &[("host", "x"), upgrade, ("content-length", "0")]), None);
         assert_eq!(status(one, &[("host", "x"), upgrade, ("content-length", "1")]), Some(400));
         assert_eq!(status(one, &[("host", "x"), upgrade, ("transfer-encoding", "chunked")]), Some(400));
+        for (first, second) in [("h2c, websocket", "h2c"), ("h2c", "websocket"), ("websocket,h2c", "h2c")] {
+            let lists = [("host", "x"), ("upgrade", first), ("upgrade", second)];
+            assert_eq!(status(one, &lists), None, "{first}");
+            assert_eq!(status(one, &[&lists[..], &[("content-length", "1")]].concat()), Some(400), "{first}");
+        }
         assert_eq!(status(one, &[("host", "x"), ("content-length", "1")]), None);
     }
 }

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use http_body_util::Empty;
-use hyper::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -75,10 +75,11 @@ pub fn accept<B>(
         return Err(NotWebSocket::NotUpgrade);
     }
     let headers = request.headers();
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+    // Neither may stand there twice (RFC 6455 §11.3.1, §11.3.5).
+    if only(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
         return Err(NotWebSocket::Version);
     }
-    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| is_key(key.as_bytes())) {
+    if !only(headers, &SEC_WEBSOCKET_KEY).is_some_and(|key| is_key(key.as_bytes())) {
         return Err(NotWebSocket::Key);
     }
     let on_upgrade = hyper::upgrade::on(&mut *request);
@@ -88,6 +89,12 @@ pub fn accept<B>(
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok((response, PendingUpgrade(on_upgrade)))
+}
+
+/// The value of a header that stands there once.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether this is the base64 of 16 bytes: 22 digits and `==`.

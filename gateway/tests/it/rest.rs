@@ -225,6 +225,29 @@ async fn backends_publish_broadcast_and_disconnect() {
     assert_eq!(get(node.http, "/api/v1/conversations", &[("authorization", &format!("Bearer {old}"))]).await.0, 401);
 }
 
+/// An event that tells clients their position, or nodes what isn't stored yet, is refused; it would be dropped or do harm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_publish_no_event_of_the_servers_own() {
+    let node = Node::embedded(&[]).await;
+    let backend = Caller::backend();
+    let mut a = Client::join(node.http, "a").await;
+    for kind in ["message.live", "resync", "position", "goaway", "auth_success", "auth_failed", "conversation.resync"] {
+        let event = json!({ "type": kind, "payload": { "event": {} } });
+        for (path, body) in [
+            ("/api/v1/publish", json!({ "users": ["a"], "event": event })),
+            ("/api/v1/publish", json!({ "users": ["a"], "event": event, "durable": false })),
+            ("/api/v1/broadcast", json!({ "event": event })),
+        ] {
+            let (status, answer) = backend.post(&node, path, body).await;
+            assert_eq!((status, &answer["error"]["field"]), (400, &json!("event.type")), "{kind} {path}: {answer}");
+        }
+    }
+    let event = json!({ "type": "order.shipped", "payload": {} });
+    let publish = json!({ "users": ["a"], "event": event });
+    assert_eq!(backend.post(&node, "/api/v1/publish", publish).await.0, 202);
+    assert_eq!(a.expect("order.shipped").await["seq"], 1, "nothing stands before it");
+}
+
 /// Who gave an order stands in the audit trail: an admin, a backend, or a backend for a user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_names_its_giver_in_the_audit_trail() {

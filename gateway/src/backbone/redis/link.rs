@@ -342,7 +342,8 @@ impl Replies {
     }
 }
 
-fn refusal_as_error(reply: Result<Value, BackboneError>) -> Result<Value, BackboneError> {
+/// A refusal that stands among the values as an error.
+pub(super) fn refusal_as_error(reply: Result<Value, BackboneError>) -> Result<Value, BackboneError> {
     match reply {
         Ok(Value::ServerError(error)) => Err(failed(error.into())),
         reply => reply,

@@ -5,6 +5,7 @@
 mod cluster;
 mod commands;
 mod connect;
+mod damaged;
 mod keep;
 mod link;
 mod log;

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 
 use super::Api;
 use super::failure::Failure;
+use super::streams::PATH as EVENTS_PATH;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
 use crate::http::client_address::{ClientScheme, address_key};
@@ -111,7 +112,9 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let authenticator = &api.node.authenticator;
         let shown = Credential::of_request(&parts.headers, authenticator.session_cookie());
         let shown = shown.ok_or_else(|| refused(TokenRefusal::Missing))?;
-        if !parts.method.is_safe() && Credential::is_by_cookie(&parts.headers) {
+        // Who listens is online, and takes a place of the user's.
+        let changes = !parts.method.is_safe() || parts.uri.path() == EVENTS_PATH;
+        if changes && Credential::is_by_cookie(&parts.headers) {
             let scheme = parts.extensions.get::<ClientScheme>().copied();
             if !Source::of(&parts.headers, scheme, &api.origins).may_use_cookies() {
                 return Err(Failure(foreign_cookie()));

@@ -1,7 +1,7 @@
 //! The one shape of an error answer: `{"error": {code, message, field?, retryable, retryAfterMs?}}`.
 
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -38,7 +38,8 @@ pub(in crate::http) fn respond(error: &ProtocolError) -> Response {
 
 /// The same under a status that no error code has.
 pub(in crate::http) fn respond_as(status: StatusCode, error: &ProtocolError) -> Response {
-    let mut response = (status, Json(serde_json::json!({ "error": error }))).into_response();
+    let nosniff = [(X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let mut response = (status, nosniff, Json(serde_json::json!({ "error": error }))).into_response();
     if let Some(wait_ms) = error.retry_after_ms {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_ms.div_ceil(1000)));
     }

@@ -13,6 +13,7 @@ use super::body::Body;
 use super::caller::Caller;
 use super::describe::Accepted;
 use super::failure::Failure;
+use crate::backbone::late::MESSAGE_LIVE;
 use crate::chat::notifications::NotificationPayload;
 use crate::limits::BulkWork;
 use crate::store::AuditOrder;
@@ -25,6 +26,19 @@ const USERS_SHOWN_MAX: usize = 20;
 const TYPE_BYTES_MAX: usize = 64;
 /// The largest payload, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Types by which clients know their position, and nodes what isn't stored yet. From elsewhere they would send a client to
+/// fetch everything, or be dropped.
+const TYPES_OF_THE_SERVER: [&str; 8] = [
+    MESSAGE_LIVE,
+    "auth_success",
+    "auth_failed",
+    "position",
+    "resync",
+    "conversation.position",
+    "conversation.resync",
+    "goaway",
+];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +60,7 @@ pub(super) struct BroadcastBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BackendEvent {
+    /// Not one of those by which the server tells a client its position, such as `resync`.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = TYPE_BYTES_MAX), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     kind: String,
@@ -105,6 +120,9 @@ impl BackendEvent {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if self.kind.is_empty() || self.kind.len() > TYPE_BYTES_MAX || !self.kind.bytes().all(valid) {
             return Err(ProtocolError::field("event.type", "must have 1 to 64 characters of A-Z a-z 0-9 . _ -"));
+        }
+        if TYPES_OF_THE_SERVER.contains(&self.kind.as_str()) {
+            return Err(ProtocolError::field("event.type", "is one of those that only the server sends"));
         }
         let payload = self.payload.get();
         if !payload.starts_with('{') {

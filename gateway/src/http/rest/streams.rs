@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, USER_AGENT};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -23,10 +24,11 @@ use crate::auth::credentials::query_value;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal};
 use crate::clock::now_us;
 use crate::http::admission::believed;
-use crate::http::client_address::{ClientAddress, address_key};
+use crate::http::browsers::{Source, foreign_cookie};
+use crate::http::client_address::{ClientAddress, ClientScheme, address_key};
 use crate::http::listener::Place;
 use crate::http::open_stream::OpenStream;
-use crate::limits::{AddressKey, Stay};
+use crate::limits::Stay;
 use crate::node::Node;
 use crate::session::stream::{EventStream, RETRY_MS, retry_line};
 
@@ -90,7 +92,7 @@ async fn open(api: &Api, request: Request) -> Result<Response, Failure> {
     let (place, stay) = enter(api, &request)?;
     // From here on the request itself isn't needed: its body and its extensions are given back.
     let (parts, _) = request.into_parts();
-    let identity = identify(api, &parts.headers, parts.uri.query(), address_key(&parts.extensions)).await?;
+    let identity = identify(api, &parts).await?;
     if let Err(wait_us) = node.connects.take(&identity.user, now_us()) {
         node.metrics.handshake("user_rate");
         let error = ProtocolError::new(ErrorCode::RateLimited, "this user connects too often; wait a little");
@@ -136,8 +138,10 @@ fn enter(api: &Api, request: &Request) -> Result<(Place, Option<Stay>), Failure>
     Ok((place, stay))
 }
 
-/// The user, by a token as on a socket. Whether it was revoked is looked at while joining.
-async fn identify(api: &Api, headers: &HeaderMap, query: Option<&str>, from: AddressKey) -> Result<Identity, Failure> {
+/// The user, by a token as on a socket; by a cookie alone not for a page of another site, which would take the user's places
+/// and make them online. Whether the token was revoked is looked at while joining.
+async fn identify(api: &Api, parts: &Parts) -> Result<Identity, Failure> {
+    let (headers, query, from) = (&parts.headers, parts.uri.query(), address_key(&parts.extensions));
     if let Some(identity) = believed(query).filter(|_| !api.auth_enabled) {
         return Ok(identity);
     }
@@ -147,6 +151,13 @@ async fn identify(api: &Api, headers: &HeaderMap, query: Option<&str>, from: Add
         metrics.handshake(TokenRefusal::Missing.label());
         return Err(not_let_in(AuthError::Refused(TokenRefusal::Missing)));
     };
+    let scheme = parts.extensions.get::<ClientScheme>().copied();
+    if Credential::is_upgrade_by_cookie(headers, query, authenticator.session_cookie())
+        && !Source::of(headers, scheme, &api.origins).may_use_cookies()
+    {
+        metrics.handshake("origin");
+        return Err(Failure(foreign_cookie()));
+    }
     authenticator.authenticate(credential, from).await.map_err(|error| {
         metrics.handshake(match &error {
             AuthError::Refused(refused) => refused.label(),

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::client::Client;
-use crate::support::http::{get, post, request};
-use crate::support::node::{Node, in_seconds, token, token_with};
+use crate::support::http::{bearer, get, post, request};
+use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 
 const FRONT: &str = "https://chat.example";
 const EVIL: &str = "https://evil.example";
@@ -91,6 +91,32 @@ async fn a_cookie_changes_nothing_for_another_site() {
     let bearer = format!("Bearer {admin}");
     let shown = [("authorization", &*bearer), ("origin", EVIL)];
     assert_eq!(post(node.http, "/api/v1/messages", &shown, message).await.0, 201, "no browser sends that unasked");
+}
+
+/// Listening makes a user online and takes places of theirs: a page of another site does neither by their cookie.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_page_of_another_site_listens_by_a_cookie() {
+    for origins in [FRONT, "*"] {
+        let node = Node::embedded(&[("ALLOWED_ORIGINS", origins)]).await;
+        let (cookie, own) = (format!("token={}", token("a")), format!("http://{}", node.http));
+        let (stream, poll) = (("accept", "text/event-stream"), ("accept", "*/*"));
+        for asked in [stream, poll] {
+            for from in [("origin", EVIL), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+                let (status, headers) =
+                    headers_of(node.http, "GET", "/api/v1/events?wait=0", &[("cookie", &cookie), from, asked]).await;
+                assert_eq!((status, text(&headers, "content-type")), (403, Some("application/json")), "{from:?}");
+            }
+        }
+        let (_, presence) = get(node.http, "/api/v1/presence?users=a", &[("x-api-key", API_KEY)]).await;
+        assert_eq!(presence["users"]["a"]["online"], false, "{presence}");
+        for from in [("origin", &*own), ("sec-fetch-site", "same-origin"), ("x-from", "no browser")] {
+            let headers = [("cookie", &*cookie), from, poll];
+            assert_eq!(get(node.http, "/api/v1/events?wait=0", &headers).await.0, 200, "{from:?}");
+        }
+        let (name, bearer) = bearer(&token("a"));
+        let shown = [(name, bearer.as_str()), ("origin", EVIL), poll];
+        assert_eq!(get(node.http, "/api/v1/events?wait=0", &shown).await.0, 200, "no browser sends that unasked");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,11 +208,16 @@ async fn a_bad_head_is_refused() {
         (format!("{host}{upgrade}{version}sec-websocket-key: short\r\n"), 400),
         (format!("{host}{upgrade}{version}{key}content-length: 5\r\n"), 400),
         (format!("{host}{upgrade}{key}sec-websocket-version: 12\r\n"), 400),
+        ("host: a b\r\n".to_owned(), 400),
+        (format!("{host}{upgrade}{version}{key}{key}"), 400),
+        (format!("{host}connection: upgrade\r\nupgrade: h2c, websocket\r\n{version}{key}content-length: 5\r\n"), 400),
     ] {
         let answer = raw(node.http, &format!("GET /chat/ws HTTP/1.1\r\n{lines}\r\n")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
         let names_version = answer.to_ascii_lowercase().contains("sec-websocket-version: 13");
         assert_eq!(names_version, lines.contains("version: 12"), "{answer}");
+        let is_json = answer.contains("application/json");
+        assert_eq!(is_json, answer.contains("x-content-type-options: nosniff"), "{answer}");
     }
 }
 
@@ -208,6 +239,15 @@ async fn dev_answers_to_loopback_names_alone() {
     for path in ["/demo/users", "/api/v1/conversations", "/chat/ws"] {
         let answer = raw(node.http, &format!("GET {path} HTTP/1.1\r\nhost: evil.example:8086\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 403 "), "{path}: {answer}");
+        // What comes where a name stands, and is none.
+        for host in ["", "localhost,evil.example", "127.0.0.1:99999"] {
+            let answer = raw(node.http, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{path} {host}: {answer}");
+        }
+        let foreign = format!("GET http://evil.example{path} HTTP/1.0\r\n\r\n");
+        assert!(raw(node.http, &foreign).await.contains(" 403 "), "{path}");
+        let bytes = format!("GET {path} HTTP/1.1\r\nhost: \u{fc}\r\n\r\n");
+        assert!(raw(node.http, &bytes).await.starts_with("HTTP/1.1 400 "), "{path}");
     }
     assert_eq!(get(node.http, "/demo/users", &[]).await.0, 200);
 }

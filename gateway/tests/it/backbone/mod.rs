@@ -5,6 +5,7 @@ mod cluster_failover;
 mod contract;
 mod failover_rig;
 mod faults;
+mod foreign;
 mod late;
 mod namespaces;
 pub(crate) mod rig;

@@ -4,5 +4,6 @@ mod architecture;
 mod contract_documents;
 mod imports;
 mod protocol_page;
+mod redis_rights;
 mod requirements;
 mod switches;

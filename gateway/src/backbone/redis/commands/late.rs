@@ -7,21 +7,36 @@ use redis::cmd;
 use crate::backbone::BackboneError;
 use crate::backbone::late::{LATE_MAX, Late, LateId};
 use crate::backbone::redis::RedisBackbone;
+use crate::backbone::redis::damaged::{begin_anew, is_other_type};
 
-/// Adds an entry unless the stream is full.
-const KEEP: &str = "if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end \
-    redis.call('XADD', KEYS[1], '*', 'd', ARGV[2]) return 1";
+/// Adds an entry unless the stream is full. Nothing can follow an entry of another program with the highest id: when that one
+/// was dropped, and nothing is left, the stream is begun anew.
+const KEEP: &str = "local kept = redis.call('XLEN', KEYS[1]) \
+    if kept >= tonumber(ARGV[1]) then return 0 end \
+    local id = redis.pcall('XADD', KEYS[1], '*', 'd', ARGV[2]) \
+    if type(id) ~= 'table' then return 1 end \
+    if kept > 0 or not string.find(id.err, 'exhausted', 1, true) then return id end \
+    redis.call('DEL', KEYS[1]) redis.call('XADD', KEYS[1], '*', 'd', ARGV[2]) return 1";
 
-/// Takes the lease if it is free or one's own.
-const LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
-    if holder and holder ~= ARGV[1] then return 0 end \
+/// Takes the lease if it is free or one's own. Another program may have put something there: another type is none, and what
+/// has no end gets one.
+const LEASE: &str = "local holder = redis.pcall('GET', KEYS[1]) \
+    if type(holder) == 'string' and holder ~= ARGV[1] then redis.call('EXPIRE', KEYS[1], 60, 'NX') return 0 end \
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
 
 #[async_trait]
 impl Late for RedisBackbone {
     async fn keep_late(&self, entry: Bytes) -> Result<bool, BackboneError> {
+        let key = self.link.keys().late_stream();
         let mut keep = cmd("EVAL");
-        self.link.run(keep.arg(KEEP).arg(1).arg(self.link.keys().late_stream()).arg(LATE_MAX).arg(&*entry)).await
+        keep.arg(KEEP).arg(1).arg(&key).arg(LATE_MAX).arg(&*entry);
+        match self.link.run(&keep).await {
+            Err(error) if is_other_type(&error) => {
+                begin_anew(&self.link, &key).await?;
+                self.link.run(&keep).await
+            }
+            kept => kept,
+        }
     }
 
     async fn late_count(&self) -> Result<u64, BackboneError> {

@@ -10,6 +10,7 @@ use shared::UserId;
 
 use super::push_entry::{JOBS_PER_CALL, add};
 use crate::backbone::push_jobs::{Dropped, STRANGERS_PER_QUERY};
+use crate::backbone::redis::damaged::{begin_anew, is_other_type};
 use crate::backbone::redis::link::Link;
 use crate::backbone::{BackboneError, BackboneHost, PushJob};
 
@@ -102,8 +103,15 @@ impl PushAdding {
         for jobs in jobs.chunks(JOBS_PER_CALL) {
             pipeline.add_command(add(&self.link, jobs));
         }
-        for reply in self.link.run_calls(&pipeline).await {
-            self.dropped.shares.increment(from_redis_value(reply?).unwrap_or_default());
+        for (call, reply) in pipeline.cmd_iter().zip(self.link.run_calls(&pipeline).await) {
+            let dropped = match reply {
+                Err(error) if is_other_type(&error) => {
+                    begin_anew(&self.link, &self.link.keys().push_stream()).await?;
+                    self.link.run_script(call).await?
+                }
+                reply => from_redis_value(reply?).unwrap_or_default(),
+            };
+            self.dropped.shares.increment(dropped);
         }
         Ok(())
     }

@@ -1,13 +1,16 @@
 //! A push job as an entry of its stream.
 
-use redis::streams::StreamId;
-use redis::{Cmd, FromRedisValue};
+use bytes::Bytes;
+use redis::Cmd;
 use shared::{ConversationId, MessageId, UserId};
 
 use crate::backbone::PushJob;
 use crate::backbone::push_jobs::{SHARE_OF_ALL, SHARE_OF_ROOM};
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
+
+/// An entry: its id, and names and values in turn. Another program may have written any bytes.
+pub(super) type Entry = (String, Vec<Bytes>);
 
 /// Jobs that one call adds.
 pub(super) const JOBS_PER_CALL: usize = 128;
@@ -50,18 +53,21 @@ fn mentions(job: &PushJob) -> String {
 }
 
 /// An entry as a job; anybody can write to the stream, so everything is checked.
-pub(super) fn job(entry: &StreamId) -> Option<PushJob> {
-    let field = |name: &str| String::from_redis_value(entry.map.get(name)?.clone()).ok();
+pub(super) fn job((id, fields): &Entry) -> Option<PushJob> {
+    let field = |name: &str| {
+        let found = fields.chunks_exact(2).find(|pair| pair.first().is_some_and(|known| known == name.as_bytes()))?;
+        std::str::from_utf8(found.get(1)?).ok()
+    };
     Some(PushJob {
-        handle: entry.id.clone(),
-        user: UserId::parse(&field("user")?).ok()?,
+        handle: id.clone(),
+        user: UserId::parse(field("user")?).ok()?,
         message: MessageId::new(field("message")?.parse().ok()?)?,
-        conversation: ConversationId::parse(&field("conversation")?).ok()?,
+        conversation: ConversationId::parse(field("conversation")?).ok()?,
         seq: field("seq")?.parse().ok().filter(|seq| *seq > 0)?,
         mentions: match field("mentions") {
             Some(list) => list.split(',').map(UserId::parse).collect::<Result<_, _>>().ok()?,
             None => Vec::new(),
         },
-        sender: field("sender").and_then(|sender| UserId::parse(&sender).ok()),
+        sender: field("sender").and_then(|sender| UserId::parse(sender).ok()),
     })
 }

@@ -1,10 +1,11 @@
 //! Push jobs on Redis: a stream and one consumer group, in which each node is a consumer.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use redis::cmd;
-use redis::streams::{StreamAutoClaimReply, StreamReadReply};
 
-use super::push_entry::{fields, job, keys};
+use super::push_entry::{Entry, fields, job, keys};
+use crate::backbone::redis::damaged::{begin_anew, is_other_type};
 use crate::backbone::redis::{RedisBackbone, scripts};
 use crate::backbone::{BackboneError, PUSH_JOB_KEPT, PushJob, PushJobs};
 
@@ -54,7 +55,13 @@ impl PushJobs for RedisBackbone {
             .arg("why")
             .arg(why);
         // First the one, then the other: if this node ends in between, the job is done once more, not lost.
-        self.ask::<()>(&add).await?;
+        match self.ask(&add).await {
+            Err(error) if is_other_type(&error) => {
+                begin_anew(&self.link, &self.link.keys().push_dead_stream()).await?;
+                self.ask::<()>(&add).await?;
+            }
+            added => added?,
+        }
         self.forget(&job.handle).await
     }
 
@@ -68,23 +75,23 @@ impl RedisBackbone {
         let mut claim = cmd("XAUTOCLAIM");
         claim.arg(self.link.keys().push_stream()).arg(GROUP).arg(self.consumer());
         claim.arg(PUSH_JOB_KEPT.as_millis().to_string()).arg("0").arg("COUNT").arg(limit);
-        let claimed: StreamAutoClaimReply = self.ask(&claim).await?;
-        let mut entries = claimed.claimed;
+        let (_, mut entries, _): (String, Vec<Entry>, Vec<String>) = self.ask(&claim).await?;
         let room = limit.saturating_sub(entries.len());
         if room > 0 {
             let mut read = cmd("XREADGROUP");
             read.arg("GROUP").arg(GROUP).arg(self.consumer()).arg("COUNT").arg(room);
             read.arg("STREAMS").arg(self.link.keys().push_stream()).arg(">");
-            let new: Option<StreamReadReply> = self.ask(&read).await?;
-            entries.extend(new.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids));
+            let new: Option<Vec<(Bytes, Vec<Entry>)>> = self.ask(&read).await?;
+            entries.extend(new.into_iter().flatten().flat_map(|(_, entries)| entries));
         }
         let mut jobs = Vec::with_capacity(entries.len());
         for entry in entries {
             match job(&entry) {
                 Some(job) => jobs.push(job),
                 None => {
-                    tracing::warn!(entry = entry.id, "an entry of chat:push is not a push job and is dropped");
-                    self.forget(&entry.id).await?;
+                    let (id, _) = &entry;
+                    tracing::warn!(entry = id, "an entry of chat:push is not a push job and is dropped");
+                    self.forget(id).await?;
                 }
             }
         }

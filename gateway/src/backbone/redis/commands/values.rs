@@ -1,6 +1,7 @@
 //! Values that other programs may have written: one that can't be read has a definite answer, and a line in the log.
 
 use crate::backbone::BackboneError;
+use crate::backbone::redis::damaged::is_other_type;
 
 /// A revocation that can't be read covers every token. Another answer would let in who was meant to be kept out, and asking
 /// again would not help; a new revocation, or deleting the key, does.
@@ -31,9 +32,4 @@ pub(super) fn readable(
         tracing::warn!("{otherwise}");
     }
     Ok(text.flatten())
-}
-
-/// Whether a key holds a list, a hash or the like in the place of a string.
-fn is_other_type(error: &BackboneError) -> bool {
-    error.0.contains("WRONGTYPE")
 }

@@ -9,8 +9,8 @@ local least, debt = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
--- A debt has an end, even if the clock was set back, or the value is invalid.
-local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1])) or now)
+-- A debt has an end, even if the clock was set back, or the value is invalid. A key of another type has none.
+local full_at = math.max(now, tonumber(redis.pcall('GET', KEYS[1])) or now)
 full_at = math.min(full_at + owed * cost, now + debt)
 local half = math.max(1, math.floor(burst / 2 / cost))
 local affordable, granted = math.floor((now + burst - full_at) / cost), 0

@@ -21,7 +21,9 @@ local function epoch_here()
   local groups = redis.pcall('XINFO', 'GROUPS', log)
   if groups.err or #groups ~= 1 then return nil end
   local epoch = groups[1][2]
-  if string.sub(epoch, 1, 9) == server() .. '.' then return epoch end
+  -- Another program may have made a group of any name.
+  local is_readable = #epoch <= 64 and not string.find(epoch, '[^%w._-]')
+  if is_readable and string.sub(epoch, 1, 9) == server() .. '.' then return epoch end
   return nil
 end
 

@@ -2,8 +2,12 @@
 -- KEYS: 1 the stream, 2 the hash of these counts.
 local stream, shares = KEYS[1], KEYS[2]
 
+-- Another program may have put anything there: what is no count is forgotten.
+if type(redis.pcall('HLEN', shares)) ~= 'number' then redis.call('DEL', shares) end
+
 local function count(name, by)
-  if redis.call('HINCRBY', shares, name, by) <= 0 then redis.call('HDEL', shares, name) end
+  local left = redis.pcall('HINCRBY', shares, name, by)
+  if type(left) ~= 'number' or left <= 0 then redis.call('HDEL', shares, name) end
 end
 
 -- A job has gone.

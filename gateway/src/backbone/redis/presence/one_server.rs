@@ -1,10 +1,12 @@
 //! Presence on one server, where one script sees all keys of a user.
 
+use bytes::Bytes;
 use redis::{Cmd, Pipeline, cmd, from_redis_value};
 use shared::{Timestamp, UserId};
 
-use super::values::{USERS_MAX, answered};
+use super::values::{USERS_MAX, answered, user_named};
 use crate::backbone::redis::connect::server::failed;
+use crate::backbone::redis::damaged::{begin_anew, is_other_type};
 use crate::backbone::redis::link::Link;
 use crate::backbone::redis::scripts;
 use crate::backbone::{BackboneError, Presence};
@@ -42,12 +44,16 @@ pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId,
     let mut call = scripts::call(&link.scripts.take_offline, &[keys.offline_due()]);
     call.arg(link.now_ms()).arg(limit).arg(link.settings.life_ms());
     call.arg(keys.online_prefix()).arg(keys.last_seen_prefix());
-    let gone: Vec<(String, i64)> = link.run_script(&call).await?;
+    let gone: Vec<(Bytes, i64)> = match link.run_script(&call).await {
+        Err(error) if is_other_type(&error) => {
+            begin_anew(link, &keys.offline_due()).await?;
+            return Ok(Vec::new());
+        }
+        gone => gone?,
+    };
     // A member that is not a user's id was written by another program.
     let gone = gone.into_iter();
-    Ok(gone
-        .filter_map(|(user, seen_ms)| Some((UserId::parse(&user).ok()?, Timestamp::from_unix_ms(seen_ms))))
-        .collect())
+    Ok(gone.filter_map(|(user, seen_ms)| Some((user_named(&user)?, Timestamp::from_unix_ms(seen_ms)))).collect())
 }
 
 /// The users' presence, in the given order.
@@ -58,7 +64,7 @@ pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presen
         for user in users {
             command.arg(link.keys().online(user)).arg(link.keys().last_seen(user));
         }
-        let values: Vec<Option<String>> = link.run(&command).await?;
+        let values: Vec<Option<Bytes>> = link.run(&command).await?;
         all.extend(answered(&values));
     }
     Ok(all)

@@ -3,14 +3,16 @@
 //! Each change takes several steps here. If a step fails, the next sign of life, or the expiry of a key, corrects the
 //! rest.
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::{Pipeline, Value, cmd};
+use redis::{Pipeline, cmd, from_redis_value};
 use shared::{Timestamp, UserId};
 
-use super::values::{USERS_MAX, answered};
+use super::values::{USERS_MAX, answered, user_named};
 use crate::backbone::redis::cluster::Cluster;
 use crate::backbone::redis::connect::server::failed;
-use crate::backbone::redis::link::Link;
+use crate::backbone::redis::damaged::{begin_anew, is_other_type};
+use crate::backbone::redis::link::{Link, refusal_as_error};
 use crate::backbone::redis::scripts;
 use crate::backbone::{BackboneError, Presence};
 
@@ -82,15 +84,21 @@ pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId,
     let (now_ms, life_ms) = (link.now_ms(), link.settings.life_ms());
     let mut range = cmd("ZRANGEBYSCORE");
     range.arg(link.keys().offline_due()).arg("-inf").arg(now_ms).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
-    let due: Vec<(String, f64)> = link.run(&range).await?;
+    let due: Vec<(Bytes, f64)> = match link.run(&range).await {
+        Err(error) if is_other_type(&error) => {
+            begin_anew(link, &link.keys().offline_due()).await?;
+            return Ok(Vec::new());
+        }
+        due => due?,
+    };
     if due.is_empty() {
         return Ok(Vec::new());
     }
     let looked_at = look(link, &due).await?;
     let mut settle = scripts::call(&link.scripts.settle_offline, &[link.keys().offline_due()]);
-    for ((name, _), due) in due.iter().zip(&looked_at) {
+    for ((name, score), due) in due.iter().zip(&looked_at) {
         let again = if due.is_online { (now_ms + life_ms).to_string() } else { String::new() };
-        settle.arg(name).arg(due.due_ms).arg(again);
+        settle.arg(&**name).arg(score.to_string()).arg(again);
     }
     let taken: Vec<u8> = link.run_script(&settle).await?;
     let taken: Vec<Due> =
@@ -99,11 +107,11 @@ pub(super) async fn take_offline(link: &Link, limit: u32) -> Result<Vec<(UserId,
 }
 
 /// Asks whether they are online, and when they were seen.
-async fn look(link: &Link, due: &[(String, f64)]) -> Result<Vec<Due>, BackboneError> {
-    let users: Vec<UserId> = due.iter().filter_map(|(name, _)| UserId::parse(name).ok()).collect();
+async fn look(link: &Link, due: &[(Bytes, f64)]) -> Result<Vec<Due>, BackboneError> {
+    let users: Vec<UserId> = due.iter().filter_map(|(name, _)| user_named(name)).collect();
     let mut presence = presence(link, &users).await?.into_iter();
     let each = due.iter().map(|(name, score)| {
-        let user = UserId::parse(name).ok();
+        let user = user_named(name);
         let presence = user.as_ref().and_then(|_| presence.next());
         #[expect(clippy::cast_possible_truncation, reason = "unix milliseconds, whole and below 2^53")]
         Due {
@@ -123,7 +131,7 @@ async fn gone(link: &Link, taken: Vec<Due>) -> Result<Vec<(UserId, Timestamp)>, 
     for Due { user, due_ms, last_seen_ms, .. } in taken {
         let Some(user) = user else { continue };
         // A node that died gave no departure: only the last sign of life is known.
-        let last_sign_ms = due_ms - link.settings.life_ms();
+        let last_sign_ms = due_ms.saturating_sub(link.settings.life_ms()).max(0);
         let seen_ms = last_seen_ms.filter(|seen| *seen >= last_sign_ms).unwrap_or_else(|| {
             keep.cmd("SET").arg(link.keys().last_seen(&user)).arg(last_sign_ms);
             last_sign_ms
@@ -144,9 +152,14 @@ pub(super) async fn presence(link: &Link, users: &[UserId]) -> Result<Vec<Presen
             pipeline.cmd("GET").arg(link.keys().online(user));
             pipeline.cmd("GET").arg(link.keys().last_seen(user));
         }
-        let values = link.run_pipeline(&pipeline).await?.whole()?;
-        let values: Vec<Option<String>> =
-            redis::from_redis_value(Value::Array(values)).map_err(|error| failed(error.into()))?;
+        let mut values: Vec<Option<Bytes>> = Vec::with_capacity(users.len() * 2);
+        for value in link.run_pipeline(&pipeline).await?.each().map(refusal_as_error) {
+            values.push(match value {
+                Ok(value) => from_redis_value(value).map_err(|error| failed(error.into()))?,
+                Err(error) if is_other_type(&error) => None,
+                Err(error) => return Err(error),
+            });
+        }
         all.extend(answered(&values));
     }
     Ok(all)
