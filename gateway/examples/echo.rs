@@ -6,12 +6,15 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use gateway::delivery::send_queue::{PushOutcome, SendQueue};
 use gateway::session::socket::{Flow, Incoming, Socket};
+use gateway::ws::deflate::compressed;
+use gateway::ws::extensions::accept_deflate;
 use gateway::ws::frame;
 use gateway::ws::handshake::{self, PendingUpgrade};
 use http_body_util::Empty;
@@ -28,6 +31,8 @@ use tokio::task::JoinSet;
 const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// The suite sends many messages before it reads their echoes.
 const OUTBOX_BYTES_MAX: u32 = 4 * MESSAGE_BYTES_MAX;
+/// Everything is compressed if the client can take that, so that much of it is tried.
+const COMPRESS_MIN_BYTES: Option<NonZeroU32> = NonZeroU32::new(1);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -53,16 +58,18 @@ async fn serve(stream: TcpStream) {
     });
     // How a connection ended doesn't matter here; the suite judges what it sees.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).with_upgrades().await;
-    if let Some(upgrading) = upgrading.into_inner() {
-        echo(upgrading).await;
+    if let Some((upgrading, deflates)) = upgrading.into_inner() {
+        echo(upgrading, deflates).await;
     }
 }
 
-fn answer(request: &mut Request<Body>, upgrading: &OnceLock<PendingUpgrade>) -> Response<Empty<Bytes>> {
-    match handshake::accept(request, None) {
+fn answer(request: &mut Request<Body>, upgrading: &OnceLock<(PendingUpgrade, bool)>) -> Response<Empty<Bytes>> {
+    let extension = accept_deflate(request.headers());
+    let deflates = extension.is_some();
+    match handshake::accept(request, None, extension) {
         Ok((response, accepted)) => {
             // The connection ends as HTTP with the first upgrade, so there is no second.
-            let _ = upgrading.set(accepted);
+            let _ = upgrading.set((accepted, deflates));
             response
         }
         Err(refused) => {
@@ -73,9 +80,10 @@ fn answer(request: &mut Request<Body>, upgrading: &OnceLock<PendingUpgrade>) -> 
     }
 }
 
-async fn echo(upgrading: PendingUpgrade) {
+async fn echo(upgrading: PendingUpgrade, deflates: bool) {
     let Ok((stream, leftover)) = upgrading.complete::<TcpStream>().await else { return };
-    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, shared::Wire::CHAT));
+    let deflate_from = COMPRESS_MIN_BYTES.filter(|_| deflates);
+    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, shared::Wire { deflate_from, ..shared::Wire::CHAT }));
     let mut socket = Socket::new(stream, leftover, queue.clone(), MESSAGE_BYTES_MAX);
     let mut on_message = |incoming: Incoming<'_>| {
         let framed = match incoming {
@@ -83,7 +91,7 @@ async fn echo(upgrading: PendingUpgrade) {
             Incoming::Binary(bytes) => frame::frame_binary(bytes),
             Incoming::Frame => return Flow::Continue,
         };
-        match queue.push_reply(framed) {
+        match queue.push_reply(compressed(&framed, deflate_from).unwrap_or(framed)) {
             PushOutcome::Queued | PushOutcome::Silent => Flow::Continue,
             PushOutcome::Old
             | PushOutcome::Gap

@@ -72,6 +72,7 @@ settings! {
     max_frame_bytes "MAX_FRAME_BYTES" = "65536", "Largest message from a client";
     max_content_chars "MAX_CONTENT_CHARS" = "4000", "Longest content of a message";
     message_kinds "MESSAGE_KINDS" = "*", "Kinds of messages beside text, comma-separated, or *";
+    compress_min_bytes "COMPRESS_MIN_BYTES" = "512", "Smallest payload that is compressed for sockets that negotiated permessage-deflate, 0 for no compression";
     send_queue_bytes "SEND_QUEUE_BYTES" = "1048576", "Bytes that may wait for one socket";
     max_connections "MAX_CONNECTIONS", "Sockets on this node [from the descriptor limit]";
     max_connections_per_user "MAX_CONNECTIONS_PER_USER" = "20", "Sockets of one user on this node, 0 for any";

@@ -1,31 +1,43 @@
 //! An event's bytes for sockets: written and framed once for each dialect that is there, and shared by its sockets.
+//! They are compressed once more for the sockets that negotiated it, and these share that form.
 //!
 //! Events travel as canonical envelopes. Canonical sockets get those bytes as they are.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
+use metrics::{Counter, counter};
 use shared::dialect::CANONICAL_ONLY;
 use shared::{Dialect, Epoch, Event, Timestamp, Wire};
 
 use crate::delivery::envelope::{companions, lines};
+use crate::ws::deflate;
 use crate::ws::frame::{frame_text, framed_len, put_text};
+
+/// Bytes of frames that were compressed, before and after. Looked up once: the sockets of a process share them.
+static PLAIN_BYTES: LazyLock<Counter> = LazyLock::new(|| counter!("parley_deflate_plain_bytes_total"));
+static COMPRESSED_BYTES: LazyLock<Counter> = LazyLock::new(|| counter!("parley_deflate_compressed_bytes_total"));
+
+/// A form of an event by dialect; without and with `seq`. Each is made when the first socket asks for it.
+type Forms = [[OnceCell<Bytes>; 2]; Dialect::ALL.len()];
 
 /// The frames of an event and its companions; each form is made when the first socket asks for it.
 #[derive(Debug)]
 pub struct Frames<'a> {
     envelopes: Cow<'a, [u8]>,
     seq: Option<u64>,
-    /// By dialect; without and with `seq`.
-    made: [[OnceCell<Bytes>; 2]; Dialect::ALL.len()],
+    plain: Forms,
+    /// Nothing while no socket asked that negotiated compression.
+    compressed: OnceCell<Box<Forms>>,
 }
 
 impl<'a> Frames<'a> {
     /// Those of newline-separated envelopes, of which the first has this `seq` if it is durable.
     #[must_use]
     pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
-        Self { envelopes: envelopes.into(), seq, made: Default::default() }
+        Self { envelopes: envelopes.into(), seq, plain: Forms::default(), compressed: OnceCell::new() }
     }
 
     /// Those of one event without `seq`.
@@ -36,10 +48,12 @@ impl<'a> Frames<'a> {
 
     /// The bytes for a socket; none if its dialect has no frame for the event.
     pub fn on(&self, wire: Wire) -> &Bytes {
-        #[expect(clippy::indexing_slicing, reason = "an index is below the length of `Dialect::ALL`")]
-        let [plain, numbered] = &self.made[wire.dialect.index()];
-        let made = if wire.numbered { numbered } else { plain };
-        made.get_or_init(|| write(wire, &self.envelopes, self.seq))
+        let plain = form(&self.plain, wire).get_or_init(|| write(wire, &self.envelopes, self.seq));
+        if wire.deflate_from.is_none() {
+            return plain;
+        }
+        form(self.compressed.get_or_init(Box::default), wire)
+            .get_or_init(|| compressed(wire, plain).unwrap_or_else(|| plain.clone()))
     }
 
     /// The companions alone, for a socket that had the event already.
@@ -47,6 +61,25 @@ impl<'a> Frames<'a> {
     pub fn companions_on(&self, wire: Wire) -> Bytes {
         companions_on(wire, &self.envelopes)
     }
+}
+
+fn form(forms: &Forms, wire: Wire) -> &OnceCell<Bytes> {
+    #[expect(clippy::indexing_slicing, reason = "an index is below the length of `Dialect::ALL`")]
+    let [unnumbered, numbered] = &forms[wire.dialect.index()];
+    if wire.numbered { numbered } else { unnumbered }
+}
+
+/// Framed messages as they go to a socket that negotiated compression; `None` where it makes none of them smaller.
+fn compressed(wire: Wire, framed: &Bytes) -> Option<Bytes> {
+    let compressed = deflate::compressed(framed, wire.deflate_from)?;
+    PLAIN_BYTES.increment(u64::try_from(framed.len()).unwrap_or(u64::MAX));
+    COMPRESSED_BYTES.increment(u64::try_from(compressed.len()).unwrap_or(u64::MAX));
+    Some(compressed)
+}
+
+/// Framed messages for one socket.
+fn sent_on(wire: Wire, framed: Bytes) -> Bytes {
+    compressed(wire, &framed).unwrap_or(framed)
 }
 
 /// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
@@ -63,13 +96,13 @@ pub fn frame_lines(envelopes: &[u8]) -> Bytes {
 /// The companions of the first envelope, for one socket.
 #[must_use]
 pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
-    write(wire, companions(envelopes), None)
+    sent_on(wire, write(wire, companions(envelopes), None))
 }
 
 /// An event for one socket.
 #[must_use]
 pub fn event_on(wire: Wire, event: &Event) -> Bytes {
-    framed(wire.encode(event, None, Timestamp::now()))
+    sent_on(wire, framed(wire.encode(event, None, Timestamp::now())))
 }
 
 /// An event for one socket with the client's `ref`, which only canonical frames carry.
@@ -78,7 +111,7 @@ pub fn reply_on(wire: Wire, event: &Event, reference: Option<&str>) -> Bytes {
     if wire.dialect.is_flat() {
         event_on(wire, event)
     } else {
-        frame_text(event.to_json_with_ref(reference).as_bytes())
+        sent_on(wire, frame_text(event.to_json_with_ref(reference).as_bytes()))
     }
 }
 

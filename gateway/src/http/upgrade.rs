@@ -1,5 +1,6 @@
-//! From an HTTP request to a session: credential, address, dialect, and room on the node.
+//! From an HTTP request to a session: credential, address, dialect, compression, and room on the node.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +27,7 @@ use crate::limits::{AddressKey, Addresses, OverLimit, Stay, may_take};
 use crate::node::Node;
 use crate::session::socket::Socket;
 use crate::session::{Opening, Session};
+use crate::ws::extensions::accept_deflate;
 use crate::ws::handshake::{PendingUpgrade, accept};
 
 /// When a client may come again whose address has too many sockets without a token, in seconds: by then most have a token, or are
@@ -96,8 +98,8 @@ impl Sockets {
             let retry = [(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)))];
             return (StatusCode::SERVICE_UNAVAILABLE, retry, "the backbone is away; try again\n").into_response();
         }
-        let NegotiatedDialect { wire, subprotocol } = spoken(&request);
-        let (response, upgrade) = match accept(&mut request, subprotocol) {
+        let Negotiated { wire, subprotocol, extension } = spoken(&request, self.node.limits.compress_min_bytes);
+        let (response, upgrade) = match accept(&mut request, subprotocol, extension) {
             Ok(accepted) => accepted,
             Err(fault) => {
                 self.node.metrics.handshake("not_websocket");
@@ -188,24 +190,31 @@ impl Sockets {
 }
 
 /// How a socket is to be spoken to: nothing if only unknown subprotocols are offered.
-struct NegotiatedDialect {
+struct Negotiated {
     wire: Option<Wire>,
     /// To answer with; one that the client offered, because a browser takes no other.
     subprotocol: Option<HeaderValue>,
+    /// To answer with: permessage-deflate, if the client offered it.
+    extension: Option<HeaderValue>,
 }
 
-/// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query.
-fn spoken<B>(request: &Request<B>) -> NegotiatedDialect {
+/// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query. Messages of
+/// `compress_min_bytes` or more are compressed, if the client can take that.
+fn spoken<B>(request: &Request<B>, compress_min_bytes: Option<NonZeroU32>) -> Negotiated {
     let chosen = Dialect::choose(request.uri().path(), credentials::offered_dialects(request.headers()));
     let Some((dialect, subprotocol)) = chosen else {
         // The browser is to see the close code, for which the handshake has to succeed.
         let offered = credentials::offered_dialects(request.headers()).next();
-        return NegotiatedDialect { wire: None, subprotocol: offered.and_then(|name| name.parse().ok()) };
+        let subprotocol = offered.and_then(|name| name.parse().ok());
+        return Negotiated { wire: None, subprotocol, extension: None };
     };
     let subprotocol = subprotocol.map(HeaderValue::from_static);
     let query = request.uri().query().unwrap_or_default();
     let resumes = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "resume");
-    NegotiatedDialect { wire: Some(Wire { dialect, numbered: resumes || dialect == Dialect::Chat }), subprotocol }
+    let extension = compress_min_bytes.and_then(|_| accept_deflate(request.headers()));
+    let deflate_from = extension.as_ref().and(compress_min_bytes);
+    let wire = Wire { dialect, numbered: resumes || dialect == Dialect::Chat, deflate_from };
+    Negotiated { wire: Some(wire), subprotocol, extension }
 }
 
 /// The metric label of a refusal by HTTP: what [`admit`] left with the answer.

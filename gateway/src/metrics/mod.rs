@@ -281,6 +281,8 @@ fn begin_at_zero() {
     for name in [
         "parley_backbone_invalid_payloads_total",
         "parley_backbone_reconnects_total",
+        "parley_deflate_plain_bytes_total",
+        "parley_deflate_compressed_bytes_total",
         "parley_store_batches_failed_total",
     ] {
         counter!(name).increment(0);
@@ -305,6 +307,11 @@ fn describe() {
         "parley_delivery_seconds",
         "From a message's acceptance (createdAt) to the write to a socket; per write, the oldest message in it"
     );
+    describe_counter!(
+        "parley_deflate_plain_bytes_total",
+        "Bytes of frames before they were compressed, each event once for all sockets that share it"
+    );
+    describe_counter!("parley_deflate_compressed_bytes_total", "Bytes of the same frames after that");
     describe_histogram!("parley_store_batch_seconds", "How long the store takes for a batch of messages");
     describe_histogram!("parley_store_batch_messages", "Messages in a batch");
     describe_counter!("parley_store_batches_failed_total", "Batches of messages that the store did not take");

@@ -1,6 +1,6 @@
 //! Server frames (RFC 6455 §5.2): turns payloads into the bytes of unmasked frames.
 //!
-//! It never fragments a message, never masks and never compresses.
+//! It never fragments a message and never masks.
 
 use bytes::Bytes;
 use shared::CloseCode;
@@ -9,6 +9,8 @@ use shared::CloseCode;
 const TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary frame.
 const BINARY: u8 = 0x82;
+/// The reserved bit that marks a compressed message (RFC 7692 §6).
+const COMPRESSED: u8 = 0x40;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8A;
@@ -59,10 +61,29 @@ pub fn close_echo(code: Option<u16>) -> Bytes {
     }
 }
 
+/// Adds a frame with `head` as its first byte, marked as compressed.
+pub(super) fn put_compressed(framed: &mut Vec<u8>, head: u8, payload: &[u8]) {
+    put_frame(framed, head | COMPRESSED, payload);
+}
+
 /// The payloads of frames that [`put_text`] put one after another.
-pub fn text_payloads(mut framed: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn text_payloads(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    frames(framed).map(|frame| frame.payload)
+}
+
+/// A server frame in a buffer.
+pub(super) struct Framed<'f> {
+    /// Its first byte.
+    pub(super) head: u8,
+    pub(super) payload: &'f [u8],
+    /// All of it.
+    pub(super) whole: &'f [u8],
+}
+
+/// The frames that stand one after another.
+pub(super) fn frames(mut framed: &[u8]) -> impl Iterator<Item = Framed<'_>> {
     std::iter::from_fn(move || {
-        let (_, rest) = framed.split_first()?;
+        let (head, rest) = framed.split_first()?;
         let (short, rest) = rest.split_first()?;
         let (len, rest) = match short {
             126 => rest.split_first_chunk().map(|(len, rest)| (usize::from(u16::from_be_bytes(*len)), rest))?,
@@ -73,8 +94,9 @@ pub fn text_payloads(mut framed: &[u8]) -> impl Iterator<Item = &[u8]> {
             short => (usize::from(*short), rest),
         };
         let (payload, after) = rest.split_at_checked(len)?;
+        let whole = framed.get(..framed.len() - after.len())?;
         framed = after;
-        Some(payload)
+        Some(Framed { head: *head, payload, whole })
     })
 }
 

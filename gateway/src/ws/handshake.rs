@@ -1,11 +1,13 @@
 //! The opening handshake (RFC 6455 §4.2): an HTTP/1.1 upgrade request in, the response and the bare TCP stream out.
 //!
-//! It never checks the origin, the token or the offered subprotocols: its caller does.
+//! It never checks the origin, the token, or the offered subprotocols and extensions: its caller does.
 
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use http_body_util::Empty;
-use hyper::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use hyper::header::{
+    HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -61,7 +63,8 @@ pub enum UpgradeError {
 #[derive(Debug)]
 pub struct PendingUpgrade(OnUpgrade);
 
-/// Turns a request into the 101 response, which carries `subprotocol` if one was chosen, and the upgrade that follows it.
+/// Turns a request into the 101 response, which carries `subprotocol` and `extension` if one was chosen, and the upgrade that
+/// follows it.
 ///
 /// The connection has to be served with upgrades, on `TokioIo<TcpStream>`.
 ///
@@ -70,6 +73,7 @@ pub struct PendingUpgrade(OnUpgrade);
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<HeaderValue>,
+    extension: Option<HeaderValue>,
 ) -> Result<(Response<Empty<Bytes>>, PendingUpgrade), NotWebSocket> {
     if request.method() != Method::GET || request.version() != Version::HTTP_11 || !is_upgrade_request(request) {
         return Err(NotWebSocket::NotUpgrade);
@@ -87,6 +91,9 @@ pub fn accept<B>(
     let (mut response, _) = upgrade(request)?;
     if let Some(subprotocol) = subprotocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    if let Some(extension) = extension {
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, extension);
     }
     Ok((response, PendingUpgrade(on_upgrade)))
 }
@@ -146,7 +153,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let upgrading = Mutex::new(None);
         let service = service_fn(|mut request: Request<Incoming>| {
-            let response = match accept(&mut request, Some(HeaderValue::from_static("chat.v1"))) {
+            let response = match accept(&mut request, Some(HeaderValue::from_static("chat.v1")), None) {
                 Ok((response, accepted)) => {
                     *upgrading.lock().unwrap() = Some(accepted);
                     response

@@ -4,6 +4,8 @@
 
 mod rig;
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use gateway::backbone::Inbox;
 use gateway::chat::events::{About, message_bodies};
@@ -13,10 +15,11 @@ use gateway::delivery::frames::reply_on;
 use gateway::dispatch::pong;
 use gateway::store::{Receipt, ReceiptChange, ReceiptKind};
 use gateway::ws::decoder::{Decoder as FrameDecoder, Item};
+use serde_json::json;
 use shared::dialect::Decoder;
 use shared::{Dialect, Event, Message, Wire};
 
-use rig::{Rig, masked};
+pub(crate) use rig::{Rig, USER, deflated, masked};
 
 /// Takes each step in turn. `input` makes what one call consumes, and doesn't count; `run` is the step.
 pub(crate) trait Measure {
@@ -30,6 +33,7 @@ pub(crate) fn steps(measure: &mut impl Measure) {
     events(measure);
     deliveries(measure);
     dialects(measure);
+    compression(measure);
 }
 
 /// From the bytes of a client's frame to the command.
@@ -42,18 +46,21 @@ fn commands(measure: &mut impl Measure) {
             r#"{"type":"message.read","payload":{"conversationId":"1002003004","upTo":"7001002"}}"#,
         ),
     ] {
-        let frame = masked(text);
-        let (mut frames, mut decoder) = (FrameDecoder::new(1 << 16), Decoder::new(4000));
-        measure.step(
-            name,
-            || frame.clone(),
-            |mut bytes| {
-                let mut input = bytes.as_mut_slice();
-                let Ok(Some(Item::Text(mut text))) = frames.next(&mut input) else { panic!("a text frame") };
-                decoder.decode_as(Dialect::Chat, &mut text).command.expect("a command")
-            },
-        );
+        decode(measure, name, &masked(0x81, text.as_bytes()));
     }
+}
+
+fn decode(measure: &mut impl Measure, name: &'static str, frame: &[u8]) {
+    let (mut frames, mut decoder) = (FrameDecoder::new(1 << 16, true), Decoder::new(4000));
+    measure.step(
+        name,
+        || frame.to_vec(),
+        |mut bytes| {
+            let mut input = bytes.as_mut_slice();
+            let Ok(Some(Item::Text(mut text))) = frames.next(&mut input) else { panic!("a text frame") };
+            decoder.decode_as(Dialect::Chat, &mut text).command.expect("a command")
+        },
+    );
 }
 
 /// From what was committed, or asked, to the bytes of events.
@@ -93,7 +100,7 @@ fn deliveries(measure: &mut impl Measure) {
         "deliver typing to one socket",
         || typing.clone(),
         |payload| {
-            rig.fanout.user_event(rig::USER, &payload);
+            rig.fanout.user_event(USER, &payload);
             rig.take()
         },
     );
@@ -109,8 +116,50 @@ fn dialects(measure: &mut impl Measure) {
         ("deliver message.new to one socket of social.v1", Dialect::Social),
         ("deliver message.new to one socket of channels.v1", Dialect::Channels),
     ] {
-        deliver(measure, name, &[Wire { dialect, numbered: true }], &bodies.new);
+        deliver(measure, name, &[Wire::plain(dialect, true)], &bodies.new);
     }
+}
+
+/// A message of 1,500 characters both ways, as it is and compressed.
+fn compression(measure: &mut impl Measure) {
+    let content = prose(1_500);
+    let send = json!({ "type": "message.send", "ref": "r-17", "payload": {
+        "conversationId": "1002003004", "tempId": "temp-1795262400007-1", "content": content } });
+    let send = send.to_string();
+    decode(measure, "decode a long message.send", &masked(0x81, send.as_bytes()));
+    decode(measure, "decode a long message.send, compressed", &masked(0xC1, &deflated(send.as_bytes())));
+    let bodies = message_bodies(&Message { content: content.into(), ..message() }, &about(), 2);
+    for (name, wire, sockets) in [
+        ("deliver a long message.new to one socket", Wire::CHAT, 1),
+        ("deliver a long message.new to ten sockets", Wire::CHAT, 10),
+        ("deliver a long message.new, compressed, to one socket", COMPRESSED, 1),
+        ("deliver a long message.new, compressed, to ten sockets", COMPRESSED, 10),
+    ] {
+        deliver(measure, name, &vec![wire; sockets], &bodies.new);
+    }
+}
+
+/// A socket that negotiated compression, under the default of `COMPRESS_MIN_BYTES`.
+pub(crate) const COMPRESSED: Wire = Wire { deflate_from: NonZeroU32::new(512), ..Wire::CHAT };
+
+/// So many characters of words in an order that doesn't repeat, as people write.
+pub(crate) fn prose(chars: usize) -> String {
+    const WORDS: &str = "the node message when you hello is that meeting tomorrow I think we should look at it again because \
+                         users reported some problems with delivery yesterday okay fine lunch great no yes maybe later code \
+                         review please can do this one more time of and to in for on not was are as but from they have had \
+                         what all were your there would about";
+    let words: Vec<&str> = WORDS.split(' ').collect();
+    let mut state = 7_919_u64;
+    let mut text = String::new();
+    while text.len() < chars {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text += words.get(usize::try_from(state % words.len() as u64).unwrap_or(0)).unwrap_or(&"");
+        text += if state % 11 == 0 { ". " } else { " " };
+    }
+    text.truncate(chars);
+    text.trim_end().to_owned()
 }
 
 fn deliver(measure: &mut impl Measure, name: &'static str, wires: &[Wire], body: &[u8]) {
@@ -119,7 +168,7 @@ fn deliver(measure: &mut impl Measure, name: &'static str, wires: &[Wire], body:
         name,
         || rig.payload(body),
         |payload| {
-            rig.fanout.user_event(rig::USER, &payload);
+            rig.fanout.user_event(USER, &payload);
             rig.take()
         },
     );
@@ -142,7 +191,7 @@ fn message() -> Message {
 }
 
 fn about() -> About {
-    About { to: rig::USER.parse().ok(), sender_name: None }
+    About { to: USER.parse().ok(), sender_name: None }
 }
 
 fn typing() -> Event {
@@ -155,7 +204,7 @@ fn typing() -> Event {
 }
 
 fn receipt() -> (Vec<Receipt>, Vec<Result<ReceiptChange, gateway::store::Refusal>>) {
-    let (reader, sender) = (rig::USER.parse().expect("an id"), "100200".parse().expect("an id"));
+    let (reader, sender) = (USER.parse().expect("an id"), "100200".parse().expect("an id"));
     let message = message();
     let conversation = message.conversation_id.clone();
     let change = ReceiptChange {

@@ -11,14 +11,15 @@ use gateway::delivery::send_queue::{Batch, SendQueue};
 use gateway::metrics::{self, Metrics};
 use shared::{Epoch, UserId, Wire};
 use tokio::sync::mpsc;
+use zlib_rs::{Deflate, DeflateFlush};
 
 /// Whose sockets they are.
-pub(super) const USER: &str = "100201";
+pub(crate) const USER: &str = "100201";
 
 /// A fan-out to sockets that have joined.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     /// Where payloads go in.
-    pub(super) fanout: Fanout,
+    pub(crate) fanout: Fanout,
     queues: Vec<Arc<SendQueue>>,
     seq: Cell<u64>,
 }
@@ -26,7 +27,7 @@ pub(super) struct Rig {
 impl Rig {
     /// A socket for each of these, at position 0.
     #[expect(clippy::disallowed_methods, reason = "nobody is healed")]
-    pub(super) fn new(wires: &[Wire]) -> Self {
+    pub(crate) fn new(wires: &[Wire]) -> Self {
         metrics::recorder().expect("a recorder");
         let registry = Arc::new(Registry::new(0));
         let (heal, _) = mpsc::unbounded_channel();
@@ -44,7 +45,7 @@ impl Rig {
     }
 
     /// The next payload on the user's channel: the body with its `seq`, and the unread counts behind it.
-    pub(super) fn payload(&self, body: &[u8]) -> Bytes {
+    pub(crate) fn payload(&self, body: &[u8]) -> Bytes {
         self.seq.set(self.seq.get() + 1);
         let body = std::str::from_utf8(body).expect("UTF-8").strip_prefix('{').expect("an envelope");
         let unread = r#"{"conversationId":"1002003004","unread":3,"totalUnread":12}"#;
@@ -53,7 +54,7 @@ impl Rig {
     }
 
     /// Takes what waits, as the sockets' tasks do; every socket has something.
-    pub(super) fn take(&self) -> usize {
+    pub(crate) fn take(&self) -> usize {
         let take = |queue: &Arc<SendQueue>| {
             let mut batch = Batch::default();
             assert!(queue.take(&mut batch, Waker::noop()), "something was queued");
@@ -63,18 +64,27 @@ impl Rig {
     }
 }
 
-/// A client's text frame (RFC 6455 §5.3).
-pub(super) fn masked(text: &str) -> Vec<u8> {
+/// A client's frame (RFC 6455 §5.3) with this first byte.
+pub(crate) fn masked(head: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xFA, 0x21, 0x3D];
-    let mut frame = vec![0x81];
-    match u8::try_from(text.len()) {
+    let mut frame = vec![head];
+    match u8::try_from(payload.len()) {
         Ok(short @ 0..=125) => frame.push(0x80 | short),
         Ok(_) | Err(_) => {
             frame.push(0x80 | 126);
-            frame.extend_from_slice(&u16::try_from(text.len()).expect("less than 64 KiB").to_be_bytes());
+            frame.extend_from_slice(&u16::try_from(payload.len()).expect("less than 64 KiB").to_be_bytes());
         }
     }
     frame.extend_from_slice(&mask);
-    frame.extend(text.bytes().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(payload.iter().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
+}
+
+/// The payload of a client's compressed message (RFC 7692 §7.2.1).
+pub(crate) fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut deflate = Deflate::new(6, false, 15);
+    let mut payload = vec![0; message.len() + 64];
+    deflate.compress(message, &mut payload, DeflateFlush::SyncFlush).expect("it deflates");
+    payload.truncate(usize::try_from(deflate.total_out()).expect("in memory") - 4);
+    payload
 }

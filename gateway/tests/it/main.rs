@@ -9,6 +9,7 @@ mod auth;
 mod backbone;
 mod blocks;
 mod changes;
+mod compression;
 mod connects;
 mod conversation_changes;
 mod data;

@@ -479,7 +479,7 @@ mod tests {
                 let read: Event = serde_json::from_str(&text).expect("an event");
                 assert_eq!(read.name(), kind(event));
                 for numbered in [false, true] {
-                    for text in (Wire { dialect, numbered }).encode(&read, Some(seq), Timestamp::from_unix_ms(0)) {
+                    for text in Wire::plain(dialect, numbered).encode(&read, Some(seq), Timestamp::from_unix_ms(0)) {
                         let mut frame: Value = serde_json::from_str(&text).expect("JSON");
                         let kind = kind(&frame).to_owned();
                         let schema = outgoing.iter().find(|schema| kind_of(schema) == kind);

@@ -272,7 +272,7 @@ mod tests {
     fn encode(kind: &str, payload: &Value) -> Vec<Value> {
         let event = format!(r#"{{"type":"{kind}","payload":{payload}}}"#);
         let event: Event = serde_json::from_str(&event).expect("an event");
-        let texts = Wire { dialect: Dialect::Channels, numbered: false }.encode(
+        let texts = Wire::plain(Dialect::Channels, false).encode(
             &event,
             Some(5),
             Timestamp::parse(AT.as_bytes()).expect("a time"),

@@ -158,7 +158,7 @@ mod tests {
     fn frames(envelope: &Value) -> Vec<Value> {
         let event: Event = serde_json::from_value(envelope.clone()).expect("an event");
         let now = Timestamp::parse(b"2025-11-21T13:00:00.000Z").expect("a time");
-        let texts = Wire { dialect: Dialect::Listings, numbered: false }.encode(&event, Some(7), now);
+        let texts = Wire::plain(Dialect::Listings, false).encode(&event, Some(7), now);
         texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
     }
 
@@ -239,8 +239,7 @@ mod tests {
         let read = json!({ "type": "message.read_update", "payload": { "conversationId": "c", "messageIds": ["1", "2"],
             "readBy": "u", "readAt": "2025-11-21T13:00:00.000Z" } });
         let event: Event = serde_json::from_value(read).expect("an event");
-        let texts =
-            Wire { dialect: Dialect::Listings, numbered: true }.encode(&event, Some(7), Timestamp::from_unix_ms(0));
+        let texts = Wire::plain(Dialect::Listings, true).encode(&event, Some(7), Timestamp::from_unix_ms(0));
         let seqs: Vec<bool> = texts.iter().map(|text| text.ends_with(",\"seq\":7}")).collect();
         assert_eq!(seqs, [false, true]);
     }

@@ -11,6 +11,8 @@ pub mod listings;
 pub mod social;
 mod surrogates;
 
+use std::num::NonZeroU32;
+
 pub use decoder::{DecodedFrame, Decoder, half_of_a_character};
 
 use crate::{Command, Event, ProtocolError, Timestamp};
@@ -160,18 +162,26 @@ impl Dialect {
 /// The types of companions for which no flat dialect has a frame. They are skipped without being parsed.
 pub const CANONICAL_ONLY: [&str; 2] = ["conversation.updated", "notification.unread"];
 
-/// The dialect and numbering of a socket, on which its bytes depend.
+/// The dialect, numbering and compression of a socket, on which its bytes depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wire {
     /// The dialect.
     pub dialect: Dialect,
     /// Whether frames carry `seq`, and the socket gets its position. In flat dialects only for clients that resume.
     pub numbered: bool,
+    /// From how many bytes on a message is compressed, where the client negotiated that (RFC 7692). The texts are the same.
+    pub deflate_from: Option<NonZeroU32>,
 }
 
 impl Wire {
     /// That of canonical sockets.
-    pub const CHAT: Self = Self { dialect: Dialect::Chat, numbered: true };
+    pub const CHAT: Self = Self::plain(Dialect::Chat, true);
+
+    /// That of a socket whose messages are not compressed.
+    #[must_use]
+    pub const fn plain(dialect: Dialect, numbered: bool) -> Self {
+        Self { dialect, numbered, deflate_from: None }
+    }
 
     /// The text frames of an event, in order; none where the dialect has none for it. `seq` is a durable event's. If
     /// one event makes several frames, the last one carries it, so that a client that got only some resumes before all.
@@ -204,7 +214,7 @@ mod tests {
         for (event, kind) in events.iter().zip(CANONICAL_ONLY) {
             assert!(event.to_json().starts_with(&format!("{{\"type\":\"{kind}\"")), "{kind}");
             for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.is_flat()) {
-                let texts = Wire { dialect, numbered: true }.encode(event, Some(1), Timestamp::from_unix_ms(0));
+                let texts = Wire::plain(dialect, true).encode(event, Some(1), Timestamp::from_unix_ms(0));
                 assert!(texts.is_empty(), "{kind} {dialect:?}");
             }
         }

@@ -215,7 +215,7 @@ mod tests {
 
     fn encode(event: &Value) -> Vec<Value> {
         let event: Event = serde_json::from_value(event.clone()).expect("a canonical event");
-        let wire = Wire { dialect: Dialect::Social, numbered: false };
+        let wire = Wire::plain(Dialect::Social, false);
         let now = Timestamp::from_unix_ms(NOW_S * 1000);
         wire.encode(&event, None, now).iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
     }

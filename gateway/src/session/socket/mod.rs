@@ -30,6 +30,8 @@ use write::PendingWrite;
 const READS_PER_POLL: usize = 4;
 /// Messages and control frames of one read before other tasks have their turn, for the same reason.
 const ITEMS_PER_READ: usize = 256;
+/// A message counts as one of these, and as one more for each so many bytes: a compressed one may have arrived in few bytes.
+const BYTES_PER_ITEM: usize = 1024;
 
 /// Bytes of unwritten pongs from which on earlier ones are dropped.
 const PONG_BYTES_MAX: usize = 2 * 1024;
@@ -140,13 +142,14 @@ struct WriteProgress {
 }
 
 impl Socket {
-    /// Drives `stream`, of which `leftover` was already read, for `queue`. A message may have `message_bytes_max` bytes.
+    /// Drives `stream`, of which `leftover` was already read, for `queue`. A message may have `message_bytes_max` bytes, and
+    /// may be compressed if the queue's events may.
     /// The queue makes batches, so the stream should have `TCP_NODELAY`.
     #[must_use]
     pub fn new(stream: TcpStream, leftover: Bytes, queue: Arc<SendQueue>, message_bytes_max: u32) -> Self {
         Self {
             stream,
-            decoder: Decoder::new(message_bytes_max),
+            decoder: Decoder::new(message_bytes_max, queue.wire().deflate_from.is_some()),
             queue,
             // Copied, because `leftover` may be a view of the HTTP parser's whole buffer, even when it is empty.
             backlog: BytesMut::from(&*leftover),
@@ -241,11 +244,19 @@ impl Socket {
         on_message: &mut dyn FnMut(Incoming<'_>) -> Flow,
     ) -> ReadProgress {
         let mut rest = input;
-        for _ in 0..ITEMS_PER_READ {
+        let mut items = 0;
+        while items < ITEMS_PER_READ {
+            items += 1;
             let flow = match self.decoder.next(&mut rest) {
                 Ok(None) => return ReadProgress::All,
-                Ok(Some(Item::Text(mut payload))) => on_message(Incoming::Text(&mut payload)),
-                Ok(Some(Item::Binary(mut payload))) => on_message(Incoming::Binary(&mut payload)),
+                Ok(Some(Item::Text(mut payload))) => {
+                    items += payload.len() / BYTES_PER_ITEM;
+                    on_message(Incoming::Text(&mut payload))
+                }
+                Ok(Some(Item::Binary(mut payload))) => {
+                    items += payload.len() / BYTES_PER_ITEM;
+                    on_message(Incoming::Binary(&mut payload))
+                }
                 Ok(Some(Item::Ping(payload))) => {
                     self.answer_ping(&payload);
                     on_message(Incoming::Frame)

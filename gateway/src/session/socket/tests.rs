@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::delivery::send_queue::PushOutcome;
-use crate::ws::client_frame::client;
+use crate::ws::client_frame::{client, deflated};
 use crate::ws::frame::frame_text;
 
 const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
@@ -34,6 +34,10 @@ struct Rig {
 }
 
 async fn pair() -> (Socket, TcpStream, Arc<SendQueue>) {
+    pair_on(Wire::CHAT).await
+}
+
+async fn pair_on(wire: Wire) -> (Socket, TcpStream, Arc<SendQueue>) {
     let small = || {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(KERNEL_BYTES).unwrap();
@@ -44,7 +48,7 @@ async fn pair() -> (Socket, TcpStream, Arc<SendQueue>) {
     listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener: TcpListener = listening.listen(1).unwrap();
     let (peer, accepted) = tokio::join!(small().connect(listener.local_addr().unwrap()), listener.accept());
-    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, Wire::CHAT));
+    let queue = Arc::new(SendQueue::new(OUTBOX_BYTES_MAX, wire));
     (Socket::new(accepted.unwrap().0, Bytes::new(), queue.clone(), MESSAGE_BYTES_MAX), peer.unwrap(), queue)
 }
 
@@ -113,6 +117,36 @@ fn large_frame() -> Bytes {
 /// No test waits longer than this.
 async fn within_10_s<T>(test: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), test).await.expect("in time")
+}
+
+/// Forty messages of 64 KiB that arrive in 3 KB are 2.5 MiB to inflate, check and read: not in one turn.
+#[tokio::test]
+async fn bombs_of_one_peer_leave_others_their_turn() {
+    within_10_s(async {
+        const BOMBS: usize = 40;
+        let wire = Wire { deflate_from: std::num::NonZeroU32::new(512), ..Wire::CHAT };
+        let (mut socket, mut peer, _queue) = pair_on(wire).await;
+        let bomb = client(0xC1, &deflated(&[b' '; MESSAGE_BYTES_MAX as usize], 15));
+        peer.write_all(&bomb.repeat(BOMBS)).await.unwrap();
+        let (mut seen, mut most) = (0, 0);
+        while seen < BOMBS {
+            let turn = poll_fn(|cx| {
+                let mut messages = 0;
+                let driven = socket.poll_drive(cx, true, &mut |incoming| {
+                    assert_eq!(incoming.bytes(), MESSAGE_BYTES_MAX as usize);
+                    messages += 1;
+                    Flow::Continue
+                });
+                assert!(driven.is_pending());
+                if messages > 0 { Poll::Ready(messages) } else { Poll::Pending }
+            });
+            let messages = turn.await;
+            seen += messages;
+            most = most.max(messages);
+        }
+        assert_eq!((seen, most), (BOMBS, 4));
+    })
+    .await;
 }
 
 #[tokio::test]

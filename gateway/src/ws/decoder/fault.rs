@@ -1,6 +1,8 @@
-//! The violations of RFC 6455, each with the close code that answers it.
+//! The violations of RFC 6455 and RFC 7692, each with the close code that answers it.
 
 use shared::CloseCode;
+
+use crate::ws::deflate::InflateError;
 
 /// The peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -8,9 +10,12 @@ pub enum Fault {
     /// A client frame without mask (RFC 6455 §5.1).
     #[error("a client frame is not masked")]
     Unmasked,
-    /// A reserved bit, though no extension was agreed on (§5.2).
+    /// A reserved bit that nothing agreed on gives a meaning there (§5.2; RFC 7692 §6).
     #[error("a reserved bit is set")]
     Reserved,
+    /// A compressed message whose bytes are not a deflate stream, or not a whole one (RFC 7692 §7.2.2).
+    #[error("a compressed message can't be inflated")]
+    Deflate,
     /// An opcode that means nothing (§5.2).
     #[error("the opcode is unknown")]
     Opcode,
@@ -50,6 +55,7 @@ impl Fault {
         match self {
             Self::Unmasked
             | Self::Reserved
+            | Self::Deflate
             | Self::Opcode
             | Self::LengthEncoding
             | Self::ControlFragmented
@@ -60,6 +66,15 @@ impl Fault {
             | Self::CloseCode(_) => CloseCode::WebSocketProtocol,
             Self::Utf8 => CloseCode::InvalidUtf8,
             Self::TooBig => CloseCode::MessageTooBig,
+        }
+    }
+}
+
+impl From<InflateError> for Fault {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::TooBig => Self::TooBig,
+            InflateError::Damaged => Self::Deflate,
         }
     }
 }

@@ -6,6 +6,8 @@ use super::Fault;
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// The reserved bit of a compressed message, on its first frame (RFC 7692 §6).
+const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASKED: u8 = 0x80;
 /// The longest payload of a control frame, and the longest length that stands in the second byte.
@@ -40,6 +42,8 @@ pub(super) enum Control {
 pub(super) struct Header {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
+    /// A compressed message begins.
+    pub(super) compressed: bool,
     pub(super) mask: [u8; 4],
     /// Bytes of the payload, as the peer claims.
     pub(super) payload_bytes: u64,
@@ -48,13 +52,18 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header at the start of `input`; `None` while it is incomplete. A fault is reported at its first byte.
-    pub(super) fn parse(input: &[u8]) -> Result<Option<Self>, Fault> {
+    /// Reads the header at the start of `input`; `None` while it is incomplete. A fault is reported at its first byte. With
+    /// `deflates`, messages may be compressed.
+    pub(super) fn parse(input: &[u8], deflates: bool) -> Result<Option<Self>, Fault> {
         let Some(first) = input.first() else { return Ok(None) };
-        if first & RESERVED != 0 {
+        let compressed = deflates && first & RESERVED == COMPRESSED;
+        if first & RESERVED != 0 && !compressed {
             return Err(Fault::Reserved);
         }
         let opcode = Opcode::parse(first & OPCODE)?;
+        if compressed && !matches!(opcode, Opcode::Data(_)) {
+            return Err(Fault::Reserved);
+        }
         let fin = first & FIN != 0;
         let control = matches!(opcode, Opcode::Control(_));
         if control && !fin {
@@ -88,7 +97,7 @@ impl Header {
             return Err(Fault::LengthEncoding);
         }
         let mask = chunk(input, mask_at);
-        Ok(mask.map(|mask| Self { opcode, fin, mask, payload_bytes, header_bytes: mask_at + mask.len() }))
+        Ok(mask.map(|mask| Self { opcode, fin, compressed, mask, payload_bytes, header_bytes: mask_at + mask.len() }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Client frames (RFC 6455 §5): turns the bytes of one socket into messages and control frames, or into one fault.
+//! Client frames (RFC 6455 §5, RFC 7692 §6): turns the bytes of one socket into messages and control frames, or into one fault.
 //! It offers [`Decoder`]. A whole message is unmasked in place and lent out; only an incomplete one is kept.
 //! It never waits, never sees a socket, and never keeps more bytes than the limit of one message.
 
@@ -9,6 +9,7 @@ mod tests;
 
 use std::ops::{Deref, DerefMut};
 
+use super::deflate::inflate;
 pub use fault::Fault;
 use header::{Control, HEADER_BYTES_MAX, Header, Kind, Opcode};
 
@@ -20,6 +21,8 @@ pub struct Decoder {
     message_bytes_max: u32,
     /// Pings that were sent and whose pongs may still come.
     pongs_due: u8,
+    /// The client negotiated that messages may be compressed.
+    deflates: bool,
 }
 
 /// An item of the peer.
@@ -57,6 +60,8 @@ struct Assembly {
     /// The message that is open, and what has arrived of it.
     kind: Option<Kind>,
     message: Vec<u8>,
+    /// `message` has to be inflated when it is complete.
+    compressed: bool,
     /// Bytes of `message` that are known to be UTF-8.
     checked: usize,
     control: Vec<u8>,
@@ -72,10 +77,11 @@ struct IncomingFrame {
 }
 
 impl Decoder {
-    /// A decoder that refuses messages, fragmented or not, of more than `message_bytes_max` bytes. Allocates nothing.
+    /// A decoder that refuses messages, fragmented, compressed or not, of more than `message_bytes_max` bytes. With `deflates`
+    /// they may be compressed, and the limit holds before and after. Allocates nothing.
     #[must_use]
-    pub fn new(message_bytes_max: u32) -> Self {
-        Self { partial: None, message_bytes_max, pongs_due: 0 }
+    pub fn new(message_bytes_max: u32, deflates: bool) -> Self {
+        Self { partial: None, message_bytes_max, pongs_due: 0, deflates }
     }
 
     /// A ping was sent: one pong is an answer.
@@ -110,7 +116,7 @@ impl Decoder {
             {
                 let payload = split_off_front(input, payload_bytes);
                 unmask(payload, header.mask);
-                return whole.lend(payload).map(Some);
+                return whole.lend(payload, self.bytes_max()).map(Some);
             }
             self.partial.get_or_insert_default().begin(&header, payload_bytes);
         }
@@ -120,14 +126,14 @@ impl Decoder {
     fn next_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Fault> {
         let kept = self.partial.as_ref().map_or(0, |partial| partial.head_len);
         if kept == 0
-            && let Some(header) = Header::parse(input)?
+            && let Some(header) = Header::parse(input, self.deflates)?
         {
             split_off_front(input, header.header_bytes);
             return Ok(Some(header));
         }
         while let [byte, ..] = split_off_front(input, 1) {
             let partial = self.partial.get_or_insert_default();
-            if let Some(header) = partial.push_head(*byte)? {
+            if let Some(header) = partial.push_head(*byte, self.deflates)? {
                 if partial.is_done() {
                     self.partial = None;
                 }
@@ -156,14 +162,19 @@ impl Decoder {
     fn limit(&self, opcode: Opcode) -> usize {
         match opcode {
             Opcode::Control(_) => usize::MAX,
-            Opcode::Continuation | Opcode::Data(_) => usize::try_from(self.message_bytes_max).unwrap_or(usize::MAX),
+            Opcode::Continuation | Opcode::Data(_) => self.bytes_max(),
         }
+    }
+
+    fn bytes_max(&self) -> usize {
+        usize::try_from(self.message_bytes_max).unwrap_or(usize::MAX)
     }
 
     /// Takes what has arrived of the current frame's payload off the front of `input`.
     fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<FrameProgress<'i>, Fault> {
+        let bytes_max = self.bytes_max();
         let Some(partial) = &mut self.partial else { return Ok(FrameProgress::Incomplete) };
-        let received = partial.receive(input)?;
+        let received = partial.receive(input, bytes_max)?;
         if partial.is_done() {
             self.partial = None;
         }
@@ -184,12 +195,12 @@ impl Assembly {
     }
 
     /// Adds one byte to the header; `Some` when it is complete.
-    fn push_head(&mut self, byte: u8) -> Result<Option<Header>, Fault> {
+    fn push_head(&mut self, byte: u8, deflates: bool) -> Result<Option<Header>, Fault> {
         if let Some(place) = self.head.get_mut(self.head_len) {
             *place = byte;
             self.head_len += 1;
         }
-        let header = Header::parse(self.head.get(..self.head_len).unwrap_or_default())?;
+        let header = Header::parse(self.head.get(..self.head_len).unwrap_or_default(), deflates)?;
         if header.is_some() {
             self.head_len = 0;
         }
@@ -199,12 +210,13 @@ impl Assembly {
     fn begin(&mut self, header: &Header, payload_bytes: usize) {
         if let Opcode::Data(kind) = header.opcode {
             self.kind = Some(kind);
+            self.compressed = header.compressed;
         }
         self.frame =
             Some(IncomingFrame { opcode: header.opcode, fin: header.fin, mask: header.mask, left: payload_bytes });
     }
 
-    fn receive<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<FrameProgress<'i>, Fault> {
+    fn receive<'i>(&mut self, input: &mut &'i mut [u8], bytes_max: usize) -> Result<FrameProgress<'i>, Fault> {
         let Some(frame) = &mut self.frame else { return Ok(FrameProgress::Incomplete) };
         let arrived = split_off_front(input, frame.left);
         unmask(arrived, frame.mask);
@@ -224,7 +236,7 @@ impl Assembly {
             }
             Opcode::Continuation | Opcode::Data(_) => {
                 self.message.extend_from_slice(arrived);
-                let item = self.message(complete && fin)?;
+                let item = self.message(complete && fin, bytes_max)?;
                 Ok(item.map_or(
                     if complete { FrameProgress::Fragment } else { FrameProgress::Incomplete },
                     FrameProgress::Item,
@@ -233,8 +245,16 @@ impl Assembly {
         }
     }
 
-    /// Checks what has arrived of the message, and hands it out with its last byte.
-    fn message<'i>(&mut self, complete: bool) -> Result<Option<Item<'i>>, Fault> {
+    /// Checks what has arrived of the message, and hands it out with its last byte. A compressed one is inflated then: there
+    /// is one inflater for all sockets, so it can't keep half a message.
+    fn message<'i>(&mut self, complete: bool, bytes_max: usize) -> Result<Option<Item<'i>>, Fault> {
+        if self.compressed {
+            if !complete {
+                return Ok(None);
+            }
+            self.message = inflate(&self.message, bytes_max)?;
+            self.compressed = false;
+        }
         if self.kind == Some(Kind::Text) {
             self.check_utf8(complete)?;
         }
@@ -261,26 +281,30 @@ impl Assembly {
 
 /// A frame that is an item by itself.
 enum FrameKind {
-    Message(Kind),
+    Message { kind: Kind, compressed: bool },
     Control(Control),
 }
 
 impl FrameKind {
     fn of(header: &Header) -> Option<Self> {
         match header.opcode {
-            Opcode::Data(kind) if header.fin => Some(Self::Message(kind)),
+            Opcode::Data(kind) if header.fin => Some(Self::Message { kind, compressed: header.compressed }),
             Opcode::Control(control) => Some(Self::Control(control)),
             Opcode::Data(_) | Opcode::Continuation => None,
         }
     }
 
-    fn lend(self, payload: &mut [u8]) -> Result<Item<'_>, Fault> {
+    fn lend(self, payload: &mut [u8], bytes_max: usize) -> Result<Item<'_>, Fault> {
         match self {
-            Self::Message(kind) => {
-                if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
+            Self::Message { kind, compressed } => {
+                let message = match compressed {
+                    true => Payload::Assembled(inflate(payload, bytes_max)?),
+                    false => Payload::InPlace(payload),
+                };
+                if kind == Kind::Text && std::str::from_utf8(&message).is_err() {
                     return Err(Fault::Utf8);
                 }
-                Ok(Item::message(kind, Payload::InPlace(payload)))
+                Ok(Item::message(kind, message))
             }
             Self::Control(control) => Item::control(control, Payload::InPlace(payload)),
         }

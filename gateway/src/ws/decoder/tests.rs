@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use shared::CloseCode;
 
 use super::*;
-use crate::ws::client_frame::{MASK, client};
+use crate::ws::client_frame::{MASK, client, deflated};
 
 const LIMIT: u32 = 70_000;
 
@@ -50,11 +50,19 @@ fn decode<'c>(decoder: &mut Decoder, chunks: impl IntoIterator<Item = &'c [u8]>)
 }
 
 fn decode_whole(stream: &[u8]) -> (Vec<Seen>, Option<Fault>) {
-    decode(&mut Decoder::new(LIMIT), [stream])
+    decode(&mut Decoder::new(LIMIT, false), [stream])
+}
+
+/// The same of a socket that negotiated compression.
+fn decode_deflating(stream: &[u8]) -> (Vec<Seen>, Option<Fault>) {
+    let whole = decode(&mut Decoder::new(LIMIT, true), [stream]);
+    let bytewise = decode(&mut Decoder::new(LIMIT, true), stream.chunks(1));
+    assert_eq!(whole, bytewise, "it doesn't depend on how the bytes arrive");
+    whole
 }
 
 fn fault_of(stream: &[u8]) -> Option<Fault> {
-    let bytewise = decode(&mut Decoder::new(LIMIT), stream.chunks(1));
+    let bytewise = decode(&mut Decoder::new(LIMIT, false), stream.chunks(1));
     assert_eq!(decode_whole(stream), bytewise, "a fault doesn't depend on how the bytes arrive");
     bytewise.1
 }
@@ -97,10 +105,13 @@ fn conversation() -> (Vec<u8>, Vec<Seen>) {
 #[test]
 fn an_idle_socket_keeps_almost_nothing() {
     assert!(size_of::<Decoder>() <= 16, "{} bytes", size_of::<Decoder>());
-    let mut decoder = Decoder::new(LIMIT);
+    let mut decoder = Decoder::new(LIMIT, false);
     let (stream, _) = conversation();
     decode(&mut decoder, stream.chunks(1));
     assert!(decoder.partial.is_none());
+    let mut decoder = Decoder::new(LIMIT, true);
+    decode(&mut decoder, compressed_conversation().0.chunks(1));
+    assert!(decoder.partial.is_none(), "and no inflater");
 }
 
 #[test]
@@ -110,7 +121,7 @@ fn every_pair_of_split_points_gives_the_same_items() {
     for first in 0..=stream.len() {
         for second in first..=stream.len() {
             let chunks = [&stream[..first], &stream[first..second], &stream[second..]];
-            let (seen, fault) = decode(&mut Decoder::new(LIMIT), chunks);
+            let (seen, fault) = decode(&mut Decoder::new(LIMIT, false), chunks);
             assert!(seen == expected && fault.is_none(), "split at {first} and {second}: {seen:?} {fault:?}");
         }
     }
@@ -119,7 +130,7 @@ fn every_pair_of_split_points_gives_the_same_items() {
 #[test]
 fn a_whole_message_is_lent_in_place_and_may_be_changed() {
     let mut stream = [client(0x81, b"first"), client(0x81, b"second")].concat();
-    let mut decoder = Decoder::new(LIMIT);
+    let mut decoder = Decoder::new(LIMIT, false);
     let mut rest = &mut stream[..];
     for expected in [&b"first"[..], b"second"] {
         let Ok(Some(Item::Text(mut payload))) = decoder.next(&mut rest) else { panic!("no text") };
@@ -150,6 +161,91 @@ fn faults_of_the_header() {
     assert_eq!(fault_of(&long(127, &(u64::MAX >> 1).to_be_bytes())), Some(Fault::TooBig));
 }
 
+/// Compressed messages, whole and in fragments, beside others; and what they say.
+fn compressed_conversation() -> (Vec<u8>, Vec<Seen>) {
+    let long = "ß€𝄞 and again ".repeat(30);
+    let payload = deflated(long.as_bytes(), 15);
+    let (first, rest) = payload.split_at(payload.len() / 2);
+    let stream = [
+        client(0xC1, &payload),
+        client(0x41, first),
+        client(0x89, b"mid"),
+        client(0x00, b""),
+        client(0x80, rest),
+        client(0x81, b"plain"),
+        client(0xC2, &deflated(&[0xFF; 300], 9)),
+        client(0x42, b""),
+        client(0x80, &deflated(b"late", 15)),
+        client(0xC1, b"\x00"),
+        client(0x01, b"pla"),
+        client(0x80, b"in"),
+    ]
+    .concat();
+    let seen = vec![
+        Seen::Text(long.clone().into()),
+        Seen::Fragment,
+        Seen::Ping(b"mid".to_vec()),
+        Seen::Fragment,
+        Seen::Text(long.into()),
+        Seen::Text(b"plain".to_vec()),
+        Seen::Binary(vec![0xFF; 300]),
+        Seen::Fragment,
+        Seen::Binary(b"late".to_vec()),
+        Seen::Text(Vec::new()),
+        Seen::Fragment,
+        Seen::Text(b"plain".to_vec()),
+    ];
+    (stream, seen)
+}
+
+#[test]
+fn compressed_messages_come_as_they_were_said_however_they_arrive() {
+    let (stream, expected) = compressed_conversation();
+    assert_eq!(decode_deflating(&stream), (expected.clone(), None));
+    for first in 0..=stream.len() {
+        let chunks = [&stream[..first], &stream[first..]];
+        let seen = decode(&mut Decoder::new(LIMIT, true), chunks);
+        assert_eq!(seen, (expected.clone(), None), "split at {first}");
+    }
+    assert_eq!(decode_deflating(&conversation().0), (conversation().1, None), "nobody has to compress");
+}
+
+#[test]
+fn the_bit_of_compression_stands_on_first_frames_of_messages_only() {
+    let hello = deflated(b"Hello", 15);
+    assert_eq!(fault_of(&client(0xC1, &hello)), Some(Fault::Reserved), "nothing was negotiated");
+    let fault = |stream: &[u8]| decode_deflating(stream).1;
+    for control in [0x8, 0x9, 0xA] {
+        assert_eq!(fault(&client(0xC0 | control, b"")), Some(Fault::Reserved));
+    }
+    assert_eq!(fault(&client(0xC0, &hello)), Some(Fault::Reserved));
+    assert_eq!(fault(&[client(0x41, &hello), client(0xC0, b"")].concat()), Some(Fault::Reserved));
+    assert_eq!(fault(&[client(0x01, b"Hel"), client(0xC0, b"lo")].concat()), Some(Fault::Reserved));
+    assert_eq!(fault(&[client(0x41, b""), client(0xC1, &hello)].concat()), Some(Fault::ContinuationExpected));
+    for bits in [0x20, 0x10, 0x60, 0x50, 0x70] {
+        assert_eq!(fault(&client(0x81 | bits, &hello)), Some(Fault::Reserved));
+    }
+    assert_eq!(fault(&client(0xC3, &hello)), Some(Fault::Opcode));
+}
+
+#[test]
+fn a_compressed_message_has_its_own_faults() {
+    let fault = |stream: &[u8]| decode_deflating(stream).1;
+    let text = deflated("a text of some length, a text of some length".as_bytes(), 15);
+    assert_eq!(fault(&client(0xC1, b"not deflate")), Some(Fault::Deflate));
+    assert_eq!(fault(&client(0xC1, &text[..text.len() - 3])), Some(Fault::Deflate));
+    assert_eq!(fault(&[client(0x41, &text[..9]), client(0x80, b"")].concat()), Some(Fault::Deflate));
+    assert_eq!(fault(&client(0xC1, &deflated(b"cut \xE2\x82", 15))), Some(Fault::Utf8));
+    assert_eq!(decode_deflating(&client(0xC2, &deflated(b"cut \xE2\x82", 15))).1, None);
+    let bomb = deflated(&vec![b'x'; LIMIT as usize + 1], 15);
+    assert!(bomb.len() < 200);
+    assert_eq!(fault(&client(0xC1, &bomb)), Some(Fault::TooBig));
+    assert_eq!(fault(&[client(0x41, &bomb[..50]), client(0x80, &bomb[50..])].concat()), Some(Fault::TooBig));
+    // As it arrives, too, a message has no more bytes than it may.
+    assert_eq!(decode(&mut Decoder::new(10, true), [&client(0xC2, &[0; 11])[..6]]).1, Some(Fault::TooBig));
+    assert_eq!(Fault::Deflate.close_code(), CloseCode::WebSocketProtocol);
+}
+
 #[test]
 fn faults_between_frames() {
     assert_eq!(fault_of(&client(0x80, b"x")), Some(Fault::ContinuationUnexpected));
@@ -161,14 +257,14 @@ fn faults_between_frames() {
 #[test]
 fn the_limit_is_for_the_assembled_message_and_judged_by_the_header() {
     let limit = 10;
-    let run = |frames: &[Vec<u8>]| decode(&mut Decoder::new(limit), [&frames.concat()[..]]);
+    let run = |frames: &[Vec<u8>]| decode(&mut Decoder::new(limit, false), [&frames.concat()[..]]);
     assert_eq!(run(&[client(0x82, &[1; 10])]), (vec![Seen::Binary(vec![1; 10])], None));
     assert_eq!(run(&[client(0x82, &[1; 11])]).1, Some(Fault::TooBig));
     let halves = [client(0x02, &[1; 5]), client(0x80, &[1; 5])];
     assert_eq!(run(&halves), (vec![Seen::Fragment, Seen::Binary(vec![1; 10])], None));
     assert_eq!(run(&[client(0x02, &[1; 5]), client(0x80, &[1; 6])]).1, Some(Fault::TooBig));
     let header_only = &client(0x82, &[1; 11])[..6];
-    assert_eq!(decode(&mut Decoder::new(limit), [header_only]).1, Some(Fault::TooBig));
+    assert_eq!(decode(&mut Decoder::new(limit, false), [header_only]).1, Some(Fault::TooBig));
     assert_eq!(run(&[client(0x02, &[1; 10]), client(0x89, &[2; 100])]).1, None, "control frames don't count");
 }
 
@@ -241,7 +337,7 @@ proptest! {
         }
         stream.extend(client(0x82, &binary));
         expected.push(Seen::Binary(binary));
-        let (seen, fault) = decode(&mut Decoder::new(LIMIT), cut(&stream, &places));
+        let (seen, fault) = decode(&mut Decoder::new(LIMIT, false), cut(&stream, &places));
         prop_assert_eq!(fault, None);
         prop_assert!(seen == expected);
     }
@@ -255,7 +351,7 @@ proptest! {
         let mut stream: Vec<u8> = frames.iter().flat_map(|(head, payload)| client(head & 0x8F, payload)).collect();
         stream.extend(noise);
         let whole = decode_whole(&stream);
-        prop_assert_eq!(decode(&mut Decoder::new(LIMIT), cut(&stream, &places)), whole);
+        prop_assert_eq!(decode(&mut Decoder::new(LIMIT, false), cut(&stream, &places)), whole);
     }
 
     #[test]
@@ -264,5 +360,24 @@ proptest! {
         let mut unmasked = payload;
         unmask(&mut unmasked, mask);
         prop_assert_eq!(unmasked, expected);
+    }
+}
+
+proptest! {
+    // Each compressed frame takes a deflater of its own.
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_of_a_compressing_client_end_the_same_however_they_arrive(
+        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..140), any::<bool>()), 0..6),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    ) {
+        let frame = |(head, payload, deflates): &(u8, Vec<u8>, bool)| match deflates {
+            true => client(head & 0xCF, &deflated(payload, 15)),
+            false => client(head & 0xCF, payload),
+        };
+        let stream: Vec<u8> = frames.iter().flat_map(frame).collect();
+        let whole = decode_deflating(&stream);
+        prop_assert_eq!(decode(&mut Decoder::new(LIMIT, true), cut(&stream, &places)), whole);
     }
 }

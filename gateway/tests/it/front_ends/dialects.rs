@@ -159,7 +159,7 @@ async fn without_redis_flat_sockets_of_the_node_get_messages_directly() {
 /// In a dialect without echo the connection that sends gets no echo, the sender's other ones do; both move on.
 #[tokio::test]
 async fn a_muted_message_moves_the_position_in_silence() {
-    let wire = Wire { dialect: Dialect::Listings, numbered: false };
+    let wire = Wire::plain(Dialect::Listings, false);
     let registry = Registry::new(0);
     let user = UserId::parse("5").expect("an id");
     let epoch = Epoch::parse("redis.1").expect("an epoch");
@@ -203,7 +203,7 @@ async fn a_muted_message_moves_the_position_in_silence() {
 fn bytes_are_shared_by_the_sockets_of_a_dialect() {
     let frames = Frames::of(&Event::Error(shared::ProtocolError::new(shared::ErrorCode::Forbidden, "no")));
     for dialect in Dialect::ALL {
-        let wire = Wire { dialect, numbered: false };
+        let wire = Wire::plain(dialect, false);
         assert!(!frames.on(wire).is_empty());
         assert_eq!(frames.on(wire).as_ptr(), frames.on(wire).as_ptr());
     }

@@ -205,6 +205,7 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "AUTH_DEADLINE_SECONDS",
         "WRITE_TIMEOUT_SECONDS",
         "MAX_FRAME_BYTES",
+        "COMPRESS_MIN_BYTES",
         "MAX_CONTENT_CHARS",
         "SEND_QUEUE_BYTES",
         "MAX_CONNECTIONS",

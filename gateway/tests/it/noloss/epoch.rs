@@ -150,7 +150,7 @@ fn a_marker_is_a_position_only_where_its_messages_came() {
 fn a_flat_socket_is_given_the_message_of_a_marker() {
     let rig = Rig::new();
     let join = |connection, numbered| {
-        let wire = shared::Wire { dialect: shared::Dialect::Listings, numbered };
+        let wire = shared::Wire::plain(shared::Dialect::Listings, numbered);
         let queue = Arc::new(SendQueue::new(1 << 20, wire));
         rig.registry.add(&ann(), connection, Arc::clone(&queue), u32::MAX).expect("room");
         rig.registry.join(&ann(), connection, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());

@@ -4,6 +4,7 @@ pub(crate) mod caller;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod deflating;
 pub(crate) mod flat;
 pub(crate) mod haproxy;
 pub(crate) mod http;
