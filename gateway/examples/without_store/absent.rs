@@ -84,6 +84,7 @@ absent! {
     Lookups {
         username(_: &UserId) -> Option<String> = Ok(None);
         usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
+        names_of(_: &[UserId]) -> Vec<(UserId, Names)> = Ok(Vec::new());
         known_users(_: &[UserId]) -> Vec<UserId> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
         outside(_: &ConversationId, _: Option<&UserId>) -> Refusal = Ok(Refusal::NotMember);
