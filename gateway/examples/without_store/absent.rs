@@ -66,6 +66,7 @@ absent! {
         next_erasure() -> Option<(UserId, ErasurePlace)> = Ok(None);
         erasure_of(_: &UserId) -> Option<ErasurePlace> = Ok(None);
         keep_erasure(_: &UserId, _: Option<&ErasurePlace>) -> () = not_here("erasure");
+        erasure_may_go_on(_: &UserId, _: u64) -> bool = not_here("erasure");
         place_of(_: &UserId, _: Option<&ConversationId>) -> Option<ConversationId> = not_here("erasure");
         members_ever(_: &ConversationId, _: Option<&UserId>) -> Vec<UserId> = not_here("erasure");
     }
@@ -84,6 +85,7 @@ absent! {
     Lookups {
         username(_: &UserId) -> Option<String> = Ok(None);
         usernames(_: &[UserId]) -> Vec<(UserId, String)> = Ok(Vec::new());
+        names_of(_: &[UserId]) -> Vec<(UserId, Names)> = Ok(Vec::new());
         known_users(_: &[UserId]) -> Vec<UserId> = Ok(Vec::new());
         conversation_of(_: MessageId) -> Option<ConversationId> = not_here("where a message stands");
         outside(_: &ConversationId, _: Option<&UserId>) -> Refusal = Ok(Refusal::NotMember);

@@ -42,18 +42,18 @@ impl Chat {
         Ok(self.store.conversation(id, by).await?)
     }
 
-    /// Ends a conversation in the name of `giver`. Its members and those who were invited are notified.
-    pub async fn delete_conversation(&self, id: &ConversationId, giver: &Giver) -> Result<(), ProtocolError> {
+    /// Ends a conversation in the name of `giver`. Its members and those who were invited are notified; how many these are.
+    pub async fn delete_conversation(&self, id: &ConversationId, giver: &Giver) -> Result<usize, ProtocolError> {
         let by = giver.user.as_ref();
         let (conversation_id, deleted_by) = (id.clone(), by.cloned());
         let (row, built) =
             self.row(move |outcome| deleted_events(&conversation_id, deleted_by.as_ref(), outcome)).await?;
         let deleted = self.store.delete_conversation(id, by, row).await;
-        self.outside(id, by, deleted).await?;
+        let ConversationDeleted { members, invited, .. } = self.outside(id, by, deleted).await?;
         self.audit.conversation_deleted(id, giver);
         self.tell_members_changed(id).await;
         self.publish_row(&built);
-        Ok(())
+        Ok(members.len() + invited.len())
     }
 
     /// The store's answer. A user who is no member of a deleted conversation is told that there is none, and a muted

@@ -10,6 +10,10 @@ use crate::store::{Authored, ErasurePlace, MEMBERS_EVER_PER_PAGE};
 
 /// How long one request goes on before it answers that the rest follows.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// By then what a user sent before their revocation is stored or refused, in milliseconds: each answer comes within 5 s.
+const SETTLED_MS: u64 = 6_000;
+/// The pause before an erasure that has to wait is looked at again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 impl Chat {
     /// Begins the erasure of a user, or goes on with it, for about a second: whether it is done. The upkeep does the
@@ -25,19 +29,27 @@ impl Chat {
             if begun.elapsed() >= AT_ONCE {
                 return Ok(false);
             }
-            self.erasure_step(user, place).await?;
+            if !self.erasure_step(user, place).await? {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         Ok(true)
     }
 
-    /// One step of any erasure that isn't done; `false` if there is none.
+    /// One step of any erasure that isn't done; `false` if there is none, or it has to wait.
     pub(super) async fn go_on_erasing(&self) -> Result<bool, ProtocolError> {
-        let Some((user, place)) = self.store.next_erasure().await? else { return Ok(false) };
-        self.erasure_step(&user, place).await?;
-        Ok(true)
+        match self.store.next_erasure().await? {
+            Some((user, place)) => self.erasure_step(&user, place).await,
+            None => Ok(false),
+        }
     }
 
-    async fn erasure_step(&self, user: &UserId, place: ErasurePlace) -> Result<(), ProtocolError> {
+    /// Whether it went on.
+    async fn erasure_step(&self, user: &UserId, place: ErasurePlace) -> Result<bool, ProtocolError> {
+        let begins = matches!(place, ErasurePlace::Messages(None) | ErasurePlace::Logs(None));
+        if begins && !self.store.erasure_may_go_on(user, SETTLED_MS).await? {
+            return Ok(false);
+        }
         let next = match place {
             ErasurePlace::Messages(place) => {
                 let of = Authored { user: user.clone(), conversation: None, since: None };
@@ -62,7 +74,8 @@ impl Chat {
                 }
             },
         };
-        Ok(self.store.keep_erasure(user, next.as_ref()).await?)
+        self.store.keep_erasure(user, next.as_ref()).await?;
+        Ok(true)
     }
 
     /// Cuts the logs of all who are or were in a conversation.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shared::{ProtocolError, UserId};
 
 use super::Chat;
-use crate::store::{AuthorPlace, Authored, WalkPlace};
+use crate::store::{AuthorPlace, Authored, Names, WalkPlace};
 
 /// Items of one page.
 const PAGE: u32 = 100;
@@ -36,8 +36,9 @@ impl Chat {
         let mut lines = Vec::new();
         let next = match place {
             ExportPlace::User => {
-                let username = self.store.username(user).await?;
-                lines.push(json!({ "type": "user", "userId": user, "username": username }));
+                let named = self.store.names_of(std::slice::from_ref(user)).await?.into_iter().next();
+                let Names { username, shown } = named.map(|(_, names)| names).unwrap_or_default();
+                lines.push(json!({ "type": "user", "userId": user, "username": username, "name": shown }));
                 Some(ExportPlace::Blocks(None))
             }
             ExportPlace::Blocks(after) => {

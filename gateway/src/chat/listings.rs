@@ -1,11 +1,13 @@
 //! What a client asks for after a reload: members, single messages, blocks, invitations, channels.
 
+use std::collections::HashMap;
+
 use shared::message::{ListedMember, MemberState};
 use shared::{Conversation, ConversationId, Message, MessageId, ProtocolError, Role, UserId};
 
 use super::{Chat, refused};
 use crate::backbone::Presence;
-use crate::store::{ChannelPage, Page, Refusal, StoreError};
+use crate::store::{ChannelPage, Names, Page, Refusal, StoreError};
 
 impl Chat {
     /// Members in order of id, for `viewer`, who is one of them (`None`: a backend). Invited and banned users are
@@ -91,12 +93,14 @@ impl Chat {
     }
 
     /// The names of users, in their order.
-    pub async fn names_of(&self, users: &[UserId]) -> Result<Vec<Option<String>>, ProtocolError> {
-        let mut found: std::collections::HashMap<UserId, String> =
-            self.store.usernames(users).await?.into_iter().collect();
-        // A name that came just now may not be stored yet.
-        let name = |user: &UserId| found.remove(user).or_else(|| self.names.at_hand(user).flatten());
-        Ok(users.iter().map(name).collect())
+    pub async fn names_of(&self, users: &[UserId]) -> Result<Vec<Names>, ProtocolError> {
+        let found: HashMap<UserId, Names> = self.store.names_of(users).await?.into_iter().collect();
+        let names = |user: &UserId| {
+            let Names { username, shown } = found.get(user).cloned().unwrap_or_default();
+            // A name that came just now may not be stored yet. Whether the other one is free only the store knows.
+            Names { username, shown: shown.or_else(|| self.names.at_hand(user).flatten()) }
+        };
+        Ok(users.iter().map(names).collect())
     }
 
     /// The conversations to which `user` is invited, in order of id.

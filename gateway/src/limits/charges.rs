@@ -13,6 +13,8 @@ const CONVERSATION: u32 = 10;
 pub const MEMBERSHIP: u32 = 5;
 /// A password that is checked.
 const PASSWORD: u32 = 10;
+/// A second of the removal of somebody's messages.
+pub const REMOVAL: u32 = 10;
 /// The first message to somebody.
 const FIRST_MESSAGE: u32 = 5;
 
@@ -46,6 +48,12 @@ pub const fn for_joining(has_password: bool) -> u32 {
     if has_password { PASSWORD } else { MEMBERSHIP }
 }
 
+/// The charge for changing a conversation, before its members are counted: a new password is hashed.
+#[must_use]
+pub const fn for_changing(has_password: bool) -> u32 {
+    if has_password { PASSWORD } else { COMMAND }
+}
+
 /// The charge for making a conversation with so many members.
 #[must_use]
 pub fn for_making(members: usize) -> u32 {
@@ -58,8 +66,8 @@ pub fn for_adding(users: usize) -> u32 {
     u32::try_from(users.div_ceil(10)).unwrap_or(u32::MAX).max(COMMAND)
 }
 
-/// The rest of the charge for an edit, a deletion or a reaction, in a conversation of so many members: it is known only when
-/// the change is made.
+/// The rest of the charge for an edit, a deletion or a reaction, in a conversation of so many members, and for a change or the
+/// end of the conversation itself: it is known only when the change is made.
 #[must_use]
 pub fn rest_of_change(members: usize) -> u32 {
     per(members, 100).min(CHANGE_MAX - COMMAND)
@@ -85,6 +93,7 @@ mod tests {
         assert_eq!([1, 10, 11, 10_000].map(for_adding), [1, 1, 2, 1_000]);
         assert_eq!([2, 99, 100, 399, 400, 100_000].map(rest_of_change), [0, 0, 1, 3, 4, 4]);
         assert_eq!([false, true].map(for_joining), [5, 10]);
+        assert_eq!([false, true].map(for_changing), [1, 10]);
         assert_eq!([false, true].map(rest_of_send), [0, 4]);
         let conversation = "c".parse().expect("an id");
         assert_eq!(of_command(&Command::Leave { conversation }), 5);

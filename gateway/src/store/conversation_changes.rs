@@ -98,7 +98,7 @@ pub(super) struct Before {
 
 impl Before {
     /// The values after `change`; `None` if it changes nothing.
-    pub(super) fn after(self, change: &ConversationChange) -> Option<Self> {
+    pub(super) fn after(&self, change: &ConversationChange) -> Option<Self> {
         let title = change.title.clone().unwrap_or_else(|| self.title.clone());
         let password_hash = change.password_hash.clone().unwrap_or_else(|| self.password_hash.clone());
         let visibility = change.visibility.unwrap_or(self.visibility);

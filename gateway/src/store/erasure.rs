@@ -33,6 +33,11 @@ pub trait Erasures: Send + Sync + 'static {
     /// Notes how far it has come; `None`: it is done.
     async fn keep_erasure(&self, user: &UserId, place: Option<&ErasurePlace>) -> Result<(), StoreError>;
 
+    /// Whether the next step may be taken. An erasure has to have begun `settled_ms` ago: what the user sent just before may
+    /// still be on its way. And before logs are cut, all that was committed before the messages were emptied has to be
+    /// published: it would come into logs behind the cut.
+    async fn erasure_may_go_on(&self, user: &UserId, settled_ms: u64) -> Result<bool, StoreError>;
+
     /// The first conversation behind `after`, in order of id, in which the user is or was.
     async fn place_of(
         &self,

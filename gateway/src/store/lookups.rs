@@ -3,16 +3,20 @@
 use async_trait::async_trait;
 use shared::{ConversationId, MessageId, UserId};
 
-use super::{Refusal, StoreError};
+use super::{Names, Refusal, StoreError};
 
 /// Single values by their key.
 #[async_trait]
 pub trait Lookups: Send + Sync + 'static {
-    /// A user's name; of several the first in byte order.
+    /// The name that a user is shown by.
     async fn username(&self, user: &UserId) -> Result<Option<String>, StoreError>;
 
     /// The same for several users by one query. A user without a name is left out.
     async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError>;
+
+    /// Both names of several users: the one by which others look them up, and the one that is shown. A user without either
+    /// is left out.
+    async fn names_of(&self, users: &[UserId]) -> Result<Vec<(UserId, Names)>, StoreError>;
 
     /// Those of `users` who were ever here: seen, or known by a name.
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;

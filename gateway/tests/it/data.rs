@@ -6,7 +6,7 @@ use crate::support::caller::Caller;
 use crate::support::client::Client;
 use crate::support::flat::Flat;
 use crate::support::node::Node;
-use crate::support::two_nodes::{Follower, TwoNodes, bounded};
+use crate::support::two_nodes::{Follower, TwoNodes, acting, bounded};
 
 fn data() -> Value {
     json!({ "attachments": [{ "url": "https://files.test/a\n", "bytes": 7 }], "mentions": ["b", "z"] })
@@ -28,7 +28,8 @@ async fn data_goes_wherever_the_content_goes() {
         assert_eq!(b.expect("message.new").await["payload"]["message"], sent);
         let updated = b.expect("conversation.updated").await;
         assert_eq!(updated["payload"]["lastMessage"]["data"], data());
-        assert_eq!(flat.expect("new_message").await["message"]["content"], "look");
+        let shown = flat.expect("new_message").await["message"].clone();
+        assert_eq!((&shown["content"], &shown["data"]), (&json!("look"), &data()));
 
         // Sent again it is the same; with other data, or none, it is another.
         a.send("message.send", send).await;
@@ -88,6 +89,46 @@ async fn data_that_is_no_small_object_is_refused() {
     a.send("message.send", json!({ "to": "b", "content": "x", "data": null })).await;
     let sent = a.expect("message.sent").await;
     assert_eq!(sent["payload"]["message"].get("data"), None, "null is none");
+}
+
+/// The documents of the flat dialects know no such field; their front ends may send it, and are shown it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flat_dialects_take_and_show_data() {
+    bounded(async {
+        let cluster = TwoNodes::start(&[]).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        let group = json!({ "kind": "group", "id": "7", "members": ["b"] });
+        assert_eq!(acting(one, "POST", "/api/v1/conversations", "a", group).await.0, 201);
+        let mut reader = Client::join(two, "b").await;
+        let mut shown = [
+            Flat::join(two, "/ws/chat", "b").await,
+            Flat::join(two, "/ws", "b").await,
+            Flat::join(two, "/ws/channels", "b").await,
+        ];
+        for (path, kind, to) in [
+            ("/ws/chat", "send_message", "chat_id"),
+            ("/ws", "group", "group_id"),
+            ("/ws/channels", "chat_message", "channel_id"),
+        ] {
+            let mut sender = Flat::join(one, path, "a").await;
+            sender.send(json!({ "type": kind, to: "7", "content": path, "data": data() })).await;
+            let message = reader.expect("message.new").await["payload"]["message"].clone();
+            assert_eq!((&message["content"], &message["data"]), (&json!(path), &data()));
+            let [listings, social, channels] = &mut shown;
+            assert_eq!(listings.expect("new_message").await["message"]["data"], data(), "{path}");
+            assert_eq!(social.expect("group").await["data"], data(), "{path}");
+            assert_eq!(channels.expect("chat_message").await["data"], data(), "{path}");
+            let wrong = json!({ "type": kind, to: "7", "content": "x", "data": [] });
+            assert_eq!(sender.refused(wrong).await, "VALIDATION_ERROR", "{path}");
+            // A message without any is shown without the field.
+            sender.send(json!({ "type": kind, to: "7", "content": "none" })).await;
+            reader.expect("message.new").await;
+            assert_eq!(listings.expect("new_message").await["message"].get("data"), None, "{path}");
+            assert_eq!(social.expect("group").await.get("data"), None, "{path}");
+            assert_eq!(channels.expect("chat_message").await.get("data"), None, "{path}");
+        }
+    })
+    .await;
 }
 
 /// Push jobs name whom a message mentions.

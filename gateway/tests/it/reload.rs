@@ -153,7 +153,7 @@ async fn blocks_names_and_invitations_are_there_after_a_reload() {
     assert_eq!(code(Caller::backend().get(&node, "/api/v1/blocks").await), refused(400, "VALIDATION_ERROR"));
 
     let names = a.get(&node, "/api/v1/users?ids=b,nobody,a").await;
-    let named = |user: &str| json!({ "userId": user, "username": format!("name-of-{user}") });
+    let named = |user: &str| json!({ "userId": user, "username": format!("name-of-{user}"), "name": format!("name-of-{user}") });
     assert_eq!(*items(&names), [named("b"), json!({ "userId": "nobody" }), named("a")]);
     assert_eq!(code(a.get(&node, "/api/v1/users?ids=a,,b").await), refused(400, "VALIDATION_ERROR"));
     assert_eq!(code(a.get(&node, "/api/v1/users").await), refused(400, "VALIDATION_ERROR"));

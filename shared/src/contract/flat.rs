@@ -11,7 +11,7 @@ use crate::dialect::flat::{Common, INTEGER_ID_MAX, Id};
 use crate::dialect::social::{MessageFrame, NotificationFrame};
 use crate::dialect::{channels, listings, social};
 use crate::id::{GENERATED_ID_MAX, ID_BYTES_MAX};
-use crate::{Dialect, Event};
+use crate::{Dialect, Event, MessageData};
 
 /// A schema of a union of frames, or a reference to it.
 pub type Union = fn(&mut SchemaGenerator) -> Schema;
@@ -127,6 +127,8 @@ pub enum ListingsClientFrame {
         #[schemars(schema_with = "temp_id", default)]
         #[serde(skip_serializing_if = "Option::is_none")]
         temp_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<MessageData>,
     },
 }
 
@@ -142,6 +144,8 @@ pub enum SocialClientFrame {
         #[schemars(schema_with = "temp_id", default)]
         #[serde(skip_serializing_if = "Option::is_none")]
         temp_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<MessageData>,
     },
     Group {
         group_id: AnyId,
@@ -149,6 +153,8 @@ pub enum SocialClientFrame {
         #[schemars(schema_with = "temp_id", default)]
         #[serde(skip_serializing_if = "Option::is_none")]
         temp_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<MessageData>,
     },
     /// For admins.
     Broadcast {
@@ -191,6 +197,8 @@ pub enum ChannelsClientFrame {
         #[schemars(schema_with = "temp_id", default)]
         #[serde(skip_serializing_if = "Option::is_none")]
         temp_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<MessageData>,
     },
     Typing {
         channel_id: AnyId,
@@ -242,6 +250,10 @@ mod tests {
         Some(text.to_owned())
     }
 
+    fn data() -> Option<MessageData> {
+        MessageData::parse(r#"{"mentions":["u"]}"#).ok()
+    }
+
     /// One frame of each kind with every field; ids once as an integer, once as a string.
     fn sent(dialect: Dialect) -> Vec<Value> {
         let name = AnyId("a.b".into());
@@ -256,19 +268,21 @@ mod tests {
                     chat_id: Some(id()),
                     receiver_id: None,
                     content: x(),
-                    temp_id: some("t")
+                    temp_id: some("t"),
+                    data: data()
                 },
                 ListingsClientFrame::SendMessage {
                     chat_id: None,
                     receiver_id: Some(id()),
                     content: x(),
-                    temp_id: None
+                    temp_id: None,
+                    data: None
                 },
             ]),
             Dialect::Social => json!([
                 SocialClientFrame::Ping {},
-                SocialClientFrame::Private { to: id(), content: x(), temp_id: some("t") },
-                SocialClientFrame::Group { group_id: name, content: x(), temp_id: some("t") },
+                SocialClientFrame::Private { to: id(), content: x(), temp_id: some("t"), data: data() },
+                SocialClientFrame::Group { group_id: name, content: x(), temp_id: some("t"), data: data() },
                 SocialClientFrame::Broadcast { content: x() },
                 SocialClientFrame::JoinRoom { room: id() },
                 SocialClientFrame::LeaveRoom { room: id() },
@@ -279,7 +293,7 @@ mod tests {
                 ChannelsClientFrame::JoinRoom { room: id(), password: None },
                 ChannelsClientFrame::LeaveChannel { channel_id: id() },
                 ChannelsClientFrame::LeaveRoom { room: id() },
-                ChannelsClientFrame::ChatMessage { channel_id: id(), content: x(), temp_id: some("t") },
+                ChannelsClientFrame::ChatMessage { channel_id: id(), content: x(), temp_id: some("t"), data: data() },
                 ChannelsClientFrame::Typing { channel_id: id(), is_typing: false },
                 ChannelsClientFrame::Auth { token: "t".into() },
             ]),

@@ -8,7 +8,8 @@ use crate::command::{PASSWORD_BYTES_MAX, Target};
 use crate::dialect::fields::{Fields, unknown_type};
 use crate::dialect::flat::Texts;
 use crate::{
-    Command, Conversation, ConversationId, ConversationKind, Event, Message, ProtocolError, Role, Timestamp, UserId,
+    Command, Conversation, ConversationId, ConversationKind, Event, Message, MessageData, ProtocolError, Role,
+    Timestamp, UserId,
 };
 
 /// Reads a frame whose `type` is `kind`.
@@ -111,6 +112,9 @@ pub struct Body<'a> {
     timestamp: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     temp_id: Option<&'a str>,
+    /// The application's own, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a MessageData>,
 }
 
 /// Writes the frames of an event.
@@ -177,6 +181,7 @@ fn chat_message<'a>(message: &'a Message, sender_name: Option<&'a String>) -> Fr
         content: &message.content,
         timestamp: message.created_at,
         temp_id: message.temp_id.as_deref(),
+        data: message.data.as_ref(),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::command::{
 };
 use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, cleaned_name};
-use crate::{Command, Event, MessageData, Position, ProtocolError, TempId};
+use crate::{Command, Event, Position, ProtocolError, TempId};
 
 /// The longest user name, in bytes: all its characters have four.
 const USERNAME_BYTES_MAX: usize = 4 * TITLE_CHARS_MAX;
@@ -103,10 +103,6 @@ impl Fields<'_, '_> {
         Ok(kind.to_owned())
     }
 
-    fn data(&self) -> Result<Option<MessageData>, ProtocolError> {
-        self.get("data").map(MessageData::of).transpose().map_err(|fault| ProtocolError::field("data", fault))
-    }
-
     fn emoji(&self) -> Result<String, ProtocolError> {
         let emoji = self.text("emoji", EMOJI_BYTES_MAX)?.ok_or_else(|| ProtocolError::field("emoji", "is required"))?;
         check_emoji(emoji)?;
@@ -145,8 +141,8 @@ impl Fields<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorCode;
     use crate::dialect::{DecodedFrame, Decoder};
+    use crate::{ErrorCode, MessageData};
 
     fn decode(text: &str) -> DecodedFrame {
         Decoder::new(10).decode(&mut text.as_bytes().to_vec())

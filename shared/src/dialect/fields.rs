@@ -7,7 +7,7 @@ use simd_json::tape::{Object, Value};
 
 use crate::command::check_content;
 use crate::id::InvalidId;
-use crate::{ErrorCode, ProtocolError};
+use crate::{ErrorCode, MessageData, ProtocolError};
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -77,6 +77,10 @@ impl<'t, 'i> Fields<'t, 'i> {
         self.text("token", TOKEN_BYTES_MAX)?
             .map(str::to_owned)
             .ok_or_else(|| ProtocolError::field("token", "is required"))
+    }
+
+    pub(crate) fn data(&self) -> Result<Option<MessageData>, ProtocolError> {
+        self.get("data").map(MessageData::of).transpose().map_err(|fault| ProtocolError::field("data", fault))
     }
 
     pub(crate) fn content(&self, chars_max: usize) -> Result<String, ProtocolError> {

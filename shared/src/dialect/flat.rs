@@ -201,7 +201,7 @@ impl Fields<'_, '_> {
         self.flat_id(field)?.ok_or_else(|| ProtocolError::field(field, "is required"))
     }
 
-    /// A text message to `target`, with its `content` and, if there is one, its `temp_id`.
+    /// A text message to `target`, with its `content` and, if they are there, its `temp_id` and `data`.
     pub(crate) fn flat_send(&self, target: Target, content_chars_max: usize) -> Result<SendMessage, ProtocolError> {
         Ok(SendMessage {
             target,
@@ -209,7 +209,7 @@ impl Fields<'_, '_> {
             temp_id: self.text("temp_id", TEMP_ID_BYTES_MAX)?.map(TempId::from),
             kind: KIND_TEXT.to_owned(),
             reply_to: None,
-            data: None,
+            data: self.data()?,
         })
     }
 }

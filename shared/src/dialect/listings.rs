@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::command::Target;
 use crate::dialect::fields::{Fields, unknown_type};
 use crate::dialect::flat::{Id, Seconds, Texts};
-use crate::{Command, Event, Message, ProtocolError, Timestamp, UserId};
+use crate::{Command, Event, Message, MessageData, ProtocolError, Timestamp, UserId};
 
 /// The most `message_read` frames that one receipt makes: those of the newest messages.
 const READ_FRAMES_MAX: usize = 100;
@@ -66,6 +66,9 @@ pub struct Body<'a> {
     created_at: Seconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     temp_id: Option<&'a str>,
+    /// The application's own, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a MessageData>,
 }
 
 /// Writes the frames of an event.
@@ -137,6 +140,7 @@ fn new_message<'a>(message: &'a Message, to: Option<&'a UserId>) -> Frame<'a> {
             content: &message.content,
             created_at: Seconds(message.created_at),
             temp_id: message.temp_id.as_deref(),
+            data: message.data.as_ref(),
         },
         timestamp: Seconds(message.created_at),
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::command::Target;
 use crate::dialect::fields::{Fields, unknown_type};
 use crate::dialect::flat::{INTEGER_ID_MAX, Id, Texts};
-use crate::{Command, Event, Message, ProtocolError, TempId, Timestamp, UserId};
+use crate::{Command, Event, Message, MessageData, ProtocolError, TempId, Timestamp, UserId};
 
 /// Members of canonical notifications, and what they are called here.
 const RENAMED: [(&str, &str); 3] =
@@ -64,6 +64,9 @@ pub struct MessageFrame<'a> {
     timestamp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     temp_id: Option<&'a str>,
+    /// The application's own, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a MessageData>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
 }
@@ -81,6 +84,7 @@ impl<'a> MessageFrame<'a> {
             content: &message.content,
             timestamp: message.created_at.unix_seconds(),
             temp_id: message.temp_id.as_ref().filter(|temp_id| !temp_id.is_generated()).map(TempId::as_str),
+            data: message.data.as_ref(),
             deleted: message.deleted_at.is_some(),
         }
     }

@@ -1111,8 +1111,10 @@ export interface components {
         };
         /** @description A user and what they are called. */
         NamedUser: {
+            /** @description The name that they are shown by, if one is known. */
+            name?: string | null;
             userId: components["schemas"]["UserId"];
-            /** @description The name that their token gave, if one is known. */
+            /** @description The name by which others look them up (`block.add {username}`), if they have one. */
             username?: string | null;
         };
         NewContent: {

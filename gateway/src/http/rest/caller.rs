@@ -70,6 +70,13 @@ impl Caller {
         }
     }
 
+    /// Charges a user for the part of a request's charge that was known only when it was carried out.
+    pub(super) fn owe(&self, api: &Api, charge: u32) {
+        if let Self::User(identity) = self {
+            api.node.user_rates.owe(&identity.user, charge);
+        }
+    }
+
     /// Waits for the turn of a bulk request; a request for fewer users is none.
     pub(super) async fn turn<'a>(&self, api: &'a Api, work: BulkWork) -> Result<Option<BulkPlace<'a>>, Failure> {
         if !work.is_bulk() {

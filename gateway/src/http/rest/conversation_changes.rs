@@ -17,6 +17,7 @@ use super::conversations::check_password;
 use super::describe::NoContent;
 use super::failure::Failure;
 use crate::chat::conversation_changes::ChangeConversation;
+use crate::limits::charges;
 use crate::store::ConversationChange;
 
 /// New values; a field that is absent stays.
@@ -50,9 +51,12 @@ pub(super) async fn change(
     if let Some(Some(password)) = &password {
         check_password(password)?;
     }
+    caller.pay(&api, charges::for_changing(matches!(password, Some(Some(_))))).await?;
     let values = ConversationChange { title, visibility, password_hash: None };
     let change = ChangeConversation { values, password };
-    Ok(Json(api.node.chat.change_conversation(&id, &caller.giver(), change).await?))
+    let changed = api.node.chat.change_conversation(&id, &caller.giver(), change).await?;
+    caller.owe(&api, charges::rest_of_change(usize::try_from(changed.member_count).unwrap_or(usize::MAX)));
+    Ok(Json(changed))
 }
 
 pub(super) async fn delete(
@@ -60,6 +64,7 @@ pub(super) async fn delete(
     caller: Caller,
     Segment(id): Segment<ConversationId>,
 ) -> Result<NoContent, Failure> {
-    api.node.chat.delete_conversation(&id, &caller.giver()).await?;
+    let told = api.node.chat.delete_conversation(&id, &caller.giver()).await?;
+    caller.owe(&api, charges::rest_of_change(told));
     Ok(NoContent)
 }

@@ -19,6 +19,7 @@ use super::describe::NoContent;
 use super::failure::Failure;
 use super::pages::{CURSOR_PATTERN, List, PageParams, after, cursor, limit};
 use super::presence::{USERS_PATTERN, users_of};
+use crate::store::Names;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct MembersParams {
@@ -101,9 +102,12 @@ pub(super) struct UsersParams {
 #[serde(rename_all = "camelCase")]
 pub(super) struct NamedUser {
     user_id: UserId,
-    /// The name that their token gave, if one is known.
+    /// The name by which others look them up (`block.add {username}`), if they have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,
+    /// The name that they are shown by, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 pub(super) async fn users(
@@ -113,8 +117,8 @@ pub(super) async fn users(
 ) -> Result<Json<List<NamedUser>>, Failure> {
     let ids = users_of("ids", &params.ids, PRESENCE_QUERY_USERS_MAX)?;
     let names = api.node.chat.names_of(&ids).await?;
-    let items = ids.into_iter().zip(names).map(|(user_id, username)| NamedUser { user_id, username }).collect();
-    Ok(Json(List { items, next: None }))
+    let named = |(user_id, Names { username, shown })| NamedUser { user_id, username, name: shown };
+    Ok(Json(List { items: ids.into_iter().zip(names).map(named).collect(), next: None }))
 }
 
 pub(super) async fn invites(

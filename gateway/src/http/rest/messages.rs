@@ -24,7 +24,8 @@ use super::failure::Failure;
 use super::pages::{List, limit};
 use crate::auth::Identity;
 use crate::chat::asking::Via;
-use crate::store::{Giver, MessageChange, Page};
+use crate::limits::charges;
+use crate::store::{MessageChange, Page};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -166,11 +167,9 @@ pub(super) async fn edit(
 ) -> Result<Json<Message>, Failure> {
     caller.user()?;
     check_content(&content, api.node.limits.content_chars_max)?;
-    let changed =
-        api.node.chat.change_message(id, &caller.giver(), MessageChange::Edit { content }, via(&caller)).await?;
-    if let Some(Identity { user, .. }) = caller.identity() {
-        api.node.chat.owe_for_change(user, &changed);
-    }
+    let edit = MessageChange::Edit { content };
+    let changed = api.node.chat.change_message(id, &caller.giver(), edit, via(&caller)).await?;
+    caller.owe(&api, charges::rest_of_change(changed.member_count));
     Ok(Json(changed.message))
 }
 
@@ -180,9 +179,7 @@ pub(super) async fn delete(
     Segment(id): Segment<MessageId>,
 ) -> Result<NoContent, Failure> {
     let deleted = api.node.chat.change_message(id, &caller.giver(), MessageChange::Delete, via(&caller)).await?;
-    if let Some(Identity { user, .. }) = caller.identity() {
-        api.node.chat.owe_for_change(user, &deleted);
-    }
+    caller.owe(&api, charges::rest_of_change(deleted.member_count));
     Ok(NoContent)
 }
 
@@ -202,9 +199,16 @@ pub(super) struct NewReaction {
 }
 
 /// A reaction is a user's own: a backend needs one for whom it acts.
-fn reacts(caller: &Caller) -> Result<Giver, Failure> {
+async fn react_or_take_back(
+    api: &Api,
+    caller: &Caller,
+    id: MessageId,
+    reaction: MessageChange,
+) -> Result<Json<Message>, Failure> {
     caller.user()?;
-    Ok(caller.giver())
+    let changed = api.node.chat.change_message(id, &caller.giver(), reaction, via(caller)).await?;
+    caller.owe(api, charges::rest_of_change(changed.member_count));
+    Ok(Json(changed.message))
 }
 
 pub(super) async fn react(
@@ -214,9 +218,7 @@ pub(super) async fn react(
     Body(NewReaction { emoji }): Body<NewReaction>,
 ) -> Result<Json<Message>, Failure> {
     check_emoji(&emoji)?;
-    let change = MessageChange::React { emoji, on: true };
-    let giver = reacts(&caller)?;
-    Ok(Json(api.node.chat.change_message(id, &giver, change, via(&caller)).await?.message))
+    react_or_take_back(&api, &caller, id, MessageChange::React { emoji, on: true }).await
 }
 
 pub(super) async fn take_reaction_back(
@@ -224,9 +226,7 @@ pub(super) async fn take_reaction_back(
     caller: Caller,
     Segment((id, emoji)): Segment<(MessageId, Emoji)>,
 ) -> Result<Json<Message>, Failure> {
-    let change = MessageChange::React { emoji: emoji.0, on: false };
-    let giver = reacts(&caller)?;
-    Ok(Json(api.node.chat.change_message(id, &giver, change, via(&caller)).await?.message))
+    react_or_take_back(&api, &caller, id, MessageChange::React { emoji: emoji.0, on: false }).await
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -15,6 +15,7 @@ use super::caller::Caller;
 use super::describe::NoContent;
 use super::failure::Failure;
 use super::pages::{after, cursor};
+use crate::limits::charges;
 use crate::store::{AuditOrder, AuthorPlace, Authored};
 
 /// The longest mute, in seconds: a year.
@@ -85,6 +86,7 @@ pub(super) async fn remove_messages(
 ) -> Result<Json<RemovalAnswer>, Failure> {
     caller.must_be_privileged()?;
     let place = params.cursor.as_deref().map(place).transpose()?;
+    caller.pay(&api, charges::REMOVAL).await?;
     let of = Authored { user: user.clone(), conversation: params.conversation_id, since: params.since };
     let removal = api.node.chat.remove_messages(&of, place).await?;
     let order = AuditOrder::DeleteMessages { conversation: of.conversation, since: of.since, deleted: removal.deleted };

@@ -13,7 +13,7 @@ use super::membership::{members, standing};
 use super::moderation::is_muted;
 use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, system_time, time, unfit, unsigned};
+use super::rows::{bigint, get, message, message_columns, number, placeholder, system_time, time, unfit, unsigned};
 use crate::store::changes::{
     Changes, EARLIER_CONTENTS_MAX, Facts, MessageChange, MessageOutcome, apply, reactions_column,
 };
@@ -93,12 +93,6 @@ async fn try_once(
     // Once more, with the rev in place of the placeholder: these are the events that are published.
     drop((row.events)(&outcome));
     Ok(Some(outcome))
-}
-
-/// A number that stands for the new `rev` until it is known under the lock. No content holds it, because nobody knows it.
-fn placeholder() -> u64 {
-    const DIGITS_19: u64 = 1_000_000_000_000_000_000;
-    DIGITS_19 + rand::random::<u64>() % DIGITS_19
 }
 
 async fn last_seq(client: &impl GenericClient, conversation: &ConversationId) -> Result<u64, StoreError> {

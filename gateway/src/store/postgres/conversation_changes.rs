@@ -1,16 +1,19 @@
-//! Changes of whole conversations, under their lock, and the emptying of those that were deleted.
+//! Changes of whole conversations: read and decided without a lock, written by one call that looks whether that still holds.
+//! And the emptying of those that were deleted.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
-use shared::{ConversationId, ConversationKind, UserId, Visibility};
+use shared::{ConversationId, ConversationKind, Timestamp, UserId, Visibility};
+use tokio_postgres::types::ToSql;
 
-use super::call::{execute, on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt};
+use super::conversations;
 use super::membership::{members, standing};
+use super::outbox::RowArguments;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, number, parsed, time, word};
-use super::{conversations, outbox};
+use super::rows::{bigint, get, number, parsed, placeholder, system_time, time, unfit, unsigned, word};
 use crate::store::conversation_changes::{Before, EMPTIED_PER_STEP, may_change, may_delete};
 use crate::store::{
     ConversationChange, ConversationChanged, ConversationChanges, ConversationDeleted, OutboxRow, Refusal, StoreError,
@@ -25,7 +28,7 @@ impl ConversationChanges for PostgresStore {
         change: &ConversationChange,
         outbox: OutboxRow<ConversationChanged>,
     ) -> Result<ConversationChanged, StoreError> {
-        on_connection!(self, client => change_conversation(client, id, by, change, &outbox))
+        on_connection!(self, Change: client => change_conversation(client, id, by, change, &outbox))
     }
 
     async fn delete_conversation(
@@ -34,7 +37,7 @@ impl ConversationChanges for PostgresStore {
         by: Option<&UserId>,
         outbox: OutboxRow<ConversationDeleted>,
     ) -> Result<ConversationDeleted, StoreError> {
-        on_connection!(self, client => delete_conversation(client, id, by, &outbox))
+        on_connection!(self, Change: client => delete_conversation(client, id, by, &outbox))
     }
 
     async fn empty_deleted(&self) -> Result<bool, StoreError> {
@@ -42,105 +45,159 @@ impl ConversationChanges for PostgresStore {
     }
 }
 
+/// How often a change is tried again because another one came in between. Each time one of them was made.
+const TRIES_MAX: u32 = 100;
+
 async fn change_conversation(
-    client: &mut Object,
+    client: &Object,
     id: &ConversationId,
     by: Option<&UserId>,
     change: &ConversationChange,
     row: &OutboxRow<ConversationChanged>,
 ) -> Result<ConversationChanged, StoreError> {
-    let transaction = client.transaction().await?;
-    let lock = "SELECT kind, title, visibility, password_hash FROM conversations \
-        WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    may_change(word(&head, "kind", ConversationKind::parse)?, standing(&transaction, id, by).await?, by)?;
+    for _ in 0..TRIES_MAX {
+        if let Some(outcome) = try_change(client, id, by, change, row).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(too_often())
+}
+
+fn too_often() -> StoreError {
+    StoreError::Unavailable("the conversation changes too often".into())
+}
+
+/// Reads, decides, and has it written by one call; `None` if something was changed in between.
+async fn try_change(
+    client: &Object,
+    id: &ConversationId,
+    by: Option<&UserId>,
+    change: &ConversationChange,
+    row: &OutboxRow<ConversationChanged>,
+) -> Result<Option<ConversationChanged>, StoreError> {
+    // First of all: whatever is read behind it is as new as this version, if that is still the one under the lock.
+    let list = members(client, id).await?;
+    let sql = "SELECT kind, title, visibility, password_hash FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    let head = query_opt(client, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
+    may_change(word(&head, "kind", ConversationKind::parse)?, standing(client, id, by).await?, by)?;
     let before = Before {
         title: get(&head, "title")?,
         visibility: word(&head, "visibility", Visibility::parse)?,
         password_hash: get(&head, "password_hash")?,
     };
-    let after = before.after(change);
-    if let Some(Before { title, visibility, password_hash }) = &after {
-        let sql =
-            "UPDATE conversations SET title = $2, visibility = $3, password_hash = $4, rev = rev + 1 WHERE id = $1";
-        execute(&transaction, sql, &[&id.as_str(), title, &visibility.as_str(), password_hash]).await?;
-    }
-    let outcome = ConversationChanged {
-        changed: after.is_some(),
-        conversation: conversations::view(&transaction, id, None).await?,
-        members: Arc::new(members(&transaction, id).await?),
+    let version = list.version;
+    let mut outcome = ConversationChanged {
+        changed: false,
+        conversation: conversations::view(client, id, None).await?,
+        members: Arc::new(list),
     };
-    if outcome.changed {
-        outbox::write(&transaction, row, &outcome).await?;
+    let Some(after) = before.after(change) else { return Ok(Some(outcome)) };
+    let conversation = &mut outcome.conversation;
+    conversation.title.clone_from(&after.title);
+    conversation.visibility = after.visibility;
+    conversation.has_password = after.password_hash.is_some();
+    (conversation.rev, conversation.last_seq) = (placeholder(), placeholder());
+    outcome.changed = true;
+    let written = (version, &before, &after);
+    let Some((rev, last_seq)) = write(client, &outcome, written, &RowArguments::of(row, &outcome)?).await? else {
+        return Ok(None);
+    };
+    (outcome.conversation.rev, outcome.conversation.last_seq) = (rev, last_seq);
+    // Once more, with the numbers in place of the placeholders: these are the events that are published.
+    drop((row.events)(&outcome));
+    Ok(Some(outcome))
+}
+
+/// The new `rev` and the newest message; `None` if something was changed since it was read.
+async fn write(
+    client: &impl GenericClient,
+    outcome: &ConversationChanged,
+    (version, before, after): (u64, &Before, &Before),
+    row: &RowArguments,
+) -> Result<Option<(u64, u64)>, StoreError> {
+    let sql = "SELECT * FROM parley_change_conversation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+        $16, $17)";
+    let conversation = &outcome.conversation;
+    let own: [&(dyn ToSql + Sync); 10] = [
+        &conversation.id.as_str(),
+        &bigint(version),
+        &before.title,
+        &before.visibility.as_str(),
+        &before.password_hash,
+        &after.title,
+        &after.visibility.as_str(),
+        &after.password_hash,
+        &conversation.rev.to_string(),
+        &conversation.last_seq.to_string(),
+    ];
+    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("out_rev"))?;
+    match get::<Option<i64>>(&answer, "out_rev")? {
+        Some(rev) => Ok(Some((unsigned(rev, "out_rev")?, number(&answer, "out_last_seq")?))),
+        None => Ok(None),
     }
-    transaction.commit().await?;
-    Ok(outcome)
 }
 
 async fn delete_conversation(
-    client: &mut Object,
+    client: &Object,
     id: &ConversationId,
     by: Option<&UserId>,
     row: &OutboxRow<ConversationDeleted>,
 ) -> Result<ConversationDeleted, StoreError> {
-    let transaction = client.transaction().await?;
-    let lock = "SELECT last_seq FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR UPDATE";
-    let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    may_delete(standing(&transaction, id, by).await?, by)?;
-    let last_seq = number(&head, "last_seq")?;
+    for _ in 0..TRIES_MAX {
+        if let Some(outcome) = try_delete(client, id, by, row).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(too_often())
+}
+
+/// The same as [`try_change`], for the conversation's end.
+async fn try_delete(
+    client: &Object,
+    id: &ConversationId,
+    by: Option<&UserId>,
+    row: &OutboxRow<ConversationDeleted>,
+) -> Result<Option<ConversationDeleted>, StoreError> {
+    let sql = "SELECT members_version, pair_key, date_trunc('milliseconds', clock_timestamp()) AS now \
+        FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    let head = query_opt(client, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
+    may_delete(standing(client, id, by).await?, by)?;
+    let (members, invited) = members_and_invited(client, id).await?;
+    let at: Timestamp = time(&head, "now")?;
+    let mut outcome = ConversationDeleted { at, last_seq: placeholder(), members, invited };
+    let arguments = RowArguments::of(row, &outcome)?;
+    let sql = "SELECT parley_delete_conversation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS last_seq";
+    let own: [&(dyn ToSql + Sync); 6] = [
+        &id.as_str(),
+        &get::<Option<&str>>(&head, "pair_key")?,
+        &get::<i64>(&head, "members_version")?,
+        &system_time(at),
+        &bigint(EMPTIED_PER_STEP),
+        &outcome.last_seq.to_string(),
+    ];
+    let answer = query_opt(client, sql, &arguments.behind(&own)).await?.ok_or_else(|| unfit("last_seq"))?;
+    let Some(last_seq) = get::<Option<i64>>(&answer, "last_seq")? else { return Ok(None) };
+    outcome.last_seq = unsigned(last_seq, "last_seq")?;
+    drop((row.events)(&outcome));
+    Ok(Some(outcome))
+}
+
+async fn members_and_invited(
+    client: &impl GenericClient,
+    id: &ConversationId,
+) -> Result<(Vec<UserId>, Vec<UserId>), StoreError> {
     let sql = "SELECT user_id, state = 'accepted' AS is_member FROM members \
         WHERE conversation_id = $1 AND state IN ('accepted', 'invited') ORDER BY user_id";
     let (mut members, mut invited) = (Vec::new(), Vec::new());
-    for row in query(&transaction, sql, &[&id.as_str()]).await? {
+    for row in query(client, sql, &[&id.as_str()]).await? {
         let user: UserId = parsed(&row, "user_id", str::parse)?;
         if get(&row, "is_member")? { members.push(user) } else { invited.push(user) }
     }
-    let sql = "UPDATE members SET left_seq = CASE WHEN state = 'accepted' THEN $2 ELSE left_seq END, \
-        state = 'left', role = 'member' WHERE conversation_id = $1";
-    execute(&transaction, sql, &[&id.as_str(), &bigint(last_seq)]).await?;
-    let sql = "UPDATE conversations SET deleted_at = date_trunc('milliseconds', clock_timestamp()), pair_key = NULL, \
-            title = NULL, password_hash = NULL, blocked = false, rev = rev + 1, members_version = members_version + 1, \
-            member_count = 0, members_seq = last_seq \
-        WHERE id = $1 RETURNING deleted_at";
-    let ended = query_opt(&transaction, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    empty(&transaction, id, 0).await?;
-    if last_seq > EMPTIED_PER_STEP {
-        let sql = "INSERT INTO emptying (conversation_id, seq) VALUES ($1, $2)";
-        execute(&transaction, sql, &[&id.as_str(), &bigint(EMPTIED_PER_STEP)]).await?;
-    }
-    let outcome = ConversationDeleted { at: time(&ended, "deleted_at")?, last_seq, members, invited };
-    outbox::write(&transaction, row, &outcome).await?;
-    transaction.commit().await?;
-    Ok(outcome)
+    Ok((members, invited))
 }
 
-/// Empties the messages of a deleted conversation after `seq`, as many as one step takes.
-async fn empty(client: &impl GenericClient, id: &ConversationId, seq: u64) -> Result<(), StoreError> {
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&id.as_str(), &bigint(seq), &bigint(seq + EMPTIED_PER_STEP)];
-    let sql = "DELETE FROM edits e USING messages m WHERE e.message_id = m.id \
-        AND m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3";
-    execute(client, sql, &parameters).await?;
-    let sql = "UPDATE messages SET content = '', data = NULL, reactions = NULL, \
-            deleted_at = coalesce(deleted_at, date_trunc('milliseconds', clock_timestamp())) \
-        WHERE conversation_id = $1 AND seq > $2 AND seq <= $3";
-    execute(client, sql, &parameters).await.map(drop)
-}
-
-async fn empty_deleted(client: &mut Object) -> Result<bool, StoreError> {
-    let transaction = client.transaction().await?;
-    let sql = "SELECT e.conversation_id, e.seq, c.last_seq FROM emptying e \
-        JOIN conversations c ON c.id = e.conversation_id ORDER BY e.conversation_id LIMIT 1 FOR UPDATE OF e SKIP LOCKED";
-    let Some(next) = query_opt(&transaction, sql, &[]).await? else { return Ok(false) };
-    let id: ConversationId = parsed(&next, "conversation_id", str::parse)?;
-    let (seq, last_seq) = (number(&next, "seq")?, number(&next, "last_seq")?);
-    empty(&transaction, &id, seq).await?;
-    if seq + EMPTIED_PER_STEP < last_seq {
-        let sql = "UPDATE emptying SET seq = $2 WHERE conversation_id = $1";
-        execute(&transaction, sql, &[&id.as_str(), &bigint(seq + EMPTIED_PER_STEP)]).await?;
-    } else {
-        execute(&transaction, "DELETE FROM emptying WHERE conversation_id = $1", &[&id.as_str()]).await?;
-    }
-    transaction.commit().await?;
-    Ok(true)
+async fn empty_deleted(client: &impl GenericClient) -> Result<bool, StoreError> {
+    let sql = "SELECT parley_empty_deleted($1) AS emptied";
+    let answer = query_opt(client, sql, &[&bigint(EMPTIED_PER_STEP)]).await?.ok_or_else(|| unfit("emptied"))?;
+    get(&answer, "emptied")
 }

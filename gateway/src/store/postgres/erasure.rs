@@ -1,7 +1,7 @@
 //! Erasure of users.
 
 use async_trait::async_trait;
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::GenericClient;
 use shared::{ConversationId, UserId};
 use tokio_postgres::Row;
 
@@ -9,14 +9,13 @@ use super::call::{execute, on_connection, query, query_opt};
 use super::moderation::next_conversation;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit};
-use crate::store::conversations::pair_key;
 use crate::store::erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
 use crate::store::{Authored, StoreError};
 
 #[async_trait]
 impl Erasures for PostgresStore {
     async fn begin_erasure(&self, user: &UserId) -> Result<(), StoreError> {
-        on_connection!(self, client => begin(client, user))
+        on_connection!(self, Change: client => begin(client, user))
     }
 
     async fn next_erasure(&self) -> Result<Option<(UserId, ErasurePlace)>, StoreError> {
@@ -29,6 +28,10 @@ impl Erasures for PostgresStore {
 
     async fn keep_erasure(&self, user: &UserId, place: Option<&ErasurePlace>) -> Result<(), StoreError> {
         on_connection!(self, client => keep(client, user, place))
+    }
+
+    async fn erasure_may_go_on(&self, user: &UserId, settled_ms: u64) -> Result<bool, StoreError> {
+        on_connection!(self, client => may_go_on(client, user, settled_ms))
     }
 
     async fn place_of(
@@ -45,30 +48,18 @@ impl Erasures for PostgresStore {
     }
 }
 
-async fn begin(client: &mut Object, user: &UserId) -> Result<(), StoreError> {
-    let id = user.as_str();
-    let transaction = client.transaction().await?;
-    let sql = "INSERT INTO erasures (user_id, phase, seq) VALUES ($1, 'messages', 0) ON CONFLICT DO NOTHING";
-    execute(&transaction, sql, &[&id]).await?;
-    let sql = "DELETE FROM blocks WHERE blocker = $1 OR blocked = $1 RETURNING \
-        CASE WHEN blocker = $1 THEN blocked ELSE blocker END AS other";
-    let others = query(&transaction, sql, &[&id]).await?;
-    let others = others.iter().map(|row| parsed(row, "other", str::parse)).collect::<Result<Vec<UserId>, _>>()?;
-    let pairs: Vec<String> = others.iter().map(|other| pair_key((user, other))).collect();
-    // In order of id, as every other transaction locks them.
-    let sql = "UPDATE conversations SET blocked = false, members_version = members_version + 1 WHERE id = ANY (ARRAY(\
-        SELECT c.id FROM conversations c WHERE c.pair_key = ANY ($1) ORDER BY c.id FOR NO KEY UPDATE))";
-    execute(&transaction, sql, &[&pairs]).await?;
-    for sql in [
-        "DELETE FROM usernames WHERE user_id = $1",
-        "DELETE FROM notifications WHERE user_id = $1",
-        "DELETE FROM users WHERE id = $1",
-        "UPDATE members SET read_seq = 0, delivered_seq = 0, seen_seq = 0 WHERE user_id = $1 AND state = 'accepted'",
-        "UPDATE members SET read_seq = 0, delivered_seq = 0, seen_seq = 0 WHERE user_id = $1 AND state <> 'accepted'",
-    ] {
-        execute(&transaction, sql, &[&id]).await?;
+/// Pairs of users between whom one call ends the blocks. Each takes a lock of the server's, which has room for thousands.
+const PAIRS_PER_CALL: i64 = 500;
+
+/// Goes on until no block is left, or the call's time is over: then the caller asks again.
+async fn begin(client: &impl GenericClient, user: &UserId) -> Result<(), StoreError> {
+    let sql = "SELECT parley_begin_erasure($1, $2) AS begun";
+    loop {
+        let answer = query_opt(client, sql, &[&user.as_str(), &PAIRS_PER_CALL]).await?;
+        if get(&answer.ok_or_else(|| unfit("begun"))?, "begun")? {
+            return Ok(());
+        }
     }
-    Ok(transaction.commit().await?)
 }
 
 async fn next(client: &impl GenericClient) -> Result<Option<(UserId, ErasurePlace)>, StoreError> {
@@ -93,8 +84,18 @@ async fn keep(client: &impl GenericClient, user: &UserId, place: Option<&Erasure
         return execute(client, "DELETE FROM erasures WHERE user_id = $1", &[&user.as_str()]).await.map(drop);
     };
     let (phase, conversation, seq) = place.columns();
-    let sql = "UPDATE erasures SET phase = $2, conversation_id = $3, seq = $4 WHERE user_id = $1";
+    let sql = "UPDATE erasures SET phase = $2, conversation_id = $3, seq = $4, \
+        emptied_at = CASE WHEN $2 = 'logs' THEN coalesce(emptied_at, clock_timestamp()) END WHERE user_id = $1";
     execute(client, sql, &[&user.as_str(), &phase, &conversation, &bigint(seq)]).await.map(drop)
+}
+
+async fn may_go_on(client: &impl GenericClient, user: &UserId, settled_ms: u64) -> Result<bool, StoreError> {
+    let sql = "SELECT coalesce(e.begun_at <= clock_timestamp() - $2::bigint * interval '1 millisecond', true) \
+            AND (e.emptied_at IS NULL OR NOT EXISTS (\
+                SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.committed_at <= e.emptied_at)) AS may \
+        FROM erasures e WHERE e.user_id = $1";
+    let row = query_opt(client, sql, &[&user.as_str(), &bigint(settled_ms)]).await?;
+    Ok(row.map(|row| get(&row, "may")).transpose()?.unwrap_or(true))
 }
 
 async fn members_ever(

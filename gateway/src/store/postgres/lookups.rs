@@ -9,7 +9,7 @@ use super::call::{on_connection, query, query_opt};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, parsed, unfit};
 use crate::store::lookups::outsider;
-use crate::store::{Lookups, Refusal, StoreError};
+use crate::store::{Lookups, Names, Refusal, StoreError};
 
 #[async_trait]
 impl Lookups for PostgresStore {
@@ -19,6 +19,10 @@ impl Lookups for PostgresStore {
 
     async fn usernames(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
         on_connection!(self, client => usernames(client, users))
+    }
+
+    async fn names_of(&self, users: &[UserId]) -> Result<Vec<(UserId, Names)>, StoreError> {
+        on_connection!(self, client => names_of(client, users))
     }
 
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
@@ -40,6 +44,18 @@ async fn usernames(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<
     let named = |row: &Row| {
         let user = get::<&str>(row, "id")?.parse().map_err(|_| unfit("id"))?;
         Ok((user, get(row, "name")?))
+    };
+    query(client, sql, &[&users]).await?.iter().map(named).collect()
+}
+
+async fn names_of(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<(UserId, Names)>, StoreError> {
+    let sql = "SELECT i.id, n.username, u.name FROM unnest($1::text[]) AS i(id) \
+        LEFT JOIN users u ON u.id = i.id LEFT JOIN usernames n ON n.user_id = i.id \
+        WHERE u.name IS NOT NULL OR n.username IS NOT NULL";
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let named = |row: &Row| {
+        let names = Names { username: get(row, "username")?, shown: get(row, "name")? };
+        Ok((parsed(row, "id", str::parse)?, names))
     };
     query(client, sql, &[&users]).await?.iter().map(named).collect()
 }

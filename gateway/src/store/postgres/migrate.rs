@@ -16,6 +16,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 140, sql: include_str!("migrations/0140_names.sql") },
     Migration { version: 150, sql: include_str!("migrations/0150_sends.sql") },
     Migration { version: 160, sql: include_str!("migrations/0160_changes.sql") },
+    Migration { version: 170, sql: include_str!("migrations/0170_whole_conversations.sql") },
     Migration { version: 190, sql: include_str!("migrations/0190_replaced.sql") },
 ];
 

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, UserId};
 
-use super::call::{execute, on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt};
 use super::membership::standing;
 use super::pool::PostgresStore;
-use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, unsigned, word};
+use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, unfit, unsigned, word};
 use crate::store::moderation::{AuthorPlace, Authored, AuthoredPage, LOOKED_AT_MAX, Moderation, may_mute};
 use crate::store::{Refusal, StoreError};
 
@@ -22,7 +22,7 @@ impl Moderation for PostgresStore {
         by: Option<&UserId>,
         time: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        on_connection!(self, client => mute(client, id, user, by, time))
+        on_connection!(self, Change: client => mute(client, id, user, by, time))
     }
 
     async fn muted_ms(&self, id: &ConversationId, user: &UserId) -> Result<u64, StoreError> {
@@ -34,25 +34,41 @@ impl Moderation for PostgresStore {
     }
 }
 
+/// How often a mute is tried again because the members changed in between.
+const TRIES_MAX: u32 = 100;
+
 async fn mute(
-    client: &mut Object,
+    client: &Object,
     id: &ConversationId,
     user: &UserId,
     by: Option<&UserId>,
     time: Option<Duration>,
 ) -> Result<bool, StoreError> {
-    let transaction = client.transaction().await?;
-    let lock = "SELECT kind FROM conversations WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let head = query_opt(&transaction, lock, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
-    let (actor, subject) = (standing(&transaction, id, by).await?, standing(&transaction, id, Some(user)).await?);
+    for _ in 0..TRIES_MAX {
+        if let Some(changed) = try_mute(client, id, user, by, time).await? {
+            return Ok(changed);
+        }
+    }
+    Err(StoreError::Unavailable("the conversation changes too often".into()))
+}
+
+/// Reads, decides, and has it written by one call; `None` if the members changed in between.
+async fn try_mute(
+    client: &Object,
+    id: &ConversationId,
+    user: &UserId,
+    by: Option<&UserId>,
+    time: Option<Duration>,
+) -> Result<Option<bool>, StoreError> {
+    let sql = "SELECT kind, members_version FROM conversations WHERE id = $1 AND deleted_at IS NULL";
+    let head = query_opt(client, sql, &[&id.as_str()]).await?.ok_or(Refusal::NotFound)?;
+    let (actor, subject) = (standing(client, id, by).await?, standing(client, id, Some(user)).await?);
     may_mute(word(&head, "kind", ConversationKind::parse)?, actor, by, subject)?;
     let ms = time.map(|time| bigint(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
-    let sql = "UPDATE members SET muted_until = clock_timestamp() + $3::bigint * interval '1 millisecond' \
-        WHERE conversation_id = $1 AND user_id = $2 \
-            AND ($3::bigint IS NOT NULL OR muted_until > clock_timestamp())";
-    let changed = execute(&transaction, sql, &[&id.as_str(), &user.as_str(), &ms]).await? > 0;
-    transaction.commit().await?;
-    Ok(changed)
+    let sql = "SELECT parley_mute($1, $2, $3, $4) AS changed";
+    let version: i64 = get(&head, "members_version")?;
+    let answer = query_opt(client, sql, &[&id.as_str(), &version, &user.as_str(), &ms]).await?;
+    get(&answer.ok_or_else(|| unfit("changed"))?, "changed")
 }
 
 /// Whether a user may not write now.

@@ -20,6 +20,12 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
+/// A number that stands in events for one that is known only under a lock. No content holds it, because nobody knows it.
+pub(super) fn placeholder() -> u64 {
+    const DIGITS_19: u64 = 1_000_000_000_000_000_000;
+    DIGITS_19 + rand::random::<u64>() % DIGITS_19
+}
+
 /// A column's value.
 pub(super) fn get<'r, T: FromSql<'r>>(row: &'r Row, column: &str) -> Result<T, StoreError> {
     row.try_get(column).map_err(|fault| StoreError::Failed(format!("the column {column}: {fault}")))

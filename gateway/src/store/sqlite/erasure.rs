@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 use shared::{ConversationId, UserId};
 
 use super::moderation::next_conversation;
-use super::rows::{execute, get, integer, number, parsed, row, rows, unfit};
+use super::rows::{execute, get, integer, now_ms, number, parsed, row, rows, unfit};
 use super::thread::SqliteStore;
 use crate::store::conversations::pair_key;
 use crate::store::erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
@@ -34,6 +34,18 @@ impl Erasures for SqliteStore {
         self.write(move |change| keep(change, &user, place.as_ref())).await
     }
 
+    async fn erasure_may_go_on(&self, user: &UserId, settled_ms: u64) -> Result<bool, StoreError> {
+        let user = user.clone();
+        let sql = "SELECT coalesce(e.begun_at <= ?2, 1) AND (e.emptied_at IS NULL OR NOT EXISTS (\
+            SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.committed_at <= e.emptied_at)) AS may \
+            FROM erasures e WHERE e.user_id = ?1";
+        let of = move |read: &Connection| {
+            let begun_by = now_ms().saturating_sub(integer(settled_ms));
+            row(read, sql, params![user.as_str(), begun_by], |row| get::<bool>(row, "may"))
+        };
+        self.read(move |read| Ok(of(read)?.unwrap_or(true))).await
+    }
+
     async fn place_of(
         &self,
         user: &UserId,
@@ -59,8 +71,9 @@ impl Erasures for SqliteStore {
 
 fn begin(change: &Connection, user: &UserId) -> Result<(), StoreError> {
     let id = user.as_str();
-    let sql = "INSERT INTO erasures (user_id, phase, seq) VALUES (?1, 'messages', 0) ON CONFLICT DO NOTHING";
-    execute(change, sql, [id])?;
+    let sql =
+        "INSERT INTO erasures (user_id, phase, seq, begun_at) VALUES (?1, 'messages', 0, ?2) ON CONFLICT DO NOTHING";
+    execute(change, sql, params![id, now_ms()])?;
     let sql =
         "SELECT blocked AS other FROM blocks WHERE blocker = ?1 UNION SELECT blocker FROM blocks WHERE blocked = ?1";
     let others: Vec<UserId> = rows(change, sql, [id], |row| parsed(row, "other", str::parse))?;
@@ -93,6 +106,7 @@ fn keep(change: &Connection, user: &UserId, place: Option<&ErasurePlace>) -> Res
         return execute(change, "DELETE FROM erasures WHERE user_id = ?1", [user.as_str()]).map(drop);
     };
     let (phase, conversation, seq) = place.columns();
-    let sql = "UPDATE erasures SET phase = ?2, conversation_id = ?3, seq = ?4 WHERE user_id = ?1";
-    execute(change, sql, params![user.as_str(), phase, conversation, integer(seq)]).map(drop)
+    let sql = "UPDATE erasures SET phase = ?2, conversation_id = ?3, seq = ?4, \
+        emptied_at = CASE WHEN ?2 = 'logs' THEN coalesce(emptied_at, ?5) END WHERE user_id = ?1";
+    execute(change, sql, params![user.as_str(), phase, conversation, integer(seq), now_ms()]).map(drop)
 }

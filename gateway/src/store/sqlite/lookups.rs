@@ -7,7 +7,7 @@ use shared::{ConversationId, MessageId, UserId};
 use super::rows::{get, integer, parsed, row};
 use super::thread::SqliteStore;
 use crate::store::lookups::outsider;
-use crate::store::{Lookups, Refusal, StoreError};
+use crate::store::{Lookups, Names, Refusal, StoreError};
 
 #[async_trait]
 impl Lookups for SqliteStore {
@@ -26,6 +26,25 @@ impl Lookups for SqliteStore {
                 .transpose()
         };
         self.read(move |read| users.into_iter().filter_map(|user| named(read, user)).collect()).await
+    }
+
+    async fn names_of(&self, users: &[UserId]) -> Result<Vec<(UserId, Names)>, StoreError> {
+        let users = users.to_vec();
+        let sql = "SELECT (SELECT username FROM usernames WHERE user_id = ?1) AS username, \
+            (SELECT name FROM users WHERE id = ?1) AS name";
+        let names = |read: &Connection, user: &UserId| {
+            row(read, sql, [user.as_str()], |row| {
+                Ok(Names { username: get(row, "username")?, shown: get(row, "name")? })
+            })
+        };
+        self.read(move |read| {
+            let mut named = Vec::new();
+            for user in users {
+                named.extend(names(read, &user)?.filter(|names| *names != Names::default()).map(|names| (user, names)));
+            }
+            Ok(named)
+        })
+        .await
     }
 
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {

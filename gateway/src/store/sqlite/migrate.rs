@@ -13,6 +13,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 130, sql: include_str!("migrations/0130_rest.sql") },
     Migration { version: 140, sql: include_str!("migrations/0140_names.sql") },
     Migration { version: 150, sql: include_str!("migrations/0150_first_messages.sql") },
+    Migration { version: 170, sql: include_str!("migrations/0170_erasures.sql") },
     Migration { version: 190, sql: include_str!("migrations/0190_replaced.sql") },
 ];
 

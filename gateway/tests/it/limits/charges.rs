@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::limits::addresses::upgrade;
 use crate::support::client::{Client, Incoming};
-use crate::support::http::{bearer, get, post};
-use crate::support::node::{API_KEY, Node, token};
+use crate::support::http::{bearer, get, post, request};
+use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 
 /// Commands a second of a user, in these tests.
 const RATE: f64 = 20.0;
@@ -120,6 +120,59 @@ async fn changes_of_messages_are_charged_by_the_members_that_are_told() {
         }
         assert_charged(id, passed, charge, started);
     }
+}
+
+/// What only REST has, and what the sockets have too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rest_makes_is_charged_as_over_sockets() {
+    let node = Node::embedded(&SETTINGS).await;
+    let own = ["reactor", "taker", "renamer", "muter", "lister", "spammer"].map(str::to_owned);
+    let members = [names("l", 450), own.to_vec()].concat();
+    let large = json!({ "kind": "group", "id": "large", "members": members });
+    assert_eq!(as_backend(node.http, "/api/v1/conversations", large).await.0, 201);
+    for owner in ["renamer", "muter"] {
+        let path = format!("/api/v1/conversations/large/members/{owner}");
+        let body = json!({ "role": "owner" }).to_string();
+        assert_eq!(request(node.http, "PATCH", &path, &[("x-api-key", API_KEY)], body).await.0, 200);
+    }
+    let message = json!({ "conversationId": "large", "content": "x" });
+    let headers = [("x-api-key", API_KEY), ("x-user-id", "spammer")];
+    let (_, sent) = post(node.http, "/api/v1/messages", &headers, message).await;
+    let reactions = format!("/api/v1/messages/{}/reactions", sent["message"]["id"].as_str().expect("an id"));
+    let conversation = "/api/v1/conversations/large";
+    type Asked<'a> = (&'a str, f64, &'a str, Box<dyn Fn(usize) -> (String, Value) + 'a>);
+    let requests: [Asked<'_>; 5] = [
+        ("reactor", 5.0, "POST", Box::new(|_| (reactions.clone(), json!({ "emoji": ":a:" })))),
+        ("taker", 5.0, "DELETE", Box::new(|_| (format!("{reactions}/:b:"), Value::Null))),
+        ("renamer", 5.0, "PATCH", Box::new(|n| (conversation.to_owned(), json!({ "title": format!("title {n}") })))),
+        ("muter", 1.0, "POST", {
+            Box::new(|n| (format!("{conversation}/mutes"), json!({ "userId": format!("l{n}"), "untilSeconds": 60 })))
+        }),
+        ("lister", 1.0, "GET", Box::new(|_| (format!("{conversation}/members?limit=100"), Value::Null))),
+    ];
+    for (user, charge, method, of) in requests {
+        let (started, mut passed) = (Instant::now(), 0);
+        let (name, value) = bearer(&token(user));
+        for n in 0..60 {
+            let (path, body) = of(n);
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let (status, answer) = request(node.http, method, &path, &[(name, &value)], body).await;
+            assert!(status < 300 || status == 429, "{user}: {answer}");
+            passed += usize::from(status != 429);
+        }
+        assert_charged(user, passed, charge, started);
+    }
+    // An admin pays for the second that a removal may take.
+    let claims = json!({ "sub": "boss", "scope": "admin", "exp": in_seconds(60), "iat": in_seconds(0) });
+    let (name, value) = bearer(&token_with(claims));
+    let (started, mut passed) = (Instant::now(), 0);
+    for _ in 0..60 {
+        let path = "/api/v1/users/nobody/messages";
+        let (status, answer) = request(node.http, "DELETE", path, &[(name, &value)], "").await;
+        assert!(status == 200 || status == 429, "{answer}");
+        passed += usize::from(status == 200);
+    }
+    assert_charged("remover", passed, 10.0, started);
 }
 
 /// Whether the edit that was sent is answered by its event.

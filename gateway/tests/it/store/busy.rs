@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::store::{MembershipChange, MessageChange, Page, Receipt, ReceiptKind, SendOutcome, StoreError};
+use gateway::store::{
+    ConversationChange, MembershipChange, MessageChange, Page, Receipt, ReceiptKind, SendOutcome, StoreError,
+};
 use shared::Role;
 
 use crate::store::group_commit::{draft, line};
@@ -225,6 +227,26 @@ async fn no_change_waits_for_its_node_under_a_lock() {
                 assert!(store.open_direct(None, (&a, &d), &id, silent()).await.expect("opened").1);
             }
         };
+        for n in 0..ROUNDS {
+            new_group(store, &format!("e{n}"), &["a"]).await;
+        }
+        let whole = async {
+            for n in 0..ROUNDS {
+                let (c, b, gone) = (conversation("c"), user("b"), user(&format!("gone{n}")));
+                let title = Some(Some(format!("title {n}")));
+                let change = ConversationChange { title, ..ConversationChange::default() };
+                let changed = store.change_conversation(&c, None, &change, silent()).await.expect("changed");
+                assert!(changed.changed);
+                let time = (n % 2 == 0).then_some(Duration::from_secs(60));
+                assert!(store.mute(&c, &b, None, time).await.expect("muted"));
+                let ended = conversation(&format!("e{n}"));
+                say(store, ended.as_str(), "a", "x").await;
+                assert_eq!(store.delete_conversation(&ended, None, silent()).await.expect("deleted").last_seq, 1);
+                assert!(!store.empty_deleted().await.expect("a look"));
+                store.set_block(&gone, &b, true, silent()).await.expect("blocked");
+                store.begin_erasure(&gone).await.expect("begun");
+            }
+        };
         let client = world.database.as_ref().expect("a database").client().await;
         let idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parley' \
             AND datname = current_database() AND state LIKE 'idle in transaction%'";
@@ -236,11 +258,11 @@ async fn no_change_waits_for_its_node_under_a_lock() {
         };
         tokio::select! {
             () = watching => {}
-            _ = async { tokio::join!(reactions, edits, messages, members) } => {}
+            _ = async { tokio::join!(reactions, edits, messages, members, whole) } => {}
         }
         let rounds = u64::try_from(ROUNDS).expect("a count");
         let view = store.conversation(&conversation("c"), None).await.expect("the conversation");
-        assert_eq!((view.last_seq, view.rev, view.member_count), (1 + rounds, 1 + 3 * rounds, 3 + 2 * rounds));
+        assert_eq!((view.last_seq, view.rev, view.member_count), (1 + rounds, 1 + 4 * rounds, 3 + 2 * rounds));
     })
     .await;
 }

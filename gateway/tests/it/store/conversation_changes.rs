@@ -1,9 +1,14 @@
 //! Contract of the store: other titles of conversations, and their end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use gateway::store::{
-    ConversationChange, MembershipChange, Page, Receipt, ReceiptKind, Refusal, SendOutcome, StoreError,
+    ConversationChange, ConversationChanged, ConversationDeleted, MembershipChange, Page, Receipt, ReceiptKind,
+    Refusal, SendOutcome, Store, StoreError,
 };
-use shared::Visibility;
+use serde_json::{Value, json};
+use shared::{Conversation, Visibility};
 
 use crate::store::{World, contract, conversation, group_of, is_refused, say, send, silent, stored, telling, user};
 
@@ -17,18 +22,35 @@ fn title(title: &str) -> ConversationChange {
     ConversationChange { title: Some(Some(title.to_owned())), ..ConversationChange::default() }
 }
 
+/// What the row tells.
+async fn body_of(store: &Arc<dyn Store>, row: u64) -> Value {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    let rows = store.take_unpublished(&"test:0".into(), 0, 0, (0, 100)).await.expect("rows");
+    let found = rows.into_iter().find(|pending| pending.id == row).expect("the row");
+    serde_json::from_str(&found.events[0].body).expect("JSON")
+}
+
 async fn a_change_is_made_once_and_by_those_who_may(world: World) {
     let store = &world.store;
     let id = conversation("c");
     store.create_conversation(&group_of("c", Visibility::Private, Some("o"), &["m"]), silent()).await.expect("a group");
     let row = store.reserve_ids(2).await.expect("ids").next().expect("an id");
-    let told = telling(row, "m", |_| r#"{"type":"x","payload":{}}"#.into());
+    let told = telling(row, "m", |outcome: &ConversationChanged| {
+        let Conversation { rev, last_seq, title, .. } = &outcome.conversation;
+        json!({ "type": "x", "payload": { "rev": rev, "lastSeq": last_seq, "title": title } }).to_string()
+    });
     let owner = user("o");
+    say(store, "c", "m", "hi").await;
     let changed = store.change_conversation(&id, Some(&owner), &title("New"), told).await.expect("changed");
     assert!(changed.changed && changed.members.list.len() == 2);
-    assert_eq!((changed.conversation.title.as_deref(), changed.conversation.rev), (Some("New"), 1));
+    let after = &changed.conversation;
+    assert_eq!((after.title.as_deref(), after.rev, after.last_seq), (Some("New"), 2, 1));
+    assert_eq!(
+        body_of(store, row).await,
+        json!({ "type": "x", "payload": { "rev": 2, "lastSeq": 1, "title": "New" } })
+    );
     let again = store.change_conversation(&id, Some(&owner), &title("New"), silent()).await.expect("as it was");
-    assert!(!again.changed && again.conversation.rev == 1);
+    assert!(!again.changed && again.conversation.rev == 2);
     let locked = ConversationChange { password_hash: Some(Some("hash".into())), ..ConversationChange::default() };
     assert!(store.change_conversation(&id, None, &locked, silent()).await.expect("by a backend").changed);
     let open =
@@ -58,7 +80,10 @@ async fn what_is_deleted_takes_and_shows_nothing(world: World) {
     for (who, refusal) in [("m", Refusal::Forbidden), ("x", Refusal::NotMember), ("b", Refusal::Banned)] {
         assert!(is_refused(store.delete_conversation(&id, Some(&user(who)), silent()).await, refusal), "{who}");
     }
-    let deleted = store.delete_conversation(&id, Some(&o), silent()).await.expect("deleted");
+    let row = store.reserve_ids(2).await.expect("ids").next().expect("an id");
+    let told = telling(row, "m", |outcome: &ConversationDeleted| json!(outcome.last_seq).to_string());
+    let deleted = store.delete_conversation(&id, Some(&o), told).await.expect("deleted");
+    assert_eq!(body_of(store, row).await, json!(1));
     assert_eq!((deleted.members, deleted.invited, deleted.last_seq), (vec![user("m"), o.clone()], vec![user("i")], 1));
 
     for viewer in [None, Some(&o)] {

@@ -13,6 +13,7 @@ mod group_commit;
 mod listings;
 mod lookups;
 mod membership;
+mod migrations;
 mod moderation;
 mod notifications;
 mod outbox;
