@@ -36,8 +36,6 @@ const DOUBT_MS_MAX = 4_000;
 const GOOD_MS_MIN = 5_000;
 /** The longest wait before connecting again when a node asked for it without naming a window. */
 const SOON_MS_MAX = 500;
-/** Without a network as the device says; it may be wrong, so there are tries. */
-const OFFLINE_RETRY_MS = 30_000;
 /** Between two tries to refresh a token. */
 const REFRESH_RETRY_MS = 5_000;
 
@@ -87,8 +85,9 @@ export class Connection {
     return this.#state.status === "online";
   }
 
-  /** Begins, also after `stopped`. */
+  /** Begins, also after `stopped`. A wait for the next try ends. */
   start(): void {
+    if (this.#retry.isSet) return this.#open();
     if (this.#state.status !== "stopped") return;
     this.#tries = 0;
     this.#wasOnline = false;
@@ -286,15 +285,15 @@ export class Connection {
     const waitMs = this.#waitMs(step === "backOff" ? undefined : step === "soon" ? SOON_MS_MAX : 0);
     this.#retryAtLeastMs = 0;
     this.#tries += 1;
-    const isOffline = !this.#parts.device.isOnline();
-    const nextMs = isOffline ? Math.max(waitMs, OFFLINE_RETRY_MS) : waitMs;
+    // A device without a network waits no longer than others: what it says may be wrong, as on a machine that has no way but
+    // to itself or through a tunnel.
     this.#show({
-      status: isOffline ? "offline" : "reconnecting",
+      status: this.#parts.device.isOnline() ? "reconnecting" : "offline",
       code,
       reason: refusal || reason,
-      retryAtMs: this.#clock.now() + nextMs,
+      retryAtMs: this.#clock.now() + waitMs,
     });
-    this.#retry.start(nextMs, () => this.#open());
+    this.#retry.start(waitMs, () => this.#open());
   }
 
   /** `soonMs`: the close code allows to come back within this time, the first time. */

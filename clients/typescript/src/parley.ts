@@ -156,7 +156,7 @@ export class Parley {
     if (options.connect !== false) this.#connection.start();
   }
 
-  /** Connects; also again after `stopped`. */
+  /** Connects, also again after `stopped`. While the client waits for its next try, it tries now. */
   connect(): void {
     // Whatever was being fetched when the client stopped is fetched again.
     if (this.#connection.state.status === "stopped") this.#feed.forgetPosition();
