@@ -2,79 +2,25 @@
 
 import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
-import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import { after, afterEach, before, test } from "node:test";
 import { build } from "esbuild";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import type { Parley } from "../../src/index.js";
+import { Network, PlainProxy } from "../support/network.js";
 import { mint, type Node, online, open, PACKAGE, sleep, startNode, texts, until } from "../support/nodes.js";
 
 let node: Node;
 let browser: Browser;
 let pages: Server;
 let network: Network;
+let proxy: PlainProxy;
 let run = 0;
 const clients: Parley[] = [];
 /** The tabs of the test that runs, and what they said. */
 const tabs: Page[] = [];
 const said: string[] = [];
 const THROWN = "thrown in a page:";
-
-/** A way to the gateway that can be cut. */
-class Network {
-  readonly #sockets = new Set<Socket>();
-  readonly #server = createTcpServer((from) => this.#pass(from));
-  #isCut = false;
-  #passed = 0;
-  #refused = 0;
-
-  constructor(readonly to: number) {}
-
-  async start(): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-
-  get told(): string {
-    const now = `${this.#isCut ? "cut" : "whole"}, ${this.#sockets.size} sockets`;
-    return `network: ${now}, ${this.#passed} passed, ${this.#refused} refused`;
-  }
-
-  cut(isCut: boolean): void {
-    this.#isCut = isCut;
-    if (isCut) for (const socket of this.#sockets) socket.destroy();
-  }
-
-  stop(): void {
-    this.cut(true);
-    this.#server.close();
-  }
-
-  #pass(from: Socket): void {
-    if (this.#isCut) {
-      this.#refused += 1;
-      from.destroy();
-      return;
-    }
-    this.#passed += 1;
-    const to = connect(this.to, "127.0.0.1");
-    for (const [socket, other] of [
-      [from, to],
-      [to, from],
-    ] as const) {
-      this.#sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => {
-        this.#sockets.delete(socket);
-        other.destroy();
-      });
-      socket.pipe(other);
-    }
-  }
-}
 
 before(async () => {
   const { outputFiles } = await build({
@@ -94,6 +40,8 @@ before(async () => {
   node = await startNode("dev", { ALLOWED_ORIGINS: origin() });
   network = new Network(Number(new URL(node.url).port));
   await network.start();
+  proxy = new PlainProxy(network.to);
+  await proxy.start();
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
@@ -103,6 +51,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   network?.stop();
+  proxy?.stop();
   pages?.close();
   await node?.program.stop();
 });
@@ -125,10 +74,16 @@ interface Window {
 }
 
 /** `before` runs in each page before its own script. */
-async function windowOf(user: string, peer: string, storage = "indexed", before = ""): Promise<Window> {
+async function windowOf(
+  user: string,
+  peer: string,
+  storage = "indexed",
+  before = "",
+  gateway = network.url,
+): Promise<Window> {
   const context = await browser.newContext();
   if (before) await context.addInitScript(before);
-  const query = new URLSearchParams({ gateway: network.url, token: mint(user), peer, storage });
+  const query = new URLSearchParams({ gateway, token: mint(user), peer, storage });
   const tab = async () => {
     const page = await context.newPage();
     tabs.push(page);
@@ -227,6 +182,16 @@ const LOCKS_HANG = `
 const NO_LOCKS = 'Object.defineProperty(Navigator.prototype, "locks", { get: () => undefined });';
 /** As in a machine that has no network but that to itself. */
 const SAYS_OFFLINE = 'Object.defineProperty(Navigator.prototype, "onLine", { get: () => false });';
+/** As on a slow disk. */
+const OPENS_LATE = `
+  const { open } = IDBFactory.prototype;
+  IDBFactory.prototype.open = function (...words) {
+    const request = open.apply(this, words);
+    Object.defineProperty(request, "onsuccess", {
+      set: (call) => request.addEventListener("success", (event) => setTimeout(() => call(event), 500)),
+    });
+    return request;
+  };`;
 
 for (const [storage, how, before] of [
   ["indexed", "", ""],
@@ -234,6 +199,7 @@ for (const [storage, how, before] of [
   ["indexed", ", on a device that says it has no network", SAYS_OFFLINE],
   ["indexed", ", with locks that hang", LOCKS_HANG],
   ["indexed", ", without locks", NO_LOCKS],
+  ["indexed", ", with a database that opens late", OPENS_LATE],
 ] as const) {
   test(`a reload with messages that wait and messages on their way loses none (${storage}${how})`, async () => {
     const { alice, bob, b } = await people();
@@ -286,4 +252,26 @@ test("what a closed tab left behind is sent by another tab, once", async () => {
   network.cut(false);
   await shows(async () => (await shown(second)).sort(), ["from the first", "from the second"]);
   await shows(() => texts(b.direct(alice)).sort(), ["from the first", "from the second"]);
+});
+
+test("behind a proxy that breaks WebSockets a page does the same over a stream", async () => {
+  const { alice, bob, b } = await people();
+  const { tab } = await windowOf(alice, bob, "indexed", "", proxy.url);
+  const page = await tab();
+  await shows(() => status(page), "online");
+  assert.ok(proxy.upgrades >= 2 && proxy.streams === 1, `${proxy.upgrades} upgrades, ${proxy.streams} streams`);
+  const written: string[] = [];
+  for (let at = 0; at < 10; at += 1) {
+    written.push(`mine ${at}`, `yours ${at}`);
+    await send(page, `mine ${at}`);
+    await shows(() => texts(b.direct(alice)), written.slice(0, -1));
+    await b.direct(alice).send(`yours ${at}`);
+    if (at % 4 === 0) proxy.cutAll();
+  }
+  await shows(() => shown(page), written);
+  await shows(() => texts(b.direct(alice)), written);
+  await send(page, "the last");
+  await page.reload();
+  await shows(() => texts(b.direct(alice)), [...written, "the last"]);
+  await shows(() => shown(page), [...written, "the last"]);
 });

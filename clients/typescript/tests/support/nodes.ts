@@ -62,7 +62,13 @@ export class Program {
         this.said = (this.said + bytes).slice(-4_000);
       });
     }
-    this.ended = new Promise((resolve) => this.child.once("exit", () => resolve()));
+    this.ended = new Promise((resolve) => {
+      this.child.once("exit", () => resolve());
+      this.child.once("error", (fault) => {
+        this.said += fault;
+        resolve();
+      });
+    });
   }
 
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
