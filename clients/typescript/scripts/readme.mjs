@@ -1,9 +1,10 @@
-// Follows clients/README.md in an empty folder, block by block, and then lets two browsers chat over what came out:
+// Follows clients/README.md in an empty folder, block by block, lets two browsers chat over what came out, and then follows
+// the pages beside it:
 //
 //   node scripts/readme.mjs FOLDER      `gateway` is on the PATH; CHROMIUM=<binary> if it isn't /usr/bin/chromium
 //
 // A comment before each block says what it is: `sh`, `background`, `file NAME` or `types NAME`. The blocks are run as they
-// stand, but for the ports 8086 and 3000, in whose place free ones are put.
+// stand, but for the ports 8086, 3000 and 3001, in whose place free ones are put.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
@@ -18,6 +19,9 @@ const SHOWN_MS_MAX = 20_000;
 const folder = resolve(process.argv[2] ?? "");
 const gatewayPort = await freePort();
 const pagePort = await freePort();
+const receiverPort = await freePort();
+/** The pages beside the first, and how many of their blocks only show something. */
+const OTHERS = { "FROM-SOCKET-IO.md": 0, "FROM-CENTRIFUGO.md": 0, "BACKEND.md": 1 };
 const environment = {
   ...process.env,
   PARLEY: resolve(PACKAGE, "../.."),
@@ -30,11 +34,16 @@ const files = {};
 let at = folder;
 
 try {
-  for (const { kind, name, text } of blocks()) await take(kind, name, text);
+  // The block without a comment names the checkout, which the environment does here.
+  for (const { kind, name, text } of blocks("README.md", 1)) await take(kind, name, text);
   await python();
   await go();
+  await php();
   await twoBrowsersChat();
-  console.log("clients/README.md works as it stands");
+  for (const [page, shown] of Object.entries(OTHERS)) {
+    for (const { kind, name, text } of blocks(page, shown)) await take(kind, name, text);
+  }
+  console.log("clients/README.md and the pages beside it work as they stand");
 } finally {
   for (const { pid } of background) {
     try {
@@ -45,12 +54,14 @@ try {
   }
 }
 
-function blocks() {
-  const page = readFileSync(join(PACKAGE, "../README.md"), "utf8");
+/** The blocks of a page, of which `shown` have no comment. */
+function blocks(name, shown) {
+  const page = readFileSync(join(PACKAGE, "..", name), "utf8");
   const found = [...page.matchAll(/<!-- test: (\w+) ?(\S*) -->\n```\w+\n(.*?)```/gs)];
-  // The block without a comment names the checkout, which the environment does here.
-  if (found.length !== [...page.matchAll(/^```\w/gm)].length - 1) throw new Error("a block has no `test:` comment");
-  const ported = (text) => text.replaceAll("8086", `${gatewayPort}`).replaceAll("3000", `${pagePort}`);
+  const all = [...page.matchAll(/^```\w/gm)].length;
+  if (found.length !== all - shown) throw new Error(`${name}: a block has no \`test:\` comment`);
+  const ports = { 8086: gatewayPort, 3000: pagePort, 3001: receiverPort };
+  const ported = (text) => text.replace(/\b(8086|3000|3001)\b/g, (port) => `${ports[port]}`);
   return found.map(([, kind, name, text]) => ({ kind, name, text: ported(text) }));
 }
 
@@ -128,6 +139,12 @@ async function go() {
   writeFileSync(join(at, "go/main.go"), files["make_token.go"]);
   shell("cd go && go mod init token >/dev/null 2>&1 && go get github.com/golang-jwt/jwt/v5 >/dev/null 2>&1");
   await isGood("Go", "cd go && go run .");
+}
+
+async function php() {
+  if (spawnSync("php", ["--version"]).status !== 0)
+    return console.log("SKIPPED: the PHP block, because PHP is not installed");
+  await isGood("PHP", "php make_token.php");
 }
 
 /** The token that the command prints is taken by the gateway. */

@@ -16,6 +16,8 @@ export interface ConnectionParts {
   clock: Clock;
   device: Device;
   WebSocket: SocketClass;
+  /** Takes the socket's place where none opens. */
+  Stream: SocketClass;
   /** Where to go on from. */
   position(): Position | undefined;
   forgetPosition(): void;
@@ -26,8 +28,12 @@ export interface ConnectionParts {
   onLost(): void;
 }
 
-/** From fetching the token to `auth_success`. */
-const CONNECT_MS_MAX = 20_000;
+/** For each step: getting a token, opening the socket, `auth_success`. */
+const STEP_MS_MAX = 10_000;
+/** After as many sockets in a row that never opened a stream is tried. */
+const UNOPENED_MAX = 2;
+/** After a stream that was good for so long a socket is tried again. */
+const STREAM_MS_MAX = 600_000;
 /** How long a ping may remain without any frame from the gateway. */
 const SILENCE_MS_MAX = 10_000;
 /** The same when there is a reason to doubt: the network changed, or the page was asleep. */
@@ -51,6 +57,9 @@ export class Connection {
   /** Tries since the last good connection. */
   #tries = 0;
   #wasOnline = false;
+  /** Sockets in a row that never opened. */
+  #unopened = 0;
+  #isStream = false;
   #onlineAtMs: number | undefined;
   #heardAtMs = 0;
   #heartbeatMs = 25_000;
@@ -85,8 +94,9 @@ export class Connection {
     return this.#state.status === "online";
   }
 
-  /** Begins, also after `stopped`. */
+  /** Begins, also after `stopped`. A wait for the next try ends. */
   start(): void {
+    if (this.#retry.isSet) return this.#open();
     if (this.#state.status !== "stopped") return;
     this.#tries = 0;
     this.#wasOnline = false;
@@ -120,7 +130,8 @@ export class Connection {
     this.#retry.stop();
     this.#refusal = undefined;
     this.#show({ ...this.#state, ...this.#trying() });
-    this.#deadline.start(CONNECT_MS_MAX, () => this.#lost(1006, "no answer"));
+    this.#isStream = this.#unopened >= UNOPENED_MAX;
+    this.#step();
     this.#token().then(
       (token) => {
         if (round !== this.#round) return;
@@ -131,6 +142,10 @@ export class Connection {
         if (round === this.#round) this.#lost(1006, `no token: ${fault instanceof Error ? fault.message : fault}`);
       },
     );
+  }
+
+  #step(): void {
+    this.#deadline.start(STEP_MS_MAX, () => this.#lost(1006, "no answer"));
   }
 
   #trying(): ConnectionState {
@@ -145,8 +160,9 @@ export class Connection {
 
   #connect(round: number, token: string): void {
     let socket: Socket;
+    this.#step();
     try {
-      socket = new this.#parts.WebSocket(this.#parts.url, ["chat.v1"]);
+      socket = new (this.#isStream ? this.#parts.Stream : this.#parts.WebSocket)(this.#parts.url, ["chat.v1"]);
     } catch (fault) {
       // The address can't be one of a WebSocket, so no further try can succeed.
       return this.stop(String(fault));
@@ -155,6 +171,8 @@ export class Connection {
     const isCurrent = () => round === this.#round;
     socket.onopen = () => {
       if (!isCurrent()) return;
+      this.#step();
+      if (!this.#isStream) this.#unopened = -1;
       const resume = this.#parts.position();
       socket.send(JSON.stringify({ type: "auth", payload: resume ? { token, resume } : { token } }));
     };
@@ -273,9 +291,12 @@ export class Connection {
 
   #lost(code: number, reason: string): void {
     const refusal = this.#refusal;
-    const isGood = this.#onlineAtMs !== undefined && this.#clock.now() - this.#onlineAtMs >= GOOD_MS_MIN;
+    const lastedMs = this.#onlineAtMs === undefined ? 0 : this.#clock.now() - this.#onlineAtMs;
+    if (!this.#isStream) this.#unopened += this.#socket ? 1 : 0;
+    // One socket decides whether a stream that failed, or was good for long, is followed by another.
+    else if (!this.#onlineAtMs || lastedMs >= STREAM_MS_MAX) this.#unopened = UNOPENED_MAX - 1;
     this.#onlineAtMs = undefined;
-    if (isGood) this.#tries = 0;
+    if (lastedMs >= GOOD_MS_MIN) this.#tries = 0;
     this.#drop(1000);
     const { step } = afterClose(code);
     if (step === "stop") return this.stop(reason || refusal || "refused", code);
@@ -284,10 +305,10 @@ export class Connection {
     const waitMs = this.#waitMs(step === "backOff" ? undefined : step === "soon" ? SOON_MS_MAX : 0);
     this.#retryAtLeastMs = 0;
     this.#tries += 1;
-    // A device that says so may still reach the gateway, over loopback or a network of its own, so the tries go on.
-    const isOffline = !this.#parts.device.isOnline();
+    // A device without a network waits no longer than others: what it says may be wrong, as on a machine that has no way but
+    // to itself or through a tunnel.
     this.#show({
-      status: isOffline ? "offline" : "reconnecting",
+      status: this.#parts.device.isOnline() ? "reconnecting" : "offline",
       code,
       reason: refusal || reason,
       retryAtMs: this.#clock.now() + waitMs,

@@ -4,22 +4,12 @@ import type { Queue } from "./queue.js";
 import type { Rest } from "./rest.js";
 import type { ConversationState } from "./state.js";
 import type { Readable } from "./store.js";
-import type {
-  ChatMessage,
-  ConversationFrame,
-  ConversationInfo,
-  Frame,
-  History,
-  Member,
-  MessageFrame,
-  Role,
-} from "./types.js";
+import type { ChatMessage, ConversationFrame, ConversationInfo, History, Member, MessageFrame, Role } from "./types.js";
 
 /** What a conversation needs of its client. */
 export interface ConversationParts {
   rest: Rest;
   queue: Queue;
-  ask(type: string, payload: object, isAnswer: (frame: Frame) => boolean): Promise<void>;
   /** Shows others that the user types, or no longer. */
   typing(state: ConversationState, isTyping: boolean): void;
   read(state: ConversationState, messageId: string): void;
@@ -95,21 +85,20 @@ export class Conversation {
   }
 
   /** Replaces the content of one's own message. */
-  async edit(messageId: string, content: string): Promise<void> {
-    const path = `/api/v1/messages/${encodeURIComponent(messageId)}`;
-    this.#parts.onMessage(this.#state, await this.#parts.rest.request<MessageFrame>("PATCH", path, { content }));
+  edit(messageId: string, content: string): Promise<void> {
+    return this.#change("PATCH", messageId, "", { content });
   }
 
-  async delete(messageId: string): Promise<void> {
-    await this.#parts.rest.request("DELETE", `/api/v1/messages/${encodeURIComponent(messageId)}`);
+  delete(messageId: string): Promise<void> {
+    return this.#change("DELETE", messageId);
   }
 
   react(messageId: string, emoji: string): Promise<void> {
-    return this.#reaction("reaction.add", messageId, emoji, true);
+    return this.#change("POST", messageId, "/reactions", { emoji });
   }
 
   unreact(messageId: string, emoji: string): Promise<void> {
-    return this.#reaction("reaction.remove", messageId, emoji, false);
+    return this.#change("DELETE", messageId, `/reactions/${encodeURIComponent(emoji)}`);
   }
 
   /** Marks messages as read, up to this one or all. It is repeated until the gateway has heard it. */
@@ -194,11 +183,10 @@ export class Conversation {
     });
   }
 
-  #reaction(type: string, messageId: string, emoji: string, added: boolean): Promise<void> {
-    return this.#parts.ask(type, { messageId, emoji }, ({ type: told, payload }) => {
-      if (told !== "reaction.updated" || payload.messageId !== messageId) return false;
-      return payload.userId === this.#parts.me() && payload.emoji === emoji && payload.added === added;
-    });
+  async #change(method: string, messageId: string, what = "", body?: object): Promise<void> {
+    const path = `/api/v1/messages/${encodeURIComponent(messageId)}${what}`;
+    const changed = await this.#parts.rest.request<MessageFrame | undefined>(method, path, body);
+    if (changed) this.#parts.onMessage(this.#state, changed);
   }
 
   #path(): string {

@@ -4,8 +4,8 @@ import type { ErrorCode } from "./types.js";
 
 /** The gateway's answer to something that it did not do, or the reason why the client did not ask it. */
 export class ParleyError extends Error {
-  /** For programs. Codes of the gateway, and `OFFLINE` and `CLOSED` of the client itself. */
-  readonly code: ErrorCode | "OFFLINE" | "CLOSED";
+  /** For programs. Codes of the gateway (`UNAVAILABLE` also where none answers), and `CLOSED` of the client itself. */
+  readonly code: ErrorCode | "CLOSED";
   /** Whether the same request may succeed later, unchanged. */
   readonly retryable: boolean;
   /** How long to wait before that. */
@@ -32,11 +32,5 @@ export interface ErrorBody {
   field?: string | null | undefined;
 }
 
-export const offline = (): ParleyError =>
-  new ParleyError({ code: "OFFLINE", message: "there is no connection", retryable: true });
-
 export const closed = (reason: string): ParleyError =>
   new ParleyError({ code: "CLOSED", message: `the client has stopped: ${reason}`, retryable: false });
-
-export const timedOut = (): ParleyError =>
-  new ParleyError({ code: "TIMEOUT", message: "the gateway did not answer in time", retryable: true });

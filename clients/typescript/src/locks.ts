@@ -23,11 +23,11 @@ export function holdLock(queue: string): () => void {
 }
 
 /**
- * Runs `adopt` when the page of another queue is gone. Without locks at once: then two tabs may send one message, which the
- * gateway stores once, because both send it under its `tempId`.
+ * Runs `adopt` when the page of another queue is gone. Without locks, or where the browser refuses them, at once: then two
+ * tabs may send one message, which the gateway stores once, because both send it under its `tempId`.
  */
 export function whenGone(queue: string, adopt: () => Promise<void>): void {
   const locks = manager();
-  if (locks) locks.request(NAME + queue, adopt).catch(() => {});
+  if (locks) locks.request(NAME + queue, adopt).catch(adopt);
   else void adopt();
 }

@@ -2,7 +2,6 @@
 
 import { applyFrame } from "./apply.js";
 import { type Clock, systemClock } from "./clock.js";
-import { Commands } from "./commands.js";
 import { Connection } from "./connection.js";
 import { Conversation, type ConversationParts } from "./conversation.js";
 import { browserDevice } from "./device.js";
@@ -15,6 +14,7 @@ import { Rest } from "./rest.js";
 import type { ConversationState } from "./state.js";
 import { memory } from "./storage.js";
 import { Batch, Cell, type Readable } from "./store.js";
+import { streamClass } from "./stream.js";
 import { Sync } from "./sync.js";
 import type {
   ConnectionState,
@@ -61,7 +61,6 @@ export class Parley {
   readonly #rest: Rest;
   readonly #queue: Queue;
   readonly #sync: Sync;
-  readonly #commands: Commands;
   readonly #presence: PresenceBook;
   readonly #receipts: Receipts;
   readonly #conversationParts: ConversationParts;
@@ -100,6 +99,7 @@ export class Parley {
       clock: this.#clock,
       device: options.device ?? browserDevice(),
       WebSocket: options.WebSocket ?? (globalThis.WebSocket as unknown as SocketClass),
+      Stream: streamClass(this.#rest, this.#clock),
       position: () => this.#feed.position,
       forgetPosition: () => this.#feed.forgetPosition(),
       onState: () => this.#connectionCell.touch(),
@@ -137,7 +137,6 @@ export class Parley {
       apply: (frame) => this.#apply(frame),
       onMessage: (state, message) => this.#fetched(state, message),
     });
-    this.#commands = new Commands(this.#clock, (frame) => this.#connection.send(frame));
     this.#presence = new PresenceBook(this.#batch, (userIds) => {
       this.#connection.send({ type: "presence.query", payload: { userIds } });
     });
@@ -156,7 +155,7 @@ export class Parley {
     if (options.connect !== false) this.#connection.start();
   }
 
-  /** Connects; also again after `stopped`. */
+  /** Connects, also again after `stopped`. While the client waits for its next try, it tries now. */
   connect(): void {
     // Whatever was being fetched when the client stopped is fetched again.
     if (this.#connection.state.status === "stopped") this.#feed.forgetPosition();
@@ -199,16 +198,14 @@ export class Parley {
     return this.#presence.of(userId);
   }
 
-  block(userId: string): Promise<void> {
-    return this.#commands.ask("block.add", { userId }, (frame) => {
-      return frame.type === "block.added" && frame.payload.userId === userId;
-    });
+  async block(userId: string): Promise<void> {
+    await this.#rest.request("POST", "/api/v1/blocks", { userId });
+    this.#setBlocked(userId, true);
   }
 
-  unblock(userId: string): Promise<void> {
-    return this.#commands.ask("block.remove", { userId }, (frame) => {
-      return frame.type === "block.removed" && frame.payload.userId === userId;
-    });
+  async unblock(userId: string): Promise<void> {
+    await this.#rest.request("DELETE", `/api/v1/blocks/${encodeURIComponent(userId)}`);
+    this.#setBlocked(userId, false);
   }
 
   /** Calls back with each frame of this type, for example `notification`. The answer ends that. */
@@ -241,13 +238,11 @@ export class Parley {
 
   #onFrame(frame: Frame): void {
     if (!this.#feed.take(frame)) return;
-    this.#commands.onFrame(frame);
     for (const listener of this.#listeners.get(frame.type) ?? []) listener(frame);
   }
 
   #onLost(): void {
     this.#sync.stop();
-    this.#commands.lost();
     this.#queue.lost();
     for (const state of this.#directory.all()) state.nobodyTypes();
   }
@@ -372,7 +367,6 @@ export class Parley {
     return {
       rest: this.#rest,
       queue: this.#queue,
-      ask: (type, payload, isAnswer) => this.#commands.ask(type, payload, isAnswer),
       typing: (state, isTyping) => this.#receipts.typing(state, isTyping),
       read: (state, messageId) => this.#receipts.read(state, messageId),
       older: (state) => this.#sync.older(state),

@@ -50,10 +50,12 @@ const USER_KEY = "parley:user";
 const ANSWER_MS_MAX = 15_000;
 /** Sends in one second, below the gateway's limit for a connection. */
 const SENDS_PER_SECOND = 30;
-/** How long a new page waits at most for what pages before it left behind: that goes first. */
-const INHERIT_MS = 1_000;
-/** How often the storage is searched for what closed tabs left behind. */
+/** How long a new page sends nothing at most, because pages before it left older messages behind: those go first. */
+const INHERIT_MS = 2_000;
+/** How often the storage is searched for what other tabs left behind. */
 const SEARCH_MS = 20_000;
+/** A storage that takes longer is waited for no longer. */
+const STORAGE_MS_MAX = 5_000;
 
 export class Queue {
   readonly #parts: QueueParts;
@@ -65,9 +67,10 @@ export class Queue {
   readonly #pump: Timer;
   readonly #search: Timer;
   readonly #inheriting: Timer;
-  /** Queues whose messages are older than this page's; `undefined` once they are here, or are waited for no longer. */
+  /** Queues whose messages go before this page's own; `undefined` once they are here. */
   #before: Set<string> | undefined = new Set();
-  #hasLooked = false;
+  /** Since when messages of other queues have been in the storage, as far as this page saw. */
+  #seen = new Map<string, number>();
   #lastOrder = 0;
   #sentAtMs: number[] = [];
   /** The last user of this storage. */
@@ -80,7 +83,6 @@ export class Queue {
     this.#pump = new Timer(parts.clock);
     this.#search = new Timer(parts.clock);
     this.#inheriting = new Timer(parts.clock);
-    this.#inheriting.start(INHERIT_MS, () => this.#inherited());
     this.#release = holdLock(this.#name);
     void this.#begin();
   }
@@ -264,24 +266,50 @@ export class Queue {
     const user = await this.#quietly(() => this.#parts.storage.getItem(USER_KEY));
     this.#storedUser ??= user ?? undefined;
     await this.#adoptOthers();
+    if (this.#isClosed || !this.#before) return;
+    if (this.#before.size === 0) this.#inherited();
+    else this.#inheriting.start(INHERIT_MS, () => void this.#inheritAnyway());
   }
 
   /** Takes over what pages left that are gone. */
   async #adoptOthers(): Promise<void> {
     if (this.#isClosed) return;
     this.#search.start(SEARCH_MS, () => void this.#adoptOthers());
-    for (const entry of await this.#stored()) {
-      const { queue } = entry;
-      if (queue === this.#name || this.#watched.has(queue)) continue;
-      this.#watched.add(queue);
-      if (!this.#hasLooked) this.#before?.add(queue);
-      whenGone(queue, () => this.#adopt(queue));
-    }
-    this.#hasLooked = true;
-    if (this.#before?.size === 0) this.#inherited();
+    const others = this.#watch(await this.#stored());
+    const now = this.#clock.now();
+    this.#seen = new Map(others.map(({ tempId }) => [tempId, this.#seen.get(tempId) ?? now]));
+    // A tab that is well would have sent it meanwhile. This one is frozen, or its lock hangs.
+    const isStuck = ({ tempId }: Entry) => now - (this.#seen.get(tempId) ?? now) >= SEARCH_MS;
+    if (this.#parts.isOnline()) await this.#takeOver(others.filter(isStuck));
   }
 
-  /** What pages before this one left behind is here, or is waited for no longer. */
+  /** Waits for the end of each other page that has messages in the storage. Answers with those messages. */
+  #watch(stored: Entry[]): Entry[] {
+    const others = stored.filter(({ queue }) => queue !== this.#name);
+    for (const { queue } of others) {
+      if (this.#watched.has(queue)) continue;
+      this.#watched.add(queue);
+      this.#before?.add(queue);
+      whenGone(queue, () => this.#adopt(queue));
+    }
+    return others;
+  }
+
+  /** The lock of a page before is still held. */
+  async #inheritAnyway(): Promise<void> {
+    const before = this.#before;
+    const stored = await this.#stored();
+    const kept = this.#takeOver(stored.filter(({ queue }) => before?.has(queue)));
+    this.#inherited();
+    await kept;
+  }
+
+  /** Sends for a page that may live. Then both send; the gateway stores a `tempId` once. A refused one stays with its page. */
+  #takeOver(entries: Entry[]): Promise<void> {
+    return this.#takeAll(entries.filter(({ error }) => !error));
+  }
+
+  /** What pages before this one left behind is here. */
   #inherited(): void {
     this.#before = undefined;
     this.#inheriting.stop();
@@ -289,16 +317,22 @@ export class Queue {
   }
 
   async #adopt(queue: string): Promise<void> {
-    if (this.#isClosed) return;
+    // A page between may have taken some of it and be gone, too; then that page is watched from here on.
+    const others = this.#watch(await this.#stored());
     this.#watched.delete(queue);
-    const left = (await this.#stored()).filter((entry) => entry.queue === queue);
-    const own = left.filter((entry) => !this.#isForeign(entry) && !this.#waiting.has(entry.tempId));
-    // All at once, so that none is sent before an older one is here.
+    const kept = this.#takeAll(others.filter((entry) => entry.queue === queue));
+    if (this.#before?.delete(queue) && this.#before.size === 0) this.#inherited();
+    await kept;
+  }
+
+  /** Makes messages this page's own: all at once, so that none is sent before an older one is here. */
+  async #takeAll(entries: Entry[]): Promise<void> {
+    if (this.#isClosed) return;
+    const own = entries.filter((entry) => !this.#isForeign(entry) && !this.#waiting.has(entry.tempId));
+    this.#lastOrder = Math.max(this.#lastOrder, ...own.map(({ order }) => order));
     const taken = own
       .sort((a, b) => a.order - b.order)
       .map((entry) => this.#take({ ...entry, queue: this.#name }, false));
-    this.#lastOrder = Math.max(this.#lastOrder, ...own.map((entry) => entry.order));
-    if (this.#before?.delete(queue) && this.#hasLooked && this.#before.size === 0) this.#inherited();
     for (const waiting of taken) await this.#keep(waiting);
   }
 
@@ -314,12 +348,16 @@ export class Queue {
     return found;
   }
 
-  // A full or forbidden storage must not keep a message from being sent.
+  // A storage that is full, forbidden or hangs must not keep a message from being sent.
   async #quietly<T>(run: () => T | Promise<T>): Promise<T | undefined> {
+    const deadline = new Timer(this.#clock);
+    const late = new Promise<undefined>((resolve) => deadline.start(STORAGE_MS_MAX, () => resolve(undefined)));
     try {
-      return await run();
+      return await Promise.race([run(), late]);
     } catch {
       return undefined;
+    } finally {
+      deadline.stop();
     }
   }
 }

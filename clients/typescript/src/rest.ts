@@ -28,6 +28,12 @@ export class Rest {
     this.#clock = clock;
   }
 
+  /** A stream of events. */
+  stream(path: string, token: string, signal: AbortSignal): Promise<Response> {
+    const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
+    return this.#fetch(this.#base + path, { headers, signal });
+  }
+
   get<T>(path: string): Promise<T> {
     return this.request("GET", path);
   }

@@ -4,8 +4,16 @@ import type { QueueStorage } from "./types.js";
 
 export type { QueueStorage } from "./types.js";
 
+/** A storage that answers at once. */
+interface AtOnce extends QueueStorage {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+  removeItem(key: string): void;
+  getAllKeys(): string[];
+}
+
 /** Forgets everything with the page. */
-export function memory(): QueueStorage {
+export function memory(): AtOnce {
   const items = new Map<string, string>();
   return {
     getItem: (key) => items.get(key) ?? null,
@@ -16,7 +24,7 @@ export function memory(): QueueStorage {
 }
 
 /** The page's `localStorage`. `name` separates clients of one page from one another. */
-export function localStorage(name: string): QueueStorage {
+export function localStorage(name: string): AtOnce {
   const items = globalThis.localStorage;
   const prefix = `${name}/`;
   return {
@@ -32,8 +40,22 @@ export function localStorage(name: string): QueueStorage {
 
 const STORE = "queue";
 
-/** A database of its own, with this name. */
+/** Workers have no `localStorage`, and the user may forbid it. */
+function journalOf(name: string): AtOnce {
+  try {
+    if (globalThis.localStorage) return localStorage(name);
+  } catch {
+    // The user forbids it.
+  }
+  return memory();
+}
+
+/**
+ * A database of its own, with this name. IndexedDB writes later, and forgets what it has not written when the page goes. So
+ * each item is also in `localStorage` until it is written.
+ */
 export function indexedDb(name: string): QueueStorage {
+  const journal = journalOf(`parley-journal/${name}`);
   let opened: Promise<IDBDatabase> | undefined;
   const open = () => {
     opened ??= new Promise<IDBDatabase>((resolve, reject) => {
@@ -64,9 +86,26 @@ export function indexedDb(name: string): QueueStorage {
     });
   };
   return {
-    getItem: async (key) => (await run<string | undefined>("readonly", (store) => store.get(key))) ?? null,
-    setItem: async (key, value) => void (await run("readwrite", (store) => store.put(value, key))),
-    removeItem: async (key) => void (await run("readwrite", (store) => store.delete(key))),
-    getAllKeys: async () => (await run("readonly", (store) => store.getAllKeys())).map(String),
+    getItem: async (key) =>
+      journal.getItem(key) ?? (await run<string | undefined>("readonly", (store) => store.get(key))) ?? null,
+    async setItem(key, value) {
+      try {
+        journal.setItem(key, value);
+      } catch {
+        // It is full. Then only the database has it.
+      }
+      await run("readwrite", (store) => store.put(value, key));
+      if (journal.getItem(key) === value) journal.removeItem(key);
+    },
+    async removeItem(key) {
+      journal.removeItem(key);
+      await run("readwrite", (store) => store.delete(key));
+    },
+    async getAllKeys() {
+      // The journal first: an item that leaves it meanwhile is in the database then.
+      const keys = journal.getAllKeys();
+      const written = await run("readonly", (store) => store.getAllKeys());
+      return [...new Set([...keys, ...written.map(String)])];
+    },
   };
 }

@@ -4,19 +4,24 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Parley } from "../../src/index.js";
 import { memory } from "../../src/storage.js";
+import { PlainProxy } from "../support/network.js";
 import { backend, mint, type Node, online, open, sleep, startNode, texts, until } from "../support/nodes.js";
 
 let node: Node;
+let proxy: PlainProxy;
 let run = 0;
 const clients: Parley[] = [];
 
 before(async () => {
   node = await startNode("dev", { HEARTBEAT_SECONDS: "5" });
+  proxy = new PlainProxy(Number(new URL(node.url).port));
+  await proxy.start();
 });
 
 after(async () => {
   for (const client of clients) client.close();
-  await node.program.stop();
+  proxy?.stop();
+  await node?.program.stop();
 });
 
 /** Names of this test's own. */
@@ -275,4 +280,49 @@ test("a drain of the node is followed to where the next one is", async () => {
   await online(a);
   assert.deepEqual([...new Set(states)], ["online", "reconnecting"]);
   await next.program.stop("SIGKILL");
+});
+
+test("behind a proxy that breaks WebSockets a stream and REST do the same", async () => {
+  const [alice = "", bob = ""] = people("alice", "bob");
+  // A token that ends ends its stream; the next one goes on from there.
+  const a = open(proxy.url, alice, { token: () => mint(alice, 4), deliveryReceipts: false });
+  clients.push(a);
+  const b = client(bob);
+  await online(a, b);
+  assert.deepEqual([proxy.upgrades, proxy.streams], [2, 1]);
+  const toBob = a.direct(bob);
+  const toAlice = b.direct(alice);
+  for (const conversation of [toBob, toAlice]) conversation.messages.subscribe(() => {});
+  a.presence(bob).subscribe(() => {});
+  const written: string[] = [];
+  for (let at = 0; at < 60; at += 1) {
+    written.push(`mine ${at}`, `yours ${at}`);
+    await toBob.send(`mine ${at}`);
+    await toAlice.send(`yours ${at}`);
+    if (at % 20 === 10) proxy.cutAll();
+    await sleep(100);
+  }
+  for (const conversation of [toBob, toAlice]) await shows(() => texts(conversation), written);
+  assert.ok(proxy.streams >= 4, `${proxy.streams} streams`);
+  await shows(() => a.presence(bob).get().online, true);
+  await shows(() => a.unread.get(), 1);
+  toBob.markRead();
+  await shows(() => [a.unread.get(), toAlice.messages.get().at(-1)?.status], [0, "read"]);
+  await toBob.react(toBob.messages.get()[1]?.id ?? "", "👍");
+  await shows(() => toAlice.messages.get()[1]?.reactions, { "👍": [alice] });
+  await b.block(alice);
+  await assert.rejects(toBob.send("blocked"), { code: "BLOCKED" });
+  await b.unblock(alice);
+
+  // Where streams don't get through either, a socket is tried again.
+  const { upgrades } = proxy;
+  proxy.breaksStreams = true;
+  proxy.cutAll();
+  await until(
+    () => proxy.upgrades > upgrades,
+    () => JSON.stringify(a.connection.get()),
+  );
+  proxy.breaksStreams = false;
+  await toBob.sendAgain(toBob.messages.get().at(-1)?.tempId ?? "");
+  await shows(() => texts(toAlice), [...written, "blocked"]);
 });

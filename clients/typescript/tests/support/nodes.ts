@@ -19,12 +19,12 @@ export const sleep = (ms: number): Promise<void> => new Promise((resolve) => set
 /** Waits until `isTrue`; fails with what `told` says. */
 export async function until(
   isTrue: () => boolean | Promise<boolean>,
-  told: () => string,
-  withinMs = 30_000,
+  told: () => string | Promise<string>,
+  withinMs = 60_000,
 ): Promise<void> {
   const endMs = Date.now() + withinMs;
   while (!(await isTrue())) {
-    if (Date.now() > endMs) throw new Error(`not within ${withinMs} ms: ${told()}`);
+    if (Date.now() > endMs) throw new Error(`not within ${withinMs} ms: ${await told()}`);
     await sleep(20);
   }
 }
@@ -62,7 +62,13 @@ export class Program {
         this.said = (this.said + bytes).slice(-4_000);
       });
     }
-    this.ended = new Promise((resolve) => this.child.once("exit", () => resolve()));
+    this.ended = new Promise((resolve) => {
+      this.child.once("exit", () => resolve());
+      this.child.once("error", (fault) => {
+        this.said += fault;
+        resolve();
+      });
+    });
   }
 
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {

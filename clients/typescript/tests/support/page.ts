@@ -19,7 +19,24 @@ conversation.messages.subscribe((messages) => {
     }),
   );
 });
-parley.connection.subscribe(({ status }) => {
-  document.body.dataset.status = status;
+const seen: string[] = [];
+parley.connection.subscribe((state) => {
+  document.body.dataset.status = state.status;
+  seen.push(`${Math.round(performance.now())} ${JSON.stringify(state)}`);
 });
-Object.assign(window, { parley, conversation });
+
+/** Everything that tells why a test fails. */
+async function report(): Promise<object> {
+  const keys = await storage.getAllKeys();
+  return {
+    now: Math.round(performance.now()),
+    isOnLine: navigator.onLine,
+    seen: seen.slice(-30),
+    shown: conversation.messages.get().map(({ seq, content, status }) => `${seq ?? "-"} ${content} ${status}`),
+    waiting: await Promise.all(keys.map(async (key) => `${key} ${await storage.getItem(key)}`)),
+    journal: Object.keys(window.localStorage),
+    locks: await navigator.locks?.query(),
+  };
+}
+
+Object.assign(window, { parley, conversation, report });

@@ -211,3 +211,75 @@ test("two clients of one storage send each message once, and both show it", asyn
     [],
   );
 });
+
+test("a page that seems to live for ever keeps nothing back: another one sends for it, and its older messages first", async () => {
+  const { clock, gateway, open, stored } = world();
+  const storage = memory();
+  const names = new Set<string>();
+  // The lock of another page is never given.
+  const request = (name: string, run: () => Promise<void>) => {
+    const isOwn = !names.has(name);
+    names.add(name);
+    return isOwn ? run() : new Promise(() => {});
+  };
+  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: { locks: { request } } });
+  try {
+    gateway.faults.refuseSocket = 1;
+    const first = open("alice", { storage, userId: "alice" });
+    void first.direct("bob").send("one");
+    await clock.advance(100);
+    first.close();
+
+    gateway.faults.refuseSocket = 0;
+    const second = open("alice", { storage, userId: "alice" });
+    void second.direct("bob").send("two");
+    await clock.advance(1_000);
+    assert.deepEqual(stored(), []);
+    await clock.advance(5_000);
+    assert.deepEqual(stored(), ["one", "two"]);
+
+    gateway.faults.refuseSocket = 1;
+    gateway.cutAll();
+    const third = open("alice", { storage, userId: "alice" });
+    void third.direct("bob").send("three");
+    await clock.advance(100);
+    third.close();
+    gateway.faults.refuseSocket = 0;
+    await clock.advance(90_000);
+    assert.deepEqual(stored(), ["one", "two", "three"]);
+  } finally {
+    if (before) Object.defineProperty(globalThis, "navigator", before);
+    else Reflect.deleteProperty(globalThis, "navigator");
+  }
+});
+
+test("a slow storage puts nothing out of order, and one that hangs keeps nothing back", async () => {
+  const { clock, gateway, open, stored } = world();
+  const items = memory();
+  const late = <T>(run: () => T, ms: number) => new Promise<T>((resolve) => clock.setTimeout(() => resolve(run()), ms));
+  const slow: QueueStorage = {
+    getItem: (key) => late(() => items.getItem(key), 1_500),
+    setItem: (key, value) => late(() => items.setItem(key, value), 1_500),
+    removeItem: (key) => late(() => items.removeItem(key), 1_500),
+    getAllKeys: () => late(() => items.getAllKeys(), 1_500),
+  };
+  gateway.faults.refuseSocket = 1;
+  const first = open("alice", { storage: slow, userId: "alice" });
+  void first.direct("bob").send("one");
+  await clock.advance(5_000);
+  first.close();
+  gateway.faults.refuseSocket = 0;
+  const second = open("alice", { storage: slow, userId: "alice" });
+  void second.direct("bob").send("two");
+  await clock.advance(30_000);
+  assert.deepEqual(stored(), ["one", "two"]);
+  second.close();
+
+  const hangs = () => new Promise<never>(() => {});
+  const storage: QueueStorage = { getItem: hangs, setItem: hangs, removeItem: hangs, getAllKeys: hangs };
+  const third = open("alice", { storage, userId: "alice" });
+  void third.direct("bob").send("three");
+  await clock.advance(30_000);
+  assert.deepEqual(stored(), ["one", "two", "three"]);
+});
