@@ -136,6 +136,8 @@ async fn close_in_batches(node: &Node, window: Duration, deadline: Instant) {
         }
         tokio::time::sleep(BATCH_EVERY).await;
     }
+    // Who is left has waited for a close, as a stream's client does, and would keep the node from its end.
+    node.registry.queues().iter().for_each(|queue| queue.close(CloseCode::Draining));
 }
 
 /// Closes the sockets that have taken no command for [`ANSWER_WITHIN`].

@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -83,6 +84,10 @@ pub(super) async fn join(place: Place, identity: Identity, resume: Option<Resume
     let _turn = if switches::off("turns") { None } else { Some(take_turn(&node).await?) };
     let registered = Registered::add(&node, &identity.user, number, &queue, expiry_s(&identity));
     let mut registered = registered.ok_or(Refusal::Close(CloseCode::ConnectionLimit))?;
+    // Either the drain finds the connection in the registry, or this finds the drain.
+    if node.draining.load(Ordering::Relaxed) {
+        return Err(Refusal::Close(CloseCode::Draining));
+    }
     let guest = registered.watch_credential(&identity);
     registered.subscribe().await.map_err(unavailable)?;
     // The socket is in the registry now. An order to close comes after the revocation that it goes with, so either it finds

@@ -1,5 +1,6 @@
 //! A drain without a loss: `goaway`, answers to commands under way, 4200, and no new command.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gateway::node::drain::STOP_MARGIN;
@@ -83,6 +84,32 @@ async fn who_comes_in_the_window_is_told_4200() {
     let mut late = Client::open(http, &format!("/chat/ws?token={}", token("b")), &[]).await.expect("served, not reset");
     assert_eq!(late.expect_close().await, 4200);
     drain.await.expect("drained").expect("and every part of it");
+}
+
+/// Who doesn't leave after `goaway`, and has taken its last command just before the end, is closed all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_left_at_the_end_of_a_drain_is_closed_then() {
+    let node = Node::embedded(&[("DRAIN_DELAY_SECONDS", "0"), ("DRAIN_SECONDS", "1")]).await;
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        clients.push(Client::join(node.http, &format!("u{n}")).await);
+    }
+    let drain = tokio::spawn(node.app.drain());
+    for client in &mut clients {
+        assert_eq!(client.expect_close().await, 4200);
+    }
+    drain.await.expect("drained").expect("and every part of it");
+}
+
+/// The drain may have looked for the last time when a token has been checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_proves_who_they_are_during_a_drain_is_told_4200() {
+    let node = Node::embedded(&[]).await;
+    let mut late = Client::open(node.http, "/chat/ws", &[]).await.expect("an upgrade");
+    node.app.node().draining.store(true, Ordering::Relaxed);
+    late.send("auth", json!({ "token": token("late") })).await;
+    assert_eq!(late.expect_close().await, 4200);
+    assert_eq!(node.app.node().registry.socket_count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
