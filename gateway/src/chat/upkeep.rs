@@ -16,8 +16,10 @@ const EVERY: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_secs(10);
 /// How long the upkeep stays with a node that asks no more, in milliseconds: a step more than a turn.
 const LEASE_MS: u64 = 30_000;
-/// The pause behind each step. A step takes some milliseconds, so most of the time there is none.
+/// The pause behind each round of steps, at least.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause is so many times the round: where the store is slow, the upkeep takes no larger part of it.
+const PAUSES_PER_ROUND: u32 = 4;
 /// The pause behind a walk over all conversations.
 const REST: Duration = Duration::from_secs(3600);
 const DAY_MS: u64 = 86_400_000;
@@ -65,11 +67,12 @@ impl Chat {
         let begun = Instant::now();
         let mut is_due = true;
         while is_due && begun.elapsed() < TURN {
+            let round = Instant::now();
             is_due = self.store.empty_deleted().await?;
             is_due |= self.go_on_erasing().await?;
             is_due |= self.expire_audit(retention.audit_days).await?;
             is_due |= self.expire_messages(retention.message_days, walk).await?;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(PAUSE.max(round.elapsed() * PAUSES_PER_ROUND)).await;
         }
         Ok(())
     }

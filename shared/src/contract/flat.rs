@@ -404,7 +404,7 @@ mod tests {
     /// Canonical payloads of every event, with every field and, where a codec looks at it, without.
     fn events() -> Vec<Value> {
         let message = json!({ "id": "7", "conversationId": "c", "seq": 1, "rev": 1, "senderId": "5", "kind": "text",
-            "content": "x", "tempId": "t", "createdAt": AT, "deletedAt": AT });
+            "content": "x", "tempId": "t", "data": { "a": 1 }, "createdAt": AT, "deletedAt": AT });
         let conversation = json!({ "id": "c", "kind": "channel", "visibility": "public", "hasPassword": false,
             "createdAt": AT, "lastSeq": 0, "rev": 0, "memberCount": 1,
             "members": [{ "userId": "u", "role": "owner", "readSeq": 0 }] });
