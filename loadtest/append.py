@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What an event costs a Redis server: the CPU time of its process for the append script, beside the least that could do.
+"""What an event costs a Redis server: the CPU time of its process for the append script, and the least that could do.
 
     loadtest/append.py [--before REVISION] [--events 60000] [--rounds 5] [--batches 4,16,64]
     loadtest/append.py --memory                 what a user's log takes of its memory, instead
     loadtest/append.py --calls EVENTS SOCKET [WAY] [--before REVISION]
-                                                appends so many events of one user on a server that is there, and ends it
+                                                appends events of one user on a server that is there, and ends it
 
-Starts a redis-server of its own. 1,000 users have full logs and a count; two connections are subscribed to their channels.
-Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is sent at once, as
-one call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an hour has 20 seconds, and
-a check comes once a second. --before takes the script of an earlier revision along, up to the one in which a call had ten
-arguments for each event. Standard library only. Debian packages: redis-server.
+Starts a redis-server of its own. 1,000 users have full logs and a count; two connections are subscribed to their
+channels. Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is
+sent at once, as one call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an
+hour has 20 seconds, and a check comes once a second. --before takes the script of an earlier revision along, up to the
+one in which a call had ten arguments for each event. Standard library only. Debian packages: redis-server.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def append_script():
 def read(part, revision=None):
     if revision is None:
         return (ROOT / LUA / part).read_text()
-    return subprocess.run(["git", "show", f"{revision}:{LUA}/{part}"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    show = ["git", "show", f"{revision}:{LUA}/{part}"]
+    return subprocess.run(show, cwd=ROOT, capture_output=True, check=True, text=True).stdout
 
 
 def log(user):
@@ -110,10 +111,11 @@ def channel(user):
 
 
 def body(user, event):
-    """A message of 200 characters as a node sends it to the script: without its first character, the companion short."""
+    """A message of 200 characters as a node sends it: without its first character, its companion as a reference."""
     message = (
-        f'{{"id":"{7001002 + event}","conversationId":"c{user}","seq":{event},"rev":{event},"senderId":"100200","kind":"text",'
-        f'"content":"{"x" * 200}","tempId":"temp-1795262400007-1","createdAt":"2026-11-21T12:00:00.007Z"}}'
+        f'{{"id":"{7001002 + event}","conversationId":"c{user}","seq":{event},"rev":{event},"senderId":"100200",'
+        f'"kind":"text","content":"{"x" * 200}","tempId":"temp-1795262400007-1",'
+        f'"createdAt":"2026-11-21T12:00:00.007Z"}}'
     )
     return (
         f'"type":"message.new","payload":{{"message":{message}}}}}\n{{"repeats":{len(message)}}}'
@@ -261,7 +263,8 @@ def measure_memory(path, before):
     rows = []
     ways = Ways(server, before)
     empty = used(server)
-    for name, way in [("256 events, before", ways.before_with_count)] * bool(before) + [("256 events", ways.with_count)]:
+    filled = [("256 events, before", ways.before_with_count)] if before else []
+    for name, way in [*filled, ("256 events", ways.with_count)]:
         server.ask("FLUSHALL")
         open_logs(server, USERS)
         append(server, way, FILLED, 64)
@@ -313,9 +316,8 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/redis.sock"
-        redis = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder], stdout=subprocess.DEVNULL
-        )
+        command_line = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        redis = subprocess.Popen(command_line, stdout=subprocess.DEVNULL)
         try:
             while not os.path.exists(path):
                 time.sleep(0.1)
