@@ -38,7 +38,7 @@ use crate::node::clients::Clients;
 use crate::node::drain::{self, Stopping, Unfinished};
 use crate::node::lobby::Lobby;
 use crate::node::readiness::Readiness;
-use crate::node::{JOINS_MAX, Node, clocks, recheck};
+use crate::node::{JOINS_MAX, Node, clocks, presence_again, recheck};
 use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
 use crate::traces;
 use crate::webhooks::{Hook, PushWebhook};
@@ -172,6 +172,7 @@ impl App {
         tasks.spawn(clocks::refresh(Arc::clone(node), refresh_queue));
         tasks.spawn(clocks::errands(Arc::clone(node), stop()));
         tasks.spawn(recheck::run(Arc::clone(node), stop()));
+        tasks.spawn(presence_again::run(Arc::clone(node), self.config.log.online_ttl, stop()));
         let (chat, until) = (Arc::clone(&node.chat), stop());
         tasks.spawn(async move { chat.sweep_until(until).await });
         let (chat, until) = (Arc::clone(&node.chat), stop());

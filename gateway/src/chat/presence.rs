@@ -29,9 +29,18 @@ impl Chat {
         if !status {
             return Ok(None);
         }
+        self.status_among(partners).await.map(Some)
+    }
+
+    /// `status.bulk` of the user's partners, as on connect.
+    pub async fn status_of_partners(&self, user: &UserId) -> Result<Event, ProtocolError> {
+        self.status_among(self.partners.of(user).await?).await
+    }
+
+    async fn status_among(&self, partners: Vec<Partner>) -> Result<Event, ProtocolError> {
         let (hidden, shown): (Vec<Partner>, Vec<Partner>) = partners.into_iter().partition(|partner| partner.blocked);
         let users = |partners: Vec<Partner>| partners.into_iter().map(|partner| partner.user).collect::<Vec<_>>();
-        self.status_of(&users(shown), &users(hidden)).await.map(Some)
+        self.status_of(&users(shown), &users(hidden)).await
     }
 
     /// Refreshes the presence of users with a sign of life.

@@ -96,11 +96,12 @@ fn database_number(url: &str) -> Option<&str> {
     let number =
         if scheme.ends_with("-sentinel") { path.split_once('/').map_or("", |(_, number)| number) } else { path };
     // Other clients take it from the query, too.
-    let of_query = query.split('&').find_map(|pair| pair.strip_prefix("db="));
-    let number = of_query.unwrap_or(number).trim_end_matches('/');
+    let of_query = query.split('&').find_map(|pair| pair.strip_prefix("db=")).unwrap_or_default();
     // Anything else is no database, and may be a part of a password.
-    let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
-    if is_number && number.bytes().any(|digit| digit != b'0') { Some(number) } else { others.and_then(database_number) }
+    let is_named =
+        |number: &&str| number.bytes().all(|digit| digit.is_ascii_digit()) && number.bytes().any(|digit| digit != b'0');
+    let named = [number.trim_end_matches('/'), of_query].into_iter().find(is_named);
+    named.or_else(|| others.and_then(database_number))
 }
 
 fn redis_ca_file(url: Option<&str>, layers: &Layers) -> Result<Option<PathBuf>, ConfigError> {

@@ -191,6 +191,7 @@ mod tests {
             ("REDIS_URL", "redis://a:1/1", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis://me:pw@a:1/3?protocol=resp3", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis://a:1?db=1", "REDIS_NAMESPACE"),
+            ("REDIS_URL", "redis://a:1/1?db=0", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis://a:1/?protocol=resp3&db=1", "REDIS_NAMESPACE"),
             ("REDIS_URL", "redis-sentinel://:pw@a:1,b/name/2", "REDIS_NAMESPACE"),
             ("REDIS_URL", "rediss://a:1,rediss://b:1/1", "REDIS_NAMESPACE"),

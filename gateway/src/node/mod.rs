@@ -6,6 +6,7 @@ pub mod clients;
 pub mod clocks;
 pub mod drain;
 pub mod lobby;
+pub mod presence_again;
 pub mod readiness;
 pub mod recheck;
 

@@ -9,12 +9,14 @@ use subtle::ConstantTimeEq;
 
 use super::Api;
 use super::failure::Failure;
-use super::streams::PATH as EVENTS_PATH;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal, Unavailable};
 use crate::http::browsers::{Source, foreign_cookie};
 use crate::http::client_address::{ClientScheme, address_key};
 use crate::limits::{Allowance, BulkPlace, BulkWork, TooManyBulkRequests};
 use crate::store::Giver;
+
+/// Where a caller listens: by polls, or to a stream.
+pub(super) const EVENTS_PATH: &str = "/api/v1/events";
 
 /// The caller.
 #[derive(Debug, Clone)]

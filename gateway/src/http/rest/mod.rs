@@ -110,7 +110,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .get("/api/v1/invites", listings::invites, "The conversations to which the user is invited")
         .get("/api/v1/channels", listings::channels, "Public channels")
         .get(
-            streams::PATH,
+            caller::EVENTS_PATH,
             events::events,
             "Wait for events (long polling), or have them as they come (server-sent events)",
         )

@@ -18,7 +18,7 @@ use shared::command::Resume;
 use shared::{ErrorCode, ProtocolError};
 
 use super::Api;
-use super::caller::not_let_in;
+use super::caller::{EVENTS_PATH, not_let_in};
 use super::failure::{Failure, respond};
 use crate::auth::credentials::query_value;
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal};
@@ -32,8 +32,6 @@ use crate::limits::Stay;
 use crate::node::Node;
 use crate::session::stream::{EventStream, RETRY_MS, retry_line};
 
-/// Where streams are.
-pub(super) const PATH: &str = "/api/v1/events";
 /// What a client accepts that wants one.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
@@ -83,7 +81,7 @@ fn asks_for_stream(request: &Request) -> bool {
     let mut accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_stream = |media: &str| media.split(';').next().is_some_and(|name| name.trim() == EVENT_STREAM);
     request.method() == Method::GET
-        && request.uri().path() == PATH
+        && request.uri().path() == EVENTS_PATH
         && accepted.any(|list| list.split(',').any(is_stream))
 }
 

@@ -1,6 +1,7 @@
 //! Pages of other sites: what they may read, and that a browser's cookies change nothing for them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -102,8 +103,10 @@ async fn no_page_of_another_site_listens_by_a_cookie() {
         let (stream, poll) = (("accept", "text/event-stream"), ("accept", "*/*"));
         for asked in [stream, poll] {
             for from in [("origin", EVIL), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
-                let (status, headers) =
-                    headers_of(node.http, "GET", "/api/v1/events?wait=0", &[("cookie", &cookie), from, asked]).await;
+                let headers = [("cookie", &*cookie), from, asked];
+                let answered = headers_of(node.http, "GET", "/api/v1/events?wait=0", &headers);
+                let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
+                let (status, headers) = answered.expect("a stream would not end");
                 assert_eq!((status, text(&headers, "content-type")), (403, Some("application/json")), "{from:?}");
             }
         }

@@ -9,7 +9,7 @@ use shared::{Timestamp, UserId};
 use crate::backbone::rig::{Rig, bounded, counted, event, eventually, message, settings, user, with};
 use crate::support::redis::Redis;
 
-/// What stands between the names and the values of a key in `damage`: no command here holds a space.
+/// Bytes that are no text, as Lua writes them. Commands are divided at spaces, so nothing in `damage` holds one.
 const NO_TEXT: &str = "string.char(255,254)";
 
 /// A command with any bytes, run where its key is.

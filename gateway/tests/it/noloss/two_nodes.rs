@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, types};
+use crate::support::client::{Client, Incoming, types};
 use crate::support::haproxy::Haproxy;
-use crate::support::http::get;
-use crate::support::two_nodes::{TwoNodes, logs_come_of_age};
+use crate::support::http::{bearer, get};
+use crate::support::node::token;
+use crate::support::two_nodes::{TwoNodes, logs_come_of_age, say};
 
 /// The `seq` of each durable frame.
 fn seqs(frames: &[Value]) -> Vec<u64> {
@@ -181,6 +182,43 @@ async fn redis_gone_and_back_empty() {
     assert_eq!(new["payload"]["message"]["content"], "after");
     assert_eq!(new["seq"].as_u64(), resync["payload"]["seq"].as_u64().map(|seq| seq + 1));
     assert_eq!(a.expect("message.sent").await["payload"]["message"], new["payload"]["message"]);
+}
+
+/// A node dies, and Redis forgets who was online there: nobody tells of their going, so presence is told anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_stays_online_for_ever_whom_redis_has_forgotten() {
+    let clocks = [("ONLINE_TTL_SECONDS", "6"), ("HEARTBEAT_SECONDS", "4"), ("HEARTBEAT_TIMEOUT_SECONDS", "4")];
+    let mut cluster = TwoNodes::start(&clocks).await;
+    for partner in ["gone", "here"] {
+        say(cluster.one.http, "a", partner, "hello").await;
+    }
+    // As a node would that is killed together with Redis.
+    cluster.redis.ask("SET online:gone 1 EX 600");
+    let mut here = Client::join(cluster.two.http, "here").await;
+    let (name, value) = bearer(&token("a"));
+    let mut a = Client::open(cluster.one.http, "/chat/ws", &[(name, &value)]).await.expect("an upgrade");
+    let shown = a.expect("status.bulk").await["payload"]["users"].clone();
+    assert_eq!((&shown["gone"]["online"], &shown["here"]["online"]), (&json!(true), &json!(true)), "{shown}");
+    cluster.redis.restart();
+    a.expect("resync").await;
+    let told_anew = async {
+        loop {
+            match a.try_next().await {
+                Some(Incoming::Frame(frame)) if frame["type"] == "status.bulk" => return frame,
+                Some(Incoming::Frame(_)) | None => {}
+                Some(ended) => panic!("{ended:?}"),
+            }
+        }
+    };
+    // A socket that is read answers pings.
+    let lives = async { while here.try_next().await.is_none_or(|next| matches!(next, Incoming::Frame(_))) {} };
+    let frame = tokio::select! {
+        frame = told_anew => frame,
+        () = lives => panic!("the partner's socket has ended"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("presence is not told anew"),
+    };
+    let told = &frame["payload"]["users"];
+    assert_eq!((&told["gone"]["online"], &told["here"]["online"]), (&json!(false), &json!(true)), "{told}");
 }
 
 /// Redis is away: a send still commits; the sockets of the same node have it at once, and not again when Redis is back.

@@ -24,9 +24,6 @@ const AT_EACH_CONNECTION: [&str; 13] = [
     "unsubscribe",
 ];
 
-/// For Sentinels alone, who have users of their own.
-const FOR_SENTINELS: [&str; 2] = ["sentinel", "sentinel|master"];
-
 /// A word of `CLIENT LIST TYPE normal`, and no command there.
 const ARGUMENTS: [&str; 1] = ["type"];
 
@@ -98,8 +95,7 @@ fn every_command_that_the_scripts_and_the_code_use_is_tried() {
     used.retain(|name| !ARGUMENTS.contains(&name.as_str()));
     assert!(files > 50 && used.len() > 40, "{files} files name {used:?}");
     let tried = named(&without_comments(&root().join(RIGHTS)), &known);
-    let elsewhere: BTreeSet<String> =
-        AT_EACH_CONNECTION.iter().chain(&FOR_SENTINELS).map(|name| (*name).to_owned()).collect();
+    let elsewhere: BTreeSet<String> = AT_EACH_CONNECTION.iter().map(|name| (*name).to_owned()).collect();
     let covered: BTreeSet<String> = tried.union(&elsewhere).cloned().collect();
     let untried: Vec<_> = used.difference(&covered).collect();
     assert!(untried.is_empty(), "connect/rights.rs doesn't try {untried:?}");
@@ -112,7 +108,7 @@ fn every_command_that_the_scripts_and_the_code_use_is_tried() {
     let rules = page.lines().find(|line| line.starts_with("user parley on >PASSWORD")).expect("the rules");
     let given: BTreeSet<&str> = rules.split(' ').filter_map(|rule| rule.strip_prefix('+')).collect();
     let of_a_cluster = ["spublish", "pubsub|shardnumsub", "ssubscribe", "sunsubscribe", "cluster|nodes", "asking"];
-    let only_here = |name: &&String| !of_a_cluster.contains(&name.as_str()) && !FOR_SENTINELS.contains(&name.as_str());
+    let only_here = |name: &&String| !of_a_cluster.contains(&name.as_str());
     let lacking: Vec<_> = used.iter().filter(only_here).filter(|name| !given.contains(name.as_str())).collect();
     assert!(lacking.is_empty(), "the rules of deploy/README.md lack {lacking:?}");
     // The scripts are loaded by a call of the client's library.
