@@ -48,6 +48,7 @@ run npm run --silent test
 run npm run --silent build
 run npm run --silent size
 run npm run --silent package:check
+run npm run --silent demo:check
 
 say "parley-client: its types are those of the gateway's documents"
 database='' JWT_SECRET=$(random_secret) gateway_up dev "$gateway" dev
