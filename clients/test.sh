@@ -3,8 +3,8 @@
 #
 #   GATEWAY=<binary> clients/test.sh [--short]      --short leaves out the two nodes that are killed
 #
-# Needs node, npm, chromium, openssl, curl, python3 with venv; with go and php it runs their blocks too. Where node is older than 20,
-# a newer one is fetched from npm, into target/test-tools.
+# Needs node, npm, chromium, openssl, curl, python3 with venv; with go and php it runs their blocks too. Where node is older
+# than 20, a newer one is fetched from npm, into target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=../deploy/services.sh
