@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests of the clients, and the blocks of clients/README.md, run as they stand in an empty folder:
+# The tests of the clients, and the blocks of clients/README.md and the pages beside it, run as they stand in an empty folder:
 #
 #   GATEWAY=<binary> clients/test.sh [--short]      --short leaves out the two nodes that are killed
 #
-# Needs node, npm, chromium, openssl, curl, python3 with venv; with go it runs the Go block too. Where node is older than 20,
-# a newer one is fetched from npm, into target/test-tools.
+# Needs node, npm, chromium, openssl, curl, python3 with venv; with go and php it runs their blocks too. Where node is older
+# than 20, a newer one is fetched from npm, into target/test-tools.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=../deploy/services.sh
@@ -48,6 +48,7 @@ run npm run --silent test
 run npm run --silent build
 run npm run --silent size
 run npm run --silent package:check
+run npm run --silent demo:check
 
 say "parley-client: its types are those of the gateway's documents"
 database='' JWT_SECRET=$(random_secret) gateway_up dev "$gateway" dev
@@ -67,7 +68,7 @@ database='' JWT_SECRET=$(random_secret) gateway_up example "$gateway" dev
 run npm --prefix example run --silent test "http://127.0.0.1:$http_port"
 stop "$started"
 
-say 'clients/README.md, block by block'
+say 'clients/README.md and the pages beside it, block by block'
 mkdir "$work/readme" "$work/bin"
 ln -s "$gateway" "$work/bin/gateway"
 PATH=$work/bin:$PATH run node scripts/readme.mjs "$work/readme"

@@ -26,6 +26,12 @@ pub enum Event {
         seq: u64,
         resumed: bool,
         heartbeat_seconds: u64,
+        /// The gateway's.
+        #[serde(default)]
+        version: Cow<'static, str>,
+        /// Names of what a client may use that not every gateway has.
+        #[serde(default)]
+        features: Vec<Cow<'static, str>>,
     },
     #[serde(rename = "auth_failed")]
     AuthFailed { code: crate::ErrorCode, message: Cow<'static, str> },

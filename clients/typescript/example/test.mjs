@@ -148,6 +148,33 @@ try {
   await alice.emulateMedia({ colorScheme: "dark" });
   await look(bob, "narrow, light");
   await look(alice, "wide, dark");
+
+  // The picture of the README.
+  await alice.setViewportSize({ width: 1100, height: 460 });
+  await alice.emulateMedia({ colorScheme: "light" });
+  await alice.getByLabel("With whom").fill("bob, grace");
+  await alice.getByLabel("Title, for a group").fill("Garden party");
+  await alice.getByRole("button", { name: "Begin" }).click();
+  await alice.getByRole("region", { name: "Garden party" }).waitFor();
+  const talk = [
+    [alice, "Saturday at four? I'll bring the lemonade."],
+    [bob, "Saturday works. Grace has the long table."],
+    [bob, "هل أحضر شيئًا؟"],
+    [alice, "Just yourself, and good weather ☀️"],
+  ];
+  await bob.goto(`http://127.0.0.1:${port}/?user=bob`);
+  await bob.getByRole("link", { name: /Garden party/ }).click();
+  for (const [page, text] of talk) {
+    await say(page, text);
+    for (const other of [alice, bob]) await message(other, text).waitFor();
+  }
+  await message(bob, "lemonade").getByLabel("What to do with this message").click();
+  await message(bob, "lemonade").getByRole("button", { name: "React with ❤️" }).click();
+  await message(alice, "lemonade").getByRole("button", { name: /❤️ 1/ }).waitFor();
+  await alice.getByText("New conversation").click();
+  await field(bob).pressSequentially("See you th");
+  await alice.getByText("bob is typing…").waitFor();
+  await look(alice, "picture");
 } finally {
   await browser.close();
   await server.close();

@@ -18,6 +18,8 @@ export interface ConnectionParts {
   WebSocket: SocketClass;
   /** Takes the socket's place where none opens. */
   Stream: SocketClass;
+  /** Whether the gateway has streams, as far as it is known. */
+  hasStreams(): boolean;
   /** Where to go on from. */
   position(): Position | undefined;
   forgetPosition(): void;
@@ -130,7 +132,7 @@ export class Connection {
     this.#retry.stop();
     this.#refusal = undefined;
     this.#show({ ...this.#state, ...this.#trying() });
-    this.#isStream = this.#unopened >= UNOPENED_MAX;
+    this.#isStream = this.#unopened >= UNOPENED_MAX && this.#parts.hasStreams();
     this.#step();
     this.#token().then(
       (token) => {

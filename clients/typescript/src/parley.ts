@@ -100,6 +100,7 @@ export class Parley {
       device: options.device ?? browserDevice(),
       WebSocket: options.WebSocket ?? (globalThis.WebSocket as unknown as SocketClass),
       Stream: streamClass(this.#rest, this.#clock),
+      hasStreams: () => this.#welcome?.features?.includes("stream") ?? true,
       position: () => this.#feed.position,
       forgetPosition: () => this.#feed.forgetPosition(),
       onState: () => this.#connectionCell.touch(),

@@ -54,6 +54,12 @@ export class ConversationState {
   readonly #typing = new Map<string, Timer>();
   /** Views that were made, by the frame of which they were made. */
   readonly #views = new WeakMap<MessageFrame, ChatMessage>();
+  /** The last snapshot of what is stored, so that the next one looks only at what is new. */
+  #made: { stored: readonly MessageFrame[]; views: readonly ChatMessage[]; ticks: string } = {
+    stored: [],
+    views: [],
+    ticks: "",
+  };
   #memberCount = 0;
   #readUpTo = 0;
   #deliveredUpTo = 0;
@@ -285,9 +291,16 @@ export class ConversationState {
 
   #makeMessages(): readonly ChatMessage[] {
     const stored = this.timeline.messages;
-    const views = stored.map((message) => this.view(message));
-    if (this.#pending.size === 0) return views;
     const me = this.#parts.me();
+    const ticks = `${this.#readUpTo} ${this.#deliveredUpTo} ${me}`;
+    const before = this.#made;
+    const isSame = ticks === before.ticks;
+    const views = stored.map((message, at) => {
+      const view = isSame && message === before.stored[at] ? before.views[at] : undefined;
+      return view ?? this.view(message);
+    });
+    this.#made = { stored, views, ticks };
+    if (this.#pending.size === 0) return views;
     const known = new Set(stored.filter(({ senderId }) => senderId === me).map(({ tempId }) => tempId));
     const waiting = [...this.#pending.values()].sort((a, b) => a.order - b.order);
     return [...views, ...waiting.filter(({ tempId }) => !known.has(tempId)).map((entry) => this.#waitingView(entry))];

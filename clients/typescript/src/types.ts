@@ -28,8 +28,11 @@ export type Role = MemberView["role"];
 
 export type ConversationKind = Conversation["kind"];
 
-/** The answer to a good token. Newer gateways say their version, and the features that a client may use. */
-export type Welcome = ServerAuthSuccess["payload"] & { version?: string; features?: string[] };
+type NewInWelcome = "version" | "features";
+
+/** The answer to a good token. Older gateways don't say their version, nor the features that a client may use. */
+export type Welcome = Omit<ServerAuthSuccess["payload"], NewInWelcome> &
+  Partial<Pick<ServerAuthSuccess["payload"], NewInWelcome>>;
 
 /** How the connection is. */
 export interface ConnectionState {

@@ -17,6 +17,9 @@ use crate::delivery::registry::JoinOutcome;
 use crate::delivery::send_queue::SendQueue;
 use crate::node::Node;
 
+/// Names of what a client may use that not every gateway has; `shared/PROTOCOL.md` explains them.
+const FEATURES: [&str; 1] = ["stream"];
+
 /// A user's queue in the registry. Dropping it takes the queue out, takes the subscription back, and announces the
 /// departure if it was the user's last one here.
 pub(super) struct Registered {
@@ -105,6 +108,8 @@ impl Registered {
             seq,
             resumed,
             heartbeat_seconds: self.node.clocks.heartbeat.as_secs(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            features: FEATURES.into_iter().map(Into::into).collect(),
         }
     }
 }

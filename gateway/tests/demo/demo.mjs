@@ -38,9 +38,39 @@ async function check(name, body) {
   }
 }
 
+// A page's network, in the test's hands: `drop()` ends its connections, `isDown` lets none begin, `dropAfterSend` loses an
+// answer, `epoch` is the one that the page's next `auth` frame names.
+const NETWORK = `
+  const Real = WebSocket;
+  const { send } = Real.prototype;
+  const sockets = new Set();
+  const { fetch: realFetch } = window;
+  window.network = { isDown: false, dropAfterSend: false, drop() { for (const socket of sockets) socket.close(); } };
+  window.fetch = (url, init) =>
+    network.isDown && String(url).includes("/api/") ? Promise.reject(new TypeError("down")) : realFetch(url, init);
+  window.WebSocket = function (url, protocols) {
+    if (network.isDown) {
+      const none = { readyState: 3, send() {}, close() {} };
+      setTimeout(() => none.onclose?.({ code: 1006, reason: "" }));
+      return none;
+    }
+    const socket = new Real(url, protocols);
+    socket.send = (text) => {
+      const isSend = JSON.parse(text).type === "message.send";
+      send.call(socket, network.epoch ? text.replace(/"epoch":"[^"]*"/, '"epoch":"' + network.epoch + '"') : text);
+      network.epoch = undefined;
+      if (isSend && network.dropAfterSend) network.drop();
+      if (isSend) network.dropAfterSend = false;
+    };
+    socket.addEventListener("close", () => sockets.delete(socket));
+    sockets.add(socket);
+    return socket;
+  };`;
+
 // A window of its own, with its own storage; whatever goes wrong in it, or leaves for another host, is a fault.
 async function window(path, size = { width: 1100, height: 760 }) {
   const context = await browser.newContext({ viewport: size });
+  await context.addInitScript(NETWORK);
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MS);
   page.authSuccesses = [];
@@ -154,7 +184,7 @@ await check("messages in a row arrive once each and in order", async () => {
 });
 
 await check("a message written while disconnected waits, and goes out once after the reconnect", async () => {
-  await alice.evaluate(() => link.drop());
+  await alice.evaluate(() => network.drop());
   await send(alice, `offline ${run}`);
   await bubble(bob, `offline ${run}`).waitFor();
   await state(alice, `offline ${run}`, "read");
@@ -163,29 +193,36 @@ await check("a message written while disconnected waits, and goes out once after
 });
 
 await check("a lost acknowledgement is asked for again under the same tempId", async () => {
-  await alice.evaluate((text) => { enqueue(conversations.get(open), text); link.drop(); }, `unacknowledged ${run}`);
+  await online(alice);
+  await alice.evaluate(() => { network.dropAfterSend = true; });
+  await send(alice, `unacknowledged ${run}`);
   await state(alice, `unacknowledged ${run}`, "read");
   equal(await bubble(alice, `unacknowledged ${run}`).count(), 1);
   equal(await bubble(bob, `unacknowledged ${run}`).count(), 1);
 });
 
 await check("a resume brings what was missed", async () => {
-  await bob.evaluate(() => { link.drop(); clearTimeout(link.timer); });
+  await bob.evaluate(() => { network.isDown = true; network.drop(); });
   await send(alice, `missed ${run}`);
   await state(alice, `missed ${run}`, "sent");
-  await bob.evaluate(() => link.connect());
+  await bob.evaluate(() => { network.isDown = false; });
   await bubble(bob, `missed ${run}`).waitFor();
   equal(bob.authSuccesses.at(-1).resumed, true);
 });
 
 await check("a position from another epoch is answered by a resync, and the page catches up", async () => {
-  await bob.evaluate(() => { link.drop(); clearTimeout(link.timer); link.position.epoch = "unknown.epoch"; });
+  await online(bob);
+  await bob.evaluate(() => { network.isDown = true; network.epoch = "unknown.epoch"; network.drop(); });
   await send(alice, `resync ${run}`);
   await state(alice, `resync ${run}`, "sent");
-  await bob.evaluate(() => link.connect());
+  await bob.evaluate(() => { network.isDown = false; });
   await bubble(bob, `resync ${run}`).waitFor();
   equal(bob.authSuccesses.at(-1).resumed, false);
-  await bob.waitForFunction(() => link.position.epoch !== "unknown.epoch");
+  // From there on it resumes again.
+  await bob.evaluate(() => network.drop());
+  await send(alice, `after it ${run}`);
+  await bubble(bob, `after it ${run}`).waitFor();
+  equal(bob.authSuccesses.at(-1).resumed, true);
 });
 
 await check("the history is there after a reload", async () => {

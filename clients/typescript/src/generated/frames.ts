@@ -346,10 +346,18 @@ export interface ServerAuthSuccess {
     connectedAt: Timestamp;
     connectionId: string;
     epoch: Epoch;
+    /**
+     * Names of what a client may use that not every gateway has.
+     */
+    features: string[];
     heartbeatSeconds: number;
     resumed: boolean;
     seq: number;
     userId: UserId;
+    /**
+     * The gateway's.
+     */
+    version: string;
   };
   /**
    * Comes back in the answer to this frame.

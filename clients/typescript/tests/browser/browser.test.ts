@@ -1,18 +1,16 @@
 // The client in Chromium against a real node: offline and back, reloads, several tabs.
 
 import assert from "node:assert/strict";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { after, afterEach, before, test } from "node:test";
-import { build } from "esbuild";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import type { Parley } from "../../src/index.js";
 import { Network, PlainProxy } from "../support/network.js";
-import { mint, type Node, online, open, PACKAGE, sleep, startNode, texts, until } from "../support/nodes.js";
+import { mint, type Node, online, open, sleep, startNode, texts, until } from "../support/nodes.js";
+import { type Served, servePage } from "../support/pages.js";
 
 let node: Node;
 let browser: Browser;
-let pages: Server;
+let pages: Served;
 let network: Network;
 let proxy: PlainProxy;
 let run = 0;
@@ -23,21 +21,8 @@ const said: string[] = [];
 const THROWN = "thrown in a page:";
 
 before(async () => {
-  const { outputFiles } = await build({
-    absWorkingDir: PACKAGE,
-    entryPoints: ["tests/support/page.ts"],
-    bundle: true,
-    write: false,
-    format: "iife",
-    target: "es2022",
-  });
-  const script = outputFiles[0]?.text ?? "";
-  pages = createServer((_, answer) => {
-    answer.setHeader("content-type", "text/html; charset=utf-8");
-    answer.end(`<!doctype html><title>Chat</title><body><script>${script}</script>`);
-  });
-  await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
-  node = await startNode("dev", { ALLOWED_ORIGINS: origin() });
+  pages = await servePage();
+  node = await startNode("dev", { ALLOWED_ORIGINS: pages.url });
   network = new Network(Number(new URL(node.url).port));
   await network.start();
   proxy = new PlainProxy(network.to);
@@ -52,7 +37,7 @@ after(async () => {
   await browser?.close();
   network?.stop();
   proxy?.stop();
-  pages?.close();
+  pages?.stop();
   await node?.program.stop();
 });
 
@@ -64,8 +49,6 @@ afterEach(async () => {
   tabs.length = 0;
   said.length = 0;
 });
-
-const origin = () => `http://127.0.0.1:${(pages.address() as AddressInfo).port}`;
 
 interface Window {
   context: BrowserContext;
@@ -89,7 +72,7 @@ async function windowOf(
     tabs.push(page);
     page.on("pageerror", (fault) => said.push(`${THROWN} ${fault}`));
     page.on("console", (line) => said.push(`${line.type()} in a page: ${line.text()}`));
-    await page.goto(`${origin()}/?${query}`);
+    await page.goto(`${pages.url}/?${query}`);
     return page;
   };
   return { context, tab };

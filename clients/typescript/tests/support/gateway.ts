@@ -54,6 +54,8 @@ export class FakeGateway {
   readonly clock: Clock;
   latencyMs = 5;
   heartbeatSeconds = 25;
+  /** An older gateway tells none. */
+  features: string[] | undefined;
   /** What stands in the network while it is frozen. */
   #held: (() => void)[] | undefined;
   #logs = new Map<string, Log>();
@@ -311,6 +313,7 @@ export class FakeGateway {
         seq: socket.position,
         resumed: resumed || ref !== undefined,
         heartbeatSeconds: this.heartbeatSeconds,
+        ...(this.features ? { features: this.features } : {}),
       },
       ...(ref === undefined ? {} : { ref }),
     });

@@ -252,3 +252,16 @@ test("close ends all timers", async () => {
   assert.equal(clock.alarms, 0);
   assert.equal(gateway.sockets.size, 0);
 });
+
+test("a stream is tried where sockets don't open, unless the gateway says that it has none", async () => {
+  for (const features of [undefined, ["stream"], []]) {
+    const { clock, gateway } = begin();
+    gateway.features = features;
+    await clock.advance(1_000);
+    gateway.faults.refuseSocket = 1;
+    gateway.cutAll();
+    await clock.advance(60_000);
+    const tried = gateway.requests.some((request) => request.includes("/api/v1/events"));
+    assert.equal(tried, features?.length !== 0, `${features}`);
+  }
+});
