@@ -128,7 +128,7 @@ fn compression(measure: &mut impl Measure) {
     let send = send.to_string();
     decode(measure, "decode a long message.send", &masked(0x81, send.as_bytes()));
     decode(measure, "decode a long message.send, compressed", &masked(0xC1, &deflated(send.as_bytes())));
-    let bodies = message_bodies(&Message { content: content.into(), ..message() }, &about(), 2);
+    let bodies = message_bodies(&Message { content, ..message() }, &about(), 2);
     for (name, wire, sockets) in [
         ("deliver a long message.new to one socket", Wire::CHAT, 1),
         ("deliver a long message.new to ten sockets", Wire::CHAT, 10),
@@ -156,7 +156,7 @@ pub(crate) fn prose(chars: usize) -> String {
         state ^= state >> 7;
         state ^= state << 17;
         text += words.get(usize::try_from(state % words.len() as u64).unwrap_or(0)).unwrap_or(&"");
-        text += if state % 11 == 0 { ". " } else { " " };
+        text += if state.is_multiple_of(11) { ". " } else { " " };
     }
     text.truncate(chars);
     text.trim_end().to_owned()
