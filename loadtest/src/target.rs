@@ -12,6 +12,9 @@ use shared::UserId;
 
 use crate::speech::Speech;
 
+/// The offer of compression. Parley's answer keeps no context, and that of a peer is up to the peer.
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
+
 /// The arguments of every mode about the deployment.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
@@ -36,6 +39,9 @@ pub struct TargetArgs {
     /// The frames to use; the oracle uses Parley's only.
     #[arg(long, value_enum, default_value_t)]
     pub speak: Speech,
+    /// Offer compression (permessage-deflate). Only what the server sends is compressed.
+    #[arg(long)]
+    pub deflate: bool,
     /// A local address to connect from; may be repeated (each gives some 28,000 ports).
     #[arg(long = "source", value_name = "IP")]
     pub sources: Vec<IpAddr>,
@@ -57,6 +63,7 @@ pub struct Target {
     tokens: Tokens,
     token_in: TokenPlace,
     speech: Speech,
+    deflate: bool,
     sources: Vec<IpAddr>,
 }
 
@@ -90,7 +97,8 @@ impl Target {
             bail!("--url is needed");
         }
         let tokens = Tokens::new(args)?;
-        Ok(Self { nodes, tokens, token_in: args.token_in, speech: args.speak, sources: args.sources.clone() })
+        let (token_in, speech, deflate, sources) = (args.token_in, args.speak, args.deflate, args.sources.clone());
+        Ok(Self { nodes, tokens, token_in, speech, deflate, sources })
     }
 
     /// The frames to use.
@@ -116,6 +124,9 @@ impl Target {
         match self.token_in {
             TokenPlace::Header => headers = format!("Authorization: Bearer {token}\r\n"),
             TokenPlace::Query => queries.push(format!("token={token}")),
+        }
+        if self.deflate {
+            headers.push_str(DEFLATE);
         }
         queries.extend(resume.map(|position| format!("resume={position}")));
         let (address, mut path_and_query) = match self.nodes.get(node % self.nodes.len().max(1)) {
@@ -235,6 +246,7 @@ mod tests {
             token_seconds: 60,
             token_in: TokenPlace::Query,
             speak: Speech::Parley,
+            deflate: false,
             sources: Vec::new(),
         };
         Target::new(&args).expect("a target")

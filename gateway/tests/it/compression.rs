@@ -220,8 +220,9 @@ async fn streams_and_polls_are_as_before() {
     let since = format!("{}:{}", now["epoch"].as_str().expect("an epoch"), now["seq"]);
     let mut stream = TcpStream::connect(node.http).await.expect("it accepts");
     let request = format!(
-        "GET /api/v1/events?token={token} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAccept-Encoding: deflate\r\n\
-         Sec-WebSocket-Extensions: {OFFER}\r\n\r\n"
+        "GET /api/v1/events?token={token} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nAccept-Encoding: deflate\r\n\
+         Sec-WebSocket-Extensions: {OFFER}\r\n\r\n",
+        node.http
     );
     stream.write_all(request.as_bytes()).await.expect("a live connection");
     let mut text = String::new();

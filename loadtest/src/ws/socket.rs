@@ -106,15 +106,18 @@ pub async fn connect(
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
-        let pending = read_answer(&mut stream).await?;
+        let (pending, deflates) = read_answer(&mut stream).await?;
         let (read, write) = stream.into_split();
-        Ok((Reader { half: read, pending, fragments: None }, Writer { half: write, backlog: Mutex::default() }))
+        Ok((
+            Reader { half: read, pending, fragments: None, deflates },
+            Writer { half: write, backlog: Mutex::default() },
+        ))
     };
     tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.map_err(|_| ConnectError::TimedOut)?
 }
 
-/// Reads up to the end of the HTTP answer and returns what came behind it.
-async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, ConnectError> {
+/// Reads up to the end of the HTTP answer and returns what came behind it, and whether messages may be compressed.
+async fn read_answer(stream: &mut TcpStream) -> Result<(BytesMut, bool), ConnectError> {
     let mut buffer = BytesMut::with_capacity(512);
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -128,11 +131,12 @@ async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, ConnectError> {
         }
     };
     let head = buffer.split_to(end);
-    check_answer(&String::from_utf8_lossy(&head))?;
-    Ok(if buffer.is_empty() { BytesMut::new() } else { buffer })
+    let deflates = check_answer(&String::from_utf8_lossy(&head))?;
+    Ok((if buffer.is_empty() { BytesMut::new() } else { buffer }, deflates))
 }
 
-fn check_answer(head: &str) -> Result<(), ConnectError> {
+/// Whether the server took the offer of permessage-deflate.
+fn check_answer(head: &str) -> Result<bool, ConnectError> {
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or(ConnectError::BadAnswer)?;
     let header = |name: &str| {
         let line = head.lines().find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)));
@@ -142,7 +146,10 @@ fn check_answer(head: &str) -> Result<(), ConnectError> {
         let retry_after = header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
         return Err(ConnectError::Refused { status, retry_after });
     }
-    if header("sec-websocket-accept") == Some(NONCE_ACCEPTED) { Ok(()) } else { Err(ConnectError::BadAnswer) }
+    if header("sec-websocket-accept") != Some(NONCE_ACCEPTED) {
+        return Err(ConnectError::BadAnswer);
+    }
+    Ok(header("sec-websocket-extensions").is_some_and(|extension| extension.starts_with("permessage-deflate")))
 }
 
 /// The reading half. Dropping a [`Reader::next`] future loses nothing.
@@ -151,6 +158,7 @@ pub struct Reader {
     half: OwnedReadHalf,
     pending: BytesMut,
     fragments: Option<BytesMut>,
+    deflates: bool,
 }
 
 impl Reader {
@@ -161,7 +169,7 @@ impl Reader {
     /// [`FrameError`] when what it sends is no WebSocket stream.
     pub async fn next(&mut self) -> io::Result<Incoming> {
         loop {
-            while let Some(frame) = decode(&mut self.pending).map_err(invalid)? {
+            while let Some(frame) = decode(&mut self.pending, self.deflates).map_err(invalid)? {
                 if let Some(incoming) = self.assemble(frame).map_err(invalid)? {
                     return Ok(incoming);
                 }
