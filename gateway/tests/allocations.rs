@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 use gateway::backbone::Inbox;
 use gateway::ws::decoder::Decoder;
-use hot_path::{COMPRESSED, Measure, Rig, deflated, masked, prose, steps};
+use hot_path::{COMPRESSED, Measure, Rig, deflated, long_bodies, masked, prose, steps};
 use shared::Wire;
 
 /// Calls before it counts: tables and buffers have then grown to their size.
@@ -189,4 +189,21 @@ fn an_idle_socket_holds_the_same_with_compression_as_without() {
     let ((without, plain_bytes), (with, bytes)) = (held_by(Wire::CHAT, &plain), held_by(COMPRESSED, &compressed));
     assert!(bytes * 3 < plain_bytes * 2, "it was compressed: {bytes} of {plain_bytes} bytes");
     assert_eq!(with, without);
+}
+
+/// The bytes on the wire of one `message.new` with its unread count, for loadtest/RESULTS.md.
+#[test]
+#[expect(clippy::print_stdout, reason = "the numbers are what one may look for")]
+fn compressed_events_take_fewer_bytes_from_the_least_size_on() {
+    for chars in [200, 600, 1_500, 4_000] {
+        let body = long_bodies(chars).new;
+        let bytes_on = |wire: Wire| {
+            let rig = Rig::new(&[wire]);
+            rig.fanout.user_event(hot_path::USER, &rig.payload(&body));
+            rig.take()
+        };
+        let (plain, compressed) = (bytes_on(Wire::CHAT), bytes_on(COMPRESSED));
+        println!("| {chars} | {plain} | {compressed} |");
+        assert!(if chars < 400 { compressed == plain } else { compressed * 4 < plain * 3 });
+    }
 }

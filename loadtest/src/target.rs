@@ -14,6 +14,8 @@ use crate::speech::Speech;
 
 /// Where a node serves streams of events.
 const EVENTS_PATH: &str = "/api/v1/events";
+/// The offer of compression. Parley's answer keeps no context, and that of a peer is up to the peer.
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
 
 /// The arguments of every mode about the deployment.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +41,9 @@ pub struct TargetArgs {
     /// The frames to use; the oracle uses Parley's only.
     #[arg(long, value_enum, default_value_t)]
     pub speak: Speech,
+    /// Offer compression (permessage-deflate). Only what the server sends is compressed.
+    #[arg(long)]
+    pub deflate: bool,
     /// A local address to connect from; may be repeated (each gives some 28,000 ports).
     #[arg(long = "source", value_name = "IP")]
     pub sources: Vec<IpAddr>,
@@ -60,6 +65,7 @@ pub struct Target {
     tokens: Tokens,
     token_in: TokenPlace,
     speech: Speech,
+    deflate: bool,
     sources: Vec<IpAddr>,
 }
 
@@ -93,7 +99,8 @@ impl Target {
             bail!("--url is needed");
         }
         let tokens = Tokens::new(args)?;
-        Ok(Self { nodes, tokens, token_in: args.token_in, speech: args.speak, sources: args.sources.clone() })
+        let (token_in, speech, deflate, sources) = (args.token_in, args.speak, args.deflate, args.sources.clone());
+        Ok(Self { nodes, tokens, token_in, speech, deflate, sources })
     }
 
     /// The frames to use.
@@ -116,6 +123,9 @@ impl Target {
     pub fn dial(&self, node: usize, connection: usize, token: &str, resume: Option<&str>) -> Dial {
         let path = self.nodes.get(node % self.nodes.len().max(1)).map(|node| node.path.as_str());
         let mut dial = self.ask(node, connection, token, path.unwrap_or_default());
+        if self.deflate {
+            dial.headers.push_str(DEFLATE);
+        }
         if let Some(position) = resume {
             dial.path_and_query.push(if dial.path_and_query.contains('?') { '&' } else { '?' });
             dial.path_and_query.push_str(&format!("resume={position}"));
@@ -253,6 +263,7 @@ mod tests {
             token_seconds: 60,
             token_in: TokenPlace::Query,
             speak: Speech::Parley,
+            deflate: false,
             sources: Vec::new(),
         };
         Target::new(&args).expect("a target")

@@ -23,6 +23,7 @@ fn args(fake: &Fake) -> OracleArgs {
             token_seconds: 600,
             token_in: TokenPlace::Query,
             speak: loadtest::speech::Speech::Parley,
+            deflate: false,
             sources: Vec::new(),
         },
         http: vec![format!("http://{}", fake.address)],

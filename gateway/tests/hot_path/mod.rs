@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use gateway::backbone::Inbox;
-use gateway::chat::events::{About, message_bodies};
+use gateway::chat::events::{About, MessageBodies, message_bodies};
 use gateway::chat::receipt_events::receipt_events;
 use gateway::delivery::envelope::Payload;
 use gateway::delivery::frames::reply_on;
@@ -128,7 +128,7 @@ fn compression(measure: &mut impl Measure) {
     let send = send.to_string();
     decode(measure, "decode a long message.send", &masked(0x81, send.as_bytes()));
     decode(measure, "decode a long message.send, compressed", &masked(0xC1, &deflated(send.as_bytes())));
-    let bodies = message_bodies(&Message { content, ..message() }, &about(), 2);
+    let bodies = long_bodies(1_500);
     for (name, wire, sockets) in [
         ("deliver a long message.new to one socket", Wire::CHAT, 1),
         ("deliver a long message.new to ten sockets", Wire::CHAT, 10),
@@ -137,6 +137,11 @@ fn compression(measure: &mut impl Measure) {
     ] {
         deliver(measure, name, &vec![wire; sockets], &bodies.new);
     }
+}
+
+/// The events of a message with so many characters.
+pub(crate) fn long_bodies(chars: usize) -> MessageBodies {
+    message_bodies(&Message { content: prose(chars), ..message() }, &about(), 2)
 }
 
 /// A socket that negotiated compression, under the default of `COMPRESS_MIN_BYTES`.

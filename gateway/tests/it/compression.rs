@@ -220,11 +220,12 @@ async fn streams_and_polls_are_as_before() {
     let since = format!("{}:{}", now["epoch"].as_str().expect("an epoch"), now["seq"]);
     let mut stream = TcpStream::connect(node.http).await.expect("it accepts");
     let request = format!(
-        "GET /api/v1/events?token={token} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAccept-Encoding: deflate\r\n\
-         Sec-WebSocket-Extensions: {OFFER}\r\n\r\n"
+        "GET /api/v1/events?token={token} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nAccept-Encoding: deflate\r\n\
+         Sec-WebSocket-Extensions: {OFFER}\r\n\r\n",
+        node.http
     );
     stream.write_all(request.as_bytes()).await.expect("a live connection");
-    let mut text = String::new();
+    let mut text = Vec::new();
     read_until(&mut stream, &mut text, "auth_success").await;
 
     let mut sender = join(&node, Dialect::Chat, "10").await;
@@ -238,12 +239,10 @@ async fn streams_and_polls_are_as_before() {
     assert!(page.to_string().contains(&long()), "{page}");
 }
 
-async fn read_until(stream: &mut TcpStream, text: &mut String, wanted: &str) {
+async fn read_until(stream: &mut TcpStream, bytes: &mut Vec<u8>, wanted: &str) {
     let reading = async {
-        while !text.contains(wanted) {
-            let mut bytes = [0; 4096];
-            let read = stream.read(&mut bytes).await.expect("a live connection");
-            text.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
+        while !String::from_utf8_lossy(bytes).contains(wanted) {
+            assert!(stream.read_buf(bytes).await.expect("a live connection") > 0, "the stream ended");
         }
     };
     tokio::time::timeout(Duration::from_secs(20), reading).await.expect("in time");

@@ -186,6 +186,9 @@ impl Holder {
         for url in &target.urls {
             command.arg("--url").arg(url);
         }
+        if target.deflate {
+            command.arg("--deflate");
+        }
         for source in sources(target, number) {
             command.arg("--source").arg(source.to_string());
         }

@@ -2,6 +2,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::inflate::inflate;
+
 /// The largest frame that is taken from a server, in bytes.
 const FRAME_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -54,7 +56,7 @@ pub struct Frame {
     pub fin: bool,
     /// The kind.
     pub opcode: Opcode,
-    /// Its payload.
+    /// Its payload, inflated.
     pub payload: Bytes,
 }
 
@@ -76,12 +78,21 @@ pub enum FrameError {
     /// A control frame that is fragmented or longer than 125 bytes.
     #[error("a malformed control frame")]
     Control,
+    /// A compressed message that can't be inflated, or would be too large.
+    #[error("a compressed message can't be inflated")]
+    Deflate,
 }
 
-/// Takes the first whole frame off `buffer`; `None` while there is none.
-pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+/// Takes the first whole frame off `buffer`; `None` while there is none. With `deflates`, a message may be compressed, if it
+/// is a single frame: Parley sends no others.
+pub fn decode(buffer: &mut BytesMut, deflates: bool) -> Result<Option<Frame>, FrameError> {
     let (Some(&first), Some(&second)) = (buffer.first(), buffer.get(1)) else { return Ok(None) };
-    let opcode = Opcode::parse(first & 0x0F).filter(|_| first & 0x70 == 0).ok_or(FrameError::Reserved)?;
+    let opcode = Opcode::parse(first & 0x0F).ok_or(FrameError::Reserved)?;
+    let is_message = matches!(opcode, Opcode::Text | Opcode::Binary) && first & 0x80 != 0;
+    let compressed = deflates && is_message && first & 0x70 == 0x40;
+    if first & 0x70 != 0 && !compressed {
+        return Err(FrameError::Reserved);
+    }
     if second & 0x80 != 0 {
         return Err(FrameError::Masked);
     }
@@ -108,7 +119,9 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     }
     buffer.advance(header_bytes);
-    Ok(Some(Frame { fin, opcode, payload: buffer.split_to(payload_bytes).freeze() }))
+    let payload = buffer.split_to(payload_bytes).freeze();
+    let payload = if compressed { inflate(&payload).ok_or(FrameError::Deflate)? } else { payload };
+    Ok(Some(Frame { fin, opcode, payload }))
 }
 
 /// Appends a masked, unfragmented frame to `out`.
@@ -182,12 +195,28 @@ mod tests {
             for (at, chunk) in bytes.chunks(bytes.len().div_ceil(3)).enumerate() {
                 buffer.extend_from_slice(chunk);
                 if (at + 1) * bytes.len().div_ceil(3) < bytes.len() {
-                    assert_eq!(decode(&mut buffer), Ok(None), "{length}");
+                    assert_eq!(decode(&mut buffer, false), Ok(None), "{length}");
                 }
             }
-            let frame = decode(&mut buffer).expect("valid").expect("whole");
+            let frame = decode(&mut buffer, false).expect("valid").expect("whole");
             assert_eq!((frame.fin, frame.opcode, frame.payload.len()), (true, Opcode::Text, length));
             assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_is_inflated_where_that_was_negotiated() {
+        // The examples of RFC 7692 §7.2.3.1.
+        let hello = server_frame(0xC1, &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00]);
+        let frame = decode(&mut BytesMut::from(&hello[..]), true).expect("valid").expect("whole");
+        assert_eq!((frame.opcode, &frame.payload[..]), (Opcode::Text, &b"Hello"[..]));
+        assert_eq!(decode(&mut BytesMut::from(&hello[..]), false), Err(FrameError::Reserved));
+        for (bytes, error) in [
+            (server_frame(0xC1, b"hello"), FrameError::Deflate),
+            (server_frame(0xC9, b""), FrameError::Reserved),
+            (server_frame(0xA1, b""), FrameError::Reserved),
+        ] {
+            assert_eq!(decode(&mut BytesMut::from(&bytes[..]), true), Err(error), "{bytes:x?}");
         }
     }
 
@@ -201,7 +230,7 @@ mod tests {
             (vec![0x89, 126, 0, 200], FrameError::Control),
             (vec![0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0], FrameError::TooLarge(1 << 32)),
         ] {
-            assert_eq!(decode(&mut BytesMut::from(&bytes[..])), Err(error), "{bytes:x?}");
+            assert_eq!(decode(&mut BytesMut::from(&bytes[..]), false), Err(error), "{bytes:x?}");
         }
     }
 

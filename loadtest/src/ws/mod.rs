@@ -7,6 +7,7 @@
 //! every order and tick. RESULTS.md has more, under "The load driver's WebSocket client".
 
 mod frame;
+mod inflate;
 mod socket;
 
 pub use frame::{CloseFrame, FrameError, Opcode, encode};

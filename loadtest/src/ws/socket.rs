@@ -98,9 +98,12 @@ pub async fn connect(
         );
         stream.write_all(request.as_bytes()).await?;
         let (head, pending) = read_head(&mut stream).await?;
-        check_answer(&head)?;
+        let deflates = check_answer(&head)?;
         let (read, write) = stream.into_split();
-        Ok((Reader { half: read, pending, fragments: None }, Writer { half: write, backlog: Mutex::default() }))
+        Ok((
+            Reader { half: read, pending, fragments: None, deflates },
+            Writer { half: write, backlog: Mutex::default() },
+        ))
     };
     tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.map_err(|_| ConnectError::TimedOut)?
 }
@@ -160,12 +163,17 @@ impl Head {
     }
 }
 
-fn check_answer(head: &Head) -> Result<(), ConnectError> {
+/// Whether the server took the offer of permessage-deflate.
+fn check_answer(head: &Head) -> Result<bool, ConnectError> {
     let status = head.status()?;
     if status != 101 {
         return Err(head.refused(status));
     }
-    if head.header("sec-websocket-accept") == Some(NONCE_ACCEPTED) { Ok(()) } else { Err(ConnectError::BadAnswer) }
+    if head.header("sec-websocket-accept") != Some(NONCE_ACCEPTED) {
+        return Err(ConnectError::BadAnswer);
+    }
+    let extension = head.header("sec-websocket-extensions");
+    Ok(extension.is_some_and(|extension| extension.starts_with("permessage-deflate")))
 }
 
 /// Reads into the thread's buffer and from there into `pending`, so that an idle socket has no buffer.
@@ -191,6 +199,7 @@ pub struct Reader {
     half: OwnedReadHalf,
     pending: BytesMut,
     fragments: Option<BytesMut>,
+    deflates: bool,
 }
 
 impl Reader {
@@ -201,7 +210,7 @@ impl Reader {
     /// [`FrameError`] when what it sends is no WebSocket stream.
     pub async fn next(&mut self) -> io::Result<Incoming> {
         loop {
-            while let Some(frame) = decode(&mut self.pending).map_err(invalid)? {
+            while let Some(frame) = decode(&mut self.pending, self.deflates).map_err(invalid)? {
                 if let Some(incoming) = self.assemble(frame).map_err(invalid)? {
                     return Ok(incoming);
                 }
