@@ -161,7 +161,7 @@ pub(crate) fn prose(chars: usize) -> String {
         state ^= state >> 7;
         state ^= state << 17;
         text += words.get(usize::try_from(state % words.len() as u64).unwrap_or(0)).unwrap_or(&"");
-        text += if state % 11 == 0 { ". " } else { " " };
+        text += if state.is_multiple_of(11) { ". " } else { " " };
     }
     text.truncate(chars);
     text.trim_end().to_owned()
