@@ -3,8 +3,9 @@
 #
 #   deploy/autobahn.sh
 #
-# All cases but 12.* and 13.* (permessage-deflate, which the gateway doesn't offer). It fails unless at least OK_MIN cases
-# are OK, every other one is INFORMATIONAL, and every close is clean too.
+# All 517 cases, those of permessage-deflate (12.* and 13.*) included. It fails unless at least OK_MIN cases are OK, every
+# other one is INFORMATIONAL, and every close is clean too. One exception: 13.3.* and 13.5.* offer nothing but a server's
+# window of 9 bits. The gateway declines that (shared/PROTOCOL.md), which the suite calls UNIMPLEMENTED.
 #
 #   ECHO_BIN   an echo server to test instead of building one
 #   CASES      cases to run (csv, default *); OK_MIN then is 1
@@ -15,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CASES=${CASES:-*}
-[ "$CASES" = '*' ] && OK_MIN=${OK_MIN:-298} || OK_MIN=${OK_MIN:-1}
+[ "$CASES" = '*' ] && OK_MIN=${OK_MIN:-478} || OK_MIN=${OK_MIN:-1}
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 OUT=${OUT:-$TARGET/autobahn}
 AB_HOME=${AB_HOME:-$TARGET/autobahn-suite}
@@ -60,7 +61,7 @@ python3 - "ws://$address" "$OUT" "$CASES" >"$OUT/fuzzingclient.json" <<'PYTHON'
 import json, sys
 url, out, cases = sys.argv[1:]
 json.dump({"outdir": out, "servers": [{"agent": "gateway", "url": url}], "cases": cases.split(","),
-           "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {}}, sys.stdout)
+           "exclude-cases": [], "exclude-agent-cases": {}}, sys.stdout)
 PYTHON
 "$AB_HOME/py27/bin/wstest" -m fuzzingclient -s "$OUT/fuzzingclient.json" >"$OUT/wstest.log" 2>&1 || {
   tail -20 "$OUT/wstest.log" >&2
@@ -72,8 +73,13 @@ import collections, json, sys
 cases = json.load(open(sys.argv[1]))["gateway"]
 ok_min = int(sys.argv[2])
 counts = collections.Counter(case["behavior"] for case in cases.values())
+
+def allowed(name):
+    declined = {"UNIMPLEMENTED"} if name.startswith(("13.3.", "13.5.")) else set()
+    return {"OK", "INFORMATIONAL"} | declined
+
 bad = {name: (case["behavior"], case["behaviorClose"]) for name, case in sorted(cases.items())
-       if not {case["behavior"], case["behaviorClose"]} <= {"OK", "INFORMATIONAL"}}
+       if not {case["behavior"], case["behaviorClose"]} <= allowed(name)}
 print("autobahn:", len(cases), "cases,", ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
 for name, (behavior, close) in bad.items():
     print(f"  {name}: {behavior}, close {close}")

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::Ipv4Addr;
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
@@ -32,7 +32,7 @@ const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// The suite sends many messages before it reads their echoes.
 const OUTBOX_BYTES_MAX: u32 = 4 * MESSAGE_BYTES_MAX;
 /// Everything is compressed if the client can take that, so that much of it is tried.
-const COMPRESS_MIN_BYTES: Option<NonZeroU32> = NonZeroU32::new(1);
+const COMPRESS_MIN_BYTES: Option<NonZeroU16> = NonZeroU16::new(1);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Sizes, numbers and rates: the limits that an operator can set.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 use super::error::ConfigError;
 use super::layers::Layers;
@@ -20,7 +20,7 @@ pub struct Limits {
     /// The longest content, in characters.
     pub content_chars_max: usize,
     /// The smallest payload that is compressed (permessage-deflate), in bytes; `None`: no extension is negotiated.
-    pub compress_min_bytes: Option<NonZeroU32>,
+    pub compress_min_bytes: Option<NonZeroU16>,
     /// Bytes that may wait for one socket.
     pub send_queue_bytes: u32,
     /// Sockets on this node.
@@ -45,7 +45,7 @@ impl Limits {
         Ok(Self {
             frame_bytes_max: layers.number("MAX_FRAME_BYTES", 1024, 16 << 20)?,
             content_chars_max: layers.number("MAX_CONTENT_CHARS", 1, 1 << 20)?,
-            compress_min_bytes: NonZeroU32::new(layers.number("COMPRESS_MIN_BYTES", 0, 1 << 20)?),
+            compress_min_bytes: NonZeroU16::new(layers.number("COMPRESS_MIN_BYTES", 0, u16::MAX)?),
             send_queue_bytes: layers.number("SEND_QUEUE_BYTES", 16_384, 1 << 30)?,
             connections_max: connections_max.unwrap_or_else(connections_from_descriptors),
             connections_per_user_max: layers.number("MAX_CONNECTIONS_PER_USER", 0, CONNECTIONS_MAX)?,

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(config.ops.to_string(), "0.0.0.0:8087");
         assert_eq!(config.auth.jwt_secrets.len(), 2);
         assert_eq!(config.limits.frame_bytes_max, 65_536);
-        assert_eq!(config.limits.compress_min_bytes.map(u32::from), Some(512));
+        assert_eq!(config.limits.compress_min_bytes.map(u16::from), Some(512));
         assert_eq!(config.limits.send_queue_bytes, 1_048_576);
         assert_eq!(config.clocks.heartbeat, Duration::from_secs(25));
         assert_eq!(config.log.resume_events, 256);
@@ -185,7 +185,7 @@ mod tests {
             ("HTTP_PORT", "70000", "a whole number from 0 to 65535"),
             ("HTTP_HOST", "nowhere", "0.0.0.0"),
             ("MAX_FRAME_BYTES", "12", "from 1024"),
-            ("COMPRESS_MIN_BYTES", "2000000", "from 0 to 1048576"),
+            ("COMPRESS_MIN_BYTES", "2000000", "from 0 to 65535"),
             ("REDIS_URL", "http://x", "redis://"),
             ("REDIS_URL", "redis://a:1,b:2", "a URL of its own"),
             ("REDIS_URL", "redis://a:1/1", "REDIS_NAMESPACE"),

@@ -15,13 +15,21 @@ pub struct Liveness {
     stuck_since_s: AtomicU32,
     /// No further command is wanted from this socket. The drain writes it.
     quiet: AtomicBool,
+    /// The log has events for which the queue had no room. Written under the queue's lock; it stands here, because it fits
+    /// into bytes that are free.
+    pub(super) starved: AtomicBool,
 }
 
 impl Liveness {
     /// Of a socket that was heard just now.
     #[must_use]
     pub fn new() -> Self {
-        Self { heard_s: AtomicU32::new(coarse_s()), stuck_since_s: AtomicU32::new(0), quiet: AtomicBool::new(false) }
+        Self {
+            heard_s: AtomicU32::new(coarse_s()),
+            stuck_since_s: AtomicU32::new(0),
+            quiet: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+        }
     }
 
     /// The peer sent something.

@@ -4,7 +4,7 @@
 //! may pass; an event that may not is dropped here, and never held back for later.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -25,8 +25,6 @@ pub struct SendQueue {
     wire: Wire,
     state: Mutex<State>,
     liveness: Liveness,
-    /// The log has events for which there was no room. Written under the lock.
-    starved: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -110,7 +108,6 @@ impl SendQueue {
                 waker: None,
             }),
             liveness: Liveness::new(),
-            starved: AtomicBool::new(false),
         }
     }
 
@@ -214,7 +211,7 @@ impl SendQueue {
             Verdict::Gap if self.is_starved() => return PushOutcome::Full,
             Verdict::Gap => return PushOutcome::Gap,
             Verdict::Next if waits_for_room && !state.frames.is_empty() && !state.frames.fits_half(framed) => {
-                self.starved.store(true, Ordering::Relaxed);
+                self.liveness.starved.store(true, Ordering::Relaxed);
                 return PushOutcome::Full;
             }
             Verdict::Next => state.gate.pass(seq),
@@ -265,14 +262,14 @@ impl SendQueue {
 
     /// Whether the log has events for which there was no room.
     pub fn is_starved(&self) -> bool {
-        self.starved.load(Ordering::Relaxed)
+        self.liveness.starved.load(Ordering::Relaxed)
     }
 
     /// Whether the log has events for which there was no room, and there is some now. Says so once.
     pub fn wants_more(&self) -> bool {
         self.is_starved() && {
             let state = self.state.lock();
-            state.frames.is_empty() && self.starved.swap(false, Ordering::Relaxed)
+            state.frames.is_empty() && self.liveness.starved.swap(false, Ordering::Relaxed)
         }
     }
 

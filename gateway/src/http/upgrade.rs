@@ -1,6 +1,6 @@
 //! From an HTTP request to a session: credential, address, dialect, compression, and room on the node.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -200,7 +200,7 @@ struct Negotiated {
 
 /// The dialect that the request asks for. A flat one has positions only for who names `resume` in the query. Messages of
 /// `compress_min_bytes` or more are compressed, if the client can take that.
-fn spoken<B>(request: &Request<B>, compress_min_bytes: Option<NonZeroU32>) -> Negotiated {
+fn spoken<B>(request: &Request<B>, compress_min_bytes: Option<NonZeroU16>) -> Negotiated {
     let chosen = Dialect::choose(request.uri().path(), credentials::offered_dialects(request.headers()));
     let Some((dialect, subprotocol)) = chosen else {
         // The browser is to see the close code, for which the handshake has to succeed.

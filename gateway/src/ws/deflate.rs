@@ -3,7 +3,7 @@
 //! It never makes more bytes of a message than its limit, and keeps nothing of a message.
 
 use std::cell::RefCell;
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
@@ -134,8 +134,8 @@ impl Message {
 /// The same framed messages, those of `from` bytes or more in their compressed form where that is smaller. `None` if none
 /// is, or if the socket didn't negotiate it (`from` is `None`): they are to be sent as they are.
 #[must_use]
-pub fn compressed(framed: &[u8], from: Option<NonZeroU32>) -> Option<Bytes> {
-    let from = usize::try_from(from?.get()).ok()?;
+pub fn compressed(framed: &[u8], from: Option<NonZeroU16>) -> Option<Bytes> {
+    let from = usize::from(from?.get());
     let is_wanted = |payload: &[u8]| (from..=DEFLATE_BYTES_MAX).contains(&payload.len());
     if !frames(framed).any(|frame| is_wanted(frame.payload)) {
         return None;
@@ -189,8 +189,8 @@ mod tests {
 
     const LIMIT: usize = 70_000;
 
-    fn from(bytes: u32) -> Option<NonZeroU32> {
-        NonZeroU32::new(bytes)
+    fn from(bytes: u16) -> Option<NonZeroU16> {
+        NonZeroU16::new(bytes)
     }
 
     /// Bytes that nobody can compress.

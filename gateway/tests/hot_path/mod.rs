@@ -4,7 +4,7 @@
 
 mod rig;
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use gateway::backbone::Inbox;
@@ -145,7 +145,7 @@ pub(crate) fn long_bodies(chars: usize) -> MessageBodies {
 }
 
 /// A socket that negotiated compression, under the default of `COMPRESS_MIN_BYTES`.
-pub(crate) const COMPRESSED: Wire = Wire { deflate_from: NonZeroU32::new(512), ..Wire::CHAT };
+pub(crate) const COMPRESSED: Wire = Wire { deflate_from: NonZeroU16::new(512), ..Wire::CHAT };
 
 /// So many characters of words in an order that doesn't repeat, as people write.
 pub(crate) fn prose(chars: usize) -> String {

@@ -176,7 +176,7 @@ fn an_event_is_compressed_once_for_all_sockets_that_negotiated_it() {
         "createdAt": "2025-11-21T13:00:00.000Z" } } })
     .to_string();
     for dialect in Dialect::ALL {
-        let deflating = Wire { deflate_from: std::num::NonZeroU32::new(512), ..Wire::plain(dialect, true) };
+        let deflating = Wire { deflate_from: std::num::NonZeroU16::new(512), ..Wire::plain(dialect, true) };
         let wires = [[deflating; 5], [Wire::plain(dialect, true); 5]].concat();
         let queues: Vec<Arc<SendQueue>> = wires
             .into_iter()

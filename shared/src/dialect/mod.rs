@@ -11,7 +11,7 @@ pub mod listings;
 pub mod social;
 mod surrogates;
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 pub use decoder::{DecodedFrame, Decoder, half_of_a_character};
 
@@ -170,7 +170,7 @@ pub struct Wire {
     /// Whether frames carry `seq`, and the socket gets its position. In flat dialects only for clients that resume.
     pub numbered: bool,
     /// From how many bytes on a message is compressed, where the client negotiated that (RFC 7692). The texts are the same.
-    pub deflate_from: Option<NonZeroU32>,
+    pub deflate_from: Option<NonZeroU16>,
 }
 
 impl Wire {
