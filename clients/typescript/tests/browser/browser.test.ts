@@ -150,7 +150,7 @@ test("offline and back: what was written goes, what was missed comes, each once"
   const all = ["one", "meanwhile", "two", "three"];
   await shows(() => shown(page), all);
   await shows(() => texts(b.direct(alice)), all);
-  assert.equal(await page.locator("li[data-status=sending]").count(), 0);
+  await shows(() => page.locator("li[data-status=sending]").count(), 0);
 });
 
 /** The lock of another page is never given, as if that page never ended. */
