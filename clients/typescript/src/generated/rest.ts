@@ -699,6 +699,7 @@ export interface components {
             payload: {
                 [key: string]: unknown;
             };
+            /** @description Not one of those by which the server tells a client its position, such as `resync`. */
             type: string;
         };
         /** @description A user who is blocked. */
@@ -871,7 +872,7 @@ export interface components {
             error: components["schemas"]["ProtocolError"];
         };
         /** @description The error codes, on every dialect and over REST. */
-        ErrorCode: "INVALID_MESSAGE" | "VALIDATION_ERROR" | "UNKNOWN_EVENT" | "PAYLOAD_TOO_LARGE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "FORBIDDEN" | "NOT_MEMBER" | "BANNED" | "BLOCKED" | "PASSWORD_REQUIRED" | "NOT_FOUND" | "CONFLICT" | "RATE_LIMITED" | "LIMIT_EXCEEDED" | "INTERNAL_ERROR" | "UNAVAILABLE" | "TIMEOUT";
+        ErrorCode: "INVALID_MESSAGE" | "VALIDATION_ERROR" | "UNKNOWN_EVENT" | "PAYLOAD_TOO_LARGE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "FORBIDDEN" | "NOT_MEMBER" | "BANNED" | "BLOCKED" | "REFUSED" | "PASSWORD_REQUIRED" | "NOT_FOUND" | "CONFLICT" | "RATE_LIMITED" | "LIMIT_EXCEEDED" | "INTERNAL_ERROR" | "UNAVAILABLE" | "TIMEOUT";
         /** @description Events after the asked position, in order. */
         Events: {
             epoch: components["schemas"]["Epoch"];
@@ -1398,7 +1399,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -1514,7 +1515,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -1630,7 +1631,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -1745,7 +1746,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -1861,7 +1862,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -1976,7 +1977,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2090,7 +2091,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2202,7 +2203,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2316,7 +2317,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2432,7 +2433,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2546,7 +2547,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2660,7 +2661,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2775,7 +2776,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2891,7 +2892,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3005,7 +3006,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3117,7 +3118,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3235,7 +3236,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3351,7 +3352,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3464,7 +3465,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3580,7 +3581,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3698,7 +3699,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3810,7 +3811,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3928,7 +3929,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4046,7 +4047,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4159,7 +4160,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4278,7 +4279,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4398,7 +4399,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4514,7 +4515,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4627,7 +4628,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4745,7 +4746,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4861,7 +4862,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4973,7 +4974,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5088,7 +5089,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5214,7 +5215,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5328,7 +5329,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5440,7 +5441,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5558,7 +5559,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5676,7 +5677,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5791,7 +5792,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5905,7 +5906,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6019,7 +6020,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6133,7 +6134,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6247,7 +6248,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6361,7 +6362,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6479,7 +6480,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6591,7 +6592,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, PASSWORD_REQUIRED */
+            /** @description FORBIDDEN, NOT_MEMBER, BANNED, BLOCKED, REFUSED, PASSWORD_REQUIRED */
             403: {
                 headers: {
                     [name: string]: unknown;
