@@ -3,6 +3,7 @@
 //   JWT_SECRET=<the node's first secret> k6 run loadtest/k6/chat.js
 //
 // URL      ws://127.0.0.1:8086/chat/ws  where the gateway (or the load balancer before it) listens
+// COMPRESS 1: connections offer permessage-deflate
 // PROFILE  full: 1m to 100 users, 2m to 500, 1m to 0; a connection lives 30 s and sends every 5 s
 //          short: 20 users for 20 s; a connection lives 8 s and sends every second
 //
@@ -13,7 +14,7 @@ import exec from 'k6/execution';
 import ws from 'k6/ws';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, holes, listen, token } from './client.js';
+import { chosen, connecting, holes, isCompressed, listen, token } from './client.js';
 
 const profile = chosen({
   full: {
@@ -71,7 +72,7 @@ export default function () {
   let faults = 0;
   let sent = 0;
 
-  const response = ws.connect(url, {}, (socket) => {
+  const response = ws.connect(url, connecting(), (socket) => {
     const command = (type, payload) => socket.send(JSON.stringify({ type, payload }));
 
     const send = () => {
@@ -122,6 +123,7 @@ export default function () {
 
   check(response, {
     'upgraded (101)': (r) => r && r.status === 101,
+    'compressed, if that was offered': (r) => r && isCompressed(r),
     'auth_success': () => authenticated > 0,
     'message.sent for every message': () => sent > 0 && Object.keys(waiting).length === 0,
     'no hole in the conversation': () => holes(seen, authenticated + REORDER_MS, Date.now() - REORDER_MS) === 0,

@@ -23,6 +23,16 @@ export function token(user, seconds = TOKEN_SECONDS) {
   return `${signed}.${crypto.hmac('sha256', secret, signed, 'base64rawurl')}`;
 }
 
+// The parameters of a connection. With COMPRESS=1 it offers permessage-deflate.
+export function connecting(params = {}) {
+  return __ENV.COMPRESS === '1' ? { ...params, compression: 'deflate' } : params;
+}
+
+// Whether compression was agreed on, if it was offered.
+export function isCompressed(response) {
+  return __ENV.COMPRESS !== '1' || /permessage-deflate/.test(response.headers['Sec-Websocket-Extensions'] || '');
+}
+
 // Gives the payload of each frame to the handler of its type, and what goes wrong with the socket to `fault`.
 export function listen(socket, handlers, fault) {
   socket.on('message', (data) => {

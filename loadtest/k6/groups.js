@@ -3,6 +3,7 @@
 //   JWT_SECRET=<the node's first secret> k6 run loadtest/k6/groups.js
 //
 // URL      ws://127.0.0.1:8086/chat/ws  where the gateway (or the load balancer before it) listens
+// COMPRESS 1: connections offer permessage-deflate
 // HTTP     http://127.0.0.1:8086        the same, for REST, where the groups are made
 // PROFILE  full: 10 groups of 50; everybody sends every 10 s, for 2 minutes (2,500 deliveries a second)
 //          short: 4 groups of 10; everybody sends every 2 s, for 10 s
@@ -15,7 +16,7 @@ import http from 'k6/http';
 import ws from 'k6/ws';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, holes, listen, token } from './client.js';
+import { chosen, connecting, holes, isCompressed, listen, token } from './client.js';
 
 const profile = chosen({
   full: { groups: 10, size: 50, seconds: 120, sendEveryMs: 10000 },
@@ -77,7 +78,7 @@ export default function ({ run, groups, begin, end }) {
   let faults = 0;
   let sent = 0;
 
-  const response = ws.connect(url, { headers: { Authorization: `Bearer ${token(me)}` } }, (socket) => {
+  const response = ws.connect(url, connecting({ headers: { Authorization: `Bearer ${token(me)}` } }), (socket) => {
     const fault = (what) => {
       faults += 1;
       console.error(`${me}: ${what}`);
@@ -124,6 +125,7 @@ export default function ({ run, groups, begin, end }) {
   // Everybody was there from the first message to the last, so that everybody has all of them.
   check(response, {
     'upgraded (101)': (r) => r && r.status === 101,
+    'compressed, if that was offered': (r) => r && isCompressed(r),
     'auth_success before anybody wrote': () => authenticated > 0 && authenticated < begin,
     'message.sent for every message': () => sent >= Math.floor(due) && Object.keys(waiting).length === 0,
     'every message of the group': () => 1 in seen && holes(seen, begin, end) === 0,

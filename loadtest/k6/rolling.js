@@ -4,6 +4,7 @@
 //   JWT_SECRET=<the nodes' first secret> SECONDS=60 k6 run loadtest/k6/rolling.js
 //
 // URL      ws://127.0.0.1:8080/chat/ws   the load balancer
+// COMPRESS 1: connections offer permessage-deflate
 // HTTP     http://127.0.0.1:8080         the same, for REST
 // USERS    40                            they write to each other in pairs, a message a second each
 // MOVES    1                             how often each is moved at least
@@ -14,7 +15,7 @@ import http from 'k6/http';
 import ws from 'k6/ws';
 import { check, sleep } from 'k6';
 import { Counter } from 'k6/metrics';
-import { token } from './client.js';
+import { connecting, isCompressed, token } from './client.js';
 
 const url = __ENV.URL || 'ws://127.0.0.1:8080/chat/ws';
 const rest = __ENV.HTTP || 'http://127.0.0.1:8080';
@@ -92,7 +93,7 @@ function connection(client) {
     console.error(`${client.me}: ${what}`);
   };
   const query = asked ? `?resume=${asked.epoch}:${asked.seq}` : '';
-  const response = ws.connect(url + query, { headers: { Authorization: `Bearer ${token(client.me)}` } }, (socket) => {
+  const response = ws.connect(url + query, connecting({ headers: { Authorization: `Bearer ${token(client.me)}` } }), (socket) => {
     const command = (type, payload) => socket.send(JSON.stringify({ type, payload }));
     const send = (tempId) => command('message.send', { to: client.partner, tempId, content: client.waiting[tempId] });
 
@@ -133,7 +134,10 @@ function connection(client) {
     socket.on('error', (error) => { reason = String(error.error()); });
     socket.setTimeout(() => socket.close(CLOSED_BY_US), Math.max(1, client.until - Date.now()));
   });
-  check(response, { 'upgraded (101)': (r) => r && r.status === 101 });
+  check(response, {
+    'upgraded (101)': (r) => r && r.status === 101,
+    'compressed, if that was offered': (r) => r && isCompressed(r),
+  });
   if (code === DRAINING) moved.add(1);
   else if (code !== CLOSED_BY_US) fault(`closed with ${code} ${reason}`);
   return faults;

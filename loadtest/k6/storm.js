@@ -4,6 +4,7 @@
 //   JWT_SECRET=<the node's first secret> k6 run loadtest/k6/storm.js
 //
 // URL      ws://127.0.0.1:8086/chat/ws  where the gateway (or the load balancer before it) listens
+// COMPRESS 1: connections offer permessage-deflate
 // PROFILE  full: 1000 users, six waves of 10 s; 500 messages in each
 //          short: 50 users, three waves of 3 s
 //
@@ -14,7 +15,7 @@ import exec from 'k6/execution';
 import ws from 'k6/ws';
 import { check, sleep } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
-import { chosen, listen, token } from './client.js';
+import { chosen, connecting, isCompressed, listen, token } from './client.js';
 
 const profile = chosen({
   full: { users: 1000, waves: 6, waveMs: 10000, connectingMs: 1500, deliveryMs: 100 },
@@ -72,7 +73,7 @@ export default function ({ begin }) {
   let authenticated = false;
   let done = false; // The message was acknowledged, or came.
   let faults = 0;
-  const response = ws.connect(url, { headers: { Authorization: `Bearer ${bearer}` } }, (socket) => {
+  const response = ws.connect(url, connecting({ headers: { Authorization: `Bearer ${bearer}` } }), (socket) => {
     const fault = (what) => {
       faults += 1;
       console.error(`${me}: ${what}`);
@@ -106,6 +107,7 @@ export default function ({ begin }) {
   });
   check(response, {
     'upgraded (101)': (r) => r && r.status === 101,
+    'compressed, if that was offered': (r) => r && isCompressed(r),
     'auth_success': () => authenticated,
     'the message was acknowledged, or came': () => done,
     'no error frame': () => faults === 0,
