@@ -155,6 +155,10 @@ impl RedisCluster {
 }
 
 fn server(options: &[&str]) -> Redis {
+    Redis::started(|| try_server(options))
+}
+
+fn try_server(options: &[&str]) -> Option<Redis> {
     let bus = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
     let bus = bus.to_string();
     let tls = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
@@ -165,7 +169,7 @@ fn server(options: &[&str]) -> Redis {
     if options.contains(&"--tls-cluster") {
         all.extend(["--tls-port", &tls]);
     }
-    Redis::start_with(&all)
+    Redis::try_start(&all)
 }
 
 fn setting(server: &Redis, name: &str) -> i64 {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Tries to find a port on which a server starts.
+const START_TRIES_MAX: usize = 3;
+
 /// The server; killed when dropped.
 pub(crate) struct Redis {
     port: u16,
@@ -20,13 +23,22 @@ impl Redis {
 
     /// With further options, as they stand on the command line.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::started(|| Self::try_start(options))
+    }
+
+    /// The first that starts: a port that was free may be taken by the time that Redis listens there.
+    pub(crate) fn started(start: impl Fn() -> Option<Self>) -> Self {
+        (0..START_TRIES_MAX).find_map(|_| start()).expect("Redis starts")
+    }
+
+    /// With these options; `None` if it ends at once.
+    pub(crate) fn try_start(options: &[&str]) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let folder = std::env::temp_dir().join(format!("parley-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for Redis");
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut redis = Self { port, folder, options, process: None };
-        redis.restart();
-        redis
+        redis.launch().then_some(redis)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -47,6 +59,11 @@ impl Redis {
 
     /// Starts it on the same port, empty.
     pub(crate) fn restart(&mut self) {
+        assert!(self.launch(), "Redis did not start");
+    }
+
+    /// Whether it answers; if not, it has ended or hangs.
+    fn launch(&mut self) -> bool {
         self.kill();
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -58,10 +75,20 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
+        let pid = process.id();
         self.process = Some(process);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while self.try_ask("PING").is_err() {
-            assert!(Instant::now() < deadline, "Redis did not start");
+        loop {
+            let has_ended =
+                self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|end| end.is_some()));
+            // Another's Redis may answer on that port.
+            if has_ended || Instant::now() > deadline {
+                return false;
+            }
+            let info = self.try_ask("INFO server").ok().and_then(|info| redis::from_redis_value::<String>(info).ok());
+            if info.is_some_and(|info| info.contains(&format!("process_id:{pid}\r\n"))) {
+                return true;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
