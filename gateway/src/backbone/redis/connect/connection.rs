@@ -75,12 +75,20 @@ pub(in crate::backbone::redis) async fn kill_others(
     Ok(())
 }
 
+/// Said of a server that is to be promoted, and isn't yet.
+const NO_MASTER: &str = "the server is not a master";
+
+/// Whether the server may be a master in a moment.
+pub(super) fn is_no_master(error: &RedisError) -> bool {
+    error.to_string().contains(NO_MASTER)
+}
+
 /// The replication id; only a master's counts.
 pub(in crate::backbone::redis) fn identity(info: &str) -> RedisResult<Arc<str>> {
     let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key));
     match (field("role:"), field("master_replid:")) {
         (Some("master"), Some(id)) if id.len() >= 8 => Ok(id.into()),
-        _ => Err(fault("the server is not a master")),
+        _ => Err(fault(NO_MASTER)),
     }
 }
 

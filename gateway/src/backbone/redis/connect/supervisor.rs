@@ -111,7 +111,13 @@ impl Supervisor {
                     self.shared.subscriptions.close(self.lane());
                     why
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    // While a replica is promoted, each moment counts: what is published for its users waits.
+                    if connection::is_no_master(&error) {
+                        backoff = BACKOFF_MIN;
+                    }
+                    error.to_string()
+                }
             };
             self.away(&why);
             if self.stop.is_cancelled() {
