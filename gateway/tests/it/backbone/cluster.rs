@@ -357,13 +357,13 @@ async fn what_is_no_cluster_stops_the_start() {
             let started = RedisBackbone::start(&*url, settings(), deaf(), empty_store()).await;
             started.err().expect("it does not start").0
         };
-        let (cluster, one, two) = (RedisCluster::start(), Redis::start(), Redis::start());
+        let (cluster, other) = (RedisCluster::start(), RedisCluster::start());
+        let (one, two) = (Redis::start(), Redis::start());
         let since = Instant::now();
         let why = refused(format!("{},{}", one.url(), two.url())).await;
         assert!(why.contains("is not in cluster mode") && why.contains("REDIS_URL"), "{why}");
         let why = refused(format!("{},{}", cluster.servers[0].url(), one.url())).await;
         assert!(why.contains(&format!("127.0.0.1:{} is not in cluster mode", one.port())), "{why}");
-        let other = RedisCluster::start();
         let why = refused(format!("{},{}", cluster.url(), other.url())).await;
         assert!(why.contains("don't belong to one Redis Cluster"), "{why}");
         assert!(since.elapsed() < Duration::from_secs(5), "at once, not after {:?}", since.elapsed());
