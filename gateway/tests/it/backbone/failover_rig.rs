@@ -16,6 +16,8 @@ pub(crate) const SETTINGS: [(&str, &str); 2] = [("COMMANDS_PER_SECOND", "0"), ("
 
 /// What the last message says.
 const END: &str = "the end";
+/// How long nothing may come while another server takes over: twice the longest attempt to connect, and some more.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(40);
 /// After how long without any acknowledgement a client sends again what has none.
 const RESEND_AFTER: Duration = Duration::from_secs(6);
 
@@ -114,7 +116,7 @@ impl Flood {
 async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client, told: &Cell<bool>) -> HashSet<String> {
     let mut fetched = HashSet::new();
     loop {
-        let frame = b.step().await;
+        let frame = b.step_within(FOLLOWED_WITHIN).await;
         if frame["type"] == "resync" {
             fetched = stored(store).await;
             told.set(true);

@@ -57,7 +57,7 @@ impl Node {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), asked).await.expect("readiness in time");
+        tokio::time::timeout(std::time::Duration::from_secs(40), asked).await.expect("readiness in time");
     }
 }
 

@@ -91,9 +91,26 @@ impl Follower {
 
     /// The next frame, whatever it is.
     pub(crate) async fn step(&mut self) -> Value {
-        let frame = match self.client.try_next().await {
-            Some(Incoming::Frame(frame)) => frame,
-            other => panic!("{other:?} after {} events, notices {:?}", self.events.len(), self.notices),
+        let next = self.client.try_next().await;
+        self.take(next)
+    }
+
+    /// The same, if it comes within this time.
+    pub(crate) async fn step_within(&mut self, time: Duration) -> Value {
+        let next = tokio::time::timeout(time, async {
+            loop {
+                if let Some(next) = self.client.try_next().await {
+                    return next;
+                }
+            }
+        });
+        let next = next.await.ok();
+        self.take(next)
+    }
+
+    fn take(&mut self, next: Option<Incoming>) -> Value {
+        let Some(Incoming::Frame(frame)) = next else {
+            panic!("{next:?} after {} events, notices {:?}", self.events.len(), self.notices);
         };
         self.see(&frame);
         frame
