@@ -8,7 +8,7 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, Role, UserId, Visibility};
 
 use super::blocks::blocked_with;
-use super::call::{on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt, until_it_holds};
 use super::membership::{MembersWritten, STRICT_TRIES, TRIES_MAX, members, standing, write};
 use super::outbox::RowArguments;
 use super::pool::PostgresStore;
@@ -38,12 +38,8 @@ async fn add(
     by: Option<&UserId>,
     row: &OutboxRow<MembersAdded>,
 ) -> Result<MembersAdded, StoreError> {
-    for tried in 0..TRIES_MAX {
-        if let Some(outcome) = try_once(client, id, users, by, row, tried < STRICT_TRIES).await? {
-            return Ok(outcome);
-        }
-    }
-    Err(StoreError::Unavailable("the conversation changes too often".into()))
+    let attempt = |tried| try_once(client, id, users, by, row, tried < STRICT_TRIES);
+    until_it_holds("conversation", TRIES_MAX, attempt).await
 }
 
 /// Reads, decides, and has it written by one call; `None` if something was changed in between.

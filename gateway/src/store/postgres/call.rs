@@ -35,6 +35,24 @@ pub(super) async fn within<T>(call: impl Future<Output = Result<T, StoreError>>)
         .unwrap_or_else(|_| Err(StoreError::Unavailable("PostgreSQL did not answer in time".into())))
 }
 
+/// Tries a change that reads and decides without locks, and then has it written if what it read still holds. `attempt` gets
+/// the number of tries before it, and gives `None` where something was changed in between: then that was made.
+pub(super) async fn until_it_holds<T, F>(
+    what: &'static str,
+    tries_max: u32,
+    attempt: impl Fn(u32) -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<Option<T>, StoreError>>,
+{
+    for tried in 0..tries_max {
+        if let Some(outcome) = attempt(tried).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(StoreError::Unavailable(format!("the {what} changes too often")))
+}
+
 /// Runs a statement that is prepared once per connection.
 pub(super) async fn query(
     client: &impl GenericClient,

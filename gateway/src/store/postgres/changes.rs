@@ -8,7 +8,7 @@ use futures_util::future::try_join;
 use shared::{ConversationId, Message, MessageId, UserId};
 use tokio_postgres::types::ToSql;
 
-use super::call::{on_connection, query_opt};
+use super::call::{on_connection, query_opt, until_it_holds};
 use super::membership::{members, standing};
 use super::moderation::is_muted;
 use super::outbox::RowArguments;
@@ -43,12 +43,7 @@ async fn change_message(
     change: &MessageChange,
     row: &OutboxRow<MessageOutcome>,
 ) -> Result<MessageOutcome, StoreError> {
-    for _ in 0..TRIES_MAX {
-        if let Some(outcome) = try_once(client, id, by, change, row).await? {
-            return Ok(outcome);
-        }
-    }
-    Err(StoreError::Unavailable("the message changes too often".into()))
+    until_it_holds("message", TRIES_MAX, |_| try_once(client, id, by, change, row)).await
 }
 
 /// Reads, decides, and has it written by one call; `None` if something was changed in between.

@@ -8,9 +8,9 @@ use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, Timestamp, UserId, Visibility};
 use tokio_postgres::types::ToSql;
 
-use super::call::{on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt, until_it_holds};
 use super::conversations;
-use super::membership::{members, standing};
+use super::membership::{TRIES_MAX, members, standing};
 use super::outbox::RowArguments;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, placeholder, system_time, time, unfit, unsigned, word};
@@ -45,9 +45,6 @@ impl ConversationChanges for PostgresStore {
     }
 }
 
-/// How often a change is tried again because another one came in between. Each time one of them was made.
-const TRIES_MAX: u32 = 100;
-
 async fn change_conversation(
     client: &Object,
     id: &ConversationId,
@@ -55,16 +52,7 @@ async fn change_conversation(
     change: &ConversationChange,
     row: &OutboxRow<ConversationChanged>,
 ) -> Result<ConversationChanged, StoreError> {
-    for _ in 0..TRIES_MAX {
-        if let Some(outcome) = try_change(client, id, by, change, row).await? {
-            return Ok(outcome);
-        }
-    }
-    Err(too_often())
-}
-
-fn too_often() -> StoreError {
-    StoreError::Unavailable("the conversation changes too often".into())
+    until_it_holds("conversation", TRIES_MAX, |_| try_change(client, id, by, change, row)).await
 }
 
 /// Reads, decides, and has it written by one call; `None` if something was changed in between.
@@ -143,12 +131,7 @@ async fn delete_conversation(
     by: Option<&UserId>,
     row: &OutboxRow<ConversationDeleted>,
 ) -> Result<ConversationDeleted, StoreError> {
-    for _ in 0..TRIES_MAX {
-        if let Some(outcome) = try_delete(client, id, by, row).await? {
-            return Ok(outcome);
-        }
-    }
-    Err(too_often())
+    until_it_holds("conversation", TRIES_MAX, |_| try_delete(client, id, by, row)).await
 }
 
 /// The same as [`try_change`], for the conversation's end.

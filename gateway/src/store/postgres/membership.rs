@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::blocks::blocked_with;
-use super::call::{on_connection, query, query_opt};
+use super::call::{on_connection, query, query_opt, until_it_holds};
 use super::outbox::RowArguments;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, unsigned, word, word_or_null};
@@ -111,12 +111,8 @@ async fn change_membership(
     change: &MembershipChange,
     row: &OutboxRow<MembershipOutcome>,
 ) -> Result<MembershipOutcome, StoreError> {
-    for tried in 0..TRIES_MAX {
-        if let Some(outcome) = try_once(client, id, user, change, row, tried < STRICT_TRIES).await? {
-            return Ok(outcome);
-        }
-    }
-    Err(StoreError::Unavailable("the conversation changes too often".into()))
+    let attempt = |tried| try_once(client, id, user, change, row, tried < STRICT_TRIES);
+    until_it_holds("conversation", TRIES_MAX, attempt).await
 }
 
 /// Reads, decides, and has it written by one call; `None` if something was changed in between.

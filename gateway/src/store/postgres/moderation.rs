@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use deadpool_postgres::{GenericClient, Object};
 use shared::{ConversationId, ConversationKind, UserId};
 
-use super::call::{on_connection, query, query_opt};
-use super::membership::standing;
+use super::call::{on_connection, query, query_opt, until_it_holds};
+use super::membership::{TRIES_MAX, standing};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, system_time, unfit, unsigned, word};
 use crate::store::moderation::{AuthorPlace, Authored, AuthoredPage, LOOKED_AT_MAX, Moderation, may_mute};
@@ -34,9 +34,6 @@ impl Moderation for PostgresStore {
     }
 }
 
-/// How often a mute is tried again because the members changed in between.
-const TRIES_MAX: u32 = 100;
-
 async fn mute(
     client: &Object,
     id: &ConversationId,
@@ -44,12 +41,7 @@ async fn mute(
     by: Option<&UserId>,
     time: Option<Duration>,
 ) -> Result<bool, StoreError> {
-    for _ in 0..TRIES_MAX {
-        if let Some(changed) = try_mute(client, id, user, by, time).await? {
-            return Ok(changed);
-        }
-    }
-    Err(StoreError::Unavailable("the conversation changes too often".into()))
+    until_it_holds("conversation", TRIES_MAX, |_| try_mute(client, id, user, by, time)).await
 }
 
 /// Reads, decides, and has it written by one call; `None` if the members changed in between.
