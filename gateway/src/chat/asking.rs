@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Chat;
 use crate::store::{EarlierSend, Giver, MessageChange, StoreError};
-use crate::webhooks::{Hook, HookAnswer, HookQuestion};
+use crate::webhooks::{Hook, HookAnswer, HookQuestion, HookRefusal};
 
 /// Commands of one conversation that wait for the hook or for those before them.
 const LINE_MAX: usize = 32;
@@ -148,30 +148,28 @@ struct Scene {
 }
 
 impl Chat {
-    /// Asks about a message, and puts the hook's content into it. `None`: there is no hook.
-    pub(super) async fn ask_about_send(
+    /// Asks about a message, and puts the hook's content into it.
+    pub(super) async fn ask_about_send<'a>(
         &self,
+        asking: &'a Asking,
         sender: &UserId,
         send: &mut SendMessage,
         via: Via,
-    ) -> Result<Option<AskedSend<'_>>, ProtocolError> {
-        let Some(asking) = &self.asking else { return Ok(None) };
+    ) -> Result<AskedSend<'a>, ProtocolError> {
         let (place, order) = asking.enter(self.line_of(sender, &send.target))?;
-        let (order, answer) = join(order.lock_owned(), self.judge_send(asking, sender, send, via)).await;
-        match answer? {
-            Judged::StoredBefore(message) => return Ok(Some(AskedSend::StoredBefore(message))),
-            Judged::Stored => {}
-            Judged::Answered(HookAnswer::Allow(None)) => {}
-            Judged::Answered(HookAnswer::Allow(Some(content))) => {
+        let (order, judged) = join(order.lock_owned(), self.judge_send(asking, sender, send, via)).await;
+        match judged? {
+            Judged::StoredBefore(message) => return Ok(AskedSend::StoredBefore(message)),
+            Judged::Allowed(None) => {}
+            Judged::Allowed(Some(content)) => {
                 if let Some(temp_id) = &send.temp_id {
                     // Before the message itself: a repetition must not be compared with what its sender wrote.
                     self.store.note_replaced(sender, temp_id).await?;
                 }
                 send.content = content;
             }
-            Judged::Answered(other) => return Err(refusal(other)),
         }
-        Ok(Some(AskedSend::Allowed(Turn { _order: order, _place: place })))
+        Ok(AskedSend::Allowed(Turn { _order: order, _place: place }))
     }
 
     /// A message that was stored under this `tempId` with the hook's content, if the conflict is with such a one.
@@ -182,7 +180,7 @@ impl Chat {
         error: ProtocolError,
     ) -> Result<Message, ProtocolError> {
         let is_conflict = error.code == ErrorCode::Conflict && error.field.as_deref() == Some("tempId");
-        if self.asking.is_none() || !is_conflict {
+        if !is_conflict {
             return Err(error);
         }
         match self.sent_earlier(sender, send).await? {
@@ -232,9 +230,9 @@ impl Chat {
         // While the store is away, nobody can be looked up: the hook is asked all the same.
         if let Ok(Some(EarlierSend { message, replaced })) = self.sent_earlier(sender, send).await {
             let is_replaced = replaced && self.is_there(sender, &send.target, &message.conversation_id);
-            return Ok(if is_replaced { Judged::stored_before(message) } else { Judged::Stored });
+            return Ok(if is_replaced { Judged::StoredBefore(Box::new(message)) } else { Judged::Allowed(None) });
         }
-        let Some(scene) = self.scene_of_send(sender, &send.target).await else { return Ok(Judged::Stored) };
+        let Some(scene) = self.scene_of_send(sender, &send.target).await else { return Ok(Judged::Allowed(None)) };
         let question = HookQuestion {
             kind: Some(&send.kind),
             content: Some(&send.content),
@@ -243,16 +241,19 @@ impl Chat {
             temp_id: send.temp_id.as_ref(),
             ..self.question("message.send", sender, scene, via).await
         };
-        let answer = asking.ask(&question).await;
-        if matches!(answer, HookAnswer::Refuse(_)) {
+        let refusal = match asking.ask(&question).await {
+            Ok(content) => return Ok(Judged::Allowed(content)),
+            Err(refusal) => refusal,
+        };
+        if let HookRefusal::Refused(_) = refusal {
             // A refusal is told only when nothing is stored: another try of this message may have been allowed.
             match self.sent_earlier(sender, send).await? {
-                Some(EarlierSend { message, replaced: true }) => return Ok(Judged::stored_before(message)),
-                Some(_) => return Ok(Judged::Stored),
+                Some(EarlierSend { message, replaced: true }) => return Ok(Judged::StoredBefore(Box::new(message))),
+                Some(_) => return Ok(Judged::Allowed(None)),
                 None => {}
             }
         }
-        Ok(Judged::Answered(answer))
+        Err(refusal.into())
     }
 
     /// Where a message would stand; `None` if the store will refuse it anyhow.
@@ -275,9 +276,7 @@ impl Chat {
         match self.members.get(&conversation).await {
             Ok(members) if members.blocked || members.role(user).is_none() => None,
             Ok(members) => {
-                let is_direct = members.kind == ConversationKind::Direct;
-                let other = members.list.iter().map(|(member, _)| member).find(|member| *member != user);
-                let to = is_direct.then(|| other.unwrap_or(user).clone());
+                let to = members.recipient_of(user).cloned();
                 Some(Scene { conversation: Some(conversation), kind: Some(members.kind), to })
             }
             Err(StoreError::Refused(_)) => None,
@@ -319,8 +318,7 @@ impl Chat {
         via: Via,
     ) -> Result<Option<Turn<'_>>, ProtocolError> {
         let (Some(asking), Some(user)) = (&self.asking, &giver.user) else { return Ok(None) };
-        let is_asked = matches!(change, MessageChange::Edit { .. } | MessageChange::React { on: true, .. });
-        if !is_asked {
+        if !matches!(change, MessageChange::Edit { .. } | MessageChange::React { on: true, .. }) {
             return Ok(None);
         }
         // What the store refuses anyhow isn't asked about.
@@ -336,7 +334,7 @@ impl Chat {
             let (r#type, content, previous, emoji) = match &*change {
                 MessageChange::Edit { content } => ("message.edit", Some(&**content), Some(message.content), None),
                 MessageChange::React { emoji, .. } => ("reaction.add", None, None, Some(&**emoji)),
-                MessageChange::Delete => return HookAnswer::Allow(None),
+                MessageChange::Delete => return Ok(None),
             };
             let question = self.question(r#type, user, scene, via).await;
             let kind = Some(&*message.kind);
@@ -344,10 +342,8 @@ impl Chat {
             asking.ask(&question).await
         };
         let (order, answer) = join(order.lock_owned(), judge).await;
-        match (answer, &mut *change) {
-            (HookAnswer::Allow(Some(replaced)), MessageChange::Edit { content }) => *content = replaced,
-            (HookAnswer::Allow(_), _) => {}
-            (other, _) => return Err(refusal(other)),
+        if let (Some(replaced), MessageChange::Edit { content }) = (answer?, &mut *change) {
+            *content = replaced;
         }
         Ok(Some(Turn { _order: order, _place: place }))
     }
@@ -355,30 +351,22 @@ impl Chat {
 
 /// What is known of a message before its turn.
 enum Judged {
-    /// The hook answered.
-    Answered(HookAnswer),
-    /// Nobody has to be asked: the store refuses it, or has it.
-    Stored,
+    /// It may be stored, with the hook's content, if there is one. Nobody was asked if the store refuses it anyhow, or has it.
+    Allowed(Option<String>),
     /// It is stored with the hook's content.
     StoredBefore(Box<Message>),
 }
 
-impl Judged {
-    fn stored_before(message: Message) -> Self {
-        Self::StoredBefore(Box::new(message))
-    }
-}
-
-fn refusal(answer: HookAnswer) -> ProtocolError {
-    match answer {
-        HookAnswer::Unavailable(wait_ms) => {
-            let unavailable = "nobody could look at this before it is stored; try again";
-            ProtocolError::new(ErrorCode::Unavailable, unavailable).retry_after_ms(wait_ms)
+impl From<HookRefusal> for ProtocolError {
+    fn from(refusal: HookRefusal) -> Self {
+        match refusal {
+            HookRefusal::Unavailable(wait_ms) => {
+                let unavailable = "nobody could look at this before it is stored; try again";
+                Self::new(ErrorCode::Unavailable, unavailable).retry_after_ms(wait_ms)
+            }
+            HookRefusal::Refused(message) => {
+                Self::new(ErrorCode::Refused, message.unwrap_or_else(|| "this was refused".to_owned()))
+            }
         }
-        HookAnswer::Refuse(message) => {
-            let message = message.unwrap_or_else(|| "this was refused".to_owned());
-            ProtocolError::new(ErrorCode::Refused, message)
-        }
-        HookAnswer::Allow(_) => ProtocolError::new(ErrorCode::InternalError, "an allowed message was refused"),
     }
 }

@@ -14,12 +14,10 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use shared::command::{SendMessage, Target, check_content, check_kind};
-use shared::{
-    ConversationId, ConversationKind, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId,
-};
+use shared::{ConversationId, ErrorCode, Event, Message, MessageId, ProtocolError, TempId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::asking::{AskedSend, Via};
+use super::asking::Via;
 use super::error::SendFault;
 use super::messages::SentMessage;
 use super::{Chat, refused};
@@ -93,16 +91,9 @@ impl Chat {
     ) -> Result<Option<SentMessage>, ProtocolError> {
         self.check_kind(&send.kind, via)?;
         send.temp_id.get_or_insert_with(|| TempId::generated(rand::random()));
-        match Box::pin(self.ask_about_send(sender, &mut send, via)).await? {
-            Some(AskedSend::StoredBefore(message)) => Ok(Some(SentMessage::stored_before(*message))),
-            Some(AskedSend::Allowed(turn)) => match turn.hand_over(self.store_or_keep(sender, send.clone())).await {
-                Err(error) => {
-                    self.replaced_before(sender, &send, error).await.map(SentMessage::stored_before).map(Some)
-                }
-                sent => sent,
-            },
-            None => self.store_or_keep(sender, send).await,
-        }
+        let Some(asking) = &self.asking else { return self.store_or_keep(sender, send).await };
+        let store = async |send| self.store_or_keep(sender, send).await;
+        Box::pin(self.ask_and_send(asking, sender, send, via, store)).await
     }
 
     async fn store_or_keep(&self, sender: &UserId, send: SendMessage) -> Result<Option<SentMessage>, ProtocolError> {
@@ -186,13 +177,7 @@ impl Chat {
 
     /// Sends it to the members' sockets whose dialect takes it. The others get it when it is stored.
     async fn tell_live(&self, message: NewMessage, conversation: ConversationId, members: &Members) {
-        let to = match members.kind {
-            ConversationKind::Direct => {
-                let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender);
-                Some(other.unwrap_or(&message.sender).clone())
-            }
-            ConversationKind::Group | ConversationKind::Channel => None,
-        };
+        let to = members.recipient_of(&message.sender).cloned();
         let (sender, temp_id) = (message.sender.clone(), message.temp_id.clone());
         let message = Message {
             id: message.id,

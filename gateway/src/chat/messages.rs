@@ -6,7 +6,7 @@ use futures_util::future::join;
 use shared::command::{KIND_SYSTEM, KIND_TEXT, SendMessage, Target};
 use shared::{ConversationId, ErrorCode, Message, MessageId, ProtocolError, UserId};
 
-use super::asking::{AskedSend, Via};
+use super::asking::{AskedSend, Asking, Via};
 use super::error::SendFault;
 use super::events::About;
 use super::{Chat, refused};
@@ -37,27 +37,29 @@ impl Chat {
     /// Stores a message. Its sender's devices and its recipients get it through the backbone.
     pub async fn send(&self, sender: &UserId, send: SendMessage, via: Via) -> Result<SentMessage, ProtocolError> {
         self.check_kind(&send.kind, via)?;
-        match &self.asking {
-            None => Ok(self.send_as(sender, send, None).await?),
-            // Apart, because every message under way would have room for it.
-            Some(_) => Box::pin(self.ask_and_send(sender, send, via)).await,
-        }
+        let Some(asking) = &self.asking else { return Ok(self.send_as(sender, send, None).await?) };
+        let store = async |send| self.send_as(sender, send, None).await.map_err(ProtocolError::from);
+        // Apart, because every message under way would have room for it.
+        Box::pin(self.ask_and_send(asking, sender, send, via, store)).await
     }
 
-    async fn ask_and_send(
+    /// Asks the hook about a message, then has it stored by `store`, which takes its place in the conversation when it is polled
+    /// first. What an earlier try stored with the hook's content is no conflict.
+    pub(super) async fn ask_and_send<T: From<SentMessage>>(
         &self,
+        asking: &Asking,
         sender: &UserId,
         mut send: SendMessage,
         via: Via,
-    ) -> Result<SentMessage, ProtocolError> {
-        let sent = match self.ask_about_send(sender, &mut send, via).await? {
-            Some(AskedSend::StoredBefore(message)) => return Ok(SentMessage::stored_before(*message)),
-            Some(AskedSend::Allowed(turn)) => turn.hand_over(self.send_as(sender, send.clone(), None)).await,
-            None => self.send_as(sender, send.clone(), None).await,
+        store: impl AsyncFnOnce(SendMessage) -> Result<T, ProtocolError>,
+    ) -> Result<T, ProtocolError> {
+        let sent = match self.ask_about_send(asking, sender, &mut send, via).await? {
+            AskedSend::StoredBefore(message) => return Ok(SentMessage::stored_before(*message).into()),
+            AskedSend::Allowed(turn) => turn.hand_over(store(send.clone())).await,
         };
         match sent {
             Ok(sent) => Ok(sent),
-            Err(fault) => self.replaced_before(sender, &send, fault.into()).await.map(SentMessage::stored_before),
+            Err(error) => Ok(SentMessage::stored_before(self.replaced_before(sender, &send, error).await?).into()),
         }
     }
 

@@ -154,6 +154,13 @@ impl Members {
         }
     }
 
+    /// In a direct conversation: whom a message of `sender` is to. That is themselves where they talk to themselves.
+    #[must_use]
+    pub fn recipient_of<'a>(&'a self, sender: &'a UserId) -> Option<&'a UserId> {
+        let other = || self.list.iter().map(|(user, _)| user).find(|user| *user != sender);
+        (self.kind == ConversationKind::Direct).then(|| other().unwrap_or(sender))
+    }
+
     /// The role of `user`, if an accepted member.
     #[must_use]
     pub fn role(&self, user: &UserId) -> Option<Role> {

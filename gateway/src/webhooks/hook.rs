@@ -1,6 +1,7 @@
 //! The hook: a backend is asked before a message, an edit or a reaction is stored.
 //! It offers [`Hook`]. It never retries: whoever asks decides about a missing answer, and a client repeats its command.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,6 @@ use hyper::StatusCode;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use shared::{ConversationId, ConversationKind, MessageData, MessageId, TempId, Timestamp, UserId};
-use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::http_client::{Endpoint, EndpointError};
 use crate::metrics::Metrics;
 
 /// Questions that a node has under way.
-pub const ASKED_AT_ONCE_MAX: usize = 256;
+const ASKED_AT_ONCE_MAX: usize = 256;
 /// The largest answer, in bytes: the longest content, each character escaped, and room for the rest.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The longest message of a refusal that the sender is shown, in characters.
@@ -93,14 +93,15 @@ pub struct HookQuestion<'a> {
     pub temp_id: Option<&'a TempId>,
 }
 
-/// An answer, or what `HOOK_ON_FAILURE` puts in its place.
+/// It may be stored, with the hook's content in place of its own, if there is one; or why not.
+pub type HookAnswer = Result<Option<String>, HookRefusal>;
+
+/// Why something may not be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HookAnswer {
-    /// It may be stored, with this content in place of its own, if there is one.
-    Allow(Option<String>),
-    /// It may not; with a sentence for the sender.
-    Refuse(Option<String>),
-    /// Nobody knows: try again after so many milliseconds.
+pub enum HookRefusal {
+    /// The hook doesn't want it; with a sentence for the sender.
+    Refused(Option<String>),
+    /// There is no answer, and `HOOK_ON_FAILURE` refuses: try again after so many milliseconds.
     Unavailable(u64),
 }
 
@@ -138,17 +139,17 @@ impl Hook {
         let answer = timeout(self.within, self.post(question)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.within.as_millis())));
         let answer = answer.and_then(|answer| match &answer {
-            HookAnswer::Allow(Some(content)) => fits(content).map(|()| answer),
-            HookAnswer::Allow(None) | HookAnswer::Refuse(_) | HookAnswer::Unavailable(_) => Ok(answer),
+            Ok(Some(content)) => fits(content).map(|()| answer),
+            Ok(None) | Err(_) => Ok(answer),
         });
         self.metrics.hook_seconds.record(asked.elapsed());
         match answer {
             Ok(answer) => {
                 attempt.succeeded();
                 self.metrics.hook(match &answer {
-                    HookAnswer::Allow(None) => "allowed",
-                    HookAnswer::Allow(Some(_)) => "replaced",
-                    HookAnswer::Refuse(_) | HookAnswer::Unavailable(_) => "refused",
+                    Ok(None) => "allowed",
+                    Ok(Some(_)) => "replaced",
+                    Err(_) => "refused",
                 });
                 answer
             }
@@ -163,10 +164,10 @@ impl Hook {
         self.metrics.hook("none");
         tracing::debug!(why, "the hook gave no answer");
         match self.on_failure {
-            OnHookFailure::Allow => HookAnswer::Allow(None),
+            OnHookFailure::Allow => Ok(None),
             OnHookFailure::Refuse => {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                HookAnswer::Unavailable(wait_ms.saturating_add(rand::random_range(0..=1_000)))
+                Err(HookRefusal::Unavailable(wait_ms.saturating_add(rand::random_range(0..=1_000))))
             }
         }
     }
@@ -187,11 +188,11 @@ impl Hook {
 fn read(body: &[u8]) -> Result<HookAnswer, String> {
     let AnswerBody { allow, content, message } = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
     Ok(match allow {
-        true => HookAnswer::Allow(content),
-        false => HookAnswer::Refuse(message.map(|message| {
+        true => Ok(content),
+        false => Err(HookRefusal::Refused(message.map(|message| {
             let shown = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX);
             shown.collect()
-        })),
+        }))),
     })
 }
 
@@ -201,11 +202,11 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_everything_else_is_no_answer() {
-        assert_eq!(read(br#"{"allow":true}"#), Ok(HookAnswer::Allow(None)));
-        assert_eq!(read(br#"{"allow":true,"content":"x","new":1}"#), Ok(HookAnswer::Allow(Some("x".into()))));
-        assert_eq!(read(br#"{"allow":false,"message":"a\u0007b"}"#), Ok(HookAnswer::Refuse(Some("ab".into()))));
+        assert_eq!(read(br#"{"allow":true}"#), Ok(Ok(None)));
+        assert_eq!(read(br#"{"allow":true,"content":"x","new":1}"#), Ok(Ok(Some("x".into()))));
+        assert_eq!(read(br#"{"allow":false,"message":"a\u0007b"}"#), Ok(Err(HookRefusal::Refused(Some("ab".into())))));
         let long = format!(r#"{{"allow":false,"message":"{}"}}"#, "x".repeat(300));
-        assert_eq!(read(long.as_bytes()), Ok(HookAnswer::Refuse(Some("x".repeat(200)))));
+        assert_eq!(read(long.as_bytes()), Ok(Err(HookRefusal::Refused(Some("x".repeat(200))))));
         for no_answer in [&b""[..], b"{}", b"[]", br#"{"allow":"yes"}"#, br#"{"allow":true,"content":7}"#, b"\xff"] {
             assert!(read(no_answer).is_err(), "{no_answer:?}");
         }

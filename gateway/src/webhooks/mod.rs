@@ -5,5 +5,5 @@ mod hook;
 mod push;
 mod signature;
 
-pub use hook::{ASKED_AT_ONCE_MAX, Hook, HookAnswer, HookQuestion};
+pub use hook::{Hook, HookAnswer, HookQuestion, HookRefusal};
 pub use push::PushWebhook;

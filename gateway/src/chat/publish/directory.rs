@@ -109,6 +109,5 @@ impl Directory {
 }
 
 fn about_direct(message: &Message, members: &Members) -> About {
-    let other = members.list.iter().map(|(user, _)| user).find(|user| **user != message.sender_id);
-    About { to: Some(other.unwrap_or(&message.sender_id).clone()), sender_name: None }
+    About { to: members.recipient_of(&message.sender_id).cloned(), sender_name: None }
 }
