@@ -28,7 +28,7 @@ main() {
   make_work_dir
   export JWT_SECRET
   JWT_SECRET=$(random_secret)
-  install_page
+  install_browser_tests "$tools/demo"
   start_postgres fsync=off
   start_redis
   for node in 1 2; do
@@ -55,15 +55,6 @@ main() {
   forget "$browser_pid"
   cat "$work/browser.log"
   return "$status"
-}
-
-install_page() {
-  local page=$root/gateway/tests/demo installed=true
-  [ -d "$tools/demo/node_modules" ] && cmp -s "$page/package-lock.json" "$tools/demo/package-lock.json" || installed=false
-  mkdir -p "$tools/demo"
-  cp "$page"/{package.json,package-lock.json,event-source.mjs} "$tools/demo/"
-  $installed ||
-    run npm --prefix "$tools/demo" ci --silent --no-audit --no-fund --ignore-scripts
 }
 
 # A drain leaves HAProxy the time to notice: inter + fastinter of its configuration, 2.5 s.

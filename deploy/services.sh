@@ -51,6 +51,14 @@ find_gateway_and_driver() {
   must_be_a_program LOADTEST "$driver"
 }
 
+# install_browser_tests DIRECTORY: copies the tests of gateway/tests/demo there, with what they need from npm.
+install_browser_tests() {
+  local from=$root/gateway/tests/demo to=$1 installed=true
+  [ -d "$to/node_modules" ] && cmp -s "$from/package-lock.json" "$to/package-lock.json" || installed=false
+  mkdir -p "$to" && cp "$from"/*.{json,mjs} "$to/" || return
+  $installed || run npm --prefix "$to" ci --silent --no-audit --no-fund --ignore-scripts
+}
+
 # build_release PACKAGE…: in one run of cargo; the binaries' directory is in $release.
 build_release() {
   command -v cargo >/dev/null || die 'cargo is not installed' 'install Rust (https://rustup.rs), or name a binary: GATEWAY=…'

@@ -200,9 +200,7 @@ start_dev_node() {
 }
 
 browser_test() {
-  mkdir -p "$tools/demo" &&
-    cp gateway/tests/demo/{package.json,package-lock.json,demo.mjs} "$tools/demo/" &&
-    run npm --prefix "$tools/demo" ci --silent --no-audit --no-fund --ignore-scripts &&
+  install_browser_tests "$tools/demo" &&
     CHROMIUM=$(command -v chromium) run timeout --kill-after=10 240 node "$tools/demo/demo.mjs" "http://127.0.0.1:$dev_port"
 }
 

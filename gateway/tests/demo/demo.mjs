@@ -4,7 +4,7 @@
 //
 // Prints a line per check and ends with "N passed, M failed"; exits with 1 if one failed.
 
-import { chromium } from "playwright-core";
+import { check, finish, launch } from "./checks.mjs";
 
 const WAIT_MS = 10_000;
 // The server lets 5 s pass before it tells that somebody is gone; a debug build on a busy machine needs some more.
@@ -18,25 +18,8 @@ if (!URL.canParse(url ?? "")) {
 
 const run = Date.now().toString(36);
 const faults = [];
-let passed = 0;
-let failed = 0;
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
-
-async function check(name, body) {
-  try {
-    await body();
-    passed += 1;
-    console.log(`ok      ${name}`);
-  } catch (fault) {
-    failed += 1;
-    console.log(`FAILED  ${name}: ${String(fault.message).split("\n").slice(0, 4).join(" ")}`);
-  }
-}
+const browser = await launch();
 
 // A page's network, in the test's hands: `drop()` ends its connections, `isDown` lets none begin, `dropAfterSend` loses an
 // answer, `epoch` is the one that the page's next `auth` frame names.
@@ -259,6 +242,4 @@ await check("and when it opens again", async () => {
 
 await check("no script error, no request to another host", async () => equal(faults, []));
 
-await browser.close();
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);
+await finish(browser);

@@ -14,7 +14,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { chromium } from "playwright-core";
+import { check, finish, launch } from "./checks.mjs";
 
 const SEND_EVERY_MS = 60;
 // `EventSource` waits some seconds before it comes back; a debug build on a busy machine needs some more.
@@ -60,19 +60,6 @@ const COME_BACK = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnect
 const UNAVAILABLE = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 const run = Date.now().toString(36);
-let passed = 0;
-let failed = 0;
-
-async function check(name, body) {
-  try {
-    await body();
-    passed += 1;
-    console.log(`ok      ${name}`);
-  } catch (fault) {
-    failed += 1;
-    console.log(`FAILED  ${name}: ${String(fault.message).split("\n").slice(0, 4).join(" ")}`);
-  }
-}
 
 function token(user) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -150,11 +137,7 @@ class Sender {
   }
 }
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
+const browser = await launch();
 
 const places = await Promise.all(balancers.map(async ({ name, url }, number) => {
   const [reader, writer] = [`${name}-reader-${run}`, `${name}-writer-${run}`];
@@ -235,6 +218,4 @@ await check("each return went on where the page was", async () => {
   }
 });
 
-await browser.close();
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);
+await finish(browser);
