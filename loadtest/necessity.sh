@@ -16,6 +16,7 @@ gate                noloss::heal::a_gap_is_healed_at_once
 once                noloss::epoch::a_socket_is_given_each_event_once
 gap-heal            noloss::heal::a_gap_is_healed_at_once
 reconnect-heal      noloss::epoch::after_a_lost_subscription_every_user_is_healed
+doubt               noloss::epoch::events_of_a_log_that_was_begun_anew_unheard_come_under_its_epoch
 log-check           noloss::heal::silent_loss_is_found_without_a_new_event
 opened-line         noloss::heal::a_log_that_vanishes_under_a_subscription_is_told_as_a_resync
 opened-line         noloss::heal::a_log_that_another_device_opens_anew_is_announced

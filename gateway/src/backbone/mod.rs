@@ -179,6 +179,9 @@ pub trait Inbox: Send + Sync + 'static {
     fn control(&self, control: Control);
     /// The subscriptions were made anew after a loss: events may be missing since then.
     fn resubscribed(&self);
+    /// The subscription of this user was made anew, and [`Inbox::resubscribed`] follows: nobody knows yet whether the events
+    /// that arrive now are of the log from before. Called before any of them.
+    fn user_in_doubt(&self, user: &str);
     /// The subscription of this user alone was made anew, because another server has it now, or its server was lost: events
     /// may be missing up to here. Called before anything that arrives through the new subscription.
     fn user_resubscribed(&self, user: &str);

@@ -143,6 +143,9 @@ impl Fanout {
         let resync = resync(ResyncReason::Epoch, &opened.epoch, 0);
         if self.registry.change_epoch(user, &opened.epoch, 0, &resync) {
             self.metrics.resync(ResyncReason::Epoch);
+        } else {
+            // A socket that is joining may have been told the head of the log before (NOLOSS.md, B1).
+            self.user_in_doubt(user);
         }
     }
 
@@ -190,7 +193,14 @@ impl Inbox for Fanout {
         }
     }
 
+    fn user_in_doubt(&self, user: &str) {
+        if !switches::off("doubt") {
+            self.registry.raise_doubt(user);
+        }
+    }
+
     fn user_resubscribed(&self, user: &str) {
+        self.user_in_doubt(user);
         if !switches::off("reconnect-heal")
             && let Ok(user) = UserId::parse(user)
         {

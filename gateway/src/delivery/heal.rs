@@ -94,6 +94,7 @@ impl Heal {
                 && let Some(position) = self.registry.lowest(self.user.as_str())
             {
                 self.asked_under = self.registry.epoch(self.user.as_str());
+                self.registry.read_doubt(self.user.as_str());
                 return Some(position);
             }
             if !self.registry.end_heal(self.user.as_str()) {
@@ -119,6 +120,7 @@ impl Heal {
             PageMeaning::Hole { until } => self.resync_trimmed(&LogHead { floor: until, ..page.head.clone() }),
             PageMeaning::Entries => self.deliver(page, marked),
         }
+        self.registry.end_doubt(self.user.as_str());
     }
 
     /// The log could not be read: how many reads have failed now, or `None` if that was one too many.

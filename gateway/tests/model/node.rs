@@ -32,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) link: Link,
     /// Payloads that the server has sent to this node.
     pub(crate) on_the_way: VecDeque<(Place, Bytes)>,
+    /// The connection is being made: not all users are subscribed again.
+    is_incomplete: bool,
     requests: mpsc::UnboundedReceiver<UserId>,
     heal: Option<Heal>,
     /// The page that was read, not applied yet, and the position from which it was read.
@@ -44,7 +46,8 @@ impl Node {
         let registry = Arc::new(Registry::new(0));
         let (sender, requests) = mpsc::unbounded_channel();
         let fanout = Fanout::new(Arc::clone(&registry), metrics(), sender, Box::new(|_| {}));
-        Self { registry, fanout, link: Link::Up, on_the_way: VecDeque::new(), requests, heal: None, page: None }
+        let (link, on_the_way) = (Link::Up, VecDeque::new());
+        Self { registry, fanout, link, on_the_way, is_incomplete: false, requests, heal: None, page: None }
     }
 
     /// The connection breaks: only the first `arriving` payloads still come.
@@ -60,13 +63,17 @@ impl Node {
         if self.link == Link::Cut {
             self.link = Link::Down;
             self.on_the_way.clear();
+            self.is_incomplete = false;
         }
     }
 
-    /// The node is subscribed again.
+    /// The node is subscribed again; another time, it knows that all its users are.
     pub(crate) fn reconnect(&mut self) {
         if self.link == Link::Down {
             self.link = Link::Up;
+            self.is_incomplete = true;
+            self.fanout.user_in_doubt(user().as_str());
+        } else if std::mem::take(&mut self.is_incomplete) {
             self.fanout.resubscribed();
         }
     }

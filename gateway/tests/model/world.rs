@@ -115,6 +115,7 @@ impl World {
         for node in 0..NODES {
             self.notice(node);
             self.reconnect(node);
+            self.reconnect(node);
         }
         while !self.uncertain.is_empty() {
             self.redo();

@@ -65,6 +65,19 @@ struct LocalUser {
     healing: bool,
     /// While the user was being healed, a heal was requested again.
     heal_again: bool,
+    doubt: Doubt,
+}
+
+/// Whether events that are pushed count under the epoch of the sockets: a push doesn't tell its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Doubt {
+    #[default]
+    None,
+    /// The subscription was made anew. The log may have been begun anew meanwhile, and a push of the new one may look like
+    /// the next of the old one.
+    Raised,
+    /// The log is being read, since the doubt was raised.
+    BeingRead,
 }
 
 /// Users and their sockets.

@@ -3,7 +3,7 @@
 
 use shared::{Epoch, UserId};
 
-use super::Registry;
+use super::{Doubt, Registry};
 use crate::clock::coarse_s;
 use crate::delivery::frames::Frames;
 
@@ -89,6 +89,31 @@ impl Registry {
     pub fn has_flat(&self, user: &str) -> bool {
         let users = self.shard(user).lock();
         users.get(user).is_some_and(|local| local.sockets.iter().any(|socket| socket.queue.wire().dialect.is_flat()))
+    }
+
+    /// The user's subscription was made anew. Until the log was read, pushes are left to it.
+    pub fn raise_doubt(&self, user: &str) {
+        if let Some(local) = self.shard(user).lock().get_mut(user) {
+            local.doubt = Doubt::Raised;
+        }
+    }
+
+    /// The log is about to be read.
+    pub fn read_doubt(&self, user: &str) {
+        if let Some(local) = self.shard(user).lock().get_mut(user)
+            && local.doubt == Doubt::Raised
+        {
+            local.doubt = Doubt::BeingRead;
+        }
+    }
+
+    /// What was read told the log's epoch. A doubt that was raised behind the read stays.
+    pub fn end_doubt(&self, user: &str) {
+        if let Some(local) = self.shard(user).lock().get_mut(user)
+            && local.doubt == Doubt::BeingRead
+        {
+            local.doubt = Doubt::None;
+        }
     }
 
     /// Marks the user as being healed; false if the user is gone, or is being healed already. In the latter case the heal

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shared::{Epoch, Wire};
 
-use super::{LocalSocket, LocalUser, LogEvent, Registry};
+use super::{Doubt, LocalSocket, LocalUser, LogEvent, Registry};
 use crate::clock::coarse_s;
 use crate::delivery::already_seen::AlreadySeen;
 use crate::delivery::envelope::{MessageRef, message_of};
@@ -103,6 +103,9 @@ impl LocalUser {
     fn push(&mut self, event: &LogEvent<'_>, source: Source, tally: &mut PushTally) {
         if let Some(marker) = &event.marker {
             return self.push_marker(event, marker, source, tally);
+        }
+        if self.doubt != Doubt::None && matches!(source, Source::Live(_)) {
+            return self.sockets.iter().for_each(|socket| tally.count(socket.queue.leave_to_log(event.seq)));
         }
         let queued_before = tally.queued;
         for socket in &self.sockets {

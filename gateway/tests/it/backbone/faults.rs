@@ -7,7 +7,8 @@ use gateway::backbone::{Backbone, Delivery, DeliveryOutcome, Settings, check_res
 use shared::{Position, UserId};
 
 use crate::backbone::rig::{
-    Node, Rig, bounded, counted, envelope, ephemeral, event, eventually, numbered, redone, settings, unread_line, user,
+    Node, Rig, Seen, bounded, counted, envelope, ephemeral, event, eventually, numbered, redone, settings, unread_line,
+    user,
 };
 use crate::support::redis::Redis;
 
@@ -188,6 +189,11 @@ async fn a_lost_subscribing_connection_alone_is_remade() {
         rig.a.backbone.arrived(&bob).await.expect("arrived");
         rig.a.backbone.unsubscribe(&bob);
         assert!(rig.redis.as_ref().expect("Redis").number("CLIENT KILL TYPE pubsub") >= 2);
+        assert_eq!(
+            rig.a.next().await,
+            Seen::InDoubt("ann".to_owned()),
+            "before anything comes through the new subscription"
+        );
         rig.a.resubscribed().await;
         eventually(Duration::from_secs(5), async || rig.b.backbone.health().ready.then_some(())).await;
         let events = vec![event(&ann, 1), event(&bob, 1)];

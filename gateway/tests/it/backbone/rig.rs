@@ -51,6 +51,8 @@ pub(crate) enum Seen {
     Resubscribed,
     /// Of one user.
     Anew(String),
+    /// The same, and [`Seen::Resubscribed`] follows.
+    InDoubt(String),
     OrdersMissed,
 }
 
@@ -68,6 +70,9 @@ impl Inbox for Recorder {
     }
     fn resubscribed(&self) {
         let _ = self.0.send(Seen::Resubscribed);
+    }
+    fn user_in_doubt(&self, user: &str) {
+        let _ = self.0.send(Seen::InDoubt(user.to_owned()));
     }
     fn user_resubscribed(&self, user: &str) {
         let _ = self.0.send(Seen::Anew(user.to_owned()));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use gateway::backbone::Inbox;
+use gateway::backbone::{Inbox, LogHead, LogPage};
 use gateway::delivery::fanout::Fanout;
+use gateway::delivery::heal::Heal;
 use gateway::delivery::marker::{MarkedEvent, Named};
 use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::{Batch, SendQueue};
@@ -105,6 +106,64 @@ fn after_a_lost_subscription_every_user_is_healed() {
     let mut rig = Rig::new();
     rig.fanout.resubscribed();
     assert_eq!(rig.heal.try_recv(), Ok(ann()));
+}
+
+/// B1: while nobody heard it, the log was begun anew, and its sixth event looks like the next one. It comes once, under the
+/// epoch that it has.
+#[test]
+fn events_of_a_log_that_was_begun_anew_unheard_come_under_its_epoch() {
+    let mut rig = Rig::new();
+    let heal = |rig: &Rig| Heal::new(Arc::clone(&rig.registry), Arc::new(Metrics::new()), ann());
+    // Before the subscription was lost, a read began: it says nothing of what comes behind.
+    let mut earlier = heal(&rig);
+    assert_eq!(earlier.next_read(), Some(5));
+    rig.fanout.user_in_doubt("ann");
+    earlier.apply(5, &page("redis.1", 5, &[]), None);
+    rig.push(&message(6, 70));
+    assert_eq!(rig.frames(), Vec::<String>::new(), "it is left to the log");
+    assert_eq!(rig.heal.try_recv(), Ok(ann()), "which is read");
+    let mut heal = heal(&rig);
+    assert_eq!(heal.next_read(), Some(5));
+    heal.apply(5, &page("other.2", 5, &[]), None);
+    assert_eq!(rig.frames(), [RESYNC]);
+    assert_eq!(heal.next_read(), Some(5));
+    heal.apply(5, &page("other.2", 6, &[(6, &message(6, 70))]), None);
+    rig.push(&message(7, 71));
+    assert_eq!(rig.frames(), [r#""message.new" 6"#, r#""message.new" 7"#]);
+    // The log is the same: what was left to it comes from there.
+    rig.fanout.user_resubscribed("ann");
+    rig.push(&message(8, 72));
+    assert_eq!(rig.frames(), Vec::<String>::new());
+    assert_eq!(heal.next_read(), Some(7));
+    heal.apply(7, &page("other.2", 8, &[(8, &message(8, 72))]), None);
+    rig.push(&message(9, 73));
+    assert_eq!(rig.frames(), [r#""message.new" 8"#, r#""message.new" 9"#]);
+}
+
+/// B1: the head was read, then the log was begun anew, then the gate is opened: events of the new log aren't those of the old.
+#[test]
+fn a_log_that_is_begun_anew_during_a_join_is_read() {
+    let mut rig = Rig::new();
+    let queue = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
+    let bob = UserId::parse("bob").expect("an id");
+    rig.registry.add(&bob, 2, Arc::clone(&queue), u32::MAX).expect("room");
+    rig.fanout.user_event("bob", first_of("redis.2").as_bytes());
+    assert_eq!(rig.heal.try_recv(), Ok(bob.clone()));
+    rig.registry.join(&bob, 2, &Epoch::parse("redis.1").expect("an epoch"), 1, Bytes::new());
+    rig.fanout.user_event("bob", message(2, 70).as_bytes());
+    rig.queue = queue;
+    assert_eq!(rig.frames(), Vec::<String>::new());
+    let mut heal = Heal::new(Arc::clone(&rig.registry), Arc::new(Metrics::new()), bob);
+    assert_eq!(heal.next_read(), Some(1));
+    heal.apply(1, &page("redis.2", 2, &[(2, &message(2, 70))]), None);
+    assert_eq!(rig.frames(), [RESYNC]);
+}
+
+/// What was read of a log of these events, whose last `seq` is this.
+fn page(epoch: &str, last: u64, entries: &[(u64, &str)]) -> LogPage {
+    let head = LogHead { epoch: Epoch::parse(epoch).expect("an epoch"), floor: 0, last };
+    let entries = entries.iter().map(|(seq, payload)| (*seq, Bytes::copy_from_slice(payload.as_bytes())));
+    LogPage { head, entries: entries.collect() }
 }
 
 /// What stands in the log in place of messages.

@@ -45,10 +45,12 @@ impl Inbound {
                 if let Some(Value::BulkString(channel)) = push.data.first()
                     && let Some(user) = self.keys.user_of_channel(channel)
                 {
-                    let confirmed = self.subscriptions.confirmed(user, self.lane, self.generation);
-                    if confirmed == Confirmation::Anew {
-                        // Before any push of this channel is received: it can't be taken for one without a hole.
-                        self.inbox.user_resubscribed(user);
+                    // Before any push of this channel is received: it can't be taken for one without a hole.
+                    match self.subscriptions.confirmed(user, self.lane, self.generation) {
+                        Confirmation::Anew if self.cluster.is_some() => self.inbox.user_resubscribed(user),
+                        // The loss of one server is reported for all users together, when it is there again.
+                        Confirmation::Anew => self.inbox.user_in_doubt(user),
+                        Confirmation::First | Confirmation::Unasked => {}
                     }
                 }
             }

@@ -189,9 +189,7 @@ impl Subscriptions {
             // A caller that stopped waiting has taken its count back.
             let _ = waiting.send(());
         }
-        // The loss of one server is reported for all users together.
-        let is_anew = std::mem::take(&mut subscription.again) && self.cluster.is_some();
-        if is_anew { Confirmation::Anew } else { Confirmation::First }
+        if std::mem::take(&mut subscription.again) { Confirmation::Anew } else { Confirmation::First }
     }
 }
 
