@@ -197,6 +197,12 @@ impl Chat {
         self.tell_turnover(true).await;
     }
 
+    /// Whether a backend decides about messages before they are stored.
+    #[must_use]
+    pub fn has_hook(&self) -> bool {
+        self.asking.is_some()
+    }
+
     /// The allowances of users, for the node.
     #[must_use]
     pub fn user_rates(&self) -> Arc<UserRates> {
