@@ -24,7 +24,8 @@ use crate::store::{World, batch, contract, new_group, owner, settled};
 use crate::support::client::Client;
 use crate::support::http::request;
 use crate::support::node::{API_KEY, Node};
-use crate::support::process::{Process, free_address};
+use crate::support::ports::free_address;
+use crate::support::process::Process;
 use crate::support::two_nodes::{TwoNodes, acting, bounded};
 
 const SECRET: &str = "a-secret-of-the-webhook";
