@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Faults under load, and the proof that nothing acknowledged is lost, doubled or out of order:
 #
-#   loadtest/faults.sh [--short] [--times N] [--json FILE] [--keep] [FAULT…]
+#   loadtest/faults.sh [--short] [--events] [--times N] [--json FILE] [--keep] [FAULT…]
 #
 # For each fault two nodes, Redis and a PostgreSQL that really flushes run on free loopback ports in a temporary
 # directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. Its users have a socket each, and one
 # in four has a stream of server-sent events as well, which is judged alike. All faults if none is named; --list names them.
-# --short is for deploy/test.sh: less load, shorter outages. --times runs each so many times in a row, --json writes the
+# --short is for deploy/test.sh: less load, shorter outages. With --events a backend hears of every change over the events
+# webhook, and it is judged whether each committed message came, in order for its conversation. --times runs each so many times in a row, --json writes the
 # table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
 #
 # Each fault draws from a seed, which it prints: the messages that the oracle sends, its clients' waits, and the moments of
 # the harm. SEED=N uses that one. How fast servers are can't be repeated, so a second run may still go another way.
 #
 # GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server redis-sentinel
-# postgresql haproxy curl iproute2 libfaketime. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
+# postgresql haproxy curl iproute2 libfaketime python3. Ends with the table and "N passed, M failed"; the exit code is 0 only if none failed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH=$PATH:/usr/sbin:/sbin
@@ -33,10 +34,13 @@ PATH=$PATH:/usr/sbin:/sbin
 . "$root/loadtest/faults/sentinel.sh"
 # shellcheck source=loadtest/faults/cluster.sh
 . "$root/loadtest/faults/cluster.sh"
+# shellcheck source=loadtest/faults/events.sh
+. "$root/loadtest/faults/events.sh"
 
 # The exit code of a fault that this machine doesn't allow.
 readonly SKIPPED=77
 short=false
+events=false
 times=1
 json=''
 keep=false
@@ -50,8 +54,8 @@ main() {
   trap finish EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  require_programs 'redis-server redis-sentinel postgresql haproxy curl iproute2 libfaketime' \
-    redis-server redis-sentinel redis-cli haproxy curl ip
+  require_programs 'redis-server redis-sentinel postgresql haproxy curl iproute2 libfaketime python3' \
+    redis-server redis-sentinel redis-cli haproxy curl ip python3
   find_gateway_and_driver
   sizes
   make_work_dir
@@ -75,6 +79,7 @@ arguments() {
   while [ $# -gt 0 ]; do
     case $1 in
       --short) short=true ;;
+      --events) events=true ;;
       --keep) keep=true ;;
       --times) times=${2:?--times needs a number}; shift ;;
       --json) json=${2:?--json needs a file}; shift ;;

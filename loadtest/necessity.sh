@@ -39,6 +39,7 @@ retire              noloss::left_behind::what_is_published_on_a_server_that_was_
 open-logs           backbone::faults::a_killed_server_that_comes_back_empty
 members-version     noloss::outbox::members_that_changed_unheard_are_noticed_by_the_next_message
 members-then        noloss::outbox::what_is_published_late_goes_to_the_members_of_then
+webhook-owed        events_webhook::on_sqlite::a_receiver_that_fails_for_an_hour_gets_everything_afterwards
 temp-id             noloss::two_nodes::the_same_temp_id_on_two_nodes_is_one_message
 batch-retry         store::group_commit::an_uncertain_commit_is_never_doubled
 busy-conversations  store::busy::a_locked_conversation_stops_nobody_else

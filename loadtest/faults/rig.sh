@@ -30,6 +30,7 @@ servers_up() {
   compare_url=$database
   redis_port=$(free_port)
   redis_up
+  events_up
 }
 
 redis_up() {
@@ -55,7 +56,7 @@ node_up() {
   shift
   cat "$work/node-$node.log" >>"$work/node-$node.earlier.log" 2>/dev/null || true
   gateway_up "node-$node" HTTP_HOST="$host" HTTP_PORT="${!http}" OPS_PORT="${!ops}" DRAIN_DELAY_SECONDS="$drain_delay" \
-    DRAIN_SECONDS="$drain" ${node_env[@]+"${node_env[@]}"} "$@"
+    DRAIN_SECONDS="$drain" ${events_env[@]+"${events_env[@]}"} ${node_env[@]+"${node_env[@]}"} "$@"
   node_pid[$node]=$started
 }
 
@@ -162,6 +163,7 @@ judge() {
     expect "$(count stopped)" eq 0 'clients were told to stop'
     expect "$(count malformed)" eq 0 'frames were malformed'
   fi
+  judge_events
 }
 
 # count NAME…: the sum of these numbers of the verdict.

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use gateway::store::{
     Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
     ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
-    ConversationDeleted, EarlierSend, ErasurePlace, Erasures, ExpiryStep, KeptNotification, Leases, Listings, Lookups,
-    MembersAdded, MessageChange, MessageOutcome, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows,
-    Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, Replacements, Revocations,
-    StoreError, StoredMessage, UnreadCount, Upkeep,
+    ConversationDeleted, DueEvent, EarlierSend, ErasurePlace, Erasures, EventsLag, ExpiryStep, KeptNotification,
+    Leases, Listings, Lookups, MembersAdded, MessageChange, MessageOutcome, Moderation, Names, Notifications,
+    OutboxEvent, OutboxRow, OutboxRows, Owner, Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal,
+    RepeatFrom, Replacements, Revocations, StoreError, StoredMessage, UnreadCount, Upkeep, Wanted, WebhookEvents,
 };
 use shared::message::ListedMember;
 use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, TempId, Timestamp, UserId};
@@ -136,5 +136,14 @@ absent! {
         take_upkeep(_: &Owner, _: u64) -> bool = Ok(false);
         expire_messages(_: u64, _: Option<&ConversationId>) -> ExpiryStep = not_here("upkeep");
         expire_audit(_: u64) -> bool = Ok(false);
+    }
+    WebhookEvents {
+        take_webhook(_: &Owner, _: u64) -> bool = Ok(false);
+        due_events(_: &Wanted, _: u32) -> Vec<DueEvent> = Ok(Vec::new());
+        mark_delivered(_: &[u64]) -> () = Ok(());
+        bury_event(_: u64, _: &str) -> () = Ok(());
+        repeat_events(_: RepeatFrom) -> (u64, Option<u64>) = not_here("events of a webhook");
+        events_lag() -> EventsLag = Ok(EventsLag::default());
+        prune_events(_: u64, _: u64) -> bool = Ok(false);
     }
 }

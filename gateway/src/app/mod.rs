@@ -5,6 +5,7 @@
 mod backbone;
 mod delivery;
 mod settings;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use crate::node::readiness::Readiness;
 use crate::node::{JOINS_MAX, Node, clocks, presence_again, recheck};
 use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store};
 use crate::traces;
-use crate::webhooks::{Hook, PushWebhook};
+use crate::webhooks::{Hook, PresencePosts};
 use backbone::NodeNames;
 use delivery::{Delivery, HealQueue, read_marked};
 
@@ -112,7 +113,10 @@ impl App {
         tracing::info!(store = store.describe(), backbone = backbone.describe(), node = &*names.node, "connected");
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&backbone))?);
         let (audit, audit_task) = audit_trail(Arc::clone(&store), Arc::clone(&metrics));
-        let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, (&metrics, &audit)).await?;
+        let (presence_posts, presence) = webhooks::presence(&config, &metrics)?;
+        let parts = (&metrics, &audit, presence_posts);
+        let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, parts).await?;
+        let owner = Arc::clone(&names.owner);
         let (registry, marked) = (Arc::clone(&delivery.registry), read_marked(Arc::clone(&chat)));
         let healer = Healer::new(registry, Arc::clone(&backbone), Arc::clone(&metrics), marked);
 
@@ -134,7 +138,7 @@ impl App {
             config,
             node,
         };
-        app.start_push()?;
+        app.start_webhooks(owner, presence)?;
         app.start_tasks(healer, heal_queue);
         app.start_listeners(listeners, prometheus);
         if let Some(exporter) = traces {
@@ -191,15 +195,6 @@ impl App {
                 () = until.cancelled() => {}
             }
         });
-    }
-
-    fn start_push(&self) -> anyhow::Result<()> {
-        let Some(push) = &self.config.push else { return Ok(()) };
-        let Node { store, backbone, metrics, .. } = &*self.node;
-        let webhook = PushWebhook::new(push, Arc::clone(backbone), Arc::clone(store), Arc::clone(metrics));
-        let webhook = webhook.context("PUSH_WEBHOOK_URL can't be used")?;
-        self.background.spawn(Arc::new(webhook).run(self.clocks.clone()));
-        Ok(())
     }
 
     fn start_listeners(&self, listeners: Listeners, prometheus: PrometheusHandle) {
@@ -276,7 +271,7 @@ async fn chat(
     (store, backbone): (&Arc<dyn Store>, &Arc<dyn Backbone>),
     names: &NodeNames,
     delivery: &Delivery,
-    (metrics, audit): (&Arc<Metrics>, &AuditTrail),
+    (metrics, audit, presence_posts): (&Arc<Metrics>, &AuditTrail, Option<PresencePosts>),
 ) -> anyhow::Result<(Arc<Chat>, PublishTask)> {
     let hook = config.hook.as_ref().map(|hook| Hook::new(hook, Arc::clone(metrics))).transpose();
     let hook = hook.context("HOOK_URL can't be used")?.map(|hook| (hook, config.limits.content_chars_max));
@@ -293,7 +288,7 @@ async fn chat(
         Arc::clone(&lease),
     );
     let ids = Arc::new(IdBlock::new(Arc::clone(store)));
-    let commit = group_commit(store, &ids, &names.owner, &publisher);
+    let commit = group_commit(store, &ids, &names.owner, &publisher, presence_posts.is_some());
     let chat = Chat::new(Parts {
         store: Arc::clone(store),
         backbone: Arc::clone(backbone),
@@ -306,6 +301,7 @@ async fn chat(
         presence_audience: config.log.presence_audience,
         message_kinds: config.message_kinds.clone(),
         hook,
+        presence_posts,
         user_rates: Arc::new(UserRates::new(config.limits.user_commands_per_second, Arc::clone(backbone) as _)),
         metrics: Arc::clone(metrics),
         audit: audit.clone(),
@@ -353,10 +349,13 @@ fn node(
     }
 }
 
-fn group_commit(store: &Arc<dyn Store>, ids: &Arc<IdBlock>, owner: &Owner, publisher: &Publisher) -> GroupCommit {
-    GroupCommit::start(
-        Arc::clone(store),
-        Arc::clone(ids),
-        GroupCommitSettings { owner: Arc::clone(owner), sink: Arc::new(publisher.clone()) },
-    )
+fn group_commit(
+    store: &Arc<dyn Store>,
+    ids: &Arc<IdBlock>,
+    owner: &Owner,
+    publisher: &Publisher,
+    owes_events: bool,
+) -> GroupCommit {
+    let settings = GroupCommitSettings { owner: Arc::clone(owner), sink: Arc::new(publisher.clone()), owes_events };
+    GroupCommit::start(Arc::clone(store), Arc::clone(ids), settings)
 }

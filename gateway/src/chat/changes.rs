@@ -3,7 +3,7 @@
 use shared::{ErrorCode, Event, Message, MessageId, ProtocolError, UserId};
 
 use super::asking::Via;
-use super::{Chat, events, refused};
+use super::{Chat, events, owed, refused};
 use crate::store::{Giver, MessageChange, MessageOutcome, OutboxEvent, Refusal, StoreError};
 
 /// The outcome of a change of a message.
@@ -34,8 +34,13 @@ impl Chat {
             None => None,
         };
         let by = giver.user.as_ref();
+        let told = {
+            let (what, who) = (change.clone(), by.cloned());
+            move |outcome: &MessageOutcome| told(&what, who.as_ref(), outcome)
+        };
         let (what, who) = (change.clone(), by.cloned());
-        let (row, built) = self.row(move |outcome| told(&what, who.as_ref(), outcome)).await?;
+        let owed = move |outcome: &MessageOutcome| owed::message_changed(&what, who.as_ref(), outcome);
+        let (row, built) = self.row_owing(told, owed).await?;
         let outcome = match self.store.change_message(id, by, &change, row).await {
             Err(StoreError::Refused(Refusal::Muted)) => return Err(self.muted_author(id, by).await?),
             outcome => outcome?,

@@ -2,7 +2,7 @@
 
 use shared::{Conversation, ConversationId, Event, ProtocolError, UserId};
 
-use super::{Chat, events, passwords};
+use super::{Chat, events, owed, passwords};
 use crate::store::{
     ConversationChange, ConversationChanged, ConversationDeleted, Giver, OutboxEvent, Refusal, StoreError, UnreadMove,
 };
@@ -32,8 +32,10 @@ impl Chat {
             None => None,
         };
         let values = ConversationChange { password_hash, ..values };
-        let changed_by = by.cloned();
-        let (row, built) = self.row(move |outcome| changed_events(changed_by.as_ref(), outcome)).await?;
+        let (changed_by, owed_by) = (by.cloned(), by.cloned());
+        let told = move |outcome: &ConversationChanged| changed_events(changed_by.as_ref(), outcome);
+        let owed = move |outcome: &ConversationChanged| owed::conversation_changed(owed_by.as_ref(), outcome);
+        let (row, built) = self.row_owing(told, owed).await?;
         let outcome = self.outside(id, by, self.store.change_conversation(id, by, &values, row).await).await?;
         if outcome.changed {
             self.audit.conversation_changed(id, giver);
@@ -46,8 +48,10 @@ impl Chat {
     pub async fn delete_conversation(&self, id: &ConversationId, giver: &Giver) -> Result<usize, ProtocolError> {
         let by = giver.user.as_ref();
         let (conversation_id, deleted_by) = (id.clone(), by.cloned());
-        let (row, built) =
-            self.row(move |outcome| deleted_events(&conversation_id, deleted_by.as_ref(), outcome)).await?;
+        let told = move |outcome: &_| deleted_events(&conversation_id, deleted_by.as_ref(), outcome);
+        let (conversation_id, deleted_by) = (id.clone(), by.cloned());
+        let owed = move |_: &_| owed::conversation_deleted(deleted_by.as_ref(), &conversation_id);
+        let (row, built) = self.row_owing(told, owed).await?;
         let deleted = self.store.delete_conversation(id, by, row).await;
         let ConversationDeleted { members, invited, .. } = self.outside(id, by, deleted).await?;
         self.audit.conversation_deleted(id, giver);

@@ -7,7 +7,7 @@ use shared::{
     Conversation, ConversationId, ConversationKind, ErrorCode, Event, ProtocolError, Role, UserId, Visibility,
 };
 
-use super::{Chat, events, passwords, refused};
+use super::{Chat, events, owed, passwords, refused};
 use crate::store::{
     Giver, MEMBERS_MAX, Members, MembersAdded, MembershipChange, MembershipOutcome, NewConversation, OutboxEvent,
     Refusal, StoreError,
@@ -26,6 +26,16 @@ enum Making<'a> {
     Direct { by: Option<&'a UserId>, pair: (&'a UserId, &'a UserId) },
     /// A group or channel.
     Group(Group),
+}
+
+impl Making<'_> {
+    /// Who makes it; `None`: a backend.
+    fn by(&self) -> Option<&UserId> {
+        match self {
+            Self::Direct { by, pair: _ } => *by,
+            Self::Group(group) => group.owner.as_ref(),
+        }
+    }
 }
 
 /// A group or channel to make, without an id.
@@ -155,13 +165,13 @@ impl Chat {
                 Some(id) => id.clone(),
                 None => self.generated_conversation_id().await?,
             };
-            let told = users.to_vec();
-            let (row, built) = self
-                .row(move |conversation: &Conversation| {
-                    let created = Event::ConversationCreated { conversation: conversation.clone() };
-                    vec![events::outbox_event(told.clone(), &created)]
-                })
-                .await?;
+            let (told, by) = (users.to_vec(), making.by().cloned());
+            let created = move |conversation: &Conversation| {
+                let created = Event::ConversationCreated { conversation: conversation.clone() };
+                vec![events::outbox_event(told.clone(), &created)]
+            };
+            let owed = move |conversation: &Conversation| owed::conversation_created(by.as_ref(), conversation);
+            let (row, built) = self.row_owing(created, owed).await?;
             let made = match &making {
                 Making::Direct { by, pair } => self.store.open_direct(*by, *pair, &id, row).await,
                 Making::Group(group) => {
@@ -220,9 +230,11 @@ impl Chat {
         if let MembershipChange::Invite { .. } = change {
             return self.invite(conversation, user, giver, None).await;
         }
-        let subject = user.clone();
+        let (subject, of, what) = (user.clone(), user.clone(), change.clone());
         let name = self.names.of(user).await;
-        let (row, built) = self.row(move |outcome| membership_events(&subject, name.as_ref(), outcome)).await?;
+        let told = move |outcome: &MembershipOutcome| membership_events(&subject, name.as_ref(), outcome);
+        let owed = move |outcome: &MembershipOutcome| owed::membership(&of, &what, outcome);
+        let (row, built) = self.row_owing(told, owed).await?;
         let outcome = self.store.change_membership(conversation, user, &change, row).await?;
         if outcome.changed {
             self.audit.membership(user, conversation, &change, giver);
@@ -261,7 +273,9 @@ impl Chat {
                 names.extend(self.names.of(user).await.map(|name| (user.clone(), name)));
             }
         }
-        let (row, built) = self.row(move |outcome| added_events(&names, outcome)).await?;
+        let by = giver.user.clone();
+        let owed = move |outcome: &MembersAdded| owed::added(by.as_ref(), outcome);
+        let (row, built) = self.row_owing(move |outcome| added_events(&names, outcome), owed).await?;
         let outcome = self.store.add_members(conversation, &users, giver.user.as_ref(), row).await?;
         if outcome.added.is_empty() {
             return Ok(outcome);

@@ -289,7 +289,8 @@ impl Chat {
             return Ok(());
         }
         let (row, begun) = (self.ids.next().await?, Instant::now());
-        let batch = SendBatch { id: row, owner: self.owner.clone(), messages, locks: Locks::Wait };
+        let (owner, owes_events) = (self.owner.clone(), self.owes_events());
+        let batch = SendBatch { id: row, owner, messages, locks: Locks::Wait, owes_events };
         let sent = self.store.send(&batch).await?;
         let (mut stored, mut is_busy) = (Vec::new(), false);
         for outcome in sent.outcomes {

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod moderation;
 pub mod notifications;
 mod offsets;
+mod owed;
 mod passwords;
 pub mod presence;
 pub mod publish;
@@ -44,8 +45,8 @@ use crate::audit::AuditTrail;
 use crate::backbone::Backbone;
 use crate::limits::{UserRates, charges};
 use crate::metrics::Metrics;
-use crate::store::{CommittedEvents, GroupCommit, IdBlock, OutboxEvent, OutboxRow, Owner, Partners, Store};
-use crate::webhooks::Hook;
+use crate::store::{CommittedEvents, GroupCommit, IdBlock, OutboxEvent, OutboxRow, OwedEvent, Owner, Partners, Store};
+use crate::webhooks::{Hook, PresencePosts};
 
 use announcer::Announcer;
 use asking::Asking;
@@ -87,6 +88,8 @@ pub struct Chat {
     turnover: turnover::Turnover,
     /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
     asking: Option<Asking>,
+    /// Where comings and goings are posted, if there is a webhook of events. Then each change owes it an event as well.
+    presence_posts: Option<PresencePosts>,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
     /// How many users are notified of one user's presence or typing; a setting.
@@ -136,6 +139,8 @@ pub struct Parts {
     pub message_kinds: Option<BTreeSet<String>>,
     /// The hook, and the longest content that it may put in place of another, in characters.
     pub hook: Option<(Hook, usize)>,
+    /// Where comings and goings are posted, if there is a webhook of events.
+    pub presence_posts: Option<PresencePosts>,
     /// The allowances of users.
     pub user_rates: Arc<UserRates>,
     /// The metrics.
@@ -152,6 +157,7 @@ impl Chat {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
         let Parts { presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
+        let presence_posts = parts.presence_posts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
         Self {
@@ -170,6 +176,7 @@ impl Chat {
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
+            presence_posts,
             message_kinds,
             presence_audience,
             partners,
@@ -188,6 +195,12 @@ impl Chat {
     pub async fn finish(&self) {
         self.commit.finish().await;
         self.tell_turnover(true).await;
+    }
+
+    /// Whether a backend decides about messages before they are stored.
+    #[must_use]
+    pub fn has_hook(&self) -> bool {
+        self.asking.is_some()
     }
 
     /// The allowances of users, for the node.
@@ -219,7 +232,23 @@ impl Chat {
             keep.lock().clone_from(&events);
             events
         };
-        Ok((OutboxRow { id, owner: Arc::clone(&self.owner), events: Box::new(events) }, built))
+        Ok((OutboxRow { id, owner: Arc::clone(&self.owner), events: Box::new(events), owed: None }, built))
+    }
+
+    /// The same for a change that the webhook hears of: `owed` builds its events, if there is a webhook.
+    async fn row_owing<T: 'static>(
+        &self,
+        events: impl Fn(&T) -> Vec<OutboxEvent> + Send + Sync + 'static,
+        owed: impl Fn(&T) -> Vec<OwedEvent> + Send + Sync + 'static,
+    ) -> Result<(OutboxRow<T>, RowEvents), ProtocolError> {
+        let (mut row, built) = self.row(events).await?;
+        row.owed = self.owes_events().then(|| Box::new(owed) as _);
+        Ok((row, built))
+    }
+
+    /// Whether the webhook is owed an event for each change.
+    fn owes_events(&self) -> bool {
+        self.presence_posts.is_some()
     }
 
     /// Publishes the events of a committed row.

@@ -21,6 +21,9 @@ impl Chat {
         if !is_news && !status {
             return Ok(None);
         }
+        if is_news {
+            self.post_presence(user, true, Timestamp::now());
+        }
         let partners = self.partners.of(user).await?;
         if is_news {
             let (user, at) = (user.clone(), Timestamp::now());
@@ -67,6 +70,7 @@ impl Chat {
         if gone.is_empty() {
             return Ok(());
         }
+        gone.iter().for_each(|(user, at)| self.post_presence(user, false, *at));
         let users: Vec<UserId> = gone.iter().map(|(user, _)| user.clone()).collect();
         let partners = self.store.partners(&users, self.presence_audience).await?;
         for ((user, at), partners) in gone.iter().cloned().zip(partners) {
@@ -74,6 +78,12 @@ impl Chat {
         }
         self.store.set_last_seen(&gone).await?;
         Ok(())
+    }
+
+    fn post_presence(&self, user: &UserId, online: bool, at: Timestamp) {
+        if let Some(posts) = &self.presence_posts {
+            posts.tell(user, online, at);
+        }
     }
 
     /// `status.bulk` of these users for `asker` (`None`: a backend in its own name). Users with whom the asker shares a

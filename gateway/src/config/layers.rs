@@ -96,6 +96,7 @@ settings! {
     hook_url "HOOK_URL", "URL of a backend that is asked before a message, an edit or a reaction is stored";
     hook_timeout "HOOK_TIMEOUT" = "2s", "Time for its answer, like 2s or 500ms";
     hook_on_failure "HOOK_ON_FAILURE" = "refuse", "What happens without an answer: refuse or allow";
+    events_webhook_url "EVENTS_WEBHOOK_URL", "URL of a backend to which every committed change is posted";
     webhook_secret "WEBHOOK_SECRET", "Secret that signs what is posted to webhooks";
     otel_exporter_otlp_endpoint "OTEL_EXPORTER_OTLP_ENDPOINT", "Collector of traces (OTLP over HTTP), like http://127.0.0.1:4318 [none: no traces]";
     otel_traces_sampler_arg "OTEL_TRACES_SAMPLER_ARG" = "0.01", "Share of messages that is traced, 0 to 1";

@@ -43,7 +43,7 @@ pub use self::proxies::Proxies;
 pub use self::retention::RetentionConfig;
 pub use self::timeouts::Timeouts;
 pub use self::traces::TracesConfig;
-pub use self::webhooks::{HookConfig, OnHookFailure, PushConfig};
+pub use self::webhooks::{EventsConfig, HookConfig, OnHookFailure, PushConfig};
 
 /// How a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub struct Config {
     pub push: Option<PushConfig>,
     /// The backend that is asked before something is stored, if one is.
     pub hook: Option<HookConfig>,
+    /// The backend that hears of every change, if one does.
+    pub events: Option<EventsConfig>,
     /// Shutdown.
     pub drain: Drain,
     /// Where traces go, if anywhere.
@@ -124,6 +126,7 @@ impl Config {
             retention: RetentionConfig::read(layers)?,
             push: PushConfig::read(layers)?,
             hook: HookConfig::read(layers)?,
+            events: EventsConfig::read(layers)?,
             drain: Drain::read(layers)?,
             traces: TracesConfig::read(layers)?,
             worker_threads: layers.number("WORKER_THREADS", 1, 1024)?,

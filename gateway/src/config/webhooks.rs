@@ -1,4 +1,4 @@
-//! The webhooks: push notifications, and the hook that is asked before something is stored.
+//! The webhooks: push notifications, the hook that is asked before something is stored, and the events of a backend.
 
 use std::time::Duration;
 
@@ -30,6 +30,15 @@ pub struct HookConfig {
     pub timeout: Duration,
     /// What stands in place of an answer that doesn't come.
     pub on_failure: OnHookFailure,
+}
+
+/// The webhook of events.
+#[derive(Clone)]
+pub struct EventsConfig {
+    /// Where events are posted.
+    pub url: Uri,
+    /// Signs them.
+    pub secret: String,
 }
 
 /// What stands in place of an answer of the hook.
@@ -73,6 +82,17 @@ impl HookConfig {
     }
 }
 
+impl EventsConfig {
+    /// `None` without a webhook: nobody is owed an event.
+    pub(super) fn read(layers: &Layers) -> Result<Option<Self>, ConfigError> {
+        match (layers.url("EVENTS_WEBHOOK_URL")?, layers.secret(SECRET)?) {
+            (Some(url), Some(secret)) => Ok(Some(Self { url, secret })),
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(fault(SECRET, without_secret("EVENTS_WEBHOOK_URL", "it"))),
+        }
+    }
+}
+
 fn without_secret(url: &str, what: &str) -> String {
     format!("is not set; {url} needs {what} to sign requests; make one with `openssl rand -base64 32`")
 }
@@ -86,5 +106,11 @@ impl std::fmt::Debug for PushConfig {
 impl std::fmt::Debug for HookConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HookConfig").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for EventsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventsConfig").finish_non_exhaustive()
     }
 }

@@ -76,6 +76,14 @@ handles! {
     pub panics: Counter = counter("parley_session_panics_total", "Sessions that ended by a fault of the server");
     pub commit_seconds: Histogram = histogram("parley_commit_seconds", "From a send to its commit");
     pub hook_seconds: Histogram = histogram("parley_hook_seconds", "From a question to the hook to its answer");
+    pub webhook_lag_seconds: Gauge =
+        gauge("parley_webhook_lag_seconds", "Age of the oldest event that the events webhook is owed");
+    pub webhook_owed: Gauge =
+        gauge("parley_webhook_owed", "Events that the events webhook is owed; at most 100,000 are counted");
+    pub webhook_dead: Gauge =
+        gauge("parley_webhook_dead", "Events of the webhook that are kept as dead; at most 100,000 are counted");
+    pub webhook_delivering: Gauge =
+        gauge("parley_webhook_delivering", "1 on the node that delivers the events of the webhook");
     pub publish_seconds: Histogram = histogram("parley_publish_seconds", "From a commit to the backbone's answer");
     pub publish_failed: Counter =
         counter("parley_outbox_publish_failed_total", "Publications that failed and are left to the sweeper");
@@ -203,6 +211,19 @@ impl Metrics {
         counter!("parley_push_total", "result" => result).increment(1);
     }
 
+    /// Events of the webhook were tried, or died; `result` is one of a fixed set of words.
+    pub fn webhook_events(&self, result: &'static str, count: usize) {
+        counter!("parley_webhook_events_total", "result" => result).increment(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// How far the events of the webhook are behind.
+    #[expect(clippy::cast_precision_loss, reason = "counted up to a bound far below 2^52")]
+    pub fn webhook_lag(&self, oldest: Duration, owed: u64, dead: u64) {
+        self.webhook_lag_seconds.set(oldest.as_secs_f64());
+        self.webhook_owed.set(owed as f64);
+        self.webhook_dead.set(dead as f64);
+    }
+
     /// A question to the hook ended; `answer` is one of a fixed set of words.
     pub fn hook(&self, answer: &'static str) {
         counter!("parley_hook_total", "answer" => answer).increment(1);
@@ -271,6 +292,9 @@ fn begin_at_zero() {
     for result in ["delivered", "retried", "dead", "obsolete"] {
         counter!("parley_push_total", "result" => result).increment(0);
     }
+    for result in ["delivered", "failed", "dead", "dropped"] {
+        counter!("parley_webhook_events_total", "result" => result).increment(0);
+    }
     for answer in ["allowed", "replaced", "refused", "none"] {
         counter!("parley_hook_total", "answer" => answer).increment(0);
     }
@@ -332,6 +356,10 @@ fn describe() {
     describe_counter!("parley_handshakes_total", "Handshakes by result");
     describe_counter!("parley_hook_total", "Questions to the hook by answer: allowed, replaced, refused, none");
     describe_gauge!("parley_hook_open", "1 while the hook isn't asked, after failures in a row");
+    describe_counter!(
+        "parley_webhook_events_total",
+        "Events of the webhook by result: delivered, failed, dead, dropped"
+    );
     describe_counter!("parley_push_total", "Push notifications by result: delivered, retried, dead, obsolete");
     describe_counter!("parley_closes_total", "Connections that ended, by the closing side and the reason");
 }

@@ -3,6 +3,7 @@
 //! [`Registered`] keeps the order that closes the seam between log and push (NOLOSS.md, B1): in the registry first,
 //! then subscribed, then the log is read, then the gate opens. Dropping it undoes all of that, at whatever step.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::node::Node;
 
 /// Names of what a client may use that not every gateway has; `shared/PROTOCOL.md` explains them.
 const FEATURES: [&str; 1] = ["stream"];
+/// The same, named where a backend decides about messages.
+const HOOKS: &str = "hooks";
 
 /// A user's queue in the registry. Dropping it takes the queue out, takes the subscription back, and announces the
 /// departure if it was the user's last one here.
@@ -98,6 +101,11 @@ impl Registered {
         self.node.connection_id(self.number)
     }
 
+    fn features(&self) -> Vec<Cow<'static, str>> {
+        let hooks = self.node.chat.has_hook().then_some(HOOKS);
+        FEATURES.into_iter().chain(hooks).map(Into::into).collect()
+    }
+
     /// The event that tells a client who it is and at which position of the log.
     pub(super) fn auth_success(&self, epoch: Epoch, seq: u64, resumed: bool) -> Event {
         Event::AuthSuccess {
@@ -109,7 +117,7 @@ impl Registered {
             resumed,
             heartbeat_seconds: self.node.clocks.heartbeat.as_secs(),
             version: env!("CARGO_PKG_VERSION").into(),
-            features: FEATURES.into_iter().map(Into::into).collect(),
+            features: self.features(),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct GroupCommitSettings {
     pub owner: Owner,
     /// Publishes what is committed.
     pub sink: Arc<dyn CommitSink>,
+    /// Whether the webhook is owed events for messages.
+    pub owes_events: bool,
 }
 
 impl Item for NewMessageDraft {
@@ -180,7 +182,8 @@ impl Committer {
             .map(|(asked, id)| new_message(&asked.item, id))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(too_few_ids)?;
-        Ok(SendBatch { id, owner: self.settings.owner.clone(), messages, locks })
+        let GroupCommitSettings { owner, owes_events, .. } = &self.settings;
+        Ok(SendBatch { id, owner: owner.clone(), messages, locks, owes_events: *owes_events })
     }
 
     /// Tries a batch again, with the same id, if the first try's end is uncertain.
@@ -219,7 +222,8 @@ impl Committer {
             }
             let id = message.id.get();
             let owner = batch.owner.clone();
-            let single = SendBatch { id, owner, messages: vec![message], locks: locks.clone() };
+            let owes_events = batch.owes_events;
+            let single = SendBatch { id, owner, messages: vec![message], locks: locks.clone(), owes_events };
             let begun = Instant::now();
             match self.store_batch(&single).await {
                 Ok(sent) => {
@@ -300,6 +304,7 @@ impl Committer {
                 events: Box::new(move |changes: &Vec<Result<ReceiptChange, Refusal>>| {
                     sink.receipt_events(&receipts, changes)
                 }),
+                owed: None,
             }
         };
         match in_time(self.store.receipts(receipts, outbox())).await {

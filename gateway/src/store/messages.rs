@@ -157,6 +157,8 @@ pub struct SendBatch {
     pub messages: Vec<NewMessage>,
     /// How long it waits for conversations that others hold.
     pub locks: Locks,
+    /// Whether the webhook is owed events for it.
+    pub owes_events: bool,
 }
 
 /// How long a batch waits for a conversation that another transaction holds (NOLOSS.md, C5).

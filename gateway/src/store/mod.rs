@@ -29,6 +29,7 @@ mod migrations;
 mod moderation;
 mod notifications;
 mod outbox;
+mod owed;
 mod people;
 mod postgres;
 mod receipts;
@@ -38,6 +39,7 @@ mod sqlite;
 mod types;
 mod upkeep;
 mod walk;
+mod webhook_events;
 
 use async_trait::async_trait;
 
@@ -64,6 +66,7 @@ pub use messages::{Locks, Messages, NewMessage, NewMessageDraft, SendBatch, Send
 pub use moderation::{AuthorPlace, Authored, AuthoredPage, Moderation};
 pub use notifications::{KeptNotification, Notifications, kept_id};
 pub use outbox::{OutboxRows, PendingRow};
+pub use owed::{OwedDetail, OwedEvent, OwedKind};
 pub use people::{Names, Partner, People};
 pub use receipts::Receipts;
 pub use replacements::{EarlierSend, Replacements};
@@ -71,6 +74,7 @@ pub use revocations::Revocations;
 pub use types::*;
 pub use upkeep::{ExpiryStep, Upkeep};
 pub use walk::{ConversationPage, NoWalkPlace, WalkPart, WalkPlace};
+pub use webhook_events::{DueEvent, EventsLag, REPEATED_PER_CALL, RepeatFrom, Wanted, WebhookEvents};
 
 /// The store: the sum of its concerns. Every method of every concern ends within five seconds, with `Unavailable` if
 /// the store didn't answer.
@@ -98,6 +102,7 @@ pub trait Store:
     + Replacements
     + Revocations
     + Upkeep
+    + WebhookEvents
 {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

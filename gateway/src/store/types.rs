@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shared::{Conversation, ConversationId, ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
+use super::owed::OwedEvent;
+
 /// The most accepted members of a conversation.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -259,6 +261,9 @@ pub struct MembershipOutcome {
 /// Builds, inside the transaction, the events that its outbox row carries.
 pub type EventsOf<T> = Box<dyn Fn(&T) -> Vec<OutboxEvent> + Send + Sync>;
 
+/// Builds, inside the transaction, the events that the webhook is owed.
+pub type OwedOf<T> = Box<dyn Fn(&T) -> Vec<OwedEvent> + Send + Sync>;
+
 /// An outbox row to write with a change: its id (from [`Ids::reserve_ids`](super::Ids::reserve_ids)), its owner, and
 /// its events. No row is written when there are no events.
 pub struct OutboxRow<T> {
@@ -268,6 +273,15 @@ pub struct OutboxRow<T> {
     pub owner: Owner,
     /// Builds the events that are to be published.
     pub events: EventsOf<T>,
+    /// Builds the events that the webhook is owed; `None` without a webhook, and for changes that it hears nothing of.
+    pub owed: Option<OwedOf<T>>,
+}
+
+impl<T> OutboxRow<T> {
+    /// What the webhook is owed for this change.
+    pub(super) fn owed(&self, change: &T) -> Vec<OwedEvent> {
+        self.owed.as_ref().map_or_else(Vec::new, |owed| owed(change))
+    }
 }
 
 /// A part of a conversation's messages.

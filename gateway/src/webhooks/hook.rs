@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
@@ -12,10 +11,10 @@ use shared::{ConversationId, ConversationKind, MessageData, MessageId, TempId, T
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::signature::Signer;
+use super::signed::SignedPosts;
 use crate::breaker::Breaker;
 use crate::config::{HookConfig, OnHookFailure};
-use crate::http_client::{Endpoint, EndpointError};
+use crate::http_client::EndpointError;
 use crate::metrics::Metrics;
 
 /// Questions that a node has under way.
@@ -29,8 +28,7 @@ const BREAKER_OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// The hook behind `HOOK_URL`.
 pub struct Hook {
-    endpoint: Endpoint,
-    signer: Signer,
+    posts: SignedPosts,
     breaker: Breaker,
     places: Semaphore,
     within: Duration,
@@ -119,8 +117,7 @@ impl Hook {
     /// The URL is `https` and no certificate authority is trusted here.
     pub fn new(config: &HookConfig, metrics: Arc<Metrics>) -> Result<Self, EndpointError> {
         Ok(Self {
-            endpoint: Endpoint::new(config.url.clone(), config.timeout, ANSWER_BYTES_MAX)?,
-            signer: Signer::new(&config.secret),
+            posts: SignedPosts::new("hook", (&config.url, &config.secret), config.timeout, ANSWER_BYTES_MAX)?,
             breaker: Breaker::new(BREAKER_OPEN_FOR, gauge!("parley_hook_open")),
             places: Semaphore::new(ASKED_AT_ONCE_MAX),
             within: config.timeout,
@@ -174,9 +171,7 @@ impl Hook {
 
     async fn post(&self, question: &HookQuestion<'_>) -> Result<HookAnswer, String> {
         let _place = self.places.acquire().await.map_err(|closed| closed.to_string())?;
-        let body = Bytes::from(serde_json::to_vec(question).map_err(|fault| fault.to_string())?);
-        let headers = self.signer.headers("hook", &question.id, &body).map_err(|fault| fault.to_string())?;
-        let answer = self.endpoint.post_json(headers, body).await.map_err(|fault| fault.to_string())?;
+        let answer = self.posts.ask(&question.id, question).await?;
         if answer.status != StatusCode::OK {
             return Err(answer.status.to_string());
         }

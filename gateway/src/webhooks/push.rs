@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::StatusCode;
 use serde::Serialize;
 use shared::{Message, UserId};
 use tokio::task::JoinSet;
@@ -16,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backbone::{Backbone, PUSH_JOB_KEPT, PushJob};
 use crate::config::PushConfig;
-use crate::http_client::{Endpoint, EndpointError};
+use crate::http_client::EndpointError;
 use crate::metrics::Metrics;
 use crate::store::{Page, Store};
-use crate::webhooks::signature::Signer;
+use crate::webhooks::signed::{PostOutcome, SignedPosts};
 
 /// Jobs that a node holds, with those that wait for their next try.
 const JOBS_HELD_MAX: usize = 64;
@@ -37,8 +35,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The task behind `PUSH_WEBHOOK_URL`.
 pub struct PushWebhook {
-    endpoint: Endpoint,
-    signer: Signer,
+    posts: SignedPosts,
     backbone: Arc<dyn Backbone>,
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -56,15 +53,6 @@ struct Notice<'a> {
     message: &'a Message,
 }
 
-/// The outcome of one try.
-enum PostOutcome {
-    Delivered,
-    /// Worth another try.
-    Failed(String),
-    /// The receiver refused it.
-    Refused(String),
-}
-
 impl PushWebhook {
     /// A webhook that isn't running yet.
     ///
@@ -76,8 +64,8 @@ impl PushWebhook {
         store: Arc<dyn Store>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, EndpointError> {
-        let endpoint = Endpoint::new(config.url.clone(), ANSWER_WITHIN, ANSWER_BYTES_MAX)?;
-        Ok(Self { endpoint, signer: Signer::new(&config.secret), backbone, store, metrics })
+        let posts = SignedPosts::new("push", (&config.url, &config.secret), ANSWER_WITHIN, ANSWER_BYTES_MAX)?;
+        Ok(Self { posts, backbone, store, metrics })
     }
 
     /// Works until `stop`, then ends the requests that are under way. Jobs that are left are taken by other nodes.
@@ -156,7 +144,8 @@ impl PushWebhook {
                         return Some(Ok("obsolete"));
                     };
                     tries += 1;
-                    match self.post(&id, &job.user, &message).await {
+                    let notice = Notice { id: &id, kind: "message.new", user_id: &job.user, message: &message };
+                    match self.posts.post(&id, &notice).await {
                         PostOutcome::Delivered => return Some(Ok("delivered")),
                         PostOutcome::Refused(why) => return Some(Err(why)),
                         PostOutcome::Failed(why) if tries >= TRIES_MAX => return Some(Err(why)),
@@ -173,24 +162,6 @@ impl PushWebhook {
         }
     }
 
-    async fn post(&self, id: &str, user: &UserId, message: &Message) -> PostOutcome {
-        let notice = Notice { id, kind: "message.new", user_id: user, message };
-        let body = match serde_json::to_vec(&notice) {
-            Ok(body) => Bytes::from(body),
-            Err(fault) => return PostOutcome::Refused(fault.to_string()),
-        };
-        let headers = match self.signer.headers("push", id, &body) {
-            Ok(headers) => headers,
-            Err(fault) => return PostOutcome::Refused(fault.to_string()),
-        };
-        match self.endpoint.post_json(headers, body).await {
-            Err(error) => PostOutcome::Failed(error.to_string()),
-            Ok(answer) if answer.status.is_success() => PostOutcome::Delivered,
-            Ok(answer) if worth_another_try(answer.status) => PostOutcome::Failed(answer.status.to_string()),
-            Ok(answer) => PostOutcome::Refused(answer.status.to_string()),
-        }
-    }
-
     async fn end(&self, job: &PushJob, result: Result<&'static str, String>) {
         let ended = match &result {
             Ok(_) => self.backbone.finish_push_job(job).await,
@@ -204,11 +175,6 @@ impl PushWebhook {
             tracing::debug!(%error, "a push job could not be marked as done: it will be posted again");
         }
     }
-}
-
-fn worth_another_try(status: StatusCode) -> bool {
-    status.is_server_error()
-        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS].contains(&status)
 }
 
 /// The wait after so many tries, from half of it to the whole at random, so that jobs spread.

@@ -10,7 +10,7 @@ use shared::Timestamp;
 
 /// The signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-parley-signature");
-/// The webhook: `push` or `hook`.
+/// The webhook: `push`, `hook` or `events`.
 const WEBHOOK: HeaderName = HeaderName::from_static("x-parley-webhook");
 /// The id of the body, the same for every try.
 const DELIVERY: HeaderName = HeaderName::from_static("x-parley-delivery");

@@ -71,6 +71,14 @@ fn stats(one: &ServedNode, two: &ServedNode) {
     assert!(listed[0]["connectionId"].is_string(), "{listed}");
 
     assert_eq!(good(&admin(&["ready", "--ops-url", &ops], None)), "ready");
+
+    let webhook = |more: &[&str]| good(&admin(&[&["webhook", "--ops-url", &ops], more].concat(), Some(API_KEY)));
+    let lag = webhook(&[]);
+    assert_eq!(lag.lines().map(|line| line.split_whitespace().count()).collect::<Vec<_>>(), [4, 3], "{lag}");
+    assert_eq!(webhook(&["--repeat-from-id", "1"]), "0 events are posted once more");
+    let repeated: Value =
+        serde_json::from_str(&webhook(&["--repeat-from", "2025-11-21T13:00:00.000Z", "--json"])).expect("JSON");
+    assert_eq!(repeated, json!({ "repeated": 0 }));
 }
 
 /// Given to one node, carried out on the other.
@@ -104,6 +112,11 @@ fn faults(one: &ServedNode) {
         (vec!["stats", "--url", &nobody], Some(API_KEY), "is the node there?"),
         (vec!["stats", "--url", "127.0.0.1:8086"], Some(API_KEY), "http://127.0.0.1:8086"),
         (vec!["ready", "--ops-url", &url], None, "answers"),
+        (
+            vec!["webhook", "--ops-url", &format!("http://{}", one.ops), "--repeat-from-id", "x"],
+            Some(API_KEY),
+            "fromId",
+        ),
         (vec!["revoke", "no user", "--url", &url], Some(API_KEY), "userId"),
         (with_payload("[]"), Some(API_KEY), "must be an object"),
         (with_payload("nonsense"), Some(API_KEY), "--payload"),

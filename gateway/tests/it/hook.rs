@@ -96,6 +96,20 @@ async fn send(at: SocketAddr, body: Value) -> (u16, Value) {
     as_user(at, "5", "POST", "/api/v1/messages", body).await
 }
 
+/// The features that a gateway names when a socket is let in.
+async fn features(node: &Node) -> Value {
+    let path = format!("/chat/ws?token={}", token("9"));
+    let mut client = Client::open(node.http, &path, &[]).await.expect("an upgrade");
+    client.expect("auth_success").await["payload"]["features"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_told_of_a_hook() {
+    let backend = Backend::start().await;
+    assert_eq!(features(&Node::embedded(&backend.settings(&[])).await).await, json!(["stream", "hooks"]));
+    assert_eq!(features(&Node::embedded(&[]).await).await, json!(["stream"]));
+}
+
 /// What is stored of the conversation 3.
 async fn contents(node: &Node) -> Vec<String> {
     let path = "/api/v1/conversations/3/messages?limit=100";

@@ -14,6 +14,7 @@ mod connects;
 mod conversation_changes;
 mod data;
 mod erasure;
+mod events_webhook;
 mod front_ends;
 mod hook;
 mod limits;

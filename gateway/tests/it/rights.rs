@@ -513,6 +513,7 @@ async fn may_not_as_admin(node: &Node) {
 async fn may_not_look(node: &Node, bearer: (&str, &str)) {
     for (path, code) in [
         ("/api/v1/admin/connections", "FORBIDDEN"),
+        ("/api/v1/admin/webhook", "FORBIDDEN"),
         ("/api/v1/admin/channels/open", "FORBIDDEN"),
         ("/api/v1/admin/channels/closed", "NOT_MEMBER"),
     ] {

@@ -25,7 +25,7 @@ pub(crate) struct AdminArgs {
     /// Where the cluster is; several nodes, comma-separated, for stats [default: http://127.0.0.1:8086]
     #[arg(long, env = "PARLEY_URL", global = true, value_delimiter = ',')]
     url: Vec<String>,
-    /// The operators' listener of each node, for connections and ready [default: http://127.0.0.1:8087]
+    /// The operators' listener of each node, for connections, webhook and ready [default: http://127.0.0.1:8087]
     #[arg(long, env = "PARLEY_OPS_URL", global = true, value_delimiter = ',')]
     ops_url: Vec<String>,
     /// The key of backends (better in the environment: others see a command line)
@@ -79,6 +79,15 @@ enum Admin {
         /// Only to users who are connected now; otherwise it is kept in the users' logs
         #[arg(long)]
         ephemeral: bool,
+    },
+    /// How far the events for the backend are behind; or post them once more
+    Webhook {
+        /// Post events once more, from this event on
+        #[arg(long, value_name = "ID")]
+        repeat_from_id: Option<String>,
+        /// Post events once more, from this time on, like 2025-11-21T13:00:00.000Z
+        #[arg(long, value_name = "TIME", conflicts_with = "repeat_from_id")]
+        repeat_from: Option<String>,
     },
     /// Whether each node that is named by --ops-url may be sent users; fails if one may not
     Ready,
@@ -135,6 +144,34 @@ async fn answer(args: &AdminArgs) -> anyhow::Result<String> {
             client.post(first, "/api/v1/publish", &order).await?;
             Ok(done(args, &format!("published to {}", users.join(", "))))
         }
+        Admin::Webhook { repeat_from_id, repeat_from } => {
+            // Every node reads the same store.
+            let url = ops.first().map_or("", String::as_str);
+            if repeat_from_id.is_none() && repeat_from.is_none() {
+                let lag = client.get(url, "/api/v1/admin/webhook").await?;
+                return Ok(print(args, vec![lag], &["owed", "oldestMs", "dead"]));
+            }
+            let mut order = match repeat_from_id {
+                Some(id) => json!({ "fromId": id }),
+                None => json!({ "from": repeat_from }),
+            };
+            let mut repeated = 0;
+            // A node repeats so many in one order.
+            loop {
+                let answer = client.post(url, "/api/v1/admin/webhook/repeat", &order).await?;
+                repeated += at(&answer, "repeated").as_u64().unwrap_or_default();
+                match at(&answer, "lastId").as_str().and_then(|id| id.parse::<u64>().ok()) {
+                    Some(last) if at(&answer, "more") == true => {
+                        order = json!({ "fromId": last.saturating_add(1).to_string() });
+                    }
+                    Some(_) | None => break,
+                }
+            }
+            if args.json {
+                return Ok(json!({ "repeated": repeated }).to_string());
+            }
+            Ok(format!("{repeated} events are posted once more"))
+        }
         Admin::Ready => {
             for url in &ops {
                 client.ready(url).await?;
@@ -154,10 +191,10 @@ impl Asker<'_> {
         understood(url, &answer)
     }
 
-    async fn post(&self, url: &str, path: &str, body: &Value) -> anyhow::Result<()> {
+    async fn post(&self, url: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
         let body = Bytes::from(body.to_string());
         let asked = self.endpoint(url, path)?.post_json(self.headers()?, body).await;
-        understood(url, &asked.map_err(|error| unreachable(url, &error))?).map(drop)
+        understood(url, &asked.map_err(|error| unreachable(url, &error))?)
     }
 
     /// Appends one row a connection, page by page.

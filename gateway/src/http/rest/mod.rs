@@ -24,6 +24,7 @@ mod routes;
 mod social;
 mod streams;
 mod tickets;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +34,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tracing::Instrument;
 
 use crate::config::Origins;
@@ -59,11 +60,13 @@ pub struct Api {
     pub auth_enabled: bool,
 }
 
-/// The routes about connections and channels, on the operators' listener.
+/// The routes about connections, channels and the webhook of events, on the operators' listener.
 pub fn admin_router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/api/v1/admin/connections", get(admin::connections))
         .route("/api/v1/admin/channels/{id}", get(admin::channel))
+        .route("/api/v1/admin/webhook", get(webhook::lag))
+        .route("/api/v1/admin/webhook/repeat", post(webhook::repeat))
         .with_state(api)
 }
 

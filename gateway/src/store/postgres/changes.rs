@@ -12,6 +12,7 @@ use super::call::{on_connection, query_opt, until_it_holds};
 use super::membership::{members, standing};
 use super::moderation::is_muted;
 use super::outbox::RowArguments;
+use super::owed::Made;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, placeholder, system_time, time, unfit, unsigned};
 use crate::store::changes::{
@@ -135,6 +136,7 @@ async fn write(
         &bigint(EARLIER_CONTENTS_MAX),
         &after.rev.to_string(),
     ];
-    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("rev"))?;
+    let made = Made { when: "done.rev IS NOT NULL", rev: "done.rev" };
+    let answer = row.call(client, sql, &own, made).await?.ok_or_else(|| unfit("rev"))?;
     get::<Option<i64>>(&answer, "rev")?.map(|rev| unsigned(rev, "rev")).transpose()
 }

@@ -12,6 +12,7 @@ use super::call::{on_connection, query, query_opt, until_it_holds};
 use super::conversations;
 use super::membership::{TRIES_MAX, members, standing};
 use super::outbox::RowArguments;
+use super::owed::Made;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, placeholder, system_time, time, unfit, unsigned, word};
 use crate::store::conversation_changes::{Before, EMPTIED_PER_STEP, may_change, may_delete};
@@ -118,7 +119,8 @@ async fn write(
         &conversation.rev.to_string(),
         &conversation.last_seq.to_string(),
     ];
-    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("out_rev"))?;
+    let made = Made { when: "done.out_rev IS NOT NULL", rev: "done.out_rev" };
+    let answer = row.call(client, sql, &own, made).await?.ok_or_else(|| unfit("out_rev"))?;
     match get::<Option<i64>>(&answer, "out_rev")? {
         Some(rev) => Ok(Some((unsigned(rev, "out_rev")?, number(&answer, "out_last_seq")?))),
         None => Ok(None),
@@ -158,7 +160,8 @@ async fn try_delete(
         &bigint(EMPTIED_PER_STEP),
         &outcome.last_seq.to_string(),
     ];
-    let answer = query_opt(client, sql, &arguments.behind(&own)).await?.ok_or_else(|| unfit("last_seq"))?;
+    let made = Made { when: "done.last_seq IS NOT NULL", rev: "NULL::bigint" };
+    let answer = arguments.call(client, sql, &own, made).await?.ok_or_else(|| unfit("last_seq"))?;
     let Some(last_seq) = get::<Option<i64>>(&answer, "last_seq")? else { return Ok(None) };
     outcome.last_seq = unsigned(last_seq, "last_seq")?;
     drop((row.events)(&outcome));

@@ -13,6 +13,7 @@ use tokio_postgres::types::ToSql;
 use super::blocks::blocked_with;
 use super::call::{execute, on_connection, query, query_opt};
 use super::outbox::{self, RowArguments};
+use super::owed::Made;
 use super::pool::PostgresStore;
 use super::rows::{get, message, message_columns, number, parsed, system_time, time, unfit, word, word_or_null};
 use crate::store::conversations::{Seen, check_not_direct, pair_key, sees_inside};
@@ -82,7 +83,8 @@ async fn open_direct(
     let (one, other) = &opened.pair;
     let own: [&(dyn ToSql + Sync); 6] =
         [&id.as_str(), &key, &one.as_str(), &other.as_str(), &by.is_none(), &system_time(now)];
-    let answer = query_opt(client, sql, &arguments.behind(&own)).await?.ok_or_else(|| unfit("outcome"))?;
+    let made = Made { when: "done.outcome = 'opened'", rev: "NULL::bigint" };
+    let answer = arguments.call(client, sql, &own, made).await?.ok_or_else(|| unfit("outcome"))?;
     match get::<&str>(&answer, "outcome")? {
         "opened" => Ok((conversation, true)),
         "there" => {

@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use super::blocks::blocked_with;
 use super::call::{on_connection, query, query_opt, until_it_holds};
 use super::outbox::RowArguments;
+use super::owed::Made;
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, unsigned, word, word_or_null};
 use super::{conversations, outbox};
@@ -200,7 +201,8 @@ pub(super) async fn write(
         comes,
         goes,
     ];
-    let answer = query_opt(client, sql, &row.behind(&own)).await?.ok_or_else(|| unfit("last_seq"))?;
+    let made = Made { when: "done.last_seq IS NOT NULL", rev: "NULL::bigint" };
+    let answer = row.call(client, sql, &own, made).await?.ok_or_else(|| unfit("last_seq"))?;
     get::<Option<i64>>(&answer, "last_seq")?.map(|seq| unsigned(seq, "last_seq")).transpose()
 }
 

@@ -24,6 +24,7 @@ mod migrate;
 mod moderation;
 mod notifications;
 mod outbox;
+mod owed;
 mod people;
 mod plain;
 mod pool;
@@ -36,6 +37,7 @@ mod shares;
 mod start;
 mod tls;
 mod upkeep;
+mod webhook_events;
 
 use async_trait::async_trait;
 

@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::call::{execute, on_connection, query, query_opt};
+use super::owed::{self, Made, OwedArguments};
 use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, time, unfit};
 use crate::store::leases::future_ms;
@@ -67,7 +68,8 @@ impl OutboxRows for PostgresStore {
 
 /// Writes the row of a change, inside its transaction. No events, no row.
 pub(super) async fn write<T>(client: &impl GenericClient, row: &OutboxRow<T>, change: &T) -> Result<(), StoreError> {
-    insert(client, row.id, &row.owner, &(row.events)(change)).await
+    insert(client, row.id, &row.owner, &(row.events)(change)).await?;
+    owed::write(client, &row.owed(change)).await
 }
 
 /// The outbox row of a change, as the arguments of the function that makes the change (`parley_write_row`).
@@ -79,6 +81,7 @@ pub(super) struct RowArguments {
     of: Vec<i64>,
     notifications: Vec<i64>,
     payloads: Vec<String>,
+    owed: Option<OwedArguments>,
 }
 
 impl RowArguments {
@@ -96,16 +99,32 @@ impl RowArguments {
             true => None,
             false => Some(serde_json::to_string(&events).map_err(|fault| StoreError::Failed(fault.to_string()))?),
         };
-        Ok(Self { id: bigint(row.id), owner: row.owner.to_string(), events, users, of, notifications, payloads })
+        let (id, owner, owed) = (bigint(row.id), row.owner.to_string(), OwedArguments::of(&row.owed(change))?);
+        Ok(Self { id, owner, events, users, of, notifications, payloads, owed })
     }
 
     /// A function's own arguments, and these behind them.
     pub(super) fn behind<'a>(&'a self, own: &[&'a (dyn ToSql + Sync)]) -> Vec<&'a (dyn ToSql + Sync)> {
-        let Self { id, owner, events, users, of, notifications, payloads } = self;
+        let Self { id, owner, events, users, of, notifications, payloads, owed: _ } = self;
         let mut all = own.to_vec();
         let row: [&(dyn ToSql + Sync); 7] = [id, owner, events, users, of, notifications, payloads];
         all.extend(row);
         all
+    }
+
+    /// Calls the function of `sql` with its own arguments and these, and writes what the webhook is owed, if it is owed
+    /// anything and the function made the change.
+    pub(super) async fn call(
+        &self,
+        client: &impl GenericClient,
+        sql: &'static str,
+        own: &[&(dyn ToSql + Sync)],
+        made: Made,
+    ) -> Result<Option<Row>, StoreError> {
+        match &self.owed {
+            Some(owed) => owed.call(client, sql, &self.behind(own), made).await,
+            None => query_opt(client, sql, &self.behind(own)).await,
+        }
     }
 }
 

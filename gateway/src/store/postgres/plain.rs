@@ -10,6 +10,7 @@ use shared::{ConversationId, MessageData};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::owed::{SEND_FIRST_OWING, SEND_PLAIN_OWING};
 use super::rows::{bigint, get, time, unfit, unsigned};
 use crate::store::conversations::pair_key;
 use crate::store::{NewMessage, OpenedDirect, SendBatch, SendOutcome, SentBatch, StoreError, StoredMessage};
@@ -136,11 +137,14 @@ impl<'b> PlainBatch<'b> {
             &reply_tos,
             &data,
         ];
-        let sql = if pairs.is_empty() {
-            SEND_PLAIN
-        } else {
+        if !pairs.is_empty() {
             parameters.extend([&pairs as &(dyn ToSql + Sync), &ones, &others]);
-            SEND_FIRST
+        }
+        let sql = match (pairs.is_empty(), self.batch.owes_events) {
+            (true, false) => SEND_PLAIN,
+            (true, true) => SEND_PLAIN_OWING,
+            (false, false) => SEND_FIRST,
+            (false, true) => SEND_FIRST_OWING,
         };
         let row = client.query_one(&client.prepare_cached(sql).await?, &parameters).await?;
         Ok(row.try_get::<_, Option<Vec<i64>>>("out_seqs")?.map(|_| row))
@@ -254,6 +258,7 @@ mod tests {
             owner: "o".into(),
             messages: zip(1.., drafts).map(message).collect(),
             locks: Locks::Wait,
+            owes_events: false,
         };
         let plain = PlainBatch::of(&batch).expect("ids");
         let talk = |place, first, messages, lead, lasts: [(&'static str, i64); 2]| BatchConversation {

@@ -9,6 +9,7 @@ use shared::{ConversationId, Message, MessageData, UserId};
 use tokio_postgres::Row;
 
 use super::errors::{is_lock_timeout, is_worth_a_retry};
+use super::owed::SEND_JUDGED_OWING;
 use super::plain::PlainBatch;
 use super::rows::{bigint, get, index, message_id, number, parsed, reactions, time, time_or_null, unfit};
 use crate::store::{
@@ -114,7 +115,7 @@ async fn call(
         messages.iter().map(|message| message.reply_to.map(|id| bigint(id.get()))).collect();
     let data: Vec<Option<&str>> =
         messages.iter().map(|message| message.data.as_ref().map(MessageData::as_str)).collect();
-    let statement = client.prepare_cached(SEND).await?;
+    let statement = client.prepare_cached(if batch.owes_events { SEND_JUDGED_OWING } else { SEND }).await?;
     client
         .query(
             &statement,

@@ -21,6 +21,7 @@ mod migrate;
 mod moderation;
 mod notifications;
 mod outbox;
+mod owed;
 mod people;
 mod receipts;
 mod replacements;
@@ -29,6 +30,7 @@ mod rows;
 mod send;
 mod thread;
 mod upkeep;
+mod webhook_events;
 
 use async_trait::async_trait;
 

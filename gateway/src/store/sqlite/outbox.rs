@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{MessageId, UserId};
 
+use super::owed;
 use super::rows::{
     after_ms, before_ms, execute, get, integer, message, message_columns, now_ms, number, parsed, row, rows, time,
     unfit,
@@ -76,7 +77,8 @@ impl OutboxRows for SqliteStore {
 
 /// Writes the row of a change, inside its transaction. No events, no row.
 pub(super) fn write<T>(change: &Connection, row: &OutboxRow<T>, of: &T) -> Result<(), StoreError> {
-    insert(change, row.id, &row.owner, &(row.events)(of))
+    insert(change, row.id, &row.owner, &(row.events)(of))?;
+    owed::write(change, &row.owed(of))
 }
 
 fn insert(change: &Connection, id: u64, owner: &str, events: &[OutboxEvent]) -> Result<(), StoreError> {

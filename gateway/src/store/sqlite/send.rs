@@ -7,6 +7,7 @@ use shared::{ConversationId, Message, MessageData, Timestamp};
 use super::blocks::is_blocked;
 use super::conversations::{self, direct};
 use super::outbox::opened_direct;
+use super::owed;
 use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row, unfit, word_or_null};
 use crate::store::conversations::new_direct;
 use crate::store::membership::{self, State};
@@ -46,6 +47,9 @@ pub(super) fn send(change: &Connection, batch: &SendBatch) -> Result<SentBatch, 
             VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let (id, owner) = (integer(batch.id), &*batch.owner);
         execute(change, sql, params![id, owner, now.unix_ms(), to_json(&stored)?, refusals, opened])?;
+        if batch.owes_events {
+            owed::write_sent(change, &sent, now)?;
+        }
     }
     Ok(sent)
 }

@@ -43,7 +43,13 @@ async fn commit_silently(store: &Arc<dyn Store>, to: &ConversationId, owned_by: 
         reply_to: None,
         data: None,
     };
-    let batch = SendBatch { id: ids.start, owner: owner(owned_by), messages: vec![message], locks: Locks::Wait };
+    let batch = SendBatch {
+        id: ids.start,
+        owner: owner(owned_by),
+        messages: vec![message],
+        locks: Locks::Wait,
+        owes_events: false,
+    };
     let outcomes = store.send(&batch).await.expect("committed").outcomes;
     assert!(matches!(outcomes.as_slice(), [SendOutcome::Stored(_)]), "{outcomes:?}");
 }

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limits", &["backbone", "clock"]),
     ("auth", &["backbone", "breaker", "clock", "config", "http_client", "limits", "overload", "switches"]),
     ("delivery", &["backbone", "clock", "metrics", "switches", "traces", "ws"]),
-    ("webhooks", &["backbone", "breaker", "config", "http_client", "metrics", "store"]),
+    ("webhooks", &["backbone", "breaker", "clock", "config", "http_client", "metrics", "store", "switches"]),
     (
         "chat",
         &["audit", "backbone", "clock", "limits", "metrics", "overload", "store", "switches", "traces", "webhooks"],

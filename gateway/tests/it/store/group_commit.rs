@@ -56,7 +56,7 @@ pub(super) fn line(store: &Arc<dyn Store>) -> Line {
     #[expect(clippy::disallowed_methods, reason = "a test ends before it can grow")]
     let (receipts_in, receipts) = unbounded_channel();
     let sink = Arc::new(Noted { batches: batches_in, receipts: receipts_in });
-    let settings = GroupCommitSettings { owner: owner("test:0"), sink };
+    let settings = GroupCommitSettings { owner: owner("test:0"), sink, owes_events: false };
     let ids = Arc::new(IdBlock::new(store.clone()));
     Line { commit: Arc::new(GroupCommit::start(store.clone(), ids, settings)), batches, receipts }
 }

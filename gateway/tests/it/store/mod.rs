@@ -24,6 +24,7 @@ mod sends;
 mod start;
 mod upkeep;
 mod walks;
+mod webhook_events;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,14 +128,14 @@ pub(crate) fn owner(text: &str) -> Owner {
 
 /// A row that says nothing.
 pub(crate) fn silent<T: 'static>() -> OutboxRow<T> {
-    OutboxRow { id: 0, owner: owner("test:0"), events: Box::new(|_| Vec::new()) }
+    OutboxRow { id: 0, owner: owner("test:0"), events: Box::new(|_| Vec::new()), owed: None }
 }
 
 /// A row with one event for `to`, whose body `body` builds from the outcome.
 pub(crate) fn telling<T: 'static>(id: u64, to: &str, body: fn(&T) -> String) -> OutboxRow<T> {
     let to = user(to);
     let events = move |change: &T| vec![event(&to, &body(change))];
-    OutboxRow { id, owner: owner("test:0"), events: Box::new(events) }
+    OutboxRow { id, owner: owner("test:0"), events: Box::new(events), owed: None }
 }
 
 pub(crate) fn event(to: &UserId, body: &str) -> OutboxEvent {
@@ -190,7 +191,7 @@ pub(crate) async fn batch(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> SendB
         data: None,
     });
     let locks = Locks::Leave { held: Vec::new() };
-    SendBatch { id, owner: owner("test:0"), messages: messages.collect(), locks }
+    SendBatch { id, owner: owner("test:0"), messages: messages.collect(), locks, owes_events: false }
 }
 
 pub(crate) async fn send(store: &Arc<dyn Store>, drafts: &[Draft<'_>]) -> Vec<SendOutcome> {

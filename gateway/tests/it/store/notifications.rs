@@ -36,7 +36,12 @@ fn id(number: u64) -> NotificationId {
 /// A row that tells one user how many were marked.
 fn telling_count(row: u64, to: &UserId) -> OutboxRow<u64> {
     let to = to.clone();
-    OutboxRow { id: row, owner: owner("test:0"), events: Box::new(move |count| vec![event(&to, &count.to_string())]) }
+    OutboxRow {
+        id: row,
+        owner: owner("test:0"),
+        events: Box::new(move |count| vec![event(&to, &count.to_string())]),
+        owed: None,
+    }
 }
 
 async fn what_is_published_durably_is_kept_for_each_user(world: World) {
@@ -67,6 +72,7 @@ async fn a_notification_is_kept_with_its_change_or_not_at_all(world: World) {
         id,
         owner: owner("test:0"),
         events: Box::new(move |_: &_| vec![notification(id, &["b"], "come")]),
+        owed: None,
     };
     let invite = MembershipChange::Invite { by: None };
     store.change_membership(&conversation("nowhere"), &user("b"), &invite, row(1)).await.expect_err("no such group");
