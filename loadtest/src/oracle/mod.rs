@@ -11,6 +11,7 @@ mod replay;
 mod scenario;
 mod settle;
 mod store;
+mod story;
 mod verdict;
 mod workload;
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use shared::{ConversationId, Epoch, MessageId, UserId};
 
 use super::evidence::{DeviceEvidence, Entry, FetchReason, Sighting};
+use super::story::story;
 use super::verdict::{Verdict, ViolationKind};
 use crate::client::wire::Place;
 
@@ -195,7 +196,11 @@ impl<'a> Replay<'a> {
             && once
         {
             if before.epoch == place.epoch || !self.fetched.contains(&message.id) {
-                self.fault(ViolationKind::Doubled, || format!("message {} at {before:?} and at {place:?}", message.id));
+                let device = self.device;
+                self.fault(ViolationKind::Doubled, || {
+                    let story = story(device, message.id);
+                    format!("message {} at {before:?} and at {place:?}: {story}", message.id)
+                });
             } else {
                 self.verdict.counts.repeated += 1;
             }
@@ -206,7 +211,10 @@ impl<'a> Replay<'a> {
     fn on_socket(&mut self, message: &Sighting) -> bool {
         let once = self.on_connection.insert(message.id);
         if !once {
-            self.fault(ViolationKind::Doubled, || format!("message {} twice on one connection", message.id));
+            let device = self.device;
+            self.fault(ViolationKind::Doubled, || {
+                format!("message {} twice on one connection: {}", message.id, story(device, message.id))
+            });
         }
         let highest = self.highest.entry(message.conversation.clone()).or_default();
         self.verdict.counts.late += u64::from(message.seq < *highest);
