@@ -6,11 +6,11 @@
     loadtest/append.py --calls EVENTS SOCKET [WAY] [--before REVISION]
                                                 appends events of one user on a server that is there, and ends it
 
-Starts a redis-server of its own. 1,000 users have full logs and a count; two connections are subscribed to their
-channels. Each round takes every way once, so all of them meet the same machine; the table has the medians. A batch is
-sent at once, as one call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an
-hour has 20 seconds, and a check comes once a second. --before takes the script of an earlier revision along, up to the
-one in which a call had ten arguments for each event. Standard library only. Debian packages: redis-server.
+Starts a redis-server of its own. 1,000 users have full logs; two connections are subscribed to their channels. Each round
+takes every way once, so all of them meet the same machine; the table has the medians. A batch is sent at once, as one
+call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an hour has 20 seconds, and
+a check comes once a second. --before takes the script of an earlier revision along: one of those in which Redis held the
+unread counts, and the line of a count was made by lua/unread.lua. Standard library only. Debian packages: redis-server.
 """
 
 import argparse
@@ -31,9 +31,8 @@ LIMITS = (
     "local MAXLEN, HOT_MAX, HOT_MS, TTL, LONG_BYTES, LOG_BYTES = 256, 4096, 0, '3600', 2048, 1048576\n"
     "local READ_COUNTS, PUBLISH, NUMSUB = 1000, 'PUBLISH', 'NUMSUB'\n"
 )
-RARE = ["unread.lua", "log.lua", "redo.lua", "trim.lua", "append_rarely.lua"]
-READ = ["unread.lua", "log.lua", "old.lua", "read.lua"]
-BEFORE = ["log.lua", "redo.lua", "trim.lua", "append.lua"]
+RARE = ["log.lua", "redo.lua", "trim.lua", "append_rarely.lua"]
+READ = ["log.lua", "old.lua", "read.lua"]
 # The least: two commands for each event, in a script.
 LEAST = """
 local replies = {}
@@ -85,10 +84,12 @@ def script(parts, revision=None):
     return LIMITS + "".join(read(part, revision) for part in parts)
 
 
-def append_script():
-    """The append script as a node assembles it."""
-    rarely = "local function rarely()\n" + script(RARE) + "end\n"
-    return "local PUBLISH = 'PUBLISH'\n" + read("unread.lua") + rarely + read("append.lua")
+def append_script(revision=None):
+    """The append script as a node assembles it; before, with the line of a count."""
+    line = ["unread.lua"] if revision else []
+    rarely = "local function rarely()\n" + script(line + RARE, revision) + "end\n"
+    parts = [read(part, revision) for part in line]
+    return "".join(["local PUBLISH = 'PUBLISH'\n", *parts, rarely, read("append.lua", revision)])
 
 
 def read(part, revision=None):
@@ -104,6 +105,10 @@ def log(user):
 
 def counts(user):
     return "chat:unread:{chat:user:u%d}" % user
+
+
+def with_counts(users):
+    return [key for user in users for key in (log(user), counts(user))]
 
 
 def channel(user):
@@ -128,7 +133,7 @@ class Ways:
     def __init__(self, server, revision):
         self.now = server.ask("SCRIPT", "LOAD", append_script())
         self.least = server.ask("SCRIPT", "LOAD", LEAST)
-        self.before = revision and server.ask("SCRIPT", "LOAD", script(BEFORE, revision))
+        self.before = revision and server.ask("SCRIPT", "LOAD", append_script(revision))
         self.last = 0
 
     def all(self):
@@ -138,36 +143,28 @@ class Ways:
             "the script before, with a count, a call for each": each(self.before_with_count),
         }
         return (before if self.before else {}) | {
-            "the script, with a count": self.with_count,
-            "the script": self.without_count,
-            "the script, with a count, a call for each": each(self.with_count),
-            "the script, a call for each": each(self.without_count),
+            "the script": self.in_the_script,
+            "the script, a call for each": each(self.in_the_script),
             "XADD and PUBLISH in a script": self.in_a_script,
             "XADD and PUBLISH in a script, a call for each": each(self.in_a_script),
             "XADD and PUBLISH as commands": self.as_commands,
         }
 
-    def with_count(self, users):
-        return self.call(self.now, users, ["nonce", 0, 0, "", now_ms()], self.counted)
-
-    def without_count(self, users):
-        return self.call(self.now, users, ["nonce", 0, 0, "", now_ms()], lambda _: [""])
+    def in_the_script(self, users):
+        return self.call(self.now, map(log, users), users, ["nonce", 0, now_ms()], lambda _: [""])
 
     def before_with_count(self, users):
-        counted = lambda user: ["", "", f"c{user}", self.last, 0, 1]
-        return self.call(self.before, users, ["nonce", 0, 0, now_ms()], counted, [now_ms()])
+        counted = lambda user: ["c", f"c:c{user}", self.last, 0, f"c{user}"]
+        return self.call(self.before, with_counts(users), users, ["nonce", 0, 0, "", now_ms()], counted)
 
     def before_without_count(self, users):
-        return self.call(self.before, users, ["nonce", 0, 0, now_ms()], lambda _: [""] * 6, [now_ms()])
+        return self.call(self.before, with_counts(users), users, ["nonce", 0, 0, "", now_ms()], lambda _: [""])
 
-    def counted(self, user):
-        return ["c", f"c:c{user}", self.last, 0, f"c{user}"]
-
-    def call(self, sha, users, words, rest, stamp=()):
-        keys = [key for user in users for key in (log(user), counts(user))]
+    def call(self, sha, keys, users, words, rest):
+        keys = list(keys)
         for user in users:
             self.last += 1
-            words += [channel(user), *stamp, f":m{self.last}", body(user, self.last), *rest(user)]
+            words += [channel(user), f":m{self.last}", body(user, self.last), *rest(user)]
         return command("EVALSHA", sha, len(keys), *keys, *words), 1
 
     def in_a_script(self, users):
@@ -201,11 +198,12 @@ def now_ms():
     return int(time.time() * 1000)
 
 
-def open_logs(server, users):
+def open_logs(server, users, has_counts=False):
     for user in range(users):
         server.ask("XGROUP", "CREATE", log(user), "epoch.1", "1-0", "MKSTREAM")
         server.ask("XSETID", log(user), "1-0")
-        server.ask("HSET", counts(user), f"c:c{user}", "0 0", "total", 0)
+        if has_counts:
+            server.ask("HSET", counts(user), f"c:c{user}", "0 0", "total", 0)
 
 
 def append(server, way, events, batch, users=USERS):
@@ -237,9 +235,9 @@ def subscribe(path, users):
 
 def measure(path, pid, options):
     server = Server(path)
-    open_logs(server, USERS)
+    open_logs(server, USERS, options.before)
     ways = Ways(server, options.before)
-    append(server, ways.with_count, FILLED, 64)
+    append(server, ways.in_the_script, FILLED, 64)
     for half in (range(USERS // 2), range(USERS // 2, USERS)):
         subscribe(path, half)
     batches = [int(batch) for batch in options.batches.split(",")]
@@ -264,9 +262,9 @@ def measure_memory(path, before):
     ways = Ways(server, before)
     empty = used(server)
     filled = [("256 events, before", ways.before_with_count)] if before else []
-    for name, way in [*filled, ("256 events", ways.with_count)]:
+    for name, way in [*filled, ("256 events", ways.in_the_script)]:
         server.ask("FLUSHALL")
-        open_logs(server, USERS)
+        open_logs(server, USERS, way == ways.before_with_count)
         append(server, way, FILLED, 64)
         rows.append((name, used(server) - empty))
     limits = LIMITS.replace("'3600'", f"'{HOUR_S}'")
@@ -280,13 +278,13 @@ def measure_memory(path, before):
             server.ask("XGROUP", "CREATE", log(user), epoch, "1-0")
         began = time.monotonic()
         for message in range(HOURS * HOURLY):
-            append(server, ways.with_count, USERS, 50)
+            append(server, ways.in_the_script, USERS, 50)
             while time.monotonic() < began + (message + 1) * HOUR_S / HOURLY:
                 for user in range(USERS if is_checked else 0):
-                    server.ask("EVALSHA", check, 2, log(user), counts(user), f"n{user}", message, 1)
+                    server.ask("EVALSHA", check, 1, log(user), f"n{user}", message, 1)
                 time.sleep(1)
         rows.append((f"ten messages an hour for {HOURS} hours, {name}", used(server) - empty))
-    print("| a user's log and counts in Redis | bytes |")
+    print("| a user's log in Redis, with the counts before | bytes |")
     print("|---|---|")
     for name, taken in rows:
         print(f"| {name} | {taken // USERS:,} |")
@@ -306,11 +304,11 @@ def main():
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--calls", type=int)
     parser.add_argument("socket", nargs="?")
-    parser.add_argument("way", nargs="?", default="the script, with a count")
+    parser.add_argument("way", nargs="?", default="the script")
     options = parser.parse_args()
     if options.calls is not None:
         server = Server(options.socket)
-        open_logs(server, 1)
+        open_logs(server, 1, options.before)
         append(server, Ways(server, options.before).all()[options.way], options.calls, 20, 1)
         server.socket.sendall(command("SHUTDOWN", "NOSAVE"))
         return

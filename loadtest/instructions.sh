@@ -58,7 +58,7 @@ redis() {
   some=$(served "$CALLS")
   echo '| Redis server, for each event | instructions |'
   echo '|---|---|'
-  row 'append of message.new: log, unread count, publication' "$(((some - none) / CALLS))"
+  row 'append of message.new: log, publication' "$(((some - none) / CALLS))"
 }
 
 # served CALLS: the instructions of a server that is asked for that many appends.

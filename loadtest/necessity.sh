@@ -25,6 +25,7 @@ hole-resync         noloss::two_nodes::a_log_with_a_hole_of_its_own_is_told_as_t
 recent              noloss::outbox::an_uncertain_publication_is_not_repeated_when_redis_comes_back_empty
 direct-position     noloss::two_nodes::while_redis_is_frozen_messages_are_delivered_directly_and_once
 companions          noloss::resume::a_resume_from_n_repeats_the_companions_of_n
+count-membership    unread::ends::a_membership_that_ends_takes_its_counts_along_on_redis
 resume-check        backbone::contract::on_redis::logs_are_read_in_pages_and_trimmed
 sweep               noloss::outbox::rows_of_a_dead_node_are_published_once_and_those_of_a_living_one_left_alone
 append-once         noloss::outbox::a_redo_of_what_was_published_tells_nobody

@@ -78,13 +78,6 @@ impl Keys {
         format!("{prefix}chat:log:{{{prefix}chat:user:{user}}}")
     }
 
-    /// The hash of a user's unread counts; in the slot of the user's channel.
-    #[must_use]
-    pub fn unread(&self, user: &UserId) -> String {
-        let prefix = &self.prefix;
-        format!("{prefix}chat:unread:{{{prefix}chat:user:{user}}}")
-    }
-
     /// Unix seconds of the user's last sign of life; there only while they are online.
     #[must_use]
     pub fn online(&self, user: &UserId) -> String {
@@ -211,7 +204,6 @@ mod tests {
         vec![
             keys.user_channel(&user),
             keys.log(&user),
-            keys.unread(&user),
             keys.online(&user),
             keys.last_seen(&user),
             keys.revoked(&user),
@@ -240,7 +232,6 @@ mod tests {
         }
         let user = UserId::parse("ann").expect("an id");
         assert_eq!(own.log(&user), "blue_1-A:chat:log:{blue_1-A:chat:user:ann}");
-        assert_eq!(plain.unread(&user), "chat:unread:{chat:user:ann}");
     }
 
     #[test]

@@ -120,6 +120,7 @@ absent! {
     }
     Receipts {
         unread(users: &[UserId]) -> Vec<Vec<UnreadCount>> = Ok(vec![Vec::new(); users.len()]);
+        unread_in(places: &[(UserId, ConversationId)]) -> Vec<Option<UnreadCount>> = Ok(vec![None; places.len()]);
         receipts(_: &[Receipt], _: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>)
             -> Vec<Result<ReceiptChange, Refusal>> = not_here("receipts");
     }

@@ -12,7 +12,7 @@ use crate::backbone::local::LocalBackbone;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::{Backbone, BackboneError, BackboneHost, Inbox, Settings};
 use crate::config::Config;
-use crate::store::{Owner, Store, UnreadCount, UnreadCounts};
+use crate::store::{Owner, Store};
 
 /// The names of this process.
 pub(super) struct NodeNames {
@@ -50,7 +50,7 @@ pub(super) async fn connect(
         push_is_posted: config.push.is_some(),
         ..Settings::new(&names.node, &names.boot)
     };
-    let host = Arc::new(StoreHost { unread: UnreadCounts::start(Arc::clone(store)), store: Arc::clone(store) });
+    let host = Arc::new(StoreHost { store: Arc::clone(store) });
     match &config.redis_url {
         Some(url) => {
             let redis = RedisBackbone::start((&**url, config.redis_ca_file.as_deref()), settings, inbox, host).await;
@@ -63,15 +63,10 @@ pub(super) async fn connect(
 /// The store as the backbone knows it.
 struct StoreHost {
     store: Arc<dyn Store>,
-    unread: UnreadCounts,
 }
 
 #[async_trait]
 impl BackboneHost for StoreHost {
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
-        self.unread.of(user).await.map_err(|error| BackboneError(error.to_string()))
-    }
-
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError> {
         self.store.known_users(users).await.map_err(|error| BackboneError(error.to_string()))
     }

@@ -29,6 +29,7 @@ use crate::chat::usernames::KnownNames;
 use crate::chat::{Chat, Parts};
 use crate::clock::every;
 use crate::config::{Config, Mode, Proxies, RetentionConfig};
+use crate::delivery::count_loader::CountLoader;
 use crate::delivery::healer::Healer;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
@@ -188,6 +189,10 @@ impl App {
         tasks.spawn(async move { chat.store_late_until(until).await });
         let (readiness, watched, until) = (Arc::clone(&self.readiness), Arc::clone(node), stop());
         tasks.spawn(async move { readiness.watch_store(watched, until).await });
+        let (registry, store, metrics) =
+            (Arc::clone(&node.registry), Arc::clone(&node.store), Arc::clone(&node.metrics));
+        let (counts, until) = (CountLoader::new(registry, store, metrics), stop());
+        tasks.spawn(async move { until.run_until_cancelled(counts.run()).await });
         let until = stop();
         tasks.spawn(async move {
             tokio::select! {

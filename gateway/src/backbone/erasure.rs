@@ -13,7 +13,7 @@ pub trait Erasures: Send + Sync + 'static {
     /// the whole log goes, and the next append opens another.
     async fn cut_logs(&self, users: &[UserId], erased: &UserId) -> Result<(), BackboneError>;
 
-    /// Forgets a user's log, unread counts and presence.
+    /// Forgets a user's log and presence.
     async fn forget_user(&self, user: &UserId) -> Result<(), BackboneError>;
 }
 

@@ -1,4 +1,4 @@
-//! The backbone carries events between nodes, and holds each user's log, presence and unread counts.
+//! The backbone carries events between nodes, and holds each user's log and presence.
 //! It offers [`Backbone`] and a trait per subject, on Redis and in one process, under one contract suite.
 //! It never sees a socket: events come back through [`Inbox`]. Redis commands stand nowhere else.
 
@@ -10,7 +10,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::{ConversationId, Epoch, MessageId, NotificationId, Position, Timestamp, UserId};
 
-use crate::store::{UnreadCount, UnreadMove};
 use crate::switches;
 
 mod batches;
@@ -71,16 +70,25 @@ pub struct Durable {
     pub event_id: Arc<str>,
     /// The time of commit, by the store's clock.
     pub committed_at: Timestamp,
-    /// The unread count that moves with it.
-    pub unread: Option<UnreadMove>,
     /// The message that the event carries, if any.
-    pub message: Option<MessageId>,
+    pub message: Option<CarriedMessage>,
     /// If no connection receives it, add a push job about the message; from this user.
     pub push: Option<UserId>,
     /// The users whom the message mentions, for the push job; `None` for none.
     pub mentions: Option<Arc<[UserId]>>,
     /// The kept notification that it is, if it is one.
     pub notification: Option<NotificationId>,
+}
+
+/// A message that an event carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarriedMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Where it stands.
+    pub conversation: ConversationId,
+    /// Its place there.
+    pub seq: u64,
 }
 
 /// The outcome of one delivery, each with the number of node subscriptions that received something. If that is 0 for a
@@ -103,6 +111,10 @@ impl DeliveryOutcome {
     }
 }
 
+/// The most entries of a log that an entry brings: the one at the position from which a client resumes, and those before it.
+/// Their companions may not have come before the connection was lost.
+pub const REPEATED_MAX: u32 = 16;
+
 /// A user who is subscribed and enters.
 #[derive(Debug, Clone)]
 pub struct Entrant {
@@ -123,8 +135,9 @@ pub enum EntryOutcome {
     At {
         /// The user's log.
         head: LogHead,
-        /// The payload of the entry that was asked for, if the log has it.
-        event: Option<Bytes>,
+        /// The entry that was asked for and those before it, newest first, as [`LogPage::entries`] has them; at most
+        /// [`REPEATED_MAX`]. Without the one that was asked for the log may have others.
+        before: Vec<(u64, Bytes)>,
     },
 }
 
@@ -203,9 +216,6 @@ pub struct Health {
 /// The calls that the backbone makes to its node.
 #[async_trait]
 pub trait BackboneHost: Send + Sync + 'static {
-    /// All unread counts of the user, from the store: the backbone has lost its own.
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError>;
-
     /// Those of the users who were ever here, by the store: connected, or seen, or known by a name.
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError>;
 
@@ -264,7 +274,7 @@ pub trait Backbone:
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError>;
 
     /// Lets in a user who is subscribed: checks the token ([`Revocations::is_revoked`]), opens the log ([`Backbone::open`])
-    /// and reads the entry that is asked for, together. May be repeated after a lost reply.
+    /// and reads the entry that is asked for and some before it, together. May be repeated after a lost reply.
     async fn enter(&self, entrant: Entrant) -> Result<EntryOutcome, BackboneError>;
 
     /// Reads at most `limit` entries of the user's log after the `seq` `after`, in order. A log that doesn't exist is opened.

@@ -1,7 +1,6 @@
 //! The bytes on a user's channel: canonical envelopes, one per line, the durable one first with its `seq` in front.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use shared::ConversationId;
 
 use super::{BackboneError, Delivery};
 
@@ -13,14 +12,6 @@ pub(super) fn with_seq(seq: u64, body: &[u8]) -> Bytes {
     payload.put_slice(head.as_bytes());
     payload.put_slice(rest);
     payload.freeze()
-}
-
-/// The companion that tells a user's new unread counts, with the newline before it.
-pub(super) fn unread_line(conversation: &ConversationId, unread: u64, total: u64) -> String {
-    format!(
-        "\n{{\"type\":\"notification.unread\",\"payload\":{{\"conversationId\":\"{conversation}\",\"unread\":{unread},\
-         \"totalUnread\":{total}}}}}"
-    )
 }
 
 /// The line that nodes keep for themselves: the log was begun anew.

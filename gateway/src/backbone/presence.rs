@@ -29,7 +29,7 @@ pub trait Presences: Send + Sync + 'static {
     /// as announced, so that nobody announces them.
     async fn arrived(&self, user: &UserId) -> Result<bool, BackboneError>;
 
-    /// Gives the next sign of life of these users, and prolongs their logs and unread counts. A user without a subscription
+    /// Gives the next sign of life of these users, and prolongs their logs. A user without a subscription
     /// on this node is left out, so that a user who has left meanwhile doesn't come back online.
     ///
     /// After an error some of them may be refreshed, and others not.

@@ -71,13 +71,13 @@ pub trait PushJobs: Send + Sync {
 pub(super) fn job_of(delivery: &Delivery) -> Option<PushJob> {
     let DeliveryKind::Durable(durable) = &delivery.kind else { return None };
     let sender = Some(durable.push.clone()?);
-    let unread = durable.unread.as_ref()?;
+    let message = durable.message.as_ref()?;
     Some(PushJob {
         handle: String::new(),
         user: delivery.user.clone(),
-        message: durable.message?,
-        conversation: unread.conversation.clone(),
-        seq: unread.last_seq,
+        message: message.id,
+        conversation: message.conversation.clone(),
+        seq: message.seq,
         mentions: durable.mentions.as_deref().unwrap_or_default().to_vec(),
         sender,
     })

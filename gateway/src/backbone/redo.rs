@@ -152,8 +152,6 @@ fn finish(deliveries: &mut [(Delivery, Option<Box<RedoAnswer>>)], at: usize, nam
     let DeliveryKind::Durable(durable) = &mut delivery.kind else { return };
     let ids: Vec<&str> = names.iter().map(|durable| &*durable.event_id).collect();
     durable.event_id = Arc::from(ids.join(":"));
-    // The counts that the messages move are loaded anew with the next event.
-    durable.unread = None;
     durable.push = None;
     delivery.body = body(names);
 }
@@ -178,13 +176,13 @@ fn body(names: &[&Durable]) -> Bytes {
         notification_ids: Vec<NotificationId>,
     }
     fn conversation(durable: &Durable) -> Option<&ConversationId> {
-        durable.unread.as_ref().map(|unread| &unread.conversation)
+        durable.message.as_ref().map(|message| &message.conversation)
     }
     let first = names.first().and_then(|durable| conversation(durable));
     let conversation_id = first.filter(|_| names.iter().all(|durable| conversation(durable) == first));
-    let messages = || names.iter().filter_map(|durable| durable.message);
+    let messages = || names.iter().filter_map(|durable| durable.message.as_ref().map(|message| message.id));
     let (message_id, message_ids) = match names {
-        [one] => (one.message, Vec::new()),
+        [one] => (one.message.as_ref().map(|message| message.id), Vec::new()),
         _ => (None, messages().collect()),
     };
     let notification_ids = names.iter().filter_map(|durable| durable.notification).collect();
@@ -198,7 +196,7 @@ mod tests {
     use shared::Timestamp;
 
     use super::*;
-    use crate::store::UnreadMove;
+    use crate::backbone::CarriedMessage;
 
     fn epoch() -> Epoch {
         Epoch::parse("redis.1").expect("an epoch")
@@ -209,8 +207,7 @@ mod tests {
         Durable {
             event_id: format!("m{id}").into(),
             committed_at: Timestamp::from_unix_ms(committed_ms),
-            unread: Some(UnreadMove { conversation, last_seq: id, seen_seq: 0, announce: true }),
-            message: MessageId::new(id),
+            message: MessageId::new(id).map(|id| CarriedMessage { id, conversation, seq: id.get() }),
             notification: None,
             push: UserId::parse("ann").ok(),
             mentions: None,
@@ -250,7 +247,7 @@ mod tests {
         let kept = Durable { notification: NotificationId::new(9), ..state };
         assert_eq!(answer(None, &kept), Some(RedoAnswer::Marker), "a kept notification can be fetched");
         let marker = String::from_utf8(body(&[&kept]).to_vec());
-        let expected = r#"{"type":"resync","payload":{"conversationId":"c","notificationIds":["9"]}}"#;
+        let expected = r#"{"type":"resync","payload":{"notificationIds":["9"]}}"#;
         assert_eq!(marker.as_deref(), Ok(expected));
     }
 

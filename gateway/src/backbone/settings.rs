@@ -15,10 +15,6 @@ pub(super) const LOG_BYTES: usize = 1024 * 1024;
 /// How many young events a log holds at the most: 8 MiB if all of them are just below [`LONG_BYTES`].
 const HOT_EVENTS_MAX: u32 = 4096;
 
-/// A user who has this many unread counts gets no further one by an event that leaves nothing unread, such as a join or a leave.
-/// It is loaded from the store when a message comes.
-pub(super) const READ_COUNTS_MAX: usize = 1000;
-
 /// The settings of a backbone; the same on all nodes.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -33,7 +29,7 @@ pub struct Settings {
     /// For how many seconds an event isn't trimmed, within the bounds in number and bytes: a redo can then tell whether the
     /// log had it (NOLOSS.md, C1).
     pub hot_seconds: u32,
-    /// How long a log, and the unread counts, outlive the last sign of life; and how long an event stays in the log of a user who
+    /// How long a log outlives the last sign of life; and how long an event stays in the log of a user who
     /// stays, but for the last such event: whoever left since then resumes from that one or from a later one.
     pub resume_seconds: u32,
     /// How long a user counts as online after the last sign of life.

@@ -4,7 +4,7 @@ use shared::{Conversation, ConversationId, Event, ProtocolError, UserId};
 
 use super::{Chat, events, owed, passwords};
 use crate::store::{
-    ConversationChange, ConversationChanged, ConversationDeleted, Giver, OutboxEvent, Refusal, StoreError, UnreadMove,
+    ConversationChange, ConversationChanged, ConversationDeleted, Giver, OutboxEvent, Refusal, StoreError,
 };
 
 /// What is to change; what is `None` stays.
@@ -93,10 +93,8 @@ fn changed_events(by: Option<&UserId>, outcome: &ConversationChanged) -> Vec<Out
 }
 
 fn deleted_events(id: &ConversationId, by: Option<&UserId>, outcome: &ConversationDeleted) -> Vec<OutboxEvent> {
-    let ConversationDeleted { at, last_seq, members, invited } = outcome;
+    let ConversationDeleted { at, members, invited, .. } = outcome;
     let event = Event::ConversationDeleted { conversation_id: id.clone(), deleted_by: by.cloned(), deleted_at: *at };
-    // Nothing of it is unread any more.
-    let unread = UnreadMove { conversation: id.clone(), last_seq: *last_seq, seen_seq: *last_seq, announce: false };
-    let told = [(members, Some(unread)), (invited, None)].into_iter().filter(|(users, _)| !users.is_empty());
-    told.map(|(users, unread)| OutboxEvent { unread, ..events::outbox_event(users.clone(), &event) }).collect()
+    let told = [members, invited].into_iter().filter(|users| !users.is_empty());
+    told.map(|users| events::outbox_event(users.clone(), &event)).collect()
 }

@@ -300,17 +300,16 @@ impl Chat {
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
     let (user_id, username) = (user.clone(), name.cloned());
     let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
-    let own =
-        |event: Event, announce| events::membership_turn(vec![user.clone()], &event, &outcome.conversation, announce);
+    let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
     let mut list = Vec::new();
     match (outcome.was_member, outcome.is_member) {
         (false, true) => {
-            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }, false));
+            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
             let event = Event::MemberJoined { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
         (true, false) => {
-            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }, true));
+            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
             let event = Event::MemberLeft { conversation_id, user_id, username, version };
             list.extend(to_others(user, &event, &outcome.members));
         }
@@ -326,7 +325,7 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
         return Vec::new();
     }
     let joined = Event::ConversationJoined { conversation: outcome.conversation.clone() };
-    let mut list = vec![events::membership_turn(outcome.added.clone(), &joined, &outcome.conversation, false)];
+    let mut list = vec![events::outbox_event(outcome.added.clone(), &joined)];
     let newcomers: HashSet<&UserId> = outcome.added.iter().collect();
     let members = outcome.members.list.iter().map(|(member, _)| member);
     let others: Vec<UserId> = members.filter(|member| !newcomers.contains(member)).cloned().collect();

@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
-use shared::{Conversation, Event, Message, UserId};
+use shared::{Event, Message, UserId};
 
-use crate::store::{OutboxEvent, UnreadMove};
+use crate::store::OutboxEvent;
 
 /// Above this many members, companions carry no content (NOLOSS.md, Medium).
 const LARGE_CONVERSATION: usize = 500;
@@ -79,32 +79,12 @@ pub(super) fn message_changed(users: Vec<UserId>, event: &Event, last: Option<&M
         let json = (users.len() <= LARGE_CONVERSATION).then(|| message_json(message));
         push_conversation_updated(&mut body, message, json.as_ref());
     }
-    OutboxEvent { users, body, unread: None }
+    OutboxEvent { users, body }
 }
 
 /// A durable event for `users`, without companions.
 pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
-    OutboxEvent { users, body: event.to_json(), unread: None }
-}
-
-/// A durable event that moves the unread count of `user`.
-pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMove) -> OutboxEvent {
-    OutboxEvent { users: vec![user], body: event.to_json(), unread: Some(unread) }
-}
-
-/// A durable event with which the membership of `users` begins or ends: afterwards nothing of the conversation is unread to
-/// them. Whoever was in it before has a count, which would else go on from where it was.
-pub(super) fn membership_turn(
-    users: Vec<UserId>,
-    event: &Event,
-    conversation: &Conversation,
-    announce: bool,
-) -> OutboxEvent {
-    let Conversation { id, last_seq, .. } = conversation;
-    let conversation = id.clone();
-    let unread =
-        (*last_seq > 0).then_some(UnreadMove { conversation, last_seq: *last_seq, seen_seq: *last_seq, announce });
-    OutboxEvent { users, body: event.to_json(), unread }
+    OutboxEvent { users, body: event.to_json() }
 }
 
 /// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.

@@ -3,7 +3,7 @@
 use shared::{ConversationId, Event};
 
 use super::events;
-use crate::store::{OutboxEvent, Receipt, ReceiptChange, ReceiptKind, Refusal, UnreadMove};
+use crate::store::{OutboxEvent, Receipt, ReceiptChange, ReceiptKind, Refusal};
 
 /// The durable events of a batch of receipts; the group commit writes them into the outbox row.
 #[must_use]
@@ -17,13 +17,7 @@ fn events_of(receipt: &Receipt, change: &ReceiptChange) -> Vec<OutboxEvent> {
     let conversation = &receipt.conversation;
     let mut list = Vec::with_capacity(1 + change.by_sender.len());
     if receipt.kind == ReceiptKind::Read {
-        let unread = UnreadMove {
-            conversation: conversation.clone(),
-            last_seq: change.last_seq,
-            seen_seq: change.up_to_seq,
-            announce: true,
-        };
-        list.push(events::outbox_event_unread(receipt.user.clone(), &read_ack(conversation, change), unread));
+        list.push(events::outbox_event(vec![receipt.user.clone()], &read_ack(conversation, change)));
     }
     for (sender, messages) in &change.by_sender {
         let event = match receipt.kind {

@@ -96,7 +96,7 @@ impl Fanout {
                 let began = traces::on().then(Instant::now);
                 let accepted = payload.message.as_ref().filter(|message| message.created_at.is_some());
                 let traced = began.zip(accepted.map(|message| message.id));
-                let event = LogEvent::live(seq, payload.envelopes, payload.message);
+                let event = LogEvent::live(seq, payload.envelopes, payload.message).with_counts(payload.counts);
                 let tally = self.registry.push_durable(user, &event);
                 if let Some((began, message)) = traced {
                     traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));
@@ -167,7 +167,7 @@ impl Inbox for Fanout {
 
     fn broadcast(&self, payload: &[u8]) {
         match Payload::parse(payload) {
-            Ok(Payload { opened: None, seq: None, envelopes, kind, message: _ }) if kind != MESSAGE_LIVE => {
+            Ok(Payload { opened: None, seq: None, envelopes, kind, .. }) if kind != MESSAGE_LIVE => {
                 self.metrics.event(&kind);
                 let tally = self.registry.push_everyone(&Frames::new(envelopes, None));
                 self.count(tally);

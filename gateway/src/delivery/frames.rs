@@ -13,6 +13,7 @@ use shared::dialect::CANONICAL_ONLY;
 use shared::{Dialect, Epoch, Event, Timestamp, Wire};
 
 use crate::delivery::envelope::{companions, lines};
+use crate::delivery::known_counts::Companion;
 use crate::ws::deflate;
 use crate::ws::frame::{frame_text, framed_len, put_text};
 
@@ -27,6 +28,8 @@ type Forms = [[OnceCell<Bytes>; 2]; Dialect::ALL.len()];
 #[derive(Debug)]
 pub struct Frames<'a> {
     envelopes: Cow<'a, [u8]>,
+    /// A companion that was made on this node, behind the others; only canonical sockets get it.
+    made_here: OnceCell<String>,
     seq: Option<u64>,
     plain: Forms,
     /// Nothing while no socket asked that negotiated compression.
@@ -37,7 +40,8 @@ impl<'a> Frames<'a> {
     /// Those of newline-separated envelopes, of which the first has this `seq` if it is durable.
     #[must_use]
     pub fn new(envelopes: impl Into<Cow<'a, [u8]>>, seq: Option<u64>) -> Self {
-        Self { envelopes: envelopes.into(), seq, plain: Forms::default(), compressed: OnceCell::new() }
+        let (made_here, compressed) = (OnceCell::new(), OnceCell::new());
+        Self { envelopes: envelopes.into(), made_here, seq, plain: Forms::default(), compressed }
     }
 
     /// Those of one event without `seq`.
@@ -46,9 +50,14 @@ impl<'a> Frames<'a> {
         Self::new(event.to_json().into_bytes(), None)
     }
 
+    /// Puts a companion behind the others, before the first socket asks for the bytes.
+    pub fn follow_with(&self, companion: &Companion) {
+        self.made_here.get_or_init(|| companion.to_string());
+    }
+
     /// The bytes for a socket; none if its dialect has no frame for the event.
     pub fn on(&self, wire: Wire) -> &Bytes {
-        let plain = form(&self.plain, wire).get_or_init(|| write(wire, &self.envelopes, self.seq));
+        let plain = form(&self.plain, wire).get_or_init(|| write(wire, &self.envelopes, self.made_here(), self.seq));
         if wire.deflate_from.is_none() {
             return plain;
         }
@@ -59,7 +68,11 @@ impl<'a> Frames<'a> {
     /// The companions alone, for a socket that had the event already.
     #[must_use]
     pub fn companions_on(&self, wire: Wire) -> Bytes {
-        companions_on(wire, &self.envelopes)
+        sent_on(wire, write(wire, companions(&self.envelopes), self.made_here(), None))
+    }
+
+    fn made_here(&self) -> &[u8] {
+        self.made_here.get().map_or(&[], String::as_bytes)
     }
 }
 
@@ -85,7 +98,11 @@ fn sent_on(wire: Wire, framed: Bytes) -> Bytes {
 /// Newline-separated envelopes as text frames one after another in one buffer; empty lines make no frame.
 #[must_use]
 pub fn frame_lines(envelopes: &[u8]) -> Bytes {
-    let lines = || lines(envelopes).filter(|line| !line.is_empty());
+    frame_lines_of([envelopes, &[]])
+}
+
+fn frame_lines_of(parts: [&[u8]; 2]) -> Bytes {
+    let lines = || parts.into_iter().flat_map(lines).filter(|line| !line.is_empty());
     let mut framed = Vec::with_capacity(lines().map(|line| framed_len(line.len())).sum());
     for line in lines() {
         put_text(&mut framed, line);
@@ -96,7 +113,7 @@ pub fn frame_lines(envelopes: &[u8]) -> Bytes {
 /// The companions of the first envelope, for one socket.
 #[must_use]
 pub fn companions_on(wire: Wire, envelopes: &[u8]) -> Bytes {
-    sent_on(wire, write(wire, companions(envelopes), None))
+    sent_on(wire, write(wire, companions(envelopes), &[], None))
 }
 
 /// An event for one socket.
@@ -122,8 +139,8 @@ pub fn position_on(wire: Wire, epoch: &Epoch, seq: u64) -> Bytes {
 }
 
 /// Canonical envelopes in the dialect of a socket.
-fn write(wire: Wire, envelopes: &[u8], seq: Option<u64>) -> Bytes {
-    if wire.dialect.is_flat() { translate(wire, envelopes, seq) } else { frame_lines(envelopes) }
+fn write(wire: Wire, envelopes: &[u8], made_here: &[u8], seq: Option<u64>) -> Bytes {
+    if wire.dialect.is_flat() { translate(wire, envelopes, seq) } else { frame_lines_of([envelopes, made_here]) }
 }
 
 /// Canonical envelopes in a flat dialect. An envelope of an unknown event has no frame there.

@@ -4,6 +4,8 @@
 //! writes to a socket and never publishes.
 
 pub mod already_seen;
+pub mod count_loader;
+pub mod counts;
 pub mod envelope;
 pub mod fanout;
 pub mod frame_queue;
@@ -11,6 +13,7 @@ pub mod frames;
 pub mod gate;
 pub mod heal;
 pub mod healer;
+pub mod known_counts;
 pub mod liveness;
 pub mod marker;
 pub mod registry;

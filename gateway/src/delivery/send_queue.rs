@@ -158,6 +158,12 @@ impl SendQueue {
         state.enqueue(framed, true)
     }
 
+    /// Queues a companion whose event came before. It isn't dropped for want of room: no later event might tell it again.
+    pub fn push_companion(&self, framed: &FramedBytes) -> PushOutcome {
+        let mut state = self.state.lock();
+        if state.gate.is_open() { state.enqueue(framed.clone(), false) } else { PushOutcome::Joining }
+    }
+
     /// Queues a message's event without `seq`, because the backbone is away; its event in the log will be replaced.
     /// Left to the log when [`DIRECT_MAX`](crate::delivery::already_seen::DIRECT_MAX) such messages are outstanding, or when
     /// an event of the log came after `tried_at`, the moment when its publication was begun: that may have been this

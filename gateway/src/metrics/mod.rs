@@ -69,6 +69,8 @@ handles! {
         counter("parley_gaps_total", "Live events after a gap on a socket; the gap is read from the log");
     pub heals_failed: Counter =
         counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
+    pub count_loads_failed: Counter =
+        counter("parley_count_loads_failed_total", "Loads of unread counts from the store that failed; they are repeated");
     pub direct: Counter =
         counter("parley_direct_deliveries_total", "Messages handed to local sockets while the backbone was away");
     pub markers: Counter = counter("parley_markers_total", "Messages in whose place a marker was put into a log");

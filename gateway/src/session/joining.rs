@@ -20,7 +20,7 @@ use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Credential, Identity};
 use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogHead, check_resume};
 use crate::clock::now_us;
-use crate::delivery::envelope::is_logged;
+use crate::delivery::envelope::{first_event, is_logged};
 use crate::delivery::frames::{companions_on, event_on};
 use crate::delivery::heal::resync;
 use crate::delivery::send_queue::SendQueue;
@@ -97,7 +97,7 @@ pub(super) async fn join(place: Place, identity: Identity, resume: Option<Resume
             let refused = node.authenticator.why_revoked(&identity).await;
             return Err(Refusal::Auth(refused.map_or_else(AuthError::from, AuthError::from)));
         }
-        EntryOutcome::At { head, event } => open_gate(&registered, &head, resume.as_ref(), event.as_deref()),
+        EntryOutcome::At { head, before } => open_gate(&registered, &head, resume.as_ref(), &before),
     }
     node.metrics.handshake("accepted");
     tracing::debug!(user = %identity.user, connection = number, resume = resume.is_some(), "joined");
@@ -110,8 +110,8 @@ async fn take_turn(node: &Node) -> Result<SemaphorePermit<'_>, Refusal> {
     turn.ok().and_then(Result::ok).ok_or(Refusal::Close(CloseCode::OverCapacity))
 }
 
-/// `event` is the one at the asked position: the client may have got it without its companions.
-fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, event: Option<&[u8]>) {
+/// `before` are the entries up to the asked position: the client may have got these events without their companions.
+fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, before: &[(u64, Bytes)]) {
     let metrics = &registered.node.metrics;
     let asked = match resume {
         None => None,
@@ -125,6 +125,7 @@ fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, e
     let resumed = matches!(asked, Some(Ok(_)));
     let wire = registered.queue.wire();
     let mut first = event_on(wire, &registered.auth_success(head.epoch.clone(), position, resumed)).to_vec();
+    let mut moves = Vec::new();
     match asked {
         Some(Err(reason)) => {
             first.extend_from_slice(resync(reason, &head.epoch, head.last).on(wire));
@@ -133,8 +134,10 @@ fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, e
         }
         Some(Ok(_)) => {
             // What others wrote into the log is no event (NOLOSS.md, C4).
-            let event = event.filter(|event| is_logged(position, event) && !switches::off("companions"));
-            if let Some(event) = event {
+            let is_event = |(seq, event): &&(u64, Bytes)| is_logged(*seq, event) && !switches::off("companions");
+            let mut events = before.iter().filter(is_event);
+            moves.extend(events.clone().filter_map(|(_, event)| first_event(event).counts));
+            if let Some((_, event)) = events.find(|(seq, _)| *seq == position) {
                 first.extend_from_slice(&companions_on(wire, event));
             }
             metrics.resume(None);
@@ -142,6 +145,7 @@ fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, e
         None => {}
     }
     registered.open_gate(head, position, Bytes::from(first));
+    registered.node.registry.repeat_counts(&registered.user, registered.number, &moves);
 }
 
 fn entrant(identity: &Identity, resume: Option<&Resume>) -> Entrant {

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +15,18 @@ use tokio::time::Instant;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Identity};
 use crate::backbone::{BackboneError, LogHead, check_resume};
+use crate::delivery::envelope::{CountMove, first_event};
 use crate::delivery::heal::readable;
 use crate::delivery::send_queue::{Batch, SendQueue};
 use crate::node::Node;
+use crate::ws::frame::text_payloads;
 
 /// Entries of the log in one answer.
 const ENTRIES_MAX: u32 = 100;
+/// How long an answer waits for unread counts: an answer without them can't be followed by them.
+const COUNTS_WITHIN: Duration = Duration::from_secs(1);
+/// How the companion that tells a count begins.
+const COUNT: &[u8] = br#"{"type":"notification.unread","#;
 
 /// The outcome of a poll.
 #[derive(Debug)]
@@ -98,6 +104,7 @@ pub async fn poll(
         }
         if !entries.is_empty() {
             let (epoch, seq) = (page.head.epoch, asked.seq + u64::try_from(entries.len()).unwrap_or(0));
+            let entries = with_counts(&listener, entries, &mut batch).await;
             return Ok(PollOutcome::Events { epoch, seq, entries });
         }
         match wait_for_event(&listener, &asked, deadline, &mut batch).await {
@@ -135,6 +142,28 @@ async fn register(node: &Arc<Node>, user: &UserId, expires_s: u32) -> Result<Opt
         tracing::debug!(%user, %error, "an arrival could not be announced");
     }
     Ok(Some(listener))
+}
+
+/// Events with the unread counts that they have moved behind them, if these are known or can be loaded soon.
+async fn with_counts(listener: &Registered, mut entries: Vec<Bytes>, batch: &mut Batch) -> Vec<Bytes> {
+    let moves: Vec<CountMove<'_>> = entries.iter().rev().filter_map(|event| first_event(event).counts).collect();
+    let (registry, user) = (&listener.node.registry, &listener.user);
+    listener.queue.take(batch, Waker::noop());
+    batch.frames.clear();
+    if registry.repeat_counts(user, listener.number, &moves) {
+        let loaded = poll_fn(|context| {
+            listener.queue.take(batch, context.waker());
+            if registry.has_counts_due(user) { Poll::Pending } else { Poll::Ready(()) }
+        });
+        if tokio::time::timeout(COUNTS_WITHIN, loaded).await.is_err() {
+            tracing::debug!(%user, "a poll is answered without unread counts");
+        }
+    }
+    listener.queue.take(batch, Waker::noop());
+    let told = batch.frames.drain(..);
+    let lines = told.flat_map(|framed| text_payloads(&framed).map(Bytes::copy_from_slice).collect::<Vec<_>>());
+    entries.extend(lines.filter(|line| line.starts_with(COUNT)));
+    entries
 }
 
 /// Waits until a durable event came, the log was begun anew, or a socket in this place would be closed.

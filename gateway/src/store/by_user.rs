@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::flow::Flow;
 use super::lane::{CommitLane, Item, PendingItem};
-use super::{Partner, Store, StoreError, UnreadCount};
+use super::{Partner, Store, StoreError};
 use crate::overload::Kind;
 
 /// Queries the store. Look-ups that arrive during a query make the next one.
@@ -19,9 +19,6 @@ pub struct ByUser<A: Send + 'static> {
 
 /// The users that share conversations with a user: [`People::partners`](super::People::partners).
 pub type Partners = ByUser<Vec<Partner>>;
-
-/// The unread counts of users: [`Receipts::unread`](super::Receipts::unread).
-pub type UnreadCounts = ByUser<Vec<UnreadCount>>;
 
 struct UserLookup<A> {
     user: UserId,
@@ -43,17 +40,6 @@ impl Partners {
         Self::ask_together(move |users| {
             let store = Arc::clone(&store);
             async move { store.partners(&users, limit).await }
-        })
-    }
-}
-
-impl UnreadCounts {
-    /// Starts the task that queries; it ends when this is dropped.
-    #[must_use]
-    pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::ask_together(move |users| {
-            let store = Arc::clone(&store);
-            async move { store.unread(&users).await }
         })
     }
 }

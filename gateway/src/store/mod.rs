@@ -47,7 +47,7 @@ pub use activity::{Activity, ChannelActivity, ChannelCount};
 pub use audit::{Audit, AuditAct, AuditEntry, AuditOrder, Giver};
 pub use backbones::BackboneServers;
 pub use bulk::{BulkMembers, MembersAdded};
-pub use by_user::{Partners, UnreadCounts};
+pub use by_user::Partners;
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
 pub use committer::GroupCommitSettings;

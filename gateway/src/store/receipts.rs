@@ -19,9 +19,11 @@ pub trait Receipts: Send + Sync + 'static {
         outbox: OutboxRow<Vec<Result<ReceiptChange, Refusal>>>,
     ) -> Result<Vec<Result<ReceiptChange, Refusal>>, StoreError>;
 
-    /// For each of `users`, in their order, the unread counts in all their conversations. The backbone's cache is
-    /// rebuilt from them.
+    /// For each of `users`, in their order, the unread counts in all their conversations.
     async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError>;
+
+    /// For each of these, in their order, the user's unread count in that one conversation; `None` for who is no member.
+    async fn unread_in(&self, places: &[(UserId, ConversationId)]) -> Result<Vec<Option<UnreadCount>>, StoreError>;
 }
 
 /// What a receipt is judged by, read under the member's lock.

@@ -27,22 +27,6 @@ pub struct OutboxEvent {
     pub users: Vec<UserId>,
     /// Newline-separated canonical envelopes without `seq`: the durable event, then its companions.
     pub body: String,
-    /// The unread count that moves with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread: Option<UnreadMove>,
-}
-
-/// How an event moves a user's unread count: both ends are only ever raised (NOLOSS.md, B5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnreadMove {
-    /// The conversation whose messages are counted.
-    pub conversation: ConversationId,
-    /// The highest message `seq`, if the event tells it; 0 leaves it.
-    pub last_seq: u64,
-    /// The `seq` up to which this user has seen the messages; 0 leaves it.
-    pub seen_seq: u64,
-    /// Whether the event is followed by a `notification.unread` companion.
-    pub announce: bool,
 }
 
 /// A user's unread counts in one conversation: unread = `last_seq` - `seen_seq`.

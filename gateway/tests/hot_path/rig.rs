@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use gateway::delivery::counts::LoadedCounts;
+use gateway::delivery::envelope::{CountMove, MoveKind};
 use gateway::delivery::fanout::Fanout;
 use gateway::delivery::registry::Registry;
 use gateway::delivery::send_queue::{Batch, SendQueue};
 use gateway::metrics::{self, Metrics};
+use gateway::store::UnreadCount;
 use shared::{Epoch, UserId, Wire};
 use tokio::sync::mpsc;
 use zlib_rs::{Deflate, DeflateFlush};
 
 /// Whose sockets they are.
 pub(crate) const USER: &str = "100201";
+
+/// The conversation of their messages.
+const CONVERSATION: &str = "1002003004";
 
 /// A fan-out to sockets that have joined.
 pub(crate) struct Rig {
@@ -40,17 +46,20 @@ impl Rig {
             registry.join(&user, connection, &epoch, 0, Bytes::new());
             queue
         };
-        let queues = wires.iter().copied().zip(1..).map(join).collect();
+        let queues: Vec<Arc<SendQueue>> = wires.iter().copied().zip(1..).map(join).collect();
+        load_counts(&registry, &user);
+        for queue in &queues {
+            queue.take(&mut Batch::default(), Waker::noop());
+        }
         Self { fanout, queues, seq: Cell::new(0) }
     }
 
-    /// The next payload on the user's channel: the body with its `seq`, and the unread counts behind it.
+    /// The next payload on the user's channel: the body with its `seq`.
     pub(crate) fn payload(&self, body: &[u8]) -> Bytes {
         self.seq.set(self.seq.get() + 1);
         let body = std::str::from_utf8(body).expect("UTF-8").strip_prefix('{').expect("an envelope");
-        let unread = r#"{"conversationId":"1002003004","unread":3,"totalUnread":12}"#;
         let seq = self.seq.get();
-        format!("{{\"seq\":{seq},{body}\n{{\"type\":\"notification.unread\",\"payload\":{unread}}}").into()
+        format!("{{\"seq\":{seq},{body}").into()
     }
 
     /// Takes what waits, as the sockets' tasks do; every socket has something.
@@ -61,6 +70,17 @@ impl Rig {
             batch.frames.iter().map(Bytes::len).sum::<usize>()
         };
         self.queues.iter().map(take).sum()
+    }
+}
+
+/// The node has the user's unread counts, as after their first event.
+fn load_counts(registry: &Registry, user: &UserId) {
+    let event = CountMove { conversation: CONVERSATION.into(), kind: MoveKind::New { seq: 1 } };
+    if registry.repeat_counts(user, 1, &[event]) {
+        let conversation = CONVERSATION.parse().expect("an id");
+        let counts = vec![UnreadCount { conversation, last_seq: 1, seen_seq: 0 }];
+        registry.begin_count_load(user, 1).expect("it was asked for");
+        registry.counts_loaded(user, 1, LoadedCounts::All(counts));
     }
 }
 

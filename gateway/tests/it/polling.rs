@@ -138,3 +138,22 @@ async fn polls_are_bounded_and_end_with_the_right_to_listen() {
     }
     assert_eq!(node.app.node().registry.socket_count(), 0);
 }
+
+/// The store answers nothing: the events come all the same, without their counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_waits_for_counts_only_so_long() {
+    let cluster = TwoNodes::start(&[]).await;
+    let (one, two) = (&cluster.one, &cluster.two);
+    let _online = Client::join(one.http, "b").await;
+    let start = position(two, "b").await;
+    let mut a = Client::join(one.http, "a").await;
+    a.send("message.send", json!({ "to": "b", "content": "one" })).await;
+    a.expect("message.sent").await;
+    cluster.everything_is_published().await;
+    let store = cluster.database.client().await;
+    store.batch_execute("BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let (status, answer) = poll(two, "b", &format!("since={start}")).await;
+    store.batch_execute("COMMIT").await.expect("unlocked");
+    let came: Vec<&str> = types(&answer).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!((status, came), (200, vec!["conversation.created", "message.new", "conversation.updated"]));
+}

@@ -2,7 +2,6 @@
 //! It offers [`LocalBackbone`], with the same semantics and the same bytes as on Redis.
 //! It keeps nothing beyond the process, and never talks to another node.
 
-mod counts;
 mod erasure;
 mod late;
 mod log;
@@ -36,15 +35,15 @@ use super::queue::{Job, Queue};
 use super::redo::{RedoAnswer, answer_all};
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Entrant,
-    EntryOutcome, Health, Inbox, LogHead, LogPage, PushJob, Revocations, Settings, payload,
+    EntryOutcome, Health, Inbox, LogHead, LogPage, PushJob, REPEATED_MAX, Revocations, Settings, payload,
 };
 use crate::clock::every;
 
 /// How often expired state is looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// The longest wait for a user's unread counts. Without them the user's event is published, and moves no count.
-const LOAD_WITHIN: Duration = Duration::from_secs(5);
+/// The longest wait for the store's answer who was ever here.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The backbone of a single node.
 pub struct LocalBackbone {
@@ -99,15 +98,13 @@ impl Shared {
                         let subscribed = self.state.lock().is_subscribed(&job.delivery.user);
                         DeliveryOutcome::To(self.give(&job.delivery.user, &job.delivery.body, subscribed))
                     }
-                    DeliveryKind::Durable(durable) => {
-                        match self.append(&job.delivery, durable, job.redo.as_deref()).await {
-                            Ok(outcome) => outcome,
-                            Err(fault) => {
-                                job.settle(Err(fault));
-                                continue;
-                            }
+                    DeliveryKind::Durable(durable) => match self.append(&job.delivery, durable, job.redo.as_deref()) {
+                        Ok(outcome) => outcome,
+                        Err(fault) => {
+                            job.settle(Err(fault));
+                            continue;
                         }
-                    }
+                    },
                 };
                 if outcome.reached_nobody() {
                     strangers.extend(self.add_unless_stranger(&job.delivery));
@@ -133,7 +130,7 @@ impl Shared {
         for jobs in strangers.chunks(STRANGERS_PER_QUERY) {
             let users: Vec<UserId> = jobs.iter().map(|job| job.user.clone()).collect();
             // What the store can't tell in time counts as known: one notification too many is better than none.
-            let asked = tokio::time::timeout(LOAD_WITHIN, self.host.known_users(&users)).await;
+            let asked = tokio::time::timeout(ANSWER_WITHIN, self.host.known_users(&users)).await;
             let known: HashSet<UserId> = asked.ok().and_then(Result::ok).unwrap_or(users).into_iter().collect();
             let mut all = self.jobs.lock();
             for job in jobs {
@@ -145,30 +142,20 @@ impl Shared {
         }
     }
 
-    async fn append(
+    fn append(
         &self,
         delivery: &Delivery,
         durable: &Durable,
         redo: Option<&RedoAnswer>,
     ) -> Result<DeliveryOutcome, BackboneError> {
         let Delivery { user, body, .. } = delivery;
-        let mut appended = self.state.lock().append(user, body, durable, redo, false, now_ms());
-        if matches!(appended, AppendOutcome::CountsMissing) {
-            let counts = tokio::time::timeout(LOAD_WITHIN, self.host.unread(user)).await;
-            let mut state = self.state.lock();
-            match counts {
-                Ok(Ok(counts)) => state.seed(user, counts),
-                Ok(Err(error)) => tracing::debug!(%error, "unread counts could not be loaded"),
-                Err(_) => tracing::debug!("unread counts were not loaded in time"),
-            }
-            appended = state.append(user, body, durable, redo, true, now_ms());
-        }
+        let appended = self.state.lock().append(user, body, durable, redo, now_ms());
         let receivers = match appended {
             AppendOutcome::Payload { payload, subscribed } => self.give(user, &payload, subscribed),
             AppendOutcome::Outdated => {
                 return Err(BackboneError("the log has changed since a redo read it".to_owned()));
             }
-            AppendOutcome::Nowhere | AppendOutcome::CountsMissing => 0,
+            AppendOutcome::Nowhere => 0,
         };
         Ok(match redo {
             None | Some(RedoAnswer::Append { .. }) => DeliveryOutcome::To(receivers),
@@ -251,12 +238,10 @@ impl Backbone for LocalBackbone {
         }
         let mut state = self.shared.state.lock();
         let head = state.open(&user, now_ms());
-        let Some(before) = asked.and_then(|seq| seq.checked_sub(1)) else {
-            return Ok(EntryOutcome::At { head, event: None });
-        };
-        let page = state.read(&user, before, 1, now_ms());
-        let event = page.entries.into_iter().find(|(seq, _)| Some(*seq) == asked).map(|(_, payload)| payload);
-        Ok(EntryOutcome::At { head, event })
+        let Some(asked) = asked else { return Ok(EntryOutcome::At { head, before: Vec::new() }) };
+        let page = state.read(&user, asked.saturating_sub(REPEATED_MAX.into()), REPEATED_MAX, now_ms());
+        let before = page.entries.into_iter().filter(|(seq, _)| *seq <= asked).rev().collect();
+        Ok(EntryOutcome::At { head, before })
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {

@@ -1,4 +1,4 @@
-//! The state that Redis would hold, in this process: logs, counts, subscriptions. Its methods never wait.
+//! The state that Redis would hold, in this process: logs and subscriptions. Its methods never wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,13 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::{Epoch, UserId};
 
-use super::counts::Counts;
 use super::log::Log;
 use super::logins::LocalLogins;
 use super::online::Online;
 use crate::backbone::redo::{KnownLog, RedoAnswer};
 use crate::backbone::{Durable, LogHead, LogPage, Settings, payload};
-use crate::store::UnreadCount;
 
 /// How long a channel is kept after its last subscription ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -36,7 +34,6 @@ struct User {
     /// Unix milliseconds until which the channel lingers; only without subscriptions.
     lingers_until_ms: Option<i64>,
     log: Option<Log>,
-    counts: Option<Counts>,
 }
 
 /// The outcome of an append.
@@ -47,8 +44,6 @@ pub(super) enum AppendOutcome {
     Nowhere,
     /// A redo's answer doesn't hold any more; nothing was done.
     Outdated,
-    /// The user's counts have to be loaded first; nothing was done.
-    CountsMissing,
 }
 
 impl State {
@@ -111,20 +106,18 @@ impl State {
             }
             if user.log.as_ref().is_some_and(|log| log.expires_ms <= now_ms) {
                 user.log = None;
-                user.counts = None;
             }
             user.is_subscribed() || user.log.is_some()
         });
     }
 
-    /// Appends a durable event; `counts_loaded` says that a count which is still missing isn't kept at all.
+    /// Appends a durable event.
     pub(super) fn append(
         &mut self,
         user_id: &UserId,
         body: &Bytes,
         durable: &Durable,
         redo: Option<&RedoAnswer>,
-        counts_loaded: bool,
         now_ms: i64,
     ) -> AppendOutcome {
         let Some(user) = self.users.get_mut(user_id) else { return AppendOutcome::Nowhere };
@@ -143,21 +136,9 @@ impl State {
             }
         }
         if user.log.is_none() && !subscribed {
-            user.counts = None;
             return AppendOutcome::Nowhere;
         }
         let mut body = body.clone();
-        if let Some(unread) = &durable.unread {
-            match user.counts.as_mut().and_then(|counts| counts.apply(unread)) {
-                Some((here, total)) if unread.announce => {
-                    let line = payload::unread_line(&unread.conversation, here, total);
-                    body = Bytes::from([&body, line.as_bytes()].concat());
-                }
-                Some(_) => {}
-                None if counts_loaded => {}
-                None => return AppendOutcome::CountsMissing,
-            }
-        }
         let mut first_line = String::new();
         if user.log.is_none() {
             self.epochs += 1;
@@ -167,8 +148,6 @@ impl State {
         }
         let Some(log) = &mut user.log else { return AppendOutcome::Nowhere };
         if redo == Some(&RedoAnswer::Marker) {
-            // The counts that it would have moved are unknown from here on.
-            user.counts = None;
             body = payload::placed(&body, log.epoch().as_str(), log.head().last + 1);
         }
         let at_ms = now_ms.max(durable.committed_at.unix_ms());
@@ -183,12 +162,6 @@ impl State {
     /// What a redo has to know of the user's log, if there is one.
     pub(super) fn known_log(&self, user: &UserId) -> Option<KnownLog> {
         self.users.get(user)?.log.as_ref().map(Log::known)
-    }
-
-    pub(super) fn seed(&mut self, user: &UserId, counts: Vec<UnreadCount>) {
-        if let Some(user) = self.users.get_mut(user) {
-            user.counts.get_or_insert_default().seed(counts);
-        }
     }
 
     pub(super) fn open(&mut self, user: &UserId, now_ms: i64) -> LogHead {
@@ -222,17 +195,16 @@ impl State {
         }
     }
 
-    /// Forgets a user's log and counts.
+    /// Forgets a user's log.
     pub(super) fn forget(&mut self, user: &UserId) {
         if let Some(user) = self.users.get_mut(user) {
-            (user.log, user.counts) = (None, None);
+            user.log = None;
         }
     }
 
     fn log(&mut self, user: &UserId, now_ms: i64) -> &mut Log {
         let user = self.users.entry(user.clone()).or_default();
         user.log.get_or_insert_with(|| {
-            user.counts = None;
             self.epochs += 1;
             new_log(self.process, self.epochs, now_ms, &self.settings)
         })

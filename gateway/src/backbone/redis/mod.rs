@@ -1,4 +1,4 @@
-//! The backbone on Redis: per user a log, a channel and unread counts, which scripts change together.
+//! The backbone on Redis: per user a log and a channel, which scripts serve together.
 //! It offers [`RedisBackbone`], on one server, on the master that Sentinels name, or on a Redis Cluster.
 //! It never keeps a call for later: while Redis is away every call fails at once.
 
@@ -164,7 +164,7 @@ impl Backbone for RedisBackbone {
 
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {
         let keys = self.link.keys();
-        let mut call = scripts::call(&self.link.scripts.open, &[keys.log(user), keys.unread(user)]);
+        let mut call = scripts::call(&self.link.scripts.open, &[keys.log(user)]);
         let reply: Vec<Bytes> = self.link.run_script(call.arg(self.link.epoch_nonce())).await?;
         log::head_and_rest(&reply).map(|(head, _)| head)
     }
@@ -175,7 +175,7 @@ impl Backbone for RedisBackbone {
 
     async fn read(&self, user: &UserId, after: u64, limit: u32) -> Result<LogPage, BackboneError> {
         let keys = self.link.keys();
-        let mut call = scripts::call(&self.link.scripts.read, &[keys.log(user), keys.unread(user)]);
+        let mut call = scripts::call(&self.link.scripts.read, &[keys.log(user)]);
         call.arg(self.link.epoch_nonce()).arg(after).arg(limit);
         log::page(&self.link.run_script::<Vec<Bytes>>(&call).await?)
     }

@@ -3,7 +3,6 @@
 use redis::{Cmd, RedisResult, Script, aio::MultiplexedConnection};
 
 use crate::backbone::Settings;
-use crate::backbone::settings::READ_COUNTS_MAX;
 
 /// All scripts.
 pub(super) struct Scripts {
@@ -11,8 +10,6 @@ pub(super) struct Scripts {
     pub(super) publish: &'static str,
     /// Appends events.
     pub(super) append: Script,
-    /// Puts loaded unread counts into the cache.
-    pub(super) seed: Script,
     /// Opens a log.
     pub(super) open: Script,
     /// Opens the log of a user who connects.
@@ -47,7 +44,6 @@ impl Scripts {
         let (publish, numsub) = if is_cluster { ("SPUBLISH", "SHARDNUMSUB") } else { ("PUBLISH", "NUMSUB") };
         let limits = format!(
             "local MAXLEN, HOT_MAX, HOT_MS, TTL = {}, {}, {}, '{}'\n\
-             local READ_COUNTS = {READ_COUNTS_MAX}\n\
              local PUBLISH, NUMSUB = '{publish}', '{numsub}'\n",
             settings.resume_events,
             settings.hot_events_max(),
@@ -55,7 +51,7 @@ impl Scripts {
             settings.resume_seconds
         );
         let script = |parts: &[&str]| Script::new(&format!("{limits}{}", parts.concat()));
-        let (unread, log) = (include_str!("lua/unread.lua"), include_str!("lua/log.lua"));
+        let log = include_str!("lua/log.lua");
         Self {
             publish,
             // What is rare has a function of its own, which sees nothing of what stands before it: then it costs the common
@@ -63,10 +59,8 @@ impl Scripts {
             append: Script::new(
                 &[
                     &format!("local PUBLISH = '{publish}'\n"),
-                    unread,
                     "local function rarely()\n",
                     &limits,
-                    unread,
                     log,
                     include_str!("lua/redo.lua"),
                     include_str!("lua/trim.lua"),
@@ -76,11 +70,10 @@ impl Scripts {
                 ]
                 .concat(),
             ),
-            events: script(&[unread, log, include_str!("lua/events.lua")]),
-            seed: script(&[include_str!("lua/seed.lua")]),
-            open: script(&[unread, log, include_str!("lua/open.lua")]),
-            enter: script(&[unread, log, include_str!("lua/enter.lua")]),
-            read: script(&[unread, log, include_str!("lua/old.lua"), include_str!("lua/read.lua")]),
+            events: script(&[log, include_str!("lua/events.lua")]),
+            open: script(&[log, include_str!("lua/open.lua")]),
+            enter: script(&[log, include_str!("lua/enter.lua")]),
+            read: script(&[log, include_str!("lua/old.lua"), include_str!("lua/read.lua")]),
             departed: script(&[include_str!("lua/departed.lua")]),
             subscribed: script(&[include_str!("lua/subscribed.lua")]),
             take_offline: script(&[include_str!("lua/take_offline.lua")]),
@@ -102,12 +95,10 @@ impl Scripts {
     }
 
     fn all(&self) -> impl Iterator<Item = &Script> {
-        let Self { publish: _, append, seed, open, enter, read, events, departed, .. } = self;
+        let Self { publish: _, append, open, enter, read, events, departed, .. } = self;
         let Self { subscribed, take_offline, settle_offline, restore_revocation, draw, push, push_end, cut, .. } = self;
         let presence = [departed, subscribed, take_offline, settle_offline];
-        [append, seed, open, enter, read, events, restore_revocation, draw, push, push_end, cut]
-            .into_iter()
-            .chain(presence)
+        [append, open, enter, read, events, restore_revocation, draw, push, push_end, cut].into_iter().chain(presence)
     }
 }
 

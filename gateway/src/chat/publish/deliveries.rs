@@ -8,9 +8,9 @@ use serde::Deserialize;
 use shared::{ConversationId, Event, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
-use crate::backbone::{Delivery, DeliveryKind, Durable};
+use crate::backbone::{CarriedMessage, Delivery, DeliveryKind, Durable};
 use crate::chat::events::{MessageBodies, message_bodies};
-use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, UnreadMove, kept_id};
+use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, kept_id};
 
 /// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
 const MESSAGES_PER_PART: usize = 16;
@@ -70,7 +70,6 @@ pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Delive
             kind: DeliveryKind::Durable(Durable {
                 event_id: Arc::clone(&event_id),
                 committed_at: direct.at,
-                unread: None,
                 message: None,
                 push: None,
                 mentions: None,
@@ -86,7 +85,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
     let (message, Audience { now, then, about }) = (&stored.message, audience);
     let MessageBodies { sent, new } = message_bodies(message, about, audience.count());
     let event_id: Arc<str> = format!("m{}", message.id).into();
-    // A user who has left gets what was said while they were there; it is no longer unread, and wakes nobody.
+    // A user who has left gets what was said while they were there; it wakes nobody.
     let is_member = |user: &UserId| then.is_none() || now.role(user).is_some();
     let mentions = message.data.as_ref().map(MessageData::mentions).filter(|users| !users.is_empty());
     let mentions: Option<Arc<[UserId]>> = mentions.map(Into::into);
@@ -96,13 +95,11 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
         kind: DeliveryKind::Durable(Durable {
             event_id: Arc::clone(&event_id),
             committed_at: message.created_at,
-            unread: is_member(user).then(|| UnreadMove {
+            message: Some(CarriedMessage {
+                id: message.id,
                 conversation: message.conversation_id.clone(),
-                last_seq: message.seq,
-                seen_seq: if is_sender { message.seq } else { 0 },
-                announce: !is_sender,
+                seq: message.seq,
             }),
-            message: Some(message.id),
             push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
             mentions: mentions.clone(),
             notification: None,
@@ -146,7 +143,7 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
     let mut deliveries = Vec::new();
     for (place, event) in events.into_iter().enumerate() {
         let notification = kept_id(&event);
-        let OutboxEvent { users, body, unread } = event;
+        let OutboxEvent { users, body } = event;
         let event_id: Arc<str> = format!("{row}.{place}").into();
         let body = Bytes::from(body);
         deliveries.extend(users.into_iter().map(|user| Delivery {
@@ -155,7 +152,6 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
             kind: DeliveryKind::Durable(Durable {
                 event_id: Arc::clone(&event_id),
                 committed_at,
-                unread: unread.clone(),
                 message: None,
                 push: None,
                 mentions: None,
@@ -169,7 +165,9 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
 /// The deliveries that bring a message, for the case that the backbone is away. Bodies are shared, not copied.
 pub(super) fn messages_of(deliveries: &[Delivery]) -> Vec<(UserId, MessageId, Bytes)> {
     let message = |delivery: &Delivery| match &delivery.kind {
-        DeliveryKind::Durable(durable) => Some((delivery.user.clone(), durable.message?, delivery.body.clone())),
+        DeliveryKind::Durable(durable) => {
+            Some((delivery.user.clone(), durable.message.as_ref()?.id, delivery.body.clone()))
+        }
         DeliveryKind::Ephemeral => None,
     };
     deliveries.iter().filter_map(message).collect()
@@ -198,7 +196,7 @@ mod tests {
             committed_at: Timestamp::now(),
             opened: vec![opened.clone()],
             messages: (1..=count).map(stored).collect(),
-            events: vec![OutboxEvent { users: Vec::new(), body: String::new(), unread: None }],
+            events: vec![OutboxEvent { users: Vec::new(), body: String::new() }],
         };
         for (count, sizes) in [(0, vec![0]), (16, vec![16]), (17, vec![16, 1]), (40, vec![16, 16, 8])] {
             let parts = row_parts(row(count));

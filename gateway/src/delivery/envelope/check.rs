@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use shared::Epoch;
 
 use crate::backbone::late::MESSAGE_LIVE;
+use crate::delivery::envelope::count_move::CountMove;
 use crate::delivery::envelope::json;
 use crate::delivery::envelope::lines::{first_line, lines};
 use crate::delivery::envelope::message::{FoundMessage, MessageRef, is_brought_by, repeats};
@@ -24,6 +25,8 @@ pub struct Payload<'a> {
     pub kind: Cow<'a, str>,
     /// The message that the first event brings (`message.new`, `message.sent`), if it does.
     pub message: Option<MessageRef<'a>>,
+    /// What the first event says about the user's unread counts, if it is durable and concerns them.
+    pub counts: Option<CountMove<'a>>,
     /// The envelopes, newline-separated, as they go to canonical sockets. None if a log was begun anew and has nothing yet.
     pub envelopes: &'a [u8],
 }
@@ -54,7 +57,7 @@ impl<'a> Payload<'a> {
             }
         };
         if opened.is_some() && envelopes.is_empty() {
-            return Ok(Self { opened, seq: None, kind: Cow::Borrowed(""), message: None, envelopes });
+            return Ok(Self { opened, seq: None, kind: Cow::Borrowed(""), message: None, counts: None, envelopes });
         }
         let mut lines = lines(envelopes);
         let first = lines.next().and_then(|line| Envelope::parse(line, &[]));
@@ -69,7 +72,8 @@ impl<'a> Payload<'a> {
         if !lines.all(is_companion) || (is_live && (first.seq.is_some() || opened.is_some())) {
             return Err(InvalidPayload);
         }
-        Ok(Self { opened, seq: first.seq, message: first.message(), kind: first.kind, envelopes })
+        let (message, counts) = (first.message(), first.seq.and_then(|_| first.counts()));
+        Ok(Self { opened, seq: first.seq, message, counts, kind: first.kind, envelopes })
     }
 }
 
@@ -84,6 +88,22 @@ pub fn is_logged(seq: u64, envelopes: &[u8]) -> bool {
 #[must_use]
 pub fn message_of(envelopes: &[u8]) -> Option<MessageRef<'_>> {
     Envelope::parse(first_line(envelopes).0, &[])?.message()
+}
+
+/// The same, and what the event says about unread counts.
+#[must_use]
+pub fn first_event(envelopes: &[u8]) -> FirstEvent<'_> {
+    let first = Envelope::parse(first_line(envelopes).0, &[]);
+    first.map_or_else(FirstEvent::default, |first| FirstEvent { message: first.message(), counts: first.counts() })
+}
+
+/// What delivery needs of an event that stands in a log.
+#[derive(Debug, Default)]
+pub struct FirstEvent<'a> {
+    /// The message that it brings, if it does.
+    pub message: Option<MessageRef<'a>>,
+    /// What it says about the user's unread counts.
+    pub counts: Option<CountMove<'a>>,
 }
 
 /// What has to be known of an envelope.
@@ -154,6 +174,11 @@ impl<'a> Envelope<'a> {
         }
         let written = self.found.and_then(MessageRef::as_we_write_it);
         written.or_else(|| MessageRef::in_any_form(self.payload))
+    }
+
+    /// What the event says about the user's unread counts.
+    fn counts(&self) -> Option<CountMove<'a>> {
+        CountMove::of(&self.kind, self.payload, self.found)
     }
 }
 

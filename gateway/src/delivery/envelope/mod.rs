@@ -4,12 +4,14 @@
 //! writes no envelope and knows no socket.
 
 mod check;
+mod count_move;
 mod json;
 mod lines;
 mod live;
 mod message;
 
-pub use check::{InvalidPayload, Opened, Payload, is_logged, message_of};
+pub use check::{FirstEvent, InvalidPayload, Opened, Payload, first_event, is_logged, message_of};
+pub use count_move::{CountMove, MoveKind};
 pub use lines::{companions, first_line, lines};
 pub use live::live_event;
 pub use message::MessageRef;

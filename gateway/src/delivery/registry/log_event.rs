@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
 use crate::delivery::already_seen::AlreadySeen;
-use crate::delivery::envelope::{MessageRef, message_of};
+use crate::delivery::envelope::{CountMove, FirstEvent, MessageRef, first_event};
 use crate::delivery::frames::{Frames, position_on};
 use crate::delivery::marker::{MarkedEvent, Marker, notification_of};
 
@@ -17,6 +17,8 @@ pub struct LogEvent<'a> {
     pub(super) frames: Frames<'a>,
     /// The message that the event brings, if it does.
     message: Option<MessageRef<'a>>,
+    /// What it says about the user's unread counts.
+    pub(super) counts: Option<CountMove<'a>>,
     /// The kept notification that it is, if it is one.
     notification: Option<u64>,
     /// The marker that it is, if it is one.
@@ -42,15 +44,21 @@ impl<'a> LogEvent<'a> {
         let accepted_at = age.and_then(|age| at.checked_sub(age));
         let frames = Frames::new(envelopes, Some(seq));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, notification, marker, marked: None, at, accepted_at }
+        Self { seq, frames, message, counts: None, notification, marker, marked: None, at, accepted_at }
     }
 
     /// The event `seq` as it stands in the log.
     #[must_use]
     pub fn logged(seq: u64, envelopes: &'a [u8]) -> Self {
-        let (frames, message) = (Frames::new(envelopes, Some(seq)), message_of(envelopes));
+        let (frames, FirstEvent { message, counts }) = (Frames::new(envelopes, Some(seq)), first_event(envelopes));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, notification, marker, marked: None, at: Instant::now(), accepted_at: None }
+        Self { seq, frames, message, counts, notification, marker, marked: None, at: Instant::now(), accepted_at: None }
+    }
+
+    /// The same event, with what its check found about unread counts.
+    #[must_use]
+    pub fn with_counts(self, counts: Option<CountMove<'a>>) -> Self {
+        Self { counts, ..self }
     }
 
     /// The same event, with the messages that markers stand for, as they were read from the store.

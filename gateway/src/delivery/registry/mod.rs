@@ -1,8 +1,9 @@
 //! The sockets of each user on this node, in shards, so that no lock is common to all users.
 //!
-//! Offers the table itself (this file), pushes to a user's sockets (`push`), their places in the log (`positions`), the
-//! sweep of their clocks and the operators' list. It never waits, and senders never look here: only the backbone's events do.
+//! Offers the table itself (this file), pushes to a user's sockets (`push`), their places in the log (`positions`), their
+//! user's unread counts (`counts`), the sweep of their clocks and the operators' list. It never waits, and senders never look here: only the backbone's events do.
 
+mod counts;
 mod listing;
 mod log_event;
 mod positions;
@@ -21,7 +22,9 @@ use shared::{CloseCode, Dialect, Epoch, UserId};
 use smallvec::SmallVec;
 
 use crate::clock::coarse_s;
+use crate::delivery::counts::Counts;
 use crate::delivery::send_queue::SendQueue;
+use counts::DueUsers;
 use recent::Recent;
 
 pub use listing::ListedSocket;
@@ -57,6 +60,8 @@ struct LocalUser {
     epoch: Option<Epoch>,
     /// What the sockets were given lately; nothing for an idle user.
     recent: Option<Box<Recent>>,
+    /// The user's unread counts, once an event has needed them.
+    counts: Option<Box<Counts>>,
     /// Coarse seconds of the last presence refresh.
     refreshed_s: u32,
     /// Coarse seconds of the last check of the log for silent loss.
@@ -88,6 +93,8 @@ pub struct Registry {
     sockets: AtomicUsize,
     users: AtomicUsize,
     per_user_max: usize,
+    /// Users whose unread counts are to be loaded.
+    counts_due: DueUsers,
 }
 
 /// The user has as many sockets as they may have.
@@ -104,6 +111,7 @@ impl Registry {
             sockets: AtomicUsize::new(0),
             users: AtomicUsize::new(0),
             per_user_max,
+            counts_due: DueUsers::default(),
         }
     }
 

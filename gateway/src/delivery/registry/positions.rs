@@ -61,6 +61,10 @@ impl Registry {
             return false;
         }
         local.epoch = Some(epoch.clone());
+        local.give_up_counts(false);
+        if local.asks_for_counts() {
+            self.counts_due.add(user, false);
+        }
         for socket in &local.sockets {
             socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
         }
@@ -69,13 +73,20 @@ impl Registry {
 
     /// Moves the sockets whose position lies before `floor` to `position`, with `notice` as explanation; how many.
     pub fn skip_to(&self, user: &str, floor: u64, position: u64, notice: &Frames<'_>) -> usize {
-        let users = self.shard(user).lock();
-        let Some(local) = users.get(user) else { return 0 };
+        let mut users = self.shard(user).lock();
+        let Some(local) = users.get_mut(user) else { return 0 };
         let behind = local.sockets.iter().filter(|socket| socket.queue.position().is_some_and(|(at, _)| at < floor));
-        behind.fold(0, |count, socket| {
+        let moved = behind.fold(0, |count, socket| {
             socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
             count + 1
-        })
+        });
+        if moved > 0 {
+            local.give_up_counts(false);
+        }
+        if local.asks_for_counts() {
+            self.counts_due.add(user, false);
+        }
+        moved
     }
 
     /// The lowest position among the user's joined sockets that have room for more.

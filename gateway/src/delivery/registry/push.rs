@@ -31,12 +31,7 @@ pub struct PushTally {
 impl Registry {
     /// Hands a durable event to every socket of the user for which it is the next one.
     pub fn push_durable(&self, user: &str, event: &LogEvent<'_>) -> PushTally {
-        let mut tally = PushTally::default();
-        let mut users = self.shard(user).lock();
-        if let Some(local) = users.get_mut(user) {
-            local.push(event, Source::Live(event.accepted_at), &mut tally);
-        }
-        tally
+        self.push_event(user, event, Source::Live(event.accepted_at), |_| true)
     }
 
     /// Hands a message to the user's sockets without `seq`, because the backbone is away.
@@ -63,10 +58,22 @@ impl Registry {
     /// The same as [`Registry::push_durable`] for an event that was read from the log of `epoch`. Nothing happens when the
     /// sockets count under another one.
     pub fn push_logged(&self, user: &str, epoch: &Epoch, event: &LogEvent<'_>) -> PushTally {
+        self.push_event(user, event, Source::FromLog, |local| local.epoch.as_ref() == Some(epoch))
+    }
+
+    fn push_event(
+        &self,
+        user: &str,
+        event: &LogEvent<'_>,
+        source: Source,
+        is_wanted: impl FnOnce(&LocalUser) -> bool,
+    ) -> PushTally {
         let mut tally = PushTally::default();
         let mut users = self.shard(user).lock();
-        if let Some(local) = users.get_mut(user).filter(|local| local.epoch.as_ref() == Some(epoch)) {
-            local.push(event, Source::FromLog, &mut tally);
+        let Some(local) = users.get_mut(user).filter(|local| is_wanted(local)) else { return tally };
+        local.push(event, source, &mut tally);
+        if local.asks_for_counts() {
+            self.counts_due.add(user, false);
         }
         tally
     }
@@ -102,16 +109,25 @@ impl Registry {
 impl LocalUser {
     fn push(&mut self, event: &LogEvent<'_>, source: Source, tally: &mut PushTally) {
         if let Some(marker) = &event.marker {
+            // The messages that it stands for have moved counts.
+            self.give_up_counts(true);
             return self.push_marker(event, marker, source, tally);
         }
         if self.doubt != Doubt::None && matches!(source, Source::Live(_)) {
             return self.sockets.iter().for_each(|socket| tally.count(socket.queue.leave_to_log(event.seq)));
         }
-        let queued_before = tally.queued;
+        let companion = event.counts.as_ref().and_then(|count| self.fold(count, source));
+        companion.iter().for_each(|companion| event.frames.follow_with(companion));
+        let (queued_before, mut is_told) = (tally.queued, false);
         for socket in &self.sockets {
             let wire = socket.queue.wire();
             let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, wire, self.epoch.as_ref()?);
-            tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
+            let pushed = socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead);
+            is_told |= pushed == PushOutcome::Queued && !wire.dialect.is_flat();
+            tally.count(pushed);
+        }
+        if let (Some(companion), Some(counts), true) = (&companion, &mut self.counts, is_told) {
+            counts.note_told(companion);
         }
         if let Some(message) = event.remembered()
             && tally.queued > queued_before

@@ -30,6 +30,10 @@ impl Receipts for PostgresStore {
     async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
         on_connection!(self, client => unread(client, users))
     }
+
+    async fn unread_in(&self, places: &[(UserId, ConversationId)]) -> Result<Vec<Option<UnreadCount>>, StoreError> {
+        on_connection!(self, client => unread_in(client, places))
+    }
 }
 
 const PLACES: &str = "SELECT c.visibility, c.last_seq, m.state, m.read_seq, m.delivered_seq, u.seq AS named_seq, \
@@ -211,14 +215,36 @@ async fn unread(client: &impl GenericClient, users: &[UserId]) -> Result<Vec<Vec
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let mut counts = vec![Vec::new(); users.len()];
     for row in query(client, sql, &[&names]).await? {
-        let count = UnreadCount {
-            conversation: parsed(&row, "id", str::parse)?,
-            last_seq: number(&row, "last_seq")?,
-            seen_seq: number(&row, "seen_seq")?,
-        };
         if let Some(of_one) = counts.get_mut(index(&row, "place")?) {
-            of_one.push(count);
+            of_one.push(count(&row)?);
         }
     }
     Ok(counts)
+}
+
+async fn unread_in(
+    client: &impl GenericClient,
+    places: &[(UserId, ConversationId)],
+) -> Result<Vec<Option<UnreadCount>>, StoreError> {
+    let sql = "SELECT i.place, c.id, c.last_seq, p.seen_seq \
+        FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(user_id, conversation_id, place) \
+        JOIN members p ON p.conversation_id = i.conversation_id AND p.user_id = i.user_id AND p.state = 'accepted' \
+        JOIN conversations c ON c.id = i.conversation_id";
+    let users: Vec<&str> = places.iter().map(|(user, _)| user.as_str()).collect();
+    let conversations: Vec<&str> = places.iter().map(|(_, conversation)| conversation.as_str()).collect();
+    let mut counts = vec![None; places.len()];
+    for row in query(client, sql, &[&users, &conversations]).await? {
+        if let Some(of_one) = counts.get_mut(index(&row, "place")?) {
+            *of_one = Some(count(&row)?);
+        }
+    }
+    Ok(counts)
+}
+
+fn count(row: &Row) -> Result<UnreadCount, StoreError> {
+    Ok(UnreadCount {
+        conversation: parsed(row, "id", str::parse)?,
+        last_seq: number(row, "last_seq")?,
+        seen_seq: number(row, "seen_seq")?,
+    })
 }

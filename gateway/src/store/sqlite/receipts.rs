@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
-use shared::{MessageId, Timestamp, UserId, Visibility};
+use rusqlite::{Connection, Row, params};
+use shared::{ConversationId, MessageId, Timestamp, UserId, Visibility};
 
 use super::outbox;
 use super::rows::{execute, integer, message_id, now_ms, number, parsed, row, rows, word, word_or_null};
@@ -27,6 +27,11 @@ impl Receipts for SqliteStore {
     async fn unread(&self, users: &[UserId]) -> Result<Vec<Vec<UnreadCount>>, StoreError> {
         let users = users.to_vec();
         self.read(move |read| users.iter().map(|user| unread(read, user)).collect()).await
+    }
+
+    async fn unread_in(&self, places: &[(UserId, ConversationId)]) -> Result<Vec<Option<UnreadCount>>, StoreError> {
+        let places = places.to_vec();
+        self.read(move |read| places.iter().map(|(user, id)| unread_in(read, user, id)).collect()).await
     }
 }
 
@@ -124,11 +129,19 @@ fn covered(
 fn unread(read: &Connection, user: &UserId) -> Result<Vec<UnreadCount>, StoreError> {
     let sql = "SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
         WHERE p.user_id = ?1 AND p.state = 'accepted' ORDER BY c.id";
-    rows(read, sql, [user.as_str()], |row| {
-        Ok(UnreadCount {
-            conversation: parsed(row, "id", str::parse)?,
-            last_seq: number(row, "last_seq")?,
-            seen_seq: number(row, "seen_seq")?,
-        })
+    rows(read, sql, [user.as_str()], count)
+}
+
+fn unread_in(read: &Connection, user: &UserId, id: &ConversationId) -> Result<Option<UnreadCount>, StoreError> {
+    let sql = "SELECT c.id, c.last_seq, p.seen_seq FROM members p JOIN conversations c ON c.id = p.conversation_id \
+        WHERE p.user_id = ?1 AND p.conversation_id = ?2 AND p.state = 'accepted'";
+    row(read, sql, [user.as_str(), id.as_str()], count)
+}
+
+fn count(row: &Row<'_>) -> Result<UnreadCount, StoreError> {
+    Ok(UnreadCount {
+        conversation: parsed(row, "id", str::parse)?,
+        last_seq: number(row, "last_seq")?,
+        seen_seq: number(row, "seen_seq")?,
     })
 }

@@ -6,8 +6,8 @@ use gateway::backbone::{Control, DeliveryOutcome, RedisBackbone, Settings};
 use shared::UserId;
 
 use crate::backbone::rig::{
-    Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
-    numbered, redone, said, settings, unread_line, user,
+    Node, Rig, Seen, bounded, conversation, deaf, empty_store, envelope, ephemeral, event, eventually, numbered,
+    redone, said, settings, user,
 };
 use crate::support::certificates::Authority;
 use crate::support::cluster::{RedisCluster, text};
@@ -80,15 +80,14 @@ async fn the_scripts_of_a_log_touch_only_its_slot() {
     bounded(async {
         let rig = Rig::cluster(settings()).await;
         let ann = user("ann");
-        rig.store.set(&ann, &[("c", 0, 0)]);
         rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-        // Opens a log, loads counts, appends, redoes, reads: every path of the scripts.
-        let events = vec![counted(event(&ann, 1), "c", 1, 0), counted(event(&ann, 2), "c", 2, 0)];
+        // Opens a log, appends, redoes, reads: every path of the scripts.
+        let events = vec![event(&ann, 1), event(&ann, 2)];
         let delivered = rig.a.backbone.publish(events).await.expect("published");
         assert_eq!(delivered, [DeliveryOutcome::To(1), DeliveryOutcome::To(1)]);
         let delivered = redone(&rig.a, vec![event(&ann, 2), said(&ann, 3, 0)]).await;
         assert_eq!(delivered, [DeliveryOutcome::Again(1), DeliveryOutcome::Marked(1)]);
-        assert!(rig.a.payload(&ann).await.ends_with(&(numbered(1, 1) + &unread_line("c", 1, 1))));
+        assert!(rig.a.payload(&ann).await.ends_with(&numbered(1, 1)));
         assert_eq!(rig.a.backbone.open(&ann).await.expect("opened").last, 3);
         assert_eq!(rig.a.backbone.read(&ann, 0, 10).await.expect("read").entries.len(), 3);
     })
@@ -136,9 +135,8 @@ async fn events_keep_their_order_while_their_slot_is_on_its_way() {
         let mut rig = Rig::cluster(settings()).await;
         let ann = user("ann");
         let (key, to) = (channel(&ann), (rig.the_cluster().owner(&channel(&ann)) + 1) % 3);
-        rig.store.set(&ann, &[("c", 0, 0)]);
         rig.a.backbone.open(&ann).await.expect("opened");
-        rig.b.backbone.publish(vec![counted(event(&ann, 1), "c", 1, 0)]).await.expect("published");
+        rig.b.backbone.publish(vec![event(&ann, 1)]).await.expect("published");
         let cluster = rig.cluster.take().expect("a Cluster");
         let moving = tokio::task::spawn_blocking(move || {
             cluster.migrate(&key, to, || std::thread::sleep(Duration::from_millis(300)));
@@ -148,7 +146,7 @@ async fn events_keep_their_order_while_their_slot_is_on_its_way() {
         let mut after = 0;
         while after < 3 {
             after += u32::from(moving.is_finished());
-            let next = |n: u64| counted(event(&ann, n), "c", n, 0);
+            let next = |n: u64| event(&ann, n);
             rig.b.backbone.publish(vec![next(n + 1), next(n + 2), next(n + 3)]).await.expect("published");
             n += 3;
         }

@@ -1,7 +1,6 @@
 //! The contract of `Backbone`: one suite, run on Redis (with and without a namespace, and as the user of `deploy/README.md`),
 //! on a Redis Cluster and on the local one.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gateway::backbone::{
@@ -13,8 +12,8 @@ use shared::{Epoch, Position, Timestamp};
 
 use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
-    Node, Rig, Seen, bounded, conversation, counted, deaf, empty_store, envelope, ephemeral, event, eventually,
-    message, numbered, redone, said, settings, unread_line, user, with,
+    Node, Rig, Seen, bounded, conversation, deaf, empty_store, envelope, ephemeral, event, eventually, message,
+    numbered, pushed, redone, said, settings, user, with,
 };
 use crate::support::redis::Redis;
 
@@ -58,12 +57,6 @@ contract!(
     an_append_opens_a_log_for_a_subscriber,
     many_publishers_make_one_gapless_log,
     every_subscribed_node_gets_every_event,
-    unread_counts_are_loaded_once_and_only_raised,
-    events_keep_their_order_while_counts_are_loaded,
-    an_event_goes_out_when_its_counts_can_not_be_loaded,
-    a_conversation_without_count_gets_none,
-    a_count_ends_with_its_membership,
-    counts_of_what_is_read_are_bounded,
     a_redo_is_recognised,
     a_redo_of_something_old_hides_nothing,
     messages_that_the_log_can_not_decide_get_a_marker,
@@ -116,14 +109,10 @@ async fn events_arrive_as_published_with_a_gapless_seq(rig: Rig) {
 
 async fn nothing_is_kept_for_whom_nobody_waits(rig: Rig) {
     let ann = user("ann");
-    let push = with(counted(event(&ann, 1), "c", 9, 0), |durable| {
-        durable.message = Some(message(1));
-        durable.push = Some(user("sender"));
-    });
+    let push = pushed(event(&ann, 1), "c", 1, "sender");
     assert_eq!(rig.a.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
-    assert_eq!(rig.store.loads(), 0);
     if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number(&rig.named("EXISTS chat:log:{chat:user:ann} chat:unread:{chat:user:ann}")), 0);
+        assert_eq!(redis.number(&rig.named("EXISTS chat:log:{chat:user:ann}")), 0);
         // Redis doesn't know ann, but the store does: it is asked meanwhile.
         eventually(Duration::from_secs(10), async || (redis.number(&rig.named("XLEN chat:push")) == 1).then_some(()))
             .await;
@@ -198,10 +187,7 @@ async fn who_has_left_is_pushed_to_at_once(rig: Rig) {
     let since = Instant::now();
     left(&rig.a, &ann).await;
     assert!(since.elapsed() < Duration::from_millis(1_500), "took {:?}, as long as it lingers", since.elapsed());
-    let push = with(counted(event(&ann, 1), "c", 1, 0), |durable| {
-        durable.message = Some(message(1));
-        durable.push = Some(user("sender"));
-    });
+    let push = pushed(event(&ann, 1), "c", 1, "sender");
     assert_eq!(rig.b.backbone.publish(vec![push]).await.expect("published"), [DeliveryOutcome::To(0)]);
     if let Some(redis) = &rig.redis {
         assert_eq!(redis.number(&rig.named("XLEN chat:push")), 1);
@@ -266,159 +252,28 @@ async fn every_subscribed_node_gets_every_event(rig: Rig) {
     }
 }
 
-async fn unread_counts_are_loaded_once_and_only_raised(rig: Rig) {
-    let ann = user("ann");
-    rig.store.set(&ann, &[("c", 4, 2), ("d", 7, 0), ("total", 1, 1)]);
-    let backbone = &rig.a.backbone;
-    backbone.subscribe(&ann).await.expect("subscribed");
-    backbone.open(&ann).await.expect("opened");
-    let moves = [("c", 5, 0), ("c", 5, 0), ("c", 0, 4), ("c", 3, 1), ("new", 1, 0), ("d", 0, 7), ("total", 2, 0)];
-    let expected = [("c", 3, 10), ("c", 3, 10), ("c", 1, 8), ("c", 1, 8), ("new", 1, 9), ("d", 0, 2), ("total", 1, 3)];
-    for (n, ((name, last, seen), (_, unread, total))) in (1..).zip(moves.into_iter().zip(expected)) {
-        backbone.publish(vec![counted(event(&ann, n), name, last, seen)]).await.expect("published");
-        assert_eq!(rig.a.payload(&ann).await, numbered(n, n) + &unread_line(name, unread, total));
-    }
-    assert_eq!(rig.store.loads(), 1);
-    let silent = with(counted(event(&ann, 8), "c", 6, 0), |durable| {
-        durable.unread.as_mut().expect("it moves a count").announce = false;
-    });
-    backbone.publish(vec![silent]).await.expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(8, 8));
-    let page = backbone.read(&ann, 0, 1).await.expect("read");
-    assert_eq!(page.entries, [(1, (numbered(1, 1) + &unread_line("c", 3, 10)).into())]);
-}
-
-async fn events_keep_their_order_while_counts_are_loaded(rig: Rig) {
-    let (ann, bob) = (user("ann"), user("bob"));
-    rig.store.set(&ann, &[("c", 1, 0)]);
-    rig.store.gate.forget_permits(usize::MAX);
-    for user in [&ann, &bob] {
-        rig.a.backbone.subscribe(user).await.expect("subscribed");
-        rig.a.backbone.open(user).await.expect("opened");
-    }
-    let batch = vec![counted(event(&ann, 1), "c", 2, 0), event(&ann, 2), counted(event(&ann, 3), "c", 3, 0)];
-    let first = tokio::spawn({
-        let backbone = rig.a.backbone.clone();
-        async move { backbone.publish(batch).await }
-    });
-    eventually(Duration::from_secs(5), async || (rig.store.loads() > 0).then_some(())).await;
-    let second = tokio::spawn({
-        let (backbone, event) = (rig.a.backbone.clone(), event(&ann, 4));
-        async move { backbone.publish(vec![event]).await }
-    });
-    if rig.is_shared() {
-        // Others needn't wait.
-        rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("published");
-        assert_eq!(rig.a.payload(&bob).await, numbered(1, 1));
-    }
-    rig.store.gate.add_permits(10);
-    first.await.expect("no panic").expect("published");
-    second.await.expect("no panic").expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(1, 1) + &unread_line("c", 2, 2));
-    assert_eq!(rig.a.payload(&ann).await, numbered(2, 2));
-    assert_eq!(rig.a.payload(&ann).await, numbered(3, 3) + &unread_line("c", 3, 3));
-    assert_eq!(rig.a.payload(&ann).await, numbered(4, 4));
-    assert_eq!(rig.store.loads(), 1);
-    if let Some(redis) = &rig.redis {
-        assert_eq!(redis.number(&rig.named("HLEN chat:unread:{chat:user:ann}")), 2, "the mark is gone");
-    }
-}
-
-async fn an_event_goes_out_when_its_counts_can_not_be_loaded(rig: Rig) {
-    let ann = user("ann");
-    rig.store.away.store(true, Ordering::SeqCst);
-    rig.store.set(&ann, &[("c", 4, 2)]);
-    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-    rig.a.backbone.open(&ann).await.expect("opened");
-    rig.a.backbone.publish(vec![counted(event(&ann, 1), "c", 5, 0)]).await.expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
-    rig.store.away.store(false, Ordering::SeqCst);
-    rig.a.backbone.publish(vec![counted(event(&ann, 2), "c", 6, 0)]).await.expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(2, 2) + &unread_line("c", 4, 4));
-}
-
-async fn a_conversation_without_count_gets_none(rig: Rig) {
-    let ann = user("ann");
-    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-    rig.a.backbone.open(&ann).await.expect("opened");
-    rig.a.backbone.publish(vec![counted(event(&ann, 1), "left", 5, 0)]).await.expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
-}
-
-async fn a_count_ends_with_its_membership(rig: Rig) {
-    let (ann, bob) = (user("ann"), user("bob"));
-    rig.store.set(&ann, &[("g", 3, 0), ("d", 1, 0)]);
-    rig.store.set(&bob, &[("d", 2, 0)]);
-    for user in [&ann, &bob] {
-        rig.a.backbone.subscribe(user).await.expect("subscribed");
-        rig.a.backbone.open(user).await.expect("opened");
-    }
-    // It ends, its last message is late, another begins unread. A conversation that isn't known ends; it begins anew.
-    let moves = [("g", 3, 3), ("g", 2, 0), ("d", 2, 0), ("unknown", 9, 9), ("g", 6, 6), ("g", 7, 0)];
-    let expected = [("g", 0, 1), ("g", 0, 1), ("d", 2, 2), ("unknown", 0, 2), ("g", 0, 2), ("g", 1, 3)];
-    for (n, ((name, last, seen), (_, unread, total))) in (1..).zip(moves.into_iter().zip(expected)) {
-        rig.a.backbone.publish(vec![counted(event(&ann, n), name, last, seen)]).await.expect("published");
-        assert_eq!(rig.a.payload(&ann).await, numbered(n, n) + &unread_line(name, unread, total));
-    }
-    assert_eq!(rig.store.loads(), 1);
-    rig.a.backbone.publish(vec![counted(event(&bob, 1), "g", 3, 3)]).await.expect("published");
-    assert_eq!(rig.a.payload(&bob).await, numbered(1, 1) + &unread_line("g", 0, 2), "the total is loaded");
-    assert_eq!(rig.store.loads(), 2);
-}
-
-async fn counts_of_what_is_read_are_bounded(rig: Rig) {
-    const KEPT_MAX: u64 = 1000;
-    let ann = user("ann");
-    rig.store.set(&ann, &[("d", 1, 0)]);
-    rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-    rig.a.backbone.open(&ann).await.expect("opened");
-    let coming = (1..KEPT_MAX + 10).map(|n| counted(event(&ann, n), &format!("c{n}"), 5, 5));
-    rig.a.backbone.publish(coming.collect()).await.expect("published");
-    let loads = rig.store.loads();
-    rig.store.set(&ann, &[("d", 1, 0), ("c1005", 6, 5), ("c1", 6, 5)]);
-    for (n, name, total) in [(2001, "c1", 2), (2002, "c1005", 3)] {
-        rig.a.backbone.publish(vec![counted(event(&ann, n), name, 6, 0)]).await.expect("published");
-        let payload = loop {
-            let payload = rig.a.payload(&ann).await;
-            if payload.contains(&format!("\"n\":{n}")) {
-                break payload;
-            }
-        };
-        assert!(payload.ends_with(&unread_line(name, 1, total)), "{payload}");
-    }
-    assert_eq!(rig.store.loads(), loads + 1, "the one that was not kept is loaded");
-    if let Some(redis) = &rig.redis {
-        let kept = redis.number(&rig.named("HLEN chat:unread:{chat:user:ann}"));
-        assert_eq!(kept, i64::try_from(KEPT_MAX).expect("small") + 1, "and the one that was loaded");
-    }
-}
-
 async fn a_redo_is_recognised(rig: Rig) {
     let ann = user("ann");
-    rig.store.set(&ann, &[("c", 0, 0)]);
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
     rig.a.backbone.open(&ann).await.expect("opened");
-    let events = (1..=40).map(|n| counted(event(&ann, n), "c", n, 0)).collect();
+    let events = (1..=40).map(|n| event(&ann, n)).collect();
     rig.a.backbone.publish(events).await.expect("published");
-    let again = vec![counted(event(&ann, 3), "c", 3, 0), counted(event(&ann, 40), "c", 40, 0), event(&ann, 41)];
+    let again = vec![event(&ann, 3), event(&ann, 40), event(&ann, 41)];
     let delivered = redone(&rig.b, again).await;
     assert_eq!(delivered, [DeliveryOutcome::Again(1), DeliveryOutcome::Again(1), DeliveryOutcome::To(1)]);
     assert_eq!(redone(&rig.b, vec![event(&ann, 41)]).await, [DeliveryOutcome::Again(1)]);
     // It is published as it stands in the log.
     for n in 1..=40 {
-        assert_eq!(rig.a.payload(&ann).await, numbered(n, n) + &unread_line("c", n, n));
+        assert_eq!(rig.a.payload(&ann).await, numbered(n, n));
     }
-    for payload in [numbered(3, 3) + &unread_line("c", 3, 3), numbered(40, 40) + &unread_line("c", 40, 40)] {
+    for payload in [numbered(3, 3), numbered(40, 40)] {
         assert_eq!(rig.a.payload(&ann).await, payload);
     }
     for _ in 0..2 {
         assert_eq!(rig.a.payload(&ann).await, numbered(41, 41));
     }
     let page = rig.a.backbone.read(&ann, 39, 10).await.expect("read");
-    assert_eq!(
-        page.entries,
-        [(40, (numbered(40, 40) + &unread_line("c", 40, 40)).into()), (41, numbered(41, 41).into())]
-    );
+    assert_eq!(page.entries, [(40, numbered(40, 40).into()), (41, numbered(41, 41).into())]);
 }
 
 /// An old event that a redo appended stands behind younger ones; the next redo has to look past it.
@@ -446,7 +301,6 @@ fn marker(seq: u64, epoch: &Epoch, messages: &str) -> String {
 /// C1: whether the log had them can't be told, because it was trimmed. A marker stands for both.
 async fn messages_that_the_log_can_not_decide_get_a_marker(rig: Rig) {
     let ann = user("ann");
-    rig.store.set(&ann, &[("c", 0, 0)]);
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
     let before = rig.a.backbone.open(&ann).await.expect("opened");
     let events = (1..=600).map(|n| said(&ann, n, 0)).collect();
@@ -454,11 +308,11 @@ async fn messages_that_the_log_can_not_decide_get_a_marker(rig: Rig) {
     for seq in 1..=600 {
         assert_eq!(rig.a.payload(&ann).await, numbered(seq, seq));
     }
-    let asked = || vec![said(&ann, 1, 0), event(&ann, 1_000), counted(said(&ann, 2, 0), "c", 2, 0), said(&ann, 600, 0)];
+    let asked = || vec![said(&ann, 1, 0), event(&ann, 1_000), said(&ann, 2, 0), said(&ann, 600, 0)];
     let marked = DeliveryOutcome::Marked(1);
     let first = redone(&rig.b, asked()).await;
     assert_eq!(first, [marked, DeliveryOutcome::To(1), marked, DeliveryOutcome::Again(1)]);
-    let marker = marker(601, &before.epoch, r#""messageIds":["1","2"]"#);
+    let marker = marker(601, &before.epoch, r#""conversationId":"c","messageIds":["1","2"]"#);
     let expected = [marker.clone(), numbered(602, 1_000), numbered(600, 600)];
     for payload in &expected {
         assert_eq!(rig.a.payload(&ann).await, *payload);
@@ -472,10 +326,6 @@ async fn messages_that_the_log_can_not_decide_get_a_marker(rig: Rig) {
     let page = rig.b.backbone.read(&ann, 600, 10).await.expect("read");
     assert_eq!((&page.head.epoch, page.head.last), (&before.epoch, 602));
     assert_eq!(page.entries[0], (601, marker.into()));
-    // The counts that the messages would have moved are loaded anew.
-    rig.store.set(&ann, &[("c", 3, 0)]);
-    rig.a.backbone.publish(vec![counted(event(&ann, 1_001), "c", 3, 0)]).await.expect("published");
-    assert_eq!(rig.a.payload(&ann).await, numbered(603, 1_001) + &unread_line("c", 3, 3));
 }
 
 /// C1: a log that is younger than the commit proves nothing; one that is certainly older does.
@@ -484,16 +334,16 @@ async fn a_log_that_began_after_the_commit_decides_nothing(rig: Rig) {
     rig.a.backbone.subscribe(&ann).await.expect("subscribed");
     let epoch = rig.a.backbone.open(&ann).await.expect("opened").epoch;
     assert_eq!(redone(&rig.a, vec![said(&ann, 1, 0)]).await, [DeliveryOutcome::Marked(1)], "at the same time");
-    assert_eq!(rig.a.payload(&ann).await, marker(1, &epoch, r#""messageId":"1""#));
+    assert_eq!(rig.a.payload(&ann).await, marker(1, &epoch, r#""conversationId":"c","messageId":"1""#));
     assert_eq!(redone(&rig.a, vec![said(&ann, 2, -6_000)]).await, [DeliveryOutcome::To(1)], "six seconds older");
     assert_eq!(rig.a.payload(&ann).await, numbered(2, 2));
     // Without a log there is none that could decide it. It is opened if somebody is there.
-    let pushed = |n| with(counted(said(&bob, n, 0), "c", n, 0), |durable| durable.push = Some(user("sender")));
-    assert_eq!(redone(&rig.a, vec![pushed(3), pushed(4)]).await, [DeliveryOutcome::Marked(0); 2]);
+    let job = |n| pushed(said(&bob, n, 0), "c", n, "sender");
+    assert_eq!(redone(&rig.a, vec![job(3), job(4)]).await, [DeliveryOutcome::Marked(0); 2]);
     let jobs = rig.a.backbone.take_push_jobs(10).await.expect("taken");
     assert_eq!(jobs.iter().map(|job| job.message).collect::<Vec<_>>(), [message(3), message(4)]);
     rig.a.backbone.subscribe(&bob).await.expect("subscribed");
-    assert_eq!(redone(&rig.b, vec![pushed(3)]).await, [DeliveryOutcome::Marked(1)]);
+    assert_eq!(redone(&rig.b, vec![job(3)]).await, [DeliveryOutcome::Marked(1)]);
     let epoch = rig.a.backbone.open(&bob).await.expect("opened").epoch;
     let opened = format!("{{\"epoch\":\"{epoch}\",\"seq\":0}}\n");
     assert_eq!(rig.a.payload(&bob).await, opened + &marker(1, &epoch, r#""conversationId":"c","messageId":"3""#));
@@ -502,12 +352,13 @@ async fn a_log_that_began_after_the_commit_decides_nothing(rig: Rig) {
 /// C1, hole 32: the event is in the log, but its publisher died before it could make the job.
 async fn a_redo_that_finds_its_event_makes_the_push_job(rig: Rig) {
     let ann = user("ann");
-    let pushed =
-        |push: bool| with(counted(said(&ann, 1, 0), "c", 1, 0), |durable| durable.push = push.then(|| user("sender")));
-    rig.store.set(&ann, &[("c", 0, 0)]);
+    let message_to_ann = |push: bool| match push {
+        true => pushed(said(&ann, 1, 0), "c", 1, "sender"),
+        false => said(&ann, 1, 0),
+    };
     rig.a.backbone.open(&ann).await.expect("opened");
-    rig.a.backbone.publish(vec![pushed(false)]).await.expect("published");
-    assert_eq!(redone(&rig.b, vec![pushed(true)]).await, [DeliveryOutcome::Again(0)]);
+    rig.a.backbone.publish(vec![message_to_ann(false)]).await.expect("published");
+    assert_eq!(redone(&rig.b, vec![message_to_ann(true)]).await, [DeliveryOutcome::Again(0)]);
     let jobs = rig.a.backbone.take_push_jobs(10).await.expect("taken");
     assert_eq!(jobs.iter().map(|job| job.message).collect::<Vec<_>>(), [message(1)]);
 }
@@ -574,15 +425,16 @@ async fn who_comes_in_finds_their_log(rig: Rig) {
     let entrant = |asked| Entrant { user: ann.clone(), issued_at: None, asked };
     let backbone = &rig.a.backbone;
     backbone.subscribe(&ann).await.expect("subscribed");
-    let EntryOutcome::At { head, event: None } = backbone.enter(entrant(Some(1))).await.expect("in") else {
+    let EntryOutcome::At { head, before } = backbone.enter(entrant(Some(1))).await.expect("in") else {
         panic!("an empty log is opened")
     };
-    assert_eq!((head.floor, head.last), (0, 0));
-    rig.b.backbone.publish(vec![event(&ann, 1), event(&ann, 2)]).await.expect("published");
-    for (asked, found) in [(None, None), (Some(0), None), (Some(1), Some(1)), (Some(2), Some(2)), (Some(3), None)] {
+    assert_eq!((head.floor, head.last, before.len()), (0, 0, 0));
+    rig.b.backbone.publish((1..=20).map(|n| event(&ann, n)).collect()).await.expect("published");
+    for (asked, found) in [(None, 0..0), (Some(0), 0..0), (Some(1), 1..2), (Some(2), 1..3), (Some(20), 5..21)] {
         let entered = backbone.enter(entrant(asked)).await.expect("in");
-        let head = LogHead { last: 2, ..head.clone() };
-        assert_eq!(entered, EntryOutcome::At { head, event: found.map(|seq| numbered(seq, seq).into()) }, "{asked:?}");
+        let head = LogHead { last: 20, ..head.clone() };
+        let before = found.rev().map(|seq| (seq, numbered(seq, seq).into())).collect();
+        assert_eq!(entered, EntryOutcome::At { head, before }, "{asked:?}");
     }
     if let Some(redis) = &rig.redis {
         redis.ask(&rig.named("EXPIRE chat:log:{chat:user:ann} 5"));
@@ -886,12 +738,7 @@ async fn a_users_allowance_is_one_for_all_nodes(rig: Rig) {
 
 async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     let (a, b) = (&rig.a.backbone, &rig.b.backbone);
-    let job = |name: &str, n: u64| {
-        with(counted(event(&user(name), n), "c", n, 0), |durable| {
-            durable.message = Some(message(n));
-            durable.push = Some(user("sender"));
-        })
-    };
+    let job = |name: &str, n: u64| pushed(event(&user(name), n), "c", n, "sender");
     assert_eq!(a.take_push_jobs(10).await.expect("taken"), []);
     for name in ["ann", "bob", "cid"] {
         a.open(&user(name)).await.expect("opened");
@@ -923,10 +770,7 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
 
 /// A job about message `n`, from one user to another.
 fn push(from: &str, to: &str, conversation: &str, n: u64) -> gateway::backbone::Delivery {
-    with(counted(event(&user(to), n), conversation, n, 0), |durable| {
-        durable.message = Some(message(n));
-        durable.push = Some(user(from));
-    })
+    pushed(event(&user(to), n), conversation, n, from)
 }
 
 async fn a_flood_of_push_jobs_takes_nothing_from_others(rig: Rig) {

@@ -7,8 +7,7 @@ use gateway::backbone::{Backbone, Delivery, DeliveryOutcome, Settings, check_res
 use shared::{Position, UserId};
 
 use crate::backbone::rig::{
-    Node, Rig, Seen, bounded, counted, envelope, ephemeral, event, eventually, numbered, redone, settings, unread_line,
-    user,
+    Node, Rig, Seen, bounded, envelope, ephemeral, event, eventually, numbered, redone, settings, user,
 };
 use crate::support::redis::Redis;
 
@@ -130,18 +129,16 @@ async fn a_log_that_vanishes_under_a_subscription() {
     bounded(async {
         let rig = Rig::redis(settings()).await;
         let ann = user("ann");
-        rig.store.set(&ann, &[("c", 1, 0)]);
         rig.a.backbone.subscribe(&ann).await.expect("subscribed");
         let before = rig.a.backbone.open(&ann).await.expect("opened");
-        rig.a.backbone.publish(vec![counted(event(&ann, 1), "c", 2, 0)]).await.expect("published");
-        assert_eq!(rig.a.payload(&ann).await, numbered(1, 1) + &unread_line("c", 2, 2));
+        rig.a.backbone.publish(vec![event(&ann, 1)]).await.expect("published");
+        assert_eq!(rig.a.payload(&ann).await, numbered(1, 1));
         rig.redis.as_ref().expect("Redis").ask("FLUSHALL");
-        rig.b.backbone.publish(vec![counted(event(&ann, 2), "c", 3, 0)]).await.expect("published");
+        rig.b.backbone.publish(vec![event(&ann, 2)]).await.expect("published");
         let after = rig.a.backbone.open(&ann).await.expect("opened");
         assert_ne!(after.epoch, before.epoch);
         let line = format!("{{\"epoch\":\"{}\",\"seq\":0}}\n", after.epoch);
-        assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 2) + &unread_line("c", 3, 3));
-        assert_eq!(rig.store.loads(), 2, "the counts were loaded again");
+        assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 2));
     })
     .await;
 }
@@ -206,28 +203,6 @@ async fn a_lost_subscribing_connection_alone_is_remade() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_that_did_not_move_with_a_log_are_loaded_again() {
-    bounded(async {
-        let rig = Rig::redis(settings()).await;
-        let ann = user("ann");
-        let server = rig.redis.as_ref().expect("Redis");
-        rig.store.set(&ann, &[("c", 2, 0), ("d", 0, 0)]);
-        rig.a.backbone.open(&ann).await.expect("opened");
-        rig.a.backbone.publish(vec![counted(event(&ann, 1), "c", 2, 0)]).await.expect("published");
-        server.ask("DEL chat:log:{chat:user:ann}");
-        // Opened anew, or passed over by an append: either way the cache is of no use.
-        rig.a.backbone.open(&ann).await.expect("opened");
-        assert_eq!(server.number("EXISTS chat:unread:{chat:user:ann}"), 0);
-        rig.a.backbone.publish(vec![counted(event(&ann, 2), "c", 2, 0)]).await.expect("published");
-        server.ask("DEL chat:log:{chat:user:ann}");
-        rig.a.backbone.publish(vec![counted(event(&ann, 3), "d", 2, 0)]).await.expect("published");
-        assert_eq!(server.number("EXISTS chat:unread:{chat:user:ann}"), 0);
-        assert_eq!(rig.store.loads(), 2);
-    })
-    .await;
-}
-
 /// The number of calls of a command, from `INFO commandstats`.
 fn calls_of(info: &redis::Value, command: &str) -> u64 {
     let text: String = redis::from_redis_value(info.clone()).expect("text");
@@ -272,7 +247,6 @@ async fn what_others_wrote_does_no_harm() {
             "PUBLISH chat:node:a x",
             "PUBLISH chat:user:ann not-json",
             "SET chat:log:{chat:user:bob} x",
-            "SET chat:unread:{chat:user:bob} x",
             "ZADD chat:offline_due 1 {not*an*id}",
             "XGROUP CREATE chat:log:{chat:user:carl} ffffffff.1 $ MKSTREAM",
             "XADD chat:log:{chat:user:dora} * a b",
@@ -281,13 +255,7 @@ async fn what_others_wrote_does_no_harm() {
         }
         assert_eq!(rig.a.payload(&ann).await, "not-json");
         rig.a.backbone.publish(vec![event(&bob, 1)]).await.expect("a key that is no stream is replaced");
-        rig.a.backbone.publish(vec![counted(event(&bob, 1), "c", 1, 0)]).await.expect_err("the key is no hash");
-        let together = vec![event(&bob, 2), event(&ann, 2), counted(event(&bob, 3), "c", 1, 0), event(&ann, 3)];
-        rig.a.backbone.publish(together).await.expect_err("one user's keys are damaged");
-        for n in [2, 3] {
-            assert!(rig.a.payload(&ann).await.contains(&format!("\"n\":{n}")), "another user's events are published");
-        }
-        assert_eq!(rig.a.backbone.open(&bob).await.expect("opened").last, 2);
+        assert_eq!(rig.a.backbone.open(&bob).await.expect("opened").last, 1);
         for name in ["carl", "dora"] {
             let head = rig.a.backbone.open(&user(name)).await.expect("opened anew");
             assert_eq!((head.floor, head.last), (0, 0));
@@ -471,26 +439,6 @@ async fn a_log_of_another_server_is_begun_anew() {
         assert_eq!((after.floor, after.last), (0, 2));
         let line = format!("{{\"epoch\":\"{}\",\"seq\":0}}\n", after.epoch);
         assert_eq!(rig.a.payload(&ann).await, line + &numbered(1, 1));
-    })
-    .await;
-}
-
-/// B5: a redo moves no count twice.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_survive_redo_and_loss_of_the_log() {
-    bounded(async {
-        let rig = Rig::redis(settings()).await;
-        let ann = user("ann");
-        rig.store.set(&ann, &[("c", 5, 2)]);
-        rig.a.backbone.subscribe(&ann).await.expect("subscribed");
-        rig.a.backbone.open(&ann).await.expect("opened");
-        rig.a.backbone.publish(vec![counted(event(&ann, 1), "c", 5, 0)]).await.expect("published");
-        assert_eq!(rig.a.payload(&ann).await, numbered(1, 1) + &unread_line("c", 3, 3));
-        rig.redis.as_ref().expect("Redis").ask("DEL chat:log:{chat:user:ann}");
-        redone(&rig.a, vec![counted(event(&ann, 1), "c", 5, 0)]).await;
-        assert!(rig.a.payload(&ann).await.ends_with(&unread_line("c", 3, 3)));
-        rig.a.backbone.publish(vec![counted(event(&ann, 2), "c", 0, 5)]).await.expect("published");
-        assert!(rig.a.payload(&ann).await.ends_with(&unread_line("c", 0, 0)));
     })
     .await;
 }

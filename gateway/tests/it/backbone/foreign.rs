@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway::backbone::{Draw, Grant, PushJob};
 use shared::{Timestamp, UserId};
 
-use crate::backbone::rig::{Rig, bounded, counted, event, eventually, message, settings, user, with};
+use crate::backbone::rig::{self, Rig, bounded, event, eventually, message, settings, user};
 use crate::support::redis::Redis;
 
 /// Bytes that are no text, as Lua writes them. Commands are divided at spaces, so nothing in `damage` holds one.
@@ -118,10 +118,7 @@ async fn a_damaged_rate_of_one_user_ends_no_limit() {
 
 /// A message for a user who was here and has no socket.
 fn pushed(n: u64) -> gateway::backbone::Delivery {
-    with(counted(event(&user("ann"), n), "c", n, 0), |durable| {
-        durable.message = Some(message(n));
-        durable.push = Some(user("sender"));
-    })
+    rig::pushed(event(&user("ann"), n), "c", n, "sender")
 }
 
 async fn one_job(rig: &Rig) -> PushJob {

@@ -6,7 +6,7 @@ use gateway::backbone::{Control, DeliveryOutcome, Draw, Grant, SessionId, Settin
 use shared::redis_keys::Keys;
 
 use crate::backbone::rig::{
-    Node, Seen, bounded, empty_store, envelope, ephemeral, event, message, numbered, settings, user, with,
+    Node, Seen, bounded, empty_store, envelope, ephemeral, event, numbered, pushed, settings, user,
 };
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::Redis;
@@ -107,10 +107,7 @@ async fn streams_and_allowances_are_of_one(blue: &Node, green: &Node) {
     assert!(blue.backbone.lease_late(5000).await.expect("leased"));
     assert_eq!(green.backbone.late_count().await.expect("counted"), 0);
     assert!(green.backbone.lease_late(5000).await.expect("leased"), "the lease of the other is another");
-    let gone = with(event(&user("gone"), 1), |durable| {
-        durable.message = Some(message(1));
-        durable.push = Some(user("sender"));
-    });
+    let gone = pushed(event(&user("gone"), 1), "c", 1, "sender");
     blue.backbone.open(&user("gone")).await.expect("opened");
     blue.backbone.publish(vec![gone]).await.expect("published");
     assert_eq!(green.backbone.take_push_jobs(10).await.expect("taken"), []);

@@ -1,22 +1,19 @@
-//! The rig of the backbone's tests: nodes with an inbox that a test can wait on, and a source of unread counts.
+//! The rig of the backbone's tests: nodes with an inbox that a test can wait on.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use gateway::backbone::{
-    Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable, Inbox,
-    LocalBackbone, RedisBackbone, Settings,
+    Backbone, BackboneError, BackboneHost, CarriedMessage, Control, Delivery, DeliveryKind, DeliveryOutcome, Durable,
+    Inbox, LocalBackbone, RedisBackbone, Settings,
 };
-use gateway::store::{UnreadCount, UnreadMove};
 use parking_lot::Mutex;
 use shared::redis_keys::Keys;
 use shared::{ConversationId, MessageId, Timestamp, UserId};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::Redis;
@@ -82,28 +79,15 @@ impl Inbox for Recorder {
     }
 }
 
-/// The unread counts that a store would hold.
+/// What the backbone asks a store.
+#[derive(Default)]
 pub(crate) struct Store {
-    pub(crate) counts: Mutex<HashMap<UserId, Vec<UnreadCount>>>,
-    pub(crate) loads: AtomicUsize,
-    /// Every load takes a permit; there are plenty unless a test takes them away.
-    pub(crate) gate: Semaphore,
-    pub(crate) away: std::sync::atomic::AtomicBool,
     /// Servers that were left.
     pub(crate) left: Mutex<Vec<String>>,
 }
 
 #[async_trait]
 impl BackboneHost for Store {
-    async fn unread(&self, user: &UserId) -> Result<Vec<UnreadCount>, BackboneError> {
-        self.loads.fetch_add(1, Ordering::SeqCst);
-        self.gate.acquire().await.expect("the gate stays").forget();
-        if self.away.load(Ordering::SeqCst) {
-            return Err(BackboneError("the store is away".to_owned()));
-        }
-        Ok(self.counts.lock().get(user).cloned().unwrap_or_default())
-    }
-
     async fn known_users(&self, users: &[UserId]) -> Result<Vec<UserId>, BackboneError> {
         Ok(users.iter().filter(|user| !user.as_str().starts_with("invented")).cloned().collect())
     }
@@ -114,37 +98,13 @@ impl BackboneHost for Store {
     }
 }
 
-impl Store {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            counts: Mutex::default(),
-            loads: AtomicUsize::new(0),
-            gate: Semaphore::new(100_000),
-            away: false.into(),
-            left: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn set(&self, user: &UserId, counts: &[(&str, u64, u64)]) {
-        let counts = counts
-            .iter()
-            .map(|&(name, last_seq, seen_seq)| UnreadCount { conversation: conversation(name), last_seq, seen_seq })
-            .collect();
-        self.counts.lock().insert(user.clone(), counts);
-    }
-
-    pub(crate) fn loads(&self) -> usize {
-        self.loads.load(Ordering::SeqCst)
-    }
-}
-
 impl Rig {
     pub(crate) async fn redis(settings: Settings) -> Self {
         Self::on(Redis::start(), settings).await
     }
 
     pub(crate) async fn on(redis: Redis, settings: Settings) -> Self {
-        let store = Store::new();
+        let store = empty_store();
         let keys = settings.keys.clone();
         let (a, b) = Self::two_nodes(&redis.url(), settings, &store).await;
         Self { a, b, store, redis: Some(redis), cluster: None, keys }
@@ -152,7 +112,7 @@ impl Rig {
 
     /// Nodes that log in as the user of `deploy/README.md`, who may do what stands there and nothing else.
     pub(crate) async fn with_rights(settings: Settings) -> Self {
-        let (redis, store, keys) = (Redis::start(), Store::new(), settings.keys.clone());
+        let (redis, store, keys) = (Redis::start(), empty_store(), settings.keys.clone());
         let readme = include_str!("../../../../deploy/README.md");
         let rule = readme.lines().find_map(|line| line.strip_prefix("user parley on >PASSWORD ")).expect("the rule");
         redis.ask(&format!("ACL SETUSER parley on >PASSWORD {}", rule.trim()));
@@ -166,7 +126,7 @@ impl Rig {
     }
 
     pub(crate) async fn on_cluster(cluster: RedisCluster, settings: Settings) -> Self {
-        let store = Store::new();
+        let store = empty_store();
         let keys = settings.keys.clone();
         let (a, b) = Self::two_nodes(&cluster.url(), settings, &store).await;
         Self { a, b, store, redis: None, cluster: Some(cluster), keys }
@@ -178,7 +138,7 @@ impl Rig {
     }
 
     pub(crate) async fn local(settings: Settings) -> Self {
-        let store = Store::new();
+        let store = empty_store();
         let (inbox, seen) = recorder();
         let a = Node { backbone: Arc::new(LocalBackbone::start(settings, inbox, store.clone())), seen };
         Self { b: a.clone(), a, store, redis: None, cluster: None, keys: Keys::default() }
@@ -272,9 +232,9 @@ pub(crate) fn deaf() -> Arc<dyn Inbox> {
     recorder().0
 }
 
-/// A store without any counts.
+/// A store that was asked nothing yet.
 pub(crate) fn empty_store() -> Arc<Store> {
-    Store::new()
+    Arc::default()
 }
 
 /// Short times for presence, so that tests can wait for them, and logs that are trimmed however young their events are.
@@ -309,7 +269,7 @@ pub(crate) fn event(user: &UserId, n: u64) -> Delivery {
 /// The same as a message that was committed so many milliseconds ago.
 pub(crate) fn said(user: &UserId, n: u64, ago_ms: i64) -> Delivery {
     with(event(user, n), |durable| {
-        durable.message = Some(message(n));
+        durable.message = Some(CarriedMessage { id: message(n), conversation: conversation("c"), seq: n });
         durable.committed_at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - ago_ms);
     })
 }
@@ -333,11 +293,11 @@ pub(crate) fn with(mut delivery: Delivery, change: impl FnOnce(&mut Durable)) ->
     delivery
 }
 
-/// An event that moves a count, announced.
-pub(crate) fn counted(delivery: Delivery, name: &str, last_seq: u64, seen_seq: u64) -> Delivery {
-    let conversation = conversation(name);
+/// The same with message `n` of a conversation, for which somebody is to be woken.
+pub(crate) fn pushed(delivery: Delivery, name: &str, n: u64, sender: &str) -> Delivery {
     with(delivery, |durable| {
-        durable.unread = Some(UnreadMove { conversation, last_seq, seen_seq, announce: true });
+        durable.message = Some(CarriedMessage { id: message(n), conversation: conversation(name), seq: n });
+        durable.push = Some(user(sender));
     })
 }
 
@@ -346,7 +306,6 @@ fn facts(n: u64) -> Durable {
     Durable {
         event_id: format!("m{n}").into(),
         committed_at,
-        unread: None,
         message: None,
         push: None,
         mentions: None,
@@ -357,14 +316,6 @@ fn facts(n: u64) -> Durable {
 /// The message of event `n`.
 pub(crate) fn message(n: u64) -> MessageId {
     MessageId::new(n).expect("a message id")
-}
-
-/// The companion that tells unread counts.
-pub(crate) fn unread_line(name: &str, unread: u64, total: u64) -> String {
-    format!(
-        "\n{{\"type\":\"notification.unread\",\"payload\":{{\"conversationId\":\"{name}\",\"unread\":{unread},\
-         \"totalUnread\":{total}}}}}"
-    )
 }
 
 /// Asks until the answer is there.

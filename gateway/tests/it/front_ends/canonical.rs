@@ -14,6 +14,7 @@ async fn introduce(from: &mut Client, to: &mut Client, to_id: &str) -> String {
     from.send("message.send", json!({ "to": to_id, "content": "hi", "tempId": "temp-0" })).await;
     let sent = from.expect("message.sent").await;
     to.expect("message.new").await;
+    to.expect("notification.unread").await;
     from.settle().await;
     to.settle().await;
     sent["payload"]["message"]["conversationId"].as_str().expect("an id").to_owned()
@@ -118,6 +119,8 @@ async fn a_reply_without_reading_keeps_the_receipts() {
     let conversation = introduce(&mut a, &mut b, "b").await;
     b.send("message.send", json!({ "conversationId": conversation, "content": "re" })).await;
     b.expect("message.sent").await;
+    let unread = b.expect("notification.unread").await;
+    assert_eq!(unread["payload"]["unread"], 0);
     a.expect("message.new").await;
     a.send("message.send", json!({ "conversationId": conversation, "content": "again" })).await;
     let unread = b.expect("notification.unread").await;

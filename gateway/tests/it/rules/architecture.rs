@@ -17,11 +17,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("traces", &["http_client"]),
     ("store", &["overload", "switches", "traces"]),
-    ("backbone", &["clock", "store", "switches"]),
+    ("backbone", &["clock", "switches"]),
     ("audit", &["metrics", "store"]),
     ("limits", &["backbone", "clock"]),
     ("auth", &["backbone", "breaker", "clock", "config", "http_client", "limits", "overload", "switches"]),
-    ("delivery", &["backbone", "clock", "metrics", "switches", "traces", "ws"]),
+    ("delivery", &["backbone", "clock", "metrics", "store", "switches", "traces", "ws"]),
     ("webhooks", &["backbone", "breaker", "clock", "config", "http_client", "metrics", "store", "switches"]),
     (
         "chat",

@@ -139,7 +139,7 @@ pub(crate) fn telling<T: 'static>(id: u64, to: &str, body: fn(&T) -> String) -> 
 }
 
 pub(crate) fn event(to: &UserId, body: &str) -> OutboxEvent {
-    OutboxEvent { users: vec![to.clone()], body: body.to_owned(), unread: None }
+    OutboxEvent { users: vec![to.clone()], body: body.to_owned() }
 }
 
 pub(crate) fn is_refused<T>(result: Result<T, StoreError>, refusal: Refusal) -> bool {

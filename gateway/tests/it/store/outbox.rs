@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway::store::{OutboxEvent, Store, UnreadMove, connect};
+use gateway::store::{Store, connect};
 use shared::Conversation;
 
 use crate::store::{
@@ -44,10 +44,7 @@ async fn a_row_is_written_with_its_change_or_not_at_all(world: World) {
     store.create_conversation(&group, told).await.expect("made");
     let refused = telling(ids.start + 1, "a", |made: &Conversation| made.id.to_string());
     store.create_conversation(&group, refused).await.expect_err("the id is taken");
-    let moved = OutboxEvent {
-        unread: Some(UnreadMove { conversation: conversation("c"), last_seq: 1, seen_seq: 2, announce: true }),
-        ..event(&user("a"), "it's\n\"two\" lines")
-    };
+    let moved = event(&user("a"), "it's\n\"two\" lines");
     store.enqueue(ids.start + 2, &owner("n:1"), std::slice::from_ref(&moved)).await.expect("enqueued");
     store.enqueue(ids.start + 2, &owner("n:1"), std::slice::from_ref(&moved)).await.expect("enqueued before");
     store.enqueue(ids.start + 3, &owner("n:1"), &[]).await.expect("nothing to say");

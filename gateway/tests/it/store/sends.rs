@@ -53,6 +53,10 @@ async fn a_batch_is_numbered_without_gaps_and_seen_by_its_senders(world: World) 
         })
         .collect();
     assert_eq!(counts, [vec![("c", 3, 3)], vec![], vec![("c", 3, 2), ("d", 1, 1)], vec![("c", 3, 3)]]);
+    let asked = ["b", "nobody", "a"].map(|name| (user(name), conversation("c")));
+    let counts = store.unread_in(&asked).await.expect("counts");
+    let counts = counts.iter().map(|count| count.as_ref().map(|count| (count.last_seq, count.seen_seq)));
+    assert_eq!(counts.collect::<Vec<_>>(), [Some((3, 3)), None, Some((3, 2))]);
     assert_eq!(view.last_message.as_ref(), Some(&messages[3]));
     // a is not caught up now: a reply is seen, not read.
     say(store, "c", "a", "4").await;

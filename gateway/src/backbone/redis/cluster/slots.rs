@@ -60,7 +60,6 @@ mod tests {
         let of = |key: String| slot_of(key.as_bytes());
         for keys in [Keys::default(), Keys::in_namespace("blue").expect("a namespace")] {
             assert_eq!(of(keys.log(&ann)), of(keys.user_channel(&ann)));
-            assert_eq!(of(keys.unread(&ann)), of(keys.user_channel(&ann)));
         }
     }
 

@@ -28,8 +28,6 @@ pub(super) enum Call {
 /// The outcome of one delivery, as Redis tells it.
 pub(super) enum Reply {
     Done(DeliveryOutcome),
-    /// The user's counts are not in the cache; nothing was done.
-    CountsMissing,
     Failed(BackboneError),
 }
 
@@ -58,16 +56,15 @@ impl Call {
         calls
     }
 
-    /// The command. `mark` makes events of later calls wait for an earlier one of the same user; `counts_loaded` says that
-    /// counts which are still missing can't be had.
-    pub(super) fn command(&self, link: &Link, mark: &str, counts_loaded: bool) -> Cmd {
+    /// The command.
+    pub(super) fn command(&self, link: &Link) -> Cmd {
         match self {
             Self::Publish(job) => {
                 let mut publish = redis::cmd(link.scripts.publish);
                 publish.arg(link.keys().user_channel(&job.delivery.user)).arg(&*job.delivery.body);
                 publish
             }
-            Self::Append(jobs) => append(link, jobs, mark, counts_loaded),
+            Self::Append(jobs) => append(link, jobs),
         }
     }
 
@@ -90,7 +87,6 @@ impl Reply {
     fn to(job: Job, value: Value) -> (Job, Self) {
         let reply = match value {
             Value::Int(-3) => Self::Failed(BackboneError("the log has changed since a redo read it".to_owned())),
-            Value::Int(-1) => Self::CountsMissing,
             Value::Int(receivers) => match (u64::try_from(receivers), job.redo.as_deref()) {
                 (Ok(receivers), None | Some(RedoAnswer::Append { .. })) => Self::Done(DeliveryOutcome::To(receivers)),
                 (Ok(receivers), Some(RedoAnswer::Again { .. })) => Self::Done(DeliveryOutcome::Again(receivers)),
@@ -116,15 +112,13 @@ fn place_of(user: &UserId, places: &mut HashMap<UserId, usize>, open: &mut Vec<V
 }
 
 /// The call of `lua/append.lua` for these events.
-fn append(link: &Link, jobs: &[Job], mark: &str, counts_loaded: bool) -> Cmd {
+fn append(link: &Link, jobs: &[Job]) -> Cmd {
     let keys = link.keys();
-    let users = jobs.iter().map(|job| &job.delivery.user);
-    let user_keys: Vec<String> = users.flat_map(|user| [keys.log(user), keys.unread(user)]).collect();
-    let mut call = scripts::call(&link.scripts.append, &user_keys);
+    let logs: Vec<String> = jobs.iter().map(|job| keys.log(&job.delivery.user)).collect();
+    let mut call = scripts::call(&link.scripts.append, &logs);
     let must_open = jobs.first().is_some_and(|job| link.must_open_logs(&job.delivery.user));
     let commits = jobs.iter().filter_map(durable).map(|durable| durable.committed_at.unix_ms());
-    call.arg(link.epoch_nonce()).arg(u8::from(must_open)).arg(u8::from(counts_loaded)).arg(mark);
-    call.arg(commits.max().unwrap_or_default());
+    call.arg(link.epoch_nonce()).arg(u8::from(must_open)).arg(commits.max().unwrap_or_default());
     // Members of a group get the same bytes: they go to Redis once a call.
     let (mut before, mut bytes): (&[u8], usize) = (&[], 0);
     for job in jobs {
@@ -138,23 +132,11 @@ fn append(link: &Link, jobs: &[Job], mark: &str, counts_loaded: bool) -> Cmd {
             .arg(format!(":{}", durable.event_id))
             .arg(short.get(1..).unwrap_or_default());
         let is_long = bytes > LONG_BYTES;
-        let is_rare = is_long || job.redo.is_some();
-        match &durable.unread {
-            Some(unread) => {
-                let announced = if unread.announce { unread.conversation.as_str() } else { "" };
-                call.arg(if is_rare { "r" } else { "c" }).arg(format!("c:{}", unread.conversation));
-                call.arg(unread.last_seq).arg(unread.seen_seq).arg(announced);
-            }
-            None if is_rare => {
-                call.arg("r").arg("").arg("").arg("").arg("");
-            }
-            None => {
-                call.arg("");
-            }
-        }
-        if is_rare {
+        if is_long || job.redo.is_some() {
             let entries_max = is_long.then(|| link.settings.log_entries_max(bytes).to_string());
-            call.arg(&*redo_arg(job.redo.as_deref())).arg(entries_max.unwrap_or_default());
+            call.arg("r").arg(&*redo_arg(job.redo.as_deref())).arg(entries_max.unwrap_or_default());
+        } else {
+            call.arg("");
         }
     }
     call
@@ -168,35 +150,6 @@ fn redo_arg(redo: Option<&RedoAnswer>) -> Cow<'static, str> {
         Some(RedoAnswer::Again { epoch, seq }) => Cow::Owned(format!("r{seq}:{epoch}")),
         Some(RedoAnswer::Marker) => Cow::Borrowed("m"),
     }
-}
-
-/// A user's durable events in a pipeline: the call of the first, whether others follow in later calls, and whether one of
-/// them moves a count.
-#[derive(Default)]
-struct UserCalls {
-    call: usize,
-    is_repeated: bool,
-    is_counted: bool,
-}
-
-/// Whether some user has durable events in several of these calls, of which one moves a count. If the counts are missing,
-/// the later calls have to wait for the first.
-pub(super) fn is_user_in_several(calls: &[Call]) -> bool {
-    // Within one call the script sees to it.
-    if calls.iter().filter(|call| matches!(call, Call::Append(_))).count() <= 1 {
-        return false;
-    }
-    let mut users: HashMap<&UserId, UserCalls> = HashMap::new();
-    for (place, call) in calls.iter().enumerate() {
-        let Call::Append(jobs) = call else { continue };
-        for job in jobs {
-            let is_counted = durable(job).is_some_and(|durable| durable.unread.is_some());
-            let user = users.entry(&job.delivery.user).or_insert(UserCalls { call: place, ..UserCalls::default() });
-            user.is_repeated |= user.call != place;
-            user.is_counted |= is_counted;
-        }
-    }
-    users.into_values().any(|user| user.is_repeated && user.is_counted)
 }
 
 /// The part of a durable event; `None` for an ephemeral one.

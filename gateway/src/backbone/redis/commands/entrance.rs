@@ -7,9 +7,9 @@ use redis::{Cmd, Pipeline, Value, cmd, from_redis_value};
 use super::values::read_revocation;
 use crate::backbone::redis::connect::server::failed;
 use crate::backbone::redis::link::Link;
-use crate::backbone::redis::log::{head_and_rest, logged};
+use crate::backbone::redis::log::page;
 use crate::backbone::redis::scripts;
-use crate::backbone::{BackboneError, Entrant, EntryOutcome, revocations};
+use crate::backbone::{BackboneError, Entrant, EntryOutcome, LogPage, REPEATED_MAX, revocations};
 
 /// Lets users in; the outcome of each, in the same order.
 pub(in crate::backbone::redis) async fn enter(
@@ -23,8 +23,7 @@ pub(in crate::backbone::redis) async fn enter(
     for entrant in entrants {
         calls.add_command(call(link, entrant, Some(link.keys().revoked(&entrant.user))));
     }
-    let replies = link.run_calls(&calls).await;
-    entrants.iter().zip(replies).map(|(entrant, reply)| entered(entrant, reply?)).collect()
+    link.run_calls(&calls).await.into_iter().map(|reply| entered(reply?)).collect()
 }
 
 /// In a Cluster the revocation lies on another server than the log: it is read beside the script's call.
@@ -33,29 +32,29 @@ async fn enter_scattered(link: &Link, entrant: &Entrant) -> Result<EntryOutcome,
     let mut read = cmd("GET");
     let revoked = async { read_revocation(link.run(read.arg(revoked)).await) };
     let (revoked_s, reply) = tokio::try_join!(revoked, link.run_script(&call))?;
-    if revocations::covers(revoked_s, entrant.issued_at) { Ok(EntryOutcome::Revoked) } else { entered(entrant, reply) }
+    if revocations::covers(revoked_s, entrant.issued_at) { Ok(EntryOutcome::Revoked) } else { entered(reply) }
 }
 
 fn call(link: &Link, entrant: &Entrant, revoked: Option<String>) -> Cmd {
     let Entrant { user, issued_at, asked } = entrant;
-    let (log, unread) = (link.keys().log(user), link.keys().unread(user));
+    let log = link.keys().log(user);
     let mut call = match &revoked {
-        Some(revoked) => scripts::call(&link.scripts.enter, &[&log, &unread, revoked]),
-        None => scripts::call(&link.scripts.enter, &[&log, &unread]),
+        Some(revoked) => scripts::call(&link.scripts.enter, &[&log, revoked]),
+        None => scripts::call(&link.scripts.enter, &[&log]),
     };
     call.arg(link.epoch_nonce());
     for number in [issued_at.map(|issued| issued.to_string()), asked.map(|seq| seq.to_string())] {
         call.arg(number.unwrap_or_default());
     }
+    call.arg(REPEATED_MAX);
     call
 }
 
-fn entered(entrant: &Entrant, reply: Value) -> Result<EntryOutcome, BackboneError> {
+fn entered(reply: Value) -> Result<EntryOutcome, BackboneError> {
     let fields: Vec<Bytes> = match reply {
         Value::Nil => return Ok(EntryOutcome::Revoked),
         fields => from_redis_value(fields).map_err(|error| failed(error.into()))?,
     };
-    let (head, body) = head_and_rest(&fields)?;
-    let event = entrant.asked.zip(body.first()).map(|(seq, body)| logged(seq, body));
-    Ok(EntryOutcome::At { head, event })
+    let LogPage { head, entries } = page(&fields)?;
+    Ok(EntryOutcome::At { head, before: entries })
 }

@@ -22,7 +22,7 @@ impl Erasures for RedisBackbone {
 
     async fn forget_user(&self, user: &UserId) -> Result<(), BackboneError> {
         let keys = self.link.keys();
-        for key in [keys.log(user), keys.unread(user), keys.last_seen(user), keys.online(user)] {
+        for key in [keys.log(user), keys.last_seen(user), keys.online(user)] {
             self.link.run::<i64>(cmd("DEL").arg(key)).await?;
         }
         self.link.run::<i64>(cmd("ZREM").arg(keys.offline_due()).arg(user.as_str())).await.map(drop)

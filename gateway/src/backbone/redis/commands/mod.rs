@@ -3,7 +3,6 @@
 //! It reaches Redis only through `link`, and never keeps a connection.
 
 mod appends;
-mod counts;
 pub(in crate::backbone::redis) mod entrance;
 mod erasure;
 mod late;

@@ -63,7 +63,7 @@ async fn read(link: &Link, user: &UserId) -> Result<Option<KnownLog>, BackboneEr
     let (keys, mut before) = (link.keys(), "+".to_owned());
     let mut known: Option<KnownLog> = None;
     loop {
-        let mut call = scripts::call(&link.scripts.events, &[keys.log(user), keys.unread(user)]);
+        let mut call = scripts::call(&link.scripts.events, &[keys.log(user)]);
         call.arg(&before).arg(ENTRIES_PER_CALL);
         let fields: Vec<bytes::Bytes> = match link.run_script(&call).await? {
             Value::Nil => return Ok(None),

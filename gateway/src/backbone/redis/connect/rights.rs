@@ -116,10 +116,9 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
     for words in [["GET", &key], ["MGET", &key], ["EXISTS", &key], ["XLEN", &key]] {
         allow(&words);
     }
-    for words in [["HGET", &key, "a"], ["HMGET", &key, "a"], ["HDEL", &key, "a"], ["HEXISTS", &key, "a"]] {
+    for words in [["HGET", &key, "a"], ["HMGET", &key, "a"], ["HDEL", &key, "a"]] {
         allow(&words);
     }
-    allow(&["HSET", &key, "a", "1"]);
     allow(&["HLEN", &key]);
     allow(&["HINCRBY", &key, "a", "1"]);
     allow(&["ZADD", &key, "1", "a"]);
@@ -163,7 +162,6 @@ fn tries(keys: &Keys, node: &str, is_cluster: bool) -> RedisResult<Vec<Try>> {
             "chat:*",
             vec![
                 keys.log(&nobody),
-                keys.unread(&nobody),
                 keys.last_seen(&nobody),
                 keys.revoked(&nobody),
                 keys.ticket(NOBODY),

@@ -1,8 +1,7 @@
--- The functions that every script on a user's log shares: on the log, and on the hash of unread counts.
--- MAXLEN, HOT_MAX, HOT_MS, TTL, READ_COUNTS, PUBLISH and NUMSUB are set by the lines that stand before this one,
--- unread_line by lua/unread.lua.
+-- The functions that every script on a user's log shares.
+-- MAXLEN, HOT_MAX, HOT_MS, TTL, PUBLISH and NUMSUB are set by the lines that stand before this one.
 local call = redis.call
-local log, counts = KEYS[1], KEYS[2]
+local log = KEYS[1]
 
 local replid
 local function server()
@@ -45,14 +44,10 @@ local function stamp_of(entry)
   return string.match(fields[2], '^(%d+)(:.*)$')
 end
 
--- The body of an entry of the log: it was put there without its first character, and what differs in the line of the unread
--- count is a part of its own (lua/append.lua). Empty for an entry that isn't ours.
+-- The body of an entry of the log, which was put there without its first character (lua/append.lua). Empty for an entry that
+-- isn't ours.
 local function body_of(entry)
-  if not stamp_of(entry) then return '' end
-  local line = entry[2][6] or ''
-  local unread, total, conversation = string.match(line, '^(%d+) (%d+) (.+)$')
-  if unread then line = unread_line(conversation, unread, total) end
-  return '{' .. entry[2][4] .. line
+  return stamp_of(entry) and '{' .. entry[2][4] or ''
 end
 
 -- Returns the log's epoch, floor, last; nothing if the log is of another server, or wasn't written by these scripts.
@@ -73,11 +68,10 @@ local function head()
   return epoch, floor or last, last
 end
 
--- The same, and opens the log if there is none. Counts that moved while there was no log are unknown: they are deleted.
+-- The same, and opens the log if there is none.
 local function head_of_open_log(nonce)
   local epoch, floor, last = head()
   if epoch then return epoch, floor, last end
-  call('DEL', counts)
   epoch = open_log(nonce)
   -- The log may have vanished under sockets of another node: it is notified as by an append that opens a log.
   local channel = string.match(log, '{(.*)}')

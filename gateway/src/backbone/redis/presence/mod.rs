@@ -34,15 +34,14 @@ pub(in crate::backbone::redis) async fn arrived(link: &Link, users: &[UserId]) -
         .collect()
 }
 
-/// Keeps users online, and their logs and counts alive.
+/// Keeps users online, and their logs alive.
 pub(in crate::backbone::redis) async fn refresh(link: &Link, users: &[UserId]) -> Result<(), BackboneError> {
     let ttl = link.settings.resume_seconds;
     for users in users.chunks(USERS_MAX) {
-        let mut pipeline = Pipeline::with_capacity(users.len() * 4);
+        let mut pipeline = Pipeline::with_capacity(users.len() * 3);
         for user in users {
             sign_of_life(link, user, &mut pipeline);
             pipeline.cmd("EXPIRE").arg(link.keys().log(user)).arg(ttl);
-            pipeline.cmd("EXPIRE").arg(link.keys().unread(user)).arg(ttl);
         }
         link.run_pipeline(&pipeline).await?.whole()?;
     }

@@ -1,4 +1,4 @@
-//! Unread counts end with the membership that they belong to: what sockets are told, and what REST says, agree.
+//! Unread counts end with the membership that they belong to.
 
 use serde_json::{Value, json};
 

@@ -1,0 +1,5 @@
+//! Unread counts: what sockets are told, and what REST says, agree.
+
+mod edge;
+mod ends;
+mod held;
