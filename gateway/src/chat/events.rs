@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
-use shared::{Conversation, Event, Message, UserId};
+use shared::{Conversation, ConversationId, Event, Message, UserId};
 
 use crate::store::{OutboxEvent, UnreadMove};
 
@@ -79,17 +79,40 @@ pub(super) fn message_changed(users: Vec<UserId>, event: &Event, last: Option<&M
         let json = (users.len() <= LARGE_CONVERSATION).then(|| message_json(message));
         push_conversation_updated(&mut body, message, json.as_ref());
     }
-    OutboxEvent { users, body, unread: None }
+    OutboxEvent { users, body, unread: None, topic: None }
+}
+
+/// A durable event for all members of a large conversation, with the conversation's `rev`.
+pub(super) fn topic_event(conversation: &ConversationId, event: &Event, rev: u64) -> OutboxEvent {
+    let body = with_rev(rev, &event.to_json());
+    OutboxEvent { users: Vec::new(), body, unread: None, topic: Some(conversation.clone()) }
+}
+
+/// An envelope with the `rev` under which it stands in a large conversation.
+pub(super) fn with_rev(rev: u64, envelope: &str) -> String {
+    format!(r#"{{"rev":{rev},{}"#, envelope.strip_prefix('{').unwrap_or(envelope))
+}
+
+/// The event of a new message for all members of a large conversation. The sender's connections are shown it as
+/// `message.sent`, which is made of it where they are.
+pub(super) fn topic_message(message: &Message, about: &About) -> String {
+    let json = message_json(message);
+    let mut body = String::with_capacity(json.len() + REST_BYTES);
+    body.push_str(r#"{"type":"message.new","payload":{"message":"#);
+    body.push_str(&json);
+    about.push(&mut body);
+    body.push_str("}}");
+    with_rev(message.rev, &body)
 }
 
 /// A durable event for `users`, without companions.
 pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
-    OutboxEvent { users, body: event.to_json(), unread: None }
+    OutboxEvent { users, body: event.to_json(), unread: None, topic: None }
 }
 
 /// A durable event that moves the unread count of `user`.
 pub(super) fn outbox_event_unread(user: UserId, event: &Event, unread: UnreadMove) -> OutboxEvent {
-    OutboxEvent { users: vec![user], body: event.to_json(), unread: Some(unread) }
+    OutboxEvent { users: vec![user], body: event.to_json(), unread: Some(unread), topic: None }
 }
 
 /// A durable event with which the membership of `users` begins or ends: afterwards nothing of the conversation is unread to
@@ -104,7 +127,7 @@ pub(super) fn membership_turn(
     let conversation = id.clone();
     let unread =
         (*last_seq > 0).then_some(UnreadMove { conversation, last_seq: *last_seq, seen_seq: *last_seq, announce });
-    OutboxEvent { users, body: event.to_json(), unread }
+    OutboxEvent { users, body: event.to_json(), unread, topic: None }
 }
 
 /// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.

@@ -147,11 +147,13 @@ fn events(news: &[&MemberChange], audience: &[UserId]) -> Vec<OutboxEvent> {
     };
     let subjects: HashSet<&UserId> = news.iter().map(|change| &change.user).collect();
     let (concerned, others): (Vec<&UserId>, Vec<&UserId>) = audience.iter().partition(|user| subjects.contains(user));
-    let to_others = OutboxEvent { users: others.into_iter().cloned().collect(), body: lines(None), unread: None };
+    let to_others =
+        OutboxEvent { users: others.into_iter().cloned().collect(), body: lines(None), unread: None, topic: None };
     let to_concerned = concerned.into_iter().map(|user| OutboxEvent {
         users: vec![user.clone()],
         body: lines(Some(user)),
         unread: None,
+        topic: None,
     });
     let all = std::iter::once(to_others).chain(to_concerned);
     all.filter(|event| !event.users.is_empty() && !event.body.is_empty()).collect()
@@ -236,13 +238,13 @@ mod tests {
 
     /// Gathers that `who` came, or went if the row is even; `members` are told.
     fn gather(turnover: &Turnover, who: &str, row: u64, members: &[&str], now: Instant) {
-        let others = OutboxEvent { users: users(members), body: format!("{who} {row}"), unread: None };
+        let others = OutboxEvent { users: users(members), body: format!("{who} {row}"), unread: None, topic: None };
         let comes = !row.is_multiple_of(2);
         turnover.add(&"c".parse().expect("an id"), (&user(who), comes), row, others, now);
     }
 
     fn event(to: &[&str], body: &str) -> OutboxEvent {
-        OutboxEvent { users: users(to), body: body.to_owned(), unread: None }
+        OutboxEvent { users: users(to), body: body.to_owned(), unread: None, topic: None }
     }
 
     #[test]

@@ -16,3 +16,4 @@ pub mod marker;
 pub mod registry;
 pub mod send_queue;
 mod shown_typing;
+pub mod topics;

@@ -18,7 +18,7 @@ use crate::delivery::send_queue::SendQueue;
 use crate::node::Node;
 
 /// Names of what a client may use that not every gateway has; `shared/PROTOCOL.md` explains them.
-const FEATURES: [&str; 1] = ["stream"];
+const FEATURES: [&str; 2] = ["stream", "large"];
 
 /// A user's queue in the registry. Dropping it takes the queue out, takes the subscription back, and announces the
 /// departure if it was the user's last one here.
@@ -116,6 +116,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.queue.liveness().retire();
         let last = self.node.registry.remove(&self.user, self.number);
         if !self.subscribed {
             return;

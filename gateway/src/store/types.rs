@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shared::{Conversation, ConversationId, ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
+use super::Route;
+
 /// The most accepted members of a conversation.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -25,6 +27,9 @@ pub struct OutboxEvent {
     pub users: Vec<UserId>,
     /// Newline-separated canonical envelopes without `seq`: the durable event, then its companions.
     pub body: String,
+    /// A large conversation, all of whose members it is for; then `users` is empty, and the envelope has its `rev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<ConversationId>,
     /// The unread count that moves with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<UnreadMove>,
@@ -132,10 +137,12 @@ pub struct Members {
     pub version: u64,
     /// The newest message when somebody last came or went. Every later message was for the members of now.
     pub since_seq: u64,
-    /// Accepted members, ascending by id.
+    /// Accepted members, ascending by id. Of a large conversation none, where its events are concerned.
     pub list: Vec<(UserId, Role)>,
     /// In a direct conversation: whether one of the two has blocked the other.
     pub blocked: bool,
+    /// Which way its events go.
+    pub route: Route,
 }
 
 impl Members {
@@ -148,10 +155,22 @@ impl Members {
                     *old = role;
                 }
             }
-            (Ok(place), None) => drop(self.list.remove(place)),
-            (Err(place), Some(role)) => self.list.insert(place, (user.clone(), role)),
+            (Ok(place), None) => {
+                self.list.remove(place);
+                self.route.count = self.route.count.saturating_sub(1);
+            }
+            (Err(place), Some(role)) => {
+                self.list.insert(place, (user.clone(), role));
+                self.route.count += 1;
+            }
             (Err(_), None) => {}
         }
+    }
+
+    /// How many there are, whether they are listed or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.list.len().max(usize::try_from(self.route.count).unwrap_or(usize::MAX))
     }
 
     /// In a direct conversation: whom a message of `sender` is to. That is themselves where they talk to themselves.

@@ -8,8 +8,10 @@ mod json;
 mod lines;
 mod live;
 mod message;
+mod topic;
 
 pub use check::{InvalidPayload, Opened, Payload, is_logged, message_of};
 pub use lines::{companions, first_line, lines};
 pub use live::live_event;
 pub use message::MessageRef;
+pub use topic::{TopicMessage, TopicPayload, Turn, as_sent};

@@ -1,14 +1,17 @@
 //! A durable event on its way to sockets.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
 use crate::delivery::already_seen::AlreadySeen;
-use crate::delivery::envelope::{MessageRef, message_of};
+use crate::delivery::envelope::{MessageRef, Turn, message_of};
 use crate::delivery::frames::{Frames, position_on};
 use crate::delivery::marker::{MarkedEvent, Marker, notification_of};
+use crate::delivery::send_queue::{PushOutcome, SendQueue};
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct LogEvent<'a> {
     pub(super) marker: Option<Marker>,
     /// The messages that markers stand for, if they were read from the store.
     pub(super) marked: Option<&'a [MarkedEvent]>,
+    /// The change of the way of a conversation's events that it is, with the sockets that it has passed.
+    turn: Option<Box<(Turn, RefCell<Vec<Arc<SendQueue>>>)>>,
     /// When it reached this node: one reading of the clock for all sockets.
     pub(super) at: Instant,
     /// When the message that it brings was accepted; `None` for an event from the log, which isn't measured.
@@ -42,7 +47,8 @@ impl<'a> LogEvent<'a> {
         let accepted_at = age.and_then(|age| at.checked_sub(age));
         let frames = Frames::new(envelopes, Some(seq));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, notification, marker, marked: None, at, accepted_at }
+        let turn = turn_in(envelopes, message.is_some());
+        Self { seq, frames, message, notification, marker, marked: None, turn, at, accepted_at }
     }
 
     /// The event `seq` as it stands in the log.
@@ -50,13 +56,27 @@ impl<'a> LogEvent<'a> {
     pub fn logged(seq: u64, envelopes: &'a [u8]) -> Self {
         let (frames, message) = (Frames::new(envelopes, Some(seq)), message_of(envelopes));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, notification, marker, marked: None, at: Instant::now(), accepted_at: None }
+        let (turn, at) = (turn_in(envelopes, message.is_some()), Instant::now());
+        Self { seq, frames, message, notification, marker, marked: None, turn, at, accepted_at: None }
     }
 
     /// The same event, with the messages that markers stand for, as they were read from the store.
     #[must_use]
     pub fn with_marked(self, marked: Option<&'a [MarkedEvent]>) -> Self {
         Self { marked, ..self }
+    }
+
+    /// Notes a socket that the event has passed, if that matters.
+    pub(super) fn note_passed(&self, pushed: PushOutcome, queue: &Arc<SendQueue>) {
+        if let (Some(turn), PushOutcome::Queued | PushOutcome::Silent) = (&self.turn, pushed) {
+            turn.1.borrow_mut().push(Arc::clone(queue));
+        }
+    }
+
+    /// The turn that it is, if it is one, and the sockets that it has passed.
+    pub fn turn(self) -> Option<(Turn, Vec<Arc<SendQueue>>)> {
+        let (turn, passed) = *self.turn?;
+        Some((turn, passed.into_inner())).filter(|(_, passed)| !passed.is_empty())
     }
 
     /// The id of the message that the event brings, or of the kept notification that it is.
@@ -76,6 +96,11 @@ impl<'a> LogEvent<'a> {
         frames.extend_from_slice(&self.frames.companions_on(wire));
         Some(frames.into())
     }
+}
+
+fn turn_in(envelopes: &[u8], brings_message: bool) -> Option<Box<(Turn, RefCell<Vec<Arc<SendQueue>>>)>> {
+    let turn = if brings_message { None } else { Turn::of(envelopes) };
+    turn.map(|turn| Box::new((turn, RefCell::default())))
 }
 
 /// The kept notification or the marker that an event is. One that brings a message is neither.

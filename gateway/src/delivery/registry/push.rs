@@ -108,7 +108,9 @@ impl LocalUser {
         for socket in &self.sockets {
             let wire = socket.queue.wire();
             let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, wire, self.epoch.as_ref()?);
-            tally.count(socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead));
+            let pushed = socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead);
+            event.note_passed(pushed, &socket.queue);
+            tally.count(pushed);
         }
         if let Some(message) = event.remembered()
             && tally.queued > queued_before
@@ -195,7 +197,8 @@ impl LocalSocket {
 }
 
 impl PushTally {
-    fn count(&mut self, pushed: PushOutcome) {
+    /// Counts what became of one push.
+    pub(in crate::delivery) fn count(&mut self, pushed: PushOutcome) {
         match pushed {
             PushOutcome::Queued => self.queued += 1,
             PushOutcome::Dropped => self.dropped += 1,

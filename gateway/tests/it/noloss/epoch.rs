@@ -10,6 +10,7 @@ use gateway::delivery::fanout::Fanout;
 use gateway::delivery::marker::{MarkedEvent, Named};
 use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::{Batch, SendQueue};
+use gateway::delivery::topics::Topics;
 use gateway::metrics::Metrics;
 use serde_json::Value;
 use shared::{Epoch, UserId};
@@ -28,7 +29,9 @@ impl Rig {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(0));
         let (sender, heal) = mpsc::unbounded_channel();
-        let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), sender, Box::new(|_| {}));
+        let topics = Topics::new(false, Arc::clone(&registry), Arc::new(Metrics::new()));
+        let fanout =
+            Fanout::new((Arc::clone(&registry), Arc::new(topics)), Arc::new(Metrics::new()), sender, Box::new(|_| {}));
         let queue = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
         registry.add(&ann(), 1, Arc::clone(&queue), u32::MAX).expect("room");
         registry.join(&ann(), 1, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());

@@ -8,6 +8,7 @@ use redis::{PushInfo, PushKind, Value};
 use shared::redis_keys::Keys;
 use tokio_util::sync::CancellationToken;
 
+use super::channel::Channel;
 use super::subscriptions::{Confirmation, Subscriptions};
 use crate::backbone::redis::cluster::{Cluster, MasterId};
 use crate::backbone::redis::commands::repeated;
@@ -43,12 +44,14 @@ impl Inbound {
             },
             PushKind::Subscribe | PushKind::SSubscribe => {
                 if let Some(Value::BulkString(channel)) = push.data.first()
-                    && let Some(user) = self.keys.user_of_channel(channel)
+                    && let Some(channel) = Channel::of_name(&self.keys, channel)
                 {
-                    let confirmed = self.subscriptions.confirmed(user, self.lane, self.generation);
-                    if confirmed == Confirmation::Anew {
-                        // Before any push of this channel is received: it can't be taken for one without a hole.
-                        self.inbox.user_resubscribed(user);
+                    let confirmed = self.subscriptions.confirmed(&channel, self.lane, self.generation);
+                    // Before any push of this channel is received: it can't be taken for one without a hole.
+                    match channel {
+                        _ if confirmed != Confirmation::Anew => {}
+                        Channel::User(user) => self.inbox.user_resubscribed(user.as_str()),
+                        Channel::Conversation(conversation) => self.inbox.topic_resubscribed(conversation.as_str()),
                     }
                 }
             }
@@ -58,8 +61,8 @@ impl Inbound {
 
     /// The server has ended the subscription of a channel: its slot has moved.
     pub(in crate::backbone::redis) fn evicted(&self, channel: &[u8]) {
-        if let Some(user) = self.keys.user_of_channel(channel) {
-            self.subscriptions.evicted(user, self.lane, self.generation);
+        if let Some(channel) = Channel::of_name(&self.keys, channel) {
+            self.subscriptions.evicted(&channel, self.lane, self.generation);
         }
     }
 
@@ -72,6 +75,8 @@ impl Inbound {
     pub(in crate::backbone::redis) fn message(&self, channel: &[u8], payload: &[u8]) {
         if let Some(user) = self.keys.user_of_channel(channel) {
             self.inbox.user_event(user, &repeated::whole(payload));
+        } else if let Some(conversation) = self.keys.conversation_of_channel(channel) {
+            self.inbox.topic_event(conversation, payload);
         } else if channel == self.probe_channel.as_bytes() {
             if payload == self.probe.as_bytes() {
                 self.server.probe_returned();
