@@ -233,7 +233,7 @@ def section(results, written, drawn, today):
              f"loadtest/compare.sh --times {rounds} --results", "```", "",
              f"The same driver and machine, two nodes each. Medians of {rounds} rounds, and from the lowest to the highest. CPU is the "
              "nodes' and Redis'; Parley's PostgreSQL is told on top, and Parley alone stores and acknowledges each message. "
-             "`parley-without-store` is the same server on a store that answers from memory and keeps nothing. What is ephemeral is "
+             "`parley-without-store` is the same server on a store that answers from memory and keeps nothing. The ephemeral message is "
              "`typing` at Parley, authorised by membership and without content, and at NATS a publication of the same size. "
              "`centrifugo` is Centrifugo 6 without a backend, `centrifuge` the library behind it; both with history and "
              "recovery on.", "", written]

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::http::{bearer, request};
 use crate::support::node::{API_KEY, token};
+use crate::support::ports::free_address;
 use crate::support::postgres::Postgres;
-use crate::support::process::{ServedNode, free_address};
+use crate::support::process::ServedNode;
 use crate::support::redis::Redis;
 
 const CONTENT: &str = "what-alice-told-bob-is-nobody-elses-business";

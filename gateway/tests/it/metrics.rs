@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post, request};
 use crate::support::node::{API_KEY, token};
+use crate::support::ports::free_address;
 use crate::support::postgres::Postgres;
-use crate::support::process::{Process, ServedNode, free_address};
+use crate::support::process::{Process, ServedNode};
 use crate::support::redis::Redis;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");

@@ -1,7 +1,5 @@
 //! TLS to Redis and PostgreSQL: all traffic is encrypted, and only the right certificate is accepted.
 
-use std::net::TcpListener;
-
 use gateway::backbone::{RedisBackbone, Settings};
 use gateway::store::connect;
 use serde_json::json;
@@ -10,12 +8,13 @@ use crate::backbone::rig::{deaf, empty_store};
 use crate::support::certificates::Authority;
 use crate::support::client::Client;
 use crate::support::node::Node;
+use crate::support::ports::free_port;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 
 /// A Redis that speaks TLS on a second port.
 fn encrypted_redis(authority: &Authority) -> (Redis, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = free_port();
     let redis = Redis::start_with(&[
         "--tls-port",
         &port.to_string(),

@@ -9,6 +9,10 @@ use shared::{ConversationId, UserId};
 const IN_FLIGHT_MAX: usize = 32;
 /// After this long without an answer a send is repeated on the same connection.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(6);
+/// A device keeps below the default of `COMMANDS_PER_SECOND` (50, twice that at once), as every client should: what an
+/// outage has held up would otherwise be refused, and in the end close the connection.
+const PACE: Duration = Duration::from_millis(25);
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,8 @@ struct PendingSend {
 pub(super) struct PendingSends {
     waiting: VecDeque<OutgoingMessage>,
     in_flight: VecDeque<PendingSend>,
+    /// When all that was sent is paid for, at one in [`PACE`].
+    paid_at: Option<Instant>,
 }
 
 impl PendingSends {
@@ -73,18 +79,32 @@ impl PendingSends {
         self.waiting.len() + self.in_flight.len()
     }
 
-    /// The messages to send now: repeats that are due, then new ones.
+    /// The messages to send now, as many as the pace allows: repeats that are due, then new ones.
     pub(super) fn due(&mut self, now: Instant) -> Vec<OutgoingMessage> {
+        let Self { waiting, in_flight, paid_at } = self;
+        let mut may_send = || {
+            let paid = paid_at.map_or(now, |at| at.max(now)) + PACE;
+            let is_allowed = paid <= now + AT_ONCE;
+            if is_allowed {
+                *paid_at = Some(paid);
+            }
+            is_allowed
+        };
         let mut due = Vec::new();
-        for flight in self.in_flight.iter_mut().filter(|flight| flight.due <= now) {
+        for flight in in_flight.iter_mut().filter(|flight| flight.due <= now) {
+            if !may_send() {
+                return due;
+            }
             flight.due = now + ANSWER_PATIENCE;
             due.push(flight.send.clone());
         }
-        while self.in_flight.len() < IN_FLIGHT_MAX
-            && let Some(send) = self.waiting.pop_front()
+        while in_flight.len() < IN_FLIGHT_MAX
+            && !waiting.is_empty()
+            && may_send()
+            && let Some(send) = waiting.pop_front()
         {
             due.push(send.clone());
-            self.in_flight.push_back(PendingSend { send, due: now + ANSWER_PATIENCE });
+            in_flight.push_back(PendingSend { send, due: now + ANSWER_PATIENCE });
         }
         due
     }
@@ -130,9 +150,10 @@ mod tests {
         let first = pending.due(start);
         assert_eq!(first.len(), 1);
         assert!(pending.due(start + ANSWER_PATIENCE / 2).is_empty());
-        assert_eq!(pending.due(start + ANSWER_PATIENCE), first);
-        pending.reconnected(start);
-        assert_eq!(pending.due(start), first);
+        let later = start + ANSWER_PATIENCE;
+        assert_eq!(pending.due(later), first);
+        pending.reconnected(later);
+        assert_eq!(pending.due(later), first);
         assert!(pending.settle("t1") && !pending.settle("t1"));
         assert_eq!(pending.unsettled(), 0);
     }
@@ -148,5 +169,26 @@ mod tests {
         pending.settle("t0");
         let next = pending.due(Instant::now());
         assert_eq!(next, [send(&format!("t{IN_FLIGHT_MAX}"))]);
+    }
+
+    #[test]
+    fn a_backlog_is_sent_at_the_pace_of_the_limits() {
+        let start = Instant::now();
+        let mut pending = PendingSends::default();
+        for n in 0..300 {
+            pending.push(send(&format!("t{n}")));
+        }
+        let mut sent_within = |from: Instant, time: Duration| {
+            let mut sent = 0;
+            for at in 0..=time.as_millis() {
+                let due = pending.due(from + Duration::from_millis(at.try_into().expect("a short time")));
+                due.iter().for_each(|message| assert!(pending.settle(&message.temp_id)));
+                sent += due.len();
+            }
+            sent
+        };
+        assert_eq!(sent_within(start, Duration::ZERO), IN_FLIGHT_MAX);
+        assert_eq!(sent_within(start, Duration::from_secs(1)), 80 - IN_FLIGHT_MAX + 40);
+        assert_eq!(sent_within(start + Duration::from_millis(1001), Duration::from_secs(1)), 40);
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::http::{bearer, get, post};
 use crate::support::node::{API_KEY, SECRET, token};
+use crate::support::ports::free_address;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 
@@ -79,7 +80,7 @@ async fn no_token_ticket_or_session_is_logged_at_any_level() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = format!("sqlite:{}", folder.path().join("parley.db").display());
     // Nobody is there: asking it fails, which is logged.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let nobody = free_address();
     let service = format!("http://{nobody}/check");
     let process = Process::start(&[
         ("HTTP_HOST", "127.0.0.1"),
@@ -170,7 +171,7 @@ async fn no_content_and_no_password_hash_is_logged_at_any_level() {
         let message = json!({ "to": "b", "content": "a-content-that-nobody-sees" });
         assert_eq!(post(to, "/api/v1/messages", &headers, message).await.0, 201);
         let said = process.end();
-        assert!(said.contains("DEBUG gateway"), "it says much: {said}");
+        assert!(said.contains("gateway::http::rest: answered"), "it says much: {said}");
         for secret in ["that-nobody-sees", "$argon2", "$scrypt", "$2b$"] {
             let line = said.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "{secret} was logged");

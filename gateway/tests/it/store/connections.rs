@@ -1,6 +1,5 @@
 //! Connections to PostgreSQL: a share for each purpose, few of them, and poolers that mix them up.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::store::{World, batch, bounded, conversation, new_group, owner, user};
 use crate::support::http::{get, post};
 use crate::support::node::API_KEY;
+use crate::support::ports::free_port;
 use crate::support::postgres::Postgres;
 use crate::support::process::ServedNode;
 use crate::support::redis::Redis;
@@ -146,7 +146,7 @@ struct PgBouncer {
 
 impl PgBouncer {
     async fn start(database: &str, mode: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("parley-pgbouncer-{}-{port}", std::process::id()));
         let (server, name) = database.rsplit_once('/').expect("a database's URL");
         let server_port = server.rsplit(':').next().expect("a port");

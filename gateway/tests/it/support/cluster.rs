@@ -1,8 +1,8 @@
 //! A Redis Cluster of three masters on free loopback ports, with or without a replica of each.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use super::ports::free_port;
 use super::redis::Redis;
 
 /// How many masters there are.
@@ -159,9 +159,9 @@ fn server(options: &[&str]) -> Redis {
 }
 
 fn try_server(options: &[&str]) -> Option<Redis> {
-    let bus = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let bus = free_port();
     let bus = bus.to_string();
-    let tls = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let tls = free_port();
     let tls = tls.to_string();
     let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
     all.extend(["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]);

@@ -6,13 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
+
+use super::client_frame::{self, inflated_in_pieces};
 
 /// How long anything expected may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The end of a flushed stream, which no message carries.
-const FLUSHED: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// A frame of the server.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,18 +69,7 @@ impl Deflating {
 
     /// Sends a frame with this first byte, masked.
     pub(crate) async fn send_frame(&mut self, head: u8, payload: &[u8]) {
-        let mask = [0x37, 0xFA, 0x21, 0x3D];
-        let mut frame = vec![head];
-        match payload.len() {
-            len @ 0..=125 => frame.push(0x80 | len as u8),
-            len => {
-                frame.push(0x80 | 126);
-                frame.extend_from_slice(&u16::try_from(len).expect("at most 64 KiB").to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.stream.write_all(&frame).await.expect("a live socket");
+        self.stream.write_all(&client_frame::client(head, payload)).await.expect("a live socket");
     }
 
     /// Sends a text as it is.
@@ -124,7 +111,11 @@ impl Deflating {
                 match head {
                     0x81 | 0xC1 => {
                         let compressed = head == 0xC1;
-                        let text = if compressed { inflated(&payload) } else { payload.clone() };
+                        let text = if compressed {
+                            inflated_in_pieces(&payload).expect("a deflate stream")
+                        } else {
+                            payload.clone()
+                        };
                         let json = serde_json::from_slice(&text).expect("the server sends JSON");
                         return Received::Text(Text { compressed, payload, json });
                     }
@@ -166,28 +157,5 @@ impl Deflating {
 
 /// The payload of a compressed message.
 pub(crate) fn deflated(message: &[u8]) -> Vec<u8> {
-    let mut deflate = Deflate::new(6, false, 15);
-    let mut payload = vec![0; message.len() + message.len() / 8 + 64];
-    deflate.compress(message, &mut payload, DeflateFlush::SyncFlush).expect("it deflates");
-    payload.truncate(usize::try_from(deflate.total_out()).expect("in memory"));
-    payload.strip_suffix(&FLUSHED).expect("it was flushed").to_vec()
-}
-
-/// The message of a compressed payload, made in pieces, as browsers do: a distance beyond the window would be noticed.
-fn inflated(payload: &[u8]) -> Vec<u8> {
-    let mut inflate = Inflate::new(false, 15);
-    let (mut message, mut room) = (Vec::new(), [0; 512]);
-    for mut piece in [payload, &FLUSHED].concat().chunks(64) {
-        loop {
-            let (taken, made) = (inflate.total_in(), inflate.total_out());
-            inflate.decompress(piece, &mut room, InflateFlush::SyncFlush).expect("a deflate stream");
-            piece = &piece[usize::try_from(inflate.total_in() - taken).expect("in memory")..];
-            let made = usize::try_from(inflate.total_out() - made).expect("in memory");
-            message.extend_from_slice(&room[..made]);
-            if piece.is_empty() && made < room.len() {
-                break;
-            }
-        }
-    }
-    message
+    client_frame::deflated(message, 15)
 }

@@ -1,10 +1,11 @@
 //! A real HAProxy, with the project's own configuration or a test's.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::node::Node;
+use super::ports::free_address;
 
 /// HAProxy in front of two nodes; killed when dropped.
 pub(crate) struct Haproxy {
@@ -76,9 +77,4 @@ impl Drop for Haproxy {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

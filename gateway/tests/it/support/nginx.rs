@@ -1,11 +1,12 @@
 //! A real nginx with the project's own configuration, whose addresses are exchanged for those of the test.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::node::Node;
+use super::ports::free_address;
 
 /// nginx in front of two nodes; killed when dropped.
 pub(crate) struct Nginx {
@@ -93,9 +94,4 @@ fn configuration(folder: &std::path::Path, address: SocketAddr, one: &Node, two:
         text = text.replacen(ours, &test, 1);
     }
     text
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

@@ -1,13 +1,14 @@
 //! A PostgreSQL server for tests: the one that `TEST_DATABASE_URL` names (an administrator's URL), or a private cluster
 //! in a temporary folder. A private one never outlives the test process: a watchdog ends it when the process is gone.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_postgres::NoTls;
+
+use super::ports::free_port;
 
 static SHARED: OnceLock<Postgres> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -152,7 +153,7 @@ impl Instance {
     fn make() -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("parley-postgres-{}-{count}", std::process::id()));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         // Made by this process, for the server's user may not write where temporary files go.
         let owner: &[&str] = if is_root() { &["-o", "postgres"] } else { &[] };
         run(Command::new("install").args(["-d", "-m", "700"]).args(owner).arg(&folder));

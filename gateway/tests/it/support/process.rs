@@ -1,11 +1,12 @@
 //! Nodes and other programs as processes of their own, so that their measurements don't include the test process.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::http::get;
 use super::node::{API_KEY, SECRET};
+use super::ports::free_address;
 
 /// A program that ends with the test.
 pub(crate) struct Process(Child);
@@ -88,10 +89,4 @@ impl ServedNode {
         let status = tokio::time::timeout(within, ended).await.ok()?;
         Some((status, std::fs::read_to_string(&self.log).expect("a log")))
     }
-}
-
-/// An address on which nothing listens now.
-pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

@@ -1,9 +1,10 @@
 //! A redis-server of a test's own, on a free loopback port, in memory only.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::ports::free_port;
 
 /// Tries to find a port on which a server starts.
 const START_TRIES_MAX: usize = 3;
@@ -33,7 +34,7 @@ impl Redis {
 
     /// With these options; `None` if it ends at once.
     pub(crate) fn try_start(options: &[&str]) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("parley-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for Redis");
         let options = options.iter().map(|&option| option.to_owned()).collect();

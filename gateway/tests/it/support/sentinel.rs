@@ -2,12 +2,12 @@
 //! an authority.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::certificates::Authority;
+use super::ports::free_port;
 use super::redis::Redis;
 
 /// The servers; all killed when dropped.
@@ -168,10 +168,6 @@ fn tls(authority: &Authority, port: u16) -> Vec<String> {
         ("--tls-replication", "yes".to_owned()),
     ];
     options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
 fn info(server: &Redis, section: &str) -> String {
