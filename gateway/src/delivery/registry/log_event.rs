@@ -27,11 +27,18 @@ pub struct LogEvent<'a> {
     /// The messages that markers stand for, if they were read from the store.
     pub(super) marked: Option<&'a [MarkedEvent]>,
     /// The change of the way of a conversation's events that it is, with the sockets that it has passed.
-    turn: Option<Box<(Turn, RefCell<Vec<Arc<SendQueue>>>)>>,
+    turn: Option<Box<PassedTurn>>,
     /// When it reached this node: one reading of the clock for all sockets.
     pub(super) at: Instant,
     /// When the message that it brings was accepted; `None` for an event from the log, which isn't measured.
     pub(super) accepted_at: Option<Instant>,
+}
+
+/// A change of the way of a conversation's events, and the sockets that it has passed.
+#[derive(Debug)]
+struct PassedTurn {
+    turn: Turn,
+    passed: RefCell<Vec<Arc<SendQueue>>>,
 }
 
 impl<'a> LogEvent<'a> {
@@ -69,13 +76,13 @@ impl<'a> LogEvent<'a> {
     /// Notes a socket that the event has passed, if that matters.
     pub(super) fn note_passed(&self, pushed: PushOutcome, queue: &Arc<SendQueue>) {
         if let (Some(turn), PushOutcome::Queued | PushOutcome::Silent) = (&self.turn, pushed) {
-            turn.1.borrow_mut().push(Arc::clone(queue));
+            turn.passed.borrow_mut().push(Arc::clone(queue));
         }
     }
 
     /// The turn that it is, if it is one, and the sockets that it has passed.
     pub fn turn(self) -> Option<(Turn, Vec<Arc<SendQueue>>)> {
-        let (turn, passed) = *self.turn?;
+        let PassedTurn { turn, passed } = *self.turn?;
         Some((turn, passed.into_inner())).filter(|(_, passed)| !passed.is_empty())
     }
 
@@ -98,9 +105,9 @@ impl<'a> LogEvent<'a> {
     }
 }
 
-fn turn_in(envelopes: &[u8], brings_message: bool) -> Option<Box<(Turn, RefCell<Vec<Arc<SendQueue>>>)>> {
+fn turn_in(envelopes: &[u8], brings_message: bool) -> Option<Box<PassedTurn>> {
     let turn = if brings_message { None } else { Turn::of(envelopes) };
-    turn.map(|turn| Box::new((turn, RefCell::default())))
+    turn.map(|turn| Box::new(PassedTurn { turn, passed: RefCell::default() }))
 }
 
 /// The kept notification or the marker that an event is. One that brings a message is neither.

@@ -54,7 +54,7 @@ impl Row {
 #[derive(Debug)]
 pub(super) enum Span {
     /// An event that was published.
-    Live(Shown),
+    Live(Box<Shown>),
     /// What was read in place of events, up to a place.
     Read(Place, Vec<Row>),
 }
@@ -137,7 +137,7 @@ impl History {
     /// Takes the next event.
     pub(super) fn pass(&mut self, shown: Shown) {
         self.place = Place { rev: shown.rev, seq: self.place.seq.max(shown.seq.unwrap_or(0)) };
-        self.push(Span::Live(shown));
+        self.push(Span::Live(Box::new(shown)));
     }
 
     /// Takes what was read behind `floor`, when the conversation was at `head`. Whoever is at the place of before gets
@@ -171,7 +171,7 @@ impl History {
     /// The events of the last part that was taken, for those who were at `before`.
     pub(super) fn latest_for(&self, before: Place) -> Vec<&Shown> {
         match self.spans.back() {
-            Some(Span::Live(shown)) => vec![shown],
+            Some(Span::Live(shown)) => vec![&**shown],
             Some(Span::Read(_, rows)) => rows.iter().filter_map(|row| row.for_place(before)).collect(),
             None => Vec::new(),
         }
@@ -182,7 +182,7 @@ impl History {
         if from.rev < self.floor {
             return None;
         }
-        let (mut missed, mut at) = (Vec::new(), from);
+        let (mut missed, mut at): (Vec<&Shown>, Place) = (Vec::new(), from);
         for span in &self.spans {
             match span {
                 Span::Live(shown) if shown.rev > at.rev => {

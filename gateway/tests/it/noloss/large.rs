@@ -327,7 +327,8 @@ async fn who_can_not_go_on_is_told_so() {
         let (mut old, success) = open(two, "b", &format!("&resume={epoch}:{seq}")).await;
         assert_eq!(success["resumed"], false, "{success}");
         assert_eq!(old.expect("resync").await["payload"]["reason"], "trimmed");
-        for (at, reason) in [("", "trimmed"), ("g:x:1", "invalid"), ("g:99999:1", "future")] {
+        let many = (0..100).map(|n| format!("x{n}:1:1&at=")).collect::<String>() + "g:1:0";
+        for (at, reason) in [("", "trimmed"), ("g:x:1", "invalid"), ("g:99999:1", "future"), (&*many, "trimmed")] {
             let (mut client, success) = open(two, "b", &format!("&resume={epoch}:{seq}&at={at}")).await;
             assert_eq!(success["resumed"], true, "{success}");
             let told = client.expect("conversation.resync").await;
