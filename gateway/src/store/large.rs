@@ -7,43 +7,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use shared::{Conversation, ConversationId, Message, Place, Role, UserId};
 
-use super::{OutboxRow, StoreError};
+use super::{OutboxRow, Route, StoreError};
 
 /// The most changes that are read in place of lost publications. Who missed more is told to fetch them.
 pub const MISSED_MAX: u32 = 256;
-
-/// Which way the events of a conversation go: once for all members, or into the log of each.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Route {
-    /// Whether the conversation is large now.
-    pub large: bool,
-    /// How many accepted members it has.
-    pub count: u64,
-    /// When it became large or small again, oldest first.
-    pub crossings: Vec<Crossing>,
-}
-
-/// A conversation became large, or small again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crossing {
-    /// The newest message then. Later ones go the new way, however late they are published.
-    pub last_seq: u64,
-    /// Whether it became large.
-    pub large: bool,
-}
 
 impl Route {
     /// Whether a conversation with this route and more than `over` members, or less than half as many, is to change it.
     #[must_use]
     pub fn is_due(&self, over: u32, is_direct: bool) -> bool {
         turn(self.large, self.count, over, is_direct).is_some()
-    }
-
-    /// Whether the message `seq` goes out once for all members: as its commit found the conversation.
-    #[must_use]
-    pub fn is_large_at(&self, seq: u64) -> bool {
-        let before = self.crossings.iter().rev().find(|crossing| crossing.last_seq < seq);
-        before.is_some_and(|crossing| crossing.large)
     }
 }
 
@@ -137,6 +110,7 @@ pub(super) fn turn(large: bool, count: u64, over: u32, is_direct: bool) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Crossing;
 
     #[test]
     fn a_message_goes_the_way_that_its_commit_found() {

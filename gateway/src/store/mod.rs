@@ -57,7 +57,7 @@ pub use erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
 pub use error::{Refusal, StoreError};
 pub use group_commit::GroupCommit;
 pub use ids::{IdBlock, Ids};
-pub use large::{Crossed, Crossing, Head, LargeConversations, MISSED_MAX, Missed, OwnLarge, Route};
+pub use large::{Crossed, Head, LargeConversations, MISSED_MAX, Missed, OwnLarge};
 pub use leases::Leases;
 pub use listings::{ChannelPage, Listings};
 pub use lookups::Lookups;

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shared::{Conversation, ConversationId, ConversationKind, MessageId, Role, Timestamp, UserId, Visibility};
 
-use super::Route;
-
 /// The most accepted members of a conversation.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -125,6 +123,35 @@ impl NewConversation {
     pub(super) fn roles(&self) -> BTreeMap<&UserId, Role> {
         let members = self.members.iter().map(|user| (user, Role::Member));
         members.chain(self.owner.iter().map(|owner| (owner, Role::Owner))).collect()
+    }
+}
+
+/// Which way the events of a conversation go: once for all members, or into the log of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Whether the conversation is large now.
+    pub large: bool,
+    /// How many accepted members it has.
+    pub count: u64,
+    /// When it became large or small again, oldest first.
+    pub crossings: Vec<Crossing>,
+}
+
+/// A conversation became large, or small again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossing {
+    /// The newest message then. Later ones go the new way, however late they are published.
+    pub last_seq: u64,
+    /// Whether it became large.
+    pub large: bool,
+}
+
+impl Route {
+    /// Whether the message `seq` goes out once for all members: as its commit found the conversation.
+    #[must_use]
+    pub fn is_large_at(&self, seq: u64) -> bool {
+        let before = self.crossings.iter().rev().find(|crossing| crossing.last_seq < seq);
+        before.is_some_and(|crossing| crossing.large)
     }
 }
 

@@ -15,7 +15,7 @@ use super::history::{History, ReadMeaning, Row, Verdict};
 use super::inlet::{Gathered, Inlet, Join, Wish};
 use super::shown::Shown;
 use super::sources::{Head, Missed, Sources};
-use super::{Shared, Topics};
+use super::table::Table;
 use crate::backbone::BackboneError;
 use crate::delivery::envelope::TopicPayload;
 use crate::delivery::frames::{Frames, event_on};
@@ -40,7 +40,7 @@ pub(super) struct Keeper {
     conversation: ConversationId,
     inlet: Arc<Inlet>,
     sources: Arc<Sources>,
-    shared: Arc<Shared>,
+    table: Arc<Table>,
     /// `None` until the store was read once.
     history: Option<History>,
     /// Sockets that have everything up to the history's place. Those that are gone are left out now and then.
@@ -63,13 +63,13 @@ impl Keeper {
         conversation: ConversationId,
         inlet: Arc<Inlet>,
         sources: Arc<Sources>,
-        shared: Arc<Shared>,
+        table: Arc<Table>,
     ) -> Self {
         Self {
             conversation,
             inlet,
             sources,
-            shared,
+            table,
             history: None,
             members: Vec::new(),
             joins: Vec::new(),
@@ -84,8 +84,8 @@ impl Keeper {
     }
 
     /// Goes on until no socket here wants the conversation any more.
-    pub(super) async fn run(mut self, topics: Arc<Topics>) {
-        if !self.subscribe(&topics).await {
+    pub(super) async fn run(mut self) {
+        if !self.subscribe().await {
             return;
         }
         loop {
@@ -110,7 +110,7 @@ impl Keeper {
                 self.members.retain(|queue| !queue.liveness().is_retired());
                 self.pruned_at = Instant::now();
             }
-            if self.members.is_empty() && self.joins.is_empty() && topics.forget(&self.conversation, &self.inlet) {
+            if self.members.is_empty() && self.joins.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
                 break;
             }
             let later = match (is_waiting, self.again_at) {
@@ -128,14 +128,14 @@ impl Keeper {
     }
 
     /// Subscribes; false if nobody wants it any more.
-    async fn subscribe(&mut self, topics: &Topics) -> bool {
+    async fn subscribe(&mut self) -> bool {
         while let Err(error) = self.sources.backbone.subscribe_topic(&self.conversation).await {
             tracing::debug!(conversation = %self.conversation, %error, "a large conversation waits for the backbone");
             let gathered = self.inlet.take();
             self.joins.extend(gathered.joins);
             self.leave(&gathered.leaves);
             self.joins.retain(|join| !join.queue.liveness().is_retired());
-            if gathered.is_closed || self.joins.is_empty() && topics.forget(&self.conversation, &self.inlet) {
+            if gathered.is_closed || self.joins.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
                 return false;
             }
             tokio::time::sleep(self.pause()).await;
@@ -157,12 +157,12 @@ impl Keeper {
         match history.judge(rev) {
             Verdict::Old => {}
             Verdict::Gap => {
-                self.shared.metrics.topic_gaps.increment(1);
+                self.table.metrics.topic_gaps.increment(1);
                 self.heard = self.heard.max(rev);
             }
             Verdict::Next => {
                 let Some(payload) = TopicPayload::parse(&envelope) else { return };
-                self.shared.metrics.event(&payload.kind);
+                self.table.metrics.event(&payload.kind);
                 history.pass(Shown::live(payload, envelope.clone()));
                 let here = history.place;
                 self.give(here).await;
@@ -183,13 +183,13 @@ impl Keeper {
                 tokio::task::yield_now().await;
             }
         }
-        self.shared.count(tally);
+        self.table.count(tally);
     }
 
     /// For each event of the last part, the sockets here of the user who sent it.
     fn senders_of_latest(&self, before: Place) -> Vec<Vec<Arc<SendQueue>>> {
         let events = self.history.as_ref().map(|history| history.latest_for(before)).unwrap_or_default();
-        events.iter().map(|shown| self.shared.sockets_of_sender(shown)).collect()
+        events.iter().map(|shown| self.table.sockets_of_sender(shown)).collect()
     }
 
     fn give_slice(&self, slice: Range<usize>, before: Place, own: &[Vec<Arc<SendQueue>>], tally: &mut PushTally) {
@@ -219,7 +219,7 @@ impl Keeper {
     }
 
     fn read(&mut self, after: u64) -> Read {
-        self.shared.metrics.topic_reads.increment(1);
+        self.table.metrics.topic_reads.increment(1);
         self.is_doubtful = false;
         let (sources, conversation) = (Arc::clone(&self.sources), self.conversation.clone());
         self.joins.iter_mut().for_each(|join| join.reads += 1);
@@ -255,7 +255,7 @@ impl Keeper {
                 match history.take_read(floor, place, rows) {
                     ReadMeaning::Nothing => {}
                     ReadMeaning::Rows => {
-                        self.shared.metrics.topic_healed.increment(1);
+                        self.table.metrics.topic_healed.increment(1);
                         self.give(before).await;
                     }
                     ReadMeaning::Trimmed => self.resync_members(place),
@@ -273,7 +273,7 @@ impl Keeper {
     fn resync_members(&self, place: Place) {
         let notice = Frames::of(&self.resync(ResyncReason::Trimmed, place));
         for queue in &self.members {
-            self.shared.metrics.topic_resyncs.increment(1);
+            self.table.metrics.topic_resyncs.increment(1);
             queue.push_reply(notice.on(queue.wire()).clone());
         }
     }
@@ -330,7 +330,7 @@ impl Keeper {
             _ if place.rev > here.rev => self.resync_one(queue, ResyncReason::Future),
             Some(missed) if has_room(queue, &missed) => {
                 for shown in missed {
-                    shown.push(queue, self.shared.is_of_sender(shown, queue));
+                    shown.push(queue, self.table.is_of_sender(shown, queue));
                 }
                 Served::Yes
             }
@@ -339,7 +339,7 @@ impl Keeper {
     }
 
     fn resync_one(&self, queue: &SendQueue, reason: ResyncReason) -> Served {
-        self.shared.metrics.topic_resyncs.increment(1);
+        self.table.metrics.topic_resyncs.increment(1);
         let here = self.history.as_ref().map(|history| history.place).unwrap_or_default();
         self.tell(queue, &self.resync(reason, here));
         Served::Yes

@@ -8,8 +8,9 @@ mod inlet;
 mod keeper;
 mod shown;
 mod sources;
+mod table;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ use tokio_util::task::TaskTracker;
 
 use self::inlet::{Inlet, Join};
 use self::keeper::Keeper;
-use self::shown::Shown;
+use self::table::Table;
 use crate::backbone::BackboneError;
 use crate::delivery::envelope::{TopicPayload, Turn};
-use crate::delivery::registry::{PushTally, Registry};
+use crate::delivery::registry::Registry;
 use crate::delivery::send_queue::SendQueue;
 use crate::metrics::Metrics;
 use crate::switches;
@@ -43,49 +44,20 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 pub struct Topics {
     /// Whether conversations become large at all.
     is_on: bool,
-    inlets: Mutex<HashMap<ConversationId, Arc<Inlet>>>,
     /// Set once the backbone is there, until the node ends.
     sources: Mutex<Option<Arc<Sources>>>,
-    shared: Arc<Shared>,
+    table: Arc<Table>,
     tasks: TaskTracker,
     /// The subscriptions were made anew.
     resubscribed: Notify,
-}
-
-/// What all tasks use.
-struct Shared {
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
-}
-
-impl Shared {
-    fn sockets_of_sender(&self, shown: &Shown) -> Vec<Arc<SendQueue>> {
-        shown.sender.as_ref().map(|(sender, _)| self.registry.queues_of(sender)).unwrap_or_default()
-    }
-
-    fn is_of_sender(&self, shown: &Shown, queue: &Arc<SendQueue>) -> bool {
-        self.sockets_of_sender(shown).iter().any(|own| Arc::ptr_eq(own, queue))
-    }
-
-    fn count(&self, tally: PushTally) {
-        self.metrics.events_queued.increment(u64::from(tally.queued));
-        self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
-    }
 }
 
 impl Topics {
     /// No conversations yet.
     #[must_use]
     pub fn new(is_on: bool, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        let shared = Arc::new(Shared { registry, metrics });
-        Self {
-            is_on,
-            inlets: Mutex::default(),
-            sources: Mutex::new(None),
-            shared,
-            tasks: TaskTracker::new(),
-            resubscribed: Notify::new(),
-        }
+        let table = Arc::new(Table { registry, metrics, inlets: Mutex::default() });
+        Self { is_on, sources: Mutex::new(None), table, tasks: TaskTracker::new(), resubscribed: Notify::new() }
     }
 
     /// Whether conversations become large.
@@ -102,7 +74,7 @@ impl Topics {
     /// Ends all tasks.
     pub async fn close(&self) {
         self.sources.lock().take();
-        let inlets: Vec<Arc<Inlet>> = self.inlets.lock().values().cloned().collect();
+        let inlets: Vec<Arc<Inlet>> = self.table.inlets.lock().values().cloned().collect();
         inlets.iter().for_each(|inlet| inlet.add(|gathered| gathered.is_closed = true));
         self.tasks.close();
         self.tasks.wait().await;
@@ -131,16 +103,16 @@ impl Topics {
         let Some(sources) = self.sources.lock().clone() else { return };
         // Flat frames have no place: their history has the rest.
         let wish = if queue.wire().dialect.is_flat() { Wish::Now } else { wish };
-        let mut inlets = self.inlets.lock();
+        let mut inlets = self.table.inlets.lock();
         let inlet = inlets.entry(conversation.clone()).or_insert_with(|| {
             let inlet = Arc::new(Inlet::default());
-            let keeper = Keeper::new(conversation.clone(), Arc::clone(&inlet), sources, Arc::clone(&self.shared));
-            self.tasks.spawn(keeper.run(Arc::clone(self)));
+            let keeper = Keeper::new(conversation.clone(), Arc::clone(&inlet), sources, Arc::clone(&self.table));
+            self.tasks.spawn(keeper.run());
             inlet
         });
         inlet.add(|gathered| gathered.joins.push(Join { queue, wish, reads: 0 }));
         #[expect(clippy::cast_precision_loss, reason = "a node has far fewer than 2^52 conversations")]
-        self.shared.metrics.topics.set(inlets.len() as f64);
+        self.table.metrics.topics.set(inlets.len() as f64);
     }
 
     /// Events of any conversation may be missing: all are compared with the store at once.
@@ -207,12 +179,12 @@ impl Topics {
 
     /// The user's sockets are given exactly these.
     fn place(self: &Arc<Self>, user: &UserId, own: &[(ConversationId, bool)]) {
-        let queues = self.shared.registry.queues_of(user);
+        let queues = self.table.registry.queues_of(user);
         for (conversation, _) in own.iter().filter(|(_, large)| *large) {
             queues.iter().for_each(|queue| self.join(conversation, Arc::clone(queue), Wish::Now));
         }
         let is_own = |id: &ConversationId| own.iter().any(|(conversation, _)| conversation == id);
-        for (_, inlet) in self.inlets.lock().iter().filter(|(id, _)| !is_own(id)) {
+        for (_, inlet) in self.table.inlets.lock().iter().filter(|(id, _)| !is_own(id)) {
             inlet.add(|gathered| gathered.leaves.extend(queues.iter().cloned()));
         }
     }
@@ -231,7 +203,7 @@ impl Topics {
     /// on its way now isn't waited for.
     async fn check(&self, at_once: bool) -> Result<(), BackboneError> {
         let Some(sources) = self.sources.lock().clone() else { return Ok(()) };
-        let all: Vec<ConversationId> = self.inlets.lock().keys().cloned().collect();
+        let all: Vec<ConversationId> = self.table.inlets.lock().keys().cloned().collect();
         if all.is_empty() {
             return Ok(());
         }
@@ -254,18 +226,6 @@ impl Topics {
     }
 
     fn inlet(&self, conversation: &ConversationId) -> Option<Arc<Inlet>> {
-        self.inlets.lock().get(conversation).cloned()
-    }
-
-    /// Forgets a conversation whose task ends, unless something has gathered for it.
-    fn forget(&self, conversation: &ConversationId, inlet: &Arc<Inlet>) -> bool {
-        let mut inlets = self.inlets.lock();
-        if !inlet.is_empty() {
-            return false;
-        }
-        inlets.remove(conversation);
-        #[expect(clippy::cast_precision_loss, reason = "a node has far fewer than 2^52 conversations")]
-        self.shared.metrics.topics.set(inlets.len() as f64);
-        true
+        self.table.inlets.lock().get(conversation).cloned()
     }
 }
