@@ -137,6 +137,9 @@ impl Chat {
             members,
         };
         let (conversation, _) = self.under_an_id(create.id, &users, Making::Group(group)).await?;
+        if self.large_over > 0 && conversation.member_count > u64::from(self.large_over) {
+            self.cross(&conversation.id).await?;
+        }
         Ok(CreatedConversation { conversation, blocked })
     }
 
@@ -250,6 +253,7 @@ impl Chat {
                 | MembershipChange::Unban { .. }
                 | MembershipChange::SetRole { .. } => self.publish_row(&built),
             }
+            self.cross_if_due(conversation, &outcome.members).await;
         }
         if outcome.was_member && !outcome.is_member {
             // On other nodes the next sweep of typing ends it.
@@ -284,6 +288,7 @@ impl Chat {
         outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change, giver));
         self.tell_members_changed(conversation).await;
         self.publish_row(&built);
+        self.cross_if_due(conversation, &outcome.members).await;
         Ok(outcome)
     }
 

@@ -13,6 +13,7 @@ mod error;
 pub mod events;
 pub mod export;
 mod invites;
+pub mod large;
 mod late;
 pub mod lease;
 mod listings;
@@ -92,6 +93,8 @@ pub struct Chat {
     presence_posts: Option<PresencePosts>,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
+    /// With more members a conversation is large; 0: none is. A setting.
+    large_over: u32,
     /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are notified of a user's presence, many users in one query.
@@ -133,6 +136,8 @@ pub struct Parts {
     pub names: Arc<usernames::KnownNames>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
+    /// With more members a conversation is large; 0: none is.
+    pub large_over: u32,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
@@ -156,7 +161,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
+        let Parts { large_over, presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
         let presence_posts = parts.presence_posts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
@@ -178,6 +183,7 @@ impl Chat {
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             presence_posts,
             message_kinds,
+            large_over,
             presence_audience,
             partners,
             announcer,

@@ -1,6 +1,7 @@
 //! Typing: ephemeral. The server ends it after silence, because clients can vanish while their user types.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use shared::{ConversationId, ConversationKind, Event, ProtocolError, UserId};
@@ -89,7 +90,8 @@ impl Chat {
 
     /// Whether nobody is shown who types, because there are too many.
     fn is_beyond_audience(&self, members: &Members) -> bool {
-        members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
+        members.route.large
+            || members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
     }
 
     /// Ends a typing that is known.
@@ -130,7 +132,8 @@ impl Chat {
         let typing: Vec<_> = self.typing.shown.lock().keys().cloned().collect();
         for (user, conversation) in typing {
             // While the store is away, members count as present.
-            if self.members.get(&conversation).await.is_ok_and(|members| members.role(&user).is_none()) {
+            let is_gone = |members: Arc<Members>| !members.route.large && members.role(&user).is_none();
+            if self.members.get(&conversation).await.is_ok_and(is_gone) {
                 self.end_typing(&conversation, &user).await;
             }
         }

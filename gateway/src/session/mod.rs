@@ -6,6 +6,7 @@
 mod carry_out;
 mod connection;
 mod joining;
+mod large;
 mod live;
 mod order;
 pub mod poller;

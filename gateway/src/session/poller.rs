@@ -65,7 +65,7 @@ pub async fn poll(
     let backbone = &node.backbone;
     let deadline = Instant::now() + wait;
     let asked = match since {
-        Some(Resume::From(position)) => position,
+        Some(Resume::From(position, _)) => position,
         Some(Resume::Invalid) => return moved(ResyncReason::Invalid, backbone.open(user).await?),
         None => {
             let head = backbone.open(user).await?;

@@ -454,6 +454,8 @@ mod tests {
             event("conversation.changed", json!({ "conversation": conversation, "changedBy": "u" })),
             event("conversation.deleted", json!({ "conversationId": "c", "deletedBy": "u", "deletedAt": AT })),
             event("conversation.left", json!({ "conversationId": "c" })),
+            event("conversation.position", json!({ "conversationId": "c", "rev": 2, "lastSeq": 1 })),
+            event("conversation.resync", json!({ "conversationId": "c", "reason": "trimmed", "rev": 2, "lastSeq": 1 })),
             event("member.joined", place.clone()),
             event("member.left", place),
             event("status.bulk", json!({ "users": {} })),

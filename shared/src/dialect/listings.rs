@@ -116,6 +116,8 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::ConversationCreated { .. }
         | Event::ConversationJoined { .. }
         | Event::ConversationChanged { .. }
+        | Event::ConversationPosition { .. }
+        | Event::ConversationResync { .. }
         | Event::ConversationDeleted { .. }
         | Event::ConversationLeft { .. }
         | Event::MemberJoined { .. }

@@ -194,6 +194,8 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::BlockRemoved { .. }
         | Event::ConversationCreated { .. }
         | Event::ConversationChanged { .. }
+        | Event::ConversationPosition { .. }
+        | Event::ConversationResync { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
         | Event::StatusBulk { .. }

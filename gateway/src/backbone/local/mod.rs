@@ -13,15 +13,16 @@ mod rates;
 mod revocations;
 mod state;
 mod time;
+mod topics;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,8 @@ struct Shared {
     state: Mutex<State>,
     allowances: Mutex<Allowances>,
     jobs: Mutex<Jobs>,
+    /// Large conversations that this node is subscribed to, with the number of subscriptions.
+    topics: Mutex<HashMap<ConversationId, u32>>,
     inbox: Arc<dyn Inbox>,
     host: Arc<dyn BackboneHost>,
 }
@@ -72,7 +75,7 @@ impl LocalBackbone {
         let state = Mutex::new(State::new(settings.clone()));
         let allowances = Mutex::new(Allowances::new());
         let jobs = Mutex::new(Jobs::new(&settings));
-        let shared = Arc::new(Shared { settings, state, allowances, jobs, inbox, host });
+        let shared = Arc::new(Shared { settings, state, allowances, jobs, topics: Mutex::default(), inbox, host });
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];

@@ -97,7 +97,7 @@ pub(super) async fn events(
 ) -> Result<PollAnswer, Failure> {
     let user = caller.user()?;
     let wait_s = params.wait.map_or(WAIT_S_DEFAULT, u64::from).min(WAIT_S_MAX);
-    let since = params.since.map(|text| text.parse().map_or(Resume::Invalid, Resume::From));
+    let since = params.since.map(|text| text.parse().map_or(Resume::Invalid, |position| Resume::From(position, None)));
     let wait = Duration::from_secs(wait_s);
     match poll(&api.node, user, caller.identity(), since, wait).await? {
         PollOutcome::Events { epoch, seq, entries } => {

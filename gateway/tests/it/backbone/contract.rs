@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use gateway::backbone::{
     Control, DeliveryOutcome, Draw, Entrant, EntryOutcome, Grant, LogHead, RedisBackbone, SessionId, Settings, Ticket,
-    check_resume,
+    TopicEvent, check_resume,
 };
 use shared::event::ResyncReason;
-use shared::{Epoch, Position, Timestamp};
+use shared::{ConversationId, Epoch, Position, Timestamp};
 
 use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
@@ -57,6 +57,7 @@ contract!(
     an_append_opens_a_log_for_a_subscriber,
     many_publishers_make_one_gapless_log,
     every_subscribed_node_gets_every_event,
+    a_large_conversation_has_one_channel_for_all,
     a_redo_is_recognised,
     a_redo_of_something_old_hides_nothing,
     messages_that_the_log_can_not_decide_get_a_marker,
@@ -250,6 +251,30 @@ async fn every_subscribed_node_gets_every_event(rig: Rig) {
     if rig.is_shared() {
         assert_eq!(rig.b.payload(&ann).await, numbered(1, 1));
     }
+}
+
+async fn a_large_conversation_has_one_channel_for_all(rig: Rig) {
+    let (one, other) = (conversation("c"), conversation("d"));
+    let topic = |conversation: &ConversationId, rev: u64| TopicEvent {
+        conversation: conversation.clone(),
+        body: format!(r#"{{"rev":{rev},"type":"x","payload":{{}}}}"#).into(),
+    };
+    let seen = |rev| Seen::Topic("c".to_owned(), topic(&one, rev).body);
+    for node in [&rig.a, &rig.b] {
+        node.backbone.subscribe_topic(&one).await.expect("subscribed");
+    }
+    // A user of the same name has a channel of their own.
+    rig.a.backbone.subscribe(&user("c")).await.expect("subscribed");
+    rig.b.backbone.publish_topics(&[topic(&other, 7), topic(&one, 1), topic(&one, 2)]).await.expect("published");
+    for node in if rig.is_shared() { vec![&rig.a, &rig.b] } else { vec![&rig.a] } {
+        assert_eq!((node.next().await, node.next().await), (seen(1), seen(2)));
+    }
+    // Counted: two subscriptions need two ends.
+    rig.a.backbone.subscribe_topic(&one).await.expect("subscribed");
+    rig.a.backbone.unsubscribe_topic(&one);
+    rig.b.backbone.publish_topics(&[topic(&one, 3)]).await.expect("published");
+    assert_eq!(rig.a.next().await, seen(3));
+    rig.b.backbone.publish_topics(&[]).await.expect("nothing to do");
 }
 
 async fn a_redo_is_recognised(rig: Rig) {

@@ -3,6 +3,7 @@
 mod drain;
 mod epoch;
 mod heal;
+mod large;
 mod left_behind;
 mod outbox;
 mod resume;
