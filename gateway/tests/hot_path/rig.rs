@@ -48,7 +48,9 @@ impl Rig {
         };
         let queues: Vec<Arc<SendQueue>> = wires.iter().copied().zip(1..).map(join).collect();
         load_counts(&registry, &user);
-        queues.iter().for_each(|queue| drop(queue.take(&mut Batch::default(), Waker::noop())));
+        for queue in &queues {
+            queue.take(&mut Batch::default(), Waker::noop());
+        }
         Self { fanout, queues, seq: Cell::new(0) }
     }
 
