@@ -31,7 +31,7 @@ const SEND_FROM = 0.4;
 const SEND_TO = 0.6;
 const CLOSE_AT = 0.9;
 
-const connecting = new Trend('connecting', true);
+const connectingTime = new Trend('connecting', true);
 const delivery = new Trend('delivery', true);
 const connections = new Counter('connections_authenticated');
 const sentMessages = new Counter('messages_sent');
@@ -87,7 +87,7 @@ export default function ({ begin }) {
       auth_success: () => {
         authenticated = true;
         connections.add(1);
-        connecting.add(Date.now() - wave);
+        connectingTime.add(Date.now() - wave);
         if (writes) socket.setTimeout(send, at(SEND_FROM + (SEND_TO - SEND_FROM) * (vu / profile.users)));
       },
       'message.sent': () => { done = true; },

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::caller::Caller;
 use crate::support::client::Client;
 use crate::support::haproxy::Haproxy;
-use crate::support::http::{bearer, get, post, request};
+use crate::support::http::{bearer, get, patiently, post, request};
 use crate::support::nginx::Nginx;
 use crate::support::node::{API_KEY, Node, in_seconds, token, token_with};
 use crate::support::two_nodes::TwoNodes;
@@ -164,7 +164,8 @@ async fn rights_are_kept() {
 async fn a_channel_with_a_password() {
     let node = Node::embedded(&[]).await;
     let new = json!({ "kind": "channel", "id": "lounge", "password": "s3cret" });
-    let (status, made) = Caller::acting_for("a").post(&node, "/api/v1/conversations", new).await;
+    let a = Caller::acting_for("a");
+    let (status, made) = patiently(|| a.post(&node, "/api/v1/conversations", new.clone())).await;
     assert_eq!((status, &made["hasPassword"], &made["visibility"]), (201, &json!(true), &json!("public")));
     let mut a = Client::join(node.http, "a").await;
     let mut b = Client::join(node.http, "b").await;

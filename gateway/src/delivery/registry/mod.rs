@@ -1,7 +1,8 @@
 //! The sockets of each user on this node, in shards, so that no lock is common to all users.
 //!
 //! Offers the table itself (this file), pushes to a user's sockets (`push`), their places in the log (`positions`), their
-//! user's unread counts (`counts`), the sweep of their clocks and the operators' list. It never waits, and senders never look here: only the backbone's events do.
+//! user's unread counts (`counts`), the sweep of their clocks and the operators' list. It never waits, and senders never look
+//! here: only the backbone's events do.
 
 mod counts;
 mod listing;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::http::bearer;
+use crate::support::http::{bearer, patiently};
 use crate::support::node::{Node, in_seconds, token, token_with};
 use crate::support::two_nodes::{TwoNodes, acting};
 
@@ -24,7 +24,8 @@ async fn say(client: &mut Client, frame: Value) {
 }
 
 async fn create(node: &Node, owner: &str, new: Value) {
-    let (status, made) = acting(node.http, "POST", "/api/v1/conversations", owner, new).await;
+    let make = || acting(node.http, "POST", "/api/v1/conversations", owner, new.clone());
+    let (status, made) = patiently(make).await;
     assert_eq!(status, 201, "{made}");
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::store::{World, batch, bounded, conversation, new_group, owner, user};
-use crate::support::http::{get, post};
+use crate::support::http::{get, patiently, post};
 use crate::support::node::API_KEY;
 use crate::support::ports::free_port;
 use crate::support::postgres::Postgres;
@@ -36,9 +36,11 @@ async fn a_role_with_three_connections_serves_everybody() {
         let node = ServedNode::start(&redis.url(), &url, &[("LOG_FORMAT", "json")], folder.path(), "node").await;
 
         let key = ("x-api-key", API_KEY);
+        let as_backend = [key];
         for group in 0..40 {
             let asked = json!({ "id": format!("c{group}"), "kind": "group", "title": "t", "members": ["a", "b"] });
-            let (status, made) = post(node.http, "/api/v1/conversations", &[key], asked).await;
+            let make = || post(node.http, "/api/v1/conversations", &as_backend, asked.clone());
+            let (status, made) = patiently(make).await;
             assert_eq!(status, 201, "{made}");
         }
         let mut requests = JoinSet::new();
@@ -46,15 +48,16 @@ async fn a_role_with_three_connections_serves_everybody() {
             let (http, path) = (node.http, format!("/api/v1/conversations/c{group}/messages"));
             let message = json!({ "conversationId": format!("c{group}"), "content": "x" });
             requests.spawn(async move {
+                let as_a = [key, ("x-user-id", "a")];
                 for _ in 0..5 {
-                    let as_a = [key, ("x-user-id", "a")];
-                    let (status, answer) = post(http, "/api/v1/messages", &as_a, message.clone()).await;
+                    let (status, answer) = patiently(|| post(http, "/api/v1/messages", &as_a, message.clone())).await;
                     assert_eq!(status, 201, "{answer}");
                 }
             });
             requests.spawn(async move {
+                let as_b = [key, ("x-user-id", "b")];
                 for _ in 0..5 {
-                    let (status, answer) = get(http, &path, &[key, ("x-user-id", "b")]).await;
+                    let (status, answer) = patiently(|| get(http, &path, &as_b)).await;
                     assert_eq!(status, 200, "{answer}");
                 }
             });

@@ -1,6 +1,7 @@
 //! Requests as a backend or a browser makes them.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -8,6 +9,9 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+/// How long a node may be too busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One request, whose body is JSON unless a header says otherwise; status and JSON (or the text as a JSON string).
 pub(crate) async fn request(
@@ -46,6 +50,20 @@ pub(crate) async fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) ->
 /// POST of JSON.
 pub(crate) async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
     request(to, "POST", path, headers, body.to_string()).await
+}
+
+/// Asks again, as clients do, while the node is too busy for it: the tests of a run share the machine. Any other refusal is
+/// given as it is.
+pub(crate) async fn patiently<F: Future<Output = (u16, Value)>>(mut ask: impl FnMut() -> F) -> (u16, Value) {
+    let since = Instant::now();
+    loop {
+        let (status, answer) = ask().await;
+        let error = &answer["error"];
+        let is_busy = status == 503 && error["message"].as_str().is_some_and(|why| why.starts_with("too many"));
+        let Some(wait_ms) = error["retryAfterMs"].as_u64().filter(|_| is_busy) else { return (status, answer) };
+        assert!(since.elapsed() < PATIENCE, "still too busy after {PATIENCE:?}: {answer}");
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
 }
 
 /// The header of a user's token.
