@@ -17,9 +17,9 @@ use crate::delivery::fanout::{Fanout, Invalidation};
 use crate::delivery::healer::ReadMarked;
 use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
-use crate::delivery::topics::{Head, LargeStore, Missed, MissedRow, Topics};
+use crate::delivery::topics::{Head, LargeStore, Missed, MissedRow, Own, Topics};
 use crate::metrics::Metrics;
-use crate::store::{LargeOf, Store, StoreError};
+use crate::store::{self, LargeOf, Store, StoreError};
 
 /// Users whose logs are to be read.
 pub(super) type HealQueue = mpsc::UnboundedReceiver<UserId>;
@@ -97,23 +97,26 @@ impl LargeStore for LargeReads {
                 message.edited_at.is_some() || message.deleted_at.is_some() || !message.reactions.is_empty();
             MissedRow { rev: message.rev, seq: message.seq, was_large, is_changed, new, changed }
         };
-        let head = missed.head.map(|head| Head { place: head.place, large: head.large });
-        Ok(Missed { head, floor: missed.floor, rows: missed.messages.into_iter().map(row).collect() })
+        Ok(Missed {
+            head: missed.head.map(head),
+            floor: missed.floor,
+            rows: missed.messages.into_iter().map(row).collect(),
+        })
     }
 
     async fn heads(&self, conversations: &[ConversationId]) -> Result<HashMap<ConversationId, Head>, BackboneError> {
         let heads = self.store.heads(conversations).await.map_err(fault)?;
-        Ok(heads.into_iter().map(|(id, head)| (id, Head { place: head.place, large: head.large })).collect())
+        Ok(heads.into_iter().map(|(id, at)| (id, head(at))).collect())
     }
 
-    async fn own(
-        &self,
-        user: &UserId,
-        named: BTreeSet<ConversationId>,
-    ) -> Result<Vec<(ConversationId, bool)>, BackboneError> {
+    async fn own(&self, user: &UserId, named: BTreeSet<ConversationId>) -> Result<Vec<Own>, BackboneError> {
         let own = self.own.of(user, named).await.map_err(fault)?;
-        Ok(own.into_iter().map(|own| (own.conversation, own.large)).collect())
+        Ok(own.into_iter().map(|own| Own { conversation: own.conversation, head: head(own.head) }).collect())
     }
+}
+
+fn head(head: store::Head) -> Head {
+    Head { place: head.place, large: head.large }
 }
 
 fn fault(error: StoreError) -> BackboneError {

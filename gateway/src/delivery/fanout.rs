@@ -107,7 +107,7 @@ impl Fanout {
                 let event = LogEvent::live(seq, payload.envelopes, payload.message).with_counts(payload.counts);
                 let tally = self.registry.push_durable(user, &event);
                 if let Some((turn, passed)) = event.turn() {
-                    self.topics.turn(&turn, passed);
+                    self.topics.turn(user, &turn, passed);
                 }
                 if let Some((began, message)) = traced {
                     traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));

@@ -150,7 +150,7 @@ impl Heal {
             let event = LogEvent::logged(*seq, payload).with_marked(marked);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
             if let Some((turn, passed)) = event.turn() {
-                self.topics.turn(&turn, passed);
+                self.topics.turn(self.user.as_str(), &turn, passed);
             }
             self.metrics.healed.increment(u64::from(tally.queued));
             self.metrics.slow_consumers.increment(u64::from(tally.overflowed));

@@ -158,7 +158,7 @@ fn open_gate(
         }
         None => {}
     }
-    arrival.go_on(&registered.node, &registered.queue, resumed);
+    arrival.go_on(registered, resumed);
     registered.open_gate(head, position, Bytes::from(first));
     registered.node.registry.repeat_counts(&registered.user, registered.number, &moves);
     arrival.follow(registered, resumed, head.last);

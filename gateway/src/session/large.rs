@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shared::command::Resume;
+use shared::event::ResyncReason;
 use shared::{ConversationId, Places, UserId, Wire};
 
 use super::registered::Registered;
+use crate::delivery::heal::resync;
 use crate::delivery::send_queue::SendQueue;
-use crate::delivery::topics::Wish;
+use crate::delivery::topics::{Own, Wish};
 use crate::node::Node;
 
 /// How long a connection that resumes waits for the store. Then it goes on, and is told of its large conversations later.
@@ -21,31 +23,29 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a connection has got what its log brings it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A user's large conversations, and those that their client named; with each, whether it is large.
-type Own = Vec<(ConversationId, bool)>;
-
 /// What a joining connection has to know of large conversations.
 pub(super) struct Arrival {
     /// What the client named; `None` if it doesn't know of large conversations, or doesn't resume.
     named: Option<Places>,
-    /// `None` if the store wasn't asked, or didn't answer.
-    own: Option<Own>,
+    /// The user's large conversations, and those that their client named. `None` if the store wasn't asked, or didn't answer.
+    own: Option<Vec<Own>>,
     /// Whether there may be any.
     is_asked: bool,
 }
 
 impl Arrival {
-    /// Looks up what has to be known before the connection is told whether it resumes.
+    /// Looks up what has to be known before the connection is told whether it resumes. Who doesn't gets everything that is said
+    /// from then on.
     pub(super) async fn look_up(node: &Node, user: &UserId, resume: Option<&Resume>, wire: Wire) -> Self {
-        let (resumes, named) = match resume {
+        let named = match resume {
             // Flat frames have no place in a conversation: their history has the rest.
-            Some(Resume::From(..)) if wire.dialect.is_flat() => (true, Some(Places::new())),
-            Some(Resume::From(_, named)) => (true, named.clone()),
-            Some(Resume::Invalid) | None => (false, None),
+            Some(Resume::From(..)) if wire.dialect.is_flat() => Some(Places::new()),
+            Some(Resume::From(_, named)) => named.clone(),
+            Some(Resume::Invalid) | None => None,
         };
         let is_asked = node.topics.is_on() || named.as_ref().is_some_and(|named| !named.is_empty());
         let mut own = None;
-        if is_asked && resumes {
+        if is_asked {
             let asked = node.topics.own(user, names(named.as_ref()));
             own = tokio::time::timeout(LOOKED_UP_WITHIN, asked).await.ok().and_then(Result::ok);
         }
@@ -54,17 +54,20 @@ impl Arrival {
 
     /// Whether the client would miss something without a word: its user is in a large conversation, and it doesn't know of any.
     pub(super) fn is_unaware(&self) -> bool {
-        self.named.is_none() && self.own.as_ref().is_some_and(|own| own.iter().any(|(_, large)| *large))
+        self.named.is_none() && self.own.as_ref().is_some_and(|own| own.iter().any(|own| own.head.large))
     }
 
     /// To be called before the gate opens, behind which events of the log may change where conversations come from. Whatever
     /// is sent goes out behind it.
-    pub(super) fn go_on(&self, node: &Node, queue: &Arc<SendQueue>, resumed: bool) {
+    pub(super) fn go_on(&self, registered: &Registered, resumed: bool) {
         let (Some(named), Some(own), true) = (&self.named, &self.own, resumed) else { return };
-        for (conversation, _) in own {
+        let join = |conversation: &ConversationId, wish| {
+            registered.node.topics.join(conversation, &registered.user, Arc::clone(&registered.queue), wish);
+        };
+        for Own { conversation, .. } in own {
             match named.get(conversation) {
-                Some(Some(place)) => node.topics.join(conversation, Arc::clone(queue), Wish::From(*place)),
-                Some(None) => node.topics.join(conversation, Arc::clone(queue), Wish::Invalid),
+                Some(Some(place)) => join(conversation, Wish::From(*place)),
+                Some(None) => join(conversation, Wish::Invalid),
                 None => {}
             }
         }
@@ -77,41 +80,57 @@ impl Arrival {
         }
         let (node, user) = (Arc::clone(&registered.node), registered.user.clone());
         let queue = Arc::clone(&registered.queue);
-        let wish = if resumed { Wish::Unnamed } else { Wish::Now };
         registered.node.tasks.spawn(async move {
-            // What was named is under way already, unless the store couldn't be asked.
-            let named = self.named.as_ref().filter(|_| resumed && self.own.is_some()).cloned().unwrap_or_default();
-            let own = match self.own {
-                Some(own) => own,
-                None => match ask(&node, &user, &queue, names(self.named.as_ref())).await {
-                    Some(own) => own,
-                    None => return,
-                },
-            };
-            let is_behind = || queue.position().is_none_or(|(position, _)| position < last);
-            while resumed && is_behind() && !queue.liveness().is_retired() && queue.closing().is_none() {
+            let is_unaware = resumed && self.named.is_none() && self.own.is_none();
+            let named = self.named.filter(|_| resumed).unwrap_or_default();
+            let mut others = names(Some(&named));
+            if let Some(own) = self.own {
+                // What became large on the way is there by the log.
+                let is_behind = || queue.position().is_none_or(|(position, _)| position < last);
+                while is_behind() && !is_gone(&node, &queue) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
                 tokio::time::sleep(LOOK_EVERY).await;
+                let unnamed = |own: &Own| own.head.large && !named.contains_key(&own.conversation);
+                for Own { conversation, head } in own.into_iter().filter(unnamed) {
+                    let wish = if resumed { Wish::Unnamed } else { Wish::Told(head.place) };
+                    node.topics.join(&conversation, &user, Arc::clone(&queue), wish);
+                    others.insert(conversation);
+                }
+                if queue.position().is_some_and(|(position, _)| position == last) {
+                    return;
+                }
             }
-            // What became large on the way is there, too.
-            for (conversation, _) in own.iter().filter(|(id, large)| *large && !named.contains_key(id)) {
-                node.topics.join(conversation, Arc::clone(&queue), wish);
+            let wish = if resumed { Wish::Unnamed } else { Wish::Now };
+            settle(&node, &user, &queue, (others, wish)).await;
+            if is_unaware && node.topics.own(&user, BTreeSet::new()).await.is_ok_and(|own| !own.is_empty()) {
+                resync_all(&node, &user, &queue);
             }
         });
     }
 }
 
-/// Asks until the store answers; `None` if the connection is gone.
-async fn ask(node: &Node, user: &UserId, queue: &SendQueue, named: BTreeSet<ConversationId>) -> Option<Own> {
-    loop {
-        match node.topics.own(user, named.clone()).await {
-            Ok(own) => return Some(own),
-            Err(error) => tracing::debug!(%error, "the large conversations of a user could not be looked up"),
-        }
+/// Asks until the store answers, or the connection is gone.
+async fn settle(node: &Node, user: &UserId, queue: &Arc<SendQueue>, (others, wish): (BTreeSet<ConversationId>, Wish)) {
+    while let Err(error) = node.topics.settle(user, std::slice::from_ref(queue), others.clone(), wish).await {
+        tracing::debug!(%user, %error, "the large conversations of a user could not be looked up");
         tokio::time::sleep(PAUSE).await;
-        if queue.liveness().is_retired() || node.draining.load(Ordering::Relaxed) {
-            return None;
+        if is_gone(node, queue) {
+            return;
         }
     }
+}
+
+/// Tells a client that doesn't know of large conversations to fetch everything.
+fn resync_all(node: &Node, user: &UserId, queue: &SendQueue) {
+    if let Some(epoch) = node.registry.epoch(user.as_str()) {
+        queue.push_reply_at(|position| resync(ResyncReason::Trimmed, &epoch, position).on(queue.wire()).clone());
+        node.metrics.resync(ResyncReason::Trimmed);
+    }
+}
+
+fn is_gone(node: &Node, queue: &SendQueue) -> bool {
+    queue.liveness().is_retired() || queue.closing().is_some() || node.draining.load(Ordering::Relaxed)
 }
 
 fn names(named: Option<&Places>) -> BTreeSet<ConversationId> {

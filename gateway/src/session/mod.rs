@@ -9,6 +9,7 @@ mod joining;
 mod large;
 mod live;
 mod order;
+mod polled;
 pub mod poller;
 mod registered;
 pub mod socket;

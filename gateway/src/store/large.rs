@@ -34,8 +34,8 @@ pub struct Crossed {
 pub struct OwnLarge {
     /// The conversation.
     pub conversation: ConversationId,
-    /// Whether it is large. Others are told only where they were asked for.
-    pub large: bool,
+    /// Where it is. Those that aren't large are told only where they were asked for.
+    pub head: Head,
 }
 
 /// Where a conversation is.

@@ -89,6 +89,71 @@ pub fn as_sent(envelope: &[u8], temp_id: Option<&str>) -> Option<Vec<u8>> {
     Some([head, br#""type":"message.sent","payload":{"#, temp_id.as_bytes(), rest].concat())
 }
 
+/// An envelope that moves its client's place in a large conversation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TopicStep {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The place behind it. Of an event without a new message `seq` is 0.
+    pub place: Place,
+    /// What it is.
+    pub kind: StepKind,
+}
+
+/// What moves a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    /// An event of the conversation.
+    Event,
+    /// The client is told its place.
+    Position,
+    /// The same, and that it missed something.
+    Resync,
+}
+
+impl TopicStep {
+    /// The step that an envelope for one client is; `None` if it is none.
+    #[must_use]
+    pub fn of(envelope: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            rev: Option<u64>,
+            #[serde(rename = "type")]
+            kind: String,
+            payload: Payload,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Payload {
+            conversation_id: Option<ConversationId>,
+            message: Option<Message>,
+            rev: Option<u64>,
+            last_seq: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Message {
+            conversation_id: ConversationId,
+            seq: u64,
+        }
+        let is_step = envelope.starts_with(b"{\"rev\":") || envelope.starts_with(b"{\"type\":\"conversation.");
+        let Envelope { rev, kind, payload } = is_step.then(|| serde_json::from_slice(envelope).ok()).flatten()?;
+        if let Some(rev) = rev {
+            let is_new = kind == "message.new" || kind == "message.sent";
+            let seq = payload.message.as_ref().filter(|_| is_new).map_or(0, |message| message.seq);
+            let conversation = payload.conversation_id.or(payload.message.map(|message| message.conversation_id))?;
+            return Some(Self { conversation, place: Place { rev, seq }, kind: StepKind::Event });
+        }
+        let kind = match &*kind {
+            "conversation.position" => StepKind::Position,
+            "conversation.resync" => StepKind::Resync,
+            _ => return None,
+        };
+        let place = Place { rev: payload.rev?, seq: payload.last_seq? };
+        Some(Self { conversation: payload.conversation_id?, place, kind })
+    }
+}
+
 /// An event of a user's log that changes which way a conversation's events come to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
@@ -197,6 +262,24 @@ mod tests {
         assert_eq!((&sent["type"], &sent["rev"]), (&"message.sent".into(), &12.into()));
         assert_eq!((&sent["payload"]["tempId"], &sent["payload"]["senderName"]), (&"t\"".into(), &"n".into()));
         assert_eq!(sent["payload"]["message"]["id"], "7");
+    }
+
+    #[test]
+    fn steps_move_a_place() {
+        let step = |text: &str| TopicStep::of(text.as_bytes()).map(|step| (step.place, step.kind));
+        let place = |rev, seq| Place { rev, seq };
+        assert_eq!(step(NEW), Some((place(12, 3), StepKind::Event)));
+        let edited = r#"{"rev":13,"type":"message.edited","payload":{"message":{"conversationId":"c","seq":2}}}"#;
+        assert_eq!(step(edited), Some((place(13, 0), StepKind::Event)));
+        let deleted = r#"{"rev":14,"type":"message.deleted","payload":{"conversationId":"c","seq":2}}"#;
+        assert_eq!(step(deleted), Some((place(14, 0), StepKind::Event)));
+        let told = |kind| format!(r#"{{"type":"{kind}","payload":{{"conversationId":"c","rev":9,"lastSeq":4}}}}"#);
+        assert_eq!(step(&told("conversation.position")), Some((place(9, 4), StepKind::Position)));
+        assert_eq!(step(&told("conversation.resync")), Some((place(9, 4), StepKind::Resync)));
+        assert_eq!(
+            (step(&told("conversation.updated")), step("{}"), step(r#"{"seq":1,"type":"x"}"#)),
+            (None, None, None)
+        );
     }
 
     #[test]

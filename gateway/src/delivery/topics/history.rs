@@ -36,6 +36,10 @@ impl Row {
         Some(Self { rev, seq, was_large, is_changed, new: shown(&new)?, changed: shown(&changed)? })
     }
 
+    fn bytes(&self) -> usize {
+        self.new.bytes() + self.changed.bytes()
+    }
+
     /// What somebody at a place lacks of it.
     pub(super) fn for_place(&self, place: Place) -> Option<&Shown> {
         if self.rev <= place.rev {
@@ -77,7 +81,7 @@ impl Span {
     fn bytes(&self) -> usize {
         match self {
             Self::Live(shown) => shown.bytes(),
-            Self::Read(_, rows) => rows.iter().map(|row| row.new.bytes() + row.changed.bytes()).sum(),
+            Self::Read(_, rows) => rows.iter().map(Row::bytes).sum(),
         }
     }
 }
@@ -118,6 +122,7 @@ pub(super) struct History {
 impl History {
     /// What was read first: everything behind `floor`, up to `place`.
     pub(super) fn new(floor: u64, place: Place, rows: Vec<Row>) -> Self {
+        let (floor, rows) = bounded(floor, rows);
         let mut history = Self { place, floor: floor.min(place.rev), spans: VecDeque::new(), count: 0, bytes: 0 };
         history.push(Span::Read(place, rows));
         history
@@ -143,6 +148,7 @@ impl History {
     /// Takes what was read behind `floor`, when the conversation was at `head`. Whoever is at the place of before gets
     /// [`History::latest_for`] it.
     pub(super) fn take_read(&mut self, floor: u64, head: Place, rows: Vec<Row>) -> ReadMeaning {
+        let (floor, rows) = bounded(floor, rows);
         let (before, reaches) = (self.place, floor <= self.place.rev);
         let meaning = match (head.rev > before.rev, reaches) {
             (false, _) => ReadMeaning::Nothing,
@@ -177,9 +183,14 @@ impl History {
         }
     }
 
-    /// What somebody at `from` missed up to this place; `None` if that reaches back too far, or is too much.
+    /// Whether everything behind a place is kept.
+    pub(super) fn reaches(&self, from: Place) -> bool {
+        from.rev >= self.floor
+    }
+
+    /// What somebody at `from` missed up to this place; `None` if that reaches back too far.
     pub(super) fn missed(&self, from: Place) -> Option<Vec<&Shown>> {
-        if from.rev < self.floor {
+        if !self.reaches(from) {
             return None;
         }
         let (mut missed, mut at): (Vec<&Shown>, Place) = (Vec::new(), from);
@@ -198,7 +209,7 @@ impl History {
                 }
             }
         }
-        (missed.len() <= EVENTS_MAX).then_some(missed)
+        Some(missed)
     }
 
     fn push(&mut self, span: Span) {
@@ -212,6 +223,19 @@ impl History {
             self.floor = first.end();
         }
     }
+}
+
+/// As many of the newest as may be kept, and the `rev` behind which none is left out.
+fn bounded(mut floor: u64, mut rows: Vec<Row>) -> (u64, Vec<Row>) {
+    let mut bytes: usize = rows.iter().map(Row::bytes).sum();
+    let mut left_out = 0;
+    while bytes > BYTES_MAX
+        && let Some(row) = rows.get(left_out)
+    {
+        (bytes, floor, left_out) = (bytes - row.bytes(), row.rev, left_out + 1);
+    }
+    rows.drain(..left_out);
+    (floor, rows)
 }
 
 #[cfg(test)]
@@ -299,6 +323,22 @@ mod tests {
         }
         assert!(history.spans.len() <= EVENTS_MAX && history.missed(place(700, 500)).is_none());
         assert_eq!(lacks(&history, place(1099, 500)), Some(vec![(1100, false)]));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_fits() {
+        let large = |rev: u64| {
+            let text =
+                format!(r#"{{"rev":{rev},"type":"message.edited","payload":{{"x":"{}"}}}}"#, "x".repeat(BYTES_MAX / 4));
+            let shown = || {
+                let envelope = Bytes::from(text.clone());
+                Shown::read(TopicPayload::parse(&envelope).expect("an event"), envelope.clone())
+            };
+            Row { rev, seq: rev, was_large: true, is_changed: true, new: shown(), changed: shown() }
+        };
+        let history = History::new(2, place(5, 5), (3..=5).map(large).collect());
+        assert!(!history.reaches(place(3, 3)) && history.reaches(place(4, 4)));
+        assert_eq!(lacks(&history, place(4, 4)), Some(vec![(5, false)]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::Place;
+use shared::{Place, UserId};
 use tokio::sync::Notify;
 
 use super::history::{BYTES_MAX, EVENTS_MAX};
@@ -19,8 +19,8 @@ pub enum Wish {
     Now,
     /// It goes on from here.
     From(Place),
-    /// The same, and the client is told the place first: its user has come in there.
-    Joined(Place),
+    /// The same, and the client is told the place first: there the connection was made, or its user came in.
+    Told(Place),
     /// The client didn't say where it was.
     Unnamed,
     /// The client said something that is no place.
@@ -31,7 +31,7 @@ impl Wish {
     /// The place from which the socket goes on, if it has one.
     pub(super) fn place(self) -> Option<Place> {
         match self {
-            Self::From(place) | Self::Joined(place) => Some(place),
+            Self::From(place) | Self::Told(place) => Some(place),
             Self::Now | Self::Unnamed | Self::Invalid => None,
         }
     }
@@ -40,10 +40,20 @@ impl Wish {
 /// A socket that is to be given the conversation's events.
 #[derive(Debug)]
 pub(super) struct Join {
+    pub(super) user: UserId,
     pub(super) queue: Arc<SendQueue>,
     pub(super) wish: Wish,
     /// How often the store was read since it came.
     pub(super) reads: u32,
+}
+
+/// A socket comes or goes.
+#[derive(Debug)]
+pub(super) enum Move {
+    Join(Join),
+    Leave(Arc<SendQueue>),
+    /// Its user isn't in the conversation any more, unless that became small.
+    LeaveUnlessSmall(Arc<SendQueue>),
 }
 
 /// What has gathered.
@@ -54,8 +64,8 @@ pub(super) struct Gathered {
     bytes: usize,
     /// The highest `rev` that was heard of without its event.
     pub(super) heard: u64,
-    pub(super) joins: Vec<Join>,
-    pub(super) leaves: Vec<Arc<SendQueue>>,
+    /// In their order: somebody may leave and come back.
+    pub(super) moves: Vec<Move>,
     /// Events may be missing, or the conversation may have become small: the store is to be asked.
     pub(super) is_doubtful: bool,
     /// The node ends.
@@ -88,6 +98,11 @@ impl Inlet {
         self.woken.notify_one();
     }
 
+    /// These sockets come or go.
+    pub(super) fn moved(&self, queues: &[Arc<SendQueue>], how: impl Fn(Arc<SendQueue>) -> Move) {
+        self.add(|gathered| gathered.moves.extend(queues.iter().cloned().map(how)));
+    }
+
     /// All that has gathered.
     pub(super) fn take(&self) -> Gathered {
         std::mem::take(&mut *self.gathered.lock())
@@ -96,6 +111,6 @@ impl Inlet {
     /// Whether nothing has gathered.
     pub(super) fn is_empty(&self) -> bool {
         let gathered = self.gathered.lock();
-        gathered.events.is_empty() && gathered.joins.is_empty() && gathered.leaves.is_empty()
+        gathered.events.is_empty() && gathered.moves.is_empty()
     }
 }

@@ -11,9 +11,12 @@ use shared::event::ResyncReason;
 use shared::{ConversationId, Event, Place};
 use tokio::time::{Instant, sleep_until};
 
+use super::ahead::Ahead;
+use super::entrance::Entrance;
 use super::history::{History, ReadMeaning, Row, Verdict};
 use super::inlet::{Gathered, Inlet, Join, Wish};
 use super::shown::Shown;
+use super::sockets::Sockets;
 use super::sources::{Head, Missed, Sources};
 use super::table::Table;
 use crate::backbone::BackboneError;
@@ -23,7 +26,7 @@ use crate::delivery::registry::PushTally;
 use crate::delivery::send_queue::SendQueue;
 use crate::switches;
 
-/// Sockets that get an event before other tasks have their turn.
+/// Sockets that are served before other tasks have their turn.
 const SLICE: usize = 256;
 /// The pause before the store or the backbone is asked again; then it grows.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -43,10 +46,11 @@ pub(super) struct Keeper {
     table: Arc<Table>,
     /// `None` until the store was read once.
     history: Option<History>,
-    /// Sockets that have everything up to the history's place. Those that are gone are left out now and then.
-    members: Vec<Arc<SendQueue>>,
-    joins: Vec<Join>,
-    /// The highest `rev` that was heard of.
+    /// Those that are gone are left out now and then.
+    sockets: Sockets,
+    /// Events behind the history's place that can't pass yet.
+    ahead: Ahead,
+    /// The highest `rev` that was heard of without its event.
     heard: u64,
     is_doubtful: bool,
     /// What the store said last.
@@ -71,8 +75,8 @@ impl Keeper {
             sources,
             table,
             history: None,
-            members: Vec::new(),
-            joins: Vec::new(),
+            sockets: Sockets::default(),
+            ahead: Ahead::default(),
             heard: 0,
             is_doubtful: false,
             is_large: true,
@@ -89,35 +93,30 @@ impl Keeper {
             return;
         }
         loop {
-            let Gathered { events, heard, joins, leaves, is_doubtful, is_closed, .. } = self.inlet.take();
+            let Gathered { events, heard, moves, is_doubtful, is_closed, .. } = self.inlet.take();
             if is_closed {
                 break;
             }
             // While it counts as small, whoever comes knows better.
-            self.is_doubtful |= is_doubtful || !self.is_large && !joins.is_empty();
-            self.joins.extend(joins);
-            self.leave(&leaves);
+            self.is_doubtful |= is_doubtful || !self.is_large && !moves.is_empty();
+            self.is_doubtful |= self.sockets.take(moves);
             self.heard = self.heard.max(heard);
             for (rev, envelope) in events {
                 self.take_event(rev, envelope).await;
             }
-            let is_waiting = self.serve_joins();
+            self.let_in(false).await;
             if self.reading.is_none() && self.again_at.is_none_or(|at| at <= Instant::now()) {
                 self.again_at = None;
                 self.reading = self.wanted().map(|after| self.read(after));
             }
             if self.pruned_at.elapsed() >= PRUNE_EVERY {
-                self.members.retain(|queue| !queue.liveness().is_retired());
+                self.sockets.prune();
                 self.pruned_at = Instant::now();
             }
-            if self.members.is_empty() && self.joins.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
+            if self.sockets.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
                 break;
             }
-            let later = match (is_waiting, self.again_at) {
-                (true, _) => Some(Instant::now() + SOON),
-                (false, at) => at,
-            };
-            let inlet = Arc::clone(&self.inlet);
+            let (inlet, later) = (Arc::clone(&self.inlet), self.later());
             tokio::select! {
                 () = inlet.woken.notified() => {}
                 read = next(&mut self.reading) => self.take_read(read).await,
@@ -127,15 +126,22 @@ impl Keeper {
         self.sources.backbone.unsubscribe_topic(&self.conversation);
     }
 
+    /// When something is due that nothing wakes for.
+    fn later(&self) -> Option<Instant> {
+        let gate = self.sockets.arrivals.is_at_gate().then(|| Instant::now() + SOON);
+        let again = if self.reading.is_some() { None } else { self.again_at.or_else(|| self.ahead.lost_at()) };
+        let again = again.filter(|_| !switches::off("topic-heal"));
+        gate.into_iter().chain(again).min()
+    }
+
     /// Subscribes; false if nobody wants it any more.
     async fn subscribe(&mut self) -> bool {
         while let Err(error) = self.sources.backbone.subscribe_topic(&self.conversation).await {
             tracing::debug!(conversation = %self.conversation, %error, "a large conversation waits for the backbone");
             let gathered = self.inlet.take();
-            self.joins.extend(gathered.joins);
-            self.leave(&gathered.leaves);
-            self.joins.retain(|join| !join.queue.liveness().is_retired());
-            if gathered.is_closed || self.joins.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
+            self.sockets.take(gathered.moves);
+            self.sockets.prune();
+            if gathered.is_closed || self.sockets.is_empty() && self.table.forget(&self.conversation, &self.inlet) {
                 return false;
             }
             tokio::time::sleep(self.pause()).await;
@@ -150,23 +156,27 @@ impl Keeper {
     }
 
     async fn take_event(&mut self, rev: u64, envelope: Bytes) {
-        let Some(history) = &mut self.history else {
+        match self.history.as_ref().map(|history| history.judge(rev)) {
+            Some(Verdict::Old) => return,
+            Some(Verdict::Gap) => self.table.metrics.topic_gaps.increment(1),
+            Some(Verdict::Next) | None => {}
+        }
+        if !self.ahead.keep(rev, envelope) {
             self.heard = self.heard.max(rev);
-            return;
-        };
-        match history.judge(rev) {
-            Verdict::Old => {}
-            Verdict::Gap => {
-                self.table.metrics.topic_gaps.increment(1);
-                self.heard = self.heard.max(rev);
-            }
-            Verdict::Next => {
-                let Some(payload) = TopicPayload::parse(&envelope) else { return };
-                self.table.metrics.event(&payload.kind);
-                history.pass(Shown::live(payload, envelope.clone()));
-                let here = history.place;
-                self.give(here).await;
-            }
+        }
+        self.pass_on().await;
+    }
+
+    /// Hands on what is next, and what waited for it.
+    async fn pass_on(&mut self) {
+        while let Some(history) = &mut self.history
+            && let Some(envelope) = self.ahead.next(history.place.rev)
+        {
+            let Some(payload) = TopicPayload::parse(&envelope) else { continue };
+            self.table.metrics.event(&payload.kind);
+            history.pass(Shown::live(payload, envelope.clone()));
+            let here = history.place;
+            self.give(here).await;
         }
     }
 
@@ -174,11 +184,11 @@ impl Keeper {
     async fn give(&mut self, before: Place) {
         let own = self.senders_of_latest(before);
         let (mut at, mut tally) = (0, PushTally::default());
-        while at < self.members.len() {
-            let end = self.members.len().min(at + (SLICE / own.len().max(1)).max(1));
+        while at < self.sockets.members.len() {
+            let end = self.sockets.members.len().min(at + (SLICE / own.len().max(1)).max(1));
             self.give_slice(at..end, before, &own, &mut tally);
             at = end;
-            if at < self.members.len() {
+            if at < self.sockets.members.len() {
                 // Others' events go between: a conversation of ten thousand holds nobody up.
                 tokio::task::yield_now().await;
             }
@@ -193,36 +203,39 @@ impl Keeper {
     }
 
     fn give_slice(&self, slice: Range<usize>, before: Place, own: &[Vec<Arc<SendQueue>>], tally: &mut PushTally) {
-        let slice = self.members.get(slice).unwrap_or_default();
         let events = self.history.as_ref().map(|history| history.latest_for(before)).unwrap_or_default();
         for (shown, own) in events.into_iter().zip(own) {
-            slice.iter().for_each(|queue| tally.count(shown.push(queue, is_among(own, queue))));
+            for queue in self.sockets.members.slice(slice.clone()) {
+                let is_own = own.iter().any(|other| Arc::ptr_eq(other, queue));
+                tally.count(shown.push(queue, is_own));
+            }
         }
     }
 
-    /// The `rev` behind which the store is to be read now, if it is.
+    /// The `rev` behind which the store is to be read now, if it is. For those who were away it is read as far back as is kept:
+    /// so one read serves all of them.
     fn wanted(&self) -> Option<u64> {
+        let unread = self.sockets.arrivals.unread();
         let Some(history) = &self.history else {
             // Without anybody who goes on from somewhere, the place is enough.
-            let places = self.joins.iter().filter_map(|join| join.wish.place());
-            return Some(places.map(|place| place.rev).min().unwrap_or(u64::MAX));
+            return Some(unread.map(from).min().unwrap_or(u64::MAX));
         };
-        let of_joins = self.joins.iter().filter(|join| join.reads == 0).filter_map(|join| join.wish.place());
-        let unserved = of_joins.filter(|place| history.missed(*place).is_none() || place.rev > history.place.rev);
-        let earliest = unserved.map(|place| place.rev).min();
-        let is_behind = self.heard > history.place.rev && !switches::off("topic-heal");
-        match (earliest, is_behind || self.is_doubtful) {
-            (Some(rev), _) => Some(rev.min(history.place.rev)),
-            (None, true) => Some(history.place.rev),
-            (None, false) => None,
+        let (mut before, mut is_ahead) = (None, false);
+        for wish in unread {
+            let (reaches, rev) = wish.place().map_or((true, 0), |place| (history.reaches(place), place.rev));
+            before = if reaches { before } else { Some(before.map_or(from(wish), |rev: u64| rev.min(from(wish)))) };
+            is_ahead |= rev > history.place.rev;
         }
+        let is_lost = self.ahead.lost_at().is_some_and(|at| at <= Instant::now());
+        let is_behind = (self.heard > history.place.rev || is_lost) && !switches::off("topic-heal");
+        before.or_else(|| (is_ahead || is_behind || self.is_doubtful).then_some(history.place.rev))
     }
 
     fn read(&mut self, after: u64) -> Read {
         self.table.metrics.topic_reads.increment(1);
         self.is_doubtful = false;
         let (sources, conversation) = (Arc::clone(&self.sources), self.conversation.clone());
-        self.joins.iter_mut().for_each(|join| join.reads += 1);
+        self.sockets.note_read();
         // What is heard of from here on isn't certainly in it.
         self.heard = 0;
         Box::pin(async move { sources.store.missed(&conversation, after).await })
@@ -233,7 +246,7 @@ impl Keeper {
             Ok(missed) => missed,
             Err(error) => {
                 tracing::debug!(conversation = %self.conversation, %error, "a large conversation could not be read");
-                self.joins.iter_mut().for_each(|join| join.reads = 0);
+                self.sockets.forget_read();
                 self.is_doubtful = true;
                 self.again_at = Some(Instant::now() + self.pause());
                 return;
@@ -242,11 +255,11 @@ impl Keeper {
         (self.failures, self.again_at) = (0, None);
         let Some(Head { place, large }) = head else {
             // It was deleted, as each member's own log says.
-            self.joins.clear();
-            self.members.clear();
+            (self.sockets, self.history) = (Sockets::default(), None);
             return;
         };
         self.is_large = large;
+        self.sockets.end_read(large);
         let rows = rows.into_iter().filter_map(Row::of).collect();
         match &mut self.history {
             None => self.history = Some(History::new(floor, place, rows)),
@@ -262,98 +275,67 @@ impl Keeper {
                 }
             }
         }
+        self.pass_on().await;
+        self.let_in(true).await;
         if !large {
             // From here on the members' own logs have everything.
-            self.serve_joins();
-            self.members.clear();
-            self.joins.retain(|join| join.reads == 0 || join.queue.position().is_none());
+            self.sockets.members.clear();
+            self.sockets.arrivals.keep_at_gate();
+            self.ahead.clear();
         }
     }
 
     fn resync_members(&self, place: Place) {
         let notice = Frames::of(&self.resync(ResyncReason::Trimmed, place));
-        for queue in &self.members {
+        for queue in self.sockets.members.slice(0..self.sockets.members.len()) {
             self.table.metrics.topic_resyncs.increment(1);
             queue.push_reply(notice.on(queue.wire()).clone());
         }
     }
 
-    /// Lets in those who can be served now; whether somebody waits for their own gate.
-    fn serve_joins(&mut self) -> bool {
-        let mut is_waiting = false;
-        let joins = std::mem::take(&mut self.joins);
-        for join in joins {
-            // A socket that is in, or on its way in, stays where it is.
-            let is_known = || self.joins.iter().any(|other| Arc::ptr_eq(&other.queue, &join.queue));
-            if join.queue.liveness().is_retired() || is_among(&self.members, &join.queue) || is_known() {
-                continue;
+    /// Lets those in who can be served now: the new ones, or after a read all who waited for it.
+    async fn let_in(&mut self, after_read: bool) {
+        let due = self.sockets.arrivals.due(after_read);
+        for (turn, slice) in due.chunks(SLICE).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
             }
-            if join.queue.position().is_none() {
-                is_waiting = true;
-                self.joins.push(join);
-                continue;
-            }
-            match self.serve(&join) {
-                Served::Yes => self.members.push(join.queue),
-                Served::NotYet => self.joins.push(join),
-            }
+            let mut arrivals = std::mem::take(&mut self.sockets.arrivals);
+            let served = arrivals.serve(slice, |join| self.serve(join));
+            self.sockets.arrivals = arrivals;
+            self.sockets.members.add(served);
         }
-        is_waiting
     }
 
-    fn serve(&self, join: &Join) -> Served {
-        let Some(history) = &self.history else { return Served::NotYet };
-        let (queue, here) = (&join.queue, history.place);
+    /// Whether a socket is in now.
+    fn serve(&self, join: &Join) -> bool {
+        let Some(history) = &self.history else { return false };
         let is_read = join.reads > 0 && self.reading.is_none();
-        if !self.is_large && !is_read {
-            return Served::NotYet;
-        }
-        let (place, is_told) = match join.wish {
-            Wish::From(place) => (place, false),
-            Wish::Joined(place) => (place, true),
-            _ if !self.is_large => return Served::Yes,
-            Wish::Now => {
-                self.tell(queue, &self.position(here));
-                return Served::Yes;
-            }
-            Wish::Unnamed => return self.resync_one(queue, ResyncReason::Trimmed),
-            Wish::Invalid => return self.resync_one(queue, ResyncReason::Invalid),
-        };
-        let missed = history.missed(place);
-        if !is_read && (missed.is_none() || place.rev > here.rev) {
-            return Served::NotYet;
-        }
-        if is_told {
-            self.tell(queue, &self.position(place));
-        }
-        match missed {
-            _ if place.rev > here.rev => self.resync_one(queue, ResyncReason::Future),
-            Some(missed) if has_room(queue, &missed) => {
+        let entrance = Entrance::of(join.wish, history, self.is_large, is_read);
+        let queue = &join.queue;
+        match entrance {
+            Entrance::NotYet => return false,
+            Entrance::Silent => {}
+            Entrance::Told => self.tell(queue, &self.position(history.place)),
+            Entrance::Behind(told, missed) if has_room(queue, &missed) => {
+                told.into_iter().for_each(|place| self.tell(queue, &self.position(place)));
                 for shown in missed {
-                    shown.push(queue, self.table.is_of_sender(shown, queue));
+                    shown.push(queue, shown.is_by(&join.user));
                 }
-                Served::Yes
             }
-            Some(_) | None => self.resync_one(queue, ResyncReason::Trimmed),
+            Entrance::Behind(..) => self.resync_one(queue, ResyncReason::Trimmed, history.place),
+            Entrance::Resync(reason) => self.resync_one(queue, reason, history.place),
         }
+        true
     }
 
-    fn resync_one(&self, queue: &SendQueue, reason: ResyncReason) -> Served {
+    fn resync_one(&self, queue: &SendQueue, reason: ResyncReason, here: Place) {
         self.table.metrics.topic_resyncs.increment(1);
-        let here = self.history.as_ref().map(|history| history.place).unwrap_or_default();
         self.tell(queue, &self.resync(reason, here));
-        Served::Yes
     }
 
     fn tell(&self, queue: &SendQueue, event: &Event) {
         queue.push_reply(event_on(queue.wire(), event));
-    }
-
-    fn leave(&mut self, leaves: &[Arc<SendQueue>]) {
-        if !leaves.is_empty() {
-            self.members.retain(|queue| !is_among(leaves, queue));
-            self.joins.retain(|join| !is_among(leaves, &join.queue));
-        }
     }
 
     fn position(&self, place: Place) -> Event {
@@ -367,13 +349,13 @@ impl Keeper {
     }
 }
 
-enum Served {
-    Yes,
-    NotYet,
-}
-
-fn is_among(queues: &[Arc<SendQueue>], queue: &Arc<SendQueue>) -> bool {
-    queues.iter().any(|other| Arc::ptr_eq(other, queue))
+/// How far back the store is read for a wish.
+fn from(wish: Wish) -> u64 {
+    match wish {
+        Wish::From(_) => 0,
+        Wish::Told(place) => place.rev,
+        Wish::Now | Wish::Unnamed | Wish::Invalid => u64::MAX,
+    }
 }
 
 /// Whether a socket can take all of these without being closed for it.

@@ -3,10 +3,14 @@
 //! Offers [`Topics`]: events go in, and sockets come and go. It never publishes, holds no list of members, and what it
 //! loses it reads from the store.
 
+mod ahead;
+mod entrance;
 mod history;
 mod inlet;
 mod keeper;
+mod members;
 mod shown;
+mod sockets;
 mod sources;
 mod table;
 
@@ -20,7 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::inlet::{Inlet, Join};
+use self::inlet::{Inlet, Join, Move};
 use self::keeper::Keeper;
 use self::table::Table;
 use crate::backbone::BackboneError;
@@ -31,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::switches;
 
 pub use self::inlet::Wish;
-pub use self::sources::{Head, LargeStore, Missed, MissedRow, Sources};
+pub use self::sources::{Head, LargeStore, Missed, MissedRow, Own, Sources};
 
 /// How often all conversations here are compared with the store.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -99,7 +103,7 @@ impl Topics {
     }
 
     /// A socket is to be given a conversation's events from a place on. Nothing happens if it is given them already.
-    pub fn join(self: &Arc<Self>, conversation: &ConversationId, queue: Arc<SendQueue>, wish: Wish) {
+    pub fn join(&self, conversation: &ConversationId, user: &UserId, queue: Arc<SendQueue>, wish: Wish) {
         let Some(sources) = self.sources.lock().clone() else { return };
         // Flat frames have no place: their history has the rest.
         let wish = if queue.wire().dialect.is_flat() { Wish::Now } else { wish };
@@ -110,7 +114,8 @@ impl Topics {
             self.tasks.spawn(keeper.run());
             inlet
         });
-        inlet.add(|gathered| gathered.joins.push(Join { queue, wish, reads: 0 }));
+        let join = Join { user: user.clone(), queue, wish, reads: 0 };
+        inlet.add(|gathered| gathered.moves.push(Move::Join(join)));
         #[expect(clippy::cast_precision_loss, reason = "a node has far fewer than 2^52 conversations")]
         self.table.metrics.topics.set(inlets.len() as f64);
     }
@@ -140,18 +145,19 @@ impl Topics {
         }
     }
 
-    /// These sockets have passed an event of their log that changes which way a conversation comes to them.
-    pub fn turn(self: &Arc<Self>, turn: &Turn, queues: Vec<Arc<SendQueue>>) {
+    /// These sockets of a user have passed an event of their log that changes which way a conversation comes to them.
+    pub fn turn(&self, user: &str, turn: &Turn, queues: Vec<Arc<SendQueue>>) {
+        let Ok(user) = UserId::parse(user) else { return };
         match turn {
             Turn::Large { conversation, place, joins } => {
-                let wish = if *joins { Wish::Joined(*place) } else { Wish::From(*place) };
-                queues.into_iter().for_each(|queue| self.join(conversation, queue, wish));
+                let wish = if *joins { Wish::Told(*place) } else { Wish::From(*place) };
+                queues.into_iter().for_each(|queue| self.join(conversation, &user, queue, wish));
             }
             // Whatever was published until then is read before the members are left to their logs.
             Turn::Small(conversation) => self.doubt(conversation.as_str()),
             Turn::Left(conversation) => {
                 if let Some(inlet) = self.inlet(conversation) {
-                    inlet.add(|gathered| gathered.leaves.extend(queues));
+                    inlet.moved(&queues, Move::Leave);
                 }
             }
         }
@@ -166,8 +172,10 @@ impl Topics {
         let topics = Arc::clone(self);
         self.tasks.spawn(async move {
             while topics.sources.lock().is_some() {
-                match topics.own(&user, BTreeSet::new()).await {
-                    Ok(own) => return topics.place(&user, &own),
+                let here = topics.table.inlets.lock().keys().cloned().collect();
+                let queues = topics.table.registry.queues_of(&user);
+                match topics.settle(&user, &queues, here, Wish::Now).await {
+                    Ok(()) => return,
                     Err(error) => {
                         tracing::debug!(%user, %error, "a user's large conversations could not be looked up");
                         tokio::time::sleep(AGAIN_AFTER).await;
@@ -177,24 +185,36 @@ impl Topics {
         });
     }
 
-    /// The user's sockets are given exactly these.
-    fn place(self: &Arc<Self>, user: &UserId, own: &[(ConversationId, bool)]) {
-        let queues = self.table.registry.queues_of(user);
-        for (conversation, _) in own.iter().filter(|(_, large)| *large) {
-            queues.iter().for_each(|queue| self.join(conversation, Arc::clone(queue), Wish::Now));
-        }
-        let is_own = |id: &ConversationId| own.iter().any(|(conversation, _)| conversation == id);
-        for (_, inlet) in self.table.inlets.lock().iter().filter(|(id, _)| !is_own(id)) {
-            inlet.add(|gathered| gathered.leaves.extend(queues.iter().cloned()));
+    /// Gives sockets of a user the large conversations that the store says, and takes them from `others`. An event of their log
+    /// may say something newer meanwhile: then the store is asked again.
+    pub async fn settle(
+        &self,
+        user: &UserId,
+        queues: &[Arc<SendQueue>],
+        mut others: BTreeSet<ConversationId>,
+        wish: Wish,
+    ) -> Result<(), BackboneError> {
+        let positions = || queues.iter().map(|queue| queue.position().map(|(at, _)| at)).collect::<Vec<_>>();
+        loop {
+            let before = positions();
+            let own = self.own(user, BTreeSet::new()).await?;
+            for conversation in others.iter().filter(|id| !own.iter().any(|own| own.conversation == **id)) {
+                if let Some(inlet) = self.inlet(conversation) {
+                    inlet.moved(queues, Move::LeaveUnlessSmall);
+                }
+            }
+            for Own { conversation, .. } in own {
+                queues.iter().for_each(|queue| self.join(&conversation, user, Arc::clone(queue), wish));
+                others.insert(conversation);
+            }
+            if positions() == before {
+                return Ok(());
+            }
         }
     }
 
-    /// The large conversations of a user, and those of the named ones that they are in; with each, whether it is large.
-    pub async fn own(
-        &self,
-        user: &UserId,
-        named: BTreeSet<ConversationId>,
-    ) -> Result<Vec<(ConversationId, bool)>, BackboneError> {
+    /// The large conversations of a user, and those of the named ones that they are in, large or not.
+    pub async fn own(&self, user: &UserId, named: BTreeSet<ConversationId>) -> Result<Vec<Own>, BackboneError> {
         let sources = self.sources.lock().clone().ok_or_else(|| BackboneError("the node ends".to_owned()))?;
         sources.store.own(user, named).await
     }

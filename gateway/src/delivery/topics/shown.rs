@@ -50,6 +50,11 @@ impl Shown {
         self.envelope.len()
     }
 
+    /// Whether this user sent the message that it brings.
+    pub(super) fn is_by(&self, user: &UserId) -> bool {
+        self.sender.as_ref().is_some_and(|(sender, _)| sender == user)
+    }
+
     /// Hands it to a socket; `is_own`: of the user who sent it.
     pub(super) fn push(&self, queue: &SendQueue, is_own: bool) -> PushOutcome {
         let temp_id = self.sender.as_ref().and_then(|(_, temp_id)| temp_id.as_deref());

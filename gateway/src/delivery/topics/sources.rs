@@ -35,6 +35,15 @@ pub struct Head {
     pub large: bool,
 }
 
+/// A conversation that a user is in.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Where it is.
+    pub head: Head,
+}
+
 /// What was read in place of lost publications.
 #[derive(Debug, Clone)]
 pub struct Missed {
@@ -55,13 +64,9 @@ pub trait LargeStore: Send + Sync + 'static {
     /// Where these conversations are, by one query.
     async fn heads(&self, conversations: &[ConversationId]) -> Result<HashMap<ConversationId, Head>, BackboneError>;
 
-    /// The large conversations that a user is in, and those of the named ones; with each, whether it is large. Users who ask
-    /// at the same time are asked about by one query.
-    async fn own(
-        &self,
-        user: &UserId,
-        named: BTreeSet<ConversationId>,
-    ) -> Result<Vec<(ConversationId, bool)>, BackboneError>;
+    /// The large conversations that a user is in, and those of the named ones, large or not. Users who ask at the same time
+    /// are asked about by one query.
+    async fn own(&self, user: &UserId, named: BTreeSet<ConversationId>) -> Result<Vec<Own>, BackboneError>;
 }
 
 /// The sources.

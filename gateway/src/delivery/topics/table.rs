@@ -26,10 +26,6 @@ impl Table {
         shown.sender.as_ref().map(of).unwrap_or_default()
     }
 
-    pub(super) fn is_of_sender(&self, shown: &Shown, queue: &Arc<SendQueue>) -> bool {
-        self.sockets_of_sender(shown).iter().any(|own| Arc::ptr_eq(own, queue))
-    }
-
     pub(super) fn count(&self, tally: PushTally) {
         self.metrics.events_queued.increment(u64::from(tally.queued));
         self.metrics.slow_consumers.increment(u64::from(tally.overflowed));

@@ -56,19 +56,19 @@ async fn large_of(
     users: &[UserId],
     named: &[BTreeSet<ConversationId>],
 ) -> Result<Vec<Vec<OwnLarge>>, StoreError> {
-    let sql = "SELECT m.user_id, c.id, c.large FROM members m JOIN conversations c ON c.id = m.conversation_id \
+    let sql = "SELECT m.user_id, c.id, c.rev, c.last_seq, c.large FROM members m JOIN conversations c ON c.id = m.conversation_id \
         WHERE m.user_id = ANY ($1) AND m.state = 'accepted' AND (c.large OR c.id = ANY ($2))";
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let asked: BTreeSet<&str> = named.iter().flatten().map(ConversationId::as_str).collect();
     let rows = query(client, sql, &[&names, &asked.into_iter().collect::<Vec<_>>()]).await?;
     let mut found: HashMap<UserId, Vec<OwnLarge>> = HashMap::new();
     for row in &rows {
-        let own = OwnLarge { conversation: parsed(row, "id", str::parse)?, large: get(row, "large")? };
+        let own = OwnLarge { conversation: parsed(row, "id", str::parse)?, head: head(row)? };
         found.entry(parsed(row, "user_id", str::parse)?).or_default().push(own);
     }
     let of = |(user, named): (&UserId, &BTreeSet<ConversationId>)| {
         let all = found.get(user).cloned().unwrap_or_default();
-        all.into_iter().filter(|own| own.large || named.contains(&own.conversation)).collect()
+        all.into_iter().filter(|own| own.head.large || named.contains(&own.conversation)).collect()
     };
     Ok(users.iter().zip(named).map(of).collect())
 }
@@ -108,8 +108,8 @@ async fn missed(client: &impl GenericClient, id: &ConversationId, after: u64) ->
 }
 
 async fn due_to_cross(client: &impl GenericClient, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError> {
-    let sql = "(SELECT id FROM conversations WHERE large AND deleted_at IS NULL AND ($1 = 0 OR 2 * member_count < $1) \
-            LIMIT $2) \
+    let sql = "(SELECT id FROM conversations WHERE large AND deleted_at IS NULL \
+            AND ($1::bigint = 0 OR 2 * member_count < $1) LIMIT $2::bigint) \
         UNION ALL (SELECT id FROM conversations WHERE NOT large AND member_count > 2 AND deleted_at IS NULL \
             AND member_count > $1 AND $1 > 0 AND kind <> 'direct' LIMIT $2)";
     let rows = query(client, sql, &[&i64::from(over), &i64::from(limit)]).await?;

@@ -55,12 +55,12 @@ impl LargeConversations for SqliteStore {
 }
 
 fn large_of(read: &Connection, user: &UserId, named: &BTreeSet<ConversationId>) -> Result<Vec<OwnLarge>, StoreError> {
-    let sql = "SELECT c.id, c.large FROM members m JOIN conversations c ON c.id = m.conversation_id \
+    let sql = "SELECT c.id, c.rev, c.last_seq, c.large FROM members m JOIN conversations c ON c.id = m.conversation_id \
         WHERE m.user_id = ?1 AND m.state = 'accepted'";
     let own = rows(read, sql, [user.as_str()], |row| {
-        Ok(OwnLarge { conversation: parsed(row, "id", str::parse)?, large: get(row, "large")? })
+        Ok(OwnLarge { conversation: parsed(row, "id", str::parse)?, head: head(row)? })
     })?;
-    Ok(own.into_iter().filter(|own| own.large || named.contains(&own.conversation)).collect())
+    Ok(own.into_iter().filter(|own| own.head.large || named.contains(&own.conversation)).collect())
 }
 
 fn head_of(read: &Connection, id: &ConversationId) -> Result<Option<Head>, StoreError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Incoming};
-use crate::support::http::request;
+use crate::support::http::{patiently, request};
 use crate::support::node::{API_KEY, Node, token};
 use crate::support::two_nodes::{TwoNodes, acting, bounded, position};
 
@@ -163,16 +163,16 @@ async fn open(to: SocketAddr, user: &str, more: &str) -> (Client, Value) {
 async fn backend(at: SocketAddr, method: &str, path: &str, body: Value) -> Value {
     let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut tries = 0;
-    loop {
-        let (status, answer) = request(at, method, path, &headers, body.clone()).await;
-        if status < 300 {
-            return answer;
-        }
-        tries += 1;
-        assert!(status == 503 && tries < 20, "{method} {path}: {status} {answer}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let (status, answer) = patiently(|| request(at, method, path, &headers, body.clone())).await;
+    assert!(status < 300, "{method} {path}: {status} {answer}");
+    answer
+}
+
+/// The same in the name of a user.
+async fn act(at: SocketAddr, method: &str, path: &str, user: &str, body: Value) -> Value {
+    let (status, answer) = patiently(|| acting(at, method, path, user, body.clone())).await;
+    assert!(status < 300, "{method} {path}: {status} {answer}");
+    answer
 }
 
 async fn group(at: SocketAddr, members: &[&str]) {
@@ -181,9 +181,7 @@ async fn group(at: SocketAddr, members: &[&str]) {
 
 async fn say(at: SocketAddr, user: &str, content: &str) -> Value {
     let body = json!({ "conversationId": "g", "content": content });
-    let (status, answer) = acting(at, "POST", "/api/v1/messages", user, body).await;
-    assert_eq!(status, 201, "{answer}");
-    answer["message"].clone()
+    act(at, "POST", "/api/v1/messages", user, body).await["message"].clone()
 }
 
 /// A message that is committed and never published, as by a node that dies, but marked.
@@ -219,16 +217,16 @@ async fn one_publication_reaches_every_member_and_no_log() {
         }
         assert_eq!(b.events[1]["payload"]["senderName"], "name-of-c");
         let path = format!("/api/v1/messages/{}", sent["id"].as_str().expect("an id"));
-        assert_eq!(acting(one, "PATCH", &path, "c", json!({ "content": "m1, edited" })).await.0, 200);
-        assert!(acting(one, "POST", &format!("{path}/reactions"), "a", json!({ "emoji": "👍" })).await.0 < 300);
-        assert!(acting(one, "DELETE", &path, "c", Value::Null).await.0 < 300);
+        act(one, "PATCH", &path, "c", json!({ "content": "m1, edited" })).await;
+        act(one, "POST", &format!("{path}/reactions"), "a", json!({ "emoji": "👍" })).await;
+        act(one, "DELETE", &path, "c", Value::Null).await;
         b.until(|b| b.events.len() == 5).await;
         let kinds: Vec<_> = b.events[2..].iter().map(|event| event["type"].as_str().expect("a type")).collect();
         assert_eq!(kinds, ["message.edited", "reaction.updated", "message.deleted"]);
         let revs: Vec<_> = b.events.iter().map(|event| event["rev"].as_u64().expect("a rev")).collect();
         assert_eq!(revs, (revs[0]..revs[0] + 5).collect::<Vec<_>>(), "one change, one rev");
         assert_eq!(cluster.redis.number("XLEN chat:log:{chat:user:b}"), before, "the log has none of it");
-        let (_, listed) = acting(one, "GET", "/api/v1/conversations", "d", Value::Null).await;
+        let listed = act(one, "GET", "/api/v1/conversations", "d", Value::Null).await;
         assert_eq!((&listed["items"][0]["large"], &listed["items"][0]["unread"]), (&json!(true), &json!(2)));
     })
     .await;
@@ -294,7 +292,7 @@ async fn a_resume_goes_on_where_the_client_was() {
             say(two, "a", content).await;
         }
         let path = format!("/api/v1/messages/{}", edited["id"].as_str().expect("an id"));
-        assert_eq!(acting(one, "PATCH", &path, "a", json!({ "content": "other" })).await.0, 200);
+        act(one, "PATCH", &path, "a", json!({ "content": "other" })).await;
         // On a node that had nobody of the group: what was missed, in order of rev, the edit among it.
         let mut b = b.resume(two).await;
         b.has(&["m0", "m1", "m2", "m3"]).await;
@@ -492,6 +490,102 @@ async fn the_embedded_mode_does_the_same() {
         b.has(&["m1"]).await;
         say(node.http, "c", "m2").await;
         b.has(&["m1", "m2"]).await;
+    })
+    .await;
+}
+
+/// Who isn't in the group any more hears nothing of it, also when the end of their stay is among what they missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_left_meanwhile_hears_nothing_more() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c", "x"]).await;
+        let x = Member::placed(one, "x").await;
+        let (log, place) = (x.log.clone(), x.place.expect("a place"));
+        drop(x);
+        backend(one, "DELETE", "/api/v1/conversations/g/members/x", Value::Null).await;
+        let query = format!("&resume={}:{}&at=g:{}:{}", log.0, log.1, place.0, place.1);
+        let (mut x, success) = open(two, "x", &query).await;
+        assert_eq!(success["resumed"], true, "{success}");
+        x.expect("conversation.left").await;
+        let mut b = Member::placed(two, "b").await;
+        say(one, "a", "after").await;
+        b.has(&["after"]).await;
+        x.send_ref("ping", json!({}), json!("settled")).await;
+        while let Incoming::Frame(frame) = x.next().await {
+            assert!(frame["rev"].is_null(), "{frame}");
+            if frame["ref"] == "settled" {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// The client fetches what was said before `auth_success`. Whatever is said behind it has to come, also while the node looks up
+/// what its user is in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_right_after_a_connect_is_not_missed() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        for user in ["u0", "u1", "u2", "u3"] {
+            // A node that has nobody of the group reads the store first.
+            let made = json!({ "id": format!("of-{user}"), "kind": "group", "members": ["a", "c", user] });
+            backend(one, "POST", "/api/v1/conversations", made).await;
+            let (mut client, _) = open(two, user, "").await;
+            let said = json!({ "conversationId": format!("of-{user}"), "content": "at once" });
+            act(one, "POST", "/api/v1/messages", "a", said).await;
+            assert_eq!(client.expect("conversation.position").await["payload"]["rev"], 0);
+            assert_eq!(client.expect("message.new").await["rev"], 1);
+        }
+    })
+    .await;
+}
+
+/// Long polling: from the place that it names, and from the places of the answer on. Who names none is told to fetch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_gets_what_is_said_in_a_large_conversation() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c"]).await;
+        let poll = async |at: SocketAddr, query: String| {
+            let path = format!("/api/v1/events?{query}");
+            patiently(|| acting(at, "GET", &path, "b", Value::Null)).await
+        };
+        let (_, start) = poll(one, String::new()).await;
+        let since = format!("since={}:{}", start["epoch"].as_str().expect("an epoch"), start["seq"]);
+        assert_eq!(start["conversations"], json!({ "g": [0, 0] }), "{start}");
+        say(one, "a", "m0").await;
+        let said = |answer: &Value| {
+            let events = answer["events"].as_array().expect("events").iter();
+            let contents = events.filter_map(|event| event["payload"]["message"]["content"].as_str());
+            contents.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (status, first) = poll(two, format!("{since}&at=g:0:0")).await;
+        assert_eq!((status, said(&first)), (200, vec!["m0".to_owned()]), "{first}");
+        assert_eq!(first["conversations"], json!({ "g": [1, 1] }));
+        // It waits for the next one.
+        let waiting = poll(two, format!("{since}&at=g:1:1&wait=30"));
+        let saying = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            say(one, "c", "m1").await
+        };
+        let ((status, second), _) = tokio::join!(waiting, saying);
+        assert_eq!(
+            (status, said(&second), &second["conversations"]),
+            (200, vec!["m1".to_owned()], &json!({ "g": [2, 2] }))
+        );
+        let (_, none) = poll(two, format!("{since}&at=g:2:2&wait=0")).await;
+        assert_eq!((said(&none), &none["conversations"]), (vec![], &json!({ "g": [2, 2] })));
+        // One that names no place in it, and one that names nothing.
+        let (_, unnamed) = poll(two, format!("{since}&at=&wait=0")).await;
+        assert_eq!(unnamed["events"][0]["type"], "conversation.resync", "{unnamed}");
+        assert_eq!(unnamed["conversations"], json!({ "g": [2, 2] }));
+        let (status, moved) = poll(two, format!("{since}&wait=0")).await;
+        assert_eq!((status, &moved["reason"]), (409, &json!("trimmed")), "{moved}");
     })
     .await;
 }

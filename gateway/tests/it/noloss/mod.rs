@@ -4,6 +4,7 @@ mod drain;
 mod epoch;
 mod heal;
 mod large;
+mod large_reads;
 mod left_behind;
 mod outbox;
 mod resume;

@@ -128,6 +128,8 @@ async fn every_command_and_event_is_in_the_asyncapi_document() {
         "conversation.deleted",
         "conversation.joined",
         "conversation.left",
+        "conversation.position",
+        "conversation.resync",
         "conversation.updated",
         "error",
         "goaway",

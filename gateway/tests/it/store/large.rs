@@ -113,13 +113,15 @@ async fn users_are_told_of_their_large_conversations(world: World) {
     let small = new_group(store, "s", &["a", "b"]).await;
     store.cross(&large, 2, silent()).await.expect("crossed");
     kick(store, "g", "c").await;
-    let own = |conversation: &shared::ConversationId, large| OwnLarge { conversation: conversation.clone(), large };
+    say(store, "g", "a", "one").await;
+    let head = |at, large| Head { place: Place { rev: at, seq: at }, large };
+    let own = |conversation: &shared::ConversationId, head| OwnLarge { conversation: conversation.clone(), head };
     let named = BTreeSet::from([small.clone(), large.clone()]);
     let asked = [user("a"), user("b"), user("c")];
     let found = store.large_of(&asked, &[BTreeSet::new(), named.clone(), named]).await.expect("asked");
     let mut of_b = found[1].clone();
     of_b.sort_by(|one, other| one.conversation.as_str().cmp(other.conversation.as_str()));
-    assert_eq!(found[0], [own(&large, true)]);
-    assert_eq!(of_b, [own(&large, true), own(&small, false)]);
+    assert_eq!(found[0], [own(&large, head(1, true))]);
+    assert_eq!(of_b, [own(&large, head(1, true)), own(&small, head(0, false))]);
     assert_eq!(found[2], [], "who was kicked is told nothing, whatever they name");
 }
