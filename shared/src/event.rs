@@ -185,6 +185,9 @@ pub enum Event {
         #[serde(default)]
         version: u64,
     },
+    /// In a large conversation more came and went than are told of one by one.
+    #[serde(rename = "members.changed")]
+    MembersChanged { conversation_id: ConversationId, member_count: u64 },
     #[serde(rename = "status.bulk")]
     StatusBulk { users: BTreeMap<UserId, UserStatus> },
     #[serde(rename = "user.online")]
@@ -306,6 +309,7 @@ names! {
         Self::ConversationLeft { .. } => "conversation.left",
         Self::MemberJoined { .. } => "member.joined",
         Self::MemberLeft { .. } => "member.left",
+        Self::MembersChanged { .. } => "members.changed",
         Self::StatusBulk { .. } => "status.bulk",
         Self::UserOnline { .. } => "user.online",
         Self::UserOffline { .. } => "user.offline",

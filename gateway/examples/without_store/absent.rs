@@ -78,6 +78,7 @@ absent! {
         heads(_: &[ConversationId]) -> HashMap<ConversationId, Head> = Ok(HashMap::new());
         missed(_: &ConversationId, _: u64) -> Missed = not_here("a large conversation");
         role_in(_: &ConversationId, _: &UserId) -> Option<Role> = not_here("a large conversation");
+        blocked_in(_: &ConversationId, _: &UserId) -> Vec<UserId> = Ok(Vec::new());
         due_to_cross(_: u32, _: u32) -> Vec<ConversationId> = Ok(Vec::new());
         cross(_: &ConversationId, _: u32, _: OutboxRow<Crossed>) -> bool = Ok(false);
     }

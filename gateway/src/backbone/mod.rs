@@ -38,7 +38,7 @@ pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use revocations::Revocations;
 pub use settings::Settings;
-pub use topics::{TopicEvent, Topics};
+pub use topics::{TopicEvent, TopicPush, Topics};
 
 /// The backbone is unavailable or did not answer in time. Whether the request was carried out is unknown.
 #[derive(Debug, Clone, thiserror::Error)]

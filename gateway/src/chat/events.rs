@@ -105,6 +105,18 @@ pub(super) fn topic_message(message: &Message, about: &About) -> String {
     with_rev(message.rev, &body)
 }
 
+/// An event for all members of a large conversation that is gone if it is lost, but for some users.
+pub(super) fn topic_notice(event: &Event, except: &[UserId]) -> Bytes {
+    let mut body = event.to_json();
+    if !except.is_empty() {
+        let names = serde_json::to_string(except).unwrap_or_default();
+        body.push_str("\n{\"except\":");
+        body.push_str(&names);
+        body.push('}');
+    }
+    body.into()
+}
+
 /// A durable event for `users`, without companions.
 pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
     OutboxEvent { users, body: event.to_json(), topic: None }

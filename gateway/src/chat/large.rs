@@ -1,9 +1,12 @@
 //! Large conversations: crossing the limit, and what was missed of one, from the store.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use shared::{ConversationId, ConversationKind, Event, Message, ProtocolError, UserId};
 
 use super::{Chat, events};
+use crate::backbone::TopicEvent;
 use crate::store::{Crossed, Head, Members, Missed, OutboxEvent, StoreError};
 
 /// Conversations that cross the limit in one step of the upkeep.
@@ -60,6 +63,28 @@ impl Chat {
             self.publish_row(&built);
         }
         Ok(())
+    }
+
+    /// Tells all members of a large conversation something that is gone if it can't be told now, but for some users.
+    pub(super) fn tell_all(&self, conversation: &ConversationId, event: &Event, except: &[UserId]) {
+        let body = events::topic_notice(event, except);
+        self.publisher.publish_notice(TopicEvent { conversation: conversation.clone(), body, push: None });
+    }
+
+    /// Tells all members of a large conversation that some came or went: each, or how many they are now.
+    pub(super) fn tell_of(&self, conversation: &ConversationId, of: &[(UserId, Event)]) {
+        if self.crowds.takes(conversation, of.len(), Instant::now()) {
+            of.iter().for_each(|(user, event)| self.tell_all(conversation, event, std::slice::from_ref(user)));
+        }
+    }
+
+    /// Tells how many members the conversations have where more came and went than were told of one by one.
+    pub async fn tell_counts(&self) {
+        for conversation in self.crowds.due(Instant::now()) {
+            let Ok(members) = self.members.get(&conversation).await else { continue };
+            let (conversation_id, member_count) = (conversation.clone(), members.route.count);
+            self.tell_all(&conversation, &Event::MembersChanged { conversation_id, member_count }, &[]);
+        }
     }
 
     /// The changes of a large conversation behind the `rev` `after`.

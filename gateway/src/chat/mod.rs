@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod changes;
 pub mod conversation_changes;
 pub mod conversations;
+mod crowds;
 mod erasure;
 mod error;
 pub mod events;
@@ -87,6 +88,7 @@ pub struct Chat {
     password_attempts: passwords::Attempts,
     /// Comings and goings that wait to be told together. This node's own.
     turnover: turnover::Turnover,
+    crowds: crowds::Crowds,
     /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
     asking: Option<Asking>,
     /// Where comings and goings are posted, if there is a webhook of events. Then each change owes it an event as well.
@@ -180,6 +182,7 @@ impl Chat {
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
+            crowds: crowds::Crowds::default(),
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             presence_posts,
             message_kinds,

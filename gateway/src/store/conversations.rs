@@ -79,15 +79,9 @@ impl OpenedDirect {
     /// Its members, as the message that opened it found them.
     #[must_use]
     pub fn members(&self) -> Members {
-        let list = self.users().into_iter().map(|user| (user, Role::Member)).collect();
-        Members {
-            kind: ConversationKind::Direct,
-            version: 1,
-            since_seq: 0,
-            list,
-            blocked: false,
-            route: Route::default(),
-        }
+        let list: Vec<_> = self.users().into_iter().map(|user| (user, Role::Member)).collect();
+        let route = Route { count: u64::try_from(list.len()).unwrap_or_default(), ..Route::default() };
+        Members { kind: ConversationKind::Direct, version: 1, since_seq: 0, list, blocked: false, route }
     }
 
     /// The conversation as its users see it before the first message.

@@ -89,6 +89,9 @@ pub trait LargeConversations: Send + Sync + 'static {
     /// The role of a user in a conversation, if they are an accepted member.
     async fn role_in(&self, id: &ConversationId, user: &UserId) -> Result<Option<Role>, StoreError>;
 
+    /// The members of a conversation between whom and a user there is a block, by id.
+    async fn blocked_in(&self, id: &ConversationId, user: &UserId) -> Result<Vec<UserId>, StoreError>;
+
     /// Conversations that are not large and have more than `over` members, or are large and have less than half as many (`over`
     /// 0: all that are large). At most `limit`.
     async fn due_to_cross(&self, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError>;

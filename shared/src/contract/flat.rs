@@ -457,6 +457,7 @@ mod tests {
             event("conversation.position", json!({ "conversationId": "c", "rev": 2, "lastSeq": 1 })),
             event("conversation.resync", json!({ "conversationId": "c", "reason": "trimmed", "rev": 2, "lastSeq": 1 })),
             event("member.joined", place.clone()),
+            event("members.changed", json!({ "conversationId": "c", "memberCount": 3 })),
             event("member.left", place),
             event("status.bulk", json!({ "users": {} })),
             event("user.online", json!({ "userId": "u", "onlineAt": AT })),

@@ -156,6 +156,7 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::ConversationChanged { .. }
         | Event::ConversationPosition { .. }
         | Event::ConversationResync { .. }
+        | Event::MembersChanged { .. }
         | Event::NotificationRead { .. }
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }

@@ -122,6 +122,7 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::ConversationLeft { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::MembersChanged { .. }
         | Event::StatusBulk { .. }
         | Event::UserOnline { .. }
         | Event::UserOffline { .. }

@@ -198,6 +198,7 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::ConversationResync { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::MembersChanged { .. }
         | Event::StatusBulk { .. }
         | Event::UserOnline { .. }
         | Event::UserOffline { .. } => {}

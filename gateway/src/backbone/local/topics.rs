@@ -4,15 +4,19 @@ use async_trait::async_trait;
 use shared::ConversationId;
 
 use super::LocalBackbone;
+use crate::backbone::push_jobs::job_of_topic;
 use crate::backbone::{BackboneError, TopicEvent, Topics};
 
 #[async_trait]
 impl Topics for LocalBackbone {
     async fn publish_topics(&self, events: &[TopicEvent]) -> Result<(), BackboneError> {
-        for TopicEvent { conversation, body } in events {
-            let is_subscribed = self.shared.topics.lock().contains_key(conversation);
+        for event in events {
+            let is_subscribed = self.shared.topics.lock().contains_key(&event.conversation);
             if is_subscribed {
-                self.shared.inbox.topic_event(conversation.as_str(), body);
+                self.shared.inbox.topic_event(event.conversation.as_str(), &event.body);
+            }
+            if let Some(job) = job_of_topic(event) {
+                self.shared.jobs.lock().add(job);
             }
         }
         Ok(())

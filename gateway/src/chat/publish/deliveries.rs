@@ -8,7 +8,7 @@ use serde::Deserialize;
 use shared::{ConversationId, Event, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
-use crate::backbone::{CarriedMessage, Delivery, DeliveryKind, Durable, TopicEvent};
+use crate::backbone::{CarriedMessage, Delivery, DeliveryKind, Durable, TopicEvent, TopicPush};
 use crate::chat::events::{MessageBodies, message_bodies, topic_message};
 use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, kept_id};
 
@@ -104,9 +104,12 @@ pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Outgoi
 /// The deliveries of a message: to its sender, then to everybody else; in a large conversation one for all.
 pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) -> Vec<Outgoing> {
     let (message, Audience { now, then, about, large }) = (&stored.message, audience);
+    let carried = CarriedMessage { id: message.id, conversation: message.conversation_id.clone(), seq: message.seq };
     if *large {
+        let mentions = message.data.as_ref().map(MessageData::mentions).unwrap_or_default();
+        let push = TopicPush { message: carried, sender: message.sender_id.clone(), mentions };
         let (conversation, body) = (message.conversation_id.clone(), Bytes::from(topic_message(message, about)));
-        return vec![Outgoing::Topic(TopicEvent { conversation, body })];
+        return vec![Outgoing::Topic(TopicEvent { conversation, body, push: Some(push) })];
     }
     let MessageBodies { sent, new } = message_bodies(message, about, audience.count());
     let event_id: Arc<str> = format!("m{}", message.id).into();
@@ -120,11 +123,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
         kind: DeliveryKind::Durable(Durable {
             event_id: Arc::clone(&event_id),
             committed_at: message.created_at,
-            message: Some(CarriedMessage {
-                id: message.id,
-                conversation: message.conversation_id.clone(),
-                seq: message.seq,
-            }),
+            message: Some(carried.clone()),
             push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
             mentions: mentions.clone(),
             notification: None,
@@ -172,7 +171,7 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
         let event_id: Arc<str> = format!("{row}.{place}").into();
         let body = Bytes::from(body);
         if let Some(conversation) = topic {
-            deliveries.push(Outgoing::Topic(TopicEvent { conversation, body }));
+            deliveries.push(Outgoing::Topic(TopicEvent { conversation, body, push: None }));
             continue;
         }
         let to = |user| Delivery {

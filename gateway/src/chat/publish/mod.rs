@@ -169,9 +169,7 @@ impl PublishTask {
     /// Makes the deliveries of what can go at once; the rest is held, conversation by conversation.
     fn gather(&mut self, publication: Publication, gathered: &mut PublishBatch) {
         match publication {
-            Publication::Ephemeral(deliveries) => {
-                gathered.deliveries.extend(deliveries.into_iter().map(Outgoing::User));
-            }
+            Publication::Ephemeral(mut outgoing) => gathered.deliveries.append(&mut outgoing),
             Publication::Batch(CommittedBatch { row, opened, messages, begun }) => {
                 self.rows.open(row, begun);
                 for direct in &opened {
@@ -304,7 +302,7 @@ impl PublishTask {
         }
         let result = self.backbone.publish_topics(&topics).await;
         if result.is_err() {
-            topics.iter().for_each(|TopicEvent { conversation, body }| (self.direct.topic)(conversation, body));
+            topics.iter().for_each(|TopicEvent { conversation, body, .. }| (self.direct.topic)(conversation, body));
         }
         result.map_err(|error| error.to_string())
     }

@@ -16,4 +16,4 @@ pub use count_move::{CountMove, MoveKind};
 pub use lines::{companions, first_line, lines};
 pub use live::live_event;
 pub use message::MessageRef;
-pub use topic::{StepKind, TopicMessage, TopicPayload, TopicStep, Turn, as_sent};
+pub use topic::{StepKind, TopicMessage, TopicNotice, TopicPayload, TopicStep, Turn, as_sent};

@@ -78,6 +78,50 @@ impl<'a> TopicPayload<'a> {
     }
 }
 
+/// An event for all members of a large conversation that has no place there, but for some users. It is gone if it is lost.
+#[derive(Debug, PartialEq)]
+pub struct TopicNotice<'a> {
+    /// Its type.
+    pub kind: Cow<'a, str>,
+    /// Its envelope.
+    pub envelope: &'a [u8],
+    /// Users who aren't shown it.
+    pub except: Vec<UserId>,
+}
+
+impl<'a> TopicNotice<'a> {
+    /// Checks a payload: an envelope, and behind it a line that may name users; `None` if it is none.
+    #[must_use]
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Cow<'a, str>,
+            #[serde(borrow)]
+            payload: &'a RawValue,
+            seq: Option<u64>,
+            rev: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        struct Rest {
+            except: Vec<UserId>,
+        }
+        if !json::is_shallow(payload) {
+            return None;
+        }
+        let (envelope, rest) = first_line(payload);
+        let Envelope { kind, payload, seq, rev } = serde_json::from_slice(envelope).ok()?;
+        if seq.is_some() || rev.is_some() || !payload.get().starts_with('{') {
+            return None;
+        }
+        let except = match rest {
+            Some(rest) => serde_json::from_slice::<Rest>(rest).ok()?.except,
+            None => Vec::new(),
+        };
+        Some(Self { kind, envelope, except })
+    }
+}
+
 /// A `message.new` as its sender's connections are shown it: `message.sent`, with their name for it.
 #[must_use]
 pub fn as_sent(envelope: &[u8], temp_id: Option<&str>) -> Option<Vec<u8>> {
@@ -253,6 +297,20 @@ mod tests {
         ] {
             assert_eq!(TopicPayload::parse(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_notice_has_no_place_and_may_leave_out_users() {
+        let typing = r#"{"type":"typing","payload":{"userId":"u"}}"#;
+        let parse =
+            |text: &str| TopicNotice::parse(text.as_bytes()).map(|notice| (notice.kind.into_owned(), notice.except));
+        assert_eq!(parse(typing), Some(("typing".into(), vec![])));
+        let u = UserId::parse("u").expect("an id");
+        assert_eq!(parse(&format!("{typing}\n{{\"except\":[\"u\"]}}")), Some(("typing".into(), vec![u])));
+        for other in [NEW, r#"{"seq":1,"type":"x","payload":{}}"#, r#"{"type":"x","payload":[]}"#, "", "{}"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+        assert_eq!(parse(&format!("{typing}\n{{\"except\":[\"a b\"]}}")), None);
     }
 
     #[test]

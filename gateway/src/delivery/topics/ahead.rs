@@ -23,11 +23,11 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Keeps an event, if there is room.
-    pub(super) fn keep(&mut self, rev: u64, envelope: Bytes) -> bool {
+    pub(super) fn keep(&mut self, rev: u64, envelope: Bytes, now: Instant) -> bool {
         if self.events.len() >= EVENTS_MAX || self.bytes + envelope.len() > BYTES_MAX {
             return false;
         }
-        self.since.get_or_insert_with(Instant::now);
+        self.since.get_or_insert(now);
         self.bytes += envelope.len();
         if let Some(same) = self.events.insert(rev, envelope) {
             self.bytes -= same.len();
@@ -36,14 +36,14 @@ impl Ahead {
     }
 
     /// The event behind `rev`, if it is here. Those up to `rev` are forgotten.
-    pub(super) fn next(&mut self, rev: u64) -> Option<Bytes> {
+    pub(super) fn next(&mut self, rev: u64, now: Instant) -> Option<Bytes> {
         while let Some(first) = self.events.first_entry() {
             if *first.key() > rev + 1 {
                 return None;
             }
             let (is_next, envelope) = (*first.key() == rev + 1, first.remove());
             self.bytes -= envelope.len();
-            self.since = (!self.events.is_empty()).then(Instant::now);
+            self.since = (!self.events.is_empty()).then_some(now);
             if is_next {
                 return Some(envelope);
             }
@@ -69,27 +69,28 @@ mod tests {
         Bytes::from(rev.to_string())
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_came_early_follows_the_earlier_one() {
-        let mut ahead = Ahead::default();
+    #[test]
+    fn what_came_early_follows_the_earlier_one() {
+        let (mut ahead, now) = (Ahead::default(), Instant::now());
         for rev in [4, 3, 6, 1, 4] {
-            assert!(ahead.keep(rev, event(rev)));
+            assert!(ahead.keep(rev, event(rev), now));
         }
-        let lost_at = ahead.lost_at().expect("something is missing");
-        assert_eq!(lost_at - Instant::now(), GRACE);
-        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(ahead.lost_at(), Some(now + GRACE));
+        let later = now + Duration::from_millis(20);
         // 2 has come.
-        assert_eq!((ahead.next(2), ahead.next(3), ahead.next(4)), (Some(event(3)), Some(event(4)), None));
-        assert_eq!(ahead.lost_at().expect("5 is missing") - Instant::now(), GRACE, "5 is waited for anew");
+        let next = [2, 3, 4].map(|rev| ahead.next(rev, later));
+        assert_eq!(next, [Some(event(3)), Some(event(4)), None]);
+        assert_eq!(ahead.lost_at(), Some(later + GRACE), "5 is waited for anew");
         // What was read had it, and more.
-        assert_eq!((ahead.next(8), ahead.lost_at(), ahead.bytes), (None, None, 0));
+        assert_eq!((ahead.next(8, later), ahead.lost_at(), ahead.bytes), (None, None, 0));
     }
 
     #[test]
     fn no_more_is_kept_than_fits() {
-        let mut ahead = Ahead::default();
-        assert!(!ahead.keep(2, Bytes::from(vec![0; BYTES_MAX + 1])));
-        assert!((2..2 + 256).all(|rev| ahead.keep(rev, event(rev))));
-        assert!(!ahead.keep(2 + 256, event(1)) && ahead.next(1).is_some() && ahead.keep(2 + 256, event(1)));
+        let (mut ahead, now) = (Ahead::default(), Instant::now());
+        assert!(!ahead.keep(2, Bytes::from(vec![0; BYTES_MAX + 1]), now));
+        assert!((2..2 + 256).all(|rev| ahead.keep(rev, event(rev), now)));
+        assert!(!ahead.keep(2 + 256, event(1), now));
+        assert!(ahead.next(1, now).is_some() && ahead.keep(2 + 256, event(1), now));
     }
 }

@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 use super::history::{BYTES_MAX, EVENTS_MAX};
 use crate::delivery::send_queue::SendQueue;
 
+/// Events without a place that wait for the task.
+const NOTICES_MAX: usize = 64;
+
 /// Where a socket begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
@@ -56,12 +59,21 @@ pub(super) enum Move {
     LeaveUnlessSmall(Arc<SendQueue>),
 }
 
+/// An event without a place, and the users who aren't shown it.
+#[derive(Debug)]
+pub(super) struct Notice {
+    pub(super) envelope: Bytes,
+    pub(super) except: Vec<UserId>,
+}
+
 /// What has gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     /// Events as they came, by `rev`.
     pub(super) events: VecDeque<(u64, Bytes)>,
     bytes: usize,
+    /// Dropped when there are many.
+    pub(super) notices: Vec<Notice>,
     /// The highest `rev` that was heard of without its event.
     pub(super) heard: u64,
     /// In their order: somebody may leave and come back.
@@ -90,6 +102,18 @@ impl Inlet {
             gathered.bytes += envelope.len();
             gathered.events.push_back((rev, Bytes::copy_from_slice(envelope)));
         });
+    }
+
+    /// Takes an event without a place; whether there was room.
+    pub(super) fn notice(&self, notice: Notice) -> bool {
+        let mut has_room = false;
+        self.add(|gathered| {
+            has_room = gathered.notices.len() < NOTICES_MAX;
+            if has_room {
+                gathered.notices.push(notice);
+            }
+        });
+        has_room
     }
 
     /// Adds something else, and wakes the task.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ahead::Ahead;
 use super::entrance::Entrance;
 use super::history::{History, ReadMeaning, Row, Verdict};
-use super::inlet::{Gathered, Inlet, Join, Wish};
+use super::inlet::{Gathered, Inlet, Join, Notice, Wish};
 use super::shown::Shown;
 use super::sockets::Sockets;
 use super::sources::{Head, Missed, Sources};
@@ -93,7 +93,7 @@ impl Keeper {
             return;
         }
         loop {
-            let Gathered { events, heard, moves, is_doubtful, is_closed, .. } = self.inlet.take();
+            let Gathered { events, notices, heard, moves, is_doubtful, is_closed, .. } = self.inlet.take();
             if is_closed {
                 break;
             }
@@ -103,6 +103,9 @@ impl Keeper {
             self.heard = self.heard.max(heard);
             for (rev, envelope) in events {
                 self.take_event(rev, envelope).await;
+            }
+            for notice in notices {
+                self.give_notice(notice).await;
             }
             self.let_in(false).await;
             if self.reading.is_none() && self.again_at.is_none_or(|at| at <= Instant::now()) {
@@ -161,7 +164,7 @@ impl Keeper {
             Some(Verdict::Gap) => self.table.metrics.topic_gaps.increment(1),
             Some(Verdict::Next) | None => {}
         }
-        if !self.ahead.keep(rev, envelope) {
+        if !self.ahead.keep(rev, envelope, Instant::now()) {
             self.heard = self.heard.max(rev);
         }
         self.pass_on().await;
@@ -170,7 +173,7 @@ impl Keeper {
     /// Hands on what is next, and what waited for it.
     async fn pass_on(&mut self) {
         while let Some(history) = &mut self.history
-            && let Some(envelope) = self.ahead.next(history.place.rev)
+            && let Some(envelope) = self.ahead.next(history.place.rev, Instant::now())
         {
             let Some(payload) = TopicPayload::parse(&envelope) else { continue };
             self.table.metrics.event(&payload.kind);
@@ -192,6 +195,24 @@ impl Keeper {
                 // Others' events go between: a conversation of ten thousand holds nobody up.
                 tokio::task::yield_now().await;
             }
+        }
+        self.table.count(tally);
+    }
+
+    /// Hands an event without a place to the members.
+    async fn give_notice(&mut self, Notice { envelope, except }: Notice) {
+        let frames = Frames::new(envelope.to_vec(), None);
+        let hidden: Vec<_> = except.iter().flat_map(|user| self.table.registry.queues_of(user)).collect();
+        let (mut at, mut tally) = (0, PushTally::default());
+        while at < self.sockets.members.len() {
+            let end = self.sockets.members.len().min(at + SLICE);
+            for queue in self.sockets.members.slice(at..end) {
+                if !hidden.iter().any(|hidden| Arc::ptr_eq(hidden, queue)) {
+                    tally.count(queue.push_ephemeral(frames.on(queue.wire()).clone()));
+                }
+            }
+            at = end;
+            tokio::task::yield_now().await;
         }
         self.table.count(tally);
     }

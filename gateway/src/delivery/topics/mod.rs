@@ -18,17 +18,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::{ConversationId, UserId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::inlet::{Inlet, Join, Move};
+use self::inlet::{Inlet, Join, Move, Notice};
 use self::keeper::Keeper;
 use self::table::Table;
 use crate::backbone::BackboneError;
-use crate::delivery::envelope::{TopicPayload, Turn};
+use crate::delivery::envelope::{TopicNotice, TopicPayload, Turn};
 use crate::delivery::registry::Registry;
 use crate::delivery::send_queue::SendQueue;
 use crate::metrics::Metrics;
@@ -85,11 +86,18 @@ impl Topics {
     }
 
     /// An event of a large conversation; false if it is none.
-    pub fn event(&self, conversation: &str, envelope: &[u8]) -> bool {
-        let Some(payload) = TopicPayload::parse(envelope) else { return false };
+    pub fn event(&self, conversation: &str, payload: &[u8]) -> bool {
         let Ok(conversation) = ConversationId::parse(conversation) else { return false };
-        if let Some(inlet) = self.inlet(&conversation) {
-            inlet.event(payload.rev, envelope);
+        let inlet = self.inlet(&conversation);
+        if let Some(TopicPayload { rev, .. }) = TopicPayload::parse(payload) {
+            inlet.iter().for_each(|inlet| inlet.event(rev, payload));
+            return true;
+        }
+        let Some(TopicNotice { kind, envelope, except }) = TopicNotice::parse(payload) else { return false };
+        if let Some(inlet) = inlet {
+            self.table.metrics.event(&kind);
+            let notice = Notice { envelope: Bytes::copy_from_slice(envelope), except };
+            self.table.metrics.dropped_ephemeral.increment(u64::from(!inlet.notice(notice)));
         }
         true
     }

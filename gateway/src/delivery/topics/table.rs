@@ -28,6 +28,7 @@ impl Table {
 
     pub(super) fn count(&self, tally: PushTally) {
         self.metrics.events_queued.increment(u64::from(tally.queued));
+        self.metrics.dropped_ephemeral.increment(u64::from(tally.dropped));
         self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
     }
 

@@ -42,6 +42,10 @@ impl LargeConversations for PostgresStore {
         Ok(standing.filter(|standing| standing.state == State::Accepted).map(|standing| standing.role))
     }
 
+    async fn blocked_in(&self, id: &ConversationId, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        on_connection!(self, client => blocked_in(client, id, user))
+    }
+
     async fn due_to_cross(&self, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError> {
         on_connection!(self, client => due_to_cross(client, over, limit))
     }
@@ -105,6 +109,19 @@ async fn missed(client: &impl GenericClient, id: &ConversationId, after: u64) ->
         }
     }
     Ok(Missed::of(rows.first().map(head).transpose()?, after, newest))
+}
+
+async fn blocked_in(
+    client: &impl GenericClient,
+    id: &ConversationId,
+    user: &UserId,
+) -> Result<Vec<UserId>, StoreError> {
+    let sql = "SELECT b.other FROM (SELECT blocked AS other FROM blocks WHERE blocker = $2 \
+            UNION SELECT blocker FROM blocks WHERE blocked = $2) b \
+        JOIN members m ON m.conversation_id = $1 AND m.user_id = b.other AND m.state = 'accepted' \
+        ORDER BY b.other COLLATE \"C\"";
+    let rows = query(client, sql, &[&id.as_str(), &user.as_str()]).await?;
+    rows.iter().map(|row| parsed(row, "other", str::parse)).collect()
 }
 
 async fn due_to_cross(client: &impl GenericClient, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError> {

@@ -44,6 +44,11 @@ impl LargeConversations for SqliteStore {
         Ok(standing.filter(|standing| standing.state == State::Accepted).map(|standing| standing.role))
     }
 
+    async fn blocked_in(&self, id: &ConversationId, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+        let (id, user) = (id.clone(), user.clone());
+        self.read(move |read| blocked_in(read, &id, &user)).await
+    }
+
     async fn due_to_cross(&self, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError> {
         self.read(move |read| due_to_cross(read, over, limit)).await
     }
@@ -86,6 +91,13 @@ fn missed(read: &Connection, id: &ConversationId, after: u64) -> Result<Missed, 
         Ok((message(row)?, get(row, "was_large")?))
     })?;
     Ok(Missed::of(Some(head), after, newest))
+}
+
+fn blocked_in(read: &Connection, id: &ConversationId, user: &UserId) -> Result<Vec<UserId>, StoreError> {
+    let sql = "SELECT b.other FROM (SELECT blocked AS other FROM blocks WHERE blocker = ?2 \
+            UNION SELECT blocker FROM blocks WHERE blocked = ?2) b \
+        JOIN members m ON m.conversation_id = ?1 AND m.user_id = b.other AND m.state = 'accepted' ORDER BY b.other";
+    rows(read, sql, [id.as_str(), user.as_str()], |row| parsed(row, "other", str::parse))
 }
 
 fn due_to_cross(read: &Connection, over: u32, limit: u32) -> Result<Vec<ConversationId>, StoreError> {

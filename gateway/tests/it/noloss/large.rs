@@ -534,6 +534,7 @@ async fn what_is_said_right_after_a_connect_is_not_missed() {
             // A node that has nobody of the group reads the store first.
             let made = json!({ "id": format!("of-{user}"), "kind": "group", "members": ["a", "c", user] });
             backend(one, "POST", "/api/v1/conversations", made).await;
+            cluster.everything_is_published().await;
             let (mut client, _) = open(two, user, "").await;
             let said = json!({ "conversationId": format!("of-{user}"), "content": "at once" });
             act(one, "POST", "/api/v1/messages", "a", said).await;
@@ -551,6 +552,7 @@ async fn a_poll_gets_what_is_said_in_a_large_conversation() {
         let cluster = TwoNodes::start(SETTINGS).await;
         let (one, two) = (cluster.one.http, cluster.two.http);
         group(one, &["a", "b", "c"]).await;
+        cluster.everything_is_published().await;
         let poll = async |at: SocketAddr, query: String| {
             let path = format!("/api/v1/events?{query}");
             patiently(|| acting(at, "GET", &path, "b", Value::Null)).await
@@ -586,6 +588,43 @@ async fn a_poll_gets_what_is_said_in_a_large_conversation() {
         assert_eq!(unnamed["conversations"], json!({ "g": [2, 2] }));
         let (status, moved) = poll(two, format!("{since}&wait=0")).await;
         assert_eq!((status, &moved["reason"]), (409, &json!("trimmed")), "{moved}");
+    })
+    .await;
+}
+
+/// Typing, comings and goings are published once for all members, and stand in no log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_members_see_who_types_and_who_comes() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c", "d"]).await;
+        act(one, "POST", "/api/v1/blocks", "a", json!({ "userId": "d" })).await;
+        let mut a = Member::placed(one, "a").await;
+        let (mut b, mut d) = (Member::placed(two, "b").await, Member::placed(two, "d").await);
+        let before = cluster.redis.number("XLEN chat:log:{chat:user:b}");
+        a.client.send("typing", json!({ "conversationId": "g", "isTyping": true })).await;
+        let typing = b.client.expect("typing").await;
+        assert_eq!((&typing["payload"]["userId"], &typing["payload"]["isTyping"]), (&json!("a"), &json!(true)));
+        backend(one, "POST", "/api/v1/conversations/g/members", json!({ "userId": "x" })).await;
+        let joined = b.client.expect("member.joined").await;
+        assert_eq!((&joined["payload"]["userId"], &joined["seq"]), (&json!("x"), &Value::Null));
+        act(two, "POST", "/api/v1/conversations/g/leave", "x", json!({})).await;
+        assert_eq!(b.client.expect("member.left").await["payload"]["userId"], "x");
+        // So many are told as a number.
+        let many: Vec<String> = (0..25).map(|n| format!("n{n}")).collect();
+        backend(two, "POST", "/api/v1/conversations/g/members", json!({ "userIds": many })).await;
+        assert_eq!(
+            b.client.expect("members.changed").await["payload"],
+            json!({ "conversationId": "g", "memberCount": 29 })
+        );
+        assert_eq!(cluster.redis.number("XLEN chat:log:{chat:user:b}"), before);
+        assert!(!b.client.kept().iter().any(|frame| frame["type"] == "member.joined"), "none of these one by one");
+        // Nobody sees their own typing, nor that of somebody from whom a block separates them.
+        for member in [&mut a, &mut d] {
+            member.client.expect("members.changed").await;
+            assert!(!member.client.kept().iter().any(|frame| frame["type"] == "typing"), "{}", member.user);
+        }
     })
     .await;
 }

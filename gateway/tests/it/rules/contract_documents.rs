@@ -135,6 +135,7 @@ async fn every_command_and_event_is_in_the_asyncapi_document() {
         "goaway",
         "member.joined",
         "member.left",
+        "members.changed",
         "message.deleted",
         "message.delivered_update",
         "message.edited",

@@ -14,6 +14,7 @@ contract!(
     a_message_knows_the_way_that_its_commit_found,
     what_was_missed_is_what_is_left_of_it,
     users_are_told_of_their_large_conversations,
+    those_are_found_whom_a_block_separates,
 );
 
 async fn kick(store: &Arc<dyn Store>, id: &str, who: &str) {
@@ -28,7 +29,7 @@ async fn a_conversation_crosses_once_and_tells_where(world: World) {
     say(store, "g", "a", "one").await;
     assert_eq!(store.due_to_cross(3, 10).await.expect("ids"), []);
     assert!(!store.cross(&id, 3, silent()).await.expect("nothing to do"), "three are not more than three");
-    assert_eq!(store.due_to_cross(2, 10).await.expect("ids"), [id.clone()]);
+    assert_eq!(store.due_to_cross(2, 10).await.expect("ids"), std::slice::from_ref(&id));
     let before = store.members(&id).await.expect("members");
     let row = store.reserve_ids(2).await.expect("ids").next().expect("an id");
     let told = telling(row, "a", |crossed: &Crossed| {
@@ -124,4 +125,16 @@ async fn users_are_told_of_their_large_conversations(world: World) {
     assert_eq!(found[0], [own(&large, head(1, true))]);
     assert_eq!(of_b, [own(&large, head(1, true)), own(&small, head(0, false))]);
     assert_eq!(found[2], [], "who was kicked is told nothing, whatever they name");
+}
+
+async fn those_are_found_whom_a_block_separates(world: World) {
+    let store = &world.store;
+    let id = new_group(store, "g", &["a", "b", "c", "d"]).await;
+    for (by, whom) in [("a", "c"), ("d", "a"), ("a", "outside"), ("b", "d")] {
+        store.set_block(&user(by), &user(whom), true, silent()).await.expect("blocked");
+    }
+    assert_eq!(store.blocked_in(&id, &user("a")).await.expect("asked"), [user("c"), user("d")]);
+    assert_eq!(store.blocked_in(&id, &user("c")).await.expect("asked"), [user("a")]);
+    kick(store, "g", "c").await;
+    assert_eq!(store.blocked_in(&id, &user("a")).await.expect("asked"), [user("d")]);
 }
