@@ -114,6 +114,22 @@ impl Registry {
         self.with_user(user, repeat).unwrap_or(false)
     }
 
+    /// Folds a message of a large conversation, which no log brings, and tells all the user's sockets: at once, or when the count
+    /// is loaded.
+    pub fn fold_shared(&self, user: &UserId, count: &CountMove<'_>) {
+        self.with_user(user, |local| {
+            if let Some(companion) = local.fold(count, Source::Live(None)) {
+                local.tell_counts(std::slice::from_ref(&companion), |_| true);
+                if let Some(counts) = &mut local.counts {
+                    counts.note_told(&companion);
+                }
+            }
+            if local.asks_for_counts() {
+                self.counts_due.add(user.as_str(), false);
+            }
+        });
+    }
+
     /// Whether counts of the user are to be loaded.
     #[must_use]
     pub fn has_counts_due(&self, user: &UserId) -> bool {

@@ -628,3 +628,37 @@ async fn all_members_see_who_types_and_who_comes() {
     })
     .await;
 }
+
+/// The counts that are told are those of the list, once the traffic rests; nobody has their own messages unread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_counts_of_a_large_conversation_are_those_of_the_list() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c"]).await;
+        cluster.everything_is_published().await;
+        let mut a = Member::placed(one, "a").await;
+        let mut b = Member::placed(two, "b").await;
+        let told = async |client: &mut Client, count: u64| {
+            let expected = json!({ "conversationId": "g", "unread": count, "totalUnread": count });
+            while client.expect("notification.unread").await["payload"] != expected {}
+        };
+        for n in 0..5 {
+            say(if n % 2 == 0 { one } else { two }, "a", &format!("m{n}")).await;
+        }
+        told(&mut b.client, 5).await;
+        let listed = act(one, "GET", "/api/v1/conversations", "b", Value::Null).await;
+        assert_eq!(listed["items"][0]["unread"], 5);
+        act(one, "POST", "/api/v1/conversations/g/read", "b", json!({})).await;
+        told(&mut b.client, 0).await;
+        say(two, "c", "m5").await;
+        told(&mut b.client, 1).await;
+        // The message of somebody else is the first that a has not seen.
+        told(&mut a.client, 1).await;
+        // Who comes back is told again: the count may have been on its way.
+        b.has(&["m0", "m1", "m2", "m3", "m4", "m5"]).await;
+        let mut b = b.resume(one).await;
+        told(&mut b.client, 1).await;
+    })
+    .await;
+}
