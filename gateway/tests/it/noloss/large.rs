@@ -662,3 +662,38 @@ async fn unread_counts_of_a_large_conversation_are_those_of_the_list() {
     })
     .await;
 }
+
+/// A backend's event to a conversation: once for all members of a large one, into the logs of those of a small one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_publishes_to_all_members() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c"]).await;
+        let small = json!({ "id": "s", "kind": "group", "members": ["a", "b"] });
+        backend(one, "POST", "/api/v1/conversations", small).await;
+        cluster.everything_is_published().await;
+        let (mut b, mut c) = (Member::placed(one, "b").await, Member::placed(two, "c").await);
+        let event = |n: u32| json!({ "type": "poll.opened", "payload": { "n": n } });
+        let publish = |body: Value| backend(two, "POST", "/api/v1/publish", body);
+        publish(json!({ "conversationId": "g", "event": event(1) })).await;
+        for member in [&mut b, &mut c] {
+            let opened = member.client.expect("poll.opened").await;
+            assert_eq!((&opened["payload"]["n"], &opened["seq"]), (&json!(1), &Value::Null));
+        }
+        publish(json!({ "conversationId": "s", "event": event(2) })).await;
+        let opened = b.client.expect("poll.opened").await;
+        assert!(opened["payload"]["n"] == 2 && opened["seq"].is_u64(), "{opened}");
+        for (body, expected) in [
+            (json!({ "conversationId": "g", "event": event(3), "durable": true }), 400),
+            (json!({ "conversationId": "g", "users": ["a"], "event": event(3) }), 400),
+            (json!({ "event": event(3) }), 400),
+            (json!({ "conversationId": "nowhere", "event": event(3) }), 404),
+        ] {
+            let headers = [("x-api-key", API_KEY)];
+            let (status, answer) = request(one, "POST", "/api/v1/publish", &headers, body.to_string()).await;
+            assert_eq!(status, expected, "{answer}");
+        }
+    })
+    .await;
+}
