@@ -697,3 +697,26 @@ async fn a_backend_publishes_to_all_members() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_conversation_takes_only_so_many_events() {
+    bounded(async {
+        let node = Node::embedded(&[("LARGE_CONVERSATION_MEMBERS", "2"), ("LARGE_EVENTS_PER_SECOND", "1")]).await;
+        group(node.http, &["a", "b", "c"]).await;
+        let mut b = Member::placed(node.http, "b").await;
+        say(node.http, "a", "m0").await;
+        b.has(&["m0"]).await;
+        let sends = (0..30).map(|n| {
+            let body = json!({ "conversationId": "g", "content": format!("n{n}") });
+            acting(node.http, "POST", "/api/v1/messages", "c", body)
+        });
+        let answers = futures_util::future::join_all(sends).await;
+        let refused: Vec<_> = answers.iter().filter(|(status, _)| *status == 429).collect();
+        assert!(!refused.is_empty() && refused.len() < 30, "{answers:?}");
+        assert!(refused.iter().all(|(_, answer)| answer["error"]["code"] == "RATE_LIMITED"), "{refused:?}");
+        // A direct conversation of the same users isn't held up.
+        let body = json!({ "to": "b", "content": "aside" });
+        assert_eq!(acting(node.http, "POST", "/api/v1/messages", "c", body).await.0, 201);
+    })
+    .await;
+}
