@@ -24,14 +24,9 @@ failed=0
 
 main() {
   arguments "$@"
-  trap stop_all EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  require_programs 'redis-server postgresql curl python3' redis-server curl python3
-  find_gateway_and_driver
-  make_work_dir
-  export JWT_SECRET API_KEY WEBHOOK_SECRET
-  JWT_SECRET=$(random_secret) API_KEY=$(random_secret) WEBHOOK_SECRET=$(random_secret)
+  begin 'redis-server postgresql curl python3' redis-server curl python3
+  export WEBHOOK_SECRET
+  WEBHOOK_SECRET=$(random_secret)
   start_postgres fsync=on synchronous_commit=on
   local kind
   printf '%-16s %8s %9s %9s %14s %14s  %s\n' kind sent acked delivered 'ack p50/p99' 'delivery' ''
@@ -43,10 +38,10 @@ main() {
 arguments() {
   while [ $# -gt 0 ]; do
     case $1 in
-      --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+      --seconds) take_number "$@"; shift ;;
       --json) json=${2:?--json needs a file}; shift ;;
       --list) printf '%s\n' "${all_kinds[@]}"; exit 0 ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      -h | --help) show_help ;;
       -*) die "unknown option $1" 'see --help' ;;
       *)
         [[ " ${all_kinds[*]} " = *" $1 "* ]] || die "unknown kind $1" "one of: ${all_kinds[*]}"
@@ -55,7 +50,6 @@ arguments() {
     esac
     shift
   done
-  [[ $seconds =~ ^[1-9][0-9]{0,3}$ ]] || die "\"$seconds\" is no number of seconds" 'give 1 or more'
   [ ${#kinds[@]} -gt 0 ] || kinds=("${all_kinds[@]}")
 }
 
