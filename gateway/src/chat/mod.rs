@@ -8,11 +8,13 @@ pub mod blocks;
 pub mod changes;
 pub mod conversation_changes;
 pub mod conversations;
+mod crowds;
 mod erasure;
 mod error;
 pub mod events;
 pub mod export;
 mod invites;
+pub mod large;
 mod late;
 pub mod lease;
 mod listings;
@@ -88,12 +90,15 @@ pub struct Chat {
     password_attempts: passwords::Attempts,
     /// Comings and goings that wait to be told together. This node's own.
     turnover: turnover::Turnover,
+    crowds: crowds::Crowds,
     /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
     asking: Option<Asking>,
     /// Where comings and goings are posted, if there is a webhook of events. Then each change owes it an event as well.
     presence_posts: Option<PresencePosts>,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
+    /// With more members a conversation is large; 0: none is. A setting.
+    large_over: u32,
     /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are notified of a user's presence, many users in one query.
@@ -135,6 +140,8 @@ pub struct Parts {
     pub names: Arc<usernames::KnownNames>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
+    /// With more members a conversation is large; 0: none is.
+    pub large_over: u32,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
@@ -158,7 +165,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
+        let Parts { large_over, presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
         let presence_posts = parts.presence_posts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
@@ -177,9 +184,11 @@ impl Chat {
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
+            crowds: crowds::Crowds::default(),
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             presence_posts,
             message_kinds,
+            large_over,
             presence_audience,
             partners,
             announcer,

@@ -106,8 +106,8 @@ async fn features(node: &Node) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_told_of_a_hook() {
     let backend = Backend::start().await;
-    assert_eq!(features(&Node::embedded(&backend.settings(&[])).await).await, json!(["stream", "hooks"]));
-    assert_eq!(features(&Node::embedded(&[]).await).await, json!(["stream"]));
+    assert_eq!(features(&Node::embedded(&backend.settings(&[])).await).await, json!(["stream", "large", "hooks"]));
+    assert_eq!(features(&Node::embedded(&[]).await).await, json!(["stream", "large"]));
 }
 
 /// What is stored of the conversation 3.
