@@ -30,6 +30,31 @@ require_programs() {
   done
 }
 
+# begin "PACKAGE…" PROGRAM…: what a script of loadtest/ does before it starts servers. Its programs are there, its gateway and its
+# driver are built, it has a temporary directory and secrets, and it ends what it started, also after a signal.
+begin() {
+  trap stop_all EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  require_programs "$@"
+  find_gateway_and_driver
+  make_work_dir
+  export JWT_SECRET API_KEY
+  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
+}
+
+# show_help: the script's first lines, and the end of it.
+show_help() {
+  sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "$0"
+  exit 0
+}
+
+# take_number --NAME VALUE: sets the variable of that name to a whole number from 1 on.
+take_number() {
+  [[ ${2:-} =~ ^[1-9][0-9]{0,7}$ ]] || die "\"${2:-}\" is no number for $1" 'give 1 or more'
+  printf -v "${1#--}" %s "$2"
+}
+
 # find_gateway: the binary that GATEWAY names, or else a release build; where it is, is in $gateway.
 find_gateway() {
   gateway=${GATEWAY:-}
@@ -201,6 +226,9 @@ new_database() {
   as_postgres "$pg_bin/psql" -qX "$pg_url" -c "CREATE DATABASE \"$1\"" >/dev/null
   database=${pg_url%/*}/$1
 }
+
+# sql STATEMENT: what the database says, a tab between two columns.
+sql() { as_postgres "$pg_bin/psql" -qAtX -F $'\t' -v ON_ERROR_STOP=1 "$database" -c "$1"; }
 
 # What PostgreSQL does by itself within a minute: until then its plans are those for empty tables.
 analyze_database() { as_postgres "$pg_bin/psql" -qX "$database" -c ANALYZE; }

@@ -4,8 +4,9 @@
 #   loadtest/faults.sh [--short] [--events] [--times N] [--json FILE] [--keep] [FAULT…]
 #
 # For each fault two nodes, Redis and a PostgreSQL that really flushes run on free loopback ports in a temporary
-# directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. Its users have a socket each, and one
-# in four has a stream of server-sent events as well, which is judged alike. All faults if none is named; --list names them.
+# directory; `loadtest oracle` sends over them, the fault happens, and the oracle judges. When traffic rests, the unread counts
+# that each client holds must be the store's. Its users have a socket each, and one in four has a stream of server-sent events
+# as well, which is judged alike. All faults if none is named; --list names them.
 # --short is for deploy/test.sh: less load, shorter outages. With --events a backend hears of every change over the events
 # webhook, and it is judged whether each committed message came, in order for its conversation. --times runs each so many times in a row, --json writes the
 # table to a file as well, --keep leaves logs and verdicts of what failed in the temporary directory.
@@ -84,7 +85,7 @@ arguments() {
       --times) times=${2:?--times needs a number}; shift ;;
       --json) json=${2:?--json needs a file}; shift ;;
       --list) printf '%s\n' "${all_faults[@]}"; exit 0 ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      -h | --help) show_help ;;
       -*) die "unknown option $1" 'see --help' ;;
       *)
         [[ " ${all_faults[*]} " = *" $1 "* ]] || die "unknown fault $1" "one of: ${all_faults[*]}"
@@ -160,14 +161,14 @@ fault_over() {
 }
 
 table() {
-  local row='%-32s %7s %5s %8s %13s %6s %8s %8s %16s  %s\n' line
+  local row='%-32s %7s %5s %8s %13s %6s %6s %8s %8s %16s  %s\n' line
   say 'faults'
   # shellcheck disable=SC2059
-  printf "$row" fault acked lost doubled 'out of order' holes resumes resyncs 'longest gap, ms' ''
+  printf "$row" fault acked lost doubled 'out of order' holes counts resumes resyncs 'longest gap, ms' ''
   while read -r line; do
     # shellcheck disable=SC2059
     printf "$row" "$(value fault)" "$(value acked)" "$(value lost)" "$(value doubled)" "$(value outOfOrder)" \
-      "$(value holes)" "$(value resumes)" "$(value resyncs)" "$(value longestGapMs)" \
+      "$(value holes)" "$(value counts)" "$(value resumes)" "$(value resyncs)" "$(value longestGapMs)" \
       "$(if [ "$(value passed)" = true ]; then echo passed; else echo FAILED; fi)"
   done <"$results/all"
   for line in ${skipped[@]+"${skipped[@]}"}; do echo "SKIPPED: $line"; done

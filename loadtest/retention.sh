@@ -24,14 +24,7 @@ readonly RETENTION_SECONDS_MAX=1800
 
 main() {
   arguments "$@"
-  trap stop_all EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  require_programs 'redis-server postgresql curl python3' redis-server curl python3
-  find_gateway_and_driver
-  make_work_dir
-  export JWT_SECRET API_KEY
-  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
+  begin 'redis-server postgresql curl python3' redis-server curl python3
   start_postgres fsync=on synchronous_commit=on "${pg_measured[@]}"
   new_database retention
   wear_in_postgres
@@ -57,15 +50,13 @@ main() {
 arguments() {
   while [ $# -gt 0 ]; do
     case $1 in
-      --seconds) seconds=${2:?--seconds needs a number}; shift ;;
-      --messages) messages=${2:?--messages needs a number}; shift ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      --seconds | --messages) take_number "$@"; shift ;;
+      -h | --help) show_help ;;
       *) die "unknown argument $1" 'see --help' ;;
     esac
     shift
   done
-  [[ $seconds =~ ^[1-9][0-9]{0,3}$ ]] || die "\"$seconds\" is no number of seconds" 'give 1 or more'
-  [[ $messages =~ ^[1-9][0-9]{2,7}$ ]] || die "\"$messages\" is no number of messages" 'give 100 or more'
+  [ "$messages" -ge "$channels" ] || die "\"$messages\" messages are too few" "give $channels or more"
 }
 
 # nodes DAYS: two of them, which keep messages for so many days.
@@ -84,8 +75,6 @@ stop_nodes() {
   local node
   for node in "${node_pids[@]}"; do stop "$node" 60; done
 }
-
-sql() { as_postgres "$pg_bin/psql" -qAtX -v ON_ERROR_STOP=1 "$database" -c "$1"; }
 
 # Channels of other users, whose messages are forty days old.
 fill() {

@@ -23,15 +23,8 @@ failed=0
 
 main() {
   arguments "$@"
-  trap stop_all EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  require_programs 'redis-server postgresql haproxy nginx curl python3-venv' redis-server curl "${balancers[@]}"
-  find_gateway_and_driver
-  make_work_dir
+  begin 'redis-server postgresql haproxy nginx curl python3-venv' redis-server curl "${balancers[@]}"
   find_k6
-  export JWT_SECRET API_KEY
-  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   start_postgres fsync=off
   local balancer
   for balancer in "${balancers[@]}"; do
@@ -52,7 +45,7 @@ arguments() {
     case $1 in
       --short) short=true ;;
       haproxy | nginx) balancers+=("$1") ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      -h | --help) show_help ;;
       *) die "\"$1\" is neither haproxy nor nginx" 'see --help' ;;
     esac
     shift

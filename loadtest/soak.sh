@@ -25,15 +25,8 @@ readonly INTERVAL=10
 
 main() {
   arguments "$@"
-  trap stop_all EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  require_programs 'redis-server postgresql curl python3' redis-server redis-cli curl python3
-  find_gateway_and_driver
-  make_work_dir
+  begin 'redis-server postgresql curl python3' redis-server redis-cli curl python3
   samples=${samples:-$work/samples.tsv}
-  export JWT_SECRET API_KEY
-  JWT_SECRET=$(random_secret) API_KEY=$(random_secret)
   start_postgres fsync=off autovacuum_naptime=10s
   start_redis
   gateway_up node-a RESUME_SECONDS=120
@@ -57,16 +50,13 @@ arguments() {
   while [ $# -gt 0 ]; do
     case $1 in
       --short) short=true minutes=1 rate=60 ;;
-      --minutes) minutes=${2:?--minutes needs a number}; shift ;;
-      --rate) rate=${2:?--rate needs a number}; shift ;;
+      --minutes | --rate) take_number "$@"; shift ;;
       --samples) samples=${2:?--samples needs a file}; shift ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      -h | --help) show_help ;;
       *) die "unknown argument $1" 'see --help' ;;
     esac
     shift
   done
-  [[ $minutes =~ ^[1-9][0-9]{0,3}$ ]] || die "\"$minutes\" is no number of minutes" 'give 1 or more'
-  [[ $rate =~ ^[1-9][0-9]{0,4}$ ]] || die "\"$rate\" is no rate" 'give a whole number a second'
 }
 
 start_load() {
@@ -107,10 +97,9 @@ of_redis() {
 }
 
 of_postgres() {
-  "$pg_bin/psql" -XAtq -F $'\t' "$database" -c "
-    SELECT pg_total_relation_size('outbox'),
-           (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'outbox'),
-           (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'members')"
+  sql "SELECT pg_total_relation_size('outbox'),
+         (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'outbox'),
+         (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'members')"
 }
 
 # ended NAME PID: waits for a load, and shows what it tells; fails if it did.

@@ -25,14 +25,9 @@ readonly DELIVERED_SECONDS_MAX=60
 
 main() {
   arguments "$@"
-  trap stop_all EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  require_programs 'redis-server postgresql curl python3' redis-server curl python3
-  find_gateway_and_driver
-  make_work_dir
-  export JWT_SECRET API_KEY WEBHOOK_SECRET
-  JWT_SECRET=$(random_secret) API_KEY=$(random_secret) WEBHOOK_SECRET=$(random_secret)
+  begin 'redis-server postgresql curl python3' redis-server curl python3
+  export WEBHOOK_SECRET
+  WEBHOOK_SECRET=$(random_secret)
   start_postgres fsync=on synchronous_commit=on "${pg_measured[@]}"
   wear_in_postgres
   printf '%-12s %8s %16s %16s %14s %10s\n' webhook acked 'node, s/million' 'store, s/million' 'ack p50/p99' 'behind, s'
@@ -46,23 +41,15 @@ main() {
 }
 
 arguments() {
-  local name
   while [ $# -gt 0 ]; do
     case $1 in
-      --seconds | --rate | --users | --rounds)
-        name=${1#--}
-        [[ ${2:-} =~ ^[1-9][0-9]{0,5}$ ]] || die "\"${2:-}\" is no number for $1" 'give 1 or more'
-        printf -v "$name" %s "$2"
-        shift
-        ;;
-      -h | --help) sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      --seconds | --rate | --users | --rounds) take_number "$@"; shift ;;
+      -h | --help) show_help ;;
       *) die "unknown argument $1" 'see --help' ;;
     esac
     shift
   done
 }
-
-sql() { as_postgres "$pg_bin/psql" -qAtX -F $'\t' -v ON_ERROR_STOP=1 "$database" -c "$1"; }
 
 # measure ROUND off|on SECONDS: a node, a Redis and a database of its own.
 measure() {

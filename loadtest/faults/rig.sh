@@ -158,6 +158,7 @@ judge() {
     [ "$status" = 0 ] || object "the oracle found violations (exit code $status)"
     expect "$(count acked)" gt 0 'nothing was acknowledged'
     expect "$(count stream_deliveries)" gt 0 'nothing came over a stream'
+    expect "$(count unread_stored)" gt 0 'nothing was unread in the end, so the counts show nothing'
     expect "$(count unsettled)" eq 0 'sends were neither acknowledged nor refused'
     expect "$(count refused)" eq 0 'sends were refused for good'
     expect "$(count stopped)" eq 0 'clients were told to stop'
@@ -188,6 +189,7 @@ write_line() {
     printf ', "outOfOrder": %s' "$(count log_disorder log_disagrees store_disorder resume_mismatch)"
     printf ', "holes": %s' "$(count log_gap silent_hole resync_missing)"
     printf ', "wrong": %s' "$(count ack_mismatch phantom history_disagrees)"
+    printf ', "counts": %s' "$(count wrong_count)"
     printf ', "resumes": %s' "$(count resumes)"
     printf ', "resyncs": %s' "$(count resyncs)"
     printf ', "longestGapMs": %s' "$(count delivery_gap_ms_max)"

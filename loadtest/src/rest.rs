@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::{ConversationId, MessageId, UserId};
 
+use crate::client::UnreadCounts;
+
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before a request that came too soon is repeated.
@@ -88,6 +90,19 @@ struct Refusal {
 #[derive(Deserialize)]
 struct Page {
     items: Vec<MessageView>,
+}
+
+#[derive(Deserialize)]
+struct ConversationPage {
+    items: Vec<ConversationView>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ConversationView {
+    id: ConversationId,
+    unread: u64,
 }
 
 /// The credentials of a request.
@@ -169,6 +184,25 @@ impl Rest {
             }
             cursor = highest;
         }
+    }
+
+    /// The unread counts of a user's conversations, of those with something unread.
+    ///
+    /// # Errors
+    /// As [`Rest::messages_after`].
+    pub async fn unread(&self, node: usize, who: Credentials<'_>) -> Result<UnreadCounts> {
+        // A conversation that becomes active meanwhile comes again at the end: the later page is the newer one.
+        let mut counts = UnreadCounts::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/api/v1/conversations?limit={PAGE}{cursor}");
+            let page: ConversationPage = self.request(node, who, Method::GET, &path, None).await?;
+            counts.extend(page.items.into_iter().map(|item| (item.id, item.unread)));
+            let Some(next) = page.next else { break };
+            cursor = format!("&cursor={next}");
+        }
+        counts.retain(|_, unread| *unread > 0);
+        Ok(counts)
     }
 
     /// Makes a group with these members, the first of them its owner, and returns its id.

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use loadtest::client::Transport;
 use loadtest::client::wire::Place;
+use loadtest::client::{Transport, UnreadCounts};
 use loadtest::oracle::{
     Ack, Attempt, ConversationFacts, DeviceEvidence, DeviceLog, Entry, Evidence, FetchReason, MessageRow, Record,
     Sighting, ViolationKind, check,
@@ -57,6 +57,7 @@ fn sound() -> Evidence {
         attempts: (1..=5).map(attempt).collect(),
         devices: vec![sender, device("b", 1, all("eb").collect())],
         stored: (1..=5).map(row).collect(),
+        unread: HashMap::new(),
     }
 }
 
@@ -332,4 +333,27 @@ fn two_devices_that_see_different_logs_are_found() {
     ];
     evidence.devices.push(device("b", 2, entries));
     assert_eq!(faults(&evidence), [(ViolationKind::LogDisagrees, 2)]);
+}
+
+#[test]
+fn a_count_that_is_not_the_stores_is_found() {
+    let unread = |count| UnreadCounts::from([(conversation(), count)]);
+    let told = |count, total| {
+        let mut evidence = sound();
+        evidence.unread = HashMap::from([(user("a"), UnreadCounts::new()), (user("b"), unread(5))]);
+        evidence.devices[1].log.unread.told(&conversation(), count, total);
+        evidence
+    };
+    let verdict = check(&told(5, 5));
+    assert!(verdict.is_clean(), "{:?}", verdict.violations);
+    assert_eq!((verdict.counts.right_counts, verdict.counts.unread_stored), (2, 5));
+    for (count, total) in [(4, 4), (5, 6), (0, 0)] {
+        assert_eq!(faults(&told(count, total)), [(ViolationKind::WrongCount, 1)], "{count} {total}");
+    }
+
+    let mut evidence = told(5, 5);
+    evidence.devices[0].log.unread.told(&conversation(), 1, 1);
+    assert_eq!(faults(&evidence), [(ViolationKind::WrongCount, 1)], "nothing is unread for the sender");
+    let detail = &check(&evidence).violations[0].detail;
+    assert_eq!(detail, "a (device 0) holds c1: 1, not 0; total 1, of 0");
 }

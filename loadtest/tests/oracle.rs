@@ -65,6 +65,7 @@ fn assert_clean(verdict: &Verdict) {
     assert!(counts.attempted > 350, "{counts:?}");
     assert_eq!((counts.acked, counts.stored, counts.unsettled), (counts.attempted, counts.attempted, 0), "{counts:?}");
     assert_eq!((counts.delivered, counts.malformed), (counts.due, 0), "{counts:?}");
+    assert!(counts.right_counts >= 12 && counts.unread_stored > 0, "{counts:?}");
 }
 
 /// Does `trouble` every 300 ms, from half a second on.
@@ -221,4 +222,23 @@ async fn acknowledged_and_forgotten_messages_are_found() {
     fake.faults.forget.store(50, Relaxed);
     let verdict = run(args(&fake), async {}).await;
     assert!(verdict.count(&[ViolationKind::LostAck]) > 0, "{:?}", verdict.faults);
+}
+
+#[tokio::test]
+async fn counts_that_are_not_told_are_found() {
+    let fake = Fake::start().await;
+    fake.faults.drop_count.store(2, Relaxed);
+    let verdict = run(OracleArgs { settle_seconds: 3, ..args(&fake) }, async {}).await;
+    assert_eq!(verdict.faults.keys().copied().collect::<Vec<_>>(), [ViolationKind::WrongCount], "{:?}", verdict.faults);
+}
+
+#[tokio::test]
+async fn counts_from_before_the_run_are_fetched() {
+    let fake = Fake::start().await;
+    let before = run(OracleArgs { seconds: 1, ..args(&fake) }, async {}).await;
+    assert!(before.counts.unread_stored > 0, "{:?}", before.counts);
+    // The same users and direct conversations, in which less is sent than is unread.
+    let after = run(OracleArgs { seconds: 1, rate: 4.0, ..args(&fake) }, async {}).await;
+    assert!(after.is_clean(), "{:?}", after.violations);
+    assert!(after.counts.unread_stored > 0, "{:?}", after.counts);
 }

@@ -39,7 +39,7 @@ pub mod usernames;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
@@ -56,8 +56,10 @@ use asking::Asking;
 
 pub use error::refused;
 
-/// Direct conversations whose id a node remembers.
+/// Direct conversations whose id a node remembers; one takes some 500 bytes.
 const DIRECTS_CACHED_MAX: u64 = 100_000;
+/// A direct conversation that was not written to for so long is forgotten: a later message finds it in the store.
+const DIRECTS_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The parts that the domain works with; one for the node. The node owns all fields; a shared field says with whom.
 pub struct Chat {
@@ -184,7 +186,7 @@ impl Chat {
             directory: publish::Directory { members: Arc::clone(&members), names: Arc::clone(&names) },
             names,
             members,
-            directs: Cache::new(DIRECTS_CACHED_MAX),
+            directs: Cache::builder().max_capacity(DIRECTS_CACHED_MAX).time_to_idle(DIRECTS_REMEMBERED).build(),
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),

@@ -296,3 +296,16 @@ async fn without_an_answer_the_setting_decides() {
     }
     assert_eq!(contents(&node).await, ["silent", "broken"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_missing_for_one_conversation_close_the_hook_to_nobody_else() {
+    let backend = Backend::start().await;
+    let node = Node::embedded(&backend.settings(&[("HOOK_TIMEOUT", "500ms")])).await;
+    open_chat(&node).await;
+    let silent = (0..20).map(|n| send(node.http, json!({ "conversationId": "3", "content": format!("silent {n}") })));
+    let answers = futures_util::future::join_all(silent).await;
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    let (status, answer) =
+        acting(node.http, "POST", "/api/v1/messages", "7", json!({ "to": "8", "content": "others" })).await;
+    assert_eq!(status, 201, "{answer}");
+}

@@ -1,9 +1,11 @@
-//! Fetches the messages that a client lacks from the store, over REST, until the store has answered all of it.
+//! Fetches the messages and unread counts that a client lacks from the store, over REST, until the store has answered all of
+//! it.
 
 use std::time::Duration;
 
 use shared::ConversationId;
 
+use super::held_counts::UnreadCounts;
 use super::reconnect::Backoff;
 use crate::oracle::FetchReason;
 use crate::rest::{Credentials, MessageView, Rest};
@@ -27,25 +29,45 @@ pub(super) struct Fetch {
 pub(super) struct FetchResult {
     pub(super) reason: FetchReason,
     pub(super) messages: Vec<MessageView>,
+    /// The counts of all conversations; none if only holes were to be filled.
+    pub(super) unread: Option<UnreadCounts>,
 }
 
 impl Fetch {
     /// Asks until everything is there; ends only with the whole, so the caller bounds it by dropping it.
     pub(super) async fn run(mut self) -> FetchResult {
         let mut messages = Vec::new();
+        let unread = match self.reason {
+            FetchReason::Start | FetchReason::Resync => Some(self.counts().await),
+            FetchReason::Hole => None,
+        };
         for (conversation, after, rev) in std::mem::take(&mut self.wanted) {
             loop {
                 match self.one(&conversation, after, rev).await {
                     Ok(found) => break messages.extend(found),
-                    Err(_) => {
-                        self.node = self.node.wrapping_add(1);
-                        tokio::time::sleep(self.backoff.wait(Some(Duration::from_millis(100)))).await;
-                    }
+                    Err(_) => self.try_elsewhere().await,
                 }
             }
             self.backoff.succeeded();
         }
-        FetchResult { reason: self.reason, messages }
+        FetchResult { reason: self.reason, messages, unread }
+    }
+
+    async fn counts(&mut self) -> UnreadCounts {
+        loop {
+            match self.rest.unread(self.node, Credentials::User(&self.token)).await {
+                Ok(counts) => {
+                    self.backoff.succeeded();
+                    return counts;
+                }
+                Err(_) => self.try_elsewhere().await,
+            }
+        }
+    }
+
+    async fn try_elsewhere(&mut self) {
+        self.node = self.node.wrapping_add(1);
+        tokio::time::sleep(self.backoff.wait(Some(Duration::from_millis(100)))).await;
     }
 
     async fn one(&self, conversation: &ConversationId, after: u64, rev: u64) -> anyhow::Result<Vec<MessageView>> {

@@ -1,6 +1,6 @@
 //! The frames that the checker needs, as it needs them.
 
-use super::wire::{Body, ServerFrame};
+use super::wire::{Body, ServerFrame, Unread};
 use crate::oracle::{Entry, Recorder, Sighting};
 
 /// Writes down what the checker needs of a frame.
@@ -17,6 +17,9 @@ pub(super) fn write_down(recorder: &Recorder, frame: &ServerFrame) {
                 recorder.record(Entry::Durable { seq, message: None });
             }
             return recorder.record(Entry::Resync { place: place.clone(), is_marker: frame.seq.is_some() });
+        }
+        Body::Unread(Unread { conversation_id, unread, total_unread }) => {
+            return recorder.with(|log| log.unread.told(conversation_id, *unread, *total_unread));
         }
         Body::Sent { .. }
         | Body::AuthSuccess(_)

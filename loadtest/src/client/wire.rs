@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::Epoch;
+use shared::{ConversationId, Epoch};
 
 use crate::rest::MessageView;
 
@@ -60,6 +60,8 @@ pub enum Body {
         /// After how many milliseconds.
         retry_after_ms: Option<u64>,
     },
+    /// The unread messages of a conversation.
+    Unread(Unread),
     /// The answer to `ping`.
     Pong,
     /// Anything else: durable if the frame has a `seq`, state or ephemeral otherwise.
@@ -79,6 +81,18 @@ pub struct AuthSuccess {
     /// How often the server wants a sign of life.
     #[serde(default)]
     pub heartbeat_seconds: Option<u64>,
+}
+
+/// The payload of `notification.unread`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unread {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Its unread messages.
+    pub unread: u64,
+    /// Those of all conversations together.
+    pub total_unread: u64,
 }
 
 /// A place in a log.
@@ -174,6 +188,7 @@ pub fn parse(text: &[u8]) -> Result<ServerFrame, serde_json::Error> {
             let ErrorPayload { code, retryable, retry_after_ms } = serde_json::from_str(payload)?;
             Body::Error { code, retryable, retry_after_ms }
         }
+        "notification.unread" => Body::Unread(serde_json::from_str(payload)?),
         "pong" => Body::Pong,
         _ => Body::Other,
     };
@@ -196,6 +211,7 @@ pub fn error_code(text: &[u8]) -> Option<String> {
         | Body::Goaway { .. }
         | Body::Position(_)
         | Body::Resync { .. }
+        | Body::Unread(_)
         | Body::Pong
         | Body::Other => None,
     }

@@ -1,9 +1,10 @@
-//! The proof: compares acknowledged, stored and received messages. A pure function.
+//! The proof: compares acknowledged, stored and received messages, and the unread counts of both sides. A pure function.
 
 use std::collections::{HashMap, HashSet};
 
 use shared::{ConversationId, MessageId, UserId};
 
+use super::counts::check_counts;
 use super::evidence::{Ack, ConversationFacts, Evidence, MessageRow};
 use super::replay::{Arrival, DeliveryPath, Logs, Observations, Replay};
 use super::verdict::{Verdict, ViolationKind};
@@ -17,6 +18,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
     count(evidence, &mut verdict);
     check_store(evidence, &mut verdict);
     let acked_us = check_acks(evidence, &stored, &mut verdict);
+    check_counts(evidence, &mut verdict);
     let due = due_by_user(&evidence.conversations, &evidence.stored);
 
     let mut logs = Logs::new();

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use shared::{ConversationId, MessageId, UserId};
 
-use crate::client::Transport;
 use crate::client::wire::Place;
+use crate::client::{HeldCounts, Transport, UnreadCounts};
 use crate::rest::MessageView;
 
 /// A message as somebody saw it.
@@ -30,6 +30,8 @@ impl From<&MessageView> for Sighting {
 /// Why a device asked the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchReason {
+    /// The device has connected for the first time: it lacks what was unread before.
+    Start,
     /// The server said `resync`: it owns up to a hole.
     Resync,
     /// The device saw a hole in a conversation for five seconds.
@@ -141,6 +143,8 @@ pub struct DeviceLog {
     /// Messages that the device looked for by itself. A resync that comes later accounts for them: what it makes a client fetch
     /// leaves out what the client has.
     pub looked_for: HashSet<MessageId>,
+    /// The unread counts that it holds.
+    pub unread: HeldCounts,
 }
 
 /// A device and its log.
@@ -198,6 +202,8 @@ pub struct Evidence {
     pub devices: Vec<DeviceEvidence>,
     /// The stored messages of the run's conversations, after their base.
     pub stored: Vec<MessageRow>,
+    /// The unread counts of the devices' users in the store; nothing is unread for a user who isn't there.
+    pub unread: HashMap<UserId, UnreadCounts>,
 }
 
 /// A device's log while it is being written; the driver looks in from time to time.
@@ -221,7 +227,7 @@ impl Recorder {
             match &entry {
                 Entry::Durable { message: Some(message), .. }
                 | Entry::Direct(message)
-                | Entry::Fetched { reason: FetchReason::Resync, message } => {
+                | Entry::Fetched { reason: FetchReason::Start | FetchReason::Resync, message } => {
                     log.brought.insert(message.id);
                 }
                 Entry::Fetched { reason: FetchReason::Hole, message } => {

@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod counts;
 mod drive;
 mod evidence;
 mod herd;

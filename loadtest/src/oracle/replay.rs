@@ -112,7 +112,7 @@ impl<'a> Replay<'a> {
             }
             Entry::Fetched { reason, message } => {
                 let path = match reason {
-                    FetchReason::Resync => {
+                    FetchReason::Start | FetchReason::Resync => {
                         self.fetched.insert(message.id);
                         DeliveryPath::Resync
                     }

@@ -16,7 +16,7 @@ use super::herd::{Herd, HerdEnd, HerdPlan};
 use super::verdict::{Verdict, ViolationKind};
 use super::workload::{Cast, Workload};
 use super::{check, store};
-use crate::client::{Device, DeviceSetup, Directory, Order, OutgoingMessage, Recipient, Transport};
+use crate::client::{Device, DeviceSetup, Directory, Order, OutgoingMessage, Recipient, Transport, UnreadCounts};
 use crate::report::{Progress, announce};
 use crate::rest::Rest;
 use crate::seed::Seed;
@@ -115,13 +115,14 @@ pub async fn play(args: &OracleArgs, cast: Cast, plan: &HerdPlan) -> Result<Run>
     scenario.await_herd().await;
     scenario.settle().await;
     let stored = store::by_rest(&scenario.rest, &scenario.conversations, &scenario.tokens).await?;
+    let unread = store::unread(&scenario.rest, &scenario.tokens).await?;
     let by_sql = match &args.database_url {
         Some(url) => Some(store::by_sql(url, &scenario.conversations).await?),
         None => None,
     };
     tasks.shutdown().await;
     scenario.progress.clear();
-    Ok(scenario.judge(stored, by_sql))
+    Ok(scenario.judge(stored, unread, by_sql))
 }
 
 impl Scenario {
@@ -216,7 +217,12 @@ impl Scenario {
         self.conversations.insert(conversation, ConversationFacts { members, base_seq });
     }
 
-    fn judge(self, stored: Vec<MessageRow>, by_sql: Option<Vec<MessageRow>>) -> Run {
+    fn judge(
+        self,
+        stored: Vec<MessageRow>,
+        unread: HashMap<UserId, UnreadCounts>,
+        by_sql: Option<Vec<MessageRow>>,
+    ) -> Run {
         let devices = self.devices().enumerate().map(|(number, device)| DeviceEvidence {
             user: device.user.clone(),
             number,
@@ -225,7 +231,7 @@ impl Scenario {
         });
         let devices = devices.collect();
         let Self { conversations, attempts, herd, seed, .. } = self;
-        let evidence = Evidence { conversations, attempts, devices, stored };
+        let evidence = Evidence { conversations, attempts, devices, stored, unread };
         let mut verdict = Verdict { seed: Some(seed), ..check::check(&evidence) };
         if let Some(rows) = by_sql {
             store_agrees(&evidence.stored, &rows, &mut verdict);

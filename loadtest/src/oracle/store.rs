@@ -1,4 +1,4 @@
-//! The messages of a run in the store: by REST history as a member sees it, or straight from PostgreSQL.
+//! The messages and unread counts of a run in the store: by REST as a member sees them; messages also straight from PostgreSQL.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use futures_util::stream::{self, StreamExt};
 use shared::{ConversationId, MessageId, UserId};
 
 use super::evidence::{ConversationFacts, MessageRow, Sighting};
+use crate::client::UnreadCounts;
 use crate::rest::{Credentials, MessageView, Rest};
 
 /// How many conversations are read at once.
 const READS_AT_ONCE: usize = 8;
-/// How often one conversation's history is asked for before giving up; the node may just be restarting.
+/// How often one conversation or user is asked for before giving up; the node may just be restarting.
 const TRIES_MAX: usize = 40;
 /// The wait between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -29,15 +30,7 @@ pub(super) async fn by_rest(
     let reads = conversations.iter().map(|(conversation, facts)| async move {
         let member = facts.members.first().context("a conversation without members")?;
         let token = token_of.get(member).context("a member without token")?;
-        let mut tried = 0;
-        loop {
-            match rest.messages_after(tried, Credentials::User(token), conversation, facts.base_seq).await {
-                Ok(messages) => return Ok(messages),
-                Err(error) if tried + 1 == TRIES_MAX => return Err(error),
-                Err(_) => tokio::time::sleep(TRY_AGAIN).await,
-            }
-            tried += 1;
-        }
+        until_answered(|node| rest.messages_after(node, Credentials::User(token), conversation, facts.base_seq)).await
     });
     let pages: Vec<Result<Vec<MessageView>>> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).collect().await;
     let mut stored = Vec::new();
@@ -51,7 +44,32 @@ pub(super) async fn by_rest(
     Ok(stored)
 }
 
-/// Reads the same from the table `messages`.
+/// Reads the unread counts of these users over REST, each with their token.
+///
+/// # Errors
+/// A user whose conversations can't be read in twenty seconds.
+pub(super) async fn unread(rest: &Rest, token_of: &HashMap<UserId, String>) -> Result<HashMap<UserId, UnreadCounts>> {
+    let reads = token_of.iter().map(|(user, token)| async move {
+        let counts = until_answered(|node| rest.unread(node, Credentials::User(token))).await?;
+        Ok((user.clone(), counts))
+    });
+    stream::iter(reads).buffer_unordered(READS_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+/// Asks one node after the other, in twenty seconds.
+async fn until_answered<T, F: Future<Output = Result<T>>>(ask: impl Fn(usize) -> F) -> Result<T> {
+    let mut tried = 0;
+    loop {
+        match ask(tried).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if tried + 1 == TRIES_MAX => return Err(error),
+            Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+        }
+        tried += 1;
+    }
+}
+
+/// Reads the messages from the table `messages`.
 ///
 /// # Errors
 /// PostgreSQL can't be asked, or holds ids that aren't any.

@@ -26,6 +26,9 @@ fn step(Record { entry, .. }: &Record, wanted: MessageId) -> Option<String> {
         }
         Entry::Durable { seq, message: Some(message) } if message.id == wanted => format!("event {seq} is it"),
         Entry::Direct(message) if message.id == wanted => "it came without a place".to_owned(),
+        Entry::Fetched { reason: FetchReason::Start, message } if message.id == wanted => {
+            "the first fetch brought it".to_owned()
+        }
         Entry::Fetched { reason: FetchReason::Resync, message } if message.id == wanted => {
             "a resync's fetch brought it".to_owned()
         }

@@ -42,6 +42,8 @@ pub enum ViolationKind {
     Phantom,
     /// REST history and the database differ.
     HistoryDisagrees,
+    /// A device holds another unread count than the store, when traffic rests.
+    WrongCount,
 }
 
 /// One fault.
@@ -103,6 +105,10 @@ pub struct Counts {
     pub malformed: u64,
     /// Devices that the server told to stop.
     pub stopped: u64,
+    /// Devices that hold the unread counts of the store.
+    pub right_counts: u64,
+    /// Unread messages in the store, summed up over all devices.
+    pub unread_stored: u64,
     /// The longest time in which nothing at all was delivered while messages were sent, in milliseconds.
     pub delivery_gap_ms_max: u64,
     /// When that time began, in milliseconds since the first send of the run.
@@ -181,6 +187,8 @@ impl Verdict {
         report.row("out of order", disordered);
         report.row("holes", holes);
         report.row("false (phantom, wrong ack)", false_);
+        report.row("devices with wrong unread counts", self.count(&[ViolationKind::WrongCount]));
+        report.row("  right ones / unread messages", format!("{} / {}", counts.right_counts, counts.unread_stored));
         report.row("repeated on a later connection / late", format!("{} / {}", counts.repeated, counts.late));
         report.row(
             "longest delivery gap, ms (began at)",
@@ -215,7 +223,7 @@ impl Verdict {
         }
         let again = self.seed.map(|seed| format!(": --seed {seed} draws this scenario again")).unwrap_or_default();
         report.note(match self.is_clean() {
-            true => "PASS: nothing lost, doubled or out of order".into(),
+            true => "PASS: nothing lost, doubled or out of order, and every unread count right".into(),
             false => format!("FAIL{again}"),
         });
     }

@@ -47,6 +47,31 @@ struct State {
     conversations: HashMap<String, (Vec<String>, Vec<Value>)>,
     by_temp_id: HashMap<(String, String), Value>,
     messages: u64,
+    /// By user and conversation: the last message that the user has seen. Whoever sends has seen everything before.
+    seen: HashMap<(String, String), u64>,
+}
+
+impl State {
+    /// The user's conversations, each with its unread messages.
+    fn unread(&self, user: &str) -> Vec<(String, u64)> {
+        let own = self.conversations.iter().filter(|(_, (members, _))| members.iter().any(|member| member == user));
+        let unread = own.map(|(id, (_, messages))| {
+            let seen = self.seen.get(&(user.to_owned(), id.clone())).copied().unwrap_or(0);
+            (id.clone(), (messages.len() as u64).saturating_sub(seen))
+        });
+        unread.collect()
+    }
+
+    /// A `notification.unread` for each of the user's conversations of which this is true.
+    fn companions(&self, user: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let unread = self.unread(user);
+        let total: u64 = unread.iter().map(|(_, unread)| unread).sum();
+        let frame = |(id, unread): &(String, u64)| {
+            let payload = json!({ "conversationId": id, "unread": unread, "totalUnread": total });
+            json!({ "type": "notification.unread", "payload": payload }).to_string()
+        };
+        unread.iter().filter(|(id, _)| is_meant(id)).map(frame).collect()
+    }
 }
 
 /// Faults, each "one in so many"; 0 is never.
@@ -74,6 +99,8 @@ pub(crate) struct Faults {
     pub drop_from_stream: AtomicU64,
     /// An event of a stream bears no `id`.
     pub drop_id: AtomicU64,
+    /// An unread count isn't told.
+    pub drop_count: AtomicU64,
 }
 
 pub(crate) struct Fake {
@@ -156,6 +183,11 @@ impl Fake {
                     let (message, duplicate) =
                         self.store(&user_of(&head, &path), &serde_json::from_str(&body).expect("JSON"));
                     json!({ "message": message, "duplicate": duplicate }).to_string()
+                }
+                path if body.is_empty() && path.split('?').next() == Some("/api/v1/conversations") => {
+                    let unread = self.state.lock().expect("the state").unread(&user_of(&head, path));
+                    let items = unread.into_iter().map(|(id, unread)| json!({ "id": id, "unread": unread }));
+                    json!({ "items": items.collect::<Vec<_>>() }).to_string()
                 }
                 _ => self.rest(&path, &body).to_string(),
             };
@@ -307,6 +339,12 @@ impl Fake {
         for event in log.events.iter().skip(resumed.unwrap_or(end) as usize) {
             let _ = socket.send(SocketCommand::Text(event.clone()));
         }
+        if resumed.is_some() {
+            for companion in state.companions(user, |_| true) {
+                let _ = socket.send(SocketCommand::Text(companion));
+            }
+        }
+        let log = state.users.get_mut(user).expect("the user's log");
         log.sockets.push(socket.clone());
         log.open += 1;
         if !std::mem::replace(&mut log.online, true) {
@@ -404,6 +442,7 @@ impl Fake {
             messages.push(message.clone());
         }
         let members = members.clone();
+        state.seen.insert((sender.to_owned(), id), seq);
         state.by_temp_id.insert((sender.to_owned(), temp_id.clone()), message.clone());
         for member in members {
             if member == sender {
@@ -422,8 +461,13 @@ impl Fake {
         let seq = log.events.len() + 1;
         let text = json!({ "seq": seq, "type": kind, "payload": payload }).to_string();
         log.events.push(text.clone());
-        let companion = json!({ "type": "conversation.updated", "payload": {} }).to_string();
-        for frame in (0..if lost { 0 } else { 1 + usize::from(twice) }).flat_map(|_| [&text, &companion]) {
+        let mut frames = vec![text, json!({ "type": "conversation.updated", "payload": {} }).to_string()];
+        if !self.strikes(&self.faults.drop_count) {
+            let conversation = payload["message"]["conversationId"].as_str().expect("an id");
+            frames.extend(state.companions(user, |id| id == conversation));
+        }
+        let log = state.users.get_mut(user).expect("the user's log");
+        for frame in (0..if lost { 0 } else { 1 + usize::from(twice) }).flat_map(|_| &frames) {
             log.sockets.retain(|socket| socket.send(SocketCommand::Text(frame.clone())).is_ok());
         }
     }

@@ -70,9 +70,7 @@ impl Registry {
             let Some(counts) = &mut local.counts else { return };
             let told = counts.loaded(load, loaded);
             local.tell_counts(&told, |_| true);
-            if local.asks_for_counts() {
-                self.counts_due.add(user.as_str(), false);
-            }
+            self.ask_for_counts(user.as_str(), local, false);
         });
     }
 
@@ -82,9 +80,7 @@ impl Registry {
             if let Some(counts) = &mut local.counts {
                 counts.load_failed(load);
             }
-            if local.asks_for_counts() {
-                self.counts_due.add(user.as_str(), true);
-            }
+            self.ask_for_counts(user.as_str(), local, true);
         });
     }
 
@@ -106,9 +102,7 @@ impl Registry {
             }
             let are_due = counts.are_due();
             local.tell_counts(&told, |known| known == connection);
-            if local.asks_for_counts() {
-                self.counts_due.add(user.as_str(), true);
-            }
+            self.ask_for_counts(user.as_str(), local, true);
             are_due
         };
         self.with_user(user, repeat).unwrap_or(false)
@@ -124,10 +118,16 @@ impl Registry {
                     counts.note_told(&companion);
                 }
             }
-            if local.asks_for_counts() {
-                self.counts_due.add(user.as_str(), false);
-            }
+            self.ask_for_counts(user.as_str(), local, false);
         });
+    }
+
+    /// Puts the user into a queue of the loader, if a load is due and not asked for yet. With `may_wait`, behind the users for
+    /// whom an event has come.
+    pub(super) fn ask_for_counts(&self, user: &str, local: &mut LocalUser, may_wait: bool) {
+        if local.counts.as_mut().is_some_and(|counts| counts.asks()) {
+            self.counts_due.add(user, may_wait);
+        }
     }
 
     /// Whether counts of the user are to be loaded.
@@ -160,11 +160,6 @@ impl LocalUser {
         } else if let Some(counts) = &mut self.counts {
             counts.give_up(false);
         }
-    }
-
-    /// Whether a load of the user's counts is to be asked for; says so once.
-    pub(super) fn asks_for_counts(&mut self) -> bool {
-        self.counts.as_mut().is_some_and(|counts| counts.asks())
     }
 
     fn has_canonical(&self) -> bool {

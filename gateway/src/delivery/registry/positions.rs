@@ -62,9 +62,7 @@ impl Registry {
         }
         local.epoch = Some(epoch.clone());
         local.give_up_counts(false);
-        if local.asks_for_counts() {
-            self.counts_due.add(user, false);
-        }
+        self.ask_for_counts(user, local, false);
         for socket in &local.sockets {
             socket.queue.reposition(position, notice.on(socket.queue.wire()).clone());
         }
@@ -83,9 +81,7 @@ impl Registry {
         if moved > 0 {
             local.give_up_counts(false);
         }
-        if local.asks_for_counts() {
-            self.counts_due.add(user, false);
-        }
+        self.ask_for_counts(user, local, false);
         moved
     }
 

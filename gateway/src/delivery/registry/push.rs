@@ -72,9 +72,7 @@ impl Registry {
         let mut users = self.shard(user).lock();
         let Some(local) = users.get_mut(user).filter(|local| is_wanted(local)) else { return tally };
         local.push(event, source, &mut tally);
-        if local.asks_for_counts() {
-            self.counts_due.add(user, false);
-        }
+        self.ask_for_counts(user, local, false);
         tally
     }
 

@@ -227,7 +227,7 @@ impl Device {
                 }
                 fetched = async { match fetch { Some(fetch) => fetch.await, None => pending().await } } => {
                     connection.fetch = None;
-                    self.fetched(&fetched);
+                    self.fetched(fetched);
                 }
                 _ = tick.tick() => {
                     if let Some(end) = self.tick(connection)? {
@@ -310,6 +310,8 @@ impl Device {
             self.learn();
             let all = self.setup.directory.of(&self.id).into_iter().map(|(conversation, _)| conversation);
             connection.fetch = Some(self.fetch(FetchReason::Resync, all));
+        } else if matches!(frame.body, Body::AuthSuccess(_)) && connection.fetch.is_none() && self.owes_counts() {
+            connection.fetch = Some(self.fetch(FetchReason::Start, std::iter::empty()));
         }
         self.act(connection, &frame)
     }
@@ -324,6 +326,7 @@ impl Device {
             | Body::AuthFailed
             | Body::Goaway { .. }
             | Body::Error { .. }
+            | Body::Unread(_)
             | Body::Pong
             | Body::Other => frame.seq.and(self.session.socket()),
         };
@@ -361,7 +364,8 @@ impl Device {
                 self.refused_send(temp_id, code, *retryable, *retry_after_ms);
                 return self.pump(connection);
             }
-            Body::AuthFailed | Body::Position(_) | Body::Resync { .. } | Body::Pong | Body::Other => {}
+            Body::AuthFailed | Body::Position(_) | Body::Resync { .. } | Body::Unread(_) | Body::Pong | Body::Other => {
+            }
         }
         Ok(())
     }
@@ -376,12 +380,23 @@ impl Device {
             (conversation, seq, rev)
         };
         let wanted = conversations.map(marked).collect();
+        if reason != FetchReason::Hole {
+            self.setup.recorder.with(|log| log.unread.fetch_begins());
+        }
         let (node, token, backoff) = (self.node, self.token.clone(), self.backoff.fork());
         let rest = self.setup.rest.clone();
         Box::pin(Fetch { reason, rest, node, token, wanted, backoff }.run())
     }
 
-    fn fetched(&mut self, fetched: &FetchResult) {
+    /// Whether no fetch has brought yet what was unread before the first connection.
+    fn owes_counts(&self) -> bool {
+        self.setup.recorder.with(|log| !log.unread.is_fetched())
+    }
+
+    fn fetched(&mut self, fetched: FetchResult) {
+        if let Some(unread) = fetched.unread {
+            self.setup.recorder.with(|log| log.unread.fetched(unread));
+        }
         for message in &fetched.messages {
             self.gaps.take(message, Instant::now());
             self.setup.recorder.record(Entry::Fetched { reason: fetched.reason, message: Sighting::from(message) });
