@@ -8,10 +8,10 @@ use gateway::store::{
     Activity, Audit, AuditEntry, AuthorPlace, Authored, AuthoredPage, BackboneServers, BulkMembers, Changes,
     ChannelActivity, ChannelCount, ChannelPage, ConversationChange, ConversationChanged, ConversationChanges,
     ConversationDeleted, Crossed, DueEvent, EarlierSend, ErasurePlace, Erasures, EventsLag, ExpiryStep, Head,
-    KeptNotification, LargeConversations, Leases, Listings, Lookups, MembersAdded, MessageChange, MessageOutcome,
-    Missed, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows, OwnLarge, Owner, Partner, PendingRow,
-    People, Receipt, ReceiptChange, Receipts, Refusal, RepeatFrom, Replacements, Revocations, StoreError,
-    StoredMessage, UnreadCount, Upkeep, Wanted, WebhookEvents,
+    KeptNotification, LargeConversations, Leases, Listings, Lookups, Members, MembersAdded, MessageChange,
+    MessageOutcome, Missed, Moderation, Names, Notifications, OutboxEvent, OutboxRow, OutboxRows, OwnLarge, Owner,
+    Partner, PendingRow, People, Receipt, ReceiptChange, Receipts, Refusal, RepeatFrom, Replacements, Revocations,
+    StoreError, StoredMessage, UnreadCount, Upkeep, Wanted, WebhookEvents,
 };
 use shared::message::ListedMember;
 use shared::{Conversation, ConversationId, Message, MessageId, NotificationId, Role, TempId, Timestamp, UserId};
@@ -77,6 +77,7 @@ absent! {
             = Ok(users.iter().map(|_| Vec::new()).collect());
         heads(_: &[ConversationId]) -> HashMap<ConversationId, Head> = Ok(HashMap::new());
         missed(_: &ConversationId, _: u64) -> Missed = not_here("a large conversation");
+        all_members(_: &ConversationId) -> Members = not_here("a large conversation");
         role_in(_: &ConversationId, _: &UserId) -> Option<Role> = not_here("a large conversation");
         blocked_in(_: &ConversationId, _: &UserId) -> Vec<UserId> = Ok(Vec::new());
         due_to_cross(_: u32, _: u32) -> Vec<ConversationId> = Ok(Vec::new());

@@ -30,13 +30,18 @@ impl Chat {
         Ok(self.store.listed_members(conversation, viewer, outsiders, after, limit).await?)
     }
 
-    /// Those of `members` who are connected now.
-    pub async fn online_of(&self, members: Vec<ListedMember>) -> Result<Vec<ListedMember>, ProtocolError> {
+    /// Those of `members` who are connected now, or those who aren't.
+    pub async fn online_of(
+        &self,
+        members: Vec<ListedMember>,
+        online: bool,
+    ) -> Result<Vec<ListedMember>, ProtocolError> {
         let users: Vec<UserId> = members.iter().map(|member| member.user_id.clone()).collect();
         let presence = self.backbone.presence(&users).await?;
-        let is_online =
-            |(member, presence): &(ListedMember, Presence)| member.state == MemberState::Accepted && presence.online;
-        Ok(members.into_iter().zip(presence).filter(is_online).map(|(member, _)| member).collect())
+        let is_meant = |(member, presence): &(ListedMember, Presence)| {
+            member.state == MemberState::Accepted && presence.online == online
+        };
+        Ok(members.into_iter().zip(presence).filter(is_meant).map(|(member, _)| member).collect())
     }
 
     /// One message of a conversation that `reader` is a member of (`None`: a backend).

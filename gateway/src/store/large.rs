@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use shared::{Conversation, ConversationId, Message, Place, Role, UserId};
 
-use super::{OutboxRow, Route, StoreError};
+use super::{Members, OutboxRow, Route, StoreError};
 
 /// The most changes that are read in place of lost publications. Who missed more is told to fetch them.
 pub const MISSED_MAX: u32 = 256;
@@ -85,6 +85,9 @@ pub trait LargeConversations: Send + Sync + 'static {
 
     /// What changed behind the `rev` `after`, and where the conversation is, by one statement.
     async fn missed(&self, id: &ConversationId, after: u64) -> Result<Missed, StoreError>;
+
+    /// All members of a conversation, also of a large one.
+    async fn all_members(&self, id: &ConversationId) -> Result<Members, StoreError>;
 
     /// The role of a user in a conversation, if they are an accepted member.
     async fn role_in(&self, id: &ConversationId, user: &UserId) -> Result<Option<Role>, StoreError>;

@@ -69,6 +69,8 @@ async fn members_come_in_pages_with_their_positions() {
     assert_eq!(code(o.get(&node, &format!("{list}?online=true")).await), refused(403, "FORBIDDEN"));
     let online = Caller::backend().get(&node, &format!("{list}?online=true")).await;
     assert_eq!(ids(&online, "userId"), ["m"]);
+    let offline = Caller::backend().get(&node, &format!("{list}?online=false")).await;
+    assert_eq!(ids(&offline, "userId"), ["a+b|c", "o", "z"], "members, and nobody else");
 
     // No position passes a block.
     assert_eq!(m.post(&node, "/api/v1/blocks", json!({ "userId": "o" })).await.0, 204);

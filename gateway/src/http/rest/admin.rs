@@ -149,7 +149,7 @@ pub(super) async fn channel(
 ) -> Result<Json<ChannelStats>, Failure> {
     let node = &api.node;
     let conversation = node.store.conversation(&id, None).await?;
-    let members = node.store.members(&id).await?;
+    let members = node.store.all_members(&id).await?;
     may_look(&caller, &members)?;
     // A moderator learns no more of somebody with whom there is a block than over a socket.
     let asker = if is_operator(&caller) { None } else { caller.acts_for() };

@@ -29,9 +29,8 @@ pub(super) struct MembersParams {
     /// How many; more than 100 counts as 100.
     #[schemars(range(max = u32::MAX))]
     limit: Option<u32>,
-    /// For backends: of each page only those who are connected now.
-    #[serde(default)]
-    online: bool,
+    /// For backends: of each page only those who are connected now, or with `false` those who aren't.
+    online: Option<bool>,
 }
 
 pub(super) async fn members(
@@ -40,7 +39,7 @@ pub(super) async fn members(
     Segment(id): Segment<ConversationId>,
     Params(params): Params<MembersParams>,
 ) -> Result<Json<List<ListedMember>>, Failure> {
-    if params.online && !matches!(caller, Caller::Backend(_)) {
+    if params.online.is_some() && !matches!(caller, Caller::Backend(_)) {
         let error = ProtocolError::new(ErrorCode::Forbidden, "only backends ask who of a conversation is online");
         return Err(ProtocolError { field: Some("online".into()), ..error }.into());
     }
@@ -49,7 +48,10 @@ pub(super) async fn members(
     let chat = &api.node.chat;
     let items = chat.list_members(&id, caller.acts_for(), after.as_ref(), limit).await?;
     let List { items, next } = List::by_id(items, limit, |member| member.user_id.as_str());
-    let items = if params.online { chat.online_of(items).await? } else { items };
+    let items = match params.online {
+        Some(online) => chat.online_of(items, online).await?,
+        None => items,
+    };
     Ok(Json(List { items, next }))
 }
 

@@ -17,7 +17,7 @@ use super::pool::PostgresStore;
 use super::rows::{bigint, get, message, message_columns, number, parsed, placeholder, unfit, unsigned};
 use crate::store::large::{Crossed, Head, MISSED_MAX, Missed, OwnLarge, turn};
 use crate::store::membership::State;
-use crate::store::{LargeConversations, OutboxRow, StoreError};
+use crate::store::{LargeConversations, Members, OutboxRow, StoreError};
 
 #[async_trait]
 impl LargeConversations for PostgresStore {
@@ -35,6 +35,10 @@ impl LargeConversations for PostgresStore {
 
     async fn missed(&self, id: &ConversationId, after: u64) -> Result<Missed, StoreError> {
         on_connection!(self, client => missed(client, id, after))
+    }
+
+    async fn all_members(&self, id: &ConversationId) -> Result<Members, StoreError> {
+        on_connection!(self, client => members(client, id))
     }
 
     async fn role_in(&self, id: &ConversationId, user: &UserId) -> Result<Option<Role>, StoreError> {

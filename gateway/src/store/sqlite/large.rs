@@ -13,7 +13,7 @@ use super::thread::SqliteStore;
 use super::{conversations, outbox};
 use crate::store::large::{Crossed, Head, MISSED_MAX, Missed, OwnLarge, turn};
 use crate::store::membership::State;
-use crate::store::{LargeConversations, OutboxRow, StoreError};
+use crate::store::{LargeConversations, Members, OutboxRow, StoreError};
 
 #[async_trait]
 impl LargeConversations for SqliteStore {
@@ -36,6 +36,11 @@ impl LargeConversations for SqliteStore {
     async fn missed(&self, id: &ConversationId, after: u64) -> Result<Missed, StoreError> {
         let id = id.clone();
         self.read(move |read| missed(read, &id, after)).await
+    }
+
+    async fn all_members(&self, id: &ConversationId) -> Result<Members, StoreError> {
+        let id = id.clone();
+        self.read(move |read| members(read, &id)).await
     }
 
     async fn role_in(&self, id: &ConversationId, user: &UserId) -> Result<Option<Role>, StoreError> {

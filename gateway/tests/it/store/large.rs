@@ -49,6 +49,7 @@ async fn a_conversation_crosses_once_and_tells_where(world: World) {
     let after = store.members(&id).await.expect("members");
     assert!(after.version > before.version, "whoever decided by the earlier version looks again");
     assert!(after.route.large && after.list.is_empty() && after.count() == 3, "{after:?}");
+    assert_eq!(store.all_members(&id).await.expect("members").list, before.list);
     assert_eq!(after.route.crossings, [Crossing { last_seq: 1, large: true }]);
     assert!(store.conversation(&id, Some(&user("a"))).await.expect("it is there").large);
     assert_eq!(store.role_in(&id, &user("b")).await.expect("asked"), Some(Role::Member));
