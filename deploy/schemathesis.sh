@@ -4,7 +4,7 @@
 # for a user.
 #
 #   deploy/schemathesis.sh          300 cases an operation, other ones in each run
-#   deploy/schemathesis.sh --short  20, the same ones in each run
+#   deploy/schemathesis.sh --short  10, the same ones in each run
 #
 # Starts `gateway dev` for itself, on free loopback ports. Schemathesis and the OpenAPI validator come from PyPI into
 # target/test-tools.
@@ -28,7 +28,7 @@ GATEWAY=${GATEWAY:-$target/debug/gateway}
 venv=$target/test-tools/schemathesis-$SCHEMATHESIS_VERSION
 CASES=${CASES:-300}
 SEED=${SEED:-$RANDOM}
-[ "${1:-}" != --short ] || CASES=20 SEED=1
+[ "${1:-}" != --short ] || CASES=10 SEED=1
 WORKERS=${WORKERS:-1}
 
 main() {

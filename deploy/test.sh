@@ -97,10 +97,12 @@ step() {
   current=''
 }
 
-# The last lines are the test runner's own; the exit code is 0 only if every step passed and was reached.
+# The last lines are the test runner's own; the exit code is 0 only if every step passed and was reached. The end of what a
+# failed test said stands right above them, because much of the output may be cut where it is kept.
 finish() {
-  local status=$? results
+  local status=$? results said
   results=$(grep -E '^test result:' "$work/cargo-test.log" 2>/dev/null || true)
+  said=$(awk '/^---- .* stdout ----$/ { left = 15 } left-- > 0' "$work/cargo-test.log" 2>/dev/null | cut -c 1-600 | head -n 90 || true)
   stop_all
   [ -z "$current" ] || failed+=("$current")
   if [ ${#failed[@]} -gt 0 ]; then
@@ -111,6 +113,7 @@ finish() {
   else
     printf '\nEverything passed in %s s%s\n' "$SECONDS" "${skipped:+; $skipped}"
   fi
+  [ -z "$said" ] || printf '\n%s\n' "$said"
   [ -z "$results" ] || printf '%s\n' "$results"
   exit "$status"
 }

@@ -225,8 +225,30 @@ def fragments(abuse):
         abuse.answers["fragments"] = abuse.flood(link, frame(0, fin=False) * 2000) // 6
 
 
+def slow_hook(abuse):
+    """Messages into one conversation, each of which the hook answers late (receiver.py)."""
+    link = abuse.open("held-up")
+    if link:
+        link.settimeout(0.01)
+
+        def say(number):
+            payload = {"to": "waits", "tempId": f"{abuse.name}-{number}", "content": f"slow {number}"}
+            try:
+                link.sendall(command("message.send", str(number), payload))
+                back = link.recv(65536)
+                abuse.answers["stored"] += back.count(b'"message.sent"')
+                abuse.answers["refused"] += back.count(b'"UNAVAILABLE"')
+            except TimeoutError:
+                pass
+            except OSError as fault:
+                abuse.answers[type(fault).__name__] += 1
+
+        abuse.paced(say)
+
+
 KINDS = {
-    kind.__name__.replace("_", "-"): kind for kind in (loud_group, edits, groups, passwords, connects, pings, pongs, fragments)
+    kind.__name__.replace("_", "-"): kind
+    for kind in (loud_group, edits, groups, passwords, connects, pings, pongs, fragments, slow_hook)
 }
 
 

@@ -55,6 +55,9 @@ turnover            limits::turnover::joins_and_leaves_cost_members_logs_little
 turns               noloss::sockets::connections_that_can_not_join_are_sent_away_at_different_times
 revocation          noloss::sockets::a_revocation_reaches_every_node_within_a_second
 drain-answer        noloss::sockets::a_send_that_is_under_way_is_acknowledged_before_the_close
+topic-heal noloss::large::a_lost_publication_is_read_from_the_store
+topic-check noloss::large::silent_loss_is_found_by_comparing_with_the_store
+topic-unaware noloss::large::who_can_not_go_on_is_told_so
 PAIRS
 }
 

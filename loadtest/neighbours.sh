@@ -6,7 +6,8 @@
 # Two nodes, Redis and PostgreSQL run on free loopback ports in a temporary directory. For each kind `loadtest user-to-user` sends
 # 200 messages a second between 200 users who know each other, once alone, then while the kind goes on. A line tells p50 and p99
 # from the due time to the acknowledgement and to the delivery. It fails if a p50 is above 50 ms or a p99 above 500 ms, or if a
-# message was not acknowledged or not delivered. --list names the kinds.
+# message was not acknowledged or not delivered. --list names the kinds. With hook and slow-hook every message is asked about
+# (HOOK_URL); with the latter, the answers for one conversation take almost HOOK_TIMEOUT.
 #
 # GATEWAY=<binary> and LOADTEST=<binary> use those instead of building. Debian packages: redis-server postgresql curl python3.
 set -euo pipefail
@@ -14,7 +15,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=deploy/services.sh
 . "$root/deploy/services.sh"
 
-all_kinds=(alone strangers-60 strangers-1000 loud-group edits groups passwords connects pings pongs fragments silent)
+all_kinds=(alone strangers-60 strangers-1000 loud-group edits groups passwords connects pings pongs fragments silent hook
+  slow-hook)
 kinds=()
 seconds=12
 json=''
@@ -23,6 +25,8 @@ failed=0
 main() {
   arguments "$@"
   begin 'redis-server postgresql curl python3' redis-server curl python3
+  export WEBHOOK_SECRET
+  WEBHOOK_SECRET=$(random_secret)
   start_postgres fsync=on synchronous_commit=on
   local kind
   printf '%-16s %8s %9s %9s %14s %14s  %s\n' kind sent acked delivered 'ack p50/p99' 'delivery' ''
@@ -54,9 +58,17 @@ one() {
   local kind=$1 node url_a url_b status=0
   new_database "$kind"
   start_redis
-  local redis_pid=$started node_pids=()
+  local redis_pid=$started node_pids=() hook=() hook_pid=''
+  if [[ $kind = *hook ]]; then
+    local hook_port
+    hook_port=$(free_port)
+    start hook python3 -B "$root/loadtest/receiver.py" hook "$hook_port"
+    hook_pid=$started
+    wait_for 20 hook answers 204 "http://127.0.0.1:$hook_port/"
+    hook=(HOOK_URL="http://127.0.0.1:$hook_port/hook")
+  fi
   for node in a b; do
-    gateway_up "node-$node"
+    gateway_up "node-$node" ${hook[@]+"${hook[@]}"}
     node_pids+=("$started")
     declare "http_$node=$http_port"
   done
@@ -69,10 +81,11 @@ one() {
   abuse_begins "$kind"
   wait "$bystanders" || status=$?
   forget "$bystanders"
-  [ "$kind" = alone ] || over "$abuse_pid"
+  [ -z "$abuse_pid" ] || over "$abuse_pid"
   line "$kind" "$status"
   for node in "${node_pids[@]}"; do stop "$node" 60; done
   stop "$redis_pid"
+  [ -z "$hook_pid" ] || stop "$hook_pid"
 }
 
 # over PID: waits for the abuse, which ends by itself, and no longer than half a minute.
@@ -85,11 +98,12 @@ over() {
   stop "$1" 1
 }
 
-# Starts what somebody asks for; its id is in $abuse_pid.
+# Starts what somebody asks for; its id is in $abuse_pid, which is empty if nobody asks for anything.
 abuse_begins() {
   local for_seconds=$seconds to=(--url "ws://$url_a" --url "ws://$url_b" --user-prefix s --drain-seconds 1)
+  abuse_pid=''
   case $1 in
-    alone) return ;;
+    alone | hook) return ;;
     strangers-60) start abuse "$driver" strangers "${to[@]}" --users 60 --rate 2700 --seconds "$for_seconds" ;;
     strangers-1000) start abuse "$driver" strangers "${to[@]}" --users 1000 --rate 3000 --seconds "$for_seconds" ;;
     silent) start abuse python3 -B "$root/loadtest/faults/silent.py" --connections 2100 --seconds "$for_seconds" "$url_a" "$url_b" ;;
@@ -128,7 +142,7 @@ print("FAILED" if bad else "")
 PYTHON
   )
   [ -z "$fault" ] || failed=$((failed + 1))
-  [ "$1" = alone ] || { printf '%-16s   it: ' ''; grep -E '=|stored|refused|sent|opened' "$work/abuse.log" | sed 's/[│┆]/ /g' | tr -s ' ' | tr '\n' ';' | cut -c1-220 || true; echo; }
+  [ -z "$abuse_pid" ] || { printf '%-16s   it: ' ''; grep -E '=|stored|refused|sent|opened' "$work/abuse.log" | sed 's/[│┆]/ /g' | tr -s ' ' | tr '\n' ';' | cut -c1-220 || true; echo; }
   [ ! -s "$work/bystanders.json" ] || tr -d '\n' <"$work/bystanders.json" | sed "s/^{/{\"kind\": \"$1\", /" >>"$work/all"
   echo >>"$work/all"
   rm -f "$work/bystanders.json"

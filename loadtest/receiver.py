@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""A backend that takes the events of the gateway, and a judge of what it took.
+"""A backend that takes the events of the gateway and answers its hook, and a judge of the events it took.
 
     WEBHOOK_SECRET=… receiver.py listen PORT FILE    takes events on 127.0.0.1:PORT, appends each to FILE as a line of JSON
+    WEBHOOK_SECRET=… receiver.py hook PORT           lets everything pass that the hook asks about; "slow…" after 1.9 s
     receiver.py judge FILE < stored                  compares them with what is stored: lines "message id<TAB>conversation"
 
 The judge fails unless every stored message came as message.created, and nothing that isn't stored did; unless the events of each
@@ -13,8 +14,11 @@ import json
 import os
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# How long the hook waits for the answer about a slow message, in seconds: a little less than HOOK_TIMEOUT.
+SLOW = 1.9
 # What never differs between two posts of one event. The message itself is as it is when it is posted.
 FIXED = ("type", "at", "conversationId", "rev", "messageId", "userId")
 
@@ -26,39 +30,69 @@ def verified(secret, header, body):
     return hmac.compare_digest(expected, parts.get("v1", ""))
 
 
+class Backend(BaseHTTPRequestHandler):
+    """Verifies what is posted, and lets `taken` make the answer's body of it."""
+
+    protocol_version = "HTTP/1.1"
+    secret = b""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not verified(self.secret, self.headers.get("X-Parley-Signature", ""), body):
+            return self.answer(503)
+        told = self.taken(json.loads(body))
+        return self.answer(200 if told else 204, told)
+
+    def do_GET(self):
+        self.answer(204)
+
+    def taken(self, posted):
+        raise NotImplementedError
+
+    def answer(self, status, body=b""):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(port, backend):
+    backend.secret = os.environ["WEBHOOK_SECRET"].encode()
+    server = ThreadingHTTPServer(("127.0.0.1", port), backend)
+    server.daemon_threads = True
+    server.serve_forever()
+
+
 def listen(port, path):
-    secret = os.environ["WEBHOOK_SECRET"].encode()
     one_at_a_time = threading.Lock()
     with open(path, "a", encoding="utf-8") as file:
 
-        class Receiver(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if not verified(secret, self.headers.get("X-Parley-Signature", ""), body):
-                    return self.answer(503)
+        class Events(Backend):
+            def taken(self, posted):
                 with one_at_a_time:
-                    for event in json.loads(body)["events"]:
+                    for event in posted["events"]:
                         kept = {field: event[field] for field in FIXED if field in event}
                         file.write(json.dumps({"id": int(event["id"]), **kept}) + "\n" if "conversationId" in event else "")
                     file.flush()
-                return self.answer(204)
+                return b""
 
-            def do_GET(self):
-                self.answer(204)
+        serve(port, Events)
 
-            def answer(self, status):
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
 
-            def log_message(self, *_):
-                pass
+def hook(port):
+    class Hook(Backend):
+        # An answer is one segment, or the kernel waits for the acknowledgement of its head.
+        wbufsize = -1
 
-        server = ThreadingHTTPServer(("127.0.0.1", port), Receiver)
-        server.daemon_threads = True
-        server.serve_forever()
+        def taken(self, posted):
+            if posted.get("content", "").startswith("slow"):
+                time.sleep(SLOW)
+            return b'{"allow": true}'
+
+    serve(port, Hook)
 
 
 def faults(events, stored):
@@ -98,6 +132,8 @@ def judge(path, lines):
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "listen":
         listen(int(sys.argv[2]), sys.argv[3])
+    elif len(sys.argv) == 3 and sys.argv[1] == "hook":
+        hook(int(sys.argv[2]))
     elif len(sys.argv) == 3 and sys.argv[1] == "judge":
         sys.exit(judge(sys.argv[2], sys.stdin))
     else:

@@ -17,10 +17,12 @@ pub struct Breaker {
     open: Gauge,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum State {
     Closed {
         failures: u32,
+        /// Whose failures these are, and when each was noted.
+        blamed: Vec<(u64, Instant)>,
     },
     Open {
         until: Instant,
@@ -32,6 +34,7 @@ enum State {
 /// A permit for one call. Its outcome has to be reported; dropped without that, it leaves the breaker as it was.
 pub struct Attempt<'a> {
     breaker: &'a Breaker,
+    begun: Instant,
 }
 
 impl Breaker {
@@ -39,7 +42,7 @@ impl Breaker {
     #[must_use]
     pub fn new(open_for: Duration, open: Gauge) -> Self {
         open.set(0.0);
-        Self { state: Mutex::new(State::Closed { failures: 0 }), open_for, open }
+        Self { state: Mutex::new(State::closed()), open_for, open }
     }
 
     /// Leave to ask.
@@ -48,10 +51,10 @@ impl Breaker {
     /// How long there is none.
     pub fn attempt(&self) -> Result<Attempt<'_>, Duration> {
         let mut state = self.state.lock();
+        let now = Instant::now();
         match *state {
             State::Closed { .. } => {}
             State::Open { until } => {
-                let now = Instant::now();
                 if now < until {
                     return Err(until - now);
                 }
@@ -59,7 +62,7 @@ impl Breaker {
             }
             State::Probing => return Err(self.open_for),
         }
-        Ok(Attempt { breaker: self })
+        Ok(Attempt { breaker: self, begun: now })
     }
 
     fn open(&self) -> State {
@@ -68,21 +71,44 @@ impl Breaker {
     }
 }
 
+impl State {
+    fn closed() -> Self {
+        Self::Closed { failures: 0, blamed: Vec::new() }
+    }
+}
+
 impl Attempt<'_> {
     /// The service answered.
     pub fn succeeded(self) {
         self.breaker.open.set(0.0);
-        *self.breaker.state.lock() = State::Closed { failures: 0 };
+        *self.breaker.state.lock() = State::closed();
     }
 
     /// It didn't.
     pub fn failed(self) {
+        self.failed_for(&[]);
+    }
+
+    /// It didn't, and that may be due to the one for whom it was asked, by any of these names. Calls for one of them that
+    /// are under way side by side count as one failure.
+    pub fn failed_for(self, names: &[u64]) {
         let mut state = self.breaker.state.lock();
-        *state = match *state {
-            State::Closed { failures } if failures + 1 < FAILURES_MAX => State::Closed { failures: failures + 1 },
-            State::Closed { .. } | State::Probing => self.breaker.open(),
-            State::Open { until } => State::Open { until },
-        };
+        match &mut *state {
+            State::Closed { failures, blamed } => {
+                let is_same = |&(name, noted): &(u64, Instant)| noted > self.begun && names.contains(&name);
+                if blamed.iter().any(is_same) {
+                    return;
+                }
+                *failures += 1;
+                let noted = Instant::now();
+                blamed.extend(names.iter().map(|name| (*name, noted)));
+                if *failures >= FAILURES_MAX {
+                    *state = self.breaker.open();
+                }
+            }
+            State::Probing => *state = self.breaker.open(),
+            State::Open { .. } => {}
+        }
     }
 }
 
@@ -101,6 +127,20 @@ mod tests {
     use super::*;
 
     const OPEN_FOR: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn failures_of_one_side_by_side_are_one() {
+        let breaker = breaker();
+        let side_by_side: Vec<_> = (0..20).map(|n| (leave(&breaker), [n % 4, 100 + n])).collect();
+        side_by_side.into_iter().for_each(|(attempt, names)| attempt.failed_for(&names));
+        // Four, and the fifth from another.
+        leave(&breaker).failed_for(&[9, 109]);
+        assert!(breaker.attempt().is_err());
+        expire(&breaker);
+        leave(&breaker).succeeded();
+        (0..FAILURES_MAX).for_each(|_| leave(&breaker).failed_for(&[1, 101]));
+        assert!(breaker.attempt().is_err(), "one after the other they count");
+    }
 
     fn breaker() -> Breaker {
         Breaker::new(OPEN_FOR, Gauge::noop())

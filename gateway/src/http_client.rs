@@ -50,7 +50,10 @@ pub enum RequestError {
     /// The answer's body is larger than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// No connection, or it ended before the answer did.
+    /// There is no connection to be had.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The connection ended before the answer did.
     #[error("{0}")]
     Failed(String),
 }
@@ -128,7 +131,10 @@ impl Endpoint {
         *request.method_mut() = method;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = headers;
-        let answer = self.client.request(request).await.map_err(|error| RequestError::Failed(causes(&error)))?;
+        let answer = self.client.request(request).await.map_err(|error| match error.is_connect() {
+            true => RequestError::Unreachable(causes(&error)),
+            false => RequestError::Failed(causes(&error)),
+        })?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, self.body_bytes_max).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -216,6 +222,6 @@ mod tests {
         assert!(matches!(answer, Err(RequestError::Failed(_) | RequestError::TimedOut(_))), "{answer:?}");
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let answer = endpoint(format!("http://{nobody}/").parse().unwrap()).get(HeaderMap::new()).await;
-        assert!(matches!(&answer, Err(RequestError::Failed(why)) if why.contains("refused")), "{answer:?}");
+        assert!(matches!(&answer, Err(RequestError::Unreachable(why)) if why.contains("refused")), "{answer:?}");
     }
 }

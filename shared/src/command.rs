@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lists::names;
-use crate::{ConversationId, MessageData, MessageId, Position, ProtocolError, TempId, UserId};
+use crate::{ConversationId, MessageData, MessageId, Places, Position, ProtocolError, TempId, UserId};
 
 /// A command with all its fields checked for shape. Rights are checked later.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,8 +110,8 @@ pub const KIND_SYSTEM: &str = "system";
 /// A position asked for: one that can be looked up, or text that is none (answered by `resync {reason: "invalid"}`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
-    /// Go on from here.
-    From(Position),
+    /// Go on from here; and in these large conversations from there. `None`: a client that doesn't know of them.
+    From(Position, Option<Places>),
     /// The client sent something that is no position.
     Invalid,
 }

@@ -140,7 +140,19 @@ pub enum Event {
         /// The user who changed it; absent for a backend.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         changed_by: Option<UserId>,
+        /// It became large, or small again: the conversation's change counter from which its events come the other way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rev: Option<u64>,
+        /// The `seq` of its newest message then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_seq: Option<u64>,
     },
+    /// Where a connection is in a large conversation: the next event there has the next `rev`.
+    #[serde(rename = "conversation.position")]
+    ConversationPosition { conversation_id: ConversationId, rev: u64, last_seq: u64 },
+    /// What a connection missed of a large conversation has to be fetched; its events go on behind this position.
+    #[serde(rename = "conversation.resync")]
+    ConversationResync { conversation_id: ConversationId, reason: ResyncReason, rev: u64, last_seq: u64 },
     #[serde(rename = "conversation.deleted")]
     ConversationDeleted {
         conversation_id: ConversationId,
@@ -173,6 +185,9 @@ pub enum Event {
         #[serde(default)]
         version: u64,
     },
+    /// In a large conversation more came and went than are told of one by one.
+    #[serde(rename = "members.changed")]
+    MembersChanged { conversation_id: ConversationId, member_count: u64 },
     #[serde(rename = "status.bulk")]
     StatusBulk { users: BTreeMap<UserId, UserStatus> },
     #[serde(rename = "user.online")]
@@ -288,10 +303,13 @@ names! {
         Self::ConversationCreated { .. } => "conversation.created",
         Self::ConversationJoined { .. } => "conversation.joined",
         Self::ConversationChanged { .. } => "conversation.changed",
+        Self::ConversationPosition { .. } => "conversation.position",
+        Self::ConversationResync { .. } => "conversation.resync",
         Self::ConversationDeleted { .. } => "conversation.deleted",
         Self::ConversationLeft { .. } => "conversation.left",
         Self::MemberJoined { .. } => "member.joined",
         Self::MemberLeft { .. } => "member.left",
+        Self::MembersChanged { .. } => "members.changed",
         Self::StatusBulk { .. } => "status.bulk",
         Self::UserOnline { .. } => "user.online",
         Self::UserOffline { .. } => "user.offline",

@@ -27,6 +27,6 @@ pub use error::{ErrorCode, ProtocolError};
 pub use event::Event;
 pub use id::{ConversationId, MessageId, NotificationId, UserId};
 pub use message::{Conversation, ConversationKind, Message, Role, Visibility};
-pub use position::{Epoch, Position};
+pub use position::{Epoch, Place, Places, Position};
 pub use temp_id::TempId;
 pub use time::Timestamp;

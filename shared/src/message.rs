@@ -177,6 +177,9 @@ pub struct Conversation {
     pub last_message: Option<Message>,
     /// How many accepted members it has.
     pub member_count: u64,
+    /// Whether it has so many members that its events are published once for all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub large: bool,
     /// Its first members by id, at most a hundred.
     pub members: Vec<MemberView>,
     /// How many messages the calling user has not seen; absent if the caller isn't a user.

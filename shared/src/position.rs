@@ -1,11 +1,14 @@
-//! A connection's place in its user's log of durable events.
+//! A connection's place in its user's log of durable events, and in large conversations.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::ConversationId;
 
 /// The longest epoch, in bytes.
 const EPOCH_BYTES_MAX: usize = 64;
@@ -77,9 +80,50 @@ impl fmt::Display for Position {
     }
 }
 
+/// A connection's place in a large conversation: the last change that it saw, and the highest message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The conversation's change counter.
+    pub rev: u64,
+    /// The highest `message.seq`.
+    pub seq: u64,
+}
+
+/// Places by conversation; `None` for text that is none.
+pub type Places = BTreeMap<ConversationId, Option<Place>>;
+
+/// The most conversations that a client names when it resumes; more are left out.
+pub const PLACES_MAX: usize = 100;
+
+impl Place {
+    /// Reads `<conversation>:<rev>:<seq>`, the form of the query `at`. An id may hold colons. `None` without a valid id.
+    #[must_use]
+    pub fn named(text: &str) -> Option<(ConversationId, Option<Self>)> {
+        let (rest, seq) = text.rsplit_once(':')?;
+        let (id, rev) = rest.rsplit_once(':')?;
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let place = number(rev).zip(number(seq)).map(|(rev, seq)| Self { rev, seq });
+        Some((ConversationId::parse(id).ok()?, place))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_read_from_its_end() {
+        let read = |text: &str| Place::named(text).map(|(id, place)| (id.as_str().to_owned(), place));
+        let place = Some(Place { rev: 12, seq: 7 });
+        assert_eq!(read("c:12:7"), Some(("c".to_owned(), place)));
+        assert_eq!(read("a:b:12:7"), Some(("a:b".to_owned(), place)));
+        for bad in ["c:x:7", "c:12:", "c:+1:7", "c:12:99999999999999999999"] {
+            assert_eq!(read(bad), Some(("c".to_owned(), None)), "{bad}");
+        }
+        for bad in ["", "c", "c:7", ":1:2", "a b:1:2"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn written_and_read_as_epoch_colon_seq() {

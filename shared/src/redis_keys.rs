@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::UserId;
+use crate::{ConversationId, UserId};
 
 /// The longest namespace.
 const NAMESPACE_CHARS_MAX: usize = 32;
@@ -52,6 +52,19 @@ impl Keys {
     #[must_use]
     pub fn user_of_channel<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
         std::str::from_utf8(self.own(channel)?.strip_prefix(b"chat:user:")?).ok()
+    }
+
+    /// The channel that carries the events of a large conversation, once for all its members.
+    #[must_use]
+    pub fn conversation_channel(&self, conversation: &ConversationId) -> String {
+        let prefix = &self.prefix;
+        format!("{prefix}chat:conversation:{conversation}")
+    }
+
+    /// The conversation whose channel this is: the opposite of [`Keys::conversation_channel`]. The id isn't checked.
+    #[must_use]
+    pub fn conversation_of_channel<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(self.own(channel)?.strip_prefix(b"chat:conversation:")?).ok()
     }
 
     /// Whether it is [`Keys::all_channel`].

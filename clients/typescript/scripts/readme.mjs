@@ -4,7 +4,7 @@
 //   node scripts/readme.mjs FOLDER      `gateway` is on the PATH; CHROMIUM=<binary> if it isn't /usr/bin/chromium
 //
 // A comment before each block says what it is: `sh`, `background`, `file NAME` or `types NAME`. The blocks are run as they
-// stand, but for the ports 8086, 3000 and 3001, in whose place free ones are put.
+// stand, but for the ports 8086, 8087, 9187, 3000 and 3001, in whose place free ones are put.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
@@ -19,7 +19,14 @@ const SHOWN_MS_MAX = 20_000;
 const folder = resolve(process.argv[2] ?? "");
 const gatewayPort = await freePort();
 const pagePort = await freePort();
-const receiverPort = await freePort();
+/** The ports of the blocks, and those that are put in their place. */
+const ports = {
+  8086: gatewayPort,
+  8087: await freePort(),
+  9187: await freePort(),
+  3000: pagePort,
+  3001: await freePort(),
+};
 /** The pages beside the first, and how many of their blocks only show something. */
 const OTHERS = { "FROM-SOCKET-IO.md": 0, "FROM-CENTRIFUGO.md": 0, "BACKEND.md": 1 };
 const environment = {
@@ -60,8 +67,7 @@ function blocks(name, shown) {
   const found = [...page.matchAll(/<!-- test: (\w+) ?(\S*) -->\n```\w+\n(.*?)```/gs)];
   const all = [...page.matchAll(/^```\w/gm)].length;
   if (found.length !== all - shown) throw new Error(`${name}: a block has no \`test:\` comment`);
-  const ports = { 8086: gatewayPort, 3000: pagePort, 3001: receiverPort };
-  const ported = (text) => text.replace(/\b(8086|3000|3001)\b/g, (port) => `${ports[port]}`);
+  const ported = (text) => text.replace(/\b(8086|8087|9187|3000|3001)\b/g, (port) => `${ports[port]}`);
   return found.map(([, kind, name, text]) => ({ kind, name, text: ported(text) }));
 }
 

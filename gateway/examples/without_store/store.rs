@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use gateway::store::{
     ConversationPage, Conversations, Ids, Members, Membership, MembershipChange, MembershipOutcome, Messages,
-    NewConversation, NewMessage, OutboxRow, Page, Refusal, SendBatch, SendOutcome, SentBatch, Store, StoreError,
+    NewConversation, NewMessage, OutboxRow, Page, Refusal, Route, SendBatch, SendOutcome, SentBatch, Store, StoreError,
     StoredMessage, WalkPlace, ordered_pair,
 };
 use parking_lot::Mutex;
@@ -109,6 +109,7 @@ impl Known {
             rev: self.last_seq,
             last_message: None,
             member_count: self.members.len() as u64,
+            large: false,
             members: members.map(view).collect(),
             unread: None,
         }
@@ -218,6 +219,7 @@ impl Membership for MemoryStore {
             since_seq: 0,
             list: known.members.clone(),
             blocked: false,
+            route: Route::default(),
         })
     }
 

@@ -23,7 +23,7 @@ use crate::audit::{AuditTrail, audit_trail};
 use crate::auth::{Authenticator, LiveSessions};
 use crate::backbone::Backbone;
 use crate::chat::lease::Lease;
-use crate::chat::publish::{Directory, PublishTask, Publisher, publisher};
+use crate::chat::publish::{Direct, Directory, PublishTask, Publisher, publisher};
 use crate::chat::upkeep::Retention;
 use crate::chat::usernames::KnownNames;
 use crate::chat::{Chat, Parts};
@@ -31,6 +31,7 @@ use crate::clock::every;
 use crate::config::{Config, Mode, Proxies, RetentionConfig};
 use crate::delivery::count_loader::CountLoader;
 use crate::delivery::healer::Healer;
+use crate::delivery::topics::Sources;
 use crate::http::ops;
 use crate::http::rest::{self, Api};
 use crate::http::{Capacity, Listeners, Public, Sockets, SocketsConfig, answer, demo, serve};
@@ -45,7 +46,7 @@ use crate::store::{self, GroupCommit, GroupCommitSettings, IdBlock, Owner, Store
 use crate::traces;
 use crate::webhooks::{Hook, PresencePosts};
 use backbone::NodeNames;
-use delivery::{Delivery, HealQueue, read_marked};
+use delivery::{Delivery, HealQueue, LargeReads, read_marked};
 
 /// How often old figures are dropped from the histograms.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -118,8 +119,11 @@ impl App {
         let parts = (&metrics, &audit, presence_posts);
         let (chat, publish_task) = chat(&config, (&store, &backbone), &names, &delivery, parts).await?;
         let owner = Arc::clone(&names.owner);
-        let (registry, marked) = (Arc::clone(&delivery.registry), read_marked(Arc::clone(&chat)));
-        let healer = Healer::new(registry, Arc::clone(&backbone), Arc::clone(&metrics), marked);
+        let marked = read_marked(Arc::clone(&chat));
+        let ways = (Arc::clone(&delivery.registry), Arc::clone(&delivery.topics));
+        let reads = Arc::new(LargeReads::new(Arc::clone(&chat), Arc::clone(&store)));
+        delivery.topics.open(Sources { backbone: Arc::clone(&backbone), store: reads });
+        let healer = Healer::new(ways, Arc::clone(&backbone), Arc::clone(&metrics), marked);
 
         let node = Arc::new(node(&config, (store, backbone), names, delivery, authenticator, (chat, audit, metrics)));
         let (publishing, auditing) = (CancellationToken::new(), CancellationToken::new());
@@ -187,6 +191,8 @@ impl App {
         tasks.spawn(async move { authenticator.keep_keys(until).await });
         let (chat, until) = (Arc::clone(&node.chat), stop());
         tasks.spawn(async move { chat.store_late_until(until).await });
+        let (topics, until) = (Arc::clone(&node.topics), stop());
+        tasks.spawn(async move { topics.keep_checked(until).await });
         let (readiness, watched, until) = (Arc::clone(&self.readiness), Arc::clone(node), stop());
         tasks.spawn(async move { readiness.watch_store(watched, until).await });
         let (registry, store, metrics) =
@@ -266,6 +272,7 @@ impl App {
         self.ops_listening.cancel();
         self.background.close();
         stopping.wait_at_most(STOP_WITHIN, "background tasks", self.background.wait()).await;
+        stopping.wait_for("large conversations", self.node.topics.close()).await;
         stopping.wait_for("the backbone", self.node.backbone.close()).await;
     }
 }
@@ -283,13 +290,16 @@ async fn chat(
     let lease = Arc::new(Lease::default());
     lease.beat(&**store, &names.owner).await;
     let user_names = Arc::new(KnownNames::new(Arc::clone(store)));
-    let direct = Arc::clone(&delivery.fanout);
+    let (direct, topic) = (Arc::clone(&delivery.fanout), Arc::clone(&delivery.fanout));
     let (publisher, publish_task) = publisher(
         Arc::clone(store),
         Arc::clone(backbone),
         Directory { members: Arc::clone(&delivery.members), names: Arc::clone(&user_names) },
         Arc::clone(metrics),
-        Box::new(move |user, message, body, tried_at| direct.deliver_direct(user, message, body, tried_at)),
+        Direct {
+            message: Box::new(move |user, message, body, at| direct.deliver_direct(user, message, body, at)),
+            topic: Box::new(move |conversation, body| topic.deliver_topic_direct(conversation, body)),
+        },
         Arc::clone(&lease),
     );
     let ids = Arc::new(IdBlock::new(Arc::clone(store)));
@@ -303,6 +313,7 @@ async fn chat(
         members: Arc::clone(&delivery.members),
         names: user_names,
         publisher,
+        large_over: config.limits.large_conversation_members,
         presence_audience: config.log.presence_audience,
         message_kinds: config.message_kinds.clone(),
         hook,
@@ -329,6 +340,7 @@ fn node(
         chat,
         store,
         registry: delivery.registry,
+        topics: delivery.topics,
         lobby: Lobby::new(u32::try_from(config.clocks.auth_deadline.as_secs()).unwrap_or(u32::MAX)),
         clients: Clients::default(),
         fanout: delivery.fanout,

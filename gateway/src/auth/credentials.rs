@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
+use shared::position::PLACES_MAX;
+use shared::{Place, Places};
 
 /// The prefix of the subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
@@ -114,6 +116,15 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let pair = form_urlencoded::parse(query.as_bytes()).find(|(key, value)| key == name && !value.is_empty());
     pair.map(|(_, value)| value)
+}
+
+/// The places in large conversations that a query names by `at=<id>:<rev>:<seq>`, repeated; `None` if it names none. A client
+/// that knows of large conversations and is at no place says so by an empty one.
+#[must_use]
+pub fn places_in(query: &str) -> Option<Places> {
+    let mut places = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "at").peekable();
+    places.peek()?;
+    Some(places.filter_map(|(_, text)| Place::named(&text)).take(PLACES_MAX).collect())
 }
 
 fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {

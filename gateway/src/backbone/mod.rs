@@ -26,6 +26,7 @@ pub mod redis;
 mod redo;
 mod revocations;
 mod settings;
+mod topics;
 
 pub use erasure::Erasures;
 pub use late::{LATE_MAX, Late, LateId};
@@ -37,6 +38,7 @@ pub use rates::{Draw, Grant, Rates};
 pub use redis::RedisBackbone;
 pub use revocations::Revocations;
 pub use settings::Settings;
+pub use topics::{TopicEvent, TopicPush, Topics};
 
 /// The backbone is unavailable or did not answer in time. Whether the request was carried out is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -186,6 +188,8 @@ pub enum Control {
 pub trait Inbox: Send + Sync + 'static {
     /// A payload on a user's channel: newline-separated envelopes, not yet checked.
     fn user_event(&self, user: &str, payload: &[u8]);
+    /// A payload on a large conversation's channel, not yet checked.
+    fn topic_event(&self, conversation: &str, payload: &[u8]);
     /// A payload for everybody, not yet checked.
     fn broadcast(&self, payload: &[u8]);
     /// An order.
@@ -198,6 +202,8 @@ pub trait Inbox: Send + Sync + 'static {
     /// The subscription of this user alone was made anew, because another server has it now, or its server was lost: events
     /// may be missing up to here. Called before anything that arrives through the new subscription.
     fn user_resubscribed(&self, user: &str);
+    /// The same for the subscription of a large conversation.
+    fn topic_resubscribed(&self, conversation: &str);
     /// Orders may be missing up to here.
     fn orders_missed(&self);
 }
@@ -231,7 +237,7 @@ pub trait BackboneHost: Send + Sync + 'static {
 /// lost leaves open whether the call was carried out: each method says what that means.
 #[async_trait]
 pub trait Backbone:
-    Erasures + Late + Logins + Presences + PushJobs + Rates + Revocations + Send + Sync + 'static
+    Erasures + Late + Logins + Presences + PushJobs + Rates + Revocations + Topics + Send + Sync + 'static
 {
     /// The kind and address, for the start-up log. It contains no password.
     fn describe(&self) -> String;

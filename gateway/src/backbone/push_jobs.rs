@@ -1,4 +1,5 @@
-//! Push jobs (`chat:push`): each notifies a user who was connected nowhere when a message came.
+//! Push jobs (`chat:push`): each notifies a user who was connected nowhere when a message came, or is about a message of a large
+//! conversation, for whoever of its members is connected nowhere.
 //!
 //! A node that has taken a job renews it until the job is done. A job that is no longer renewed is taken by another node.
 //!
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use metrics::{Counter, counter, describe_counter};
 use shared::{ConversationId, MessageId, UserId};
 
-use super::{BackboneError, Delivery, DeliveryKind};
+use super::{BackboneError, Delivery, DeliveryKind, TopicEvent, TopicPush};
 
 /// How long a job stays with the node that took it, without [`PushJobs::keep_push_jobs`].
 pub const PUSH_JOB_KEPT: Duration = Duration::from_secs(10);
@@ -32,8 +33,8 @@ pub(super) const STRANGERS_PER_QUERY: usize = 1024;
 pub struct PushJob {
     /// The backbone's name for the job.
     pub handle: String,
-    /// The user to notify.
-    pub user: UserId,
+    /// The user to notify; `None`: all members of the message's large conversation who are connected nowhere.
+    pub user: Option<UserId>,
     /// The message.
     pub message: MessageId,
     /// The message's conversation.
@@ -74,12 +75,26 @@ pub(super) fn job_of(delivery: &Delivery) -> Option<PushJob> {
     let message = durable.message.as_ref()?;
     Some(PushJob {
         handle: String::new(),
-        user: delivery.user.clone(),
+        user: Some(delivery.user.clone()),
         message: message.id,
         conversation: message.conversation.clone(),
         seq: message.seq,
         mentions: durable.mentions.as_deref().unwrap_or_default().to_vec(),
         sender,
+    })
+}
+
+/// The job about a message of a large conversation, if this event is one; without a handle.
+pub(super) fn job_of_topic(event: &TopicEvent) -> Option<PushJob> {
+    let TopicPush { message, sender, mentions } = event.push.as_ref()?;
+    Some(PushJob {
+        handle: String::new(),
+        user: None,
+        message: message.id,
+        conversation: message.conversation.clone(),
+        seq: message.seq,
+        mentions: mentions.clone(),
+        sender: Some(sender.clone()),
     })
 }
 

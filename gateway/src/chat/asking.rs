@@ -274,7 +274,8 @@ impl Chat {
 
     async fn scene(&self, user: &UserId, conversation: ConversationId) -> Option<Scene> {
         match self.members.get(&conversation).await {
-            Ok(members) if members.blocked || members.role(user).is_none() => None,
+            Ok(members) if members.blocked => None,
+            Ok(members) if matches!(self.members.role_of(&conversation, &members, user).await, Ok(None)) => None,
             Ok(members) => {
                 let to = members.recipient_of(user).cloned();
                 Some(Scene { conversation: Some(conversation), kind: Some(members.kind), to })

@@ -51,7 +51,7 @@ impl Chat {
         }
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
-        let member_count = outcome.members.list.len();
+        let member_count = outcome.members.count();
         Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event, member_count })
     }
 
@@ -74,6 +74,9 @@ impl Chat {
 
 fn told(change: &MessageChange, by: Option<&UserId>, outcome: &MessageOutcome) -> Vec<OutboxEvent> {
     let Some(event) = event_of(change, by, &outcome.message) else { return Vec::new() };
+    if outcome.members.route.large {
+        return vec![events::topic_event(&outcome.message.conversation_id, &event, outcome.message.rev)];
+    }
     let members: Vec<UserId> = outcome.members.list.iter().map(|(member, _)| member.clone()).collect();
     if members.is_empty() {
         return Vec::new();

@@ -89,7 +89,8 @@ fn changed_events(by: Option<&UserId>, outcome: &ConversationChanged) -> Vec<Out
     }
     let mut conversation = Conversation { last_message: None, unread: None, ..outcome.conversation.clone() };
     conversation.members.iter_mut().for_each(|member| member.read_seq = 0);
-    vec![events::outbox_event(members, &Event::ConversationChanged { conversation, changed_by: by.cloned() })]
+    let changed = Event::ConversationChanged { conversation, changed_by: by.cloned(), rev: None, last_seq: None };
+    vec![events::outbox_event(members, &changed)]
 }
 
 fn deleted_events(id: &ConversationId, by: Option<&UserId>, outcome: &ConversationDeleted) -> Vec<OutboxEvent> {

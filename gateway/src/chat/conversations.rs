@@ -137,6 +137,9 @@ impl Chat {
             members,
         };
         let (conversation, _) = self.under_an_id(create.id, &users, Making::Group(group)).await?;
+        if self.large_over > 0 && conversation.member_count > u64::from(self.large_over) {
+            self.cross(&conversation.id).await?;
+        }
         Ok(CreatedConversation { conversation, blocked })
     }
 
@@ -232,6 +235,7 @@ impl Chat {
         }
         let (subject, of, what) = (user.clone(), user.clone(), change.clone());
         let name = self.names.of(user).await;
+        let named = name.clone();
         let told = move |outcome: &MembershipOutcome| membership_events(&subject, name.as_ref(), outcome);
         let owed = move |outcome: &MembershipOutcome| owed::membership(&of, &what, outcome);
         let (row, built) = self.row_owing(told, owed).await?;
@@ -240,16 +244,23 @@ impl Chat {
             self.audit.membership(user, conversation, &change, giver);
             self.tell_members_changed(conversation).await;
             match change {
-                MembershipChange::Join | MembershipChange::Leave => {
+                MembershipChange::Join | MembershipChange::Leave if !outcome.members.route.large => {
                     self.publish_turnover(conversation, (user, outcome.is_member), &built).await;
                 }
-                MembershipChange::Add { .. }
+                MembershipChange::Join
+                | MembershipChange::Leave
+                | MembershipChange::Add { .. }
                 | MembershipChange::Invite { .. }
                 | MembershipChange::Kick { .. }
                 | MembershipChange::Ban { .. }
                 | MembershipChange::Unban { .. }
                 | MembershipChange::SetRole { .. } => self.publish_row(&built),
             }
+            if outcome.members.route.large {
+                let told = member_event(user, named.as_ref(), &outcome);
+                self.tell_of(conversation, &told.map(|event| (user.clone(), event)).into_iter().collect::<Vec<_>>());
+            }
+            self.cross_if_due(conversation, &outcome.members).await;
         }
         if outcome.was_member && !outcome.is_member {
             // On other nodes the next sweep of typing ends it.
@@ -275,6 +286,7 @@ impl Chat {
         }
         let by = giver.user.clone();
         let owed = move |outcome: &MembersAdded| owed::added(by.as_ref(), outcome);
+        let named = names.clone();
         let (row, built) = self.row_owing(move |outcome| added_events(&names, outcome), owed).await?;
         let outcome = self.store.add_members(conversation, &users, giver.user.as_ref(), row).await?;
         if outcome.added.is_empty() {
@@ -284,6 +296,11 @@ impl Chat {
         outcome.added.iter().for_each(|user| self.audit.membership(user, conversation, &change, giver));
         self.tell_members_changed(conversation).await;
         self.publish_row(&built);
+        if outcome.members.route.large {
+            let told = |user: &UserId| (user.clone(), joined_event(&named, user, &outcome));
+            self.tell_of(conversation, &outcome.added.iter().map(told).collect::<Vec<_>>());
+        }
+        self.cross_if_due(conversation, &outcome.members).await;
         Ok(outcome)
     }
 
@@ -298,24 +315,29 @@ impl Chat {
 }
 
 fn membership_events(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Vec<OutboxEvent> {
-    let (user_id, username) = (user.clone(), name.cloned());
-    let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
-    let own = |event: Event| events::outbox_event(vec![user.clone()], &event);
-    let mut list = Vec::new();
-    match (outcome.was_member, outcome.is_member) {
-        (false, true) => {
-            list.push(own(Event::ConversationJoined { conversation: outcome.conversation.clone() }));
-            let event = Event::MemberJoined { conversation_id, user_id, username, version };
-            list.extend(to_others(user, &event, &outcome.members));
-        }
-        (true, false) => {
-            list.push(own(Event::ConversationLeft { conversation_id: conversation_id.clone() }));
-            let event = Event::MemberLeft { conversation_id, user_id, username, version };
-            list.extend(to_others(user, &event, &outcome.members));
-        }
-        (false, false) | (true, true) => {}
+    let own = match (outcome.was_member, outcome.is_member) {
+        (false, true) => Event::ConversationJoined { conversation: outcome.conversation.clone() },
+        (true, false) => Event::ConversationLeft { conversation_id: outcome.conversation.id.clone() },
+        (false, false) | (true, true) => return Vec::new(),
+    };
+    let mut list = vec![events::outbox_event(vec![user.clone()], &own)];
+    // All members of a large conversation are told otherwise.
+    if !outcome.members.route.large {
+        let event = member_event(user, name, outcome);
+        list.extend(event.and_then(|event| to_others(user, &event, &outcome.members)));
     }
     list
+}
+
+/// What the other members are told.
+fn member_event(user: &UserId, name: Option<&String>, outcome: &MembershipOutcome) -> Option<Event> {
+    let (user_id, username) = (user.clone(), name.cloned());
+    let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
+    match (outcome.was_member, outcome.is_member) {
+        (false, true) => Some(Event::MemberJoined { conversation_id, user_id, username, version }),
+        (true, false) => Some(Event::MemberLeft { conversation_id, user_id, username, version }),
+        (false, false) | (true, true) => None,
+    }
 }
 
 /// Events for the newcomers, and for the earlier members as long as these are at most [`JOINS_TOLD_MAX`] events: ten
@@ -326,19 +348,23 @@ fn added_events(names: &HashMap<UserId, String>, outcome: &MembersAdded) -> Vec<
     }
     let joined = Event::ConversationJoined { conversation: outcome.conversation.clone() };
     let mut list = vec![events::outbox_event(outcome.added.clone(), &joined)];
+    if outcome.members.route.large {
+        return list;
+    }
     let newcomers: HashSet<&UserId> = outcome.added.iter().collect();
     let members = outcome.members.list.iter().map(|(member, _)| member);
     let others: Vec<UserId> = members.filter(|member| !newcomers.contains(member)).cloned().collect();
     if !others.is_empty() && others.len().saturating_mul(outcome.added.len()) <= JOINS_TOLD_MAX {
-        let conversation_id = outcome.conversation.id.clone();
-        list.extend(outcome.added.iter().map(|user| {
-            let (user_id, username) = (user.clone(), names.get(user).cloned());
-            let (conversation_id, version) = (conversation_id.clone(), outcome.members.version);
-            let event = Event::MemberJoined { conversation_id, user_id, username, version };
-            events::outbox_event(others.clone(), &event)
-        }));
+        let told = |user| events::outbox_event(others.clone(), &joined_event(names, user, outcome));
+        list.extend(outcome.added.iter().map(told));
     }
     list
+}
+
+fn joined_event(names: &HashMap<UserId, String>, user: &UserId, outcome: &MembersAdded) -> Event {
+    let (user_id, username) = (user.clone(), names.get(user).cloned());
+    let (conversation_id, version) = (outcome.conversation.id.clone(), outcome.members.version);
+    Event::MemberJoined { conversation_id, user_id, username, version }
 }
 
 fn to_others(user: &UserId, event: &Event, members: &Members) -> Option<OutboxEvent> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
-use shared::{Event, Message, UserId};
+use shared::{ConversationId, Event, Message, UserId};
 
 use crate::store::OutboxEvent;
 
@@ -79,12 +79,47 @@ pub(super) fn message_changed(users: Vec<UserId>, event: &Event, last: Option<&M
         let json = (users.len() <= LARGE_CONVERSATION).then(|| message_json(message));
         push_conversation_updated(&mut body, message, json.as_ref());
     }
-    OutboxEvent { users, body }
+    OutboxEvent { users, body, topic: None }
+}
+
+/// A durable event for all members of a large conversation, with the conversation's `rev`.
+pub(super) fn topic_event(conversation: &ConversationId, event: &Event, rev: u64) -> OutboxEvent {
+    let body = with_rev(rev, &event.to_json());
+    OutboxEvent { users: Vec::new(), body, topic: Some(conversation.clone()) }
+}
+
+/// An envelope with the `rev` under which it stands in a large conversation.
+pub(super) fn with_rev(rev: u64, envelope: &str) -> String {
+    format!(r#"{{"rev":{rev},{}"#, envelope.strip_prefix('{').unwrap_or(envelope))
+}
+
+/// The event of a new message for all members of a large conversation. The sender's connections are shown it as
+/// `message.sent`, which is made of it where they are.
+pub(super) fn topic_message(message: &Message, about: &About) -> String {
+    let json = message_json(message);
+    let mut body = String::with_capacity(json.len() + REST_BYTES);
+    body.push_str(r#"{"type":"message.new","payload":{"message":"#);
+    body.push_str(&json);
+    about.push(&mut body);
+    body.push_str("}}");
+    with_rev(message.rev, &body)
+}
+
+/// An event for all members of a large conversation that is gone if it is lost, but for some users.
+pub(super) fn topic_notice(event: &Event, except: &[UserId]) -> Bytes {
+    let mut body = event.to_json();
+    if !except.is_empty() {
+        let names = serde_json::to_string(except).unwrap_or_default();
+        body.push_str("\n{\"except\":");
+        body.push_str(&names);
+        body.push('}');
+    }
+    body.into()
 }
 
 /// A durable event for `users`, without companions.
 pub(super) fn outbox_event(users: Vec<UserId>, event: &Event) -> OutboxEvent {
-    OutboxEvent { users, body: event.to_json() }
+    OutboxEvent { users, body: event.to_json(), topic: None }
 }
 
 /// A message as serde writes it, which takes the bytes of strings one by one: what is new is written here.

@@ -140,7 +140,8 @@ impl Chat {
             Target::Conversation(conversation) => conversation,
             Target::User(to) => self.known_direct(sender, &to).ok_or_else(unknown)?,
         };
-        let members = self.members.remembered(&conversation).ok_or_else(unknown)?;
+        let members = self.members.remembered(&conversation).filter(|members| !members.route.large);
+        let members = members.ok_or_else(unknown)?;
         match members.role(sender) {
             None => return Err(refused(Refusal::NotMember)),
             Some(_) if members.blocked => return Err(refused(Refusal::Blocked)),

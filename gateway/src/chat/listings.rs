@@ -23,7 +23,8 @@ impl Chat {
             None => true,
             Some(viewer) => {
                 let members = self.members.of_member(conversation, viewer).await?;
-                matches!(members.role(viewer), Some(Role::Admin | Role::Owner))
+                let role = self.members.role_of(conversation, &members, viewer).await?;
+                matches!(role, Some(Role::Admin | Role::Owner))
             }
         };
         Ok(self.store.listed_members(conversation, viewer, outsiders, after, limit).await?)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
-use shared::{ConversationId, ProtocolError, UserId};
+use shared::{ConversationId, ProtocolError, Role, UserId};
 
 use super::refused;
 use crate::store::{Members, Store, StoreError};
@@ -104,7 +104,7 @@ impl MembersCache {
         seq: u64,
     ) -> Result<(Arc<Members>, Option<Vec<UserId>>), StoreError> {
         let now = self.at(conversation, version).await?;
-        let then = match is_for_all_of(&now, seq) {
+        let then = match now.route.is_large_at(seq) || is_for_all_of(&now, seq) {
             true => None,
             false => Some(self.store.members_at(conversation, seq).await?),
         };
@@ -114,10 +114,23 @@ impl MembersCache {
     /// The members, if `user` is one of them.
     pub async fn of_member(&self, conversation: &ConversationId, user: &UserId) -> Result<Arc<Members>, ProtocolError> {
         let members = self.get(conversation).await?;
-        match members.role(user) {
+        match self.role_of(conversation, &members, user).await? {
             Some(_) => Ok(members),
             // The error is that of a message.
             None => Err(refused(self.store.outside(conversation, Some(user)).await?)),
+        }
+    }
+
+    /// The role of a user. Those of a large conversation aren't remembered: the store is asked for one of them.
+    pub async fn role_of(
+        &self,
+        conversation: &ConversationId,
+        members: &Members,
+        user: &UserId,
+    ) -> Result<Option<Role>, StoreError> {
+        match members.route.large {
+            true => self.store.role_in(conversation, user).await,
+            false => Ok(members.role(user)),
         }
     }
 
@@ -143,7 +156,7 @@ impl MembersCache {
     }
 }
 
-/// Whether the message `seq` was for exactly these members: no membership changed since.
+/// Whether the message `seq` was for exactly these members, and they are listed: no membership changed since.
 pub fn is_for_all_of(members: &Members, seq: u64) -> bool {
-    members.since_seq < seq || switches::off("members-then")
+    !members.route.large && (members.since_seq < seq || switches::off("members-then"))
 }

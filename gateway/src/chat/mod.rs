@@ -8,11 +8,13 @@ pub mod blocks;
 pub mod changes;
 pub mod conversation_changes;
 pub mod conversations;
+mod crowds;
 mod erasure;
 mod error;
 pub mod events;
 pub mod export;
 mod invites;
+pub mod large;
 mod late;
 pub mod lease;
 mod listings;
@@ -36,7 +38,7 @@ pub mod usernames;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use shared::{ConversationId, ProtocolError, UserId};
@@ -53,8 +55,10 @@ use asking::Asking;
 
 pub use error::refused;
 
-/// Direct conversations whose id a node remembers.
+/// Direct conversations whose id a node remembers; one takes some 500 bytes.
 const DIRECTS_CACHED_MAX: u64 = 100_000;
+/// A direct conversation that was not written to for so long is forgotten: a later message finds it in the store.
+const DIRECTS_REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The parts that the domain works with; one for the node. The node owns all fields; a shared field says with whom.
 pub struct Chat {
@@ -86,12 +90,15 @@ pub struct Chat {
     password_attempts: passwords::Attempts,
     /// Comings and goings that wait to be told together. This node's own.
     turnover: turnover::Turnover,
+    crowds: crowds::Crowds,
     /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
     asking: Option<Asking>,
     /// Where comings and goings are posted, if there is a webhook of events. Then each change owes it an event as well.
     presence_posts: Option<PresencePosts>,
     /// The kinds of messages that are taken beside `text`, `None` for any; a setting.
     message_kinds: Option<BTreeSet<String>>,
+    /// With more members a conversation is large; 0: none is. A setting.
+    large_over: u32,
     /// How many users are notified of one user's presence or typing; a setting.
     presence_audience: u32,
     /// Loads the users who are notified of a user's presence, many users in one query.
@@ -133,6 +140,8 @@ pub struct Parts {
     pub names: Arc<usernames::KnownNames>,
     /// Publishes what was committed.
     pub publisher: publish::Publisher,
+    /// With more members a conversation is large; 0: none is.
+    pub large_over: u32,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
@@ -156,7 +165,7 @@ impl Chat {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, backbone, commit, ids, owner, members, names, publisher, .. } = parts;
-        let Parts { presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
+        let Parts { large_over, presence_audience, message_kinds, hook, user_rates, metrics, audit, lease, .. } = parts;
         let presence_posts = parts.presence_posts;
         let partners = Partners::start(Arc::clone(&store), presence_audience);
         let announcer = announcer(&publisher, &backbone, Arc::clone(&metrics));
@@ -171,13 +180,15 @@ impl Chat {
             directory: publish::Directory { members: Arc::clone(&members), names: Arc::clone(&names) },
             names,
             members,
-            directs: Cache::new(DIRECTS_CACHED_MAX),
+            directs: Cache::builder().max_capacity(DIRECTS_CACHED_MAX).time_to_idle(DIRECTS_REMEMBERED).build(),
             late: late::Late::default(),
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
+            crowds: crowds::Crowds::default(),
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             presence_posts,
             message_kinds,
+            large_over,
             presence_audience,
             partners,
             announcer,

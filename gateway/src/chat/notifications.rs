@@ -24,7 +24,7 @@ impl Chat {
             self.backbone.publish(users.into_iter().map(delivery).collect()).await?;
             return Ok(());
         }
-        self.enqueue(OutboxEvent { users, body }).await
+        self.enqueue(OutboxEvent { users, body, topic: None }).await
     }
 
     /// Sends a durable notification to users, and keeps it for each of them.
@@ -100,5 +100,5 @@ pub(super) fn notification_event(
     let payload = serde_json::to_string(&payload).unwrap_or_default();
     // White space between tokens may hold line ends, which separate envelopes on the channel.
     let payload = payload.replace(['\n', '\r'], " ");
-    OutboxEvent { users, body: format!(r#"{{"type":"notification","payload":{payload}}}"#) }
+    OutboxEvent { users, body: format!(r#"{{"type":"notification","payload":{payload}}}"#), topic: None }
 }

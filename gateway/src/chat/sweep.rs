@@ -13,8 +13,9 @@ use shared::{MessageId, NotificationId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::LEASE;
+use super::publish::Outgoing;
 use super::{Chat, publish};
-use crate::backbone::{BackboneError, Delivery, DeliveryOutcome};
+use crate::backbone::{BackboneError, DeliveryOutcome};
 use crate::clock::every;
 use crate::store::{PendingRow, StoreError};
 use crate::switches;
@@ -163,13 +164,23 @@ impl Chat {
 
     /// Publishes what was gathered, as much as possible in one call: each call reads a user's log once. If this node was
     /// paused or fenced off since it `asked` for the rows, others have taken them over.
-    async fn publish_again(&self, gathered: &mut Vec<(u64, Delivery)>, redone: &mut Redone, asked: Instant) {
+    async fn publish_again(&self, gathered: &mut Vec<(u64, Outgoing)>, redone: &mut Redone, asked: Instant) {
         while !gathered.is_empty() {
             let count = gathered.len().min(DELIVERIES_PER_CALL);
-            let (rows, deliveries): (Vec<u64>, Vec<Delivery>) = gathered.drain(..count).unzip();
+            let (rows, outgoing): (Vec<u64>, Vec<Outgoing>) = gathered.drain(..count).unzip();
             if !self.lease.is_held_since(asked) || self.backbone.connected_since().is_none_or(|since| since > asked) {
                 rows.into_iter().for_each(|row| redone.fail(row));
                 continue;
+            }
+            // A large conversation's events are known by their `rev`: publishing one again does no harm.
+            let of_topics = rows.iter().zip(&outgoing).filter(|(_, outgoing)| matches!(outgoing, Outgoing::Topic(_)));
+            let of_topics: Vec<u64> = of_topics.map(|(row, _)| *row).collect();
+            let of_users = rows.iter().zip(&outgoing).filter(|(_, outgoing)| matches!(outgoing, Outgoing::User(_)));
+            let rows: Vec<u64> = of_users.map(|(row, _)| *row).collect();
+            let (deliveries, topics) = publish::apart(outgoing);
+            if let Err(error) = self.backbone.publish_topics(&topics).await {
+                tracing::debug!(%error, "the sweep waits for the backbone");
+                of_topics.into_iter().for_each(|row| redone.fail(row));
             }
             let users: Vec<UserId> = deliveries.iter().map(|delivery| delivery.user.clone()).collect();
             match self.backbone.redo(deliveries).await {

@@ -147,9 +147,12 @@ fn events(news: &[&MemberChange], audience: &[UserId]) -> Vec<OutboxEvent> {
     };
     let subjects: HashSet<&UserId> = news.iter().map(|change| &change.user).collect();
     let (concerned, others): (Vec<&UserId>, Vec<&UserId>) = audience.iter().partition(|user| subjects.contains(user));
-    let to_others = OutboxEvent { users: others.into_iter().cloned().collect(), body: lines(None) };
-    let to_concerned =
-        concerned.into_iter().map(|user| OutboxEvent { users: vec![user.clone()], body: lines(Some(user)) });
+    let to_others = OutboxEvent { users: others.into_iter().cloned().collect(), body: lines(None), topic: None };
+    let to_concerned = concerned.into_iter().map(|user| OutboxEvent {
+        users: vec![user.clone()],
+        body: lines(Some(user)),
+        topic: None,
+    });
     let all = std::iter::once(to_others).chain(to_concerned);
     all.filter(|event| !event.users.is_empty() && !event.body.is_empty()).collect()
 }
@@ -233,13 +236,13 @@ mod tests {
 
     /// Gathers that `who` came, or went if the row is even; `members` are told.
     fn gather(turnover: &Turnover, who: &str, row: u64, members: &[&str], now: Instant) {
-        let others = OutboxEvent { users: users(members), body: format!("{who} {row}") };
+        let others = OutboxEvent { users: users(members), body: format!("{who} {row}"), topic: None };
         let comes = !row.is_multiple_of(2);
         turnover.add(&"c".parse().expect("an id"), (&user(who), comes), row, others, now);
     }
 
     fn event(to: &[&str], body: &str) -> OutboxEvent {
-        OutboxEvent { users: users(to), body: body.to_owned() }
+        OutboxEvent { users: users(to), body: body.to_owned(), topic: None }
     }
 
     #[test]

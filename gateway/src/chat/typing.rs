@@ -45,7 +45,7 @@ impl Chat {
             return Err(super::refused(crate::store::Refusal::Blocked));
         }
         let hidden_from = match on {
-            true => match self.hidden_from(user, &members).await {
+            true => match self.hidden_from(user, conversation, &members).await {
                 Ok(hidden_from) => hidden_from,
                 Err(error) => {
                     tracing::debug!(%error, "a typing is not shown, because blocks can't be looked up");
@@ -78,9 +78,17 @@ impl Chat {
 
     /// The members who are not shown the user's typing. The store is asked each time, because blocks take effect at once;
     /// the end of a typing needs no look. The two of a direct conversation are judged before.
-    async fn hidden_from(&self, user: &UserId, members: &Members) -> Result<Vec<UserId>, StoreError> {
+    async fn hidden_from(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        members: &Members,
+    ) -> Result<Vec<UserId>, StoreError> {
         if members.kind == ConversationKind::Direct || self.is_beyond_audience(members) {
             return Ok(Vec::new());
+        }
+        if members.route.large {
+            return self.store.blocked_in(conversation, user).await;
         }
         let others: Vec<UserId> =
             members.list.iter().map(|(member, _)| member).filter(|m| *m != user).cloned().collect();
@@ -89,7 +97,7 @@ impl Chat {
 
     /// Whether nobody is shown who types, because there are too many.
     fn is_beyond_audience(&self, members: &Members) -> bool {
-        members.list.len().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
+        members.count().saturating_sub(1) > usize::try_from(self.presence_audience).unwrap_or(usize::MAX)
     }
 
     /// Ends a typing that is known.
@@ -130,7 +138,8 @@ impl Chat {
         let typing: Vec<_> = self.typing.shown.lock().keys().cloned().collect();
         for (user, conversation) in typing {
             // While the store is away, members count as present.
-            if self.members.get(&conversation).await.is_ok_and(|members| members.role(&user).is_none()) {
+            let Ok(members) = self.members.get(&conversation).await else { continue };
+            if matches!(self.members.role_of(&conversation, &members, &user).await, Ok(None)) {
                 self.end_typing(&conversation, &user).await;
             }
         }
@@ -158,6 +167,10 @@ impl Chat {
         };
         let (conversation_id, user_id) = (conversation.clone(), user.clone());
         let event = Event::Typing { conversation_id, user_id, is_typing: on, username };
+        if members.route.large {
+            let except: Vec<UserId> = std::iter::once(user).chain(hidden_from).cloned().collect();
+            return self.tell_all(conversation, &event, &except);
+        }
         let body = bytes::Bytes::from(event.to_json());
         let others = members.list.iter().map(|(member, _)| member);
         let others = others.filter(|member| *member != user && hidden_from.binary_search(member).is_err());

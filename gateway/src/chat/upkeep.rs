@@ -69,6 +69,7 @@ impl Chat {
         while is_due && begun.elapsed() < TURN {
             let round = Instant::now();
             is_due = self.store.empty_deleted().await?;
+            is_due |= self.cross_due().await?;
             is_due |= self.go_on_erasing().await?;
             is_due |= self.expire_audit(retention.audit_days).await?;
             is_due |= self.expire_messages(retention.message_days, walk).await?;

@@ -17,6 +17,7 @@ use crate::delivery::frames::Frames;
 use crate::delivery::heal::resync;
 use crate::delivery::registry::{LogEvent, PushTally, Registry};
 use crate::delivery::shown_typing::ShownTyping;
+use crate::delivery::topics::Topics;
 use crate::metrics::Metrics;
 use crate::switches;
 use crate::traces::{self, Step};
@@ -39,6 +40,8 @@ pub enum Invalidation {
 /// The inbox of the backbone.
 pub struct Fanout {
     registry: Arc<Registry>,
+    /// Large conversations.
+    topics: Arc<Topics>,
     metrics: Arc<Metrics>,
     /// Users to heal. Bounded by the number of local users: each stands here once, until its healing ends.
     heal: mpsc::UnboundedSender<UserId>,
@@ -50,12 +53,12 @@ pub struct Fanout {
 impl Fanout {
     /// A fan-out to these sockets; `on_stale` is told what caches must forget.
     pub fn new(
-        registry: Arc<Registry>,
+        (registry, topics): (Arc<Registry>, Arc<Topics>),
         metrics: Arc<Metrics>,
         heal: mpsc::UnboundedSender<UserId>,
         on_stale: Box<dyn Fn(Invalidation) + Send + Sync>,
     ) -> Self {
-        Self { registry, metrics, heal, on_stale, typing: ShownTyping::default() }
+        Self { registry, topics, metrics, heal, on_stale, typing: ShownTyping::default() }
     }
 
     /// Asks for the user's log to be read, unless that is under way.
@@ -73,6 +76,11 @@ impl Fanout {
         let tally = self.registry.push_direct(user.as_str(), &message, &Frames::new(body, None), tried_at);
         self.metrics.direct.increment(u64::from(tally.queued));
         self.count(tally);
+    }
+
+    /// Hands an event of a large conversation to its members' sockets on this node, because the backbone is away.
+    pub fn deliver_topic_direct(&self, conversation: &ConversationId, envelope: &[u8]) {
+        self.topics.event(conversation.as_str(), envelope);
     }
 
     /// Ends what users are shown of typing if its end has not come in time.
@@ -98,6 +106,9 @@ impl Fanout {
                 let traced = began.zip(accepted.map(|message| message.id));
                 let event = LogEvent::live(seq, payload.envelopes, payload.message).with_counts(payload.counts);
                 let tally = self.registry.push_durable(user, &event);
+                if let Some((turn, passed)) = event.turn() {
+                    self.topics.turn(user, &turn, passed);
+                }
                 if let Some((began, message)) = traced {
                     traces::record(Step::Deliver, message, began, usize::try_from(tally.queued).unwrap_or(0));
                 }
@@ -143,6 +154,7 @@ impl Fanout {
         let resync = resync(ResyncReason::Epoch, &opened.epoch, 0);
         if self.registry.change_epoch(user, &opened.epoch, 0, &resync) {
             self.metrics.resync(ResyncReason::Epoch);
+            self.topics.refresh(user);
         } else {
             // A socket that is joining may have been told the head of the log before (NOLOSS.md, B1).
             self.user_in_doubt(user);
@@ -162,6 +174,12 @@ impl Inbox for Fanout {
         match Payload::parse(payload) {
             Ok(payload) => self.deliver(user, payload),
             Err(_) => self.metrics.poisoned.increment(1),
+        }
+    }
+
+    fn topic_event(&self, conversation: &str, payload: &[u8]) {
+        if !self.topics.event(conversation, payload) {
+            self.metrics.poisoned.increment(1);
         }
     }
 
@@ -208,12 +226,17 @@ impl Inbox for Fanout {
         }
     }
 
+    fn topic_resubscribed(&self, conversation: &str) {
+        self.topics.doubt(conversation);
+    }
+
     fn orders_missed(&self) {
         (self.on_stale)(Invalidation::Everything);
     }
 
     fn resubscribed(&self) {
         (self.on_stale)(Invalidation::Everything);
+        self.topics.doubt_all();
         if !switches::off("reconnect-heal") {
             self.registry.users().iter().for_each(|user| self.request_heal(user));
         }

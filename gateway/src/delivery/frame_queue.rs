@@ -48,6 +48,13 @@ impl FrameQueue {
         self.bytes.saturating_add(len_of(framed)) <= self.bytes_max / 2
     }
 
+    /// Whether no more than half of the budget is in use with so many bytes more.
+    #[must_use]
+    pub fn fits_half_with(&self, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.bytes.saturating_add(bytes) <= self.bytes_max / 2
+    }
+
     /// Adds a frame. To make room it drops the ephemeral ones; without room it drops everything.
     pub fn push(&mut self, framed: FramedBytes, is_ephemeral: bool) -> Result<(), OverBudget> {
         let is_bounded = !switches::off("slow-consumer");

@@ -13,6 +13,7 @@ use crate::delivery::envelope::is_logged;
 use crate::delivery::frames::Frames;
 use crate::delivery::marker::{MarkedEvent, Marker, Named};
 use crate::delivery::registry::{LogEvent, Registry};
+use crate::delivery::topics::Topics;
 use crate::metrics::Metrics;
 use crate::switches;
 
@@ -22,6 +23,7 @@ const FAILURES_MAX: u32 = 5;
 /// A user who is being healed ([`Registry::begin_heal`]), until [`Heal::next_read`] gives nothing more.
 pub struct Heal {
     registry: Arc<Registry>,
+    topics: Arc<Topics>,
     metrics: Arc<Metrics>,
     user: UserId,
     /// The log has nothing more, or can't be read.
@@ -76,8 +78,8 @@ impl PageMeaning {
 impl Heal {
     /// The heal of a user who was marked for it.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, metrics: Arc<Metrics>, user: UserId) -> Self {
-        Self { registry, metrics, user, is_over: false, asked_under: None, failures: 0 }
+    pub fn new((registry, topics): (Arc<Registry>, Arc<Topics>), metrics: Arc<Metrics>, user: UserId) -> Self {
+        Self { registry, topics, metrics, user, is_over: false, asked_under: None, failures: 0 }
     }
 
     /// Who is being healed.
@@ -147,6 +149,9 @@ impl Heal {
         for (seq, payload) in &page.entries {
             let event = LogEvent::logged(*seq, payload).with_marked(marked);
             let tally = self.registry.push_logged(self.user.as_str(), &page.head.epoch, &event);
+            if let Some((turn, passed)) = event.turn() {
+                self.topics.turn(self.user.as_str(), &turn, passed);
+            }
             self.metrics.healed.increment(u64::from(tally.queued));
             self.metrics.slow_consumers.increment(u64::from(tally.overflowed));
         }
@@ -156,6 +161,7 @@ impl Heal {
         let notice = resync(ResyncReason::Epoch, epoch, position);
         if self.registry.change_epoch(self.user.as_str(), epoch, position, &notice) {
             self.metrics.resync(ResyncReason::Epoch);
+            self.topics.refresh(self.user.as_str());
         }
     }
 
@@ -163,6 +169,7 @@ impl Heal {
         let notice = resync(ResyncReason::Trimmed, &head.epoch, head.last);
         if self.registry.skip_to(self.user.as_str(), head.floor, head.last, &notice) > 0 {
             self.metrics.resync(ResyncReason::Trimmed);
+            self.topics.refresh(self.user.as_str());
         }
     }
 }

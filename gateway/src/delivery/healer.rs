@@ -13,6 +13,7 @@ use crate::backbone::{Backbone, BackboneError, LogPage};
 use crate::delivery::heal::{Heal, readable};
 use crate::delivery::marker::{MarkedEvent, Named};
 use crate::delivery::registry::Registry;
+use crate::delivery::topics::Topics;
 use crate::metrics::Metrics;
 
 /// Entries that one read brings: with messages of the largest size, some half of a socket's budget.
@@ -25,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Reads logs for the sockets of this node.
 pub struct Healer {
     registry: Arc<Registry>,
+    topics: Arc<Topics>,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
     read_marked: ReadMarked,
@@ -37,12 +39,12 @@ pub type ReadMarked =
 impl Healer {
     /// A healer for these sockets.
     pub fn new(
-        registry: Arc<Registry>,
+        (registry, topics): (Arc<Registry>, Arc<Topics>),
         backbone: Arc<dyn Backbone>,
         metrics: Arc<Metrics>,
         read_marked: ReadMarked,
     ) -> Self {
-        Self { registry, backbone, metrics, read_marked }
+        Self { registry, topics, backbone, metrics, read_marked }
     }
 
     /// Heals each user that is asked for, until the queue's senders are gone.
@@ -62,7 +64,8 @@ impl Healer {
     }
 
     async fn heal(&self, user: UserId) {
-        let mut heal = Heal::new(Arc::clone(&self.registry), Arc::clone(&self.metrics), user);
+        let mut heal =
+            Heal::new((Arc::clone(&self.registry), Arc::clone(&self.topics)), Arc::clone(&self.metrics), user);
         while let Some(after) = heal.next_read() {
             match self.backbone.read(heal.user(), after, PAGE_ENTRIES).await {
                 Ok(page) => {

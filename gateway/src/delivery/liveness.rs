@@ -15,6 +15,8 @@ pub struct Liveness {
     stuck_since_s: AtomicU32,
     /// No further command is wanted from this socket. The drain writes it.
     quiet: AtomicBool,
+    /// The socket has left its user. Its session writes it.
+    retired: AtomicBool,
     /// The log has events for which the queue had no room. Written under the queue's lock; it stands here, because it fits
     /// into bytes that are free.
     pub(super) starved: AtomicBool,
@@ -28,6 +30,7 @@ impl Liveness {
             heard_s: AtomicU32::new(coarse_s()),
             stuck_since_s: AtomicU32::new(0),
             quiet: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             starved: AtomicBool::new(false),
         }
     }
@@ -62,6 +65,16 @@ impl Liveness {
     /// No further command is wanted: the one under way is finished and answered. A close follows.
     pub fn quiesce(&self) {
         self.quiet.store(true, Ordering::Relaxed);
+    }
+
+    /// The socket has left its user: nothing more is handed to it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the socket has left its user.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Whether no further command is wanted.

@@ -19,3 +19,4 @@ pub mod marker;
 pub mod registry;
 pub mod send_queue;
 mod shown_typing;
+pub mod topics;

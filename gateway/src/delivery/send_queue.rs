@@ -232,6 +232,32 @@ impl SendQueue {
         pushed
     }
 
+    /// Queues an event of a large conversation. A connection that sent the message under `temp_id` may want no echo of it.
+    pub fn push_shared(
+        &self,
+        framed: &FramedBytes,
+        temp_id: Option<&str>,
+        accepted_at: Option<Instant>,
+    ) -> PushOutcome {
+        let mut state = self.state.lock();
+        if let (Some(seen), Some(temp_id)) = (&mut state.seen, temp_id)
+            && seen.take_muted(temp_id)
+        {
+            state.forget_seen();
+            return PushOutcome::Silent;
+        }
+        let pushed = state.enqueue(framed.clone(), false);
+        if pushed == PushOutcome::Queued && state.accepted_at.is_none() {
+            state.accepted_at = accepted_at;
+        }
+        pushed
+    }
+
+    /// Whether so many bytes leave half of the budget free.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.state.lock().frames.fits_half_with(bytes)
+    }
+
     /// Notes the durable event `seq`, which this queue takes only from the log.
     pub fn leave_to_log(&self, seq: u64) -> PushOutcome {
         let mut state = self.state.lock();

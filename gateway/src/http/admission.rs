@@ -9,7 +9,7 @@ use shared::command::Resume;
 use shared::{ProtocolError, Timestamp, UserId};
 
 use super::rest::failure::respond;
-use crate::auth::credentials::query_value;
+use crate::auth::credentials::{places_in, query_value};
 use crate::auth::{AuthError, Authenticator, Credential, Identity, Names, TokenRefusal, Unavailable};
 use crate::limits::AddressKey;
 use crate::session::Opening;
@@ -32,7 +32,7 @@ pub(super) async fn admit(
     believed: Option<Identity>,
 ) -> Result<Opening, Response<Body>> {
     let resume = query.and_then(|query| query_value(query, "resume")).map(|text| match text.parse() {
-        Ok(position) => Resume::From(position),
+        Ok(position) => Resume::From(position, query.and_then(places_in)),
         Err(()) => Resume::Invalid,
     });
     if let Some(identity) = believed {

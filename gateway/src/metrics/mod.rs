@@ -67,6 +67,15 @@ handles! {
     pub healed: Counter = counter("parley_healed_events_total", "Events that open sockets got from the log");
     pub gaps: Counter =
         counter("parley_gaps_total", "Live events after a gap on a socket; the gap is read from the log");
+    pub topics: Gauge = gauge("parley_large_conversations", "Large conversations that a socket here belongs to");
+    pub topic_gaps: Counter =
+        counter("parley_large_gaps_total", "Events of large conversations after a gap; the gap is read from the store");
+    pub topic_reads: Counter =
+        counter("parley_large_reads_total", "Reads of the store for large conversations: to begin, to fill gaps, to resume");
+    pub topic_healed: Counter =
+        counter("parley_large_healed_total", "Gaps of large conversations that were filled from the store");
+    pub topic_resyncs: Counter =
+        counter("parley_large_resyncs_total", "Sockets that were told to fetch what they missed of a large conversation");
     pub heals_failed: Counter =
         counter("parley_heals_failed_total", "Logs that could not be read although a socket lacks events");
     pub count_loads_failed: Counter =

@@ -61,6 +61,7 @@ pub async fn errands(node: Arc<Node>, stop: CancellationToken) {
     while ticks.next().await {
         node.chat.end_silent_typing().await;
         node.chat.tell_turnover(false).await;
+        node.chat.tell_counts().await;
         node.chat.flush_names().await;
         if let Err(error) = node.chat.announce_departures().await {
             tracing::debug!(%error, "departures could not be announced");

@@ -23,6 +23,7 @@ use crate::chat::Chat;
 use crate::config::{Limits, Timeouts};
 use crate::delivery::fanout::Fanout;
 use crate::delivery::registry::Registry;
+use crate::delivery::topics::Topics;
 use crate::limits::{BulkRequests, Polls, Rate, Slots, UserRates};
 use crate::metrics::Metrics;
 use crate::node::clients::Clients;
@@ -45,6 +46,8 @@ pub struct Node {
     pub backbone: Arc<dyn Backbone>,
     /// Users with sockets here.
     pub registry: Arc<Registry>,
+    /// Large conversations of the sockets here.
+    pub topics: Arc<Topics>,
     /// Sockets without a user yet.
     pub lobby: Lobby,
     /// Where sockets come from.

@@ -15,6 +15,7 @@ use shared::event::ResyncReason;
 use tokio::sync::SemaphorePermit;
 
 use super::connection::{Connection, Refusal};
+use super::large::Arrival;
 use super::live::Live;
 use super::registered::{Registered, expiry_s};
 use crate::auth::{AuthError, Credential, Identity};
@@ -97,7 +98,11 @@ pub(super) async fn join(place: Place, identity: Identity, resume: Option<Resume
             let refused = node.authenticator.why_revoked(&identity).await;
             return Err(Refusal::Auth(refused.map_or_else(AuthError::from, AuthError::from)));
         }
-        EntryOutcome::At { head, before } => open_gate(&registered, &head, resume.as_ref(), &before),
+        EntryOutcome::At { head, before } => {
+            // Behind the log's head: what becomes large from then on stands behind it.
+            let arrival = Arrival::look_up(&node, &identity.user, resume.as_ref(), queue.wire()).await;
+            open_gate(&registered, (&head, arrival), resume.as_ref(), &before);
+        }
     }
     node.metrics.handshake("accepted");
     tracing::debug!(user = %identity.user, connection = number, resume = resume.is_some(), "joined");
@@ -111,12 +116,21 @@ async fn take_turn(node: &Node) -> Result<SemaphorePermit<'_>, Refusal> {
 }
 
 /// `before` are the entries up to the asked position: the client may have got these events without their companions.
-fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, before: &[(u64, Bytes)]) {
+fn open_gate(
+    registered: &Registered,
+    (head, arrival): (&LogHead, Arrival),
+    resume: Option<&Resume>,
+    before: &[(u64, Bytes)],
+) {
     let metrics = &registered.node.metrics;
     let asked = match resume {
         None => None,
         Some(Resume::Invalid) => Some(Err(ResyncReason::Invalid)),
-        Some(Resume::From(position)) => Some(check_resume(position, head).map(|()| position.seq)),
+        // It would miss what was said in large conversations.
+        Some(Resume::From(..)) if arrival.is_unaware() && !switches::off("topic-unaware") => {
+            Some(Err(ResyncReason::Trimmed))
+        }
+        Some(Resume::From(position, _)) => Some(check_resume(position, head).map(|()| position.seq)),
     };
     let position = match asked {
         Some(Ok(seq)) => seq,
@@ -144,13 +158,15 @@ fn open_gate(registered: &Registered, head: &LogHead, resume: Option<&Resume>, b
         }
         None => {}
     }
+    arrival.go_on(registered, resumed);
     registered.open_gate(head, position, Bytes::from(first));
     registered.node.registry.repeat_counts(&registered.user, registered.number, &moves);
+    arrival.follow(registered, resumed, head.last);
 }
 
 fn entrant(identity: &Identity, resume: Option<&Resume>) -> Entrant {
     let asked = match resume {
-        Some(Resume::From(position)) => Some(position.seq),
+        Some(Resume::From(position, _)) => Some(position.seq),
         Some(Resume::Invalid) | None => None,
     };
     let issued_at = if switches::off("revocation") { Some(i64::MAX) } else { identity.issued_at_s };

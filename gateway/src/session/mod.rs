@@ -6,8 +6,10 @@
 mod carry_out;
 mod connection;
 mod joining;
+mod large;
 mod live;
 mod order;
+mod polled;
 pub mod poller;
 mod registered;
 pub mod socket;

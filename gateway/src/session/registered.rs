@@ -19,7 +19,7 @@ use crate::delivery::send_queue::SendQueue;
 use crate::node::Node;
 
 /// Names of what a client may use that not every gateway has; `shared/PROTOCOL.md` explains them.
-const FEATURES: [&str; 1] = ["stream"];
+const FEATURES: [&str; 2] = ["stream", "large"];
 /// The same, named where a backend decides about messages.
 const HOOKS: &str = "hooks";
 
@@ -124,6 +124,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.queue.liveness().retire();
         let last = self.node.registry.remove(&self.user, self.number);
         if !self.subscribed {
             return;

@@ -1,15 +1,16 @@
 //! Look-ups for one user at a time, answered for many users by one query. After a deploy, or when Redis came back
 //! empty, every user is looked up at once.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use shared::UserId;
+use shared::{ConversationId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::flow::Flow;
 use super::lane::{CommitLane, Item, PendingItem};
-use super::{Partner, Store, StoreError};
+use super::{OwnLarge, Partner, Store, StoreError};
 use crate::overload::Kind;
 
 /// Queries the store. Look-ups that arrive during a query make the next one.
@@ -19,6 +20,48 @@ pub struct ByUser<A: Send + 'static> {
 
 /// The users that share conversations with a user: [`People::partners`](super::People::partners).
 pub type Partners = ByUser<Vec<Partner>>;
+
+/// The large conversations of users: [`LargeConversations::large_of`](super::LargeConversations::large_of).
+pub struct LargeOf {
+    asked: CommitLane<LargeLookup>,
+}
+
+struct LargeLookup {
+    user: UserId,
+    named: BTreeSet<ConversationId>,
+}
+
+impl Item for LargeLookup {
+    type Answer = Vec<OwnLarge>;
+
+    fn bytes(&self) -> usize {
+        self.user.as_str().len() + self.named.iter().map(|id| id.as_str().len()).sum::<usize>()
+    }
+}
+
+impl LargeOf {
+    /// Starts the task that queries; it ends when this is dropped.
+    #[must_use]
+    pub fn start(store: Arc<dyn Store>) -> Self {
+        let ask = move |asked: Vec<PendingItem<LargeLookup>>| {
+            let store = Arc::clone(&store);
+            async move {
+                let (users, named): (Vec<_>, Vec<_>) =
+                    asked.iter().map(|asked| (asked.item.user.clone(), asked.item.named.clone())).unzip();
+                match store.large_of(&users, &named).await {
+                    Ok(answers) => asked.into_iter().zip(answers).for_each(|(asked, answer)| asked.answer(Ok(answer))),
+                    Err(error) => asked.into_iter().for_each(|asked| asked.answer(Err(error.clone()))),
+                }
+            }
+        };
+        Self { asked: CommitLane::start(Kind::LookUps, Flow::patient(), CancellationToken::new(), ask) }
+    }
+
+    /// The large conversations that `user` is in, and those of the named ones.
+    pub async fn of(&self, user: &UserId, named: BTreeSet<ConversationId>) -> Result<Vec<OwnLarge>, StoreError> {
+        self.asked.ask(LargeLookup { user: user.clone(), named }).await
+    }
+}
 
 struct UserLookup<A> {
     user: UserId,

@@ -5,7 +5,7 @@ use shared::message::MemberView;
 use shared::{Conversation, ConversationId, ConversationKind, Role, Timestamp, UserId, Visibility};
 
 use super::membership::{self, State, may_see};
-use super::{ConversationPage, Members, NewConversation, OutboxRow, Refusal, StoreError, WalkPlace};
+use super::{ConversationPage, Members, NewConversation, OutboxRow, Refusal, Route, StoreError, WalkPlace};
 
 /// Conversations.
 #[async_trait]
@@ -79,8 +79,9 @@ impl OpenedDirect {
     /// Its members, as the message that opened it found them.
     #[must_use]
     pub fn members(&self) -> Members {
-        let list = self.users().into_iter().map(|user| (user, Role::Member)).collect();
-        Members { kind: ConversationKind::Direct, version: 1, since_seq: 0, list, blocked: false }
+        let list: Vec<_> = self.users().into_iter().map(|user| (user, Role::Member)).collect();
+        let route = Route { count: u64::try_from(list.len()).unwrap_or_default(), ..Route::default() };
+        Members { kind: ConversationKind::Direct, version: 1, since_seq: 0, list, blocked: false, route }
     }
 
     /// The conversation as its users see it before the first message.
@@ -98,6 +99,7 @@ impl OpenedDirect {
             rev: 0,
             last_message: None,
             member_count: u64::try_from(users.len()).unwrap_or_default(),
+            large: false,
             members: users.into_iter().map(|user_id| MemberView { user_id, role: Role::Member, read_seq: 0 }).collect(),
             unread: Some(0),
         }

@@ -20,6 +20,7 @@ mod flow;
 pub mod group_commit;
 mod ids;
 mod lane;
+mod large;
 mod leases;
 mod listings;
 mod lookups;
@@ -47,7 +48,7 @@ pub use activity::{Activity, ChannelActivity, ChannelCount};
 pub use audit::{Audit, AuditAct, AuditEntry, AuditOrder, Giver};
 pub use backbones::BackboneServers;
 pub use bulk::{BulkMembers, MembersAdded};
-pub use by_user::Partners;
+pub use by_user::{LargeOf, Partners};
 pub use changes::{Changes, EMOJIS_MAX, MessageChange, MessageOutcome, REACTIONS_MAX};
 pub use commit_sink::{CommitSink, CommittedBatch, CommittedEvents};
 pub use committer::GroupCommitSettings;
@@ -58,6 +59,7 @@ pub use erasure::{ErasurePlace, Erasures, MEMBERS_EVER_PER_PAGE};
 pub use error::{Refusal, StoreError};
 pub use group_commit::GroupCommit;
 pub use ids::{IdBlock, Ids};
+pub use large::{Crossed, Head, LargeConversations, MISSED_MAX, Missed, OwnLarge};
 pub use leases::Leases;
 pub use listings::{ChannelPage, Listings};
 pub use lookups::Lookups;
@@ -89,6 +91,7 @@ pub trait Store:
     + Erasures
     + Conversations
     + Ids
+    + LargeConversations
     + Leases
     + Listings
     + Lookups

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn event(body: &str) -> OutboxEvent {
-        OutboxEvent { users: Vec::new(), body: body.to_owned() }
+        OutboxEvent { users: Vec::new(), body: body.to_owned(), topic: None }
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct OutboxEvent {
     pub users: Vec<UserId>,
     /// Newline-separated canonical envelopes without `seq`: the durable event, then its companions.
     pub body: String,
+    /// A large conversation, all of whose members it is for; then `users` is empty, and the envelope has its `rev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<ConversationId>,
 }
 
 /// A user's unread counts in one conversation: unread = `last_seq` - `seen_seq`.
@@ -109,6 +112,35 @@ impl NewConversation {
     }
 }
 
+/// Which way the events of a conversation go: once for all members, or into the log of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Whether the conversation is large now.
+    pub large: bool,
+    /// How many accepted members it has.
+    pub count: u64,
+    /// When it became large or small again, oldest first.
+    pub crossings: Vec<Crossing>,
+}
+
+/// A conversation became large, or small again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossing {
+    /// The newest message then. Later ones go the new way, however late they are published.
+    pub last_seq: u64,
+    /// Whether it became large.
+    pub large: bool,
+}
+
+impl Route {
+    /// Whether the message `seq` goes out once for all members: as its commit found the conversation.
+    #[must_use]
+    pub fn is_large_at(&self, seq: u64) -> bool {
+        let before = self.crossings.iter().rev().find(|crossing| crossing.last_seq < seq);
+        before.is_some_and(|crossing| crossing.large)
+    }
+}
+
 /// The members of a conversation. A node caches them until their version changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
@@ -118,10 +150,12 @@ pub struct Members {
     pub version: u64,
     /// The newest message when somebody last came or went. Every later message was for the members of now.
     pub since_seq: u64,
-    /// Accepted members, ascending by id.
+    /// Accepted members, ascending by id. Of a large conversation none, where its events are concerned.
     pub list: Vec<(UserId, Role)>,
     /// In a direct conversation: whether one of the two has blocked the other.
     pub blocked: bool,
+    /// Which way its events go.
+    pub route: Route,
 }
 
 impl Members {
@@ -134,10 +168,22 @@ impl Members {
                     *old = role;
                 }
             }
-            (Ok(place), None) => drop(self.list.remove(place)),
-            (Err(place), Some(role)) => self.list.insert(place, (user.clone(), role)),
+            (Ok(place), None) => {
+                self.list.remove(place);
+                self.route.count = self.route.count.saturating_sub(1);
+            }
+            (Err(place), Some(role)) => {
+                self.list.insert(place, (user.clone(), role));
+                self.route.count += 1;
+            }
             (Err(_), None) => {}
         }
+    }
+
+    /// How many there are, whether they are listed or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.list.len().max(usize::try_from(self.route.count).unwrap_or(usize::MAX))
     }
 
     /// In a direct conversation: whom a message of `sender` is to. That is themselves where they talk to themselves.

@@ -1,6 +1,7 @@
 //! The hook: a backend is asked before a message, an edit or a reaction is stored.
 //! It offers [`Hook`]. It never retries: whoever asks decides about a missing answer, and a client repeats its command.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use super::signed::SignedPosts;
 use crate::breaker::Breaker;
 use crate::config::{HookConfig, OnHookFailure};
-use crate::http_client::EndpointError;
+use crate::http_client::{EndpointError, RequestError};
 use crate::metrics::Metrics;
 
 /// Questions that a node has under way.
@@ -23,13 +24,16 @@ const ASKED_AT_ONCE_MAX: usize = 256;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The longest message of a refusal that the sender is shown, in characters.
 const MESSAGE_CHARS_MAX: usize = 200;
-/// How long the hook isn't asked after five failures in a row, until one question finds out whether it is back.
+/// How long the hook isn't asked after five failures in a row, until one question finds out whether it is back. Questions of
+/// one sender, or about one conversation, that fail side by side are one failure: nobody can close the hook to others.
 const BREAKER_OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// The hook behind `HOOK_URL`.
 pub struct Hook {
     posts: SignedPosts,
     breaker: Breaker,
+    /// Makes the names under which the breaker knows senders and conversations.
+    names: RandomState,
     places: Semaphore,
     within: Duration,
     on_failure: OnHookFailure,
@@ -119,6 +123,7 @@ impl Hook {
         Ok(Self {
             posts: SignedPosts::new("hook", (&config.url, &config.secret), config.timeout, ANSWER_BYTES_MAX)?,
             breaker: Breaker::new(BREAKER_OPEN_FOR, gauge!("parley_hook_open")),
+            names: RandomState::new(),
             places: Semaphore::new(ASKED_AT_ONCE_MAX),
             within: config.timeout,
             on_failure: config.on_failure,
@@ -134,9 +139,9 @@ impl Hook {
         };
         let asked = Instant::now();
         let answer = timeout(self.within, self.post(question)).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.within.as_millis())));
+        let answer = answer.unwrap_or(Err(RequestError::TimedOut(self.within)));
         let answer = answer.and_then(|answer| match &answer {
-            Ok(Some(content)) => fits(content).map(|()| answer),
+            Ok(Some(content)) => fits(content).map(|()| answer).map_err(RequestError::Failed),
             Ok(None) | Err(_) => Ok(answer),
         });
         self.metrics.hook_seconds.record(asked.elapsed());
@@ -150,11 +155,21 @@ impl Hook {
                 });
                 answer
             }
-            Err(why) => {
+            Err(why @ RequestError::Unreachable(_)) => {
                 attempt.failed();
-                self.no_answer(&why, BREAKER_OPEN_FOR)
+                self.no_answer(&why.to_string(), BREAKER_OPEN_FOR)
+            }
+            Err(why) => {
+                attempt.failed_for(&self.names_in(question));
+                self.no_answer(&why.to_string(), BREAKER_OPEN_FOR)
             }
         }
+    }
+
+    fn names_in(&self, question: &HookQuestion<'_>) -> [u64; 2] {
+        let conversation = question.conversation_id.as_ref().map(|id| self.names.hash_one(id));
+        let to = || self.names.hash_one(&question.to);
+        [self.names.hash_one(("sender", question.sender_id)), conversation.unwrap_or_else(to)]
     }
 
     fn no_answer(&self, why: &str, wait: Duration) -> HookAnswer {
@@ -169,13 +184,13 @@ impl Hook {
         }
     }
 
-    async fn post(&self, question: &HookQuestion<'_>) -> Result<HookAnswer, String> {
-        let _place = self.places.acquire().await.map_err(|closed| closed.to_string())?;
+    async fn post(&self, question: &HookQuestion<'_>) -> Result<HookAnswer, RequestError> {
+        let _place = self.places.acquire().await.map_err(|closed| RequestError::Failed(closed.to_string()))?;
         let answer = self.posts.ask(&question.id, question).await?;
         if answer.status != StatusCode::OK {
-            return Err(answer.status.to_string());
+            return Err(RequestError::Failed(answer.status.to_string()));
         }
-        read(&answer.body)
+        read(&answer.body).map_err(RequestError::Failed)
     }
 }
 

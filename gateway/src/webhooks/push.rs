@@ -49,7 +49,11 @@ struct Notice<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
-    user_id: &'a UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a UserId>,
+    /// In the place of a user: all members who are connected nowhere.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    large: bool,
     message: &'a Message,
 }
 
@@ -132,7 +136,10 @@ impl PushWebhook {
 
     /// `None`: stopped before it was done.
     async fn try_until_done(&self, job: &PushJob, stop: &CancellationToken) -> Option<Result<&'static str, String>> {
-        let id = format!("{}.{}", job.message, job.user);
+        let id = match &job.user {
+            Some(user) => format!("{}.{user}", job.message),
+            None => job.message.to_string(),
+        };
         let mut tries = 0;
         loop {
             let fault = match self.store.messages(&job.conversation, Page::After(job.seq - 1), 1).await {
@@ -144,7 +151,8 @@ impl PushWebhook {
                         return Some(Ok("obsolete"));
                     };
                     tries += 1;
-                    let notice = Notice { id: &id, kind: "message.new", user_id: &job.user, message: &message };
+                    let (user_id, large) = (job.user.as_ref(), job.user.is_none());
+                    let notice = Notice { id: &id, kind: "message.new", user_id, large, message: &message };
                     match self.posts.post(&id, &notice).await {
                         PostOutcome::Delivered => return Some(Ok("delivered")),
                         PostOutcome::Refused(why) => return Some(Err(why)),

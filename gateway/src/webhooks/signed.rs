@@ -7,7 +7,7 @@ use hyper::{StatusCode, Uri};
 use serde::Serialize;
 
 use super::signature::Signer;
-use crate::http_client::{Answer, Endpoint, EndpointError};
+use crate::http_client::{Answer, Endpoint, EndpointError, RequestError};
 
 /// A webhook's URL, its name in the headers, and the key of its signatures.
 pub(super) struct SignedPosts {
@@ -43,17 +43,18 @@ impl SignedPosts {
     }
 
     /// Posts `body` under its id; the answer, whatever its status, or why there is none.
-    pub(super) async fn ask(&self, id: &str, body: &impl Serialize) -> Result<Answer, String> {
-        let body = Bytes::from(serde_json::to_vec(body).map_err(|fault| fault.to_string())?);
-        let headers = self.signer.headers(self.name, id, &body).map_err(|fault| fault.to_string())?;
-        self.endpoint.post_json(headers, body).await.map_err(|fault| fault.to_string())
+    pub(super) async fn ask(&self, id: &str, body: &impl Serialize) -> Result<Answer, RequestError> {
+        let unsent = |fault: &dyn std::error::Error| RequestError::Failed(fault.to_string());
+        let body = Bytes::from(serde_json::to_vec(body).map_err(|fault| unsent(&fault))?);
+        let headers = self.signer.headers(self.name, id, &body).map_err(|fault| unsent(&fault))?;
+        self.endpoint.post_json(headers, body).await
     }
 
     /// Posts what needs no answer but a status.
     pub(super) async fn post(&self, id: &str, body: &impl Serialize) -> PostOutcome {
         match self.ask(id, body).await {
             Ok(answer) => outcome(answer.status),
-            Err(why) => PostOutcome::Failed(why),
+            Err(why) => PostOutcome::Failed(why.to_string()),
         }
     }
 }

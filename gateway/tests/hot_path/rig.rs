@@ -10,6 +10,7 @@ use gateway::delivery::envelope::{CountMove, MoveKind};
 use gateway::delivery::fanout::Fanout;
 use gateway::delivery::registry::Registry;
 use gateway::delivery::send_queue::{Batch, SendQueue};
+use gateway::delivery::topics::Topics;
 use gateway::metrics::{self, Metrics};
 use gateway::store::UnreadCount;
 use shared::{Epoch, UserId, Wire};
@@ -37,7 +38,9 @@ impl Rig {
         metrics::recorder().expect("a recorder");
         let registry = Arc::new(Registry::new(0));
         let (heal, _) = mpsc::unbounded_channel();
-        let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), heal, Box::new(|_| {}));
+        let topics = Topics::new(false, Arc::clone(&registry), Arc::new(Metrics::new()));
+        let fanout =
+            Fanout::new((Arc::clone(&registry), Arc::new(topics)), Arc::new(Metrics::new()), heal, Box::new(|_| {}));
         let user: UserId = USER.parse().expect("an id");
         let epoch = Epoch::parse("redis.1").expect("an epoch");
         let join = |(wire, connection)| {

@@ -106,8 +106,8 @@ async fn features(node: &Node) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_told_of_a_hook() {
     let backend = Backend::start().await;
-    assert_eq!(features(&Node::embedded(&backend.settings(&[])).await).await, json!(["stream", "hooks"]));
-    assert_eq!(features(&Node::embedded(&[]).await).await, json!(["stream"]));
+    assert_eq!(features(&Node::embedded(&backend.settings(&[])).await).await, json!(["stream", "large", "hooks"]));
+    assert_eq!(features(&Node::embedded(&[]).await).await, json!(["stream", "large"]));
 }
 
 /// What is stored of the conversation 3.
@@ -295,4 +295,17 @@ async fn without_an_answer_the_setting_decides() {
         assert_eq!(status, if content == "refuse" { 403 } else { 201 }, "{answer}");
     }
     assert_eq!(contents(&node).await, ["silent", "broken"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_missing_for_one_conversation_close_the_hook_to_nobody_else() {
+    let backend = Backend::start().await;
+    let node = Node::embedded(&backend.settings(&[("HOOK_TIMEOUT", "500ms")])).await;
+    open_chat(&node).await;
+    let silent = (0..20).map(|n| send(node.http, json!({ "conversationId": "3", "content": format!("silent {n}") })));
+    let answers = futures_util::future::join_all(silent).await;
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    let (status, answer) =
+        acting(node.http, "POST", "/api/v1/messages", "7", json!({ "to": "8", "content": "others" })).await;
+    assert_eq!(status, 201, "{answer}");
 }

@@ -113,6 +113,29 @@ async fn say(to: SocketAddr, content: &str) -> Value {
     sent["message"].clone()
 }
 
+/// One notification for all members, whoever of them is there: the receiver asks who isn't.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_large_conversation_is_one_notification() {
+    let mut receiver = Receiver::start(&[]).await;
+    let settings =
+        [("PUSH_WEBHOOK_URL", &*receiver.url), ("PUSH_WEBHOOK_SECRET", SECRET), ("LARGE_CONVERSATION_MEMBERS", "2")];
+    let node = Node::embedded(&settings).await;
+    for user in ["b", "c", "d"] {
+        was_here(&node, user).await;
+    }
+    let group = json!({ "id": "g", "kind": "group", "members": ["b", "c", "d"] });
+    let (status, made) = acting(node.http, "POST", "/api/v1/conversations", "a", group).await;
+    assert_eq!(status, 201, "{made}");
+    for content in ["one", "two"] {
+        let body = json!({ "conversationId": "g", "content": content });
+        let (status, sent) = acting(node.http, "POST", "/api/v1/messages", "a", body).await;
+        assert_eq!(status, 201, "{sent}");
+        let message = &sent["message"];
+        let expected = json!({ "id": message["id"], "type": "message.new", "large": true, "message": message });
+        assert_eq!(receiver.next().await, expected);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_not_there_is_notified_until_it_is_taken() {
     let mut receiver = Receiver::start(&[503, 429]).await;

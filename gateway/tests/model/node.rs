@@ -8,6 +8,7 @@ use gateway::backbone::{BackboneError, Inbox, LogPage};
 use gateway::delivery::fanout::Fanout;
 use gateway::delivery::heal::Heal;
 use gateway::delivery::registry::Registry;
+use gateway::delivery::topics::Topics;
 use gateway::metrics::Metrics;
 use shared::UserId;
 use tokio::sync::mpsc;
@@ -28,6 +29,7 @@ pub(crate) enum Link {
 /// A node of the model.
 pub(crate) struct Node {
     pub(crate) registry: Arc<Registry>,
+    topics: Arc<Topics>,
     pub(crate) fanout: Fanout,
     pub(crate) link: Link,
     /// Payloads that the server has sent to this node.
@@ -45,9 +47,10 @@ impl Node {
     pub(crate) fn new() -> Self {
         let registry = Arc::new(Registry::new(0));
         let (sender, requests) = mpsc::unbounded_channel();
-        let fanout = Fanout::new(Arc::clone(&registry), metrics(), sender, Box::new(|_| {}));
+        let topics = Arc::new(Topics::new(false, Arc::clone(&registry), metrics()));
+        let fanout = Fanout::new((Arc::clone(&registry), Arc::clone(&topics)), metrics(), sender, Box::new(|_| {}));
         let (link, on_the_way) = (Link::Up, VecDeque::new());
-        Self { registry, fanout, link, on_the_way, is_incomplete: false, requests, heal: None, page: None }
+        Self { registry, topics, fanout, link, on_the_way, is_incomplete: false, requests, heal: None, page: None }
     }
 
     /// The connection breaks: only the first `arriving` payloads still come.
@@ -100,7 +103,7 @@ impl Node {
     pub(crate) fn heal_step(&mut self, backbone: &mut Backbone) -> Option<Option<Bytes>> {
         let Some(heal) = &mut self.heal else {
             let user = self.requests.try_recv().ok()?;
-            self.heal = Some(Heal::new(Arc::clone(&self.registry), metrics(), user));
+            self.heal = Some(Heal::new((Arc::clone(&self.registry), Arc::clone(&self.topics)), metrics(), user));
             return Some(None);
         };
         if let Some((after, page)) = self.page.take() {

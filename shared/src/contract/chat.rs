@@ -1,13 +1,15 @@
 //! Clients' frames of `chat.v1`, as types for the contract documents (OpenAPI, AsyncAPI). The decoder reads frames by
 //! itself and more strictly; tests compare the two.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::command::{KIND_BYTES_MAX, PASSWORD_BYTES_MAX, PRESENCE_QUERY_USERS_MAX, TEMP_ID_BYTES_MAX};
 use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
 use crate::title::{TITLE_CHARS_MAX, TITLE_PATTERN};
-use crate::{ConversationId, MessageData, MessageId, Position, UserId};
+use crate::{ConversationId, Epoch, MessageData, MessageId, UserId};
 
 /// The content of a message: a string of 1 to `MAX_CONTENT_CHARS` characters without U+0000. The default stands here; a
 /// node writes its own into the documents.
@@ -119,13 +121,25 @@ pub struct SendBody {
     pub data: Option<MessageData>,
 }
 
+/// Where a client was.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ResumeBody {
+    /// The epoch of the position.
+    pub epoch: Epoch,
+    /// The last `seq` that was seen.
+    pub seq: u64,
+    /// For each large conversation the last `rev` that was seen, and the highest `message.seq`; 100 at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversations: Option<BTreeMap<ConversationId, [u64; 2]>>,
+}
+
 /// A frame from a client.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "this type is the contract; /asyncapi.json shows its fields")]
 pub enum ClientFrame {
     #[serde(rename = "auth")]
-    Auth { token: String, resume: Option<Position> },
+    Auth { token: String, resume: Option<ResumeBody> },
     #[serde(rename = "ping")]
     Ping {
         #[schemars(schema_with = "timestamp", default)]
@@ -204,7 +218,9 @@ mod tests {
             reply_to: Some(message_id),
             data: MessageData::parse(r#"{"mentions":["u"]}"#).ok(),
         };
-        let resume = "e:1".parse().expect("a position");
+        let epoch = Epoch::parse("e").expect("an epoch");
+        let conversations = Some([(conversation_id.clone(), [12, 7])].into());
+        let resume = ResumeBody { epoch, seq: 1, conversations };
         vec![
             ClientFrame::Auth { token: "t".into(), resume: Some(resume) },
             ClientFrame::Ping { timestamp: Some("now".into()) },

@@ -154,6 +154,9 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::Resync { .. } => out.push_common(event),
         Event::ConversationUpdated { .. }
         | Event::ConversationChanged { .. }
+        | Event::ConversationPosition { .. }
+        | Event::ConversationResync { .. }
+        | Event::MembersChanged { .. }
         | Event::NotificationRead { .. }
         | Event::NotificationUnread { .. }
         | Event::MessageReadAck { .. }

@@ -1,6 +1,7 @@
 //! The dialect `chat.v1`: canonical envelopes, whose fields stand in a `payload`. Its encoding is [`Event::to_json`].
 
 use simd_json::prelude::*;
+use simd_json::tape::{Array, Value};
 
 use super::fields::{Fields, unknown_type};
 use crate::command::{
@@ -8,8 +9,9 @@ use crate::command::{
     Target, UserRef, check_kind,
 };
 use crate::emoji::{EMOJI_BYTES_MAX, check_emoji};
+use crate::position::PLACES_MAX;
 use crate::title::{TITLE_CHARS_MAX, cleaned_name};
-use crate::{Command, Event, Position, ProtocolError, TempId};
+use crate::{Command, ConversationId, Event, Place, Places, Position, ProtocolError, TempId};
 
 /// The longest user name, in bytes: all its characters have four.
 const USERNAME_BYTES_MAX: usize = 4 * TITLE_CHARS_MAX;
@@ -76,6 +78,18 @@ pub(crate) fn encode(event: &Event, seq: Option<u64>) -> String {
     }
 }
 
+/// The places in large conversations that a client names: `{<id>: [rev, seq]}`. Names that are no ids are left out.
+fn places(value: Option<Value<'_, '_>>) -> Option<Places> {
+    let Some(object) = value?.as_object() else { return Some(Places::new()) };
+    let number = |pair: &Array<'_, '_>, place: usize| pair.get(place).and_then(|number| number.as_u64());
+    let named = object.iter().filter_map(|(id, value)| {
+        let pair = value.as_array();
+        let place = pair.and_then(|pair| Some(Place { rev: number(&pair, 0)?, seq: number(&pair, 1)? }));
+        Some((ConversationId::parse(id).ok()?, place))
+    });
+    Some(named.take(PLACES_MAX).collect())
+}
+
 impl Fields<'_, '_> {
     fn resume(&self) -> Result<Option<Resume>, ProtocolError> {
         let Some(value) = self.get("resume") else { return Ok(None) };
@@ -83,7 +97,7 @@ impl Fields<'_, '_> {
         let epoch = fields.get("epoch").and_then(|epoch| epoch.into_string()).and_then(crate::Epoch::parse);
         let seq = fields.get("seq").and_then(|seq| seq.as_u64());
         Ok(Some(match (epoch, seq) {
-            (Some(epoch), Some(seq)) => Resume::From(Position { epoch, seq }),
+            (Some(epoch), Some(seq)) => Resume::From(Position { epoch, seq }, places(fields.get("conversations"))),
             _ => Resume::Invalid,
         }))
     }
@@ -261,6 +275,29 @@ mod tests {
         let decoded =
             decode(r#"{"type":"typing","payload":{"conversationId":"c","isTyping":true,"n":-209188205542471827456}}"#);
         assert!(decoded.command.is_ok(), "{decoded:?}");
+    }
+
+    #[test]
+    fn places_are_read_from_a_resume() {
+        let read = |conversations: &str| {
+            let frame = format!(
+                r#"{{"type":"auth","payload":{{"token":"t","resume":{{"epoch":"e","seq":1{conversations}}}}}}}"#
+            );
+            match decode(&frame).command {
+                Ok(Command::Auth { resume: Some(Resume::From(_, places)), .. }) => places,
+                other => panic!("{other:?}"),
+            }
+        };
+        let named = |text: &str, place| (ConversationId::parse(text).expect("an id"), place);
+        assert_eq!(read(""), None);
+        assert_eq!(read(r#","conversations":{}"#), Some(Places::new()));
+        assert_eq!(read(r#","conversations":7"#), Some(Places::new()));
+        let places = read(r#","conversations":{"g":[12,7],"h":["x",1],"a b":[1,1]}"#);
+        let expected = [named("g", Some(Place { rev: 12, seq: 7 })), named("h", None)];
+        assert_eq!(places, Some(expected.into()));
+        let many: Vec<String> = (0..200).map(|n| format!(r#""c{n}":[1,1]"#)).collect();
+        let places = read(&format!(r#","conversations":{{{}}}"#, many.join(",")));
+        assert_eq!(places.map(|places| places.len()), Some(PLACES_MAX));
     }
 
     #[test]

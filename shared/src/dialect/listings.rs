@@ -116,10 +116,13 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::ConversationCreated { .. }
         | Event::ConversationJoined { .. }
         | Event::ConversationChanged { .. }
+        | Event::ConversationPosition { .. }
+        | Event::ConversationResync { .. }
         | Event::ConversationDeleted { .. }
         | Event::ConversationLeft { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::MembersChanged { .. }
         | Event::StatusBulk { .. }
         | Event::UserOnline { .. }
         | Event::UserOffline { .. }

@@ -194,8 +194,11 @@ pub(crate) fn encode(event: &Event, now: Timestamp, out: &mut Texts) {
         | Event::BlockRemoved { .. }
         | Event::ConversationCreated { .. }
         | Event::ConversationChanged { .. }
+        | Event::ConversationPosition { .. }
+        | Event::ConversationResync { .. }
         | Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::MembersChanged { .. }
         | Event::StatusBulk { .. }
         | Event::UserOnline { .. }
         | Event::UserOffline { .. } => {}

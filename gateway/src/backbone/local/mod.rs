@@ -13,15 +13,16 @@ mod rates;
 mod revocations;
 mod state;
 mod time;
+mod topics;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::UserId;
+use shared::{ConversationId, UserId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,8 @@ struct Shared {
     state: Mutex<State>,
     allowances: Mutex<Allowances>,
     jobs: Mutex<Jobs>,
+    /// Large conversations that this node is subscribed to, with the number of subscriptions.
+    topics: Mutex<HashMap<ConversationId, u32>>,
     inbox: Arc<dyn Inbox>,
     host: Arc<dyn BackboneHost>,
 }
@@ -72,7 +75,7 @@ impl LocalBackbone {
         let state = Mutex::new(State::new(settings.clone()));
         let allowances = Mutex::new(Allowances::new());
         let jobs = Mutex::new(Jobs::new(&settings));
-        let shared = Arc::new(Shared { settings, state, allowances, jobs, inbox, host });
+        let shared = Arc::new(Shared { settings, state, allowances, jobs, topics: Mutex::default(), inbox, host });
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new();
         let tasks = vec![tokio::spawn(shared.clone().publish(jobs)), tokio::spawn(shared.clone().sweep(stop.clone()))];
@@ -118,7 +121,7 @@ impl Shared {
     /// Adds the job that a delivery wants, if it wants one. Gives it back if this process has never seen its user.
     fn add_unless_stranger(&self, delivery: &Delivery) -> Option<PushJob> {
         let job = job_of(delivery)?;
-        if !self.state.lock().knows(&job.user) {
+        if !self.state.lock().knows(&delivery.user) {
             return Some(job);
         }
         self.jobs.lock().add(job);
@@ -128,13 +131,13 @@ impl Shared {
     /// Adds jobs for users who were here before this process, by the store.
     async fn add_if_known(&self, strangers: Vec<PushJob>) {
         for jobs in strangers.chunks(STRANGERS_PER_QUERY) {
-            let users: Vec<UserId> = jobs.iter().map(|job| job.user.clone()).collect();
+            let users: Vec<UserId> = jobs.iter().filter_map(|job| job.user.clone()).collect();
             // What the store can't tell in time counts as known: one notification too many is better than none.
             let asked = tokio::time::timeout(ANSWER_WITHIN, self.host.known_users(&users)).await;
             let known: HashSet<UserId> = asked.ok().and_then(Result::ok).unwrap_or(users).into_iter().collect();
             let mut all = self.jobs.lock();
             for job in jobs {
-                match known.contains(&job.user) {
+                match job.user.as_ref().is_some_and(|user| known.contains(user)) {
                     true => all.add(job.clone()),
                     false => all.dropped.strangers.increment(1),
                 }

@@ -32,6 +32,7 @@ pub use self::connect::discovery::Address;
 use self::connect::discovery::{self, Target};
 use self::keep::KeptConnections;
 use self::link::Link;
+use self::subscribe::channel::Channel;
 use self::subscribe::subscriptions::Subscriptions;
 use self::together::Together;
 use super::queue::Queue;
@@ -155,11 +156,11 @@ impl Backbone for RedisBackbone {
     }
 
     async fn subscribe(&self, user: &UserId) -> Result<(), BackboneError> {
-        self.subscriptions.subscribe(user).await
+        self.subscriptions.subscribe(&Channel::User(user.clone())).await
     }
 
     fn unsubscribe(&self, user: &UserId) {
-        self.subscriptions.unsubscribe(user);
+        self.subscriptions.unsubscribe(&Channel::User(user.clone()));
     }
 
     async fn open(&self, user: &UserId) -> Result<LogHead, BackboneError> {

@@ -8,18 +8,37 @@ use serde::Deserialize;
 use shared::{ConversationId, Event, MessageData, MessageId, Timestamp, UserId};
 
 use super::directory::{Audience, Directory};
-use crate::backbone::{CarriedMessage, Delivery, DeliveryKind, Durable};
-use crate::chat::events::{MessageBodies, message_bodies};
+use crate::backbone::{CarriedMessage, Delivery, DeliveryKind, Durable, TopicEvent, TopicPush};
+use crate::chat::events::{MessageBodies, message_bodies, topic_message};
 use crate::store::{OpenedDirect, OutboxEvent, PendingRow, StoreError, StoredMessage, kept_id};
 
 /// Messages of a row whose deliveries are made at once: ten thousand members each make some 25 MB.
 const MESSAGES_PER_PART: usize = 16;
 
+/// What goes out: to one user, or once to all members of a large conversation.
+#[derive(Debug, Clone)]
+pub(in crate::chat) enum Outgoing {
+    User(Delivery),
+    Topic(TopicEvent),
+}
+
+/// Both kinds apart, each in its order.
+pub(in crate::chat) fn apart(outgoing: Vec<Outgoing>) -> (Vec<Delivery>, Vec<TopicEvent>) {
+    let (mut deliveries, mut topics) = (Vec::with_capacity(outgoing.len()), Vec::new());
+    for outgoing in outgoing {
+        match outgoing {
+            Outgoing::User(delivery) => deliveries.push(delivery),
+            Outgoing::Topic(event) => topics.push(event),
+        }
+    }
+    (deliveries, topics)
+}
+
 /// What a row that was found unpublished has to deliver: to all its recipients, or to those who still lack something of it.
 pub(in crate::chat) async fn row_deliveries(
     directory: &Directory,
     row: PendingRow,
-) -> Result<Vec<Delivery>, StoreError> {
+) -> Result<Vec<Outgoing>, StoreError> {
     let mut deliveries = opened_deliveries(row.id, &row.opened);
     for stored in &row.messages {
         let audience = directory.audience(stored).await?;
@@ -28,7 +47,8 @@ pub(in crate::chat) async fn row_deliveries(
     deliveries.append(&mut event_deliveries(row.id, row.events, row.committed_at));
     if let Some(lacking) = &row.lacking {
         let lacking: HashSet<&UserId> = lacking.iter().collect();
-        deliveries.retain(|delivery| lacking.contains(&delivery.user));
+        // A row is narrowed when everything else of it is published.
+        deliveries.retain(|outgoing| matches!(outgoing, Outgoing::User(delivery) if lacking.contains(&delivery.user)));
     }
     Ok(deliveries)
 }
@@ -59,12 +79,12 @@ pub(in crate::chat) fn row_parts(mut row: PendingRow) -> Vec<PendingRow> {
 }
 
 /// `conversation.created` for both users of each direct conversation that a batch opened: in front of its first message.
-pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Delivery> {
+pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Outgoing> {
     let mut deliveries = Vec::with_capacity(2 * opened.len());
     for direct in opened {
         let event_id: Arc<str> = format!("{row}.c{}", direct.id).into();
         let body = Bytes::from(Event::ConversationCreated { conversation: direct.conversation() }.to_json());
-        deliveries.extend(direct.users().into_iter().map(|user| Delivery {
+        let to = |user| Delivery {
             user,
             body: body.clone(),
             kind: DeliveryKind::Durable(Durable {
@@ -75,14 +95,22 @@ pub(super) fn opened_deliveries(row: u64, opened: &[OpenedDirect]) -> Vec<Delive
                 mentions: None,
                 notification: None,
             }),
-        }));
+        };
+        deliveries.extend(direct.users().into_iter().map(to).map(Outgoing::User));
     }
     deliveries
 }
 
-/// The deliveries of a message: to its sender, then to everybody else.
-pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) -> Vec<Delivery> {
-    let (message, Audience { now, then, about }) = (&stored.message, audience);
+/// The deliveries of a message: to its sender, then to everybody else; in a large conversation one for all.
+pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) -> Vec<Outgoing> {
+    let (message, Audience { now, then, about, large }) = (&stored.message, audience);
+    let carried = CarriedMessage { id: message.id, conversation: message.conversation_id.clone(), seq: message.seq };
+    if *large {
+        let mentions = message.data.as_ref().map(MessageData::mentions).unwrap_or_default();
+        let push = TopicPush { message: carried, sender: message.sender_id.clone(), mentions };
+        let (conversation, body) = (message.conversation_id.clone(), Bytes::from(topic_message(message, about)));
+        return vec![Outgoing::Topic(TopicEvent { conversation, body, push: Some(push) })];
+    }
     let MessageBodies { sent, new } = message_bodies(message, about, audience.count());
     let event_id: Arc<str> = format!("m{}", message.id).into();
     // A user who has left gets what was said while they were there; it wakes nobody.
@@ -95,11 +123,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
         kind: DeliveryKind::Durable(Durable {
             event_id: Arc::clone(&event_id),
             committed_at: message.created_at,
-            message: Some(CarriedMessage {
-                id: message.id,
-                conversation: message.conversation_id.clone(),
-                seq: message.seq,
-            }),
+            message: Some(carried.clone()),
             push: (!is_sender && is_member(user)).then(|| message.sender_id.clone()),
             mentions: mentions.clone(),
             notification: None,
@@ -109,7 +133,7 @@ pub(super) fn message_deliveries(stored: &StoredMessage, audience: &Audience) ->
     let users = of_now.chain(then.iter().flatten());
     let recipients = users.filter(|user| **user != message.sender_id);
     let to_sender = std::iter::once(delivery(&message.sender_id, &sent, true));
-    to_sender.chain(recipients.map(|user| delivery(user, &new, false))).collect()
+    to_sender.chain(recipients.map(|user| delivery(user, &new, false))).map(Outgoing::User).collect()
 }
 
 /// The conversation of an event, if it has one: events of a conversation stay behind its messages.
@@ -139,14 +163,18 @@ pub(super) fn conversation_of(event: &OutboxEvent) -> Option<ConversationId> {
     conversation_id.or(message.map(|message| message.conversation_id)).or(conversation.map(|it| it.id))
 }
 
-pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp) -> Vec<Delivery> {
+pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at: Timestamp) -> Vec<Outgoing> {
     let mut deliveries = Vec::new();
     for (place, event) in events.into_iter().enumerate() {
         let notification = kept_id(&event);
-        let OutboxEvent { users, body } = event;
+        let OutboxEvent { users, body, topic } = event;
         let event_id: Arc<str> = format!("{row}.{place}").into();
         let body = Bytes::from(body);
-        deliveries.extend(users.into_iter().map(|user| Delivery {
+        if let Some(conversation) = topic {
+            deliveries.push(Outgoing::Topic(TopicEvent { conversation, body, push: None }));
+            continue;
+        }
+        let to = |user| Delivery {
             user,
             body: body.clone(),
             kind: DeliveryKind::Durable(Durable {
@@ -157,7 +185,8 @@ pub(super) fn event_deliveries(row: u64, events: Vec<OutboxEvent>, committed_at:
                 mentions: None,
                 notification,
             }),
-        }));
+        };
+        deliveries.extend(users.into_iter().map(to).map(Outgoing::User));
     }
     deliveries
 }
@@ -196,7 +225,7 @@ mod tests {
             committed_at: Timestamp::now(),
             opened: vec![opened.clone()],
             messages: (1..=count).map(stored).collect(),
-            events: vec![OutboxEvent { users: Vec::new(), body: String::new() }],
+            events: vec![OutboxEvent { users: Vec::new(), body: String::new(), topic: None }],
         };
         for (count, sizes) in [(0, vec![0]), (16, vec![16]), (17, vec![16, 1]), (40, vec![16, 16, 8])] {
             let parts = row_parts(row(count));

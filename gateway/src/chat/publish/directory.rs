@@ -29,11 +29,16 @@ pub(in crate::chat) struct Audience {
     pub(super) then: Option<Vec<UserId>>,
     /// What the events say beside the message.
     pub(super) about: About,
+    /// Whether it is published once for all of them, whoever they are.
+    pub(super) large: bool,
 }
 
 impl Audience {
-    /// How many users the message goes to.
+    /// How many users the message goes to; 1 for all of a large conversation.
     pub(super) fn count(&self) -> usize {
+        if self.large {
+            return 1;
+        }
         self.then.as_ref().map_or(self.now.list.len(), Vec::len)
     }
 }
@@ -61,11 +66,12 @@ impl Directory {
     pub(super) fn at_hand(&self, stored: &StoredMessage) -> Option<Audience> {
         let StoredMessage { message, members_version } = stored;
         let now = self.members.confirmed(&message.conversation_id, *members_version)?;
-        if !is_for_all_of(&now, message.seq) {
+        let large = now.route.is_large_at(message.seq);
+        if !large && !is_for_all_of(&now, message.seq) {
             return None;
         }
         let about = self.about_at_hand(message, &now)?;
-        Some(Audience { now, then: None, about })
+        Some(Audience { now, then: None, about, large })
     }
 
     /// The audience, from the store if need be.
@@ -73,7 +79,8 @@ impl Directory {
         let StoredMessage { message, members_version } = stored;
         let (now, then) = self.members.audience(&message.conversation_id, *members_version, message.seq).await?;
         let about = self.about(message, &now).await;
-        Ok(Audience { now, then, about })
+        let large = now.route.is_large_at(message.seq);
+        Ok(Audience { now, then, about, large })
     }
 
     /// The audiences of messages that are not at hand, in their order. Members are loaded by one query and names by another;

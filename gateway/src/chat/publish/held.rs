@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 
 use shared::ConversationId;
 
+use super::deliveries::Outgoing;
 use super::directory::Audience;
-use crate::backbone::Delivery;
 use crate::store::StoredMessage;
 
 /// Messages that may be held; more are left to the sweep.
@@ -30,7 +30,7 @@ pub(super) struct Held {
 struct Line {
     items: VecDeque<Item>,
     /// What is left of the first item, made when its turn came.
-    slices: VecDeque<Delivery>,
+    slices: VecDeque<Outgoing>,
     /// The row of those slices.
     row: Option<u64>,
     has_turn: bool,
@@ -44,7 +44,7 @@ pub(super) enum Item {
     /// A message whose audience is known.
     Ready(u64, StoredMessage, Box<Audience>),
     /// Events of the conversation, which came behind its messages.
-    Events(u64, Vec<Delivery>),
+    Events(u64, Vec<Outgoing>),
     /// A message that could not be loaded: its row is left.
     Failed(u64),
 }
@@ -54,7 +54,7 @@ pub(super) struct Slice {
     /// The row.
     pub(super) row: u64,
     /// What goes.
-    pub(super) deliveries: Vec<Delivery>,
+    pub(super) deliveries: Vec<Outgoing>,
     /// Whether that was the last of an item of the row; `None` if the item failed.
     pub(super) ends: Option<bool>,
 }
@@ -139,7 +139,7 @@ impl Held {
     pub(super) fn take(
         &mut self,
         max: usize,
-        mut make: impl FnMut(&StoredMessage, &Audience) -> Vec<Delivery>,
+        mut make: impl FnMut(&StoredMessage, &Audience) -> Vec<Outgoing>,
     ) -> Vec<Slice> {
         let mut slices = Vec::new();
         let share = max.div_ceil(self.turns.len().max(1)).max(1);
@@ -181,7 +181,7 @@ impl Line {
     fn take(
         &mut self,
         max: usize,
-        make: &mut impl FnMut(&StoredMessage, &Audience) -> Vec<Delivery>,
+        make: &mut impl FnMut(&StoredMessage, &Audience) -> Vec<Outgoing>,
     ) -> (Vec<Slice>, usize) {
         let (mut slices, mut left, mut ended) = (Vec::new(), max, 0);
         while left > 0 {
@@ -206,7 +206,7 @@ impl Line {
             }
             let Some(row) = self.row else { break };
             let count = self.slices.len().min(left);
-            let deliveries: Vec<Delivery> = self.slices.drain(..count).collect();
+            let deliveries: Vec<Outgoing> = self.slices.drain(..count).collect();
             left -= count;
             let ends = self.slices.is_empty();
             slices.push(Slice { row, deliveries, ends: Some(ends) });
@@ -228,9 +228,9 @@ mod tests {
     use shared::{ConversationKind, Role, UserId};
 
     use super::*;
-    use crate::backbone::DeliveryKind;
+    use crate::backbone::{Delivery, DeliveryKind};
     use crate::chat::events::About;
-    use crate::store::Members;
+    use crate::store::{Members, Route};
 
     fn id(name: &str) -> ConversationId {
         ConversationId::parse(name).expect("an id")
@@ -246,25 +246,37 @@ mod tests {
 
     fn audience(count: usize) -> Audience {
         let list = (0..count).map(|n| (UserId::parse(&format!("u{n}")).expect("an id"), Role::Member)).collect();
-        let now = Members { kind: ConversationKind::Group, version: 1, since_seq: 0, list, blocked: false };
-        Audience { now: Arc::new(now), then: None, about: About::default() }
+        let now = Members {
+            kind: ConversationKind::Group,
+            version: 1,
+            since_seq: 0,
+            list,
+            blocked: false,
+            route: Route::default(),
+        };
+        Audience { now: Arc::new(now), then: None, about: About::default(), large: false }
     }
 
     /// Deliveries that say which message they are of.
-    fn make(stored: &StoredMessage, audience: &Audience) -> Vec<Delivery> {
+    fn make(stored: &StoredMessage, audience: &Audience) -> Vec<Outgoing> {
         let body = Bytes::from(format!("{} {}", stored.message.conversation_id, stored.message.seq));
-        let each = |(user, _): &(UserId, Role)| Delivery {
-            user: user.clone(),
-            body: body.clone(),
-            kind: DeliveryKind::Ephemeral,
+        let each = |(user, _): &(UserId, Role)| {
+            Outgoing::User(Delivery { user: user.clone(), body: body.clone(), kind: DeliveryKind::Ephemeral })
         };
         audience.now.list.iter().map(each).collect()
     }
 
+    fn body_of(outgoing: &Outgoing) -> &Bytes {
+        match outgoing {
+            Outgoing::User(delivery) => &delivery.body,
+            Outgoing::Topic(event) => &event.body,
+        }
+    }
+
     fn bodies(slices: &[Slice]) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        for delivery in slices.iter().flat_map(|slice| &slice.deliveries) {
-            let body = String::from_utf8(delivery.body.to_vec()).expect("text");
+        for outgoing in slices.iter().flat_map(|slice| &slice.deliveries) {
+            let body = String::from_utf8(body_of(outgoing).to_vec()).expect("text");
             if all.last() != Some(&body) {
                 all.push(body);
             }
@@ -307,7 +319,7 @@ mod tests {
         }
         let first = held.take(8, make);
         let of_large =
-            first.iter().flat_map(|slice| &slice.deliveries).filter(|it| it.body.starts_with(b"large")).count();
+            first.iter().flat_map(|slice| &slice.deliveries).filter(|it| body_of(it).starts_with(b"large")).count();
         assert_eq!((of_large, bodies(&first)), (4, vec!["large 1".into(), "small 1".into(), "small 2".into()]));
         let mut order = Vec::new();
         while !held.is_empty() {
@@ -326,7 +338,7 @@ mod tests {
             kind: DeliveryKind::Ephemeral,
         };
         assert!(held.push(&id("a"), Item::Cold(1, stored("a", 1))));
-        assert!(held.push(&id("a"), Item::Events(2, vec![event])));
+        assert!(held.push(&id("a"), Item::Events(2, vec![Outgoing::User(event)])));
         assert_eq!(held.take_unloaded(9).len(), 1);
         assert!(held.take(9, make).is_empty());
         held.loaded(&stored("a", 1), Some(audience(1)));

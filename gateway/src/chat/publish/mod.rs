@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::deliveries::{Outgoing, apart, envelope_for, row_deliveries, row_parts};
 use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of, opened_deliveries};
-pub(super) use self::deliveries::{envelope_for, row_deliveries, row_parts};
 use self::directory::Audience;
 pub use self::directory::Directory;
 use self::held::{Held, Item, Slice};
@@ -29,7 +29,7 @@ use self::publisher::Publication;
 pub use self::publisher::{InFlight, Publisher};
 use self::rows::{OpenRows, RowState};
 use super::lease::Lease;
-use crate::backbone::{Backbone, Delivery};
+use crate::backbone::{Backbone, Delivery, TopicEvent};
 use crate::metrics::Metrics;
 use crate::store::{CommittedBatch, CommittedEvents, Store, StoreError, StoredMessage};
 use crate::switches;
@@ -73,8 +73,19 @@ pub struct PublishTask {
 /// A message, and whom it goes to.
 type Loaded = (StoredMessage, Result<Audience, StoreError>);
 
-/// Hands a message's event to the sockets of this node, when the backbone can't; told when its publication was begun.
-pub type Direct = Box<dyn Fn(&UserId, MessageId, &[u8], Instant) + Send + Sync>;
+/// The way to the sockets of this node, when the backbone can't.
+pub struct Direct {
+    /// Takes a message's event for a user; told when its publication was begun.
+    pub message: DirectMessage,
+    /// Takes an event for all members of a large conversation.
+    pub topic: DirectTopic,
+}
+
+/// Takes a message's event for a user; told when its publication was begun.
+pub type DirectMessage = Box<dyn Fn(&UserId, MessageId, &[u8], Instant) + Send + Sync>;
+
+/// Takes an event for all members of a large conversation.
+pub type DirectTopic = Box<dyn Fn(&ConversationId, &[u8]) + Send + Sync>;
 
 /// A publisher and the task that does its work.
 pub fn publisher(
@@ -158,7 +169,7 @@ impl PublishTask {
     /// Makes the deliveries of what can go at once; the rest is held, conversation by conversation.
     fn gather(&mut self, publication: Publication, gathered: &mut PublishBatch) {
         match publication {
-            Publication::Ephemeral(mut deliveries) => gathered.deliveries.append(&mut deliveries),
+            Publication::Ephemeral(mut outgoing) => gathered.deliveries.append(&mut outgoing),
             Publication::Batch(CommittedBatch { row, opened, messages, begun }) => {
                 self.rows.open(row, begun);
                 for direct in &opened {
@@ -268,7 +279,7 @@ impl PublishTask {
         parts.into_iter().for_each(|row| self.end_part(row));
     }
 
-    async fn publish_deliveries(&mut self, deliveries: Vec<Delivery>, begun: Option<Instant>) -> Result<(), String> {
+    async fn publish_deliveries(&mut self, outgoing: Vec<Outgoing>, begun: Option<Instant>) -> Result<(), String> {
         if begun.is_some_and(|begun| !self.lease.is_held_since(begun)) {
             // This node was paused, or cut off from the store: another may have taken the rows over (NOLOSS.md, A8).
             return Err("the lease was not held all the time".to_owned());
@@ -278,6 +289,25 @@ impl PublishTask {
             // Another may have fenced this node off and taken the rows over, whatever the leases say (NOLOSS.md, C9).
             return Err("the connection was made after the commit began".to_owned());
         }
+        let (deliveries, topics) = apart(outgoing);
+        let (to_users, to_all) = tokio::join!(self.publish_to_users(deliveries), self.publish_to_all(topics));
+        to_users.and(to_all)
+    }
+
+    /// Publishes to all members of large conversations. While the backbone is away, this node's members get it all the same:
+    /// the `rev` keeps it from coming twice.
+    async fn publish_to_all(&self, topics: Vec<TopicEvent>) -> Result<(), String> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let result = self.backbone.publish_topics(&topics).await;
+        if result.is_err() {
+            topics.iter().for_each(|TopicEvent { conversation, body, .. }| (self.direct.topic)(conversation, body));
+        }
+        result.map_err(|error| error.to_string())
+    }
+
+    async fn publish_to_users(&self, deliveries: Vec<Delivery>) -> Result<(), String> {
         if deliveries.is_empty() {
             return Ok(());
         }
@@ -296,7 +326,7 @@ impl PublishTask {
             }
             Err(error) => {
                 for (user, message, body) in &messages {
-                    (self.direct)(user, *message, body, started);
+                    (self.direct.message)(user, *message, body, started);
                 }
                 Err(error.to_string())
             }
@@ -349,7 +379,7 @@ struct PublishBatch {
     parts: Vec<u64>,
     /// Rows of which something goes with it.
     slices: Vec<u64>,
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<Outgoing>,
     /// When the first of their commits was begun.
     begun: Option<Instant>,
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::backbone::Delivery;
+use super::deliveries::Outgoing;
+use crate::backbone::{Delivery, TopicEvent};
 use crate::chat::receipt_events::receipt_events;
 use crate::metrics::Metrics;
 use crate::store::{CommitSink, CommittedBatch, CommittedEvents, OutboxEvent, Receipt, ReceiptChange, Refusal};
@@ -32,7 +33,7 @@ pub(super) enum Publication {
     /// Durable events.
     Events(CommittedEvents),
     /// Events that are gone if they can't be published now.
-    Ephemeral(Vec<Delivery>),
+    Ephemeral(Vec<Outgoing>),
 }
 
 impl Publisher {
@@ -54,8 +55,17 @@ impl Publisher {
 
     /// Ephemeral events: gone if they can't be published now.
     pub fn publish_ephemeral(&self, deliveries: Vec<Delivery>) {
-        let count = deliveries.len() as u64;
-        if count > 0 && self.queue.try_send(Publication::Ephemeral(deliveries)).is_err() {
+        self.try_publish(deliveries.into_iter().map(Outgoing::User).collect());
+    }
+
+    /// The same for all members of a large conversation.
+    pub fn publish_notice(&self, notice: TopicEvent) {
+        self.try_publish(vec![Outgoing::Topic(notice)]);
+    }
+
+    fn try_publish(&self, outgoing: Vec<Outgoing>) {
+        let count = outgoing.len() as u64;
+        if count > 0 && self.queue.try_send(Publication::Ephemeral(outgoing)).is_err() {
             self.metrics.dropped_ephemeral.increment(count);
         }
     }

@@ -9,9 +9,11 @@ mod json;
 mod lines;
 mod live;
 mod message;
+mod topic;
 
 pub use check::{FirstEvent, InvalidPayload, Opened, Payload, first_event, is_logged, message_of};
 pub use count_move::{CountMove, MoveKind};
 pub use lines::{companions, first_line, lines};
 pub use live::live_event;
 pub use message::MessageRef;
+pub use topic::{StepKind, TopicMessage, TopicNotice, TopicPayload, TopicStep, Turn, as_sent};

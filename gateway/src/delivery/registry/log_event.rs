@@ -1,14 +1,17 @@
 //! A durable event on its way to sockets.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::{Epoch, Timestamp, Wire};
 
 use crate::delivery::already_seen::AlreadySeen;
-use crate::delivery::envelope::{CountMove, FirstEvent, MessageRef, first_event};
+use crate::delivery::envelope::{CountMove, FirstEvent, MessageRef, Turn, first_event};
 use crate::delivery::frames::{Frames, position_on};
 use crate::delivery::marker::{MarkedEvent, Marker, notification_of};
+use crate::delivery::send_queue::{PushOutcome, SendQueue};
 
 /// A durable event on its way to sockets.
 #[derive(Debug)]
@@ -25,10 +28,19 @@ pub struct LogEvent<'a> {
     pub(super) marker: Option<Marker>,
     /// The messages that markers stand for, if they were read from the store.
     pub(super) marked: Option<&'a [MarkedEvent]>,
+    /// The change of the way of a conversation's events that it is, with the sockets that it has passed.
+    turn: Option<Box<PassedTurn>>,
     /// When it reached this node: one reading of the clock for all sockets.
     pub(super) at: Instant,
     /// When the message that it brings was accepted; `None` for an event from the log, which isn't measured.
     pub(super) accepted_at: Option<Instant>,
+}
+
+/// A change of the way of a conversation's events, and the sockets that it has passed.
+#[derive(Debug)]
+struct PassedTurn {
+    turn: Turn,
+    passed: RefCell<Vec<Arc<SendQueue>>>,
 }
 
 impl<'a> LogEvent<'a> {
@@ -44,7 +56,8 @@ impl<'a> LogEvent<'a> {
         let accepted_at = age.and_then(|age| at.checked_sub(age));
         let frames = Frames::new(envelopes, Some(seq));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, counts: None, notification, marker, marked: None, at, accepted_at }
+        let turn = turn_in(envelopes, message.is_some());
+        Self { seq, frames, message, counts: None, notification, marker, marked: None, turn, at, accepted_at }
     }
 
     /// The event `seq` as it stands in the log.
@@ -52,7 +65,8 @@ impl<'a> LogEvent<'a> {
     pub fn logged(seq: u64, envelopes: &'a [u8]) -> Self {
         let (frames, FirstEvent { message, counts }) = (Frames::new(envelopes, Some(seq)), first_event(envelopes));
         let (notification, marker) = named_by(envelopes, message.is_some());
-        Self { seq, frames, message, counts, notification, marker, marked: None, at: Instant::now(), accepted_at: None }
+        let (turn, at) = (turn_in(envelopes, message.is_some()), Instant::now());
+        Self { seq, frames, message, counts, notification, marker, marked: None, turn, at, accepted_at: None }
     }
 
     /// The same event, with what its check found about unread counts.
@@ -65,6 +79,19 @@ impl<'a> LogEvent<'a> {
     #[must_use]
     pub fn with_marked(self, marked: Option<&'a [MarkedEvent]>) -> Self {
         Self { marked, ..self }
+    }
+
+    /// Notes a socket that the event has passed, if that matters.
+    pub(super) fn note_passed(&self, pushed: PushOutcome, queue: &Arc<SendQueue>) {
+        if let (Some(turn), PushOutcome::Queued | PushOutcome::Silent) = (&self.turn, pushed) {
+            turn.passed.borrow_mut().push(Arc::clone(queue));
+        }
+    }
+
+    /// The turn that it is, if it is one, and the sockets that it has passed.
+    pub fn turn(self) -> Option<(Turn, Vec<Arc<SendQueue>>)> {
+        let PassedTurn { turn, passed } = *self.turn?;
+        Some((turn, passed.into_inner())).filter(|(_, passed)| !passed.is_empty())
     }
 
     /// The id of the message that the event brings, or of the kept notification that it is.
@@ -84,6 +111,11 @@ impl<'a> LogEvent<'a> {
         frames.extend_from_slice(&self.frames.companions_on(wire));
         Some(frames.into())
     }
+}
+
+fn turn_in(envelopes: &[u8], brings_message: bool) -> Option<Box<PassedTurn>> {
+    let turn = if brings_message { None } else { Turn::of(envelopes) };
+    turn.map(|turn| Box::new(PassedTurn { turn, passed: RefCell::default() }))
 }
 
 /// The kept notification or the marker that an event is. One that brings a message is neither.

@@ -202,6 +202,13 @@ impl Registry {
         .unwrap_or(0)
     }
 
+    /// The queues of a user's sockets.
+    #[must_use]
+    pub fn queues_of(&self, user: &UserId) -> Vec<Arc<SendQueue>> {
+        let queues = |local: &mut LocalUser| local.sockets.iter().map(|socket| Arc::clone(&socket.queue)).collect();
+        self.with_user(user, queues).unwrap_or_default()
+    }
+
     /// Every user with a socket here.
     #[must_use]
     pub fn users(&self) -> Vec<UserId> {

@@ -121,6 +121,7 @@ impl LocalUser {
             let wire = socket.queue.wire();
             let instead = |seen: Option<&mut AlreadySeen>| event.instead(seen, wire, self.epoch.as_ref()?);
             let pushed = socket.queue.push_durable(event.seq, event.frames.on(wire), event.at, source, instead);
+            event.note_passed(pushed, &socket.queue);
             is_told |= pushed == PushOutcome::Queued && !wire.dialect.is_flat();
             tally.count(pushed);
         }
@@ -212,7 +213,8 @@ impl LocalSocket {
 }
 
 impl PushTally {
-    fn count(&mut self, pushed: PushOutcome) {
+    /// Counts what became of one push.
+    pub(in crate::delivery) fn count(&mut self, pushed: PushOutcome) {
         match pushed {
             PushOutcome::Queued => self.queued += 1,
             PushOutcome::Dropped => self.dropped += 1,

@@ -137,6 +137,7 @@ fn envelope(mut frame: Value, side: Side) -> Value {
         fields.insert("ref".into(), reference);
         if side == Side::Server {
             fields.insert("seq".into(), seq("Durable events only: counts one by one."));
+            fields.insert("rev".into(), seq("Events of large conversations only, in the place of seq."));
         }
     }
     if let Some(required) = frame.get_mut("required").and_then(Value::as_array_mut) {
@@ -167,6 +168,7 @@ fn query() -> Value {
         "properties": {
             "token": { "type": "string", "description": "For clients that can't set a header or a cookie." },
             "resume": { "type": "string", "description": "Go on from this position: epoch:seq." },
+            "at": { "type": "string", "description": "And in this large conversation from there: id:rev:seq. May be repeated." },
         },
     })
 }

@@ -15,12 +15,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use shared::command::Resume;
-use shared::{ErrorCode, ProtocolError};
+use shared::{ErrorCode, Places, ProtocolError};
 
 use super::Api;
 use super::caller::{EVENTS_PATH, not_let_in};
 use super::failure::{Failure, respond};
-use crate::auth::credentials::query_value;
+use crate::auth::credentials::{places_in, query_value};
 use crate::auth::{AuthError, Credential, Identity, TokenRefusal};
 use crate::clock::now_us;
 use crate::http::admission::believed;
@@ -168,9 +168,12 @@ async fn identify(api: &Api, parts: &Parts) -> Result<Identity, Failure> {
 /// Where the stream goes on. `EventSource` comes back with the same query, so its header counts for more.
 fn asked_position(headers: &HeaderMap, query: Option<&str>) -> Option<Resume> {
     let of_header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?").trim().to_owned());
-    let text =
-        of_header.filter(|text| !text.is_empty()).or_else(|| Some(query_value(query?, "since")?.into_owned()))?;
-    Some(text.parse().map_or(Resume::Invalid, Resume::From))
+    let of_header = of_header.filter(|text| !text.is_empty());
+    // Who comes back by the header comes with the places of the first time, which are no longer theirs: each large conversation
+    // is told to fetch.
+    let places = if of_header.is_some() { Some(Places::new()) } else { query.and_then(places_in) };
+    let text = of_header.or_else(|| Some(query_value(query?, "since")?.into_owned()))?;
+    Some(text.parse().map_or(Resume::Invalid, |position| Resume::From(position, places)))
 }
 
 /// `EventSource` gives up for good on every status but 200: it gets another only when to come back would be in vain.

@@ -9,7 +9,7 @@ use shared::{ConversationId, Message, MessageId, UserId};
 use tokio_postgres::types::ToSql;
 
 use super::call::{on_connection, query_opt, until_it_holds};
-use super::membership::{members, standing};
+use super::membership::{audience, standing};
 use super::moderation::is_muted;
 use super::outbox::RowArguments;
 use super::owed::Made;
@@ -57,12 +57,12 @@ async fn try_once(
 ) -> Result<Option<MessageOutcome>, StoreError> {
     let (before, now) = stored(client, id).await?;
     let conversation = &before.conversation_id;
-    let (members, last_seq) = try_join(members(client, conversation), last_seq(client, conversation)).await?;
+    let (members, last_seq) = try_join(audience(client, conversation), last_seq(client, conversation)).await?;
     let standing = match by.and_then(|by| members.role(by)) {
         Some(role) => Some(Standing { state: State::Accepted, role }),
         None => match standing(client, conversation, by).await? {
-            // They came in after the members were read.
-            Some(Standing { state: State::Accepted, role: _ }) => return Ok(None),
+            // They came in after the members were read, unless nobody is listed.
+            Some(Standing { state: State::Accepted, role: _ }) if !members.route.large => return Ok(None),
             other => other,
         },
     };

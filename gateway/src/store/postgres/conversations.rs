@@ -262,7 +262,7 @@ async fn views_as(
 ) -> Result<Vec<Seen>, StoreError> {
     const HEADS: &str = concat!(
         "SELECT c.id, c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, \
-            c.last_seq, c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
+            c.last_seq, c.rev, c.member_count, c.large, v.state AS viewer_state, v.seen_seq AS viewer_seen, m.id IS NOT NULL \
             AS has_message, ",
         message_columns!(),
         " FROM unnest($1::text[]) WITH ORDINALITY AS i(id, place) \
@@ -326,6 +326,7 @@ fn seen(row: &Row, list: Vec<MemberView>, has_viewer: bool) -> Result<Seen, Stor
         rev: number(row, "rev")?,
         last_message: if shown && get(row, "has_message")? { Some(message(row)?) } else { None },
         member_count: number(row, "member_count")?,
+        large: get(row, "large")?,
         members: if shown { list } else { Vec::new() },
         unread: if inside { Some(last_seq.saturating_sub(number(row, "viewer_seen")?)) } else { None },
     };

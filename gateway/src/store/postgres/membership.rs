@@ -14,16 +14,18 @@ use super::pool::PostgresStore;
 use super::rows::{bigint, get, number, parsed, unfit, unsigned, word, word_or_null};
 use super::{conversations, outbox};
 use crate::store::membership::{Change, Facts, Standing, State, may_join};
-use crate::store::{Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+use crate::store::{
+    Crossing, Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, Route, StoreError,
+};
 
 #[async_trait]
 impl Membership for PostgresStore {
     async fn members(&self, id: &ConversationId) -> Result<Members, StoreError> {
-        on_connection!(self, client => members(client, id))
+        on_connection!(self, client => audience(client, id))
     }
 
     async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError> {
-        on_connection!(self, client => members_of(client, ids))
+        on_connection!(self, client => members_of(client, ids, false))
     }
 
     async fn members_at(&self, id: &ConversationId, seq: u64) -> Result<Vec<UserId>, StoreError> {
@@ -45,23 +47,38 @@ impl Membership for PostgresStore {
     }
 }
 
+/// All members, also of a large conversation.
 pub(super) async fn members(client: &impl GenericClient, id: &ConversationId) -> Result<Members, StoreError> {
-    let found = members_of(client, std::slice::from_ref(id)).await?;
+    one_of(members_of(client, std::slice::from_ref(id), true).await?)
+}
+
+/// Whom the events of a conversation go to: no list for a large one.
+pub(super) async fn audience(client: &impl GenericClient, id: &ConversationId) -> Result<Members, StoreError> {
+    one_of(members_of(client, std::slice::from_ref(id), false).await?)
+}
+
+fn one_of(found: Vec<(ConversationId, Members)>) -> Result<Members, StoreError> {
     Ok(found.into_iter().next().map(|(_, members)| members).ok_or(Refusal::NotFound)?)
 }
 
-/// One statement, so that each version and its list belong together.
+/// One statement, so that each version and its list belong together. `whole`: the lists of large conversations too.
 async fn members_of(
     client: &impl GenericClient,
     ids: &[ConversationId],
+    whole: bool,
 ) -> Result<Vec<(ConversationId, Members)>, StoreError> {
-    let sql = "SELECT c.id, c.kind, c.members_version, c.members_seq, c.blocked, \
+    let sql = "SELECT c.id, c.kind, c.members_version, c.members_seq, c.blocked, c.large, c.member_count, \
             array_agg(m.user_id ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS users, \
-            array_agg(m.role ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles \
-        FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id AND m.state = 'accepted' \
+            array_agg(m.role ORDER BY m.user_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles, \
+            (SELECT array_agg(x.last_seq ORDER BY x.members_version) FROM crossings x WHERE x.conversation_id = c.id) \
+                AS crossed_seqs, \
+            (SELECT array_agg(x.large ORDER BY x.members_version) FROM crossings x WHERE x.conversation_id = c.id) \
+                AS crossed_ways \
+        FROM conversations c LEFT JOIN members m \
+            ON m.conversation_id = CASE WHEN $2 OR NOT c.large THEN c.id END AND m.state = 'accepted' \
         WHERE c.id = ANY ($1) GROUP BY c.id";
     let ids: Vec<&str> = ids.iter().map(ConversationId::as_str).collect();
-    let rows = query(client, sql, &[&ids]).await?;
+    let rows = query(client, sql, &[&ids, &whole]).await?;
     rows.iter().map(|row| Ok((get::<&str>(row, "id")?.parse().map_err(|_| unfit("id"))?, members_in(row)?))).collect()
 }
 
@@ -82,7 +99,16 @@ fn members_in(row: &Row) -> Result<Members, StoreError> {
         since_seq: number(row, "members_seq")?,
         list,
         blocked: get(row, "blocked")?,
+        route: route_in(row)?,
     })
+}
+
+fn route_in(row: &Row) -> Result<Route, StoreError> {
+    let seqs: Vec<i64> = get::<Option<_>>(row, "crossed_seqs")?.unwrap_or_default();
+    let ways: Vec<bool> = get::<Option<_>>(row, "crossed_ways")?.unwrap_or_default();
+    let crossing = |(seq, large)| Ok(Crossing { last_seq: unsigned(seq, "crossed_seqs")?, large });
+    let crossings = seqs.into_iter().zip(ways).map(crossing).collect::<Result<_, StoreError>>()?;
+    Ok(Route { large: get(row, "large")?, count: number(row, "member_count")?, crossings })
 }
 
 async fn join_password(

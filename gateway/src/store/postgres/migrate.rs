@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 170, sql: include_str!("migrations/0170_whole_conversations.sql") },
     Migration { version: 190, sql: include_str!("migrations/0190_replaced.sql") },
     Migration { version: 200, sql: include_str!("migrations/0200_webhook_events.sql") },
+    Migration { version: 210, sql: include_str!("migrations/0210_large.sql") },
 ];
 
 /// The advisory lock under which one node at a time migrates.

@@ -15,6 +15,7 @@ mod erasure;
 mod errors;
 mod gate;
 mod ids;
+mod large;
 mod leases;
 mod listings;
 mod lookups;

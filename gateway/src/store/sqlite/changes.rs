@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use shared::{Message, MessageId, Timestamp, UserId};
 
-use super::membership::{members, standing};
+use super::membership::{audience, standing};
 use super::moderation::is_muted;
 use super::outbox;
 use super::rows::{execute, get, integer, message, message_columns, now_ms, number, row};
@@ -57,7 +57,7 @@ fn change_message(
         message.rev = rev + 1;
         write(transaction, &before, &message)?;
     }
-    let members = Arc::new(members(transaction, conversation)?);
+    let members = Arc::new(audience(transaction, conversation)?);
     let outcome = MessageOutcome { changed, is_last: message.seq == last_seq, message, members };
     if changed {
         outbox::write(transaction, outbox, &outcome)?;

@@ -192,7 +192,7 @@ fn page_of(read: &Connection, user: &UserId, place: Option<&WalkPlace>, limit: u
 fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Result<Seen, StoreError> {
     const HEAD: &str = concat!(
         "SELECT c.kind, c.title, c.visibility, c.password_hash IS NOT NULL AS has_password, c.created_at, c.last_seq, \
-            c.rev, c.member_count, v.state AS viewer_state, v.seen_seq AS viewer_seen, \
+            c.rev, c.member_count, c.large, v.state AS viewer_state, v.seen_seq AS viewer_seen, \
             m.id IS NOT NULL AS has_message, ",
         message_columns!(),
         " FROM conversations c LEFT JOIN members v ON v.conversation_id = c.id AND v.user_id = ?2 \
@@ -215,6 +215,7 @@ fn seen(read: &Connection, id: &ConversationId, viewer: Option<&UserId>) -> Resu
             rev: number(row, "rev")?,
             last_message: if shown && get(row, "has_message")? { Some(message(row)?) } else { None },
             member_count: number(row, "member_count")?,
+            large: get(row, "large")?,
             members: Vec::new(),
             unread: if inside { Some(last_seq.saturating_sub(number(row, "viewer_seen")?)) } else { None },
         };

@@ -9,18 +9,20 @@ use super::rows::{execute, get, integer, number, parsed, row, rows, word, word_o
 use super::thread::SqliteStore;
 use super::{conversations, outbox};
 use crate::store::membership::{Change, Facts, Standing, State, Step, may_join};
-use crate::store::{Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, StoreError};
+use crate::store::{
+    Crossing, Members, Membership, MembershipChange, MembershipOutcome, OutboxRow, Refusal, Route, StoreError,
+};
 
 #[async_trait]
 impl Membership for SqliteStore {
     async fn members(&self, id: &ConversationId) -> Result<Members, StoreError> {
         let id = id.clone();
-        self.read(move |read| members(read, &id)).await
+        self.read(move |read| audience(read, &id)).await
     }
 
     async fn members_of(&self, ids: &[ConversationId]) -> Result<Vec<(ConversationId, Members)>, StoreError> {
         let ids = ids.to_vec();
-        let found = |read: &Connection, id: ConversationId| match members(read, &id) {
+        let found = |read: &Connection, id: ConversationId| match audience(read, &id) {
             Err(StoreError::Refused(Refusal::NotFound)) => None,
             members => Some(members.map(|members| (id, members))),
         };
@@ -49,18 +51,43 @@ impl Membership for SqliteStore {
     }
 }
 
+/// All members, also of a large conversation.
 pub(super) fn members(read: &Connection, id: &ConversationId) -> Result<Members, StoreError> {
-    let sql = "SELECT kind, members_version, members_seq, blocked FROM conversations WHERE id = ?1";
+    members_as(read, id, true)
+}
+
+/// Whom the events of a conversation go to: no list for a large one.
+pub(super) fn audience(read: &Connection, id: &ConversationId) -> Result<Members, StoreError> {
+    members_as(read, id, false)
+}
+
+fn members_as(read: &Connection, id: &ConversationId, whole: bool) -> Result<Members, StoreError> {
+    let sql =
+        "SELECT kind, members_version, members_seq, blocked, large, member_count FROM conversations WHERE id = ?1";
     let head = row(read, sql, [id.as_str()], |row| {
-        let kind = word(row, "kind", ConversationKind::parse)?;
-        Ok((kind, number(row, "members_version")?, number(row, "members_seq")?, get::<bool>(row, "blocked")?))
+        let (large, count) = (get(row, "large")?, number(row, "member_count")?);
+        Ok(Members {
+            kind: word(row, "kind", ConversationKind::parse)?,
+            version: number(row, "members_version")?,
+            since_seq: number(row, "members_seq")?,
+            list: Vec::new(),
+            blocked: get(row, "blocked")?,
+            route: Route { large, count, crossings: Vec::new() },
+        })
     })?;
-    let (kind, version, since_seq, blocked) = head.ok_or(Refusal::NotFound)?;
-    let sql = "SELECT user_id, role FROM members WHERE conversation_id = ?1 AND state = 'accepted' ORDER BY user_id";
-    let list = rows(read, sql, [id.as_str()], |row| {
-        Ok((parsed(row, "user_id", str::parse)?, word(row, "role", Role::parse)?))
+    let mut members = head.ok_or(Refusal::NotFound)?;
+    let sql = "SELECT last_seq, large FROM crossings WHERE conversation_id = ?1 ORDER BY members_version";
+    members.route.crossings = rows(read, sql, [id.as_str()], |row| {
+        Ok(Crossing { last_seq: number(row, "last_seq")?, large: get(row, "large")? })
     })?;
-    Ok(Members { kind, version, since_seq, list, blocked })
+    if whole || !members.route.large {
+        let sql =
+            "SELECT user_id, role FROM members WHERE conversation_id = ?1 AND state = 'accepted' ORDER BY user_id";
+        members.list = rows(read, sql, [id.as_str()], |row| {
+            Ok((parsed(row, "user_id", str::parse)?, word(row, "role", Role::parse)?))
+        })?;
+    }
+    Ok(members)
 }
 
 fn join_password(read: &Connection, id: &ConversationId, user: &UserId) -> Result<Option<String>, StoreError> {

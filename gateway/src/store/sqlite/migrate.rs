@@ -16,6 +16,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 170, sql: include_str!("migrations/0170_erasures.sql") },
     Migration { version: 190, sql: include_str!("migrations/0190_replaced.sql") },
     Migration { version: 200, sql: include_str!("migrations/0200_webhook_events.sql") },
+    Migration { version: 210, sql: include_str!("migrations/0210_large.sql") },
 ];
 
 /// Applies what the file lacks, in one transaction that keeps other processes out.

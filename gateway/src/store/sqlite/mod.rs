@@ -12,6 +12,7 @@ mod conversation_changes;
 mod conversations;
 mod erasure;
 mod ids;
+mod large;
 mod leases;
 mod listings;
 mod lookups;

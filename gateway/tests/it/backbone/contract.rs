@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use gateway::backbone::{
-    Control, DeliveryOutcome, Draw, Entrant, EntryOutcome, Grant, LogHead, RedisBackbone, SessionId, Settings, Ticket,
-    check_resume,
+    CarriedMessage, Control, DeliveryOutcome, Draw, Entrant, EntryOutcome, Grant, LogHead, RedisBackbone, SessionId,
+    Settings, Ticket, TopicEvent, TopicPush, check_resume,
 };
 use shared::event::ResyncReason;
-use shared::{Epoch, Position, Timestamp};
+use shared::{ConversationId, Epoch, Position, Timestamp};
 
 use crate::backbone::namespaces::in_namespace;
 use crate::backbone::rig::{
@@ -57,6 +57,8 @@ contract!(
     an_append_opens_a_log_for_a_subscriber,
     many_publishers_make_one_gapless_log,
     every_subscribed_node_gets_every_event,
+    a_large_conversation_has_one_channel_for_all,
+    a_message_of_a_large_conversation_makes_one_push_job,
     a_redo_is_recognised,
     a_redo_of_something_old_hides_nothing,
     messages_that_the_log_can_not_decide_get_a_marker,
@@ -250,6 +252,50 @@ async fn every_subscribed_node_gets_every_event(rig: Rig) {
     if rig.is_shared() {
         assert_eq!(rig.b.payload(&ann).await, numbered(1, 1));
     }
+}
+
+async fn a_large_conversation_has_one_channel_for_all(rig: Rig) {
+    let (one, other) = (conversation("c"), conversation("d"));
+    let topic = |conversation: &ConversationId, rev: u64| TopicEvent {
+        conversation: conversation.clone(),
+        body: format!(r#"{{"rev":{rev},"type":"x","payload":{{}}}}"#).into(),
+        push: None,
+    };
+    let seen = |rev| Seen::Topic("c".to_owned(), topic(&one, rev).body);
+    for node in [&rig.a, &rig.b] {
+        node.backbone.subscribe_topic(&one).await.expect("subscribed");
+    }
+    // A user of the same name has a channel of their own.
+    rig.a.backbone.subscribe(&user("c")).await.expect("subscribed");
+    rig.b.backbone.publish_topics(&[topic(&other, 7), topic(&one, 1), topic(&one, 2)]).await.expect("published");
+    for node in if rig.is_shared() { vec![&rig.a, &rig.b] } else { vec![&rig.a] } {
+        assert_eq!((node.next().await, node.next().await), (seen(1), seen(2)));
+    }
+    // Counted: two subscriptions need two ends.
+    rig.a.backbone.subscribe_topic(&one).await.expect("subscribed");
+    rig.a.backbone.unsubscribe_topic(&one);
+    rig.b.backbone.publish_topics(&[topic(&one, 3)]).await.expect("published");
+    assert_eq!(rig.a.next().await, seen(3));
+    rig.b.backbone.publish_topics(&[]).await.expect("nothing to do");
+}
+
+/// Who of its members is connected nowhere, the receiver asks when it is told of the message.
+async fn a_message_of_a_large_conversation_makes_one_push_job(rig: Rig) {
+    let message = message(7);
+    let push = TopicPush {
+        message: CarriedMessage { id: message, conversation: conversation("c"), seq: 3 },
+        sender: user("sender"),
+        mentions: vec![user("ann"), user("bob")],
+    };
+    let said = TopicEvent { conversation: conversation("c"), body: "{}".into(), push: Some(push) };
+    let edited = TopicEvent { push: None, ..said.clone() };
+    rig.a.backbone.publish_topics(&[said, edited]).await.expect("published");
+    let jobs = rig.b.backbone.take_push_jobs(10).await.expect("taken");
+    let [job] = &jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!((&job.user, job.message, &job.conversation, job.seq), (&None, message, &conversation("c"), 3));
+    assert_eq!((&job.mentions, &job.sender), (&vec![user("ann"), user("bob")], &Some(user("sender"))));
+    rig.b.backbone.bury_push_job(job, "a reason").await.expect("buried");
+    assert_eq!(rig.b.backbone.buried_push_jobs().await.expect("counted"), 1);
 }
 
 async fn a_redo_is_recognised(rig: Rig) {
@@ -751,8 +797,8 @@ async fn push_jobs_are_taken_kept_and_ended(rig: Rig) {
     let rest = b.take_push_jobs(10).await.expect("taken");
     assert_eq!((first.len(), rest.len()), (2, 1), "each job is at one node, and what is no job at none");
     let facts = |job: &gateway::backbone::PushJob| (job.user.clone(), job.message, job.conversation.clone(), job.seq);
-    assert_eq!(facts(&first[0]), (user("ann"), message(1), conversation("c"), 1));
-    assert_eq!(facts(&rest[0]), (user("cid"), message(3), conversation("c"), 3));
+    assert_eq!(facts(&first[0]), (Some(user("ann")), message(1), conversation("c"), 1));
+    assert_eq!(facts(&rest[0]), (Some(user("cid")), message(3), conversation("c"), 3));
     let handles: Vec<String> = first.iter().map(|job| job.handle.clone()).collect();
     a.keep_push_jobs(&handles).await.expect("kept");
     let last = first.pop().expect("two");
@@ -821,7 +867,7 @@ async fn push_jobs_are_for_users_who_were_here(rig: Rig) {
     backbone.publish(vec![push("ann", "old", "d", 1)]).await.expect("published");
     let taken = async || Some(backbone.take_push_jobs(10).await.expect("taken")).filter(|jobs| !jobs.is_empty());
     let jobs = eventually(Duration::from_secs(10), taken).await;
-    assert_eq!(jobs.iter().map(|job| job.user.as_str()).collect::<Vec<_>>(), ["old"]);
+    assert_eq!(jobs.iter().filter_map(|job| job.user.as_ref()).collect::<Vec<_>>(), [&user("old")]);
     assert_eq!(jobs[0].sender, Some(user("ann")));
     assert_eq!(backbone.take_push_jobs(10).await.expect("taken"), []);
 }

@@ -29,26 +29,39 @@ pub(crate) async fn nothing_is_lost(
     store: &tokio_postgres::Client,
     change: impl AsyncFnOnce(&mut Flood),
 ) {
-    let told = Cell::new(false);
+    let heard = Heard::default();
     let sending = async {
         let mut flood = Flood { sender: Client::join(from, "a").await, sent: 0, acked: HashMap::new() };
         flood.run_for(Duration::from_millis(500)).await;
         change(&mut flood).await;
-        while !told.get() {
+        while !heard.resync.get() {
             flood.run_for(Duration::from_millis(100)).await;
         }
-        // The sender's node has found the new server as well, when what is sent now is acknowledged.
-        flood.run_for(Duration::from_millis(20)).await;
-        flood.until_acknowledged(vec![format!("m{}", flood.sent - 1)]).await;
+        // The sender's node has found the new server as well, when a message that is sent now comes as an event. Its
+        // acknowledgement wouldn't show that: it stands in a log of another user.
+        let first = flood.sent;
+        while heard.message.get().is_none_or(|last| last < first) {
+            flood.run_for(Duration::from_millis(100)).await;
+        }
+        flood.until_acknowledged((first..flood.sent).map(|n| format!("m{n}")).collect()).await;
         let settled_at = flood.sent;
         flood.run_for(Duration::from_millis(500)).await;
         (settled_at..flood.sent, flood.end().await)
     };
-    let ((settled, acked), fetched) = tokio::join!(sending, fetched_until_the_end(b, store, &told));
+    let ((settled, acked), fetched) = tokio::join!(sending, fetched_until_the_end(b, store, &heard));
 
     nothing_is_missed(b, store, &acked, fetched, settled).await;
     let stored = stored(store).await;
     assert!(acked.iter().all(|content| stored.contains(content)), "what was acknowledged is in the store");
+}
+
+/// What `b` has heard.
+#[derive(Default)]
+struct Heard {
+    /// A `resync`.
+    resync: Cell<bool>,
+    /// The last of the messages `m0`, `m1`… that came as events.
+    message: Cell<Option<usize>>,
 }
 
 /// A sender of messages `m0`, `m1`… to `b`.
@@ -112,17 +125,23 @@ impl Flood {
     }
 }
 
-/// Follows `b` to the [`END`]: what the store had when it was last told `resync`, which is noted in `told`.
-async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client, told: &Cell<bool>) -> HashSet<String> {
+/// Follows `b` to the [`END`]: what the store had when it was last told `resync`. Notes what it hears.
+async fn fetched_until_the_end(b: &mut Follower, store: &tokio_postgres::Client, heard: &Heard) -> HashSet<String> {
     let mut fetched = HashSet::new();
     loop {
         let frame = b.step_within(FOLLOWED_WITHIN).await;
         if frame["type"] == "resync" {
             fetched = stored(store).await;
-            told.set(true);
+            heard.resync.set(true);
         }
-        if frame["seq"].is_u64() && frame["payload"]["message"]["content"] == END {
-            return fetched;
+        if frame["seq"].is_u64()
+            && let Some(content) = frame["payload"]["message"]["content"].as_str()
+        {
+            if content == END {
+                return fetched;
+            }
+            let number = content.strip_prefix('m').and_then(|n| n.parse().ok());
+            heard.message.set(heard.message.get().max(number));
         }
     }
 }

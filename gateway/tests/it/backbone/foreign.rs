@@ -158,7 +158,7 @@ async fn damaged_push_jobs_hold_up_no_message_and_no_job() {
                 published.expect(&value);
             }
             let job = one_job(&rig).await;
-            assert_eq!((job.message, job.user.as_str()), (message(n), "ann"), "{value}");
+            assert_eq!((job.message, job.user.clone()), (message(n), Some(user("ann"))), "{value}");
             damage(&rig, "chat:push:dead", "'SET',KEYS[1],'x'");
             rig.b.backbone.bury_push_job(&job, "a reason").await.expect("buried");
             assert_eq!(rig.b.backbone.buried_push_jobs().await.expect("counted"), 1);

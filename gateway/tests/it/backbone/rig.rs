@@ -43,6 +43,7 @@ pub(crate) struct Node {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Seen {
     User(String, Bytes),
+    Topic(String, Bytes),
     Broadcast(Bytes),
     Control(Control),
     Resubscribed,
@@ -59,6 +60,9 @@ impl Inbox for Recorder {
     fn user_event(&self, user: &str, payload: &[u8]) {
         let _ = self.0.send(Seen::User(user.to_owned(), Bytes::copy_from_slice(payload)));
     }
+    fn topic_event(&self, conversation: &str, payload: &[u8]) {
+        let _ = self.0.send(Seen::Topic(conversation.to_owned(), Bytes::copy_from_slice(payload)));
+    }
     fn broadcast(&self, payload: &[u8]) {
         let _ = self.0.send(Seen::Broadcast(Bytes::copy_from_slice(payload)));
     }
@@ -73,6 +77,9 @@ impl Inbox for Recorder {
     }
     fn user_resubscribed(&self, user: &str) {
         let _ = self.0.send(Seen::Anew(user.to_owned()));
+    }
+    fn topic_resubscribed(&self, conversation: &str) {
+        let _ = self.0.send(Seen::Anew(conversation.to_owned()));
     }
     fn orders_missed(&self) {
         let _ = self.0.send(Seen::OrdersMissed);

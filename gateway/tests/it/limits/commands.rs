@@ -215,6 +215,7 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "CONNECT_RATE_PER_USER",
         "COMMANDS_PER_SECOND",
         "USER_COMMANDS_PER_SECOND",
+        "LARGE_CONVERSATION_MEMBERS",
         "RESUME_EVENTS",
         "RESUME_SECONDS",
         "PRESENCE_AUDIENCE",

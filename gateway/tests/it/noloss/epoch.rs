@@ -11,6 +11,7 @@ use gateway::delivery::heal::Heal;
 use gateway::delivery::marker::{MarkedEvent, Named};
 use gateway::delivery::registry::{LogEvent, Registry};
 use gateway::delivery::send_queue::{Batch, SendQueue};
+use gateway::delivery::topics::Topics;
 use gateway::metrics::Metrics;
 use serde_json::Value;
 use shared::{Epoch, UserId};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 /// A fan-out with one socket of ann at position 5 of the epoch `redis.1`.
 struct Rig {
     fanout: Fanout,
+    topics: Arc<Topics>,
     registry: Arc<Registry>,
     queue: Arc<SendQueue>,
     heal: mpsc::UnboundedReceiver<UserId>,
@@ -29,15 +31,21 @@ impl Rig {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(0));
         let (sender, heal) = mpsc::unbounded_channel();
-        let fanout = Fanout::new(Arc::clone(&registry), Arc::new(Metrics::new()), sender, Box::new(|_| {}));
+        let topics = Arc::new(Topics::new(false, Arc::clone(&registry), Arc::new(Metrics::new())));
+        let ways = (Arc::clone(&registry), Arc::clone(&topics));
+        let fanout = Fanout::new(ways, Arc::new(Metrics::new()), sender, Box::new(|_| {}));
         let queue = Arc::new(SendQueue::new(1 << 20, shared::Wire::CHAT));
         registry.add(&ann(), 1, Arc::clone(&queue), u32::MAX).expect("room");
         registry.join(&ann(), 1, &Epoch::parse("redis.1").expect("an epoch"), 5, Bytes::new());
-        Self { fanout, registry, queue, heal }
+        Self { fanout, topics, registry, queue, heal }
     }
 
     fn push(&self, payload: &str) {
         self.fanout.user_event("ann", payload.as_bytes());
+    }
+
+    fn heal(&self, user: UserId) -> Heal {
+        Heal::new((Arc::clone(&self.registry), Arc::clone(&self.topics)), Arc::new(Metrics::new()), user)
     }
 
     /// The types of the frames that wait, with `seq` or reason where there is one.
@@ -113,16 +121,15 @@ fn after_a_lost_subscription_every_user_is_healed() {
 #[test]
 fn events_of_a_log_that_was_begun_anew_unheard_come_under_its_epoch() {
     let mut rig = Rig::new();
-    let heal = |rig: &Rig| Heal::new(Arc::clone(&rig.registry), Arc::new(Metrics::new()), ann());
     // Before the subscription was lost, a read began: it says nothing of what comes behind.
-    let mut earlier = heal(&rig);
+    let mut earlier = rig.heal(ann());
     assert_eq!(earlier.next_read(), Some(5));
     rig.fanout.user_in_doubt("ann");
     earlier.apply(5, &page("redis.1", 5, &[]), None);
     rig.push(&message(6, 70));
     assert_eq!(rig.frames(), Vec::<String>::new(), "it is left to the log");
     assert_eq!(rig.heal.try_recv(), Ok(ann()), "which is read");
-    let mut heal = heal(&rig);
+    let mut heal = rig.heal(ann());
     assert_eq!(heal.next_read(), Some(5));
     heal.apply(5, &page("other.2", 5, &[]), None);
     assert_eq!(rig.frames(), [RESYNC]);
@@ -153,7 +160,7 @@ fn a_log_that_is_begun_anew_during_a_join_is_read() {
     rig.fanout.user_event("bob", message(2, 70).as_bytes());
     rig.queue = queue;
     assert_eq!(rig.frames(), Vec::<String>::new());
-    let mut heal = Heal::new(Arc::clone(&rig.registry), Arc::new(Metrics::new()), bob);
+    let mut heal = rig.heal(bob);
     assert_eq!(heal.next_read(), Some(1));
     heal.apply(1, &page("redis.2", 2, &[(2, &message(2, 70))]), None);
     assert_eq!(rig.frames(), [RESYNC]);

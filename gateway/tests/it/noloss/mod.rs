@@ -3,6 +3,8 @@
 mod drain;
 mod epoch;
 mod heal;
+mod large;
+mod large_reads;
 mod left_behind;
 mod outbox;
 mod resume;

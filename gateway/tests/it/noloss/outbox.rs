@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gateway::backbone::{Backbone, LocalBackbone};
 use gateway::chat::lease::Lease;
 use gateway::chat::members::MembersCache;
-use gateway::chat::publish::{Directory, publisher};
+use gateway::chat::publish::{Direct, Directory, publisher};
 use gateway::chat::usernames::KnownNames;
 use gateway::metrics::Metrics;
 use gateway::store::{
@@ -316,7 +316,7 @@ async fn what_was_begun_on_an_earlier_connection_is_left_to_the_sweep() {
             names: Arc::new(KnownNames::new(Arc::clone(&world.store))),
         };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
-        let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
+        let direct = Direct { message: Box::new(|_, _, _, _| {}), topic: Box::new(|_, _| {}) };
         lease.beat(&*world.store, &owner).await;
         let (publisher, task) = publisher(store, Arc::clone(&backbone), directory, metrics, direct, Arc::clone(&lease));
         let stop = CancellationToken::new();
@@ -355,7 +355,7 @@ async fn without_its_lease_a_node_publishes_nothing() {
             names: Arc::new(KnownNames::new(Arc::clone(&world.store))),
         };
         let (store, metrics) = (Arc::clone(&world.store), Arc::new(Metrics::new()));
-        let direct = Box::new(|_: &UserId, _, _: &[u8], _| {});
+        let direct = Direct { message: Box::new(|_, _, _, _| {}), topic: Box::new(|_, _| {}) };
         let (publisher, task) = publisher(store, Arc::clone(&backbone), directory, metrics, direct, Arc::clone(&lease));
         let stop = CancellationToken::new();
         let task = tokio::spawn(task.run(stop.clone()));
@@ -397,7 +397,7 @@ async fn a_row_whose_messages_find_no_room_counts_once() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let metrics = Arc::new(metrics::with_local_recorder(&recorder, Metrics::new));
         let directory = Directory { members, names };
-        let direct = Box::new(|_: &UserId, _: MessageId, _: &[u8], _: Instant| ());
+        let direct = Direct { message: Box::new(|_, _, _, _| {}), topic: Box::new(|_, _| {}) };
         let (publisher, task) = publisher(Arc::clone(&world.store), backbone, directory, metrics, direct, lease);
         let stored = |seq: u64| {
             let message = json!({

@@ -10,6 +10,7 @@ mod data;
 mod erasure;
 mod first_messages;
 mod group_commit;
+mod large;
 mod listings;
 mod lookups;
 mod membership;
@@ -139,7 +140,7 @@ pub(crate) fn telling<T: 'static>(id: u64, to: &str, body: fn(&T) -> String) -> 
 }
 
 pub(crate) fn event(to: &UserId, body: &str) -> OutboxEvent {
-    OutboxEvent { users: vec![to.clone()], body: body.to_owned() }
+    OutboxEvent { users: vec![to.clone()], body: body.to_owned(), topic: None }
 }
 
 pub(crate) fn is_refused<T>(result: Result<T, StoreError>, refusal: Refusal) -> bool {

@@ -18,7 +18,7 @@ contract!(
 
 fn notification(id: u64, users: &[&str], text: &str) -> OutboxEvent {
     let body = format!(r#"{{"type":"notification","payload":{{"notificationId":"{id}","text":"{text}"}}}}"#);
-    OutboxEvent { users: users.iter().map(|id| user(id)).collect(), body }
+    OutboxEvent { users: users.iter().map(|id| user(id)).collect(), body, topic: None }
 }
 
 async fn list(store: &Arc<dyn Store>, of: &str) -> Vec<KeptNotification> {

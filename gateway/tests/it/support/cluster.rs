@@ -164,6 +164,8 @@ fn try_server(options: &[&str]) -> Option<Redis> {
     let tls = free_port();
     let tls = tls.to_string();
     let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+    // On a busy machine an election may take so long that the replica would count as too old to stand for it.
+    all.extend(["--cluster-replica-validity-factor", "0"]);
     all.extend(["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]);
     all.extend(options);
     if options.contains(&"--tls-cluster") {

@@ -222,5 +222,5 @@ pub(crate) async fn acting(at: SocketAddr, method: &str, path: &str, user: &str,
 
 /// Runs a test that must end.
 pub(crate) async fn bounded(test: impl Future<Output = ()>) {
-    tokio::time::timeout(Duration::from_secs(90), test).await.expect("the test ends");
+    tokio::time::timeout(Duration::from_secs(180), test).await.expect("the test ends");
 }

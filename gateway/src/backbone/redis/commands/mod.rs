@@ -16,4 +16,5 @@ mod rates;
 pub(in crate::backbone::redis) mod redo;
 pub(in crate::backbone::redis) mod repeated;
 mod revocations;
+mod topics;
 mod values;

@@ -33,7 +33,7 @@ impl PushAdding {
         Self { link, source, strangers: VecDeque::new(), dropped: Dropped::new() }
     }
 
-    /// Adds the jobs of users whom Redis knows; the others wait for the store's answer.
+    /// Adds the jobs of users whom Redis knows; the others wait for the store's answer. Each is for one user.
     pub(super) async fn add(&mut self, jobs: Vec<PushJob>) -> Result<(), BackboneError> {
         let known = self.known(&jobs).await?;
         let (jobs, strangers): (Vec<_>, Vec<_>) = jobs.into_iter().zip(known).partition(|(_, is_known)| *is_known);
@@ -44,7 +44,7 @@ impl PushAdding {
                 self.dropped.unasked.increment(1);
             }
         }
-        self.write(jobs.into_iter().map(|(job, _)| job).collect()).await
+        write(&self.link, jobs.into_iter().map(|(job, _)| job).collect(), &self.dropped).await
     }
 
     /// Adds these jobs, those that wait for the store's answer included.
@@ -52,7 +52,7 @@ impl PushAdding {
         self.add(jobs).await?;
         while self.has_strangers() {
             let known = self.ask().await;
-            self.write(known).await?;
+            write(&self.link, known, &self.dropped).await?;
         }
         Ok(())
     }
@@ -69,11 +69,12 @@ impl PushAdding {
         let jobs: Vec<PushJob> = self.strangers.drain(..count).collect();
         let (source, strangers) = (Arc::clone(&self.source), self.dropped.strangers.clone());
         async move {
-            let users: Vec<UserId> = jobs.iter().map(|job| job.user.clone()).collect();
+            let users: Vec<UserId> = jobs.iter().filter_map(|job| job.user.clone()).collect();
             let asked = tokio::time::timeout(ANSWER_WITHIN, source.known_users(&users)).await;
             let known: HashSet<UserId> = asked.ok().and_then(Result::ok).unwrap_or(users).into_iter().collect();
             let all = jobs.len();
-            let jobs: Vec<PushJob> = jobs.into_iter().filter(|job| known.contains(&job.user)).collect();
+            let jobs: Vec<PushJob> =
+                jobs.into_iter().filter(|job| job.user.as_ref().is_some_and(|user| known.contains(user))).collect();
             strangers.increment((all - jobs.len()) as u64);
             jobs
         }
@@ -81,7 +82,7 @@ impl PushAdding {
 
     /// Adds the jobs of users whom the store knows.
     pub(super) async fn add_known(&self, jobs: Vec<PushJob>) {
-        if let Err(error) = self.write(jobs).await {
+        if let Err(error) = write(&self.link, jobs, &self.dropped).await {
             tracing::debug!(%error, "push jobs of users whom Redis has forgotten could not be added");
         }
     }
@@ -90,29 +91,30 @@ impl PushAdding {
     async fn known(&self, jobs: &[PushJob]) -> Result<Vec<bool>, BackboneError> {
         let keys = self.link.keys();
         let mut pipeline = Pipeline::with_capacity(jobs.len() * 2);
-        for job in jobs {
-            pipeline.cmd("EXISTS").arg(keys.last_seen(&job.user));
-            pipeline.cmd("EXISTS").arg(keys.log(&job.user));
+        for user in jobs.iter().filter_map(|job| job.user.as_ref()) {
+            pipeline.cmd("EXISTS").arg(keys.last_seen(user));
+            pipeline.cmd("EXISTS").arg(keys.log(user));
         }
         let replies = self.link.run_pipeline(&pipeline).await?.whole()?;
         Ok(replies.chunks(2).map(|replies| replies.contains(&Value::Int(1))).collect())
     }
+}
 
-    async fn write(&self, jobs: Vec<PushJob>) -> Result<(), BackboneError> {
-        let mut pipeline = Pipeline::new();
-        for jobs in jobs.chunks(JOBS_PER_CALL) {
-            pipeline.add_command(add(&self.link, jobs));
-        }
-        for (call, reply) in pipeline.cmd_iter().zip(self.link.run_calls(&pipeline).await) {
-            let dropped = match reply {
-                Err(error) if is_other_type(&error) => {
-                    begin_anew(&self.link, &self.link.keys().push_stream()).await?;
-                    self.link.run_script(call).await?
-                }
-                reply => from_redis_value(reply?).unwrap_or_default(),
-            };
-            self.dropped.shares.increment(dropped);
-        }
-        Ok(())
+/// Adds jobs, as far as their conversations and senders have room.
+pub(super) async fn write(link: &Link, jobs: Vec<PushJob>, counted: &Dropped) -> Result<(), BackboneError> {
+    let mut pipeline = Pipeline::new();
+    for jobs in jobs.chunks(JOBS_PER_CALL) {
+        pipeline.add_command(add(link, jobs));
     }
+    for (call, reply) in pipeline.cmd_iter().zip(link.run_calls(&pipeline).await) {
+        let dropped = match reply {
+            Err(error) if is_other_type(&error) => {
+                begin_anew(link, &link.keys().push_stream()).await?;
+                link.run_script(call).await?
+            }
+            reply => from_redis_value(reply?).unwrap_or_default(),
+        };
+        counted.shares.increment(dropped);
+    }
+    Ok(())
 }

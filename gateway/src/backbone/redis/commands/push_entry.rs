@@ -21,7 +21,10 @@ pub(super) fn add(link: &Link, jobs: &[PushJob]) -> Cmd {
     let mut call = scripts::call(&link.scripts.push, &keys(link));
     call.arg(settings.push_jobs_max).arg(u8::from(settings.push_is_posted)).arg(SHARE_OF_ROOM).arg(SHARE_OF_ALL);
     for job in jobs {
-        call.arg(job.user.as_str()).arg(job.message.get()).arg(job.conversation.as_str()).arg(job.seq);
+        call.arg(job.user.as_ref().map_or("", UserId::as_str))
+            .arg(job.message.get())
+            .arg(job.conversation.as_str())
+            .arg(job.seq);
         call.arg(job.sender.as_ref().map_or("", UserId::as_str)).arg(mentions(job));
     }
     call
@@ -35,7 +38,7 @@ pub(super) fn keys(link: &Link) -> [String; 2] {
 /// A job's fields.
 pub(super) fn fields(job: &PushJob) -> Vec<(&'static str, String)> {
     let mut fields = vec![
-        ("user", job.user.to_string()),
+        job.user.as_ref().map_or(("large", "1".to_owned()), |user| ("user", user.to_string())),
         ("message", job.message.to_string()),
         ("conversation", job.conversation.to_string()),
         ("seq", job.seq.to_string()),
@@ -60,7 +63,10 @@ pub(super) fn job((id, fields): &Entry) -> Option<PushJob> {
     };
     Some(PushJob {
         handle: id.clone(),
-        user: UserId::parse(field("user")?).ok()?,
+        user: match field("user") {
+            Some(user) => Some(UserId::parse(user).ok()?),
+            None => field("large").filter(|large| *large == "1").map(|_| None)?,
+        },
         message: MessageId::new(field("message")?.parse().ok()?)?,
         conversation: ConversationId::parse(field("conversation")?).ok()?,
         seq: field("seq")?.parse().ok().filter(|seq| *seq > 0)?,

@@ -8,7 +8,6 @@ use metrics::Counter;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisResult, Value, cmd, from_redis_value};
-use shared::UserId;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +18,7 @@ use super::sentinel::SentinelMaster;
 use super::server::{Live, Server};
 use crate::backbone::redis::cluster::{self, Cluster, MasterId, slot_of};
 use crate::backbone::redis::link::Link;
+use crate::backbone::redis::subscribe::channel::Channel;
 use crate::backbone::redis::subscribe::inbound::Inbound;
 use crate::backbone::redis::subscribe::receiving::{Channels, PushConnection};
 use crate::backbone::redis::subscribe::subscriber;
@@ -85,8 +85,8 @@ struct Connections {
     live: Live,
     receiving: PushConnection,
     server: Discovery,
-    /// Users who have left since the connection before; they may be gone from every node.
-    left: Vec<UserId>,
+    /// Channels that were left since the connection before; their users may be gone from every node.
+    left: Vec<Channel>,
 }
 
 impl Supervisor {

@@ -1,6 +1,6 @@
 -- Adds push jobs, each unless its conversation or its sender has its share of those that wait.
 -- ARGV: 1 the most that may wait, 2 '1' if the nodes remove what is done, 3 and 4 the shares, as one part in so many of the room
--- that is left, or of all; and for each job: user, message, conversation, seq, sender, mentions ('' for none).
+-- that is left, or of all; and for each job: user ('' for all members of a large conversation), message, conversation, seq, sender, mentions ('' for none).
 -- Returns how many were not added.
 local max, is_posted = tonumber(ARGV[1]), ARGV[2] == '1'
 local of_room, of_all = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -39,6 +39,7 @@ for at = 5, #ARGV, 6 do
     end
     local fields = { 'user', ARGV[at], 'message', ARGV[at + 1], 'conversation', ARGV[at + 2], 'seq', ARGV[at + 3], 'sender',
       ARGV[at + 4] }
+    if ARGV[at] == '' then fields[1], fields[2] = 'large', '1' end
     if ARGV[at + 5] ~= '' then
       fields[#fields + 1] = 'mentions'
       fields[#fields + 1] = ARGV[at + 5]

@@ -8,6 +8,7 @@ use redis::{PushInfo, PushKind, Value};
 use shared::redis_keys::Keys;
 use tokio_util::sync::CancellationToken;
 
+use super::channel::Channel;
 use super::subscriptions::{Confirmation, Subscriptions};
 use crate::backbone::redis::cluster::{Cluster, MasterId};
 use crate::backbone::redis::commands::repeated;
@@ -43,14 +44,16 @@ impl Inbound {
             },
             PushKind::Subscribe | PushKind::SSubscribe => {
                 if let Some(Value::BulkString(channel)) = push.data.first()
-                    && let Some(user) = self.keys.user_of_channel(channel)
+                    && let Some(channel) = Channel::of_name(&self.keys, channel)
                 {
+                    let confirmed = self.subscriptions.confirmed(&channel, self.lane, self.generation);
                     // Before any push of this channel is received: it can't be taken for one without a hole.
-                    match self.subscriptions.confirmed(user, self.lane, self.generation) {
-                        Confirmation::Anew if self.cluster.is_some() => self.inbox.user_resubscribed(user),
+                    match channel {
+                        _ if confirmed != Confirmation::Anew => {}
                         // The loss of one server is reported for all users together, when it is there again.
-                        Confirmation::Anew => self.inbox.user_in_doubt(user),
-                        Confirmation::First | Confirmation::Unasked => {}
+                        Channel::User(user) if self.cluster.is_none() => self.inbox.user_in_doubt(user.as_str()),
+                        Channel::User(user) => self.inbox.user_resubscribed(user.as_str()),
+                        Channel::Conversation(conversation) => self.inbox.topic_resubscribed(conversation.as_str()),
                     }
                 }
             }
@@ -60,8 +63,8 @@ impl Inbound {
 
     /// The server has ended the subscription of a channel: its slot has moved.
     pub(in crate::backbone::redis) fn evicted(&self, channel: &[u8]) {
-        if let Some(user) = self.keys.user_of_channel(channel) {
-            self.subscriptions.evicted(user, self.lane, self.generation);
+        if let Some(channel) = Channel::of_name(&self.keys, channel) {
+            self.subscriptions.evicted(&channel, self.lane, self.generation);
         }
     }
 
@@ -74,6 +77,8 @@ impl Inbound {
     pub(in crate::backbone::redis) fn message(&self, channel: &[u8], payload: &[u8]) {
         if let Some(user) = self.keys.user_of_channel(channel) {
             self.inbox.user_event(user, &repeated::whole(payload));
+        } else if let Some(conversation) = self.keys.conversation_of_channel(channel) {
+            self.inbox.topic_event(conversation, payload);
         } else if channel == self.probe_channel.as_bytes() {
             if payload == self.probe.as_bytes() {
                 self.server.probe_returned();

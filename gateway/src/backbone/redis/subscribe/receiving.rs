@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionInfo, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value, ValueCodec, cmd};
-use shared::UserId;
 use shared::redis_keys::Keys;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::channel::Channel;
 use super::inbound::Inbound;
 use super::pushed::Message;
 use crate::backbone::redis::cluster::{Slot, slot_of};
@@ -58,7 +58,7 @@ enum Expectation {
     Reply,
 }
 
-/// Of which kind users' channels are.
+/// Of which kind the channels of users and large conversations are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backbone::redis) enum Channels {
     /// One server's.
@@ -71,7 +71,7 @@ type PendingCommands = Arc<Mutex<VecDeque<PendingCommand>>>;
 
 /// A slot whose channels could not be subscribed.
 pub(in crate::backbone::redis) struct SlotRefusal {
-    pub(in crate::backbone::redis) users: Vec<UserId>,
+    pub(in crate::backbone::redis) channels: Vec<Channel>,
     pub(in crate::backbone::redis) error: RedisError,
 }
 
@@ -115,36 +115,36 @@ impl PushConnection {
         self.run(vec![(command, Expectation::Subscribed(channels.len()))]).await?.into_iter().collect()
     }
 
-    /// Subscribes to users' channels and waits for all confirmations; whom the server refused, because their slot is
+    /// Subscribes to channels and waits for all confirmations; those that the server refused, because their slot is
     /// another's.
-    pub(in crate::backbone::redis) async fn subscribe(&self, users: Vec<UserId>) -> RedisResult<Vec<SlotRefusal>> {
-        let command = |users: &Vec<UserId>| {
-            let channels: Vec<String> = users.iter().map(|user| self.keys.user_channel(user)).collect();
+    pub(in crate::backbone::redis) async fn subscribe(&self, channels: Vec<Channel>) -> RedisResult<Vec<SlotRefusal>> {
+        let command = |group: &Vec<Channel>| {
+            let channels: Vec<String> = group.iter().map(|channel| channel.name(&self.keys)).collect();
             let name = if self.channels == Channels::Sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" };
-            (cmd(name).arg(&channels).to_owned(), Expectation::Subscribed(users.len()))
+            (cmd(name).arg(&channels).to_owned(), Expectation::Subscribed(group.len()))
         };
         if self.channels == Channels::Plain {
-            let subscribed: RedisResult<()> = self.run(vec![command(&users)]).await?.into_iter().collect();
+            let subscribed: RedisResult<()> = self.run(vec![command(&channels)]).await?.into_iter().collect();
             return subscribed.map(|()| Vec::new());
         }
-        let mut slots: HashMap<Slot, Vec<UserId>> = HashMap::new();
-        for user in users {
-            slots.entry(slot_of(self.keys.user_channel(&user).as_bytes())).or_default().push(user);
+        let mut slots: HashMap<Slot, Vec<Channel>> = HashMap::new();
+        for channel in channels {
+            slots.entry(slot_of(channel.name(&self.keys).as_bytes())).or_default().push(channel);
         }
-        let groups: Vec<Vec<UserId>> = slots.into_values().collect();
+        let groups: Vec<Vec<Channel>> = slots.into_values().collect();
         let outcomes = self.run(groups.iter().map(command).collect()).await?;
         let refused = groups.into_iter().zip(outcomes);
-        Ok(refused.filter_map(|(users, outcome)| Some(SlotRefusal { users, error: outcome.err()? })).collect())
+        Ok(refused.filter_map(|(channels, outcome)| Some(SlotRefusal { channels, error: outcome.err()? })).collect())
     }
 
-    /// Leaves users' channels. Of a slot that has moved they are left already.
-    pub(in crate::backbone::redis) async fn unsubscribe(&self, users: &[UserId]) -> RedisResult<()> {
+    /// Leaves channels. Those of a slot that has moved are left already.
+    pub(in crate::backbone::redis) async fn unsubscribe(&self, channels: &[Channel]) -> RedisResult<()> {
         let mut commands: HashMap<Slot, Vec<String>> = HashMap::new();
         let (name, is_sharded) = match self.channels {
             Channels::Plain => ("UNSUBSCRIBE", false),
             Channels::Sharded => ("SUNSUBSCRIBE", true),
         };
-        for channel in users.iter().map(|user| self.keys.user_channel(user)) {
+        for channel in channels.iter().map(|channel| channel.name(&self.keys)) {
             let slot = if is_sharded { slot_of(channel.as_bytes()) } else { 0 };
             commands.entry(slot).or_default().push(channel);
         }

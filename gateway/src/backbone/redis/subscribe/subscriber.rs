@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
-use shared::UserId;
 use tokio::time::MissedTickBehavior;
 
+use super::channel::Channel;
 use super::receiving::PushConnection;
 use super::subscriptions::Subscriptions;
 use crate::backbone::redis::cluster::MasterId;
@@ -31,29 +31,29 @@ pub(in crate::backbone::redis) async fn resubscribe(
     link: &Link,
 ) -> RedisResult<bool> {
     loop {
-        let users = subscriptions.take_queued(lane, CHANNELS_MAX);
-        if users.is_empty() {
+        let channels = subscriptions.take_queued(lane, CHANNELS_MAX);
+        if channels.is_empty() {
             return Ok(true);
         }
-        let refused = connection.subscribe(users).await?;
+        let refused = connection.subscribe(channels).await?;
         if refused.is_empty() {
             continue;
         }
         for refused in refused {
             link.channel_refused(&refused.error);
-            subscriptions.refused(&refused.users);
+            subscriptions.refused(&refused.channels);
         }
         return Ok(false);
     }
 }
 
-/// Serves until the connection fails; the error says why. Begins with users who have `left` already.
+/// Serves until the connection fails; the error says why. Begins with channels that were `left` already.
 pub(in crate::backbone::redis) async fn serve(
     connection: &PushConnection,
     subscriptions: &Subscriptions,
     lane: MasterId,
     link: &Link,
-    left: Vec<UserId>,
+    left: Vec<Channel>,
 ) -> RedisError {
     depart(left, subscriptions, link).await;
     let queued = subscriptions.queued(lane);
@@ -90,17 +90,18 @@ async fn leave(
     link: &Link,
 ) -> RedisResult<()> {
     loop {
-        let users = subscriptions.take_left(lane, CHANNELS_MAX);
-        if users.is_empty() {
+        let channels = subscriptions.take_left(lane, CHANNELS_MAX);
+        if channels.is_empty() {
             return Ok(());
         }
-        connection.unsubscribe(&users).await?;
-        depart(users, subscriptions, link).await;
+        connection.unsubscribe(&channels).await?;
+        depart(channels, subscriptions, link).await;
     }
 }
 
 /// Users whose channel this node has left may be gone from every node now.
-async fn depart(mut users: Vec<UserId>, subscriptions: &Subscriptions, link: &Link) {
+async fn depart(channels: Vec<Channel>, subscriptions: &Subscriptions, link: &Link) {
+    let mut users = Channel::users(channels);
     users.retain(|user| !subscriptions.is_wanted(user));
     if let Err(error) = presence::mark_departed(link, &users, 0).await {
         // Their keys expire by themselves.

@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::UserId;
 use tokio::sync::Notify;
 
+use super::super::channel::Channel;
 use super::{Stage, Subscription, Subscriptions, Table};
 use crate::backbone::redis::cluster::MasterId;
 use crate::switches;
@@ -38,17 +38,18 @@ impl Subscriptions {
         table.generation
     }
 
-    /// A new connection: queues every channel of its lane that is wanted, and returns the users of those that no longer are.
+    /// A new connection: queues every channel of its lane that is wanted, and returns those that no longer are.
     /// Confirmations of older connections no longer count.
-    pub(in crate::backbone::redis) fn begin(&self, lane: MasterId, generation: u64) -> Vec<UserId> {
+    pub(in crate::backbone::redis) fn begin(&self, lane: MasterId, generation: u64) -> Vec<Channel> {
         let mut table = self.table.lock();
         let table = &mut *table;
         let gone = |subscription: &Subscription| subscription.count == 0 && subscription.lane == lane;
-        let left = table.users.extract_if(|_, subscription| gone(subscription)).map(|(user, _)| user).collect();
+        let left =
+            table.channels.extract_if(|_, subscription| gone(subscription)).map(|(channel, _)| channel).collect();
         let mut queue = VecDeque::new();
-        for (user, subscription) in table.users.iter_mut().filter(|(_, subscription)| subscription.lane == lane) {
+        for (channel, subscription) in table.channels.iter_mut().filter(|(_, subscription)| subscription.lane == lane) {
             subscription.lose();
-            queue.push_back(user.clone());
+            queue.push_back(channel.clone());
         }
         let line = table.line(lane);
         line.generation = generation;
@@ -65,8 +66,8 @@ impl Subscriptions {
     /// The lane's connection is gone: the callers that wait for a confirmation there get an error.
     pub(in crate::backbone::redis) fn close(&self, lane: MasterId) {
         let mut table = self.table.lock();
-        let Table { users, waiting, .. } = &mut *table;
-        waiting.retain(|user, _| users.get(user).is_some_and(|subscription| subscription.lane != lane));
+        let Table { channels, waiting, .. } = &mut *table;
+        waiting.retain(|channel, _| channels.get(channel).is_some_and(|subscription| subscription.lane != lane));
         let line = table.line(lane);
         line.open = false;
         // Nothing that it still brings counts.
@@ -74,24 +75,23 @@ impl Subscriptions {
     }
 
     /// The server has ended a subscription: it is made again, at the server that has the slot now.
-    pub(in crate::backbone::redis) fn evicted(&self, user: &str, lane: MasterId, generation: u64) {
+    pub(in crate::backbone::redis) fn evicted(&self, channel: &Channel, lane: MasterId, generation: u64) {
         let mut table = self.table.lock();
         let table = &mut *table;
         if table.line(lane).generation != generation {
             return;
         }
-        let Some((user, subscription)) = table.users.get_key_value(user) else { return };
+        let Some(subscription) = table.channels.get(channel) else { return };
         if subscription.lane == lane && subscription.stage == Stage::Confirmed {
-            let user = user.clone();
-            self.place(table, &user);
+            self.place(table, channel);
         }
     }
 
     /// The server has refused these subscriptions, because the slot is another's, or because of a fault that passes.
-    pub(in crate::backbone::redis) fn refused(&self, users: &[UserId]) {
+    pub(in crate::backbone::redis) fn refused(&self, channels: &[Channel]) {
         let mut table = self.table.lock();
-        for user in users {
-            self.place(&mut table, user);
+        for channel in channels {
+            self.place(&mut table, channel);
         }
     }
 
@@ -100,43 +100,47 @@ impl Subscriptions {
         let mut table = self.table.lock();
         let moved =
             |subscription: &Subscription| self.lane_of(subscription.slot).is_some_and(|lane| lane != subscription.lane);
-        let users: Vec<UserId> =
-            table.users.iter().filter(|(_, subscription)| moved(subscription)).map(|(user, _)| user.clone()).collect();
-        for user in users {
-            self.place(&mut table, &user);
+        let channels: Vec<Channel> = table
+            .channels
+            .iter()
+            .filter(|(_, subscription)| moved(subscription))
+            .map(|(channel, _)| channel.clone())
+            .collect();
+        for channel in channels {
+            self.place(&mut table, &channel);
         }
     }
 
     /// Queues a lost subscription at the server that has its slot now; one that isn't wanted is forgotten.
-    fn place(&self, table: &mut Table, user: &UserId) {
-        let Some(subscription) = table.users.get_mut(user) else { return };
+    fn place(&self, table: &mut Table, channel: &Channel) {
+        let Some(subscription) = table.channels.get_mut(channel) else { return };
         if subscription.count == 0 {
-            table.users.remove(user);
+            table.channels.remove(channel);
             return;
         }
         subscription.lose();
         subscription.lane = self.lane_of(subscription.slot).unwrap_or(subscription.lane);
         let lane = subscription.lane;
         let line = table.line(lane);
-        line.queue.push_back(user.clone());
+        line.queue.push_back(channel.clone());
         line.queued.notify_one();
     }
 
-    /// Takes at most `limit` users of a lane for one SUBSCRIBE command.
-    pub(in crate::backbone::redis) fn take_queued(&self, lane: MasterId, limit: usize) -> Vec<UserId> {
+    /// Takes at most `limit` channels of a lane for one SUBSCRIBE command.
+    pub(in crate::backbone::redis) fn take_queued(&self, lane: MasterId, limit: usize) -> Vec<Channel> {
         let mut table = self.table.lock();
-        let Table { users, lanes, .. } = &mut *table;
+        let Table { channels, lanes, .. } = &mut *table;
         let Some(line) = lanes.get_mut(usize::from(lane)) else { return Vec::new() };
         let mut taken = Vec::with_capacity(limit.min(line.queue.len()));
         while taken.len() < limit
-            && let Some(user) = line.queue.pop_front()
+            && let Some(channel) = line.queue.pop_front()
         {
-            if let Some(subscription) = users.get_mut(&user)
+            if let Some(subscription) = channels.get_mut(&channel)
                 && subscription.stage == Stage::Queued
                 && subscription.lane == lane
             {
                 subscription.stage = Stage::Asked;
-                taken.push(user);
+                taken.push(channel);
             }
         }
         if line.queue.is_empty() {
@@ -145,28 +149,28 @@ impl Subscriptions {
         taken
     }
 
-    /// Takes at most `limit` users of a lane whose channels have lingered long enough, for one UNSUBSCRIBE command.
+    /// Takes at most `limit` channels of a lane that have lingered long enough, for one UNSUBSCRIBE command.
     /// Called only while no SUBSCRIBE is unconfirmed.
-    pub(in crate::backbone::redis) fn take_left(&self, lane: MasterId, limit: usize) -> Vec<UserId> {
+    pub(in crate::backbone::redis) fn take_left(&self, lane: MasterId, limit: usize) -> Vec<Channel> {
         let now_ms = self.now_ms();
         let linger_ms = u32::try_from(LINGER.as_millis()).unwrap_or(u32::MAX);
         let mut table = self.table.lock();
-        let Table { users, lanes, .. } = &mut *table;
+        let Table { channels, lanes, .. } = &mut *table;
         let Some(line) = lanes.get_mut(usize::from(lane)) else { return Vec::new() };
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some((left_ms, _)) = line.lingering.front()
             && (*left_ms == 0 || switches::off("linger") || now_ms.saturating_sub(*left_ms) >= linger_ms)
-            && let Some((left_ms, user)) = line.lingering.pop_front()
+            && let Some((left_ms, channel)) = line.lingering.pop_front()
         {
-            if let Entry::Occupied(entry) = users.entry(user)
+            if let Entry::Occupied(entry) = channels.entry(channel)
                 && entry.get().count == 0
                 && entry.get().left_ms == left_ms
                 && entry.get().lane == lane
             {
-                let (user, subscription) = entry.remove_entry();
+                let (channel, subscription) = entry.remove_entry();
                 if subscription.stage == Stage::Confirmed {
-                    taken.push(user);
+                    taken.push(channel);
                 }
             }
         }
@@ -174,18 +178,23 @@ impl Subscriptions {
     }
 
     /// Redis confirmed a subscription on the connection `generation` of a lane.
-    pub(in crate::backbone::redis) fn confirmed(&self, user: &str, lane: MasterId, generation: u64) -> Confirmation {
+    pub(in crate::backbone::redis) fn confirmed(
+        &self,
+        channel: &Channel,
+        lane: MasterId,
+        generation: u64,
+    ) -> Confirmation {
         let mut table = self.table.lock();
         let table = &mut *table;
         if table.line(lane).generation != generation {
             return Confirmation::Unasked;
         }
-        let Some(subscription) = table.users.get_mut(user) else { return Confirmation::Unasked };
+        let Some(subscription) = table.channels.get_mut(channel) else { return Confirmation::Unasked };
         if subscription.stage != Stage::Asked || subscription.lane != lane {
             return Confirmation::Unasked;
         }
         subscription.stage = Stage::Confirmed;
-        for waiting in table.waiting.remove(user).into_iter().flatten() {
+        for waiting in table.waiting.remove(channel).into_iter().flatten() {
             // A caller that stopped waiting has taken its count back.
             let _ = waiting.send(());
         }

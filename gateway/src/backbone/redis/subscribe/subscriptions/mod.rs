@@ -1,4 +1,4 @@
-//! The table of subscriptions: a count per user, and whether Redis has confirmed it. Each Redis server is one lane.
+//! The table of subscriptions: a count per channel, and whether Redis has confirmed it. Each Redis server is one lane.
 //! It offers `subscribe` and `unsubscribe` to callers; `lanes` offers its connection the changes of a lane.
 //! It never holds a connection and never sends anything.
 
@@ -19,6 +19,7 @@ use crate::backbone::redis::cluster::{Cluster, MasterId, Slot, slot_of};
 use crate::switches;
 
 pub(in crate::backbone::redis) use self::lanes::Confirmation;
+use super::channel::Channel;
 
 /// The longest wait for a confirmation.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
@@ -34,9 +35,9 @@ pub(in crate::backbone::redis) struct Subscriptions {
 
 #[derive(Default)]
 struct Table {
-    /// Small per user on purpose: the channel's name follows from the id.
-    users: HashMap<UserId, Subscription>,
-    waiting: HashMap<UserId, Vec<oneshot::Sender<()>>>,
+    /// Small on purpose: a channel's name follows from the id.
+    channels: HashMap<Channel, Subscription>,
+    waiting: HashMap<Channel, Vec<oneshot::Sender<()>>>,
     /// By their number.
     lanes: Vec<Line>,
     /// The number of the newest connection.
@@ -47,9 +48,9 @@ struct Table {
 #[derive(Default)]
 struct Line {
     /// In the order of asking; an entry that isn't queued in this lane is void.
-    queue: VecDeque<UserId>,
+    queue: VecDeque<Channel>,
     /// By the time of leaving; 0 for those that are to be left at once.
-    lingering: VecDeque<(u32, UserId)>,
+    lingering: VecDeque<(u32, Channel)>,
     /// Which connection's confirmations count.
     generation: u64,
     open: bool,
@@ -85,9 +86,12 @@ impl Subscriptions {
     }
 
     /// Counts one more subscription, and waits until Redis has confirmed the channel.
-    pub(in crate::backbone::redis) async fn subscribe(self: &Arc<Self>, user: &UserId) -> Result<(), BackboneError> {
-        let Some(confirmation) = self.add(user)? else { return Ok(()) };
-        let undo = Undo { subscriptions: self, user };
+    pub(in crate::backbone::redis) async fn subscribe(
+        self: &Arc<Self>,
+        channel: &Channel,
+    ) -> Result<(), BackboneError> {
+        let Some(confirmation) = self.add(channel)? else { return Ok(()) };
+        let undo = Undo { subscriptions: self, channel };
         match tokio::time::timeout(CONFIRM_WITHIN, confirmation).await {
             Ok(Ok(())) => {
                 std::mem::forget(undo);
@@ -98,18 +102,18 @@ impl Subscriptions {
         }
     }
 
-    fn add(&self, user: &UserId) -> Result<Option<oneshot::Receiver<()>>, BackboneError> {
+    fn add(&self, channel: &Channel) -> Result<Option<oneshot::Receiver<()>>, BackboneError> {
         let away = || BackboneError("Redis is away".to_owned());
-        let slot = self.slot_of(user);
+        let slot = self.slot_of(channel);
         let mut table = self.table.lock();
         let table = &mut *table;
         // One that is on its way stays where it is until it's moved: it may wait, a new one must find an open lane.
-        let lane = match table.users.get(user) {
+        let lane = match table.channels.get(channel) {
             Some(subscription) => subscription.lane,
             None => self.lane_of(slot).ok_or_else(away)?,
         };
         let line = table.lanes.get_mut(usize::from(lane)).filter(|line| line.open).ok_or_else(away)?;
-        match table.users.entry(user.clone()) {
+        match table.channels.entry(channel.clone()) {
             Entry::Occupied(mut entry) => {
                 let subscription = entry.get_mut();
                 subscription.count += 1;
@@ -119,17 +123,17 @@ impl Subscriptions {
             }
             Entry::Vacant(entry) => {
                 entry.insert(Subscription { count: 1, left_ms: 0, slot, lane, stage: Stage::Queued, again: false });
-                line.queue.push_back(user.clone());
+                line.queue.push_back(channel.clone());
                 line.queued.notify_one();
             }
         }
         let (confirm, confirmation) = oneshot::channel();
-        table.waiting.entry(user.clone()).or_default().push(confirm);
+        table.waiting.entry(channel.clone()).or_default().push(confirm);
         Ok(Some(confirmation))
     }
 
-    fn slot_of(&self, user: &UserId) -> Slot {
-        if self.cluster.is_some() { slot_of(self.keys.user_channel(user).as_bytes()) } else { 0 }
+    fn slot_of(&self, channel: &Channel) -> Slot {
+        if self.cluster.is_some() { slot_of(channel.name(&self.keys).as_bytes()) } else { 0 }
     }
 
     fn lane_of(&self, slot: Slot) -> Option<MasterId> {
@@ -137,15 +141,15 @@ impl Subscriptions {
     }
 
     /// Counts one subscription less; the channel lingers after the last.
-    pub(in crate::backbone::redis) fn unsubscribe(&self, user: &UserId) {
+    pub(in crate::backbone::redis) fn unsubscribe(&self, channel: &Channel) {
         let left_ms = self.now_ms();
         let mut table = self.table.lock();
-        let Some(subscription) = table.users.get_mut(user) else { return };
+        let Some(subscription) = table.channels.get_mut(channel) else { return };
         subscription.count = subscription.count.saturating_sub(1);
         if subscription.count == 0 {
             subscription.left_ms = left_ms;
             let lane = subscription.lane;
-            table.line(lane).lingering.push_back((left_ms, user.clone()));
+            table.line(lane).lingering.push_back((left_ms, channel.clone()));
         }
     }
 
@@ -157,26 +161,30 @@ impl Subscriptions {
         }
         let mut table = self.table.lock();
         let table = &mut *table;
-        let Some(subscription) = table.users.get_mut(user).filter(|subscription| subscription.count == 0) else {
+        let channel = Channel::User(user.clone());
+        let Some(subscription) = table.channels.get_mut(&channel).filter(|subscription| subscription.count == 0) else {
             return;
         };
         // Its entry in the queue is void from here on.
         subscription.left_ms = 0;
         let lane = subscription.lane;
         let line = table.line(lane);
-        line.lingering.push_front((0, user.clone()));
+        line.lingering.push_front((0, channel));
         line.queued.notify_one();
     }
 
     /// Whether a local socket wants the user's events.
     pub(in crate::backbone::redis) fn is_wanted(&self, user: &UserId) -> bool {
-        self.table.lock().users.get(user).is_some_and(|subscription| subscription.count > 0)
+        self.table.lock().channels.get(&Channel::User(user.clone())).is_some_and(|subscription| subscription.count > 0)
     }
 
     /// Whether Redis counts a subscription of this node that isn't wanted any more.
     pub(in crate::backbone::redis) fn lingers(&self, user: &UserId) -> bool {
         let table = self.table.lock();
-        table.users.get(user).is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)
+        table
+            .channels
+            .get(&Channel::User(user.clone()))
+            .is_some_and(|subscription| subscription.count == 0 && subscription.stage != Stage::Queued)
     }
 
     fn now_ms(&self) -> u32 {
@@ -198,11 +206,11 @@ impl Table {
 /// Takes the count back when a subscription fails, or when its caller stops waiting.
 struct Undo<'a> {
     subscriptions: &'a Subscriptions,
-    user: &'a UserId,
+    channel: &'a Channel,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        self.subscriptions.unsubscribe(self.user);
+        self.subscriptions.unsubscribe(self.channel);
     }
 }
