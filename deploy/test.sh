@@ -28,6 +28,7 @@ readonly MEASUREMENTS_SECONDS_MAX=400
 readonly MANIFESTS_SECONDS_MAX=900 # The first time, when its tools are installed; some 20 s after that.
 readonly SCHEMATHESIS_SECONDS_MAX=300
 readonly SOAK_SECONDS_MAX=240
+readonly MEMORY_SECONDS_MAX=120 # It takes some 20 s.
 readonly CLIENTS_SECONDS_MAX=600
 target=${CARGO_TARGET_DIR:-$root/target}
 [[ $target = /* ]] || target=$root/$target
@@ -76,6 +77,7 @@ main() {
   step 'rolling restart behind HAProxy and nginx' rolling
   step 'faults, short form' faults
   step 'measurements, short form' measurements
+  step "memory of users' logs, short form" memory
   step 'soak, short form' soak
   ! $all || long_checks
 }
@@ -332,7 +334,14 @@ long_checks() {
   step 'REST from its document' run "${env[@]}" deploy/schemathesis.sh
   step 'Autobahn' run deploy/autobahn.sh
   step 'necessity of each mechanism' run loadtest/necessity.sh
+  step "memory of users' logs" run "${env[@]}" loadtest/memory.sh
   step 'soak' run "${env[@]}" loadtest/soak.sh
+}
+
+# What an hour's messages take of Redis, for a hundredth of the users.
+memory() {
+  run timeout --kill-after=60 "$MEMORY_SECONDS_MAX" env TMPDIR="$work" GATEWAY="$target/debug/gateway" \
+    LOADTEST="$target/debug/loadtest" loadtest/memory.sh --short
 }
 
 soak() {

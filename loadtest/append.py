@@ -6,9 +6,9 @@
     loadtest/append.py --calls EVENTS SOCKET [WAY] [--before REVISION]
                                                 appends events of one user on a server that is there, and ends it
 
-Starts a redis-server of its own. 1,000 users have full logs; two connections are subscribed to their channels. Each round
-takes every way once, so all of them meet the same machine; the table has the medians. A batch is sent at once, as one
-call of the script or (what a server of a Cluster gets) as a call for each event. For --memory an hour has 20 seconds, and
+Starts two servers of its own: one that stands alone, and one that is a whole Cluster, and gets a call for each event. 1,000
+users have full logs on each; two connections are subscribed to their channels. Each round takes every way once, so all of
+them meet the same machine; the table has the medians. A batch is sent at once. For --memory an hour has 20 seconds, and
 a check comes once a second. --before takes the script of an earlier revision along: one of those in which Redis held the
 unread counts, and the line of a count was made by lua/unread.lua. Standard library only. Debian packages: redis-server.
 """
@@ -84,12 +84,12 @@ def script(parts, revision=None):
     return LIMITS + "".join(read(part, revision) for part in parts)
 
 
-def append_script(revision=None):
+def append_script(publish, revision=None):
     """The append script as a node assembles it; before, with the line of a count."""
     line = ["unread.lua"] if revision else []
     rarely = "local function rarely()\n" + script(line + RARE, revision) + "end\n"
     parts = [read(part, revision) for part in line]
-    return "".join(["local PUBLISH = 'PUBLISH'\n", *parts, rarely, read("append.lua", revision)])
+    return "".join([f"local PUBLISH = '{publish}'\n", *parts, rarely, read("append.lua", revision)])
 
 
 def read(part, revision=None):
@@ -131,24 +131,27 @@ class Ways:
     """The ways to append the events of a batch. Each returns the bytes to send, and how many answers come."""
 
     def __init__(self, server, revision):
-        self.now = server.ask("SCRIPT", "LOAD", append_script())
-        self.least = server.ask("SCRIPT", "LOAD", LEAST)
-        self.before = revision and server.ask("SCRIPT", "LOAD", append_script(revision))
+        self.is_cluster = "cluster_enabled:1" in server.ask("INFO", "cluster")
+        self.publish = "SPUBLISH" if self.is_cluster else "PUBLISH"
+        self.now = server.ask("SCRIPT", "LOAD", append_script(self.publish))
+        self.least = server.ask("SCRIPT", "LOAD", LEAST.replace("PUBLISH", self.publish))
+        self.before = revision and server.ask("SCRIPT", "LOAD", append_script(self.publish, revision))
         self.last = 0
 
     def all(self):
         before = {
             "the script before, with a count": self.before_with_count,
             "the script before": self.before_without_count,
-            "the script before, with a count, a call for each": each(self.before_with_count),
         }
-        return (before if self.before else {}) | {
+        ways = (before if self.before else {}) | {
             "the script": self.in_the_script,
-            "the script, a call for each": each(self.in_the_script),
             "XADD and PUBLISH in a script": self.in_a_script,
-            "XADD and PUBLISH in a script, a call for each": each(self.in_a_script),
             "XADD and PUBLISH as commands": self.as_commands,
         }
+        if not self.is_cluster:
+            return ways
+        # A call takes the events of one slot. As commands each goes by itself anyway.
+        return {name: way if way == self.as_commands else each(way) for name, way in ways.items()}
 
     def in_the_script(self, users):
         return self.call(self.now, map(log, users), users, ["nonce", 0, now_ms()], lambda _: [""])
@@ -181,7 +184,7 @@ class Ways:
             text = body(user, self.last)
             entry = ["1-*", "i", f"{now_ms()}:m{self.last}", "d", text]
             commands += command("XADD", log(user), "NOMKSTREAM", "MAXLEN", "~", 256, *entry)
-            commands += command("PUBLISH", channel(user), f'{{"seq":{self.last},{text}')
+            commands += command(self.publish, channel(user), f'{{"seq":{self.last},{text}')
         return commands, 2 * len(users)
 
 
@@ -226,33 +229,46 @@ def cpu_s(pid):
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def subscribe(path, users):
+def subscribe(path, users, publish):
     connection = Server(path)
-    connection.ask("SUBSCRIBE", channel(users[0]))
-    connection.socket.sendall(b"".join(command("SUBSCRIBE", channel(user)) for user in users[1:]))
+    word = "SSUBSCRIBE" if publish == "SPUBLISH" else "SUBSCRIBE"
+    connection.ask(word, channel(users[0]))
+    connection.socket.sendall(b"".join(command(word, channel(user)) for user in users[1:]))
     threading.Thread(target=lambda: all(iter(lambda: connection.socket.recv(1 << 20), b"")), daemon=True).start()
 
 
-def measure(path, pid, options):
-    server = Server(path)
-    open_logs(server, USERS, options.before)
-    ways = Ways(server, options.before)
-    append(server, ways.in_the_script, FILLED, 64)
-    for half in (range(USERS // 2), range(USERS // 2, USERS)):
-        subscribe(path, half)
+def measure(servers, options):
+    """Both servers by turns; `servers` has the socket and the process of each."""
     batches = [int(batch) for batch in options.batches.split(",")]
+    ways = {}
+    for path, process in servers:
+        server = Server(path)
+        open_logs(server, USERS, options.before)
+        of_server = Ways(server, options.before)
+        append(server, of_server.all()["the script"], FILLED, 64)
+        for half in (range(USERS // 2), range(USERS // 2, USERS)):
+            subscribe(path, half, of_server.publish)
+        place = "in a Cluster" if of_server.is_cluster else "one server"
+        ways |= {f"{place}: {name}": (server, process.pid, way) for name, way in of_server.all().items()}
     taken = {}
     for _ in range(options.rounds):
         for batch in batches:
-            for name, way in ways.all().items():
+            for name, (server, pid, way) in ways.items():
                 before = cpu_s(pid)
                 sent = append(server, way, options.events, batch)
                 taken.setdefault((name, batch), []).append((cpu_s(pid) - before) / sent * 1e6)
     print("| Redis' CPU, us an event; events in a batch: | " + " | ".join(map(str, batches)) + " |")
     print("|---" * (len(batches) + 1) + "|")
-    for name in ways.all():
+    for name in ways:
         cells = [taken[name, batch] for batch in batches]
         print(f"| {name} | " + " | ".join(f"{statistics.median(cell):.1f}" for cell in cells) + " |")
+
+
+def become_a_cluster(server):
+    """Gives all slots to a server that is in no Cluster yet."""
+    server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    while "cluster_state:ok" not in server.ask("CLUSTER", "INFO"):
+        time.sleep(0.1)
 
 
 def measure_memory(path, before):
@@ -308,24 +324,44 @@ def main():
     options = parser.parse_args()
     if options.calls is not None:
         server = Server(options.socket)
+        ways = Ways(server, options.before)
+        if ways.is_cluster:
+            become_a_cluster(server)
         open_logs(server, 1, options.before)
-        append(server, Ways(server, options.before).all()[options.way], options.calls, 20, 1)
+        append(server, ways.all()[options.way], options.calls, 20, 1)
         server.socket.sendall(command("SHUTDOWN", "NOSAVE"))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/redis.sock"
-        command_line = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
-        redis = subprocess.Popen(command_line, stdout=subprocess.DEVNULL)
+        servers = [start(folder, "alone")]
         try:
-            while not os.path.exists(path):
-                time.sleep(0.1)
             if options.memory:
-                measure_memory(path, options.before)
+                measure_memory(servers[0][0], options.before)
             else:
-                measure(path, redis.pid, options)
+                servers.append(start(folder, "cluster", "--cluster-enabled", "yes"))
+                become_a_cluster(Server(servers[1][0]))
+                measure(servers, options)
         finally:
-            redis.terminate()
-            redis.wait()
+            for _, process in servers:
+                process.terminate()
+                process.wait()
+
+
+def start(folder, name, *settings):
+    """Starts a server; its socket, and the process."""
+    path = f"{folder}/{name}.sock"
+    own = ["--unixsocket", path, "--save", "", "--dir", folder, "--bind", "127.0.0.1", *settings]
+    process = subprocess.Popen(["redis-server", "--port", free_port(), *own], stdout=subprocess.DEVNULL)
+    while not os.path.exists(path):
+        if process.poll() is not None:
+            sys.exit(f"redis-server ended: {' '.join(own)}")
+        time.sleep(0.1)
+    return path, process
+
+
+def free_port():
+    """A port that nothing listens on, low enough for that of the Cluster's bus: a server of a Cluster needs both."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1] % 20000 + 20000)
 
 
 if __name__ == "__main__":

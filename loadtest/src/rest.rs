@@ -1,5 +1,6 @@
 //! Parley's REST interface as the driver needs it: history, sending, and making groups. Requests are tried once; callers repeat.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::{ConversationId, MessageId, UserId};
+use tokio::sync::Semaphore;
 
 use crate::client::UnreadCounts;
 
@@ -21,6 +23,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RATE_PAUSE: Duration = Duration::from_millis(100);
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Users whose conversations are read at once. Each takes a connection, and all devices of a run begin by reading theirs.
+const UNREAD_AT_ONCE: usize = 64;
 /// The longest page that the server gives.
 const PAGE: usize = 100;
 
@@ -119,6 +123,8 @@ pub enum Credentials<'a> {
 pub struct Rest {
     client: Client<HttpConnector, Full<Bytes>>,
     bases: Vec<String>,
+    /// A permit for each read of a user's conversations.
+    unread_reads: Arc<Semaphore>,
 }
 
 impl Rest {
@@ -129,7 +135,11 @@ impl Rest {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
             .build_http();
-        Self { client, bases: bases.iter().map(|base| base.trim_end_matches('/').to_owned()).collect() }
+        Self {
+            client,
+            bases: bases.iter().map(|base| base.trim_end_matches('/').to_owned()).collect(),
+            unread_reads: Arc::new(Semaphore::new(UNREAD_AT_ONCE)),
+        }
     }
 
     /// Every message of a conversation behind `after`, ascending by `seq`. Node number `node` answers (wraps around).
@@ -192,6 +202,7 @@ impl Rest {
     /// As [`Rest::messages_after`].
     pub async fn unread(&self, node: usize, who: Credentials<'_>) -> Result<UnreadCounts> {
         // A conversation that becomes active meanwhile comes again at the end: the later page is the newer one.
+        let _permit = self.unread_reads.acquire().await?;
         let mut counts = UnreadCounts::new();
         let mut cursor = String::new();
         loop {

@@ -31,6 +31,7 @@ fn args(fake: &Fake) -> OracleArgs {
         users: 8,
         devices: 2,
         streams: 0,
+        speakers: None,
         pairs: None,
         groups: 1,
         group_size: 5,

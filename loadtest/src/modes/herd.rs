@@ -114,6 +114,7 @@ fn oracle_args(args: &HerdArgs) -> OracleArgs {
         users: args.senders + args.connections,
         devices: 1,
         streams: 0,
+        speakers: None,
         pairs: None,
         groups: 0,
         group_size: 0,

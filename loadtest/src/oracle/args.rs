@@ -29,6 +29,9 @@ pub struct OracleArgs {
     /// How many users have one more device, which receives by server-sent events and sends over REST.
     #[arg(long, default_value_t = 0)]
     pub streams: usize,
+    /// So many users send to all the others, who only listen [default: everybody sends to neighbours].
+    #[arg(long, conflicts_with_all = ["pairs", "groups"])]
+    pub speakers: Option<usize>,
     /// How many direct conversations [default: as many as users].
     #[arg(long)]
     pub pairs: Option<usize>,
@@ -82,6 +85,10 @@ impl OracleArgs {
     /// Too few users or devices.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(self.users >= 2 && self.devices > 0, "at least two users with a device each are needed");
+        ensure!(
+            self.speakers.is_none_or(|speakers| (1..self.users).contains(&speakers)),
+            "--speakers is at least 1, and below --users"
+        );
         ensure!(self.streams <= self.users, "--streams is at most --users");
         ensure!(!self.raced || self.devices >= 2, "--raced needs --devices 2 or more");
         Ok(())

@@ -77,7 +77,8 @@ pub(super) struct Scenario {
 /// # Errors
 /// The run could not be set up, or the store could not be read in the end.
 pub async fn run(args: &OracleArgs) -> Result<Verdict> {
-    Ok(play(args, Cast::Everybody, &HerdPlan::default()).await?.verdict)
+    let cast = args.speakers.map_or(Cast::Everybody, Cast::Speakers);
+    Ok(play(args, cast, &HerdPlan::default()).await?.verdict)
 }
 
 /// Runs an oracle with this cast and, if its arguments ask for one, a herd by this plan.

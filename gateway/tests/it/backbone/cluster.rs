@@ -74,6 +74,34 @@ async fn users_of_all_masters_are_served() {
     .await;
 }
 
+/// A message costs a Cluster one call for each user, whatever else is published meanwhile, and no way to a master of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_events_are_one_call_and_a_masters_calls_go_out_together() {
+    bounded(async {
+        let rig = Rig::cluster(settings()).await;
+        let servers = &rig.cluster.as_ref().expect("a Cluster").servers;
+        let users: Vec<UserId> = (0..300).map(|n| user(&format!("u{n}"))).collect();
+        for user in &users {
+            rig.a.backbone.open(user).await.expect("opened");
+        }
+        servers.iter().for_each(|server| drop(text(server, "CONFIG RESETSTAT")));
+        let events = |n| users.iter().map(move |user| event(user, n));
+        rig.b.backbone.publish(events(1).chain(events(2)).chain(events(3)).collect()).await.expect("published");
+        let counted = |server: &Redis, section: &str, name: &str| -> u64 {
+            let info = text(server, &format!("INFO {section}"));
+            let number = info.split(name).nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+            number.and_then(|number| number.parse().ok()).unwrap_or_default()
+        };
+        let calls: Vec<u64> = servers.iter().map(|of| counted(of, "commandstats", "cmdstat_evalsha:calls=")).collect();
+        // Three hundred, and what a node does each second.
+        assert!((300..400).contains(&calls.iter().sum::<u64>()), "{calls:?}");
+        // The server reads 16 KiB at a time. Calls that wait for each other would be read one by one.
+        let reads: Vec<u64> = servers.iter().map(|of| counted(of, "stats", "total_reads_processed:")).collect();
+        assert!(reads.iter().zip(&calls).all(|(reads, calls)| reads * 2 < *calls), "{reads:?} for {calls:?}");
+    })
+    .await;
+}
+
 /// A14: in a Cluster a script that touched a key outside of the log's slot would die halfway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_scripts_of_a_log_touch_only_its_slot() {
