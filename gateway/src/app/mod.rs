@@ -314,6 +314,7 @@ async fn chat(
         names: user_names,
         publisher,
         large_over: config.limits.large_conversation_members,
+        large_events_per_second: config.limits.large_events_per_second,
         presence_audience: config.log.presence_audience,
         message_kinds: config.message_kinds.clone(),
         hook,

@@ -51,6 +51,9 @@ impl Chat {
         }
         let event = event_of(&change, by, &outcome.message)
             .ok_or_else(|| ProtocolError::new(ErrorCode::InternalError, "a change of a message has no event"))?;
+        if outcome.changed && outcome.members.route.large {
+            self.count_event_of(&outcome.message.conversation_id);
+        }
         let member_count = outcome.members.count();
         Ok(ChangeOutcome { message: outcome.message, changed: outcome.changed, event, member_count })
     }

@@ -138,7 +138,7 @@ impl Chat {
         };
         let (conversation, _) = self.under_an_id(create.id, &users, Making::Group(group)).await?;
         if self.large_over > 0 && conversation.member_count > u64::from(self.large_over) {
-            self.cross(&conversation.id).await?;
+            self.cross_or_leave_it(&conversation.id).await;
         }
         Ok(CreatedConversation { conversation, blocked })
     }

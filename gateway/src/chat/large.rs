@@ -46,17 +46,22 @@ impl Chat {
         Ok(due.len() >= usize::try_from(CROSSINGS_PER_STEP).unwrap_or(usize::MAX))
     }
 
-    /// The same for a conversation whose members have changed. If it can't be done now, the upkeep does it.
+    /// The same for a conversation whose members have changed.
     pub(super) async fn cross_if_due(&self, conversation: &ConversationId, members: &Members) {
-        if members.route.is_due(self.large_over, members.kind == ConversationKind::Direct)
-            && let Err(error) = self.cross(conversation).await
-        {
+        if members.route.is_due(self.large_over, members.kind == ConversationKind::Direct) {
+            self.cross_or_leave_it(conversation).await;
+        }
+    }
+
+    /// Has the store look whether a conversation is due to cross. If it can't be done now, the upkeep does it.
+    pub(super) async fn cross_or_leave_it(&self, conversation: &ConversationId) {
+        if let Err(error) = self.cross(conversation).await {
             tracing::debug!(error = %error.message, "a conversation could not cross the limit of large ones yet");
         }
     }
 
     /// Has the store look whether a conversation is due to cross, and tells its members if it did.
-    pub(super) async fn cross(&self, conversation: &ConversationId) -> Result<(), ProtocolError> {
+    async fn cross(&self, conversation: &ConversationId) -> Result<(), ProtocolError> {
         let (row, built) = self.row(crossed_events).await?;
         if self.store.cross(conversation, self.large_over, row).await? {
             self.tell_members_changed(conversation).await;

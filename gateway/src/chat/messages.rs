@@ -94,6 +94,9 @@ impl Chat {
                 None => (Target::User(to.clone()), Some(to)),
             },
         };
+        if let Target::Conversation(conversation) = &target {
+            self.take_event_of(conversation)?;
+        }
         let is_reply = send.reply_to.is_some();
         let draft = NewMessageDraft {
             id,

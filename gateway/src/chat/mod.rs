@@ -5,6 +5,7 @@
 mod announcer;
 pub mod asking;
 pub mod blocks;
+mod busy;
 pub mod changes;
 pub mod conversation_changes;
 pub mod conversations;
@@ -90,7 +91,10 @@ pub struct Chat {
     password_attempts: passwords::Attempts,
     /// Comings and goings that wait to be told together. This node's own.
     turnover: turnover::Turnover,
+    /// How many have come and gone in large conversations within the last second. This node's own.
     crowds: crowds::Crowds,
+    /// How many events large conversations may have. This node's own.
+    large_events: busy::Allowances,
     /// The hook that is asked before something is stored, if there is one, with the lines in front of it. This node's own.
     asking: Option<Asking>,
     /// Where comings and goings are posted, if there is a webhook of events. Then each change owes it an event as well.
@@ -142,6 +146,8 @@ pub struct Parts {
     pub publisher: publish::Publisher,
     /// With more members a conversation is large; 0: none is.
     pub large_over: u32,
+    /// How many durable events a large conversation may have per second on this node; 0: any.
+    pub large_events_per_second: u32,
     /// How many users are notified of one user's presence or typing. In a conversation with more others, none is.
     pub presence_audience: u32,
     /// The kinds of messages that are taken beside `text`; `None` for any.
@@ -185,6 +191,7 @@ impl Chat {
             password_attempts: passwords::Attempts::default(),
             turnover: turnover::Turnover::default(),
             crowds: crowds::Crowds::default(),
+            large_events: busy::Allowances::new(parts.large_events_per_second),
             asking: hook.map(|(hook, content_chars_max)| Asking::new(hook, content_chars_max)),
             presence_posts,
             message_kinds,

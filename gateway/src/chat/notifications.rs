@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
-use shared::{ErrorCode, Event, NotificationId, ProtocolError, Timestamp, UserId};
+use shared::{ConversationId, ErrorCode, Event, NotificationId, ProtocolError, Timestamp, UserId};
 
 use super::{Chat, events};
-use crate::backbone::{Delivery, DeliveryKind};
+use crate::backbone::{Delivery, DeliveryKind, TopicEvent};
 use crate::store::{AuditOrder, CommittedEvents, Giver, KeptNotification, OutboxEvent};
 
 /// The members of a notification's payload, each as its sender wrote it.
@@ -25,6 +25,19 @@ impl Chat {
             return Ok(());
         }
         self.enqueue(OutboxEvent { users, body, topic: None }).await
+    }
+
+    /// The members of a conversation; `None` for those of a large one, who are told together.
+    pub async fn audience(&self, conversation: &ConversationId) -> Result<Option<Vec<UserId>>, ProtocolError> {
+        let members = self.members.get(conversation).await?;
+        let list = members.list.iter().map(|(member, _)| member.clone());
+        Ok((!members.route.large).then(|| list.collect()))
+    }
+
+    /// Sends an envelope (checked by the caller) to the live sockets of all members of a large conversation.
+    pub async fn publish_to_all(&self, conversation: &ConversationId, body: String) -> Result<(), ProtocolError> {
+        let event = TopicEvent { conversation: conversation.clone(), body: body.into(), push: None };
+        Ok(self.backbone.publish_topics(&[event]).await?)
     }
 
     /// Sends a durable notification to users, and keeps it for each of them.

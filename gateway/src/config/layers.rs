@@ -82,6 +82,7 @@ settings! {
     commands_per_second "COMMANDS_PER_SECOND" = "50", "Commands of one connection, burst twice that, 0 for any";
     user_commands_per_second "USER_COMMANDS_PER_SECOND" = "100", "Commands of one user on all nodes, burst twice that, 0 for any";
     large_conversation_members "LARGE_CONVERSATION_MEMBERS" = "0", "Members above which a conversation's events are published once for all, 0 for none";
+    large_events_per_second "LARGE_EVENTS_PER_SECOND" = "50", "Durable events of one large conversation per second on one node, burst twice that, 0 for any";
     resume_events "RESUME_EVENTS" = "256", "Events that a user's log keeps";
     resume_seconds "RESUME_SECONDS" = "3600", "How long the log outlives the user's last sign of life";
     online_ttl_seconds "ONLINE_TTL_SECONDS" = "60", "How long a user stays online without a sign of life";

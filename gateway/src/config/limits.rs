@@ -35,6 +35,8 @@ pub struct Limits {
     pub connect_rate_per_user: u32,
     /// With more members a conversation is large: its events are published once for all members. 0: none is.
     pub large_conversation_members: u32,
+    /// Durable events of one large conversation per second on this node (burst twice that); 0: no limit.
+    pub large_events_per_second: u32,
     /// Commands of one connection per second (burst twice that); 0: no limit.
     pub commands_per_second: u32,
     /// Commands of one user per second on all nodes (burst twice that); 0: no limit.
@@ -55,6 +57,7 @@ impl Limits {
             connect_rate_per_ip: layers.number("CONNECT_RATE_PER_IP", 0, RATE_MAX)?,
             connect_rate_per_user: layers.number("CONNECT_RATE_PER_USER", 0, RATE_MAX)?,
             large_conversation_members: layers.number("LARGE_CONVERSATION_MEMBERS", 0, 100_000)?,
+            large_events_per_second: layers.number("LARGE_EVENTS_PER_SECOND", 0, RATE_MAX)?,
             commands_per_second: layers.number("COMMANDS_PER_SECOND", 0, RATE_MAX)?,
             user_commands_per_second: layers.number("USER_COMMANDS_PER_SECOND", 0, RATE_MAX)?,
         })

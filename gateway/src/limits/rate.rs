@@ -79,6 +79,12 @@ impl Bucket {
         }
     }
 
+    /// Whether nothing is missing.
+    #[must_use]
+    pub const fn is_whole(&self, now_us: u64) -> bool {
+        self.full_at_us <= now_us
+    }
+
     /// Takes `count`, also if there is less: how many microseconds until that is made up for.
     pub const fn overdraw(&mut self, rate: Rate, count: u64, now_us: u64) -> u64 {
         self.full_at_us = rate.after(count, self.full_at_us, now_us);

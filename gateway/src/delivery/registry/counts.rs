@@ -108,6 +108,20 @@ impl Registry {
         self.with_user(user, repeat).unwrap_or(false)
     }
 
+    /// Folds a message of a large conversation, which no log brings, and tells all the user's sockets: at once, or when the count
+    /// is loaded.
+    pub fn fold_shared(&self, user: &UserId, count: &CountMove<'_>) {
+        self.with_user(user, |local| {
+            if let Some(companion) = local.fold(count, Source::Live(None)) {
+                local.tell_counts(std::slice::from_ref(&companion), |_| true);
+                if let Some(counts) = &mut local.counts {
+                    counts.note_told(&companion);
+                }
+            }
+            self.ask_for_counts(user.as_str(), local, false);
+        });
+    }
+
     /// Puts the user into a queue of the loader, if a load is due and not asked for yet. With `may_wait`, behind the users for
     /// whom an event has come.
     pub(super) fn ask_for_counts(&self, user: &str, local: &mut LocalUser, may_wait: bool) {

@@ -138,3 +138,17 @@ impl Inlet {
         gathered.events.is_empty() && gathered.moves.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_notices_wait_than_fit() {
+        let inlet = Inlet::default();
+        let notice = || Notice { envelope: Bytes::from_static(b"{}"), except: Vec::new() };
+        assert!((0..NOTICES_MAX).all(|_| inlet.notice(notice())) && !inlet.notice(notice()));
+        assert_eq!(inlet.take().notices.len(), NOTICES_MAX);
+        assert!(inlet.notice(notice()));
+    }
+}

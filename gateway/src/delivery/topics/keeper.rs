@@ -7,27 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use shared::event::ResyncReason;
-use shared::{ConversationId, Event, Place};
+use shared::{ConversationId, Place};
 use tokio::time::{Instant, sleep_until};
 
 use super::ahead::Ahead;
-use super::entrance::Entrance;
 use super::history::{History, ReadMeaning, Row, Verdict};
-use super::inlet::{Gathered, Inlet, Join, Notice, Wish};
+use super::inlet::{Gathered, Inlet, Notice, Wish};
 use super::shown::Shown;
 use super::sockets::Sockets;
 use super::sources::{Head, Missed, Sources};
 use super::table::Table;
+use super::unread::Unread;
 use crate::backbone::BackboneError;
 use crate::delivery::envelope::TopicPayload;
-use crate::delivery::frames::{Frames, event_on};
+use crate::delivery::frames::Frames;
 use crate::delivery::registry::PushTally;
 use crate::delivery::send_queue::SendQueue;
 use crate::switches;
 
 /// Sockets that are served before other tasks have their turn.
-const SLICE: usize = 256;
+pub(super) const SLICE: usize = 256;
 /// The pause before the store or the backbone is asked again; then it grows.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,26 +39,27 @@ type Read = BoxFuture<'static, Result<Missed, BackboneError>>;
 
 /// The task's own values.
 pub(super) struct Keeper {
-    conversation: ConversationId,
+    pub(super) conversation: ConversationId,
     inlet: Arc<Inlet>,
     sources: Arc<Sources>,
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     /// `None` until the store was read once.
-    history: Option<History>,
+    pub(super) history: Option<History>,
     /// Those that are gone are left out now and then.
-    sockets: Sockets,
+    pub(super) sockets: Sockets,
     /// Events behind the history's place that can't pass yet.
     ahead: Ahead,
     /// The highest `rev` that was heard of without its event.
     heard: u64,
     is_doubtful: bool,
     /// What the store said last.
-    is_large: bool,
-    reading: Option<Read>,
+    pub(super) is_large: bool,
+    pub(super) reading: Option<Read>,
     /// Reads and subscriptions that failed in a row, and when to try again.
     failures: u32,
     again_at: Option<Instant>,
     pruned_at: Instant,
+    pub(super) unread: Unread,
 }
 
 impl Keeper {
@@ -84,6 +84,7 @@ impl Keeper {
             failures: 0,
             again_at: None,
             pruned_at: Instant::now(),
+            unread: Unread::default(),
         }
     }
 
@@ -108,6 +109,7 @@ impl Keeper {
                 self.give_notice(notice).await;
             }
             self.let_in(false).await;
+            self.tell_unread().await;
             if self.reading.is_none() && self.again_at.is_none_or(|at| at <= Instant::now()) {
                 self.again_at = None;
                 self.reading = self.wanted().map(|after| self.read(after));
@@ -134,7 +136,8 @@ impl Keeper {
         let gate = self.sockets.arrivals.is_at_gate().then(|| Instant::now() + SOON);
         let again = if self.reading.is_some() { None } else { self.again_at.or_else(|| self.ahead.lost_at()) };
         let again = again.filter(|_| !switches::off("topic-heal"));
-        gate.into_iter().chain(again).min()
+        let unread = self.history.as_ref().and_then(|history| self.unread.due_at(history.place.seq));
+        gate.into_iter().chain(again).chain(unread).min()
     }
 
     /// Subscribes; false if nobody wants it any more.
@@ -197,6 +200,9 @@ impl Keeper {
             }
         }
         self.table.count(tally);
+        let history = self.history.as_ref();
+        let given = history.map(|history| history.latest_for(before)).unwrap_or_default();
+        given.into_iter().for_each(|shown| self.fold_own(shown));
     }
 
     /// Hands an event without a place to the members.
@@ -283,7 +289,10 @@ impl Keeper {
         self.sockets.end_read(large);
         let rows = rows.into_iter().filter_map(Row::of).collect();
         match &mut self.history {
-            None => self.history = Some(History::new(floor, place, rows)),
+            None => {
+                self.unread = Unread::up_to(place.seq);
+                self.history = Some(History::new(floor, place, rows));
+            }
             Some(history) => {
                 let before = history.place;
                 match history.take_read(floor, place, rows) {
@@ -305,69 +314,6 @@ impl Keeper {
             self.ahead.clear();
         }
     }
-
-    fn resync_members(&self, place: Place) {
-        let notice = Frames::of(&self.resync(ResyncReason::Trimmed, place));
-        for queue in self.sockets.members.slice(0..self.sockets.members.len()) {
-            self.table.metrics.topic_resyncs.increment(1);
-            queue.push_reply(notice.on(queue.wire()).clone());
-        }
-    }
-
-    /// Lets those in who can be served now: the new ones, or after a read all who waited for it.
-    async fn let_in(&mut self, after_read: bool) {
-        let due = self.sockets.arrivals.due(after_read);
-        for (turn, slice) in due.chunks(SLICE).enumerate() {
-            if turn > 0 {
-                tokio::task::yield_now().await;
-            }
-            let mut arrivals = std::mem::take(&mut self.sockets.arrivals);
-            let served = arrivals.serve(slice, |join| self.serve(join));
-            self.sockets.arrivals = arrivals;
-            self.sockets.members.add(served);
-        }
-    }
-
-    /// Whether a socket is in now.
-    fn serve(&self, join: &Join) -> bool {
-        let Some(history) = &self.history else { return false };
-        let is_read = join.reads > 0 && self.reading.is_none();
-        let entrance = Entrance::of(join.wish, history, self.is_large, is_read);
-        let queue = &join.queue;
-        match entrance {
-            Entrance::NotYet => return false,
-            Entrance::Silent => {}
-            Entrance::Told => self.tell(queue, &self.position(history.place)),
-            Entrance::Behind(told, missed) if has_room(queue, &missed) => {
-                told.into_iter().for_each(|place| self.tell(queue, &self.position(place)));
-                for shown in missed {
-                    shown.push(queue, shown.is_by(&join.user));
-                }
-            }
-            Entrance::Behind(..) => self.resync_one(queue, ResyncReason::Trimmed, history.place),
-            Entrance::Resync(reason) => self.resync_one(queue, reason, history.place),
-        }
-        true
-    }
-
-    fn resync_one(&self, queue: &SendQueue, reason: ResyncReason, here: Place) {
-        self.table.metrics.topic_resyncs.increment(1);
-        self.tell(queue, &self.resync(reason, here));
-    }
-
-    fn tell(&self, queue: &SendQueue, event: &Event) {
-        queue.push_reply(event_on(queue.wire(), event));
-    }
-
-    fn position(&self, place: Place) -> Event {
-        let Place { rev, seq: last_seq } = place;
-        Event::ConversationPosition { conversation_id: self.conversation.clone(), rev, last_seq }
-    }
-
-    fn resync(&self, reason: ResyncReason, place: Place) -> Event {
-        let Place { rev, seq: last_seq } = place;
-        Event::ConversationResync { conversation_id: self.conversation.clone(), reason, rev, last_seq }
-    }
 }
 
 /// How far back the store is read for a wish.
@@ -377,12 +323,6 @@ fn from(wish: Wish) -> u64 {
         Wish::Told(place) => place.rev,
         Wish::Now | Wish::Unnamed | Wish::Invalid => u64::MAX,
     }
-}
-
-/// Whether a socket can take all of these without being closed for it.
-fn has_room(queue: &SendQueue, missed: &[&Shown]) -> bool {
-    let bytes: usize = missed.iter().map(|shown| shown.bytes()).sum();
-    queue.has_room_for(bytes)
 }
 
 /// The read under way; never if there is none.

@@ -9,10 +9,12 @@ mod history;
 mod inlet;
 mod keeper;
 mod members;
+mod serving;
 mod shown;
 mod sockets;
 mod sources;
 mod table;
+mod unread;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

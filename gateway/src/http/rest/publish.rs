@@ -6,7 +6,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::{ProtocolError, UserId};
+use shared::{ConversationId, ProtocolError, UserId};
 
 use super::Api;
 use super::body::Body;
@@ -41,14 +41,15 @@ const TYPES_OF_THE_SERVER: [&str; 8] = [
 ];
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PublishBody {
     #[schemars(length(min = 1, max = USERS_MAX))]
-    users: Vec<UserId>,
+    users: Option<Vec<UserId>>,
+    /// In the place of `users`: all members of this conversation.
+    conversation_id: Option<ConversationId>,
     event: BackendEvent,
-    /// A notification is history unless its sender says otherwise.
-    #[serde(default = "yes")]
-    durable: bool,
+    /// True unless its sender says otherwise. An event to a large conversation is never durable.
+    durable: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -75,21 +76,38 @@ pub(super) async fn publish(
     Body(publish): Body<PublishBody>,
 ) -> Result<Accepted, Failure> {
     caller.must_be_privileged()?;
-    if publish.users.is_empty() || publish.users.len() > USERS_MAX {
-        return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into());
-    }
-    let envelope = publish.event.envelope()?;
-    let _turn = caller.turn(&api, BulkWork::Recipients(publish.users.len())).await?;
-    let mut users = publish.users;
+    let PublishBody { users, conversation_id, event, durable } = publish;
+    let envelope = event.envelope()?;
+    let mut users = match (users, conversation_id) {
+        (Some(users), None) if !users.is_empty() && users.len() <= USERS_MAX => users,
+        (Some(_), None) => return Err(ProtocolError::field("users", "must hold 1 to 1000 ids").into()),
+        (None, Some(conversation)) => match api.node.chat.audience(&conversation).await? {
+            Some(members) => members,
+            None if durable == Some(true) => {
+                return Err(ProtocolError::field("durable", "can't be true for a large conversation").into());
+            }
+            None => {
+                let (kind, users) = (event.kind, Vec::new());
+                api.node.audit.ordered(None, AuditOrder::Publish { kind, users, count: 0 }, caller.giver());
+                api.node.chat.publish_to_all(&conversation, envelope).await?;
+                return Ok(Accepted);
+            }
+        },
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(ProtocolError::field("users", "or `conversationId` is needed, and only one of them").into());
+        }
+    };
+    let durable = durable.unwrap_or(true);
+    let _turn = caller.turn(&api, BulkWork::Recipients(users.len())).await?;
     users.sort();
     users.dedup();
-    let (kind, count) = (publish.event.kind.clone(), users.len());
+    let (kind, count) = (event.kind.clone(), users.len());
     let shown = users.iter().take(USERS_SHOWN_MAX).cloned().collect();
     let to = if let [user] = &*users { Some(user) } else { None };
     api.node.audit.ordered(to, AuditOrder::Publish { kind, users: shown, count }, caller.giver());
-    match publish.event.kept().filter(|_| publish.durable) {
+    match event.kept().filter(|_| durable) {
         Some(payload) => api.node.chat.notify(users, payload?).await?,
-        None => api.node.chat.publish(users, envelope, publish.durable).await?,
+        None => api.node.chat.publish(users, envelope, durable).await?,
     }
     Ok(Accepted)
 }
@@ -147,8 +165,4 @@ fn check_readable(envelope: &str) -> Result<(), ProtocolError> {
         Ok(_) => Ok(()),
         Err(fault) => Err(ProtocolError::field("event.payload", format_args!("can't be passed on: {fault}"))),
     }
-}
-
-fn yes() -> bool {
-    true
 }

@@ -216,6 +216,7 @@ fn the_page_of_limits_names_every_limit_and_tests_that_exist() {
         "COMMANDS_PER_SECOND",
         "USER_COMMANDS_PER_SECOND",
         "LARGE_CONVERSATION_MEMBERS",
+        "LARGE_EVENTS_PER_SECOND",
         "RESUME_EVENTS",
         "RESUME_SECONDS",
         "PRESENCE_AUDIENCE",

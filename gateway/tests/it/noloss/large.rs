@@ -628,3 +628,95 @@ async fn all_members_see_who_types_and_who_comes() {
     })
     .await;
 }
+
+/// The counts that are told are those of the list, once the traffic rests; nobody has their own messages unread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_counts_of_a_large_conversation_are_those_of_the_list() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c"]).await;
+        cluster.everything_is_published().await;
+        let mut a = Member::placed(one, "a").await;
+        let mut b = Member::placed(two, "b").await;
+        let told = async |client: &mut Client, count: u64| {
+            let expected = json!({ "conversationId": "g", "unread": count, "totalUnread": count });
+            while client.expect("notification.unread").await["payload"] != expected {}
+        };
+        for n in 0..5 {
+            say(if n % 2 == 0 { one } else { two }, "a", &format!("m{n}")).await;
+        }
+        told(&mut b.client, 5).await;
+        let listed = act(one, "GET", "/api/v1/conversations", "b", Value::Null).await;
+        assert_eq!(listed["items"][0]["unread"], 5);
+        act(one, "POST", "/api/v1/conversations/g/read", "b", json!({})).await;
+        told(&mut b.client, 0).await;
+        say(two, "c", "m5").await;
+        told(&mut b.client, 1).await;
+        // The message of somebody else is the first that a has not seen.
+        told(&mut a.client, 1).await;
+        // Who comes back is told again: the count may have been on its way.
+        b.has(&["m0", "m1", "m2", "m3", "m4", "m5"]).await;
+        let mut b = b.resume(one).await;
+        told(&mut b.client, 1).await;
+    })
+    .await;
+}
+
+/// A backend's event to a conversation: once for all members of a large one, into the logs of those of a small one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_publishes_to_all_members() {
+    bounded(async {
+        let cluster = TwoNodes::start(SETTINGS).await;
+        let (one, two) = (cluster.one.http, cluster.two.http);
+        group(one, &["a", "b", "c"]).await;
+        let small = json!({ "id": "s", "kind": "group", "members": ["a", "b"] });
+        backend(one, "POST", "/api/v1/conversations", small).await;
+        cluster.everything_is_published().await;
+        let (mut b, mut c) = (Member::placed(one, "b").await, Member::placed(two, "c").await);
+        let event = |n: u32| json!({ "type": "poll.opened", "payload": { "n": n } });
+        let publish = |body: Value| backend(two, "POST", "/api/v1/publish", body);
+        publish(json!({ "conversationId": "g", "event": event(1) })).await;
+        for member in [&mut b, &mut c] {
+            let opened = member.client.expect("poll.opened").await;
+            assert_eq!((&opened["payload"]["n"], &opened["seq"]), (&json!(1), &Value::Null));
+        }
+        publish(json!({ "conversationId": "s", "event": event(2) })).await;
+        let opened = b.client.expect("poll.opened").await;
+        assert!(opened["payload"]["n"] == 2 && opened["seq"].is_u64(), "{opened}");
+        for (body, expected) in [
+            (json!({ "conversationId": "g", "event": event(3), "durable": true }), 400),
+            (json!({ "conversationId": "g", "users": ["a"], "event": event(3) }), 400),
+            (json!({ "event": event(3) }), 400),
+            (json!({ "conversationId": "nowhere", "event": event(3) }), 404),
+        ] {
+            let headers = [("x-api-key", API_KEY)];
+            let (status, answer) = request(one, "POST", "/api/v1/publish", &headers, body.to_string()).await;
+            assert_eq!(status, expected, "{answer}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_conversation_takes_only_so_many_events() {
+    bounded(async {
+        let node = Node::embedded(&[("LARGE_CONVERSATION_MEMBERS", "2"), ("LARGE_EVENTS_PER_SECOND", "1")]).await;
+        group(node.http, &["a", "b", "c"]).await;
+        let mut b = Member::placed(node.http, "b").await;
+        say(node.http, "a", "m0").await;
+        b.has(&["m0"]).await;
+        let sends = (0..30).map(|n| {
+            let body = json!({ "conversationId": "g", "content": format!("n{n}") });
+            acting(node.http, "POST", "/api/v1/messages", "c", body)
+        });
+        let answers = futures_util::future::join_all(sends).await;
+        let refused: Vec<_> = answers.iter().filter(|(status, _)| *status == 429).collect();
+        assert!(!refused.is_empty() && refused.len() < 30, "{answers:?}");
+        assert!(refused.iter().all(|(_, answer)| answer["error"]["code"] == "RATE_LIMITED"), "{refused:?}");
+        // A direct conversation of the same users isn't held up.
+        let body = json!({ "to": "b", "content": "aside" });
+        assert_eq!(acting(node.http, "POST", "/api/v1/messages", "c", body).await.0, 201);
+    })
+    .await;
+}
