@@ -258,12 +258,13 @@ cpu_of_postgres() {
   done | awk '{ sum += $1 + $2 + $3 + $4 } END { print sum + 0 }'
 }
 
-# start_redis [PORT]: an empty server that writes nothing to disk, on a free port unless PORT is given; its URL is in
-# $redis_url, its process id in $started.
+# start_redis [PORT]: an empty server that writes nothing to disk, set as deploy/README.md says, on a free port unless PORT is
+# given; its URL is in $redis_url, its process id in $started.
 start_redis() {
   local port=${1:-}
   [ -n "$port" ] || port=$(free_port)
-  start redis redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" --maxmemory-policy noeviction
+  start redis redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" \
+    --maxmemory-policy noeviction --stream-node-max-bytes 2048
   wait_for 10 redis redis-cli -p "$port" ping
   redis_url=redis://127.0.0.1:$port
 }

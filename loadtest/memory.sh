@@ -3,10 +3,11 @@
 #
 #   loadtest/memory.sh [--short] [--users N] [--messages N] [--hour SECONDS]
 #
-# A node, Redis and PostgreSQL run on free loopback ports in a temporary directory. A hundred users send to USERS others (10000),
-# who stay connected and get MESSAGES messages of 200 bytes each (10) in an hour. An hour takes RESUME_SECONDS, which --hour sets
-# (300): a log keeps what is younger. The load takes an hour and four tenths, so that every log has been trimmed in the end. The
-# table tells the memory of the listeners' logs and of everything that Redis holds for a user.
+# A node, Redis (set as deploy/README.md says) and PostgreSQL run on free loopback ports in a temporary directory. A hundred
+# users send to USERS others (10000), who stay connected and get MESSAGES messages of 200 bytes each (10) in an hour. An hour
+# takes RESUME_SECONDS, which --hour sets (300): a log keeps what is younger. The load takes an hour and four tenths, so that
+# every log has been trimmed in the end. The table tells the memory of the listeners' logs and of everything that Redis holds
+# for a user.
 #
 # The run fails if a log takes more than 10 KB on the average. It fails if an event in a log is older than RESUME_SECONDS and a
 # tenth, beside the last one before these, from which a client resumes (NOLOSS.md, C1). A node checks each log every 10 s. It
