@@ -29,7 +29,7 @@ const MOST: &[(&str, Taken)] = &[
     ("decode typing", taken(1, 32)),
     ("decode message.read", taken(1, 32)),
     ("build message.sent and message.new", taken(6, 2945)),
-    ("build message.read_ack and message.read_update", taken(9, 1096)),
+    ("build message.read_ack and message.read_update", taken(9, 1192)),
     ("build typing", taken(1, 128)),
     ("answer a ping", taken(2, 236)),
     ("deliver message.new to one socket", taken(5, 1367)),

@@ -4,13 +4,12 @@
 //! may pass; an event that may not is dropped here, and never held back for later.
 
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use shared::{CloseCode, UserId, Wire};
+use shared::{CloseCode, Wire};
 
 use crate::delivery::already_seen::AlreadySeen;
 pub use crate::delivery::frame_queue::FramedBytes;
@@ -24,8 +23,6 @@ use crate::switches;
 pub struct SendQueue {
     /// In which dialect the bytes are that this queue takes.
     wire: Wire,
-    /// Whose socket it is, once that is known.
-    user: OnceLock<UserId>,
     state: Mutex<State>,
     liveness: Liveness,
 }
@@ -99,7 +96,6 @@ impl SendQueue {
     pub fn new(bytes_max: u32, wire: Wire) -> Self {
         Self {
             wire,
-            user: OnceLock::new(),
             state: Mutex::new(State {
                 frames: FrameQueue::new(bytes_max),
                 ping: false,
@@ -118,16 +114,6 @@ impl SendQueue {
     /// In which dialect the bytes have to be.
     pub fn wire(&self) -> Wire {
         self.wire
-    }
-
-    /// This user's socket it is. The first one stays.
-    pub fn belong_to(&self, user: &UserId) {
-        self.user.get_or_init(|| user.clone());
-    }
-
-    /// Whose socket it is, once that is known.
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.get()
     }
 
     /// The signs of life of this queue's socket.

@@ -127,7 +127,6 @@ impl Registry {
                 return Err(TooMany);
             }
             let opened_s = coarse_s();
-            queue.belong_to(user);
             let socket = LocalSocket { connection, queue, expires_s, opened_s, issued_s: 0, pinged_for_s: 0 };
             local.sockets.push(socket);
             self.sockets.fetch_add(1, Relaxed);

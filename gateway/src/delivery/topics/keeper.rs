@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ahead::Ahead;
 use super::history::{History, ReadMeaning, Row, Verdict};
 use super::inlet::{Gathered, Inlet, Notice, Wish};
+use super::members::Member;
 use super::shown::Shown;
 use super::sockets::Sockets;
 use super::sources::{Head, Missed, Sources};
@@ -212,7 +213,7 @@ impl Keeper {
         let (mut at, mut tally) = (0, PushTally::default());
         while at < self.sockets.members.len() {
             let end = self.sockets.members.len().min(at + SLICE);
-            for queue in self.sockets.members.slice(at..end) {
+            for Member { queue, .. } in self.sockets.members.slice(at..end) {
                 if !hidden.iter().any(|hidden| Arc::ptr_eq(hidden, queue)) {
                     tally.count(queue.push_ephemeral(frames.on(queue.wire()).clone()));
                 }
@@ -232,7 +233,7 @@ impl Keeper {
     fn give_slice(&self, slice: Range<usize>, before: Place, own: &[Vec<Arc<SendQueue>>], tally: &mut PushTally) {
         let events = self.history.as_ref().map(|history| history.latest_for(before)).unwrap_or_default();
         for (shown, own) in events.into_iter().zip(own) {
-            for queue in self.sockets.members.slice(slice.clone()) {
+            for Member { queue, .. } in self.sockets.members.slice(slice.clone()) {
                 let is_own = own.iter().any(|other| Arc::ptr_eq(other, queue));
                 tally.count(shown.push(queue, is_own));
             }

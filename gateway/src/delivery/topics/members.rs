@@ -5,16 +5,25 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use shared::UserId;
+
 use super::inlet::{Join, Wish};
 use crate::delivery::send_queue::SendQueue;
 
 /// With fewer new sockets each is put in its place; more are sorted in.
 const FEW: usize = 16;
 
+/// A socket that has everything.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) queue: Arc<SendQueue>,
+    pub(super) user: UserId,
+}
+
 /// The sockets that have everything, by address.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    sorted: Vec<Arc<SendQueue>>,
+    sorted: Vec<Member>,
 }
 
 impl Members {
@@ -26,7 +35,7 @@ impl Members {
         self.sorted.is_empty()
     }
 
-    pub(super) fn slice(&self, range: Range<usize>) -> &[Arc<SendQueue>] {
+    pub(super) fn slice(&self, range: Range<usize>) -> &[Member] {
         self.sorted.get(range).unwrap_or_default()
     }
 
@@ -35,15 +44,15 @@ impl Members {
     }
 
     /// Takes sockets in that aren't.
-    pub(super) fn add(&mut self, queues: Vec<Arc<SendQueue>>) {
-        if queues.len() > FEW {
-            self.sorted.extend(queues);
-            self.sorted.sort_by_key(address);
+    pub(super) fn add(&mut self, members: Vec<Member>) {
+        if members.len() > FEW {
+            self.sorted.extend(members);
+            self.sorted.sort_by_key(|member| address(&member.queue));
             return;
         }
-        for queue in queues {
-            if let Err(place) = self.find(&queue) {
-                self.sorted.insert(place, queue);
+        for member in members {
+            if let Err(place) = self.find(&member.queue) {
+                self.sorted.insert(place, member);
             }
         }
     }
@@ -56,7 +65,7 @@ impl Members {
 
     /// Leaves out those that are gone.
     pub(super) fn prune(&mut self) {
-        self.sorted.retain(|queue| !queue.liveness().is_retired());
+        self.sorted.retain(|member| !member.queue.liveness().is_retired());
     }
 
     pub(super) fn clear(&mut self) {
@@ -64,7 +73,7 @@ impl Members {
     }
 
     fn find(&self, queue: &Arc<SendQueue>) -> Result<usize, usize> {
-        self.sorted.binary_search_by_key(&address(queue), address)
+        self.sorted.binary_search_by_key(&address(queue), |member| address(&member.queue))
     }
 }
 
@@ -135,17 +144,17 @@ impl Arrivals {
     }
 
     /// Serves those whose gate is open; the sockets that are in now.
-    pub(super) fn serve(&mut self, due: &[usize], mut serve: impl FnMut(&Join) -> bool) -> Vec<Arc<SendQueue>> {
+    pub(super) fn serve(&mut self, due: &[usize], mut serve: impl FnMut(&Join) -> bool) -> Vec<Member> {
         let mut served = Vec::new();
         for key in due {
             let Some(join) = self.joins.get(key) else { continue };
             if join.queue.position().is_none() && !join.queue.liveness().is_retired() {
                 self.fresh.push(*key);
             } else if join.queue.liveness().is_retired() || serve(join) {
-                served.extend(self.joins.remove(key).map(|join| join.queue));
+                served.extend(self.joins.remove(key).map(|Join { queue, user, .. }| Member { queue, user }));
             }
         }
-        served.retain(|queue| !queue.liveness().is_retired());
+        served.retain(|member| !member.queue.liveness().is_retired());
         served
     }
 }
@@ -157,7 +166,12 @@ fn address(queue: &Arc<SendQueue>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::{UserId, Wire};
+    use shared::Wire;
+
+    fn members_of(queues: &[Arc<SendQueue>]) -> Vec<Member> {
+        let user = UserId::parse("u").expect("an id");
+        queues.iter().map(|queue| Member { queue: Arc::clone(queue), user: user.clone() }).collect()
+    }
 
     fn queues(count: usize) -> Vec<Arc<SendQueue>> {
         (0..count).map(|_| Arc::new(SendQueue::new(1 << 20, Wire::CHAT))).collect()
@@ -167,9 +181,9 @@ mod tests {
     fn each_socket_is_in_once_until_it_goes() {
         let (some, many) = (queues(3), queues(40));
         let mut members = Members::default();
-        members.add(some.clone());
-        members.add(some.clone());
-        members.add(many.clone());
+        for queues in [&some, &some, &many] {
+            members.add(members_of(queues));
+        }
         assert_eq!(members.len(), 43);
         assert!(some.iter().chain(&many).all(|queue| members.has(queue)));
         members.remove(&some[1]);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::entrance::Entrance;
 use super::inlet::Join;
 use super::keeper::{Keeper, SLICE};
+use super::members::Member;
 use super::shown::Shown;
 use crate::delivery::envelope::{CountMove, MoveKind};
 use crate::delivery::frames::{Frames, event_on};
@@ -18,7 +19,7 @@ use crate::delivery::send_queue::SendQueue;
 impl Keeper {
     pub(super) fn resync_members(&self, place: Place) {
         let notice = Frames::of(&self.resync(ResyncReason::Trimmed, place));
-        for queue in self.sockets.members.slice(0..self.sockets.members.len()) {
+        for Member { queue, .. } in self.sockets.members.slice(0..self.sockets.members.len()) {
             self.table.metrics.topic_resyncs.increment(1);
             queue.push_reply(notice.on(queue.wire()).clone());
         }
@@ -105,11 +106,8 @@ impl Keeper {
         let mut users: HashSet<UserId> = HashSet::new();
         let mut at = 0;
         while at < self.sockets.members.len() {
-            for queue in self.sockets.members.slice(at..self.sockets.members.len().min(at + SLICE)) {
-                if let Some(user) = queue.user()
-                    && !queue.liveness().is_retired()
-                    && users.insert(user.clone())
-                {
+            for Member { queue, user } in self.sockets.members.slice(at..self.sockets.members.len().min(at + SLICE)) {
+                if !queue.liveness().is_retired() && users.insert(user.clone()) {
                     self.fold(user, MoveKind::New { seq });
                 }
             }

@@ -84,6 +84,7 @@ mod tests {
     use shared::{UserId, Wire};
 
     use super::super::inlet::{Join, Wish};
+    use super::super::members::Member;
     use super::*;
 
     fn queue() -> Arc<SendQueue> {
@@ -116,7 +117,9 @@ mod tests {
         let all = [queue(), queue(), queue()];
         let [stays, goes, unknown] = &all;
         let mut sockets = Sockets::default();
-        sockets.members.add(vec![Arc::clone(stays), Arc::clone(goes)]);
+        let user = UserId::parse("u").expect("an id");
+        let member = |queue| Member { queue: Arc::clone(queue), user: user.clone() };
+        sockets.members.add(vec![member(stays), member(goes)]);
         assert!(!sockets.take(vec![leave_unless_small(unknown)]));
         sockets.note_read();
         assert!(sockets.take(vec![leave_unless_small(stays), leave_unless_small(goes)]));
