@@ -61,11 +61,14 @@ export type ServerFrame =
   | ServerConversationDeleted
   | ServerConversationJoined
   | ServerConversationLeft
+  | ServerConversationPosition
+  | ServerConversationResync
   | ServerConversationUpdated
   | ServerError
   | ServerGoaway
   | ServerMemberJoined
   | ServerMemberLeft
+  | ServerMembersChanged
   | ServerMessageDeleted
   | ServerMessageDeliveredUpdate
   | ServerMessageEdited
@@ -116,13 +119,13 @@ export type Timestamp = string;
  */
 export type Epoch = string;
 /**
- * A decimal number of at most 2^53 - 1.
- */
-export type NotificationId = string;
-/**
  * Why a client has to fetch what it missed.
  */
 export type ResyncReason = "epoch" | "trimmed" | "future" | "invalid";
+/**
+ * A decimal number of at most 2^53 - 1.
+ */
+export type NotificationId = string;
 
 export interface ChatFrames {
   client?: ClientFrame;
@@ -130,7 +133,7 @@ export interface ChatFrames {
 }
 export interface ClientAuth {
   payload: {
-    resume?: Position | null;
+    resume?: ResumeBody | null;
     token: string;
   };
   /**
@@ -140,15 +143,28 @@ export interface ClientAuth {
   type: "auth";
 }
 /**
- * The last durable event that was seen: its `seq` under its `epoch`. The next one is `seq + 1`.
+ * Where a client was.
  */
-export interface Position {
+export interface ResumeBody {
   /**
-   * The log's epoch.
+   * For each large conversation the last `rev` that was seen, and the highest `message.seq`; 100 at most.
+   */
+  conversations?: {
+    /**
+     * @minItems 2
+     * @maxItems 2
+     *
+     * This interface was referenced by `undefined`'s JSON-Schema definition
+     * via the `patternProperty` "^[A-Za-z0-9_.:@|+-]+$".
+     */
+    [k: string]: [number, number];
+  } | null;
+  /**
+   * The epoch of the position.
    */
   epoch: string;
   /**
-   * The last seen `seq`; 0 before the first.
+   * The last `seq` that was seen.
    */
   seq: number;
 }
@@ -337,6 +353,10 @@ export interface ServerAuthFailed {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -365,6 +385,10 @@ export interface ServerAuthSuccess {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -379,6 +403,10 @@ export interface ServerBlockAdded {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -392,6 +420,10 @@ export interface ServerBlockRemoved {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -411,6 +443,10 @@ export interface ServerBroadcast {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -426,11 +462,23 @@ export interface ServerConversationChanged {
      */
     changedBy?: UserId | null;
     conversation: Conversation;
+    /**
+     * The `seq` of its newest message then.
+     */
+    lastSeq?: number | null;
+    /**
+     * It became large, or small again: the conversation's change counter from which its events come the other way.
+     */
+    rev?: number | null;
   };
   /**
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -457,6 +505,10 @@ export interface Conversation {
    * Direct, group or channel.
    */
   kind: "direct" | "group" | "channel";
+  /**
+   * Whether it has so many members that its events are published once for all of them.
+   */
+  large?: boolean;
   /**
    * Its newest message.
    */
@@ -579,6 +631,10 @@ export interface ServerConversationCreated {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -598,6 +654,10 @@ export interface ServerConversationDeleted {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -611,6 +671,10 @@ export interface ServerConversationJoined {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -626,10 +690,61 @@ export interface ServerConversationLeft {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
   type: "conversation.left";
+}
+/**
+ * Where a connection is in a large conversation: the next event there has the next `rev`.
+ */
+export interface ServerConversationPosition {
+  payload: {
+    conversationId: ConversationId;
+    lastSeq: number;
+    rev: number;
+  };
+  /**
+   * Comes back in the answer to this frame.
+   */
+  ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
+   * Durable events only: counts one by one.
+   */
+  seq?: number;
+  type: "conversation.position";
+}
+/**
+ * What a connection missed of a large conversation has to be fetched; its events go on behind this position.
+ */
+export interface ServerConversationResync {
+  payload: {
+    conversationId: ConversationId;
+    lastSeq: number;
+    reason: ResyncReason;
+    rev: number;
+  };
+  /**
+   * Comes back in the answer to this frame.
+   */
+  ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
+   * Durable events only: counts one by one.
+   */
+  seq?: number;
+  type: "conversation.resync";
 }
 export interface ServerConversationUpdated {
   payload: {
@@ -640,6 +755,10 @@ export interface ServerConversationUpdated {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -652,6 +771,10 @@ export interface ServerError {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -712,6 +835,10 @@ export interface ServerGoaway {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -731,6 +858,10 @@ export interface ServerMemberJoined {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -752,10 +883,36 @@ export interface ServerMemberLeft {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
   type: "member.left";
+}
+/**
+ * In a large conversation more came and went than are told of one by one.
+ */
+export interface ServerMembersChanged {
+  payload: {
+    conversationId: ConversationId;
+    memberCount: number;
+  };
+  /**
+   * Comes back in the answer to this frame.
+   */
+  ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
+   * Durable events only: counts one by one.
+   */
+  seq?: number;
+  type: "members.changed";
 }
 export interface ServerMessageDeleted {
   payload: {
@@ -772,6 +929,10 @@ export interface ServerMessageDeleted {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -790,6 +951,10 @@ export interface ServerMessageDeliveredUpdate {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -803,6 +968,10 @@ export interface ServerMessageEdited {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -819,6 +988,10 @@ export interface ServerMessageNew {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -844,6 +1017,10 @@ export interface ServerMessageReadAck {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -860,6 +1037,10 @@ export interface ServerMessageReadUpdate {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -885,6 +1066,10 @@ export interface ServerMessageSent {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -896,6 +1081,10 @@ export interface ServerNotification {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -914,6 +1103,10 @@ export interface ServerNotificationRead {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -930,6 +1123,10 @@ export interface ServerNotificationUnread {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -945,6 +1142,10 @@ export interface ServerPong {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -959,6 +1160,10 @@ export interface ServerPosition {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -985,6 +1190,10 @@ export interface ServerReactionUpdated {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -1018,6 +1227,10 @@ export interface ServerResync {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -1033,6 +1246,10 @@ export interface ServerStatusBulk {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */
@@ -1070,6 +1287,10 @@ export interface ServerTyping {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -1085,6 +1306,10 @@ export interface ServerUserOffline {
    */
   ref?: string | number;
   /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
+  /**
    * Durable events only: counts one by one.
    */
   seq?: number;
@@ -1099,6 +1324,10 @@ export interface ServerUserOnline {
    * Comes back in the answer to this frame.
    */
   ref?: string | number;
+  /**
+   * Events of large conversations only, in the place of seq.
+   */
+  rev?: number;
   /**
    * Durable events only: counts one by one.
    */

@@ -747,6 +747,8 @@ export interface components {
             id: components["schemas"]["ConversationId"];
             /** @description Direct, group or channel. */
             kind: components["schemas"]["ConversationKind"];
+            /** @description Whether it has so many members that its events are published once for all of them. */
+            large?: boolean;
             /** @description Its newest message. */
             lastMessage?: components["schemas"]["Message"] | null;
             /**
@@ -805,6 +807,8 @@ export interface components {
             id: components["schemas"]["ConversationId"];
             /** @description Direct, group or channel. */
             kind: components["schemas"]["ConversationKind"];
+            /** @description Whether it has so many members that its events are published once for all of them. */
+            large?: boolean;
             /** @description Its newest message. */
             lastMessage?: components["schemas"]["Message"] | null;
             /**
@@ -857,6 +861,11 @@ export interface components {
             payload: {
                 [key: string]: unknown;
             };
+            /**
+             * Format: uint64
+             * @description In the place of `seq`, in events of large conversations.
+             */
+            rev?: number | null;
             /** Format: uint64 */
             seq?: number | null;
             type: string;
@@ -875,6 +884,10 @@ export interface components {
         ErrorCode: "INVALID_MESSAGE" | "VALIDATION_ERROR" | "UNKNOWN_EVENT" | "PAYLOAD_TOO_LARGE" | "UNAUTHENTICATED" | "TOKEN_EXPIRED" | "FORBIDDEN" | "NOT_MEMBER" | "BANNED" | "BLOCKED" | "REFUSED" | "PASSWORD_REQUIRED" | "NOT_FOUND" | "CONFLICT" | "RATE_LIMITED" | "LIMIT_EXCEEDED" | "INTERNAL_ERROR" | "UNAVAILABLE" | "TIMEOUT";
         /** @description Events after the asked position, in order. */
         Events: {
+            /** @description Where the caller is in large conversations behind these events, for `at` of the next poll: `[rev, seq]` for each. */
+            conversations?: {
+                [key: string]: number[];
+            } | null;
             epoch: components["schemas"]["Epoch"];
             /** @description Envelopes as they go over a socket: each event with its `seq`, its companions without behind it. */
             events: components["schemas"]["Envelope"][];
@@ -1049,11 +1062,8 @@ export interface components {
              * @description How many; more than 100 counts as 100.
              */
             limit?: number | null;
-            /**
-             * @description For backends: of each page only those who are connected now.
-             * @default false
-             */
-            online: boolean;
+            /** @description For backends: of each page only those who are connected now, or with `false` those who aren't. */
+            online?: boolean | null;
         };
         /** @description A stored message, as frames and REST show it. */
         Message: {
@@ -1206,15 +1216,21 @@ export interface components {
             /** @description Whether the same command may be sent again. */
             retryable: boolean;
         };
+        /** @description An event for some users, or for all members of a conversation. */
         PublishBody: {
-            /**
-             * @description A notification is history unless its sender says otherwise.
-             * @default true
-             */
-            durable: boolean;
+            /** @description In the place of `users`: all members of this conversation. */
+            conversationId?: components["schemas"]["ConversationId"] | null;
+            /** @description True unless its sender says otherwise. An event to a large conversation is never durable. */
+            durable?: boolean | null;
             event: components["schemas"]["BackendEvent"];
-            users: components["schemas"]["UserId"][];
-        };
+            users?: components["schemas"]["UserId"][] | null;
+        } & ({
+            conversationId?: null;
+            users: unknown[];
+        } | {
+            conversationId: string;
+            users?: null;
+        });
         ReadAnswer: {
             conversationId: components["schemas"]["ConversationId"];
             /** Format: uint64 */
@@ -4825,6 +4841,7 @@ export interface operations {
             query?: {
                 since?: string;
                 wait?: number;
+                at?: string[];
             };
             header?: {
                 "X-User-Id"?: components["schemas"]["UserId"];

@@ -40,8 +40,13 @@ const TYPES_OF_THE_SERVER: [&str; 8] = [
     "goaway",
 ];
 
+/// An event for some users, or for all members of a conversation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["users"], "properties": { "users": { "type": "array" }, "conversationId": { "type": "null" } } },
+    { "required": ["conversationId"], "properties": { "users": { "type": "null" }, "conversationId": { "type": "string" } } },
+]))]
 pub(super) struct PublishBody {
     #[schemars(length(min = 1, max = USERS_MAX))]
     users: Option<Vec<UserId>>,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Incoming};
 use crate::support::http::{patiently, request};
-use crate::support::node::{API_KEY, Node, token};
-use crate::support::two_nodes::{TwoNodes, acting, bounded, position};
+use crate::support::node::{API_KEY, Node};
+use crate::support::two_nodes::{TwoNodes, acting, bounded, open, position};
 
 /// More than two members are many.
 const SETTINGS: &[(&str, &str)] = &[("LARGE_CONVERSATION_MEMBERS", "2")];
@@ -149,14 +149,6 @@ impl Member {
             }
         }
     }
-}
-
-async fn open(to: SocketAddr, user: &str, more: &str) -> (Client, Value) {
-    let path = format!("/chat/ws?token={}{more}", token(user));
-    let mut client = Client::open(to, &path, &[]).await.expect("an upgrade");
-    let Incoming::Frame(first) = client.next().await else { panic!("auth_success comes first") };
-    assert_eq!(first["type"], "auth_success", "{first}");
-    (client, first["payload"].clone())
 }
 
 /// A backend's request.
@@ -339,12 +331,8 @@ async fn who_can_not_go_on_is_told_so() {
         x.expect("status.bulk").await;
         let (mut x, _) = open(two, "x", &format!("&resume={epoch}:{seq}&at=g:0:0")).await;
         say(one, "a", "m1").await;
-        x.send_ref("ping", json!({}), json!("settled")).await;
-        while let Incoming::Frame(frame) = x.next().await {
+        for frame in x.settle().await {
             assert!(!frame["type"].as_str().is_some_and(|kind| kind.starts_with("message")), "{frame}");
-            if frame["ref"] == "settled" {
-                break;
-            }
         }
     })
     .await;
@@ -512,13 +500,8 @@ async fn who_left_meanwhile_hears_nothing_more() {
         let mut b = Member::placed(two, "b").await;
         say(one, "a", "after").await;
         b.has(&["after"]).await;
-        x.send_ref("ping", json!({}), json!("settled")).await;
-        while let Incoming::Frame(frame) = x.next().await {
-            assert!(frame["rev"].is_null(), "{frame}");
-            if frame["ref"] == "settled" {
-                break;
-            }
-        }
+        let frames = x.settle().await;
+        assert!(frames.iter().all(|frame| frame["rev"].is_null()), "{frames:?}");
     })
     .await;
 }

@@ -177,7 +177,8 @@ impl Follower {
     }
 }
 
-async fn open(to: SocketAddr, user: &str, more: &str) -> (Client, Value) {
+/// Connects, with more in the query; the payload of `auth_success`.
+pub(crate) async fn open(to: SocketAddr, user: &str, more: &str) -> (Client, Value) {
     let path = format!("/chat/ws?token={}{more}", token(user));
     let mut client = Client::open(to, &path, &[]).await.expect("an upgrade");
     let Incoming::Frame(first) = client.next().await else { panic!("auth_success comes first") };
