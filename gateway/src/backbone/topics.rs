@@ -31,9 +31,9 @@ pub struct TopicPush {
 /// Publishing to large conversations, and being subscribed to them.
 #[async_trait]
 pub trait Topics: Send + Sync + 'static {
-    /// Publishes each event once, in their order, and adds one push job for each that wants one. A node that is disconnected at that moment misses it, and reads it from the
-    /// store. After an error some may have been published; it does no harm to publish one again, but for a
-    /// second job.
+    /// Publishes each event once, in their order, and adds one push job for each that wants one. A node that is disconnected
+    /// at that moment misses it, and reads it from the store. After an error some may have been published. It does no harm
+    /// to publish one again, but for a second job.
     async fn publish_topics(&self, events: &[TopicEvent]) -> Result<(), BackboneError>;
 
     /// Subscribes this node to a conversation's channel, and returns when the server has confirmed it, within 3 s. Calls are

@@ -167,17 +167,20 @@ impl Chat {
     async fn publish_again(&self, gathered: &mut Vec<(u64, Outgoing)>, redone: &mut Redone, asked: Instant) {
         while !gathered.is_empty() {
             let count = gathered.len().min(DELIVERIES_PER_CALL);
-            let (rows, outgoing): (Vec<u64>, Vec<Outgoing>) = gathered.drain(..count).unzip();
+            let portion = gathered.drain(..count);
             if !self.lease.is_held_since(asked) || self.backbone.connected_since().is_none_or(|since| since > asked) {
-                rows.into_iter().for_each(|row| redone.fail(row));
+                portion.for_each(|(row, _)| redone.fail(row));
                 continue;
             }
+            let (mut rows, mut deliveries) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            let (mut of_topics, mut topics) = (Vec::new(), Vec::new());
+            for (row, outgoing) in portion {
+                match outgoing {
+                    Outgoing::User(delivery) => (rows.push(row), deliveries.push(delivery)),
+                    Outgoing::Topic(event) => (of_topics.push(row), topics.push(event)),
+                };
+            }
             // A large conversation's events are known by their `rev`: publishing one again does no harm.
-            let of_topics = rows.iter().zip(&outgoing).filter(|(_, outgoing)| matches!(outgoing, Outgoing::Topic(_)));
-            let of_topics: Vec<u64> = of_topics.map(|(row, _)| *row).collect();
-            let of_users = rows.iter().zip(&outgoing).filter(|(_, outgoing)| matches!(outgoing, Outgoing::User(_)));
-            let rows: Vec<u64> = of_users.map(|(row, _)| *row).collect();
-            let (deliveries, topics) = publish::apart(outgoing);
             if let Err(error) = self.backbone.publish_topics(&topics).await {
                 tracing::debug!(%error, "the sweep waits for the backbone");
                 of_topics.into_iter().for_each(|row| redone.fail(row));

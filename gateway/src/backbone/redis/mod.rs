@@ -35,6 +35,7 @@ use self::link::Link;
 use self::subscribe::channel::Channel;
 use self::subscribe::subscriptions::Subscriptions;
 use self::together::Together;
+use super::push_jobs::Dropped;
 use super::queue::Queue;
 use super::{
     Backbone, BackboneError, BackboneHost, Control, Delivery, DeliveryOutcome, Entrant, EntryOutcome, Health, Inbox,
@@ -53,6 +54,8 @@ pub struct RedisBackbone {
     entrances: Together<Entrant, EntryOutcome>,
     arrivals: Together<UserId, bool>,
     departures: Together<UserId, bool>,
+    /// Counts push jobs of large conversations that were not added.
+    dropped: Dropped,
     /// Where Redis is, without a password.
     described: String,
     /// Ends the keeper.
@@ -92,6 +95,7 @@ impl RedisBackbone {
             entrances: link.together(move |entrants| enter(entering.clone(), entrants)),
             arrivals: link.together(move |users| arrive(arriving.clone(), users)),
             departures: link.together(move |users| depart(departing.clone(), users)),
+            dropped: Dropped::new(),
             publisher: Mutex::new(Some(tokio::spawn(PipelineWriter::new(link.clone(), jobs, host.clone()).run()))),
             keeper: Mutex::new(Some(keeper)),
             host,

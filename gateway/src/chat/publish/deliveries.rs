@@ -23,7 +23,7 @@ pub(in crate::chat) enum Outgoing {
 }
 
 /// Both kinds apart, each in its order.
-pub(in crate::chat) fn apart(outgoing: Vec<Outgoing>) -> (Vec<Delivery>, Vec<TopicEvent>) {
+pub(super) fn apart(outgoing: Vec<Outgoing>) -> (Vec<Delivery>, Vec<TopicEvent>) {
     let (mut deliveries, mut topics) = (Vec::with_capacity(outgoing.len()), Vec::new());
     for outgoing in outgoing {
         match outgoing {

@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::deliveries::{Outgoing, apart, envelope_for, row_deliveries, row_parts};
-use self::deliveries::{conversation_of, event_deliveries, message_deliveries, messages_of, opened_deliveries};
+pub(super) use self::deliveries::{Outgoing, envelope_for, row_deliveries, row_parts};
+use self::deliveries::{apart, conversation_of, event_deliveries, message_deliveries, messages_of, opened_deliveries};
 use self::directory::Audience;
 pub use self::directory::Directory;
 use self::held::{Held, Item, Slice};

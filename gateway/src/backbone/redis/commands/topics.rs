@@ -5,7 +5,7 @@ use redis::Pipeline;
 use shared::ConversationId;
 
 use super::push_adding::write;
-use crate::backbone::push_jobs::{Dropped, job_of_topic};
+use crate::backbone::push_jobs::job_of_topic;
 use crate::backbone::redis::RedisBackbone;
 use crate::backbone::redis::subscribe::channel::Channel;
 use crate::backbone::{BackboneError, PushJob, TopicEvent, Topics};
@@ -24,7 +24,7 @@ impl Topics for RedisBackbone {
         }
         self.link.run_pipeline(&pipeline).await?.whole()?;
         let jobs: Vec<PushJob> = events.iter().filter_map(job_of_topic).collect();
-        if jobs.is_empty() { Ok(()) } else { write(&self.link, jobs, &Dropped::new()).await }
+        if jobs.is_empty() { Ok(()) } else { write(&self.link, jobs, &self.dropped).await }
     }
 
     async fn subscribe_topic(&self, conversation: &ConversationId) -> Result<(), BackboneError> {

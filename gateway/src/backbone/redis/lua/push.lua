@@ -1,6 +1,7 @@
 -- Adds push jobs, each unless its conversation or its sender has its share of those that wait.
 -- ARGV: 1 the most that may wait, 2 '1' if the nodes remove what is done, 3 and 4 the shares, as one part in so many of the room
--- that is left, or of all; and for each job: user ('' for all members of a large conversation), message, conversation, seq, sender, mentions ('' for none).
+-- that is left, or of all; and for each job: user ('' for all members of a large conversation), message, conversation, seq,
+-- sender, mentions ('' for none).
 -- Returns how many were not added.
 local max, is_posted = tonumber(ARGV[1]), ARGV[2] == '1'
 local of_room, of_all = tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,4 +1,5 @@
-//! Subscriptions to the channels of users and of large conversations: which are wanted, which are confirmed, and the payloads that Redis pushes.
+//! Subscriptions to the channels of users and of large conversations: which are wanted, which are confirmed, and the payloads
+//! that Redis pushes.
 //! It hands payloads and interruptions to [`crate::backbone::Inbox`].
 //! It never publishes, and never checks a payload.
 
